@@ -1,0 +1,132 @@
+//! Where a repository's files live: a folder or an object store.
+//!
+//! A store knows names and bytes and nothing of what is in them. Its calls block; an object store runs its own small
+//! runtime inside. A write returns only when the file is durable and visible under its name, whole or not at all.
+//! Retrying what can be retried is the store's duty: an error that leaves it is final.
+
+use crate::id::Id;
+use bytes::Bytes;
+use std::error::Error;
+use std::fmt;
+
+/// The kinds of files a repository has, one directory each (but for the config).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileType {
+    Config,
+    Key,
+    Lock,
+    Snapshot,
+    Index,
+    Pack,
+}
+
+/// The name of one file of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct File {
+    pub ty: FileType,
+    /// The SHA-256 of the stored bytes; null for the config, which has a fixed name.
+    pub id: Id,
+}
+
+impl File {
+    /// The only file without an id.
+    pub const CONFIG: File = File { ty: FileType::Config, id: Id::NULL };
+
+    pub fn new(ty: FileType, id: Id) -> File {
+        File { ty, id }
+    }
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileType::Config => "config",
+            FileType::Key => "key",
+            FileType::Lock => "lock",
+            FileType::Snapshot => "snapshot",
+            FileType::Index => "index",
+            FileType::Pack => "pack",
+        })
+    }
+}
+
+impl fmt::Display for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ty {
+            FileType::Config => f.write_str("config"),
+            ty => write!(f, "{ty} {}", self.id),
+        }
+    }
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file is confirmed to be absent (not: could not be looked up).
+    #[error("{file} does not exist in {location}")]
+    NotFound { file: File, location: String },
+    /// A create-only write met an existing file.
+    #[error("{file} already exists in {location}")]
+    AlreadyExists { file: File, location: String },
+    /// The file ends before the range that was asked for.
+    #[error("{file} is too short: {wanted} bytes wanted at offset {offset}, {got} there; it is truncated or damaged")]
+    Short { file: File, offset: u64, wanted: u64, got: u64 },
+    /// The file is larger than anything of its kind may be.
+    #[error("{file} has {size} bytes, more than the {max} that a file of its kind may have; it is damaged or foreign")]
+    TooLarge { file: File, size: u64, max: u64 },
+    /// The location cannot be understood or used as given.
+    #[error("repository location {location:?}: {reason}")]
+    Location { location: String, reason: String },
+    /// Everything else: the network, the disk, the credentials.
+    #[error("cannot {action} in {location}")]
+    Failed { action: String, location: String, source: Box<dyn Error + Send + Sync> },
+}
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The files of one repository.
+pub trait Store: Send + Sync {
+    /// The location as a person would write it, without credentials.
+    fn location(&self) -> &str;
+
+    /// How many calls may usefully run at the same time.
+    fn connections(&self) -> usize;
+
+    /// Ids and sizes in bytes of all files of a type (not the config), in no order. Foreign names are skipped; a missing directory is empty.
+    fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>>;
+
+    /// The size of a file in bytes.
+    fn size(&self, file: File) -> Result<u64>;
+
+    /// A whole file of at most `max` bytes.
+    fn read(&self, file: File, max: u64) -> Result<Bytes>;
+
+    /// Exactly `length` bytes from `offset` on.
+    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes>;
+
+    /// Writes a whole file; one that exists under this name is replaced (its bytes are the same: the name is their hash).
+    fn write(&self, file: File, bytes: Bytes) -> Result<()>;
+
+    /// Writes a file only if none has its name. A store that cannot do both in one step looks first: two processes
+    /// can then both succeed, and the caller must list and read again to find out.
+    fn create(&self, file: File, bytes: Bytes) -> Result<()>;
+
+    /// Starts a file whose name is not known before its last byte.
+    fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>>;
+
+    /// Removes a file; one that is absent is a success.
+    fn remove(&self, file: File) -> Result<()>;
+
+    /// Makes the directories of a new repository, where the store has such things.
+    fn prepare(&self) -> Result<()>;
+}
+
+/// A file being written in pieces: a folder appends them to a temporary file, an object store keeps them for one PUT.
+/// Dropped without [`Upload::commit`], it leaves nothing behind.
+pub trait Upload: Send {
+    fn write(&mut self, part: Bytes) -> Result<()>;
+
+    /// Gives the file its name. When this returns, the file is durable.
+    fn commit(self: Box<Self>, id: Id) -> Result<()>;
+}
