@@ -63,6 +63,10 @@ pub fn encode<'a>(packs: impl IntoIterator<Item = &'a IndexedPack>) -> Vec<u8> {
 
 /// The packs of an index file. rustic's `packs_to_delete` and other unknown fields are skipped, as restic skips them.
 pub fn decode(json: &[u8]) -> Result<Vec<IndexedPack>> {
+    // serde would read an array as the fields in order; restic 0.1 wrote one, and nobody reads that any more.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(FormatError::new("an index", "not a JSON object"));
+    }
     let raw: RawIndex = serde_json::from_slice(json).map_err(|error| FormatError::new("an index", error))?;
     Ok(raw
         .packs
