@@ -1,0 +1,8 @@
+//! The engine seen from outside: one module per claim.
+
+mod cuts;
+mod device;
+mod interop;
+mod locks;
+mod s3;
+mod same_bytes;
