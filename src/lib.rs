@@ -2,11 +2,21 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `format`, `crypto`, `chunk`: pure bytes and types, no I/O.
+//! * L0 `id`, `limits`, `format`, `crypto`, `chunk`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
 //! * L5 `cli`: parses, calls, prints.
 
+pub mod backup;
+pub mod chunk;
+pub mod clock;
+pub mod crypto;
+pub mod format;
+pub mod host;
 pub mod id;
+pub mod limits;
+pub mod pattern;
+pub mod progress;
+pub mod repo;
 pub mod store;

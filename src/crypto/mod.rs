@@ -1,0 +1,8 @@
+//! The cryptography of a restic repository: [`Key`] seals and opens everything, [`kdf`] turns a password into one.
+//!
+//! Pure functions over bytes: nonces and salts are given by the caller.
+
+pub mod kdf;
+mod seal;
+
+pub use seal::{Key, NONCE, OVERHEAD, SealError};

@@ -1,0 +1,113 @@
+//! An index file: which blobs are where, for some packs.
+
+use super::pack::PackedBlob;
+use super::{BlobType, FormatError, Result};
+use crate::id::Id;
+use serde::Deserialize;
+use std::io::Write;
+
+/// One pack and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexedPack {
+    pub id: Id,
+    pub blobs: Vec<PackedBlob>,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    #[serde(default)]
+    packs: Option<Vec<RawPack>>,
+}
+
+#[derive(Deserialize)]
+struct RawPack {
+    id: Id,
+    #[serde(default)]
+    blobs: Option<Vec<RawBlob>>,
+}
+
+#[derive(Deserialize)]
+struct RawBlob {
+    id: Id,
+    #[serde(rename = "type")]
+    ty: BlobType,
+    offset: u32,
+    length: u32,
+    #[serde(default)]
+    uncompressed_length: u32,
+}
+
+/// The JSON of an index file.
+pub fn encode<'a>(packs: impl IntoIterator<Item = &'a IndexedPack>) -> Vec<u8> {
+    let mut out = b"{\"packs\":[".to_vec();
+    for (index, pack) in packs.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write!(out, "{{\"id\":\"{}\",\"blobs\":[", pack.id).expect("memory");
+        for (index, blob) in pack.blobs.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let PackedBlob { ty, id, offset, length, uncompressed } = blob;
+            write!(out, "{comma}{{\"id\":\"{id}\",\"type\":\"{ty}\",\"offset\":{offset},\"length\":{length}")
+                .expect("memory");
+            if *uncompressed != 0 {
+                write!(out, ",\"uncompressed_length\":{uncompressed}").expect("memory");
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// The packs of an index file. rustic's `packs_to_delete` and other unknown fields are skipped, as restic skips them.
+pub fn decode(json: &[u8]) -> Result<Vec<IndexedPack>> {
+    // serde would read an array as the fields in order; restic 0.1 wrote one, and nobody reads that any more.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(FormatError::new("an index", "not a JSON object"));
+    }
+    let raw: RawIndex = serde_json::from_slice(json).map_err(|error| FormatError::new("an index", error))?;
+    Ok(raw
+        .packs
+        .unwrap_or_default()
+        .into_iter()
+        .map(|pack| IndexedPack {
+            id: pack.id,
+            blobs: pack
+                .blobs
+                .unwrap_or_default()
+                .into_iter()
+                .map(|blob| PackedBlob {
+                    ty: blob.ty,
+                    id: blob.id,
+                    offset: blob.offset,
+                    length: blob.length,
+                    uncompressed: blob.uncompressed_length,
+                })
+                .collect(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes_and_what_rustic_writes() {
+        let blob = |ty, uncompressed| PackedBlob { ty, id: Id::of(b"b"), offset: 7, length: 40, uncompressed };
+        let packs = [
+            IndexedPack { id: Id::of(b"p"), blobs: vec![blob(BlobType::Data, 0), blob(BlobType::Tree, 100)] },
+            IndexedPack { id: Id::of(b"q"), blobs: vec![] },
+        ];
+        let json = encode(&packs);
+        assert_eq!(decode(&json).unwrap(), packs);
+        let marked = String::from_utf8(json)
+            .unwrap()
+            .replace("{\"packs\"", "{\"supersedes\":[],\"packs_to_delete\":[{}],\"packs\"");
+        assert_eq!(decode(marked.as_bytes()).unwrap(), packs);
+        assert_eq!(decode(b"{}").unwrap(), []);
+        assert!(decode(b"[]").is_err());
+    }
+}

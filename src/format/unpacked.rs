@@ -1,0 +1,48 @@
+//! The plaintext of index, snapshot and lock files: bare JSON, or in version 2 the byte 2 and a zstd frame of the JSON.
+
+use super::compression::{compress, decompress};
+use super::{FormatError, Result, Version};
+
+const COMPRESSED: u8 = 2;
+
+/// The plaintext to seal for a JSON document.
+pub fn encode(version: Version, level: i32, json: Vec<u8>) -> Vec<u8> {
+    match version {
+        Version::V1 => json,
+        Version::V2 => {
+            let mut out = vec![COMPRESSED];
+            compress(level, &json, &mut out);
+            out
+        }
+    }
+}
+
+/// The JSON in an opened file, of at most `max` bytes. Bare JSON is valid in both versions, and so is no plaintext at all.
+pub fn decode(what: &'static str, plaintext: Vec<u8>, max: u64) -> Result<Vec<u8>> {
+    match plaintext.first() {
+        None | Some(b'{' | b'[') => Ok(plaintext),
+        Some(&COMPRESSED) => {
+            let mut json = Vec::new();
+            decompress(&plaintext[1..], None, max, &mut json).map_err(|error| FormatError::new(what, error.why))?;
+            Ok(json)
+        }
+        Some(byte) => Err(FormatError::new(what, format!("its encoding {byte:#04x} is unknown"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_encodings_and_refuses_others() {
+        let json = b"{\"packs\":[]}".to_vec();
+        for version in [Version::V1, Version::V2] {
+            let plaintext = encode(version, 3, json.clone());
+            assert_eq!(decode("x", plaintext, 100).unwrap(), json);
+        }
+        assert_eq!(decode("x", Vec::new(), 100).unwrap(), b"");
+        assert!(decode("x", vec![1, 2, 3], 100).is_err());
+        assert!(decode("x", encode(Version::V2, 3, vec![b'{'; 1000]), 100).is_err());
+    }
+}

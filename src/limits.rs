@@ -1,0 +1,36 @@
+//! Every bound in one place, each with its reason. What exceeds one is refused by name.
+
+/// Memory one key derivation may take, in bytes. rustic's keys need 128 MiB (N=2^17, r=8); a key file that asks for more than
+/// twice that is hostile or a mistake.
+pub const KDF_MEMORY: u64 = 256 << 20;
+
+/// Key files tried per opening; restic's own limit.
+pub const KEYS_TRIED: usize = 20;
+
+/// Largest config, key or lock file: a few hundred bytes in practice.
+pub const SMALL_FILE: u64 = 1 << 20;
+
+/// Largest snapshot file. Snapshots list paths, tags and excludes, so a generous bound.
+pub const SNAPSHOT_FILE: u64 = 16 << 20;
+
+/// Largest index file, and largest plaintext of one. restic's design aims for 8 MiB, and calls an index of more than 459,199 blobs
+/// (39 bytes each, compressed) oversized; plain JSON of that many blobs has about 70 MiB.
+pub const INDEX_FILE: u64 = 128 << 20;
+
+/// Largest plaintext of a data blob that is read. restic and rustic cut at 8 MiB; rustic's chunk sizes can be configured, so that larger ones occur.
+pub const DATA_BLOB: u64 = 64 << 20;
+
+/// Largest plaintext of a tree blob that is read: a directory of about two million entries, or one file of 6 TiB.
+pub const TREE_BLOB: u64 = 1 << 30;
+
+/// Pack size aimed at, in bytes; restic's default. A pack closes when it has reached this, so it may be larger by one blob.
+pub const PACK_SIZE: u64 = 16 << 20;
+/// The pack sizes restic allows.
+pub const PACK_SIZES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
+
+/// Blobs per index file, and age in seconds, at which it is saved while a backup runs; restic's rules.
+pub const INDEX_BLOBS: usize = 50_000;
+pub const INDEX_AGE_SECONDS: u64 = 600;
+
+/// Files waiting to be read. Enough to hide the walk's uneven pace, few enough that their nodes take no memory to speak of.
+pub const FILE_QUEUE: usize = 512;

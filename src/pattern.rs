@@ -1,0 +1,306 @@
+//! restic's patterns for paths: shell globs per component, `**` for any number of components, `!` to take back.
+//!
+//! A pattern with a leading `/` starts at the root, any other matches at every depth; either also matches whatever lies below what
+//! it matches. Components are matched as Go's `filepath.Match` does: `*`, `?`, `[a-z]`, `[^a]`, and a backslash that takes the
+//! next character literally.
+
+/// The pattern cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("pattern {0:?} is malformed")]
+pub struct BadPattern(String);
+
+/// A list of patterns, later ones overriding earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug)]
+struct Pattern {
+    parts: Vec<Part>,
+    anchored: bool,
+    /// `!pattern`: what it matches is not meant after all.
+    negated: bool,
+    ignore_case: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    /// `**`
+    AnyDepth,
+    Glob(Vec<u8>),
+}
+
+impl Patterns {
+    pub fn add(&mut self, text: &str, ignore_case: bool) -> Result<(), BadPattern> {
+        let bad = || BadPattern(text.to_owned());
+        let (negated, pattern) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let folded = if ignore_case { pattern.to_lowercase() } else { pattern.to_owned() };
+        let mut parts = Vec::new();
+        for part in folded.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            parts.push(if part == "**" {
+                Part::AnyDepth
+            } else {
+                match_component(part.as_bytes(), b"").ok_or_else(bad)?;
+                Part::Glob(part.as_bytes().to_vec())
+            });
+        }
+        if parts.is_empty() && !pattern.starts_with('/') {
+            return Err(bad());
+        }
+        self.patterns.push(Pattern { parts, anchored: pattern.starts_with('/'), negated, ignore_case });
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether the path (absolute, `/` between components) or something above it is meant.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.verdict(path, |pattern, components| pattern.matches(components))
+    }
+
+    /// Whether something below the directory may be meant.
+    pub fn may_match_below(&self, path: &[u8]) -> bool {
+        self.verdict(path, |pattern, components| pattern.matches(components) || pattern.leads_below(components))
+    }
+
+    fn verdict(&self, path: &[u8], test: impl Fn(&Pattern, &[&[u8]]) -> bool) -> bool {
+        if self.patterns.is_empty() {
+            return false;
+        }
+        let lower = self
+            .patterns
+            .iter()
+            .any(|pattern| pattern.ignore_case)
+            .then(|| String::from_utf8_lossy(path).to_lowercase());
+        let components = split(path);
+        let folded = lower.as_ref().map(|lower| split(lower.as_bytes()));
+        let mut meant = false;
+        for pattern in &self.patterns {
+            let components = if pattern.ignore_case { folded.as_ref().expect("made above") } else { &components };
+            if pattern.negated {
+                meant = meant && !pattern.matches(components);
+            } else {
+                meant = meant || test(pattern, components);
+            }
+        }
+        meant
+    }
+}
+
+fn split(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect()
+}
+
+impl Pattern {
+    /// The pattern matches the path or a directory above it.
+    fn matches(&self, path: &[&[u8]]) -> bool {
+        let last = if self.anchored { 0 } else { path.len() };
+        (0..=last).any(|start| matches_prefix(&self.parts, &path[start..]))
+    }
+
+    /// A path below `path` could match.
+    fn leads_below(&self, path: &[&[u8]]) -> bool {
+        !self.anchored || leads(&self.parts, path)
+    }
+}
+
+/// The parts match some leading components of the path.
+fn matches_prefix(parts: &[Part], path: &[&[u8]]) -> bool {
+    match parts.split_first() {
+        None => true,
+        Some((Part::AnyDepth, rest)) => (0..=path.len()).any(|skip| matches_prefix(rest, &path[skip..])),
+        Some((Part::Glob(glob), rest)) => path
+            .split_first()
+            .is_some_and(|(name, below)| match_component(glob, name) == Some(true) && matches_prefix(rest, below)),
+    }
+}
+
+/// Some of the parts match the whole path, so that the others may match below it.
+fn leads(parts: &[Part], path: &[&[u8]]) -> bool {
+    match (parts.split_first(), path.split_first()) {
+        (_, None) | (Some((Part::AnyDepth, _)), _) => true,
+        (None, _) => false,
+        (Some((Part::Glob(glob), rest)), Some((name, below))) => {
+            match_component(glob, name) == Some(true) && leads(rest, below)
+        }
+    }
+}
+
+/// Whether a glob matches a whole name; `None` if the glob is malformed.
+fn match_component(glob: &[u8], name: &[u8]) -> Option<bool> {
+    check(glob)?;
+    // Backtracking to the last star is enough: an earlier one could only take less.
+    let (mut g, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    loop {
+        if glob.get(g) == Some(&b'*') {
+            star = Some((g + 1, n));
+            g += 1;
+            continue;
+        }
+        if g == glob.len() && n == name.len() {
+            return Some(true);
+        }
+        let step = (g < glob.len() && n < name.len()).then(|| match_one(&glob[g..], &name[n..])).flatten();
+        match (step, star) {
+            (Some((glob_used, name_used)), _) => {
+                g += glob_used;
+                n += name_used;
+            }
+            (None, Some((after, from))) if from < name.len() => {
+                star = Some((after, from + char_length(&name[from..])));
+                (g, n) = (after, star.expect("just set").1);
+            }
+            _ => return Some(false),
+        }
+    }
+}
+
+/// Length in bytes of the first character; an invalid byte is one.
+fn char_length(bytes: &[u8]) -> usize {
+    first_char(bytes).map_or(1, char::len_utf8)
+}
+
+fn first_char(bytes: &[u8]) -> Option<char> {
+    let chunk = bytes[..bytes.len().min(4)].utf8_chunks().next()?;
+    chunk.valid().chars().next()
+}
+
+/// Matches one unit of the glob (not a star) with one character; how many bytes of each were used.
+fn match_one(glob: &[u8], name: &[u8]) -> Option<(usize, usize)> {
+    let length = char_length(name);
+    match glob[0] {
+        b'?' => Some((1, length)),
+        b'[' => {
+            let (used, hit) = match_class(glob, first_char(name));
+            hit.then_some((used, length))
+        }
+        b'\\' => (glob.get(1) == name.first()).then_some((2, 1)),
+        byte => (byte == name[0]).then_some((1, 1)),
+    }
+}
+
+/// Reads `[…]`, which `check` has found well formed: its length, and whether it holds the character.
+fn match_class(glob: &[u8], c: Option<char>) -> (usize, bool) {
+    let mut at = 1;
+    let negated = glob.get(at) == Some(&b'^');
+    at += usize::from(negated);
+    let mut hit = false;
+    let mut first = true;
+    while first || glob[at] != b']' {
+        first = false;
+        let low = class_char(glob, &mut at);
+        let high = if glob.get(at) == Some(&b'-') {
+            at += 1;
+            class_char(glob, &mut at)
+        } else {
+            low
+        };
+        hit |= c.is_some_and(|c| low <= Some(c) && Some(c) <= high);
+    }
+    (at + 1, hit != negated)
+}
+
+fn class_char(glob: &[u8], at: &mut usize) -> Option<char> {
+    *at += usize::from(glob[*at] == b'\\');
+    let c = glob.get(*at..).and_then(first_char);
+    *at += c.map_or(1, char::len_utf8);
+    c
+}
+
+/// `None` for an unclosed class or a backslash at the end.
+fn check(glob: &[u8]) -> Option<()> {
+    let mut at = 0;
+    while let Some(&byte) = glob.get(at) {
+        match byte {
+            b'\\' => {
+                glob.get(at + 1)?;
+                at += 2;
+            }
+            b'[' => {
+                at += 1;
+                at += usize::from(glob.get(at) == Some(&b'^'));
+                let start = at;
+                while *glob.get(at)? != b']' || at == start {
+                    if glob[at] == b'\\' {
+                        glob.get(at + 1)?;
+                        at += 1;
+                    }
+                    at += 1;
+                    if glob.get(at) == Some(&b'-') {
+                        at += 1;
+                        if matches!(glob.get(at)?, b']') {
+                            return None;
+                        }
+                    }
+                }
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(list: &[&str]) -> Patterns {
+        let mut patterns = Patterns::default();
+        list.iter().for_each(|text| patterns.add(text, false).unwrap());
+        patterns
+    }
+
+    /// The examples of restic's documentation on excludes, and of Go's filepath.Match.
+    #[test]
+    fn matches_as_restic() {
+        for (pattern, path, expected) in [
+            ("*.c", "/home/user/work/foo.c", true),
+            ("*.c", "/home/user/work/foo.c/below", true),
+            ("foo/**/bar", "/dir1/foo/dir2/bar/file", true),
+            ("foo/**/bar", "/foo/bar/file", true),
+            ("foo/**/bar", "/tmp/foo/bar", true),
+            ("/home/user/work", "/home/user/work/file", true),
+            ("/home/user/work", "/srv/home/user/work", false),
+            ("home/*/x", "/a/home/b/x", true),
+            ("a?c", "/abc", true),
+            ("a?c", "/aäc", true),
+            ("a[b-d]e", "/ace", true),
+            ("a[^b-d]e", "/ace", false),
+            ("a\\*b", "/a*b", true),
+            ("a\\*b", "/axb", false),
+            ("lost+found", "/data/lost+found", true),
+            ("*a*b*c", "/xaybzcc", true),
+            ("*a*b", "/ab/c", true),
+        ] {
+            assert_eq!(patterns(&[pattern]).matches(path.as_bytes()), expected, "{pattern} {path}");
+        }
+        assert!(!patterns(&["*.c", "!keep.c"]).matches(b"/x/keep.c"));
+        assert!(patterns(&["*.c", "!keep.c"]).matches(b"/x/other.c"));
+    }
+
+    #[test]
+    fn knows_where_matches_may_be() {
+        let some = patterns(&["/a/b/*.txt"]);
+        assert!(some.may_match_below(b"/a") && some.may_match_below(b"/a/b") && !some.may_match_below(b"/x"));
+        assert!(patterns(&["*.txt"]).may_match_below(b"/x"));
+    }
+
+    #[test]
+    fn ignores_case_when_told() {
+        let mut some = Patterns::default();
+        some.add("*.JPG", true).unwrap();
+        assert!(some.matches("/PHOTOS/Ä.jpg".as_bytes()));
+    }
+
+    #[test]
+    fn refuses_malformed_patterns() {
+        for bad in ["[", "[a", "a\\", "[a-]", "", "[]"] {
+            assert!(Patterns::default().add(bad, false).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a repository could not do what it was asked. Every variant names the object; [`Error::exit_code`] is restic's.
+
+use crate::crypto::kdf::KdfError;
+use crate::format::{BlobType, FormatError};
+use crate::id::Id;
+use crate::store::{File, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    #[error("no repository at {location}: there is no config file; check the location, or create one with `init`")]
+    NoRepository { location: String },
+
+    #[error(
+        "the config of {location} is empty (0 bytes): an upload was cut short or the disk was full; restore it from a copy of the bucket"
+    )]
+    EmptyConfig { location: String },
+
+    #[error("wrong password, or no key of {location} is made for it ({tried} tried)")]
+    WrongPassword { location: String, tried: usize },
+
+    #[error(
+        "{location} has a config but no key at all; without a key file nothing in it can be read, restore keys/ from a copy"
+    )]
+    NoKeys { location: String },
+
+    #[error("{file} cannot be used: {source}")]
+    Key { file: File, source: KdfError },
+
+    #[error("{location} {reason}; nothing was changed")]
+    NotInitialised { location: String, reason: String },
+
+    #[error(
+        "{location} was initialised by another process at the same moment; this one gave way, try again to use the other's"
+    )]
+    InitialisedTwice { location: String },
+
+    #[error("unable to lock the repository: {reason}")]
+    Locked { reason: String },
+
+    #[error("the lock could not be refreshed for too long, another process may have removed it: {reason}")]
+    LockLost { reason: String },
+
+    #[error(
+        "{file} is damaged: its content hashes to {actual}; restore the file from a copy, or remove it and run `check`"
+    )]
+    WrongHash { file: File, actual: Id },
+
+    #[error("{file}: {source}")]
+    Damaged { file: File, source: FormatError },
+
+    #[error("{file} does not authenticate: it was damaged or written with another master key")]
+    Unauthentic { file: File },
+
+    #[error("{ty} blob {id} is in no index; the repository is incomplete, run `check`")]
+    BlobMissing { ty: BlobType, id: Id },
+
+    #[error("{ty} blob {id} in {pack} cannot be read: {why}")]
+    BlobDamaged { ty: BlobType, id: Id, pack: File, why: String },
+
+    #[error("{ty} blob {id} has {size} bytes, more than the {max} this program holds in memory")]
+    BlobTooLarge { ty: BlobType, id: Id, size: u64, max: u64 },
+
+    #[error(
+        "{what} did not read back as it was written, and was not uploaded: the memory or processor of this machine is faulty"
+    )]
+    VerifyFailed { what: String },
+
+    #[error("tree {id}: {source}")]
+    Tree { id: Id, source: FormatError },
+
+    #[error("{0}")]
+    NoSuchSnapshot(String),
+
+    #[error("the source cannot be read: {0}")]
+    Source(std::io::Error),
+
+    #[error("snapshot is empty: there is nothing to back up, or all of it is excluded")]
+    EmptySnapshot,
+
+    #[error("the operation was stopped by an earlier error")]
+    Stopped,
+
+    #[error("interrupted")]
+    Interrupted,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// restic's exit code for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NoRepository { .. } => 10,
+            Error::Locked { .. } => 11,
+            Error::WrongPassword { .. } | Error::NoKeys { .. } => 12,
+            Error::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}

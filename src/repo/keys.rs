@@ -1,0 +1,155 @@
+//! Key files: finding the one a password opens, adding and removing them.
+//!
+//! Every key file wraps the same master key. A key file that cannot be read or understood does not hide another that fits; it is
+//! reported only if none does.
+
+use super::{Error, Repository, Result};
+use crate::clock;
+use crate::crypto::Key;
+use crate::crypto::kdf::Params;
+use crate::format::key_file::{KeyFile, KeyOwner, decode_master, encode_master};
+use crate::id::Id;
+use crate::limits;
+use crate::store::{File, FileType, Store};
+use bytes::Bytes;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// A password; never printed, and cleared from memory when dropped.
+#[derive(Clone)]
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Password {
+        Password(Zeroizing::new(bytes.into()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Password) -> bool {
+        self.0 == other.0
+    }
+}
+
+/// What a key file tells about itself.
+#[derive(Clone, Debug)]
+pub struct KeyInfo {
+    pub id: Id,
+    /// Whether the repository was opened with it.
+    pub current: bool,
+    pub owner: KeyOwner,
+}
+
+/// The key file that `password` opens and that `accepts` takes, with what `accepts` made of its master key. `accepts` answers
+/// `None` to a master key that is not this repository's.
+pub(super) fn find<T>(
+    store: &dyn Store,
+    password: &Password,
+    hint: Option<&str>,
+    accepts: impl Fn(&Key) -> Option<Result<T>>,
+) -> Result<(Id, Key, T)> {
+    let mut ids: Vec<Id> = store.list(FileType::Key)?.into_iter().map(|(id, _)| id).collect();
+    if ids.is_empty() {
+        return Err(Error::NoKeys { location: store.location().to_owned() });
+    }
+    ids.sort_by_key(|id| (!hint.is_some_and(|hint| id.to_string().starts_with(hint)), *id));
+    ids.truncate(limits::KEYS_TRIED);
+    let mut unusable = None;
+    for &id in &ids {
+        match open(store, id, password) {
+            Ok(Some(key)) => match accepts(&key) {
+                Some(outcome) => return outcome.map(|value| (id, key, value)),
+                None => unusable = Some(Error::Unauthentic { file: File::CONFIG }),
+            },
+            Ok(None) => {}
+            Err(error) => unusable = Some(error),
+        }
+    }
+    let wrong = Error::WrongPassword { location: store.location().to_owned(), tried: ids.len() };
+    Err(unusable.unwrap_or(wrong))
+}
+
+/// The master key in a key file, or `None` if the password does not fit.
+pub(super) fn open(store: &dyn Store, id: Id, password: &Password) -> Result<Option<Key>> {
+    let file = File::new(FileType::Key, id);
+    let json = store.read(file, limits::SMALL_FILE)?;
+    let actual = Id::of(&json);
+    if actual != id {
+        return Err(Error::WrongHash { file, actual });
+    }
+    let damaged = |source| Error::Damaged { file, source };
+    let key_file = KeyFile::decode(&json).map_err(damaged)?;
+    let wrapping = key_file.params().derive(&password.0).map_err(|source| Error::Key { file, source })?;
+    let mut master = Zeroizing::new(Vec::new());
+    match wrapping.open(&key_file.data, &mut master) {
+        Ok(()) => decode_master(&master).map(Some).map_err(damaged),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Writes a key file that wraps `master` with `password`.
+pub(super) fn create(store: &dyn Store, master: &Key, password: &Password, owner: KeyOwner) -> Result<Id> {
+    let params = Params::for_new_key(clock::random_bytes());
+    let wrapping = params.derive(&password.0).expect("our own parameters are valid");
+    let mut data = Vec::new();
+    wrapping.seal(&clock::random_bytes(), &encode_master(master), &mut data);
+    let json = KeyFile::new(owner, &params, data).encode();
+    let id = Id::of(&json);
+    store.create(File::new(FileType::Key, id), Bytes::from(json))?;
+    // The proof that the repository can be opened again with this password, before anybody relies on it.
+    match open(store, id, password)? {
+        Some(again) if again == *master => Ok(id),
+        _ => Err(Error::VerifyFailed { what: format!("key {id}") }),
+    }
+}
+
+impl Repository {
+    /// The id of the key file it was opened with.
+    pub fn key_id(&self) -> Id {
+        self.key_id
+    }
+
+    /// All key files; one that cannot be read comes with its error.
+    pub fn keys(&self) -> Result<Vec<(Id, Result<KeyInfo>)>> {
+        let read = |id| -> Result<KeyInfo> {
+            let file = File::new(FileType::Key, id);
+            let json = self.store.read(file, limits::SMALL_FILE)?;
+            let KeyFile { created, username, hostname, .. } =
+                KeyFile::decode(&json).map_err(|source| Error::Damaged { file, source })?;
+            Ok(KeyInfo { id, current: id == self.key_id, owner: KeyOwner { created, username, hostname } })
+        };
+        Ok(self.store.list(FileType::Key)?.into_iter().map(|(id, _)| (id, read(id))).collect())
+    }
+
+    /// Adds a key file for another password.
+    pub fn add_key(&self, password: &Password, owner: KeyOwner) -> Result<Id> {
+        create(&*self.store, &self.key, password, owner)
+    }
+
+    /// Removes a key file, but never the one in use.
+    pub fn remove_key(&self, id: Id) -> Result<()> {
+        if id == self.key_id {
+            let reason = format!("key {id} is in use; open the repository with another password to remove it");
+            return Err(Error::NotInitialised { location: self.store.location().to_owned(), reason });
+        }
+        Ok(self.store.remove(File::new(FileType::Key, id))?)
+    }
+
+    /// Replaces the key in use by one for a new password. The old one is removed only when the new one has been proved to open.
+    pub fn change_password(&mut self, password: &Password, owner: KeyOwner) -> Result<Id> {
+        let old = self.key_id;
+        self.key_id = self.add_key(password, owner)?;
+        self.remove_key(old)?;
+        Ok(self.key_id)
+    }
+}

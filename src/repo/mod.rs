@@ -1,0 +1,249 @@
+//! An open repository: a store, the master key, and what is read and written through both.
+//!
+//! Writing law, kept by [`writer`]: nothing that names a blob is written before the blob is durable, so packs come before
+//! the index that lists them, and the index before the snapshot.
+//! Reading law, kept here and in [`reader`]: nothing is believed before its MAC and its hash are checked.
+
+mod error;
+pub mod index;
+mod init;
+mod keys;
+mod lock;
+mod reader;
+mod snapshots;
+pub mod writer;
+
+pub use error::{Error, Result};
+pub use index::Index;
+pub use init::{InitOptions, init};
+pub use keys::{KeyInfo, Password};
+pub use lock::{Lock, LockMode, unlock};
+pub use reader::TreeReader;
+pub use snapshots::{SnapshotFilter, StoredSnapshot};
+
+use crate::clock;
+use crate::crypto::{Key, NONCE};
+use crate::format::compression::{self, Compression};
+use crate::format::config::Config;
+use crate::format::{BlobType, FormatError, Version, unpacked};
+use crate::id::Id;
+use crate::limits;
+use crate::store::{File, FileType, Store, StoreError};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Choices of the caller that are not part of the repository.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub compression: Compression,
+    /// Bytes after which a pack is closed.
+    pub pack_size: u64,
+    /// Open every sealed blob again and compare it with its plaintext before it is uploaded.
+    pub extra_verify: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { compression: Compression::default(), pack_size: limits::PACK_SIZE, extra_verify: true }
+    }
+}
+
+/// An open repository.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    key: Key,
+    key_id: Id,
+    config: Config,
+    settings: Settings,
+}
+
+/// A blob ready to be put into a pack.
+pub struct SealedBlob {
+    pub bytes: Vec<u8>,
+    /// Bytes of plaintext if it is compressed, else 0.
+    pub uncompressed: u32,
+}
+
+impl Repository {
+    /// Opens the repository with the first key that fits, `hint` (the beginning of a key's id) tried before the others.
+    pub fn open(
+        store: Arc<dyn Store>,
+        password: &Password,
+        hint: Option<&str>,
+        settings: Settings,
+    ) -> Result<Repository> {
+        let sealed = match store.read(File::CONFIG, limits::SMALL_FILE) {
+            Ok(sealed) => sealed,
+            Err(StoreError::NotFound { location, .. }) => return Err(Error::NoRepository { location }),
+            Err(error) => return Err(error.into()),
+        };
+        if sealed.is_empty() {
+            return Err(Error::EmptyConfig { location: store.location().to_owned() });
+        }
+        let (key_id, key, config) = keys::find(&*store, password, hint, |key| open_config(key, &sealed))?;
+        Ok(Repository { store, key, key_id, config, settings })
+    }
+
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// The JSON of an index, snapshot or lock file. A file that does not have its own hash is read once more: the network may be at fault.
+    pub fn load_file(&self, file: File) -> Result<Vec<u8>> {
+        let max = match file.ty {
+            FileType::Index => limits::INDEX_FILE,
+            FileType::Snapshot => limits::SNAPSHOT_FILE,
+            _ => limits::SMALL_FILE,
+        };
+        let mut sealed = self.store.read(file, max)?;
+        if Id::of(&sealed) != file.id {
+            sealed = self.store.read(file, max)?;
+            let actual = Id::of(&sealed);
+            if actual != file.id {
+                return Err(Error::WrongHash { file, actual });
+            }
+        }
+        let mut plaintext = Vec::new();
+        self.key.open(&sealed, &mut plaintext).map_err(|_| Error::Unauthentic { file })?;
+        unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
+    }
+
+    /// Seals a JSON document and stores it under the hash of its bytes.
+    pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
+        let plaintext = unpacked::encode(self.config.version, Compression::Auto.level(), json);
+        let mut sealed = Vec::new();
+        self.key.seal(&self.nonce(), &plaintext, &mut sealed);
+        if self.settings.extra_verify {
+            let mut opened = Vec::with_capacity(plaintext.len());
+            if self.key.open(&sealed, &mut opened).is_err() || opened != plaintext {
+                return Err(Error::VerifyFailed { what: format!("a new {ty}") });
+            }
+        }
+        let id = Id::of(&sealed);
+        self.store.write(File::new(ty, id), Bytes::from(sealed))?;
+        Ok(id)
+    }
+
+    /// Compresses (where the format and the settings ask for it) and seals a blob, and proves that it opens to the same bytes again.
+    pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<SealedBlob> {
+        let compress = self.config.version == Version::V2
+            && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
+        let mut bytes = Vec::new();
+        let mut uncompressed = 0;
+        self.key.seal_with(&self.nonce(), &mut bytes, |out| {
+            let start = out.len();
+            if compress {
+                compression::compress(self.settings.compression.level(), plaintext, out);
+            }
+            if compress && out.len() - start < plaintext.len() {
+                uncompressed = u32::try_from(plaintext.len()).expect("a blob is below 4 GiB");
+            } else {
+                // What does not get smaller is stored as it is, as restic stores it with compression off.
+                out.truncate(start);
+                out.extend_from_slice(plaintext);
+            }
+        });
+        // Compression reserves for the worst case; what an object store keeps until a pack is full should be no larger than it is.
+        bytes.shrink_to_fit();
+        let blob = SealedBlob { bytes, uncompressed };
+        #[cfg(test)]
+        let blob = tests::tamper(blob);
+        if self.settings.extra_verify && !self.opens_to(&blob, plaintext) {
+            return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
+        }
+        Ok(blob)
+    }
+
+    /// Whether a sealed blob authenticates, decrypts and decompresses to this plaintext.
+    fn opens_to(&self, blob: &SealedBlob, plaintext: &[u8]) -> bool {
+        thread_local! {
+            static OPENED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        OPENED.with_borrow_mut(|opened| {
+            opened.clear();
+            self.key.open(&blob.bytes, opened).is_ok()
+                && match blob.uncompressed {
+                    0 => opened == plaintext,
+                    length => length as usize == plaintext.len() && compression::expands_to(opened, plaintext),
+                }
+        })
+    }
+
+    fn nonce(&self) -> [u8; NONCE] {
+        clock::random_bytes()
+    }
+}
+
+/// `None`: the key is not this config's.
+fn open_config(key: &Key, sealed: &[u8]) -> Option<Result<Config>> {
+    let mut json = Vec::new();
+    key.open(sealed, &mut json).ok()?;
+    Some(Config::decode(&json).map_err(|source: FormatError| Error::Damaged { file: File::CONFIG, source }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The bit that is flipped in the next sealed blob of this thread.
+        static FLIP: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// What faulty memory would do between sealing and upload.
+    pub(super) fn tamper(mut blob: SealedBlob) -> SealedBlob {
+        if let Some(bit) = FLIP.take() {
+            let bit = bit % (blob.bytes.len() * 8);
+            blob.bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        blob
+    }
+
+    pub(super) fn new_repository(settings: Settings) -> (tempfile::TempDir, Repository) {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("repo").to_str().unwrap().parse().unwrap();
+        let store = crate::store::open(&location, &crate::store::Options::default()).unwrap();
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = init(store, &Password::new("password"), options, settings).unwrap();
+        (dir, repo)
+    }
+
+    #[test]
+    fn a_bit_flipped_between_sealing_and_upload_is_caught() {
+        let text = b"compressible text, compressible text, compressible text, compressible text".as_slice();
+        let noise = crate::clock::random_bytes::<200>();
+        for plaintext in [text, &noise] {
+            let id = Id::of(plaintext);
+            let (_dir, repo) = new_repository(Settings::default());
+            for bit in 0..plaintext.len() * 8 {
+                FLIP.set(Some(bit));
+                let outcome = repo.seal_blob(BlobType::Data, id, plaintext);
+                assert!(matches!(outcome, Err(Error::VerifyFailed { .. })), "bit {bit}");
+            }
+            assert!(repo.seal_blob(BlobType::Data, id, plaintext).is_ok());
+            let (_dir, trusting) = new_repository(Settings { extra_verify: false, ..Settings::default() });
+            FLIP.set(Some(99));
+            assert!(trusting.seal_blob(BlobType::Data, id, plaintext).is_ok(), "nobody looked");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_stops_the_writer_and_uploads_nothing() {
+        let (_dir, repo) = new_repository(Settings::default());
+        let repo = Arc::new(repo);
+        let writer = writer::Writer::new(repo.clone(), Arc::new(Index::default()), false);
+        FLIP.set(Some(333));
+        assert!(matches!(writer.store(BlobType::Data, Id::of(b"x"), b"x"), Err(Error::VerifyFailed { .. })));
+        writer.finish().unwrap();
+        assert!(repo.store().list(FileType::Pack).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! Blobs out of packs: decrypted, decompressed, and compared with their id before anybody sees them.
+
+use super::index::Location;
+use super::{Error, Index, Repository, Result};
+use crate::crypto::OVERHEAD;
+use crate::format::BlobType;
+use crate::format::compression::decompress;
+use crate::format::pack::PackedBlob;
+use crate::id::Id;
+use crate::limits;
+use crate::store::{File, FileType};
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+
+impl Repository {
+    /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
+    pub fn open_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let PackedBlob { ty, id, uncompressed, .. } = location.blob;
+        let damaged = |why: String| Error::BlobDamaged { ty, id, pack: File::new(FileType::Pack, location.pack), why };
+        check_size(&location.blob)?;
+        out.clear();
+        if uncompressed == 0 {
+            self.key.open(sealed, out).map_err(|error| damaged(error.to_string()))?;
+        } else {
+            let mut compressed = Vec::new();
+            self.key.open(sealed, &mut compressed).map_err(|error| damaged(error.to_string()))?;
+            decompress(&compressed, Some(u64::from(uncompressed)), max_size(ty), out)
+                .map_err(|error| damaged(error.why))?;
+        }
+        let actual = Id::of(out);
+        if actual != id {
+            out.clear();
+            return Err(damaged(format!("its content hashes to {actual}")));
+        }
+        Ok(())
+    }
+
+    /// A whole blob, from the first of its copies that can be read.
+    pub fn load_blob(&self, index: &Index, ty: BlobType, id: Id) -> Result<Vec<u8>> {
+        let mut failure = Error::BlobMissing { ty, id };
+        for location in index.find(ty, id) {
+            match self.load_copy(&location) {
+                Ok(plaintext) => return Ok(plaintext),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {
+        check_size(&location.blob)?;
+        let file = File::new(FileType::Pack, location.pack);
+        let sealed = self.store().read_at(file, u64::from(location.blob.offset), location.blob.length as usize)?;
+        let mut plaintext = Vec::new();
+        self.open_blob(location, &sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+}
+
+fn max_size(ty: BlobType) -> u64 {
+    match ty {
+        BlobType::Data => limits::DATA_BLOB,
+        BlobType::Tree => limits::TREE_BLOB,
+    }
+}
+
+/// Refuses a blob whose sealed or plain form is larger than we hold in memory, before anything is allocated for it.
+pub(crate) fn check_size(blob: &PackedBlob) -> Result<()> {
+    let PackedBlob { ty, id, length, .. } = *blob;
+    let max = max_size(ty);
+    let size = blob.plain_length().max(u64::from(length));
+    if size > max + OVERHEAD as u64 {
+        return Err(Error::BlobTooLarge { ty, id, size, max });
+    }
+    Ok(())
+}
+
+/// Reads trees. Packs are read in windows that are kept for a while: neighbouring trees are asked for together, so a walk costs an object store
+/// one request per window instead of one per directory.
+pub struct TreeReader<'r> {
+    repo: &'r Repository,
+    index: &'r Index,
+    /// Where the last indexed tree of each pack ends; beyond it nothing may be read.
+    ends: HashMap<Id, u64>,
+    windows: Mutex<Windows>,
+}
+
+const WINDOW: u64 = 1 << 20;
+/// 24 MiB of sealed trees hold about half a million entries.
+const WINDOWS: usize = 24;
+
+#[derive(Default)]
+struct Windows {
+    kept: HashMap<(Id, u64), Bytes>,
+    /// Oldest first.
+    order: VecDeque<(Id, u64)>,
+}
+
+impl<'r> TreeReader<'r> {
+    pub fn new(repo: &'r Repository, index: &'r Index) -> TreeReader<'r> {
+        let mut ends = HashMap::new();
+        for Location { pack, blob } in index.iter().filter(|location| location.blob.ty == BlobType::Tree) {
+            let end = ends.entry(pack).or_insert(0);
+            *end = u64::max(*end, u64::from(blob.offset) + u64::from(blob.length));
+        }
+        TreeReader { repo, index, ends, windows: Mutex::default() }
+    }
+
+    /// The plaintext of a tree.
+    pub fn load(&self, id: Id) -> Result<Vec<u8>> {
+        let mut failure = Error::BlobMissing { ty: BlobType::Tree, id };
+        for location in self.index.find(BlobType::Tree, id) {
+            match self.load_copy(&location) {
+                Ok(plaintext) => return Ok(plaintext),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {
+        check_size(&location.blob)?;
+        let Some(&end) = self.ends.get(&location.pack) else { return self.repo.load_copy(location) };
+        let (start, length) = (u64::from(location.blob.offset), u64::from(location.blob.length));
+        let mut sealed = Vec::with_capacity(location.blob.length as usize);
+        for number in start / WINDOW..=(start + length - 1) / WINDOW {
+            let window = self.window(location.pack, number, end)?;
+            let base = number * WINDOW;
+            let from = start.max(base) - base;
+            let to = (start + length - base).min(window.len() as u64);
+            sealed.extend_from_slice(&window[from as usize..to as usize]);
+        }
+        let mut plaintext = Vec::new();
+        self.repo.open_blob(location, &sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    fn window(&self, pack: Id, number: u64, end: u64) -> Result<Bytes> {
+        let key = (pack, number);
+        if let Some(window) = self.lock().kept.get(&key) {
+            return Ok(window.clone());
+        }
+        let start = number * WINDOW;
+        let length = usize::try_from(WINDOW.min(end - start)).expect("at most a window");
+        let window = self.repo.store().read_at(File::new(FileType::Pack, pack), start, length)?;
+        let mut windows = self.lock();
+        if windows.kept.insert(key, window.clone()).is_none() {
+            windows.order.push_back(key);
+        }
+        if windows.order.len() > WINDOWS
+            && let Some(oldest) = windows.order.pop_front()
+        {
+            windows.kept.remove(&oldest);
+        }
+        Ok(window)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Windows> {
+        self.windows.lock().expect("no holder of this lock panics")
+    }
+}

@@ -1,0 +1,274 @@
+//! Sealed blobs in, durable packs and index files out.
+//!
+//! Blobs go to one open pack per type. A pack that is full gets its header, and a few uploader threads make it durable while the
+//! next one fills; only then its blobs enter the index. Index files are saved along the way by restic's rules, so that what
+//! an interrupted run has uploaded is found by the next.
+
+use super::index::Index;
+use super::{Error, Repository, Result, SealedBlob};
+use crate::clock;
+use crate::format::BlobType;
+use crate::format::index_file::{self, IndexedPack};
+use crate::format::pack::{self, PackedBlob};
+use crate::id::Id;
+use crate::limits;
+use crate::store::{FileType, Upload};
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A pack being filled.
+struct OpenPack {
+    upload: Box<dyn Upload>,
+    hasher: Sha256,
+    blobs: Vec<PackedBlob>,
+    size: u64,
+}
+
+/// A pack with its header, ready to be made durable.
+struct FullPack {
+    upload: Box<dyn Upload>,
+    pack: IndexedPack,
+}
+
+/// What was written, by blob type where it differs.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub data_blobs: AtomicU64,
+    pub tree_blobs: AtomicU64,
+    /// Bytes of plaintext.
+    pub plain_bytes: AtomicU64,
+    /// Sealed bytes and their header entries.
+    pub packed_bytes: AtomicU64,
+}
+
+/// What the uploaders and the caller share.
+struct Shared {
+    repo: Arc<Repository>,
+    index: Arc<Index>,
+    unsaved: Mutex<Unsaved>,
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+}
+
+/// Durable packs that no index file names yet.
+struct Unsaved {
+    packs: Vec<IndexedPack>,
+    blobs: usize,
+    since: Instant,
+}
+
+/// The way into a repository for new blobs. May be shared by threads.
+pub struct Writer {
+    shared: Arc<Shared>,
+    open: [Mutex<Option<OpenPack>>; 2],
+    full: Option<Sender<FullPack>>,
+    uploaders: Vec<JoinHandle<()>>,
+    /// Everything is done and counted but for the writing.
+    dry_run: bool,
+    pub written: Written,
+}
+
+/// Packs being made durable at a time: enough to keep a link busy while the next pack fills, few enough that the packs an object
+/// store keeps in memory stay a small part of the budget.
+const UPLOADERS: usize = 2;
+
+impl Writer {
+    pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Writer {
+        let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: Instant::now() };
+        let shared = Arc::new(Shared {
+            repo,
+            index,
+            unsaved: Mutex::new(unsaved),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+        });
+        let (full, queue) = crossbeam_channel::bounded(0);
+        let uploaders = (0..UPLOADERS)
+            .map(|_| {
+                let (shared, queue): (_, Receiver<FullPack>) = (shared.clone(), queue.clone());
+                std::thread::spawn(move || queue.iter().for_each(|pack| shared.upload(pack)))
+            })
+            .collect();
+        Writer {
+            shared,
+            open: [Mutex::new(None), Mutex::new(None)],
+            full: Some(full),
+            uploaders,
+            dry_run,
+            written: Written::default(),
+        }
+    }
+
+    pub fn repo(&self) -> &Repository {
+        &self.shared.repo
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.shared.index
+    }
+
+    /// Stores a blob under its id unless the repository has it. Says whether it was new.
+    pub fn store(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<bool> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        if !self.index().claim(ty, id) {
+            return Ok(false);
+        }
+        let blob = self.repo().seal_blob(ty, id, plaintext)?;
+        self.add(ty, id, plaintext.len(), blob)?;
+        Ok(true)
+    }
+
+    /// Puts a sealed blob into the open pack of its type.
+    fn add(&self, ty: BlobType, id: Id, plain_length: usize, sealed: SealedBlob) -> Result<()> {
+        let SealedBlob { bytes, uncompressed } = sealed;
+        let length = u32::try_from(bytes.len()).expect("a sealed blob is below 4 GiB");
+        if self.dry_run {
+            self.count(&PackedBlob { ty, id, offset: 0, length, uncompressed }, plain_length);
+            return Ok(());
+        }
+        let mut open = lock(&self.open[usize::from(ty == BlobType::Tree)]);
+        // A pack's offsets are 32 bits wide: a pack that cannot take the blob is closed first.
+        if open.as_ref().is_some_and(|pack| pack.size + u64::from(length) > u64::from(u32::MAX)) {
+            self.close(open.take().expect("checked"))?;
+        }
+        let pack = match &mut *open {
+            Some(pack) => pack,
+            none => none.insert(OpenPack {
+                upload: self.repo().store().upload(FileType::Pack)?,
+                hasher: Sha256::new(),
+                blobs: Vec::new(),
+                size: 0,
+            }),
+        };
+        let offset = u32::try_from(pack.size).expect("checked above");
+        pack.hasher.update(&bytes);
+        pack.upload.write(Bytes::from(bytes))?;
+        pack.size += u64::from(length);
+        let blob = PackedBlob { ty, id, offset, length, uncompressed };
+        pack.blobs.push(blob);
+        self.count(&blob, plain_length);
+        if pack.size >= self.repo().settings().pack_size || pack.blobs.len() >= limits::INDEX_BLOBS {
+            let full = open.take().expect("just filled");
+            drop(open);
+            self.close(full)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, blob: &PackedBlob, plain_length: usize) {
+        let blobs = match blob.ty {
+            BlobType::Data => &self.written.data_blobs,
+            BlobType::Tree => &self.written.tree_blobs,
+        };
+        blobs.fetch_add(1, Ordering::Relaxed);
+        self.written.plain_bytes.fetch_add(plain_length as u64, Ordering::Relaxed);
+        let entry = pack::header_size([blob]) - pack::header_size([]);
+        self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
+    }
+
+    /// Adds the header and hands the pack to the uploaders.
+    fn close(&self, mut open: OpenPack) -> Result<()> {
+        let mut end = Vec::new();
+        let header = pack::encode_header(&open.blobs);
+        self.repo().key.seal(&clock::random_bytes(), &header, &mut end);
+        if self.repo().settings().extra_verify {
+            let mut opened = Vec::new();
+            let same = self.repo().key.open(&end, &mut opened).is_ok()
+                && pack::decode_header(&opened).is_ok_and(|blobs| blobs == open.blobs);
+            if !same {
+                return Err(Error::VerifyFailed { what: "the header of a new pack".into() });
+            }
+        }
+        end.extend_from_slice(&u32::try_from(end.len()).expect("at most 16 MiB").to_le_bytes());
+        open.hasher.update(&end);
+        open.upload.write(Bytes::from(end))?;
+        let id = Id(open.hasher.finalize().into());
+        let full = FullPack { upload: open.upload, pack: IndexedPack { id, blobs: open.blobs } };
+        let sender = self.full.as_ref().expect("taken only when the writer is consumed");
+        sender.send(full).map_err(|_| Error::Stopped)
+    }
+
+    /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
+    pub fn finish(mut self) -> Result<Written> {
+        let mut outcome = Ok(());
+        for open in &self.open {
+            if let Some(pack) = lock(open).take() {
+                outcome = outcome.and(self.close(pack));
+            }
+        }
+        self.join();
+        let saved = self.shared.save_index(|unsaved| unsaved.blobs > 0);
+        if let Some(failure) = lock(&self.shared.failure).take() {
+            return Err(failure);
+        }
+        outcome.and(saved)?;
+        Ok(std::mem::take(&mut self.written))
+    }
+
+    fn join(&mut self) {
+        self.full = None;
+        for uploader in self.uploaders.drain(..) {
+            // A panic there has been printed; the packs it held are missing from the index, and the failure below says so.
+            if uploader.join().is_err() {
+                self.shared.fail(Error::Stopped);
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl Shared {
+    fn upload(&self, full: FullPack) {
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let FullPack { upload, pack } = full;
+        let outcome = upload.commit(pack.id).map_err(Error::from).and_then(|()| {
+            self.index.add_pack(&pack);
+            let mut unsaved = lock(&self.unsaved);
+            unsaved.blobs += pack.blobs.len();
+            unsaved.packs.push(pack);
+            drop(unsaved);
+            let old = Duration::from_secs(limits::INDEX_AGE_SECONDS);
+            self.save_index(|unsaved| unsaved.blobs >= limits::INDEX_BLOBS || unsaved.since.elapsed() >= old)
+        });
+        if let Err(error) = outcome {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failed.store(true, Ordering::Relaxed);
+        lock(&self.failure).get_or_insert(error);
+    }
+
+    /// Saves an index file of all unsaved packs if `due`.
+    fn save_index(&self, due: impl Fn(&Unsaved) -> bool) -> Result<()> {
+        let packs = {
+            let mut unsaved = lock(&self.unsaved);
+            if !due(&unsaved) {
+                return Ok(());
+            }
+            unsaved.blobs = 0;
+            unsaved.since = Instant::now();
+            std::mem::take(&mut unsaved.packs)
+        };
+        self.repo.save_file(FileType::Index, index_file::encode(&packs)).map(|_| ())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
