@@ -4,6 +4,7 @@ pub mod compare;
 pub mod corpus;
 pub mod loops;
 pub mod peers;
+mod quick_key;
 pub mod s3;
 
 use std::path::{Path, PathBuf};

@@ -101,6 +101,12 @@ impl Repo {
         repo
     }
 
+    /// The same repository, quick to open from now on: for tests that start many programs.
+    pub fn quick(self) -> Repo {
+        super::quick_key::replace(&self);
+        self
+    }
+
     /// A new folder whose chunks are cut as in `other`: restic makes it with the same polynomial.
     pub fn with_cuts_of(other: &Repo) -> Repo {
         let repo = Repo::new();

@@ -6,3 +6,5 @@ mod interop;
 mod locks;
 mod s3;
 mod same_bytes;
+mod shapes;
+mod volume;
