@@ -1,0 +1,10 @@
+//! The engine seen from outside: one module per claim.
+
+mod cuts;
+mod device;
+mod interop;
+mod locks;
+mod s3;
+mod same_bytes;
+mod shapes;
+mod volume;
