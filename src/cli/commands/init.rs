@@ -39,7 +39,7 @@ struct Initialized<'r> {
 pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
     let (seconds, nanos) = clock::now();
     KeyOwner {
-        created: Time::utc(seconds, nanos).to_string(),
+        created: Time::utc(seconds, nanos),
         username: user.filter(|user| !user.is_empty()).unwrap_or_else(host::username),
         hostname: host.filter(|host| !host.is_empty()).unwrap_or_else(host::hostname),
     }

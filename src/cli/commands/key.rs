@@ -5,7 +5,6 @@ use crate::cli::exit::Outcome;
 use crate::cli::password;
 use crate::cli::session::Context;
 use crate::cli::{render, table::Table};
-use crate::format::time::Time;
 use crate::id::Id;
 use crate::repo::{KeyInfo, LockMode, Password, Repository};
 use crate::store::FileType;
@@ -106,7 +105,7 @@ fn list(context: &Context) -> Result<()> {
             id,
             user_name: owner.username,
             host_name: owner.hostname,
-            created: Time::parse(&owner.created).map_or(owner.created, |time| render::local_time(&time)),
+            created: render::local_time(&owner.created),
         })
         .collect();
     if context.out.json {
