@@ -7,3 +7,5 @@
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
 //! * L5 `cli`: parses, calls, prints.
+
+pub mod chunk;

@@ -1,0 +1,230 @@
+//! Finding cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero
+//! bits.
+//!
+//! The fingerprint at `e` is D(e) = sum of data[e-1-k] * x^(8k) for k in 0..64, modulo P: a byte is
+//! the polynomial its bits spell, the earliest byte has the highest power. It depends on those 64
+//! bytes alone, so a range can be searched in any order and from several places at once; the answer
+//! is the same as that of one pass. That is the seam for kernels: [`Scanner::new`] picks one for
+//! this processor, all of them answer the same question. Callers ask for the *first* candidate,
+//! never for all of them: in a run of zeros every position is one.
+
+use super::{MASK, Polynomial, WINDOW, lanes};
+
+/// A kernel: the lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
+type Kernel = fn(&Tables, &[u8], usize, usize) -> Option<usize>;
+
+/// Searches data for cut candidates under one polynomial. Built once per repository and shared
+/// between threads.
+pub struct Scanner {
+    polynomial: Polynomial,
+    tables: Tables,
+    kernel: Kernel,
+}
+
+impl Scanner {
+    /// Computes the tables (4 KiB) for `polynomial`.
+    pub fn new(polynomial: Polynomial) -> Self {
+        Self {
+            polynomial,
+            tables: Tables::new(polynomial),
+            kernel: lanes::find_first,
+        }
+    }
+
+    /// The polynomial the fingerprints are taken modulo.
+    pub fn polynomial(&self) -> Polynomial {
+        self.polynomial
+    }
+
+    /// The first candidate `e` in `lo..=hi`, in bytes from the start of `data`: the low 20 bits of
+    /// the fingerprint of `data[e - 64..e]` are zero. None if there is none, or if `lo > hi`.
+    ///
+    /// # Panics
+    /// If `lo < 64` (its window would start before the data) or `hi > data.len()`.
+    pub fn find_first(&self, data: &[u8], lo: usize, hi: usize) -> Option<usize> {
+        assert!(lo >= WINDOW, "the window of {lo} starts before the data");
+        assert!(
+            hi <= data.len(),
+            "{hi} is past the {} bytes of data",
+            data.len()
+        );
+        if lo > hi {
+            return None;
+        }
+        // Alone and first: a run of zeros, where every position is a candidate, then costs one
+        // window.
+        if is_candidate(self.tables.fingerprint(window(data, lo))) {
+            return Some(lo);
+        }
+        (self.kernel)(&self.tables, data, lo + 1, hi + 1)
+    }
+}
+
+/// Whether a position with this fingerprint may be a cut.
+#[inline(always)]
+pub(super) fn is_candidate(fingerprint: u64) -> bool {
+    fingerprint & MASK == 0
+}
+
+/// The bytes whose fingerprint decides about `end`.
+#[inline(always)]
+pub(super) fn window(data: &[u8], end: usize) -> &[u8] {
+    &data[end - WINDOW..end]
+}
+
+/// Multiplication tables that move a fingerprint on by a byte.
+pub(super) struct Tables {
+    /// `reduce[t]` = (t * x^53 mod P) + t * x^53: added to a value with `t` above bit 52, it
+    /// clears and folds `t` in.
+    reduce: [u64; 256],
+    /// `expire[o]` = o * x^512 mod P: what the byte leaving the window has grown to once the next
+    /// one is in.
+    expire: [u64; 256],
+}
+
+impl Tables {
+    fn new(polynomial: Polynomial) -> Self {
+        let degree = polynomial.degree();
+        let entry = |byte: usize, power| polynomial.shift(byte as u64, power);
+        Self {
+            reduce: std::array::from_fn(|byte| entry(byte, degree) | (byte as u64) << degree),
+            expire: std::array::from_fn(|byte| entry(byte, 8 * WINDOW as u32)),
+        }
+    }
+
+    /// The fingerprint of `bytes`: their polynomial modulo P.
+    #[inline]
+    pub(super) fn fingerprint(&self, bytes: &[u8]) -> u64 {
+        bytes
+            .iter()
+            .fold(0, |fingerprint, byte| self.push(fingerprint, *byte))
+    }
+
+    /// Moves the window on by one byte.
+    #[inline(always)]
+    pub(super) fn roll(&self, fingerprint: u64, leaving: u8, entering: u8) -> u64 {
+        self.push(fingerprint, entering) ^ self.expire[usize::from(leaving)]
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&self, fingerprint: u64, entering: u8) -> u64 {
+        let top = (fingerprint >> (Polynomial::DEGREE - 8)) as u8;
+        (fingerprint << 8) ^ u64::from(entering) ^ self.reduce[usize::from(top)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::reference;
+    use crate::chunk::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
+
+    #[test]
+    fn tables_hold_restics_values() {
+        let published = polynomial(0x3da3358b4dc173);
+        let tables = Tables::new(published);
+        assert_eq!(tables.reduce[1], 0x3da3358b4dc173);
+        assert_eq!(tables.reduce[255], 0x1ff7ac8a5af476a7);
+        // restic removes the leaving byte before the multiplication by x^8, this table holds it
+        // after.
+        assert_eq!(tables.expire[1], published.shift(0x17eb4232e19216, 8));
+        assert_eq!(tables.expire[255], published.shift(0xb80b98cecc39a, 8));
+    }
+
+    #[test]
+    fn rolling_equals_the_definition() {
+        let data = SplitMix::new(1).bytes(4096);
+        for bits in POLYNOMIALS {
+            let tables = Tables::new(polynomial(bits));
+            let mut rolled = tables.fingerprint(&data[..WINDOW]);
+            for end in WINDOW..data.len() {
+                assert_eq!(
+                    rolled,
+                    reference::fingerprint(polynomial(bits), window(&data, end)),
+                    "at {end}"
+                );
+                rolled = tables.roll(rolled, data[end - WINDOW], data[end]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_planted_candidate_is_found() {
+        for bits in POLYNOMIALS {
+            let scanner = Scanner::new(polynomial(bits));
+            let mut data = SplitMix::new(bits).bytes(60_000);
+            // Where the portable kernel's lanes and blocks begin and end, and places in between.
+            let seams = (0..14).flat_map(|k| [64, 65, 66, 200].map(|at| at + 4096 * k));
+            for end in seams.chain([67, 127, 128, 129, 59_999, 60_000]) {
+                let saved = data[end - 3..end].to_vec();
+                plant_candidate(scanner.polynomial(), &mut data, end);
+                assert_eq!(scanner.find_first(&data, 64, data.len()), Some(end));
+                assert_eq!(scanner.find_first(&data, end, end), Some(end));
+                assert_eq!(scanner.find_first(&data, 64, end - 1), None);
+                assert_eq!(scanner.find_first(&data, end + 1, data.len()), None);
+                data[end - 3..end].copy_from_slice(&saved);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lower_lane_may_hit_later_and_still_wins() {
+        let scanner = Scanner::new(polynomial(POLYNOMIALS[3]));
+        let quiet = quiet_bytes(scanner.polynomial(), 4, 30_000);
+        for (lane, steps_later) in [(1, 1), (1, 0), (3, 1), (4, 2), (2, 3000)] {
+            let mut data = quiet.clone();
+            let upper = 65 + 4096 * 5 + 500;
+            let lower = 65 + 4096 * lane + 500 + steps_later;
+            plant_candidate(scanner.polynomial(), &mut data, upper);
+            plant_candidate(scanner.polynomial(), &mut data, lower);
+            assert_eq!(scanner.find_first(&data, 64, 30_000), Some(lower));
+        }
+    }
+
+    #[test]
+    fn the_lowest_of_many_candidates_wins() {
+        let scanner = Scanner::new(polynomial(POLYNOMIALS[0]));
+        let mut stream = SplitMix::new(9);
+        for _ in 0..400 {
+            let length = WINDOW + stream.below(80_000);
+            let mut data = stream.bytes(length);
+            for _ in 0..1 + stream.below(12) {
+                let end = WINDOW + stream.below(data.len() - WINDOW + 1);
+                plant_candidate(scanner.polynomial(), &mut data, end);
+            }
+            let lo = WINDOW + stream.below(data.len() - WINDOW + 1);
+            let hi = lo + stream.below(data.len() - lo + 1);
+            let expected = reference::find_first(scanner.polynomial(), &data, lo, hi);
+            assert_eq!(
+                scanner.find_first(&data, lo, hi),
+                expected,
+                "{lo}..={hi} of {}",
+                data.len()
+            );
+        }
+    }
+
+    #[test]
+    fn zeros_are_candidates_everywhere() {
+        let scanner = Scanner::new(polynomial(POLYNOMIALS[1]));
+        let mut data = vec![0; 20_000];
+        assert_eq!(scanner.find_first(&data, 64, 20_000), Some(64));
+        assert_eq!(scanner.find_first(&data, 777, 20_000), Some(777));
+        // A lone bit stands in the low 20 bits for three positions, then above them.
+        data[776] = 1;
+        assert_eq!(scanner.find_first(&data, 777, 20_000), Some(780));
+    }
+
+    #[test]
+    fn an_empty_range_has_no_candidate() {
+        let scanner = Scanner::new(polynomial(POLYNOMIALS[0]));
+        assert_eq!(scanner.find_first(&[0; 64], 65, 64), None);
+        assert_eq!(scanner.find_first(&[], 64, 0), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "starts before the data")]
+    fn a_window_before_the_data_is_refused() {
+        Scanner::new(polynomial(POLYNOMIALS[0])).find_first(&[0; 100], 63, 100);
+    }
+}
