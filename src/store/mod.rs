@@ -4,10 +4,19 @@
 //! runtime inside. A write returns only when the file is durable and visible under its name, whole or not at all.
 //! Retrying what can be retried is the store's duty: an error that leaves it is final.
 
+pub mod folder;
+pub mod layout;
+pub mod location;
+pub mod options;
+
+pub use location::Location;
+pub use options::Options;
+
 use crate::id::Id;
 use bytes::Bytes;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 /// The kinds of files a repository has, one directory each (but for the config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,12 +87,35 @@ pub enum StoreError {
     /// The location cannot be understood or used as given.
     #[error("repository location {location:?}: {reason}")]
     Location { location: String, reason: String },
+    /// An extended option is unknown or has a value it cannot have.
+    #[error("option {option:?} {reason}")]
+    Option { option: String, reason: String },
+    /// The bucket, of which the repository is to be a part, does not exist. Its text is one that scripts look for.
+    #[error("bucket {bucket:?} does not exist. Is there a repository at the following location?\n{location}")]
+    NoBucket { bucket: String, location: String },
+    /// The store refused the credentials, or they do not allow this.
+    #[error("not allowed to {action} in {location}: {reason}; check the credentials and what they allow")]
+    Denied { action: String, location: String, reason: String },
     /// Everything else: the network, the disk, the credentials.
     #[error("cannot {action} in {location}")]
     Failed { action: String, location: String, source: Box<dyn Error + Send + Sync> },
 }
 
 pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The store at a location. Nothing is asked of it yet: whether it can be reached, the first call finds out.
+pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
+    match location {
+        Location::Folder(path) => {
+            let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
+            Ok(Arc::new(folder::Folder::new(path, connections)))
+        }
+        Location::S3(_) => {
+            let reason = "this build knows folders only; build it with the feature \"cloud\"".to_owned();
+            Err(StoreError::Location { location: location.to_string(), reason })
+        }
+    }
+}
 
 /// The files of one repository.
 pub trait Store: Send + Sync {
@@ -118,7 +150,7 @@ pub trait Store: Send + Sync {
     /// Removes a file; one that is absent is a success.
     fn remove(&self, file: File) -> Result<()>;
 
-    /// Makes the directories of a new repository, where the store has such things.
+    /// Makes the place for a new repository: a folder and its directories, or the bucket if there is none.
     fn prepare(&self) -> Result<()>;
 }
 

@@ -1,0 +1,297 @@
+//! [`Options`]: everything about reaching a store that its location does not say.
+//!
+//! The extended options (`-o key=value`) are a closed table: a key that is not in it is an error, so that a misspelt
+//! option is never silently without effect. The process environment is read in one place, [`Environment::of_process`];
+//! everything else takes the [`Environment`] it is given.
+
+use super::{Result, StoreError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to reach a store.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `local.connections`: how many calls may run at the same time in a folder.
+    pub local_connections: Option<usize>,
+    pub s3: S3Options,
+    /// A file of PEM certificates that are trusted besides the system's.
+    pub cacert: Option<PathBuf>,
+    pub retry: RetryPolicy,
+    pub environment: Environment,
+    /// Told of every attempt that failed and will be made again.
+    pub notify: Option<Notify>,
+}
+
+/// The `s3.` options.
+#[derive(Clone, Debug, Default)]
+pub struct S3Options {
+    /// `s3.connections`: how many requests may run at the same time.
+    pub connections: Option<usize>,
+    /// `s3.region`: else the environment says, or the endpoint's name, or us-east-1.
+    pub region: Option<String>,
+    /// `s3.bucket-lookup`: where the bucket's name stands in a request.
+    pub bucket_lookup: BucketLookup,
+    /// `s3.storage-class`: of packs; everything else is small and stays hot.
+    pub storage_class: Option<String>,
+    /// `s3.unsafe-anonymous-auth`: do not sign requests at all.
+    pub anonymous: bool,
+}
+
+/// Where the bucket's name stands in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BucketLookup {
+    /// In the host name for the services known to want it there, else in the path.
+    #[default]
+    Auto,
+    /// `https://bucket.host/key`
+    Dns,
+    /// `https://host/bucket/key`
+    Path,
+}
+
+/// When to try again, and when to give up.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// How long one call may go on failing before its error is final, for a store that has answered before.
+    pub patience: Duration,
+    /// The wait before the second attempt; each wait doubles the one before, up to `longest_wait`, give or take a quarter.
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+    /// Attempts at a store that has never answered: a wrong address must not look like a slow network.
+    pub opening_attempts: u32,
+    /// How long a connection may take to be made.
+    pub connect: Duration,
+    /// A request on which nothing has moved for this long is cut off, and made again.
+    pub stall: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            patience: Duration::from_secs(15 * 60),
+            first_wait: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(60),
+            opening_attempts: 3,
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// A listener for attempts that failed.
+#[derive(Clone)]
+pub struct Notify(pub Arc<dyn Fn(&Attempt<'_>) + Send + Sync>);
+
+/// An attempt that failed and will be made again.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// What was being done, like "read pack 1a2b…".
+    pub action: &'a str,
+    pub error: &'a dyn fmt::Display,
+    /// The wait before the next attempt.
+    pub wait: Duration,
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notify")
+    }
+}
+
+/// The variables that have a meaning here. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and `SSL_CERT_FILE` do
+/// too, but belong to the HTTP client, which reads them itself.
+const VARIABLES: [&str; 17] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "HOME",
+];
+
+/// The environment variables that have a meaning to a store, as they were when it was opened.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// That of this process. Empty variables count as unset.
+    pub fn of_process() -> Environment {
+        let value = |name: &&str| std::env::var(name).ok().map(|value| ((*name).to_owned(), value));
+        VARIABLES.iter().filter_map(value).collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is not in the table");
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Environment {
+        Environment(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    }
+}
+
+/// Names only: the values are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Options {
+    /// The keys [`Options::set`] takes, with what they mean.
+    pub const TABLE: [(&str, &str); 6] = [
+        ("local.connections", "how many calls may run at the same time in a folder (default: 4)"),
+        (
+            "s3.bucket-lookup",
+            "where the bucket's name stands in a request: auto, dns (host name) or path (default: auto)",
+        ),
+        ("s3.connections", "how many requests may run at the same time (default: 5)"),
+        ("s3.region", "the bucket's region (default: $AWS_DEFAULT_REGION, $AWS_REGION, the endpoint's, or us-east-1)"),
+        ("s3.storage-class", "the storage class of packs, such as STANDARD_IA (default: the bucket's)"),
+        ("s3.unsafe-anonymous-auth", "whether to leave requests unsigned: true or false (default: false)"),
+    ];
+
+    /// The defaults, and the environment of this process.
+    pub fn of_process() -> Options {
+        Options { environment: Environment::of_process(), ..Options::default() }
+    }
+
+    /// Sets one extended option, given as `key=value`.
+    pub fn set(&mut self, option: &str) -> Result<()> {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let (key, value) = (key.trim(), value.trim());
+        let refuse = |reason: String| Err(StoreError::Option { option: key.to_owned(), reason });
+        if !Options::TABLE.iter().any(|(known, _)| *known == key) {
+            let known = Options::TABLE.map(|(known, _)| known).join(", ");
+            return refuse(format!("is not known; known are {known}"));
+        }
+        if value.is_empty() {
+            return refuse("has no value; write key=value".to_owned());
+        }
+        match self.assign(key, value) {
+            Ok(()) => Ok(()),
+            Err(wanted) => refuse(format!("cannot be {value:?}: {wanted}")),
+        }
+    }
+
+    fn assign(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
+        match key {
+            "local.connections" => self.local_connections = Some(connections(value)?),
+            "s3.connections" => self.s3.connections = Some(connections(value)?),
+            "s3.region" => self.s3.region = Some(value.to_owned()),
+            "s3.bucket-lookup" => self.s3.bucket_lookup = value.parse()?,
+            "s3.storage-class" => self.s3.storage_class = Some(storage_class(value)?),
+            "s3.unsafe-anonymous-auth" => {
+                self.s3.anonymous = match value {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => return Err("it is true or false".to_owned()),
+                }
+            }
+            _ => return Err("it is in the table but has no meaning; report this".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for BucketLookup {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<BucketLookup, String> {
+        match text {
+            "auto" => Ok(BucketLookup::Auto),
+            "dns" => Ok(BucketLookup::Dns),
+            "path" => Ok(BucketLookup::Path),
+            _ => Err("it is auto, dns or path".to_owned()),
+        }
+    }
+}
+
+fn connections(value: &str) -> std::result::Result<usize, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|number| (1..=1000).contains(number))
+        .ok_or_else(|| "it is a number from 1 to 1000".into())
+}
+
+/// Classes whose objects must be thawed before they can be read are refused: packs hold the trees too, and without
+/// those not even a listing works.
+fn storage_class(value: &str) -> std::result::Result<String, String> {
+    let class = value.to_ascii_uppercase();
+    if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") {
+        return Err("its objects cannot be read at once; use GLACIER_IR, or a lifecycle rule of the bucket".to_owned());
+    }
+    if !class.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        return Err("it is a word such as STANDARD_IA".to_owned());
+    }
+    Ok(class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_every_option_of_the_table() {
+        let mut options = Options::default();
+        for option in [
+            "local.connections=2",
+            "s3.bucket-lookup=dns",
+            "s3.connections = 7",
+            "s3.region=eu-central-1",
+            "s3.storage-class=standard_ia",
+            "s3.unsafe-anonymous-auth=true",
+        ] {
+            options.set(option).unwrap();
+            assert!(Options::TABLE.iter().any(|(key, _)| option.starts_with(key)));
+        }
+        assert_eq!(options.local_connections, Some(2));
+        assert_eq!(options.s3.connections, Some(7));
+        assert_eq!(options.s3.region.as_deref(), Some("eu-central-1"));
+        assert_eq!(options.s3.bucket_lookup, BucketLookup::Dns);
+        assert_eq!(options.s3.storage_class.as_deref(), Some("STANDARD_IA"));
+        assert!(options.s3.anonymous);
+    }
+
+    #[test]
+    fn refuses_what_is_not_in_the_table() {
+        let mut options = Options::default();
+        for (option, why) in [
+            ("s3.conections=5", "s3.connections"),
+            ("", "not known"),
+            ("s3.region", "no value"),
+            ("s3.connections=0", "number from 1"),
+            ("s3.bucket-lookup=virtual", "auto, dns or path"),
+            ("s3.storage-class=DEEP_ARCHIVE", "GLACIER_IR"),
+            ("s3.unsafe-anonymous-auth=maybe", "true or false"),
+        ] {
+            let error = options.set(option).expect_err(option).to_string();
+            assert!(error.contains(why), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn shows_no_secret() {
+        let pair = ("AWS_SECRET_ACCESS_KEY".to_owned(), "hush".to_owned());
+        let options = Options { environment: [pair].into_iter().collect(), ..Options::default() };
+        assert!(!format!("{options:?}").contains("hush"));
+    }
+}
