@@ -8,6 +8,7 @@
 //! * L3 `backup`, `restore`, `maintain`: the flows.
 //! * L5 `cli`: parses, calls, prints.
 
+pub mod backup;
 pub mod chunk;
 pub mod clock;
 pub mod crypto;

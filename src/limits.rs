@@ -31,3 +31,6 @@ pub const PACK_SIZES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
 /// Blobs per index file, and age in seconds, at which it is saved while a backup runs; restic's rules.
 pub const INDEX_BLOBS: usize = 50_000;
 pub const INDEX_AGE_SECONDS: u64 = 600;
+
+/// Files waiting to be read. Enough to hide the walk's uneven pace, few enough that their nodes take no memory to speak of.
+pub const FILE_QUEUE: usize = 512;

@@ -66,6 +66,7 @@ pub struct Progress {
     pub problems: AtomicU64,
     /// Set from outside to end the run early and in good order.
     stop: AtomicBool,
+    wants_items: bool,
     sink: Sink,
 }
 
@@ -78,8 +79,14 @@ impl Progress {
             bytes_done: AtomicU64::new(0),
             problems: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            wants_items: false,
             sink: Box::new(sink),
         }
+    }
+
+    /// Also sends [`Event::Item`]s, one per file and directory.
+    pub fn with_items(self) -> Progress {
+        Progress { wants_items: true, ..self }
     }
 
     /// Counts only; events go nowhere.
@@ -96,8 +103,11 @@ impl Progress {
         (self.sink)(Event::Warning(message));
     }
 
-    pub fn item(&self, action: Action, path: &str, size: u64) {
-        (self.sink)(Event::Item { action, path, size });
+    /// Tells what became of an item, if anybody wants to know every one.
+    pub fn item(&self, action: Action, path: impl FnOnce() -> String, size: u64) {
+        if self.wants_items {
+            (self.sink)(Event::Item { action, path: &path(), size });
+        }
     }
 
     pub fn problem_count(&self) -> u64 {

@@ -16,7 +16,14 @@ pub struct TreeWriter {
 
 impl TreeWriter {
     pub fn new() -> TreeWriter {
-        TreeWriter { json: OPENING.to_vec(), last: None }
+        TreeWriter::with_capacity(0)
+    }
+
+    /// A writer for nodes whose JSON has about `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> TreeWriter {
+        let mut json = Vec::with_capacity(capacity + OPENING.len() + CLOSING.len());
+        json.extend_from_slice(OPENING);
+        TreeWriter { json, last: None }
     }
 
     /// Adds a node. Its name must come after the one before.

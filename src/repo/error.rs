@@ -75,6 +75,12 @@ pub enum Error {
     #[error("{0}")]
     NoSuchSnapshot(String),
 
+    #[error("the source cannot be read: {0}")]
+    Source(std::io::Error),
+
+    #[error("snapshot is empty: there is nothing to back up, or all of it is excluded")]
+    EmptySnapshot,
+
     #[error("the operation was stopped by an earlier error")]
     Stopped,
 

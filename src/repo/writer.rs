@@ -68,6 +68,8 @@ pub struct Writer {
     open: [Mutex<Option<OpenPack>>; 2],
     full: Option<Sender<FullPack>>,
     uploaders: Vec<JoinHandle<()>>,
+    /// Everything is done and counted but for the writing.
+    dry_run: bool,
     pub written: Written,
 }
 
@@ -76,7 +78,7 @@ pub struct Writer {
 const UPLOADERS: usize = 2;
 
 impl Writer {
-    pub fn new(repo: Arc<Repository>, index: Arc<Index>) -> Writer {
+    pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Writer {
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: Instant::now() };
         let shared = Arc::new(Shared {
             repo,
@@ -97,6 +99,7 @@ impl Writer {
             open: [Mutex::new(None), Mutex::new(None)],
             full: Some(full),
             uploaders,
+            dry_run,
             written: Written::default(),
         }
     }
@@ -126,6 +129,10 @@ impl Writer {
     fn add(&self, ty: BlobType, id: Id, plain_length: usize, sealed: SealedBlob) -> Result<()> {
         let SealedBlob { bytes, uncompressed } = sealed;
         let length = u32::try_from(bytes.len()).expect("a sealed blob is below 4 GiB");
+        if self.dry_run {
+            self.count(&PackedBlob { ty, id, offset: 0, length, uncompressed }, plain_length);
+            return Ok(());
+        }
         let mut open = lock(&self.open[usize::from(ty == BlobType::Tree)]);
         // A pack's offsets are 32 bits wide: a pack that cannot take the blob is closed first.
         if open.as_ref().is_some_and(|pack| pack.size + u64::from(length) > u64::from(u32::MAX)) {

@@ -1,0 +1,377 @@
+//! Stages 3 and 4: files are read into slabs and cut into chunks; chunks are hashed, sealed and packed on all cores.
+//!
+//! A reader fills a slab with one large file or with many small ones, notes where the chunks end, and shares the slab with jobs of a
+//! few chunks each. Holes are not read: the chunks inside one are known beforehand (see [`crate::chunk::ZERO_CHUNK`]).
+
+use super::Run;
+use super::assemble::Dir;
+use super::slab::{Slab, SlabPool};
+use super::stat::{display, node_type};
+use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK};
+use crate::format::BlobType;
+use crate::format::node::{Node, NodeType};
+use crate::id::Id;
+use crate::progress::Action;
+use crossbeam_channel::{Receiver, TryRecvError};
+use rustix::buffer::spare_capacity;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A file to be read.
+pub struct FileWork {
+    path: PathBuf,
+    node: Node,
+    dir: Arc<Dir>,
+    slot: usize,
+    in_parent: bool,
+    /// Open already, as standard input is.
+    stream: Option<OwnedFd>,
+}
+
+impl FileWork {
+    /// A file that the reader opens.
+    pub fn open_later(path: PathBuf, node: Node, dir: Arc<Dir>, slot: usize, in_parent: bool) -> FileWork {
+        FileWork { path, node, dir, slot, in_parent, stream: None }
+    }
+
+    /// A stream without a name in the file system.
+    pub fn stream(fd: OwnedFd, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
+        FileWork { path: PathBuf::from("-"), node, dir, slot, in_parent: false, stream: Some(fd) }
+    }
+}
+
+/// A file whose chunks are on their way.
+struct Pending {
+    work: FileWork,
+    content: Mutex<Vec<Id>>,
+    /// Bytes read; known when the reader is through.
+    size: AtomicU64,
+    /// Chunks not yet stored, and one while the reader is at it.
+    open: AtomicUsize,
+}
+
+/// A piece of a slab that is a blob.
+struct Chunk {
+    file: Arc<Pending>,
+    /// Its place in the file's content.
+    index: usize,
+    bytes: Range<usize>,
+}
+
+/// Bytes of chunks that make a job worth its while, and the most chunks in one.
+const JOB_BYTES: usize = 512 << 10;
+const JOB_CHUNKS: usize = 128;
+
+/// One reader with the slab it is filling.
+pub struct Reader<'s, 'c> {
+    run: &'s Run<'s>,
+    cpu: &'c rayon::Scope<'s>,
+    slabs: &'s SlabPool,
+    slab: Slab,
+    /// Where the chunk being read starts in the slab.
+    start: usize,
+    /// Chunks of the slab that are complete, and not yet handed over.
+    chunks: Vec<Chunk>,
+    cutter: Cutter,
+}
+
+/// What is being read: its chunks so far and its size.
+struct Current {
+    file: Arc<Pending>,
+    chunks: usize,
+    size: u64,
+}
+
+impl<'s, 'c> Reader<'s, 'c> {
+    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, slabs: &'s SlabPool) -> Reader<'s, 'c> {
+        let cutter = Cutter::new(run.scanner.clone());
+        Reader { run, cpu, slabs, slab: slabs.take(), start: 0, chunks: Vec::new(), cutter }
+    }
+
+    /// Reads files until there are none left.
+    pub fn read_all(&mut self, files: &Receiver<FileWork>) {
+        loop {
+            let work = match files.try_recv() {
+                Ok(work) => work,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    // Nobody should wait for what is complete while there is nothing to read.
+                    self.turn_slab();
+                    match files.recv() {
+                        Ok(work) => work,
+                        Err(_) => break,
+                    }
+                }
+            };
+            if self.run.is_stopped() {
+                return;
+            }
+            self.read_file(work);
+        }
+        self.turn_slab();
+    }
+
+    /// Reads one file. What goes wrong with it is a problem, and the file is left out; the backup goes on.
+    fn read_file(&mut self, mut work: FileWork) {
+        let run = self.run;
+        let opened = match work.stream.take() {
+            Some(fd) => Ok((fd, None)),
+            None => open(&work).map(|(fd, stat)| (fd, Some(stat))),
+        };
+        let (fd, before) = match opened {
+            Ok(opened) => opened,
+            Err(why) => {
+                run.problem(&work.path, why);
+                return run.check(work.dir.fill(run, work.slot, None));
+            }
+        };
+        // A device has no size of its own to be compared with.
+        let regular = before.filter(|stat| node_type(stat) == NodeType::File);
+        if let Some(stat) = &regular {
+            run.observer.refresh(&mut work.node, stat);
+        }
+        let file =
+            Arc::new(Pending { work, content: Mutex::default(), size: AtomicU64::new(0), open: AtomicUsize::new(1) });
+        let mut current = Current { file, chunks: 0, size: 0 };
+        self.cutter.reset();
+        self.start = self.slab.len();
+        let outcome = self.read_content(&fd, regular.as_ref(), &mut current);
+        let Current { file, size, .. } = current;
+        if let Err(error) = outcome {
+            run.problem(&file.work.path, format!("it cannot be read: {error}"));
+            // What was read of it becomes no part of the snapshot.
+            self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, &file));
+            return run.check(file.work.dir.fill(run, file.work.slot, None));
+        }
+        if let Some(before) = regular
+            && rustix::fs::fstat(&fd).is_ok_and(|after| changed(&before, &after, size))
+        {
+            run.problem(
+                &file.work.path,
+                "it changed while it was read: what is stored may never have been its content",
+            );
+        }
+        file.size.store(size, Ordering::Release);
+        file.close_one(run);
+    }
+
+    fn read_content(&mut self, fd: &OwnedFd, stat: Option<&Stat>, current: &mut Current) -> rustix::io::Result<()> {
+        let size = stat.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)).filter(|&size| size > 0);
+        match (stat, size) {
+            (Some(stat), Some(size)) if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 < size => {
+                self.read_sparse(fd, size, current)?;
+            }
+            (_, size) => self.read_data(fd, size, current)?,
+        }
+        self.cut(current, true);
+        Ok(())
+    }
+
+    /// Reads to the end, or to `limit` bytes more.
+    fn read_data(&mut self, fd: &OwnedFd, limit: Option<u64>, current: &mut Current) -> rustix::io::Result<()> {
+        let mut left = limit.unwrap_or(u64::MAX);
+        while left > 0 && !self.run.is_stopped() {
+            self.make_room();
+            let room = self.slab.room();
+            let bytes = self.slab.bytes_mut();
+            let got = if left >= room as u64 {
+                rustix::io::read(fd, spare_capacity(bytes))
+            } else {
+                // Not more than asked for: what follows may be a hole.
+                let end = bytes.len();
+                bytes.resize(end + usize::try_from(left).expect("less than the room"), 0);
+                let got = rustix::io::read(fd, &mut bytes[end..]);
+                bytes.truncate(end + got.unwrap_or(0));
+                got
+            };
+            match got {
+                Ok(0) => return Ok(()),
+                Ok(got) => {
+                    left -= got as u64;
+                    current.size += got as u64;
+                    self.cut(current, false);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file by what the file system says is data, and takes the rest for zeros.
+    fn read_sparse(&mut self, fd: &OwnedFd, size: u64, current: &mut Current) -> rustix::io::Result<()> {
+        let mut at = 0;
+        while at < size && !self.run.is_stopped() {
+            let data = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+                Ok(data) => data.min(size),
+                Err(Errno::NXIO) => size,
+                Err(Errno::INVAL) => at,
+                Err(error) => return Err(error),
+            };
+            self.skip_hole(data - at, current);
+            if data == size {
+                return Ok(());
+            }
+            let hole = match rustix::fs::seek(fd, SeekFrom::Hole(data)) {
+                Ok(hole) => hole.min(size),
+                Err(Errno::INVAL | Errno::NXIO) => size,
+                Err(error) => return Err(error),
+            };
+            rustix::fs::seek(fd, SeekFrom::Start(data))?;
+            let before = current.size;
+            self.read_data(fd, Some(hole - data), current)?;
+            if current.size - before < hole - data {
+                return Ok(());
+            }
+            at = hole;
+        }
+        Ok(())
+    }
+
+    /// Adds a hole: zeros up to the next cut, then whole chunks of zeros without touching a byte, then the zeros that are left.
+    fn skip_hole(&mut self, length: u64, current: &mut Current) {
+        current.size += length;
+        let mut left = length;
+        while left > 0 && !self.run.is_stopped() {
+            if self.start == self.slab.len() && left >= MIN_SIZE as u64 {
+                let count = usize::try_from(left / MIN_SIZE as u64).expect("chunks can be counted");
+                let zero = Id(ZERO_CHUNK);
+                let zeros = std::iter::repeat_n(zero, count);
+                current.file.content().extend(zeros);
+                current.chunks += count;
+                self.run.check(self.run.store_zero_chunk());
+                self.run.progress.bytes_done.fetch_add((count * MIN_SIZE) as u64, Ordering::Relaxed);
+                left %= MIN_SIZE as u64;
+                continue;
+            }
+            self.make_room();
+            let end = self.slab.len();
+            let portion = left.min(self.slab.room().min(MIN_SIZE) as u64);
+            let portion = usize::try_from(portion).expect("at most a slab");
+            self.slab.bytes_mut().resize(end + portion, 0);
+            left -= portion as u64;
+            if let Some(length) = self.cutter.next_cut(&self.slab[self.start..], false) {
+                self.add_chunk(length, current);
+                // Zeros behind the cut belong to the hole again.
+                left += (self.slab.len() - self.start) as u64;
+                let start = self.start;
+                self.slab.bytes_mut().truncate(start);
+            }
+        }
+    }
+
+    /// Cuts what has been read.
+    fn cut(&mut self, current: &mut Current, end_of_file: bool) {
+        while let Some(length) = self.cutter.next_cut(&self.slab[self.start..], end_of_file) {
+            self.add_chunk(length, current);
+        }
+    }
+
+    fn add_chunk(&mut self, length: usize, current: &mut Current) {
+        let bytes = self.start..self.start + length;
+        self.start = bytes.end;
+        current.file.content().push(Id::NULL);
+        current.file.open.fetch_add(1, Ordering::Relaxed);
+        self.chunks.push(Chunk { file: current.file.clone(), index: current.chunks, bytes });
+        current.chunks += 1;
+    }
+
+    /// Takes a new slab if this one is full, with the beginning of the current chunk moved over.
+    fn make_room(&mut self) {
+        if self.slab.room() == 0 {
+            self.turn_slab();
+        }
+    }
+
+    /// Hands the complete chunks over and goes on with another slab.
+    fn turn_slab(&mut self) {
+        if self.chunks.is_empty() && self.start == 0 {
+            return;
+        }
+        // An empty placeholder while both are needed: the old one is shared before the new one is waited for.
+        let old = Arc::new(std::mem::replace(&mut self.slab, self.slabs.none()));
+        let mut chunks = std::mem::take(&mut self.chunks).into_iter().peekable();
+        while chunks.peek().is_some() {
+            let mut size = 0;
+            let mut job = Vec::new();
+            while size < JOB_BYTES
+                && job.len() < JOB_CHUNKS
+                && let Some(chunk) = chunks.next()
+            {
+                size += chunk.bytes.len();
+                job.push(chunk);
+            }
+            let (run, slab) = (self.run, old.clone());
+            self.cpu.spawn(move |_| store_chunks(run, &slab, job));
+        }
+        self.slab = self.slabs.take();
+        self.slab.bytes_mut().extend_from_slice(&old[self.start..]);
+        self.start = 0;
+    }
+}
+
+/// Stage 4: a chunk becomes a blob of the repository.
+fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
+    for Chunk { file, index, bytes } in chunks {
+        if run.is_stopped() {
+            return;
+        }
+        let plaintext = &slab[bytes];
+        let id = Id::of(plaintext);
+        if let Err(error) = run.writer.store(BlobType::Data, id, plaintext) {
+            return run.fail(error);
+        }
+        run.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
+        file.content()[index] = id;
+        file.close_one(run);
+    }
+}
+
+impl Pending {
+    fn content(&self) -> std::sync::MutexGuard<'_, Vec<Id>> {
+        self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// One chunk is stored, or the reader is through; whoever is last finishes the file.
+    fn close_one(&self, run: &Run<'_>) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
+            return;
+        }
+        let FileWork { path, node, dir, slot, in_parent, .. } = &self.work;
+        let mut node = node.clone();
+        node.size = self.size.load(Ordering::Acquire);
+        node.content = Some(std::mem::take(&mut *self.content()));
+        run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
+        run.check(dir.fill(run, *slot, Some(&node)));
+    }
+}
+
+/// Opens a file and makes sure that it is what was seen in the directory.
+fn open(work: &FileWork) -> std::result::Result<(OwnedFd, Stat), String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let open = |flags| rustix::fs::openat(CWD, &work.path, flags, Mode::empty());
+    // Only a file's owner and root may keep its access time as it is.
+    let fd = match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        outcome => outcome,
+    };
+    let fd = fd.map_err(|error| format!("it cannot be opened: {error}"))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|error| format!("it cannot be looked at: {error}"))?;
+    let ty = node_type(&stat);
+    let device = ty == NodeType::Dev && work.node.ty == NodeType::File;
+    if device || (ty == NodeType::File && stat.st_ino == work.node.inode) {
+        return Ok((fd, stat));
+    }
+    Err(format!("{} was replaced while it was backed up", display(&work.path)))
+}
+
+/// Whether a file is not what it was when it was opened, or other than was read of it.
+fn changed(before: &Stat, after: &Stat, read: u64) -> bool {
+    let key = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    key(before) != key(after) || u64::try_from(after.st_size) != Ok(read)
+}

@@ -1,0 +1,75 @@
+//! The buffers that file content is read into: a fixed number of 8 MiB slabs, used again and again.
+//!
+//! They are the largest term of a backup's memory and its back-pressure: a reader that is ahead of hashing waits for a slab. A
+//! slab is filled by one reader (one large file, or many small ones behind each other), then shared by the jobs that work on its chunks,
+//! and returns when the last of them is done.
+
+use crate::chunk::MAX_SIZE;
+use crossbeam_channel::{Receiver, Sender};
+use std::ops::Deref;
+
+/// Bytes in a slab: the longest chunk fits, so a chunk is always contiguous.
+pub const SLAB_SIZE: usize = MAX_SIZE;
+
+/// All slabs there are.
+pub struct SlabPool {
+    home: Sender<Vec<u8>>,
+    free: Receiver<Vec<u8>>,
+}
+
+/// A slab while one reader fills it, and then, behind an `Arc`, while jobs read it.
+pub struct Slab {
+    bytes: Vec<u8>,
+    home: Sender<Vec<u8>>,
+}
+
+impl SlabPool {
+    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab while it waits for the
+    /// next, so there must be more than two for each reader.
+    pub fn new(count: usize) -> SlabPool {
+        let (home, free) = crossbeam_channel::bounded(count);
+        for _ in 0..count {
+            home.send(Vec::new()).expect("both ends are here");
+        }
+        SlabPool { home, free }
+    }
+
+    /// A placeholder without memory, which is not one of the pool's.
+    pub fn none(&self) -> Slab {
+        let (nowhere, _) = crossbeam_channel::bounded(0);
+        Slab { bytes: Vec::new(), home: nowhere }
+    }
+
+    /// An empty slab, as soon as one is free.
+    pub fn take(&self) -> Slab {
+        let mut bytes = self.free.recv().expect("the pool itself holds a sender");
+        bytes.clear();
+        bytes.reserve_exact(SLAB_SIZE);
+        Slab { bytes, home: self.home.clone() }
+    }
+}
+
+impl Slab {
+    /// The bytes, to be appended to up to [`SLAB_SIZE`].
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub fn room(&self) -> usize {
+        SLAB_SIZE - self.bytes.len()
+    }
+}
+
+impl Deref for Slab {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // Fails only when the pool is gone, and then nobody wants the memory.
+        let _ = self.home.try_send(std::mem::take(&mut self.bytes));
+    }
+}

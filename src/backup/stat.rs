@@ -1,0 +1,149 @@
+//! What the file system says about one entry, as a node.
+
+use super::{DeviceIds, Options};
+use crate::format::node::{Node, NodeType, Xattr, mode};
+use crate::format::time::Time;
+use crate::host::Names;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rustix::fs::{AtFlags, CWD, FileType, Stat};
+use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Turns metadata into nodes, by the rules of one backup.
+pub struct Observer {
+    users: Names,
+    groups: Names,
+    with_atime: bool,
+    device_ids: DeviceIds,
+    /// The file system of the source's root; entries there have no device id unless all have.
+    root_device: Option<u64>,
+    /// The zone in which times are written; UTC if `None`.
+    zone: Option<TimeZone>,
+}
+
+impl Observer {
+    pub fn new(options: &Options, root_device: Option<u64>) -> Observer {
+        Observer {
+            users: Names::users(),
+            groups: Names::groups(),
+            with_atime: options.with_atime,
+            device_ids: options.device_ids,
+            root_device,
+            zone: options.local_time.then(TimeZone::system),
+        }
+    }
+
+    /// The node of an entry, without what is inside it (content, subtree). `warn` is told what had to be left out.
+    pub fn node(&self, name: &[u8], path: &Path, stat: &Stat, warn: impl Fn(String)) -> Node {
+        let ty = node_type(stat);
+        let mut node = Node::new(name, ty);
+        node.mode = mode::from_unix(stat.st_mode);
+        self.set_times(&mut node, stat);
+        node.uid = stat.st_uid;
+        node.gid = stat.st_gid;
+        node.user = self.users.get(stat.st_uid).to_owned();
+        node.group = self.groups.get(stat.st_gid).to_owned();
+        node.inode = stat.st_ino;
+        let foreign = self.root_device != Some(stat.st_dev);
+        node.device_id = if foreign || self.device_ids == DeviceIds::All { stat.st_dev } else { 0 };
+        match ty {
+            NodeType::File => node.size = u64::try_from(stat.st_size).unwrap_or(0),
+            NodeType::Symlink => match rustix::fs::readlinkat(CWD, path, Vec::new()) {
+                Ok(target) => node.link_target = target.into_bytes(),
+                Err(error) => warn(format!("its target cannot be read: {error}")),
+            },
+            NodeType::Dev | NodeType::CharDev => node.device = stat.st_rdev,
+            _ => {}
+        }
+        if matches!(ty, NodeType::File | NodeType::Symlink | NodeType::Dev | NodeType::CharDev) {
+            // Narrower than 64 bits on some architectures.
+            #[allow(clippy::useless_conversion)]
+            let links = stat.st_nlink.into();
+            node.links = links;
+        }
+        node.xattrs = read_xattrs(path, warn);
+        node
+    }
+
+    /// Takes size and times from a second look at a file, when it has been opened.
+    pub fn refresh(&self, node: &mut Node, stat: &Stat) {
+        node.size = u64::try_from(stat.st_size).unwrap_or(0);
+        self.set_times(node, stat);
+    }
+
+    fn set_times(&self, node: &mut Node, stat: &Stat) {
+        node.mtime = self.time(stat.st_mtime, stat.st_mtime_nsec);
+        node.ctime = self.time(stat.st_ctime, stat.st_ctime_nsec);
+        node.atime = if self.with_atime { self.time(stat.st_atime, stat.st_atime_nsec) } else { node.mtime };
+    }
+
+    fn time(&self, seconds: i64, nanos: impl TryInto<u32>) -> Time {
+        let utc = Time::utc(seconds, nanos.try_into().unwrap_or(0));
+        match &self.zone {
+            None => utc,
+            // Beyond jiff's calendar there are no zones.
+            Some(zone) => {
+                let offset = Timestamp::from_second(seconds).map_or(0, |instant| zone.to_offset(instant).seconds());
+                Time { offset, ..utc }
+            }
+        }
+    }
+}
+
+/// The type of an entry.
+pub fn node_type(stat: &Stat) -> NodeType {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => NodeType::File,
+        FileType::Directory => NodeType::Dir,
+        FileType::Symlink => NodeType::Symlink,
+        FileType::BlockDevice => NodeType::Dev,
+        FileType::CharacterDevice => NodeType::CharDev,
+        FileType::Fifo => NodeType::Fifo,
+        FileType::Socket => NodeType::Socket,
+        _ => NodeType::Irregular,
+    }
+}
+
+/// Looks at an entry itself, not at what a symlink points to.
+pub fn lstat(path: &Path) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The kernel's limits for a list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+const XATTR_MAX: usize = 64 << 10;
+
+thread_local! {
+    static XATTR_BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; XATTR_MAX]);
+}
+
+/// All extended attributes in the kernel's order; POSIX ACLs, capabilities and security labels are among them.
+fn read_xattrs(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
+    XATTR_BUFFER.with_borrow_mut(|buffer| {
+        let names = match rustix::fs::llistxattr(path, &mut buffer[..]) {
+            Ok(0) | Err(Errno::NOTSUP) => return Vec::new(),
+            Ok(length) => buffer[..length].to_vec(),
+            Err(error) => {
+                warn(format!("its extended attributes cannot be listed: {error}"));
+                return Vec::new();
+            }
+        };
+        let mut xattrs = Vec::new();
+        for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let shown = String::from_utf8_lossy(name);
+            match rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
+                Ok(length) => xattrs.push(Xattr { name: shown.into_owned(), value: buffer[..length].to_vec() }),
+                // Removed since it was listed.
+                Err(Errno::NODATA) => {}
+                Err(error) => warn(format!("its extended attribute {shown} cannot be read: {error}")),
+            }
+        }
+        xattrs
+    })
+}
+
+/// The path as a person or a pattern sees it.
+pub fn display(path: &Path) -> String {
+    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+}
