@@ -48,11 +48,16 @@ impl Key {
 
     /// Appends the sealed form of `plaintext` to `out`: `plaintext.len() + OVERHEAD` bytes.
     pub fn seal(&self, nonce: &[u8; NONCE], plaintext: &[u8], out: &mut Vec<u8>) {
-        debug_assert!(nonce.iter().any(|&byte| byte != 0), "an all-zero nonce is refused by every reader");
         out.reserve(plaintext.len() + OVERHEAD);
+        self.seal_with(nonce, out, |out| out.extend_from_slice(plaintext));
+    }
+
+    /// Appends the sealed form of what `write` appends, which is encrypted where it stands.
+    pub fn seal_with(&self, nonce: &[u8; NONCE], out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(nonce.iter().any(|&byte| byte != 0), "an all-zero nonce is refused by every reader");
         out.extend_from_slice(nonce);
         let start = out.len();
-        out.extend_from_slice(plaintext);
+        write(out);
         self.keystream(nonce, &mut out[start..]);
         let tag = self.tag(nonce, &out[start..]);
         out.extend_from_slice(&tag);

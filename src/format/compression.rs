@@ -82,6 +82,23 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
     Ok(())
 }
 
+/// Whether the frames decompress to exactly these bytes; compared piece by piece, so that no second copy of them is needed.
+pub fn expands_to(frames: &[u8], plaintext: &[u8]) -> bool {
+    let Ok(mut decoder) = zstd::stream::read::Decoder::with_buffer(frames) else { return false };
+    let mut piece = [0; 32 << 10];
+    let mut rest = plaintext;
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return rest.is_empty(),
+            Ok(got) => match rest.split_at_checked(got) {
+                Some((expected, after)) if expected == &piece[..got] => rest = after,
+                _ => return false,
+            },
+            Err(_) => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

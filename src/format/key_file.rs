@@ -1,5 +1,6 @@
 //! A key file: plain JSON that wraps the master key with a key derived from a password.
 
+use super::time::Time;
 use super::{FormatError, Result, base64_bytes};
 use crate::crypto::Key;
 use crate::crypto::kdf::Params;
@@ -10,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyFile {
     #[serde(default)]
-    pub created: String,
+    pub created: Time,
     #[serde(default)]
     pub username: String,
     #[serde(default)]
@@ -30,8 +31,7 @@ pub struct KeyFile {
 /// Who made a key and when; told to people, of no other meaning.
 #[derive(Clone, Debug, Default)]
 pub struct KeyOwner {
-    /// RFC 3339
-    pub created: String,
+    pub created: Time,
     pub username: String,
     pub hostname: String,
 }

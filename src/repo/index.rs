@@ -35,8 +35,24 @@ pub struct Index {
     packs: Vec<Id>,
     /// Sorted by id, then pack and offset; data blobs, then tree blobs.
     entries: [Vec<Entry>; 2],
-    /// Blobs of this process; `None` while on their way into a pack.
-    added: [Mutex<HashMap<Id, Option<Location>>>; 2],
+    added: Mutex<Added>,
+}
+
+/// Blobs of this process.
+#[derive(Default)]
+struct Added {
+    packs: Vec<Id>,
+    /// `None` while on their way into a pack.
+    blobs: [HashMap<Id, Option<Place>>; 2],
+}
+
+/// Where an added blob is: the number of its pack, and the rest.
+#[derive(Clone, Copy)]
+struct Place {
+    pack: u32,
+    offset: u32,
+    length: u32,
+    uncompressed: u32,
 }
 
 fn slot(ty: BlobType) -> usize {
@@ -99,9 +115,7 @@ impl Index {
     /// All known copies of a blob that are in packs, those of this process last.
     pub fn find(&self, ty: BlobType, id: Id) -> Vec<Location> {
         let mut found: Vec<Location> = self.loaded(ty, id).iter().map(|entry| self.location(ty, entry)).collect();
-        if let Some(Some(location)) = self.added(ty).get(&id) {
-            found.push(*location);
-        }
+        found.extend(self.added_location(ty, id));
         found
     }
 
@@ -109,22 +123,23 @@ impl Index {
     pub fn first(&self, ty: BlobType, id: Id) -> Option<Location> {
         match self.loaded(ty, id).first() {
             Some(entry) => Some(self.location(ty, entry)),
-            None => self.added(ty).get(&id).copied().flatten(),
+            None => self.added_location(ty, id),
         }
     }
 
     /// Whether the blob is in the repository or on its way into it.
     pub fn contains(&self, ty: BlobType, id: Id) -> bool {
-        !self.loaded(ty, id).is_empty() || self.added(ty).contains_key(&id)
+        !self.loaded(ty, id).is_empty() || self.added().blobs[slot(ty)].contains_key(&id)
     }
 
     /// Reserves a blob for the caller to add. `false`: it is there already, or somebody else adds it.
     pub fn claim(&self, ty: BlobType, id: Id) -> bool {
         self.loaded(ty, id).is_empty() && {
-            let mut added = self.added(ty);
-            let new = !added.contains_key(&id);
+            let mut added = self.added();
+            let blobs = &mut added.blobs[slot(ty)];
+            let new = !blobs.contains_key(&id);
             if new {
-                added.insert(id, None);
+                blobs.insert(id, None);
             }
             new
         }
@@ -132,8 +147,11 @@ impl Index {
 
     /// Makes the blobs of a pack that is durable now known.
     pub fn add_pack(&self, pack: &IndexedPack) {
-        for blob in &pack.blobs {
-            self.added(blob.ty).insert(blob.id, Some(Location { pack: pack.id, blob: *blob }));
+        let mut added = self.added();
+        let number = u32::try_from(added.packs.len()).expect("fewer than 2^32 packs");
+        added.packs.push(pack.id);
+        for &PackedBlob { ty, id, offset, length, uncompressed } in &pack.blobs {
+            added.blobs[slot(ty)].insert(id, Some(Place { pack: number, offset, length, uncompressed }));
         }
     }
 
@@ -180,8 +198,14 @@ impl Index {
         Location { pack: self.packs[pack as usize], blob: PackedBlob { ty, id, offset, length, uncompressed } }
     }
 
-    fn added(&self, ty: BlobType) -> std::sync::MutexGuard<'_, HashMap<Id, Option<Location>>> {
-        self.added[slot(ty)].lock().expect("no holder of this lock panics")
+    fn added_location(&self, ty: BlobType, id: Id) -> Option<Location> {
+        let added = self.added();
+        let Place { pack, offset, length, uncompressed } = added.blobs[slot(ty)].get(&id).copied().flatten()?;
+        Some(Location { pack: added.packs[pack as usize], blob: PackedBlob { ty, id, offset, length, uncompressed } })
+    }
+
+    fn added(&self) -> std::sync::MutexGuard<'_, Added> {
+        self.added.lock().expect("no holder of this lock panics")
     }
 }
 

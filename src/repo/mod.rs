@@ -136,35 +136,45 @@ impl Repository {
     pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<SealedBlob> {
         let compress = self.config.version == Version::V2
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
-        let mut compressed = Vec::new();
-        if compress {
-            compression::compress(self.settings.compression.level(), plaintext, &mut compressed);
-        }
-        // What does not get smaller is stored as it is, as restic stores it with compression off.
-        let smaller = compress && compressed.len() < plaintext.len();
-        let payload = if smaller { &compressed[..] } else { plaintext };
         let mut bytes = Vec::new();
-        self.key.seal(&self.nonce(), payload, &mut bytes);
-        let uncompressed = if smaller { u32::try_from(plaintext.len()).expect("a blob is below 4 GiB") } else { 0 };
+        let mut uncompressed = 0;
+        self.key.seal_with(&self.nonce(), &mut bytes, |out| {
+            let start = out.len();
+            if compress {
+                compression::compress(self.settings.compression.level(), plaintext, out);
+            }
+            if compress && out.len() - start < plaintext.len() {
+                uncompressed = u32::try_from(plaintext.len()).expect("a blob is below 4 GiB");
+            } else {
+                // What does not get smaller is stored as it is, as restic stores it with compression off.
+                out.truncate(start);
+                out.extend_from_slice(plaintext);
+            }
+        });
+        // Compression reserves for the worst case; what an object store keeps until a pack is full should be no larger than it is.
+        bytes.shrink_to_fit();
         let blob = SealedBlob { bytes, uncompressed };
-        if self.settings.extra_verify {
-            self.verify_sealed(ty, id, &blob, plaintext)?;
+        #[cfg(test)]
+        let blob = tests::tamper(blob);
+        if self.settings.extra_verify && !self.opens_to(&blob, plaintext) {
+            return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
         }
         Ok(blob)
     }
 
-    /// Authenticates, decrypts and decompresses a sealed blob and compares the result with the plaintext it was made from.
-    fn verify_sealed(&self, ty: BlobType, id: Id, blob: &SealedBlob, plaintext: &[u8]) -> Result<()> {
-        let failed = || Error::VerifyFailed { what: format!("{ty} blob {id}") };
-        let mut opened = Vec::new();
-        self.key.open(&blob.bytes, &mut opened).map_err(|_| failed())?;
-        if blob.uncompressed != 0 {
-            let mut expanded = Vec::new();
-            let length = Some(u64::from(blob.uncompressed));
-            compression::decompress(&opened, length, u64::from(u32::MAX), &mut expanded).map_err(|_| failed())?;
-            opened = expanded;
+    /// Whether a sealed blob authenticates, decrypts and decompresses to this plaintext.
+    fn opens_to(&self, blob: &SealedBlob, plaintext: &[u8]) -> bool {
+        thread_local! {
+            static OPENED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
         }
-        if opened == plaintext { Ok(()) } else { Err(failed()) }
+        OPENED.with_borrow_mut(|opened| {
+            opened.clear();
+            self.key.open(&blob.bytes, opened).is_ok()
+                && match blob.uncompressed {
+                    0 => opened == plaintext,
+                    length => length as usize == plaintext.len() && compression::expands_to(opened, plaintext),
+                }
+        })
     }
 
     fn nonce(&self) -> [u8; NONCE] {
@@ -177,4 +187,63 @@ fn open_config(key: &Key, sealed: &[u8]) -> Option<Result<Config>> {
     let mut json = Vec::new();
     key.open(sealed, &mut json).ok()?;
     Some(Config::decode(&json).map_err(|source: FormatError| Error::Damaged { file: File::CONFIG, source }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The bit that is flipped in the next sealed blob of this thread.
+        static FLIP: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// What faulty memory would do between sealing and upload.
+    pub(super) fn tamper(mut blob: SealedBlob) -> SealedBlob {
+        if let Some(bit) = FLIP.take() {
+            let bit = bit % (blob.bytes.len() * 8);
+            blob.bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        blob
+    }
+
+    pub(super) fn new_repository(settings: Settings) -> (tempfile::TempDir, Repository) {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("repo").to_str().unwrap().parse().unwrap();
+        let store = crate::store::open(&location, &crate::store::Options::default()).unwrap();
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = init(store, &Password::new("password"), options, settings).unwrap();
+        (dir, repo)
+    }
+
+    #[test]
+    fn a_bit_flipped_between_sealing_and_upload_is_caught() {
+        let text = b"compressible text, compressible text, compressible text, compressible text".as_slice();
+        let noise = crate::clock::random_bytes::<200>();
+        for plaintext in [text, &noise] {
+            let id = Id::of(plaintext);
+            let (_dir, repo) = new_repository(Settings::default());
+            for bit in 0..plaintext.len() * 8 {
+                FLIP.set(Some(bit));
+                let outcome = repo.seal_blob(BlobType::Data, id, plaintext);
+                assert!(matches!(outcome, Err(Error::VerifyFailed { .. })), "bit {bit}");
+            }
+            assert!(repo.seal_blob(BlobType::Data, id, plaintext).is_ok());
+            let (_dir, trusting) = new_repository(Settings { extra_verify: false, ..Settings::default() });
+            FLIP.set(Some(99));
+            assert!(trusting.seal_blob(BlobType::Data, id, plaintext).is_ok(), "nobody looked");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_stops_the_writer_and_uploads_nothing() {
+        let (_dir, repo) = new_repository(Settings::default());
+        let repo = Arc::new(repo);
+        let writer = writer::Writer::new(repo.clone(), Arc::new(Index::default()), false);
+        FLIP.set(Some(333));
+        assert!(matches!(writer.store(BlobType::Data, Id::of(b"x"), b"x"), Err(Error::VerifyFailed { .. })));
+        writer.finish().unwrap();
+        assert!(repo.store().list(FileType::Pack).unwrap().is_empty());
+    }
 }

@@ -5,7 +5,7 @@
 //! A location never carries credentials: a URL with some is refused, and the refusal does not repeat them.
 
 use super::StoreError;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -67,7 +67,18 @@ impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "s3:{scheme}://{}/{}", self.endpoint, self.name)?;
-        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        if self.prefix.is_empty() {
+            return Ok(());
+        }
+        // What the parser of URLs would not take for itself is escaped, so that this can be given to it again.
+        f.write_str("/")?;
+        for c in self.prefix.chars() {
+            match c {
+                '%' | '?' | '#' => write!(f, "%{:02X}", u32::from(c))?,
+                _ => f.write_char(c)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -230,13 +241,14 @@ mod tests {
             ("s3:http://[::1]:7070/b", s3(false, "[::1]:7070", "b", ""), "s3:http://[::1]:7070/b"),
             ("s3:s3.amazonaws.com/b/p", s3(true, "s3.amazonaws.com", "b", "p"), "s3:https://s3.amazonaws.com/b/p"),
             ("s3://host/b//p/./q/../r", s3(true, "host", "b", "p/r"), "s3:https://host/b/p/r"),
-            ("s3:host/b/100%", s3(true, "host", "b", "100%"), "s3:https://host/b/100%"),
+            ("s3:host/b/100%", s3(true, "host", "b", "100%"), "s3:https://host/b/100%25"),
             ("s3:https://host/b/my%20dir", s3(true, "host", "b", "my dir"), "s3:https://host/b/my dir"),
             ("s3:https://host/b/me@work", s3(true, "host", "b", "me@work"), "s3:https://host/b/me@work"),
         ] {
             let location: Location = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(location, expected, "{text}");
             assert_eq!(location.to_string(), shown);
+            assert_eq!(shown.parse::<Location>().unwrap(), expected);
         }
     }
 

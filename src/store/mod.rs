@@ -7,6 +7,8 @@
 pub mod folder;
 pub mod layout;
 pub mod location;
+#[cfg(feature = "cloud")]
+pub mod object;
 pub mod options;
 
 pub use location::Location;
@@ -110,6 +112,9 @@ pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
             let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
             Ok(Arc::new(folder::Folder::new(path, connections)))
         }
+        #[cfg(feature = "cloud")]
+        Location::S3(bucket) => Ok(Arc::new(object::ObjectStore::s3(bucket, options)?)),
+        #[cfg(not(feature = "cloud"))]
         Location::S3(_) => {
             let reason = "this build knows folders only; build it with the feature \"cloud\"".to_owned();
             Err(StoreError::Location { location: location.to_string(), reason })

@@ -75,7 +75,7 @@ impl Default for RetryPolicy {
             patience: Duration::from_secs(15 * 60),
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(60),
-            opening_attempts: 3,
+            opening_attempts: 4,
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(5 * 60),
         }
@@ -104,9 +104,8 @@ impl fmt::Debug for Notify {
 
 /// The variables that have a meaning here. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and `SSL_CERT_FILE` do
 /// too, but belong to the HTTP client, which reads them itself.
-const VARIABLES: [&str; 17] = [
+const VARIABLES: [&str; 16] = [
     "AWS_ACCESS_KEY_ID",
-    "AWS_CONFIG_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",

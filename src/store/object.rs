@@ -1,0 +1,295 @@
+//! [`ObjectStore`]: a repository in an object store, reached over HTTP.
+//!
+//! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`); everything here holds for
+//! all of them. Calls come from plain threads, many at once, and each drives its own request; a small runtime of two
+//! threads moves the bytes. A file is one object, written by one PUT, so it is there whole or not at all.
+//! Calls must not be made from a thread that drives another async runtime.
+
+mod attempt;
+mod credentials;
+mod failure;
+mod retry;
+mod s3;
+mod transport;
+mod upload;
+
+use super::location::Bucket;
+use super::{File, FileType, Options, Result, Store, StoreError, Upload, layout};
+use crate::id::Id;
+use bytes::{Bytes, BytesMut};
+use failure::{Failure, Kind};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use object_store::path::Path;
+use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
+use retry::Retry;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use upload::ObjectUpload;
+
+/// The most that one PUT may carry at any of the providers we know.
+const MAX_OBJECT: u64 = 5 << 30;
+
+/// The slowest upload that is not taken for a stalled one.
+const SLOWEST_UPLOAD: u64 = 32 << 10;
+
+/// Makes the bucket.
+type Make = Box<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
+
+/// A place in some cloud.
+struct Remote {
+    store: Arc<dyn object_store::ObjectStore>,
+    location: String,
+    bucket: String,
+    prefix: String,
+    connections: usize,
+    /// What packs are stored with; everything else is stored plainly.
+    packs: Attributes,
+    make: Option<Make>,
+}
+
+/// A repository in an object store.
+pub struct ObjectStore(Arc<Inner>);
+
+struct Inner {
+    remote: Remote,
+    /// None only while it is dropped.
+    runtime: Option<Runtime>,
+    retry: Retry,
+    permits: Semaphore,
+    /// Whether the server has said that it cannot create conditionally.
+    unconditional: AtomicBool,
+}
+
+impl ObjectStore {
+    /// A place in an S3 bucket. The only question asked here is for the region, if nobody gave one.
+    pub fn s3(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .map_err(|source| StoreError::Failed {
+                action: "start the threads of the network".to_owned(),
+                location: bucket.to_string(),
+                source: source.into(),
+            })?;
+        let remote = s3::remote(bucket, options, &runtime)?;
+        let permits = Semaphore::new(remote.connections);
+        let retry = Retry::new(options);
+        let unconditional = AtomicBool::new(false);
+        Ok(ObjectStore(Arc::new(Inner { remote, runtime: Some(runtime), retry, permits, unconditional })))
+    }
+}
+
+impl Inner {
+    fn key(&self, path: &str) -> Path {
+        let prefix = &self.remote.prefix;
+        let key = if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
+        // Kept as it is when it is a valid key, which the location's parser sees to.
+        Path::parse(&key).unwrap_or_else(|_| Path::from(key))
+    }
+
+    /// Runs attempts on this thread until one succeeds or there is no point in more.
+    fn run<T>(
+        &self,
+        action: &str,
+        ty: FileType,
+        mut attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let Some(runtime) = &self.runtime else { return Err(Failure::new(Kind::Final, "the store is closed")) };
+        runtime.block_on(self.retry.run(action, async || {
+            // Locks must be refreshed in time, however long the line of packs is. The semaphore is never closed.
+            let _permit = if ty == FileType::Lock { None } else { self.permits.acquire().await.ok() };
+            attempt().await
+        }))
+    }
+
+    /// What an attempt's failure means to the caller.
+    fn error(&self, action: &str, file: File, failure: Failure) -> StoreError {
+        let location = self.remote.location.clone();
+        match failure.kind {
+            Kind::Missing { bucket: true } => StoreError::NoBucket { bucket: self.remote.bucket.clone(), location },
+            Kind::Missing { bucket: false } => StoreError::NotFound { file, location },
+            Kind::Exists => StoreError::AlreadyExists { file, location },
+            Kind::Short { offset, wanted, got } => StoreError::Short { file, offset, wanted, got },
+            Kind::TooLarge { size, max } => StoreError::TooLarge { file, size, max },
+            _ => self.general(&format!("{action} {}", layout::path(file)), failure),
+        }
+    }
+
+    fn general(&self, action: &str, failure: Failure) -> StoreError {
+        let (action, location) = (action.to_owned(), self.remote.location.clone());
+        match failure.kind {
+            Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.bucket.clone(), location },
+            Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
+            _ => StoreError::Failed { action, location, source: failure.into() },
+        }
+    }
+
+    /// An absent config may mean an absent bucket, which answers to HEAD do not tell apart.
+    fn absent(&self, file: File, error: StoreError) -> StoreError {
+        match error {
+            StoreError::NotFound { .. } if file == File::CONFIG => match self.probe() {
+                Ok(()) => error,
+                Err(failure) => self.general("list keys", failure),
+            },
+            error => error,
+        }
+    }
+
+    /// Whether the bucket is there and may be listed.
+    fn probe(&self) -> std::result::Result<(), Failure> {
+        let keys = self.key(layout::directory(FileType::Key));
+        self.run("look for the bucket", FileType::Key, async || {
+            let mut listing = self.remote.store.list(Some(&keys));
+            self.within(0, async { listing.next().await.transpose() }).await.map(|_| ())
+        })
+    }
+
+    fn replace(&self, file: File, payload: &PutPayload) -> Result<()> {
+        let size = payload.content_length() as u64;
+        if size > MAX_OBJECT {
+            return Err(StoreError::TooLarge { file, size, max: MAX_OBJECT });
+        }
+        self.run(&format!("write {file}"), file.ty, async || self.put(file, payload, PutMode::Overwrite).await)
+            .map_err(|failure| self.error("write", file, failure))
+    }
+}
+
+impl Store for ObjectStore {
+    fn location(&self) -> &str {
+        &self.0.remote.location
+    }
+
+    fn connections(&self) -> usize {
+        self.0.remote.connections
+    }
+
+    fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
+        let directory = self.0.key(layout::directory(ty));
+        let above = self.0.remote.prefix.len() + usize::from(!self.0.remote.prefix.is_empty());
+        let mut found = Vec::new();
+        let mut last: Option<Path> = None;
+        let action = format!("list {}", layout::directory(ty));
+        let listed = self.0.run(&action, ty, async || {
+            // A long listing goes on where it broke off.
+            let store = &self.0.remote.store;
+            let mut listing = match &last {
+                Some(last) => store.list_with_offset(Some(&directory), last),
+                None => store.list(Some(&directory)),
+            };
+            let before = last.clone();
+            loop {
+                let next = self.0.within(0, async { listing.next().await.transpose() }).await;
+                let Some(object) = next.map_err(|failure| failure.after_progress(last != before))? else {
+                    return Ok(());
+                };
+                let file = object.location.as_ref().get(above..).and_then(layout::parse);
+                if let Some(file) = file.filter(|file| file.ty == ty) {
+                    found.push((file.id, object.size));
+                }
+                last = Some(object.location);
+            }
+        });
+        listed.map_err(|failure| self.0.general(&action, failure))?;
+        // A server that does not know offsets lists everything again.
+        found.sort_unstable();
+        found.dedup_by_key(|(id, _)| *id);
+        Ok(found)
+    }
+
+    fn size(&self, file: File) -> Result<u64> {
+        let key = self.0.key(&layout::path(file));
+        let action = format!("look up {file}");
+        let looked = self.0.run(&action, file.ty, async || self.0.within(0, self.0.remote.store.head(&key)).await);
+        match looked {
+            Ok(meta) => Ok(meta.size),
+            Err(failure) => Err(self.0.absent(file, self.0.error("look up", file, failure))),
+        }
+    }
+
+    fn read(&self, file: File, max: u64) -> Result<Bytes> {
+        let key = self.0.key(&layout::path(file));
+        let mut buffer = BytesMut::new();
+        let read = self.0.run(&format!("read {file}"), file.ty, async || {
+            // From the start: between two attempts a file without an id may have become another.
+            buffer.clear();
+            self.0.fetch(&key, 0, None, max, &mut buffer).await.map_err(|failure| failure.after_progress(false))
+        });
+        match read {
+            Ok(()) => Ok(buffer.freeze()),
+            Err(failure) => Err(self.0.absent(file, self.0.error("read", file, failure))),
+        }
+    }
+
+    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes> {
+        let wanted = length as u64;
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let short = || StoreError::Short { file, offset, wanted, got: 0 };
+        offset.checked_add(wanted).ok_or_else(short)?;
+        let key = self.0.key(&layout::path(file));
+        let mut buffer = BytesMut::new();
+        self.0
+            .run(&format!("read {file}"), file.ty, async || {
+                self.0.fetch(&key, offset, Some(wanted), u64::MAX, &mut buffer).await
+            })
+            .map_err(|failure| self.0.error("read", file, failure))?;
+        Ok(buffer.freeze())
+    }
+
+    fn write(&self, file: File, bytes: Bytes) -> Result<()> {
+        self.0.replace(file, &bytes.into())
+    }
+
+    fn create(&self, file: File, bytes: Bytes) -> Result<()> {
+        let payload = PutPayload::from(bytes);
+        let mut unsure = false;
+        self.0
+            .run(&format!("create {file}"), file.ty, async || {
+                let attempt = self.0.put_new(file, &payload, unsure).await;
+                unsure |= attempt.is_err();
+                attempt
+            })
+            .map_err(|failure| self.0.error("create", file, failure))
+    }
+
+    fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(ObjectUpload::new(self.0.clone(), ty)))
+    }
+
+    fn remove(&self, file: File) -> Result<()> {
+        let key = self.0.key(&layout::path(file));
+        let action = format!("remove {file}");
+        let removed = self.0.run(&action, file.ty, async || self.0.within(0, self.0.remote.store.delete(&key)).await);
+        match removed {
+            Err(failure) if failure.kind == (Kind::Missing { bucket: false }) => Ok(()),
+            other => other.map_err(|failure| self.0.error("remove", file, failure)),
+        }
+    }
+
+    fn prepare(&self) -> Result<()> {
+        match (self.0.probe(), &self.0.remote.make) {
+            (Ok(()), _) => Ok(()),
+            (Err(failure), Some(make)) if matches!(failure.kind, Kind::Missing { .. }) => {
+                let action = format!("make the bucket {}", self.0.remote.bucket);
+                let made = self.0.run(&action, FileType::Config, async || make().await);
+                made.and_then(|()| self.0.probe()).map_err(|failure| self.0.general(&action, failure))
+            }
+            (Err(failure), _) => Err(self.0.general("list keys", failure)),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Nothing of ours runs in it any more, and waiting is forbidden in some threads.
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Attempts, and the waits between them.
+//!
+//! All retrying is done here: the layers below are told not to, so that waits do not multiply and nothing is sent
+//! again that we do not know of. A store that has answered once is worth the whole patience of the policy. One that
+//! never has gets a few attempts only: a wrong address must not look like a slow network.
+
+use super::failure::Failure;
+use crate::store::options::{Attempt, Options, RetryPolicy};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Makes attempts for one store.
+pub(super) struct Retry {
+    options: Options,
+    /// Whether the store has ever given an answer that only it could give.
+    answered: AtomicBool,
+}
+
+impl Retry {
+    pub fn new(options: &Options) -> Retry {
+        Retry { options: options.clone(), answered: AtomicBool::new(false) }
+    }
+
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.options.retry
+    }
+
+    /// Attempts something until it succeeds, cannot succeed, or patience ends.
+    pub async fn run<T>(
+        &self,
+        action: &str,
+        mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut start = Instant::now();
+        let mut failed = 0u32;
+        loop {
+            let failure = match attempt().await {
+                Ok(value) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            if failure.is_answer() || failure.progress {
+                self.answered.store(true, Ordering::Relaxed);
+            }
+            if !failure.is_passing() {
+                return Err(failure);
+            }
+            if failure.progress {
+                (start, failed) = (Instant::now(), 0);
+            }
+            failed += 1;
+            let wait = self.wait(failed);
+            if self.is_enough(failed, start.elapsed() + wait) {
+                return Err(given_up(failure, failed, start.elapsed()));
+            }
+            if let Some(notify) = &self.options.notify {
+                notify.0(&Attempt { action, error: &failure, wait });
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn is_enough(&self, failed: u32, elapsed: Duration) -> bool {
+        let policy = self.policy();
+        let opening = !self.answered.load(Ordering::Relaxed);
+        elapsed > policy.patience || (opening && failed >= policy.opening_attempts)
+    }
+
+    /// Doubles each time; a random quarter more or less keeps many movers from coming back at the same moment.
+    fn wait(&self, failed: u32) -> Duration {
+        let policy = self.policy();
+        let doubled = policy.first_wait.saturating_mul(1 << (failed - 1).min(20));
+        let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+        doubled.min(policy.longest_wait).mul_f64(0.75 + random / 2.0)
+    }
+}
+
+fn given_up(failure: Failure, attempts: u32, elapsed: Duration) -> Failure {
+    if attempts == 1 {
+        return failure;
+    }
+    let text = format!("{}; gave up after {attempts} attempts in {} s", failure.text, elapsed.as_secs());
+    Failure { text, ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::Kind;
+    use super::*;
+    use crate::store::options::Notify;
+    use std::sync::{Arc, Mutex};
+
+    fn retry(patience: Duration) -> (Retry, Arc<Mutex<Vec<Duration>>>) {
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let seen = waits.clone();
+        let retry = RetryPolicy { patience, first_wait: Duration::from_millis(4), ..RetryPolicy::default() };
+        let notify = Notify(Arc::new(move |attempt| seen.lock().unwrap().push(attempt.wait)));
+        (Retry::new(&Options { retry, notify: Some(notify), ..Options::default() }), waits)
+    }
+
+    fn run(retry: &Retry, outcomes: &[Option<Kind>]) -> (Result<(), Failure>, usize) {
+        let mut calls = 0;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let result = runtime.block_on(retry.run("try", async || {
+            let outcome = outcomes[calls.min(outcomes.len() - 1)];
+            calls += 1;
+            outcome.map_or(Ok(()), |kind| Err(Failure::new(kind, "failed")))
+        }));
+        (result, calls)
+    }
+
+    #[test]
+    fn waits_double_until_it_succeeds() {
+        let (retry, waits) = retry(Duration::from_secs(60));
+        let (result, calls) = run(&retry, &[Some(Kind::Link), Some(Kind::Trouble), Some(Kind::Throttled), None]);
+        assert!(result.is_ok());
+        assert_eq!(calls, 4);
+        for (wait, base) in waits.lock().unwrap().iter().zip([4.0, 8.0, 16.0]) {
+            let wait = wait.as_secs_f64() * 1000.0;
+            assert!((base * 0.75..=base * 1.25).contains(&wait), "{wait} ms, not {base} ms");
+        }
+    }
+
+    #[test]
+    fn a_store_that_never_answered_gets_few_attempts() {
+        let (retry, _) = retry(Duration::from_secs(3600));
+        let (result, calls) = run(&retry, &[Some(Kind::Link)]);
+        assert_eq!(calls, 4);
+        assert!(result.unwrap_err().text.contains("gave up after 4 attempts"));
+    }
+
+    #[test]
+    fn a_store_that_answered_gets_all_patience_and_no_more() {
+        let (retry, _) = retry(Duration::from_millis(200));
+        assert_eq!(run(&retry, &[Some(Kind::Missing { bucket: false })]).1, 1);
+        let (result, calls) = run(&retry, &[Some(Kind::Link)]);
+        assert!(result.is_err() && calls > 4, "{calls} attempts");
+    }
+
+    #[test]
+    fn what_cannot_succeed_is_tried_once() {
+        let (retry, waits) = retry(Duration::from_secs(60));
+        for kind in [Kind::Denied, Kind::Final, Kind::Exists, Kind::Unsupported, Kind::Range] {
+            assert_eq!(run(&retry, &[Some(kind)]).1, 1, "{kind:?}");
+        }
+        assert!(waits.lock().unwrap().is_empty());
+    }
+}

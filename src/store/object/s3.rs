@@ -1,0 +1,209 @@
+//! S3: which endpoint, which region, which credentials; and the bucket itself.
+//!
+//! The choices are restic's: the bucket's name is part of the path but for Amazon's and Google's hosts, and a region
+//! that nobody gave is asked of the service. Payloads are signed on https too, so that the server checks every upload
+//! against our hash before it says that it has it.
+
+use super::credentials::Credentials;
+use super::failure::{self, Answer, Failure, Kind};
+use super::transport::{self, Transport};
+use super::{Make, Remote};
+use crate::store::location::Bucket;
+use crate::store::options::BucketLookup;
+use crate::store::{Options, StoreError};
+use futures::StreamExt;
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use object_store::{Attribute, Attributes, ClientOptions, ObjectStore, RetryConfig};
+use reqwest::Method;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+pub(super) const CONNECTIONS: usize = 5;
+
+/// The region of services that do not care, and of Amazon's oldest.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// How long the bucket's region is worth waiting for.
+const REGION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects a bucket.
+pub(super) fn remote(bucket: &Bucket, options: &Options, runtime: &Runtime) -> Result<Remote, StoreError> {
+    let client = transport::client(options, bucket.tls).map_err(|source| failed(bucket, source))?;
+    let given = |option: &str| options.environment.get(option).map(str::to_owned);
+    let region = options.s3.region.clone();
+    let region = region.or_else(|| given("AWS_DEFAULT_REGION")).or_else(|| given("AWS_REGION"));
+    let region = match region.or_else(|| region_of_host(&bucket.endpoint)) {
+        Some(region) => region,
+        None => {
+            let probe = build(bucket, options, DEFAULT_REGION, &client)?;
+            let asked = async { tokio::time::timeout(REGION_PATIENCE, ask_region(&probe)).await };
+            runtime.block_on(asked).ok().flatten().unwrap_or_else(|| DEFAULT_REGION.to_owned())
+        }
+    };
+    let store = Arc::new(build(bucket, options, &region, &client)?);
+    let mut packs = Attributes::new();
+    if let Some(class) = &options.s3.storage_class {
+        packs.insert(Attribute::StorageClass, class.clone().into());
+    }
+    let made = store.clone();
+    let make: Make = Box::new(move || {
+        let (store, client, region) = (made.clone(), client.clone(), region.clone());
+        Box::pin(async move { make_bucket(&store, &client, &region).await })
+    });
+    Ok(Remote {
+        store,
+        location: bucket.to_string(),
+        bucket: bucket.name.clone(),
+        prefix: bucket.prefix.clone(),
+        connections: options.s3.connections.unwrap_or(CONNECTIONS),
+        packs,
+        make: Some(make),
+    })
+}
+
+fn failed(bucket: &Bucket, source: Box<dyn Error + Send + Sync>) -> StoreError {
+    StoreError::Failed { action: "connect to the bucket".to_owned(), location: bucket.to_string(), source }
+}
+
+fn build(bucket: &Bucket, options: &Options, region: &str, client: &reqwest::Client) -> Result<AmazonS3, StoreError> {
+    let aws = is_amazon(host(&bucket.endpoint));
+    let credentials = Credentials::find(&options.environment, options.s3.anonymous, aws)
+        .map_err(|reason| StoreError::Location { location: bucket.to_string(), reason })?;
+    let (endpoint, virtual_host) = endpoint(bucket, options.s3.bucket_lookup, region);
+    let builder = AmazonS3Builder::new()
+        .with_endpoint(endpoint)
+        .with_virtual_hosted_style_request(virtual_host)
+        .with_bucket_name(&bucket.name)
+        .with_region(region)
+        .with_http_connector(Transport(client.clone()))
+        .with_client_options(
+            ClientOptions::new().with_allow_http(!bucket.tls).with_default_content_type("application/octet-stream"),
+        )
+        // Plain deletes are understood by every server, and bulk ones gain nothing here.
+        .with_disable_bulk_delete(true)
+        // Retrying is done above, where it is known what has been sent.
+        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+    // Amazon's buckets with locked objects take no upload without a checksum of its own; other servers may not know it.
+    let builder = if aws { builder.with_checksum_algorithm(Checksum::SHA256) } else { builder };
+    credentials.apply(builder).build().map_err(|error| failed(bucket, error.into()))
+}
+
+/// The endpoint's URL, and whether the bucket's name is part of its host.
+fn endpoint(bucket: &Bucket, lookup: BucketLookup, region: &str) -> (String, bool) {
+    let scheme = if bucket.tls { "https" } else { "http" };
+    let host = match bucket.endpoint.as_str() {
+        "s3.amazonaws.com" if region.starts_with("cn-") => format!("s3.{region}.amazonaws.com.cn"),
+        "s3.amazonaws.com" => format!("s3.{region}.amazonaws.com"),
+        given => given.to_owned(),
+    };
+    let known = is_amazon(self::host(&host)) || self::host(&host) == "storage.googleapis.com";
+    // A certificate for *.host does not cover names with dots in them.
+    let fits = !(bucket.tls && bucket.name.contains('.'));
+    match lookup {
+        BucketLookup::Dns => (format!("{scheme}://{}.{host}", bucket.name), true),
+        BucketLookup::Auto if known && fits => (format!("{scheme}://{}.{host}", bucket.name), true),
+        BucketLookup::Auto | BucketLookup::Path => (format!("{scheme}://{host}"), false),
+    }
+}
+
+fn host(endpoint: &str) -> &str {
+    match endpoint.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => endpoint,
+    }
+}
+
+fn is_amazon(host: &str) -> bool {
+    [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|domain| host.ends_with(domain))
+}
+
+/// The region that Amazon's host names carry: `s3.REGION.amazonaws.com`, and the older and rarer forms of it.
+fn region_of_host(endpoint: &str) -> Option<String> {
+    let name = host(endpoint);
+    let name = name.strip_suffix(".cn").unwrap_or(name).strip_suffix(".amazonaws.com")?;
+    let name = name.strip_prefix("s3-fips").or_else(|| name.strip_prefix("s3"))?.strip_prefix(['.', '-'])?;
+    let region = name.strip_prefix("dualstack.").unwrap_or(name);
+    // Three words at least, the last a number; anything else is a service of another kind.
+    let last = region.rsplit_once('-').filter(|(words, _)| words.contains('-'))?.1;
+    (last.parse::<u8>().is_ok() && !region.contains('.')).then(|| region.to_owned())
+}
+
+/// Finds the bucket's region: asked in a wrong one, services name the right one in their refusal. Whatever else goes
+/// wrong here goes wrong again, and better explained, in the first call.
+async fn ask_region(store: &AmazonS3) -> Option<String> {
+    // Nothing is below this name, so the answer is short whichever it is.
+    let nothing = Path::from("vsm-region-probe");
+    let refusal = store.list(Some(&nothing)).next().await?.err()?;
+    let region = failure::answer(&refusal)?.region.clone();
+    let plain = region.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    (plain && !region.is_empty()).then_some(region)
+}
+
+/// Makes the bucket. One that is already there is a success; whose it is, the next call finds out.
+async fn make_bucket(store: &AmazonS3, client: &reqwest::Client, region: &str) -> Result<(), Failure> {
+    let url = store.signed_url(Method::PUT, &Path::ROOT, Duration::from_secs(300)).await?;
+    let body = if region == DEFAULT_REGION {
+        String::new()
+    } else {
+        format!(
+            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+        )
+    };
+    let lost = |error: reqwest::Error| Failure::new(Kind::Link, error.without_url().to_string());
+    let response = client.put(url).body(body).send().await.map_err(lost)?;
+    let status = response.status();
+    if status.is_success() || status.as_u16() == 409 {
+        return Ok(());
+    }
+    let text = response.text().await.unwrap_or_default();
+    Err(Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), "", &text).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(endpoint: &str, name: &str) -> Bucket {
+        Bucket { tls: true, endpoint: endpoint.into(), name: name.into(), prefix: String::new() }
+    }
+
+    #[test]
+    fn chooses_the_endpoint() {
+        use BucketLookup::{Auto, Dns, Path};
+        for (host, name, lookup, expected) in [
+            ("minio:9000", "b", Auto, ("https://minio:9000", false)),
+            ("minio:9000", "b", Dns, ("https://b.minio:9000", true)),
+            ("s3.amazonaws.com", "b", Auto, ("https://b.s3.eu-west-3.amazonaws.com", true)),
+            ("s3.amazonaws.com", "b.c", Auto, ("https://s3.eu-west-3.amazonaws.com", false)),
+            ("s3.eu-west-3.amazonaws.com", "b", Path, ("https://s3.eu-west-3.amazonaws.com", false)),
+            ("storage.googleapis.com", "b", Auto, ("https://b.storage.googleapis.com", true)),
+            ("s3.amazonaws.com.example.org", "b", Auto, ("https://s3.amazonaws.com.example.org", false)),
+            ("[::1]:7070", "b", Auto, ("https://[::1]:7070", false)),
+        ] {
+            let (url, virtual_host) = endpoint(&bucket(host, name), lookup, "eu-west-3");
+            assert_eq!((url.as_str(), virtual_host), expected, "{host} {name} {lookup:?}");
+        }
+    }
+
+    #[test]
+    fn reads_the_region_off_amazons_host_names() {
+        for (host, region) in [
+            ("s3.eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("s3-us-west-2.amazonaws.com:443", Some("us-west-2")),
+            ("s3.dualstack.us-gov-east-1.amazonaws.com", Some("us-gov-east-1")),
+            ("s3-fips.us-east-2.amazonaws.com", Some("us-east-2")),
+            ("s3.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+            ("s3.amazonaws.com", None),
+            ("s3-accelerate.amazonaws.com", None),
+            ("s3.eu-west-1.example.org", None),
+            ("minio:9000", None),
+        ] {
+            assert_eq!(region_of_host(host).as_deref(), region, "{host}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The HTTP client that every object store is reached by, and the one place where TLS is set up.
+//!
+//! Trust is the system's certificates (or those of `SSL_CERT_FILE`) and the file the caller names. A system without any,
+//! like an image made from scratch, can still use plain http. Redirects are not followed, since a signature is good for
+//! one host only; answers that are not a success become errors that carry what the server said.
+
+use super::failure::Answer;
+use crate::store::Options;
+use futures::StreamExt;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
+use std::error::Error;
+use std::fs;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// No server keeps an idle connection for long; one it has closed costs a failed attempt.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// As much of an error document as is worth reading.
+const ERROR_DOCUMENT: usize = 16 << 10;
+
+/// A client for an endpoint with or without TLS.
+pub(super) fn client(options: &Options, tls: bool) -> Result<reqwest::Client, Box<dyn Error + Send + Sync>> {
+    // An error means that one is installed already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let certificates = match &options.cacert {
+        Some(path) => {
+            let read = || Ok(reqwest::Certificate::from_pem_bundle(&fs::read(path)?)?);
+            let read = { read }().map_err(|error: Box<dyn Error + Send + Sync>| {
+                format!("cannot read certificates from {}: {error}", path.display())
+            })?;
+            if read.is_empty() {
+                return Err(format!("{} holds no PEM certificate", path.display()).into());
+            }
+            read
+        }
+        None => Vec::new(),
+    };
+    let retry = &options.retry;
+    let builder = || {
+        reqwest::Client::builder()
+            .user_agent(concat!("vsm/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            // One connection per request in flight: a stream of a shared connection waits for the others' windows.
+            .http1_only()
+            .connect_timeout(retry.connect)
+            .pool_idle_timeout(IDLE)
+            .tcp_keepalive(Duration::from_secs(30))
+            // Sees to uploads that no longer move; the callers' own clocks see to everything else.
+            .tcp_user_timeout(retry.stall)
+    };
+    match builder().tls_certs_merge(certificates.clone()).build() {
+        Ok(client) => Ok(client),
+        Err(_) if !tls => Ok(builder().tls_certs_only(certificates).build()?),
+        Err(error) => {
+            let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            Err(format!("cannot set up TLS: {cause}; name a file of trusted certificates (--cacert or SSL_CERT_FILE)")
+                .into())
+        }
+    }
+}
+
+/// The client as the object store crate wants it.
+#[derive(Clone, Debug)]
+pub(super) struct Transport(pub reqwest::Client);
+
+impl HttpConnector for Transport {
+    fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+type Answered<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+
+impl HttpService for Transport {
+    fn call<'s, 'a>(&'s self, request: HttpRequest) -> Answered<'a>
+    where
+        's: 'a,
+        Self: 'a,
+    {
+        Box::pin(async move {
+            let response = HttpService::call(&self.0, request).await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            Err(HttpError::new(HttpErrorKind::Unknown, refusal(response).await))
+        })
+    }
+}
+
+async fn refusal(response: HttpResponse) -> Answer {
+    let status = response.status();
+    let region =
+        response.headers().get("x-amz-bucket-region").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let region = region.to_owned();
+    let mut document = Vec::new();
+    let mut body = response.into_body().bytes_stream();
+    let read = async {
+        while let Some(Ok(part)) = body.next().await {
+            document.extend_from_slice(&part);
+            if document.len() >= ERROR_DOCUMENT {
+                break;
+            }
+        }
+    };
+    // What has arrived by then will do; the status is the main thing.
+    let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
+    let document = String::from_utf8_lossy(&document);
+    Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), &region, &document)
+}

@@ -1,0 +1,124 @@
+//! Block devices: one becomes one regular file in a snapshot, and a file goes back onto a device whole.
+
+use crate::common::Random;
+use crate::common::loops::LoopDevice;
+use crate::common::peers::{Peer, Repo, Run};
+use std::io::Write;
+use std::path::Path;
+
+const MIB: usize = 1 << 20;
+
+/// 24 MiB: random data, long runs of zeros with odd edges, a zero tail.
+fn image() -> Vec<u8> {
+    let mut image = Random(77).bytes(24 * MIB);
+    image[3 * MIB + 5..9 * MIB - 7].fill(0);
+    image[12 * MIB..12 * MIB + 4096].fill(0);
+    image[20 * MIB + 1..].fill(0);
+    image
+}
+
+fn device_holding(content: &[u8]) -> LoopDevice {
+    LoopDevice::with_content(&mut |file| file.write_all(content))
+}
+
+/// Backs up a device by its own path; the file's path in the snapshot.
+fn back_up(repo: &Repo, device: &LoopDevice) -> String {
+    repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &["--read-special"]);
+    device.path().to_str().expect("a path").to_owned()
+}
+
+fn restore_onto(repo: &Repo, peer: Peer, snapshot: &str, device: &LoopDevice) -> Run {
+    repo.run(peer, ["restore", snapshot, "--target", device.path().to_str().expect("a path")])
+}
+
+#[test]
+fn restic_pulls_a_device_out_as_one_file() {
+    let image = image();
+    let device = device_holding(&image);
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let path = back_up(&repo, &device);
+    repo.check(Peer::Restic019).ok();
+    let nodes = repo.ls(Peer::Restic019, "latest");
+    let files: Vec<_> = nodes.iter().filter(|node| node["type"] != "dir").collect();
+    assert_eq!(files.len(), 1, "{nodes:?}");
+    assert_eq!(
+        (&files[0]["type"], &files[0]["path"], &files[0]["size"]),
+        (&"file".into(), &path.as_str().into(), &image.len().into())
+    );
+    for peer in [Peer::Restic014, Peer::Restic019, Peer::Vsm] {
+        let dumped = repo.run(peer, ["dump", "latest", &path]).ok();
+        assert!(dumped.stdout() == image, "{peer:?} dumps {} bytes", dumped.stdout().len());
+    }
+}
+
+/// The cuts are those of the same bytes in a file: a device and a file share every blob.
+#[test]
+fn a_device_shares_its_blobs_with_a_file() {
+    let image = image();
+    let device = device_holding(&image);
+    let repo = Repo::made_by(Peer::Restic019, 2);
+    let dir = repo.beside("file");
+    std::fs::create_dir(&dir).expect("a directory");
+    std::fs::write(dir.join("image"), &image).expect("a file");
+    repo.backup(Peer::Restic019, &dir, "image", &[]);
+    let added = repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &["--read-special"]);
+    assert_eq!(added["data_blobs"], 0, "{added}");
+    assert_eq!(added["total_bytes_processed"], image.len(), "{added}");
+}
+
+/// A device that never was zeros reads back byte-equal, also where the image is zero.
+#[test]
+fn a_restore_leaves_nothing_of_the_old_content() {
+    let image = image();
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let path = back_up(&repo, &device_holding(&image));
+    for size in [image.len(), image.len() + 3 * MIB] {
+        let target = LoopDevice::filled(size as u64, 0xFF);
+        restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target).ok();
+        let content = target.content();
+        assert!(content[..image.len()] == image, "{}", first_difference(&content, &image));
+        assert!(content[image.len()..].iter().all(|byte| *byte == 0xFF), "written past the image's end");
+    }
+}
+
+/// A file that restic stored goes onto a device too: a volume changes its kind, or its tool.
+#[test]
+fn a_file_of_restics_goes_onto_a_device() {
+    let image = image();
+    let repo = Repo::made_by(Peer::Restic019, 2);
+    let dir = repo.beside("file");
+    std::fs::create_dir(&dir).expect("a directory");
+    std::fs::write(dir.join("image"), &image).expect("a file");
+    repo.backup(Peer::Restic019, &dir, "image", &[]);
+    let target = LoopDevice::filled(image.len() as u64, 0xFF);
+    restore_onto(&repo, Peer::Vsm, "latest:/image", &target).ok();
+    let content = target.content();
+    assert!(content == image, "{}", first_difference(&content, &image));
+}
+
+#[test]
+fn a_device_too_small_is_refused_untouched() {
+    let image = image();
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let path = back_up(&repo, &device_holding(&image));
+    let target = LoopDevice::filled((image.len() - 4096) as u64, 0xFF);
+    let refused = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target).exits(1);
+    assert!(refused.errors().contains(target.path().to_str().expect("a path")), "the device is not named\n{refused}");
+    assert!(target.content().iter().all(|byte| *byte == 0xFF), "something was written");
+}
+
+/// Without the option a device is a device, as in restic: its numbers, never its content.
+#[test]
+fn a_device_is_metadata_unless_asked() {
+    let device = device_holding(&image());
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let made = repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &[]);
+    assert_eq!(made["data_blobs"], 0, "{made}");
+    let kinds: Vec<_> = repo.ls(Peer::Restic019, "latest").into_iter().map(|node| node["type"].clone()).collect();
+    assert_eq!(kinds, ["dir", "dev"]);
+}
+
+fn first_difference(found: &[u8], expected: &[u8]) -> String {
+    let at = found.iter().zip(expected).position(|(one, other)| one != other);
+    format!("{} bytes against {}, first difference at {at:?}", found.len(), expected.len())
+}

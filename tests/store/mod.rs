@@ -1,0 +1,105 @@
+//! The stores, through the library: what every store promises, and what an object store does when its server fails.
+//!
+//! Nothing here is about the repository's format. [`conformance`] holds for each store alike; [`s3`] and [`faults`] take
+//! the [`Endpoint`] of a server that the caller started, so that they run against whichever server there is.
+
+pub mod conformance;
+pub mod faults;
+pub mod proxy;
+pub mod s3;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vsm::store::options::{Notify, RetryPolicy};
+use vsm::store::{Location, Options, Result, Store};
+
+/// An S3 server with one bucket.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// `http://host:port`
+    pub url: String,
+    pub bucket: String,
+    pub access: String,
+    pub secret: String,
+}
+
+impl Endpoint {
+    /// The same server by another way.
+    pub fn by(&self, url: String) -> Endpoint {
+        Endpoint { url, ..self.clone() }
+    }
+
+    /// Options with this server's credentials, its region and little patience.
+    pub fn options(&self) -> Options {
+        self.options_of(&[("AWS_DEFAULT_REGION", "us-east-1")])
+    }
+
+    pub fn options_of(&self, variables: &[(&str, &str)]) -> Options {
+        let credentials = [("AWS_ACCESS_KEY_ID", &*self.access), ("AWS_SECRET_ACCESS_KEY", &*self.secret)];
+        let pairs = credentials.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Options { environment: pairs.collect(), retry: impatient(), ..Options::default() }
+    }
+
+    pub fn location(&self, prefix: &str) -> Location {
+        format!("s3:{}/{}/{prefix}", self.url, self.bucket).parse().expect("a location")
+    }
+
+    pub fn open(&self, prefix: &str) -> Arc<dyn Store> {
+        self.open_with(prefix, &self.options()).expect("a store")
+    }
+
+    pub fn open_with(&self, prefix: &str, options: &Options) -> Result<Arc<dyn Store>> {
+        vsm::store::open(&self.location(prefix), options)
+    }
+}
+
+/// Waits that fit a test.
+pub fn impatient() -> RetryPolicy {
+    RetryPolicy {
+        patience: Duration::from_secs(20),
+        first_wait: Duration::from_millis(10),
+        longest_wait: Duration::from_millis(200),
+        opening_attempts: 3,
+        connect: Duration::from_secs(2),
+        stall: Duration::from_secs(2),
+    }
+}
+
+/// Collects what a store tells of its failed attempts.
+pub fn listen(options: &mut Options) -> Arc<Mutex<Vec<String>>> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let notes = heard.clone();
+    options.notify = Some(Notify(Arc::new(move |attempt| {
+        notes.lock().expect("no panic").push(format!("{}: {}", attempt.action, attempt.error));
+    })));
+    heard
+}
+
+/// `length` bytes that repeat nowhere soon.
+pub fn bytes(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(next).collect()
+}
+
+/// An error with all its causes, as a person would be told.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[test]
+fn a_folder_conforms() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let path = scratch.path().join("repo");
+    let location: Location = path.to_str().expect("a plain path").parse().expect("a location");
+    conformance::conforms(&*vsm::store::open(&location, &Options::default()).expect("a store"));
+}

@@ -1,0 +1,225 @@
+//! S3 against a real server: the promises, and what is particular to buckets, regions and credentials.
+
+use super::conformance::conforms;
+use super::proxy::Proxy;
+use super::{Endpoint, bytes, listen, told};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use vsm::id::Id;
+use vsm::store::{File, FileType, StoreError};
+
+pub fn conforms_below_a_prefix(endpoint: &Endpoint) {
+    conforms(&*endpoint.open("deep/er/prefix with space/100%25~[x]"));
+}
+
+pub fn conforms_in_the_buckets_root(endpoint: &Endpoint) {
+    conforms(&*endpoint.open(""));
+}
+
+/// What lies on the server is where restic looks for it. `root` is the folder the server keeps buckets in.
+pub fn lays_out_as_restic_does(endpoint: &Endpoint, root: &Path) {
+    let store = endpoint.open("lay/out");
+    let content = bytes(100, 1);
+    let id = Id::of(&content);
+    for ty in [FileType::Config, FileType::Key, FileType::Lock, FileType::Snapshot, FileType::Index, FileType::Pack] {
+        let file = if ty == FileType::Config { File::CONFIG } else { File::new(ty, id) };
+        store.write(file, content.clone().into()).expect("a file");
+    }
+    let at = root.join(&endpoint.bucket).join("lay/out");
+    let shard = format!("data/{}/{id}", &id.to_string()[..2]);
+    for name in [
+        "config",
+        &format!("keys/{id}"),
+        &format!("locks/{id}"),
+        &format!("snapshots/{id}"),
+        &format!("index/{id}"),
+        &shard,
+    ] {
+        assert_eq!(std::fs::read(at.join(name)).expect(name), content);
+    }
+}
+
+/// Objects of others between ours are passed over. `root` is the folder the server keeps buckets in.
+pub fn foreign_objects_are_not_listed(endpoint: &Endpoint, root: &Path) {
+    let store = endpoint.open("foreign");
+    let content = bytes(100, 2);
+    let file = File::new(FileType::Pack, Id::of(&content));
+    store.write(file, content.into()).expect("a pack");
+    let at = root.join(&endpoint.bucket).join("foreign");
+    std::fs::create_dir_all(at.join("data/00/more")).expect("a folder");
+    let shard = if file.id.to_string().starts_with("00") { "01" } else { "00" };
+    for name in ["data/README", "data/00/more/x", "data/00/aa-tmp-1", &format!("data/{shard}/{}", file.id), "database"]
+    {
+        std::fs::create_dir_all(at.join(name).parent().expect("a folder")).expect("a folder");
+        std::fs::write(at.join(name), b"foreign").expect("a foreign object");
+    }
+    assert_eq!(store.list(FileType::Pack).expect("a list"), [(file.id, 100)]);
+}
+
+/// A listing of several pages, also when the connection breaks between them.
+pub fn long_listings_are_whole(endpoint: &Endpoint, root: &Path) {
+    let store = endpoint.open("long");
+    let at = root.join(&endpoint.bucket).join("long");
+    let mut expected: Vec<(Id, u64)> = (0..2500u32).map(|n| (Id::of(&n.to_le_bytes()), u64::from(n % 7))).collect();
+    for (id, size) in &expected {
+        let path = at.join("data").join(&id.to_string()[..2]).join(id.to_string());
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, vec![0; *size as usize]).expect("an object");
+    }
+    expected.sort();
+    let mut listed = store.list(FileType::Pack).expect("a list");
+    listed.sort();
+    assert_eq!(listed, expected);
+
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let mut options = endpoint.options();
+    let heard = listen(&mut options);
+    let store = endpoint.open_with("long", &options).expect("a store");
+    proxy.inject("continuation-token", [super::proxy::Fault::CutAnswer(30_000)]);
+    let mut listed = store.list(FileType::Pack).expect("a list");
+    listed.sort();
+    assert_eq!(listed, expected);
+    assert_eq!(heard.lock().expect("no panic").len(), 1);
+    let requests = proxy.requests();
+    assert!(requests.len() == 4 && requests[2].contains("start-after="), "{requests:#?}");
+}
+
+/// A missing bucket is told from a missing repository, in words that scripts look for; preparing makes it.
+pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint, root: &Path) {
+    let endpoint = Endpoint { bucket: "not-there-yet".to_owned(), ..endpoint.clone() };
+    let store = endpoint.open("repo");
+    let errors = [
+        store.size(File::CONFIG).map(drop).expect_err("no bucket"),
+        store.read(File::CONFIG, 100).map(drop).expect_err("no bucket"),
+        store.list(FileType::Key).map(drop).expect_err("no bucket"),
+        store.write(File::CONFIG, vec![1].into()).expect_err("no bucket"),
+    ];
+    for error in errors {
+        assert!(matches!(error, StoreError::NoBucket { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("Is there a repository at the following location?"), "{text}");
+        assert!(text.contains("not-there-yet/repo"), "{text}");
+    }
+    store.prepare().expect("a bucket");
+    assert!(root.join("not-there-yet").is_dir());
+    assert!(matches!(store.size(File::CONFIG), Err(StoreError::NotFound { .. })));
+    store.create(File::CONFIG, vec![1].into()).expect("a config");
+}
+
+/// Credentials that are refused are refused at once, however much patience there is.
+pub fn refused_credentials_fail_at_once(endpoint: &Endpoint) {
+    let wrong_secret = Endpoint { secret: "wrong".to_owned(), ..endpoint.clone() };
+    let wrong_key = Endpoint { access: "nobody".to_owned(), ..endpoint.clone() };
+    for endpoint in [wrong_secret, wrong_key] {
+        let mut options = endpoint.options();
+        options.retry = Default::default();
+        let store = endpoint.open_with("denied", &options).expect("a store");
+        let start = Instant::now();
+        let pack = File::new(FileType::Pack, Id::of(b"x"));
+        let errors = [
+            store.size(File::CONFIG).map(drop).expect_err("refused"),
+            store.read(File::CONFIG, 100).map(drop).expect_err("refused"),
+            store.list(FileType::Key).map(drop).expect_err("refused"),
+            store.write(pack, vec![1].into()).expect_err("refused"),
+            store.create(File::CONFIG, vec![1].into()).expect_err("refused"),
+            store.remove(pack).expect_err("refused"),
+            store.prepare().expect_err("refused"),
+        ];
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        for error in errors {
+            println!("{}", told(&error));
+            assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
+            assert!(error.to_string().contains("check the credentials"), "{error}");
+        }
+    }
+    let none = vsm::store::open(&endpoint.location("x"), &Default::default()).map(drop).expect_err("no credentials");
+    assert!(none.to_string().contains("AWS_ACCESS_KEY_ID"), "{none}");
+}
+
+/// A session token goes with every request, and the signature covers it.
+pub fn a_session_token_is_sent_and_signed(endpoint: &Endpoint) {
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let options = endpoint.options_of(&[("AWS_REGION", "us-east-1"), ("AWS_SESSION_TOKEN", "token-of-a-session")]);
+    let store = endpoint.open_with("session", &options).expect("a store");
+    // What the server thinks of the token is not the point.
+    let _ = store.list(FileType::Key);
+    let _ = store.write(File::CONFIG, vec![1].into());
+    for head in proxy.requests() {
+        assert!(head.contains("x-amz-security-token: token-of-a-session"), "{head}");
+        let signed =
+            head.split("SignedHeaders=").nth(1).and_then(|after| after.split(',').next()).expect("signed headers");
+        assert!(signed.contains("x-amz-security-token"), "{head}");
+    }
+}
+
+/// Requests without a signature reach a server that does not want one, and are refused by one that does.
+pub fn anonymous_requests_are_unsigned(endpoint: &Endpoint) {
+    let mut options = endpoint.options_of(&[]);
+    options.environment = Default::default();
+    options.set("s3.unsafe-anonymous-auth=true").expect("an option");
+    options.set("s3.region=us-east-1").expect("an option");
+    let store = endpoint.open_with("anonymous", &options).expect("a store");
+    let error = store.list(FileType::Key).expect_err("refused");
+    assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
+}
+
+/// A region that nobody gave is found out. `endpoint` is a server whose region is not the default one.
+pub fn the_region_is_found_out(endpoint: &Endpoint, region: &str) {
+    let store = endpoint.open_with("region", &endpoint.options_of(&[])).expect("a store");
+    store.write(File::CONFIG, vec![1].into()).expect("a config");
+    let mut options = endpoint.options_of(&[("AWS_REGION", region)]);
+    endpoint.open_with("region", &options).expect("a store").size(File::CONFIG).expect("the config");
+    options.set("s3.region=elsewhere-1").expect("an option");
+    let error =
+        endpoint.open_with("region", &options).expect("a store").list(FileType::Key).expect_err("another region");
+    assert!(told(&error).contains("AuthorizationHeaderMalformed"), "{}", told(&error));
+}
+
+/// An endpoint with a certificate of its own authority is trusted when that is named, and only then.
+pub fn a_certificate_authority_can_be_named(endpoint: &Endpoint, authority: &Path) {
+    let mut options = endpoint.options();
+    let start = Instant::now();
+    let error = endpoint.open_with("tls", &options).expect("a store").list(FileType::Key).expect_err("no trust");
+    assert!(told(&error).contains("UnknownIssuer") && told(&error).contains("--cacert"), "{}", told(&error));
+    assert!(start.elapsed() < Duration::from_secs(2), "not retried");
+    options.cacert = Some(authority.to_owned());
+    conforms(&*endpoint.open_with("tls", &options).expect("a store"));
+    options.cacert = Some("/nowhere/ca.pem".into());
+    let error = endpoint.open_with("tls", &options).map(drop).expect_err("no such file");
+    assert!(told(&error).contains("/nowhere/ca.pem"), "{}", told(&error));
+}
+
+/// Packs have the storage class, everything else has none.
+pub fn packs_have_the_storage_class(endpoint: &Endpoint) {
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let mut options = endpoint.options();
+    options.set("s3.storage-class=STANDARD_IA").expect("an option");
+    let store = endpoint.open_with("class", &options).expect("a store");
+    let content = bytes(1000, 8);
+    for ty in [FileType::Pack, FileType::Index] {
+        let file = File::new(ty, Id::of(&content));
+        store.write(file, content.clone().into()).expect("a file");
+        assert_eq!(store.read(file, 1000).expect("the file"), content);
+    }
+    let heads = proxy.requests();
+    assert!(heads[0].contains("/data/") && heads[0].contains("x-amz-storage-class: STANDARD_IA"), "{}", heads[0]);
+    assert!(heads[2].contains("/index/") && !heads[2].contains("storage-class"), "{}", heads[2]);
+    assert!(heads[0].contains("content-type: application/octet-stream"), "{}", heads[0]);
+}
+
+/// A pack is one PUT, whatever its parts.
+pub fn a_pack_is_one_request(endpoint: &Endpoint) {
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let store = endpoint.by(proxy.url()).open("one");
+    let content = bytes(20 << 20, 3);
+    let mut upload = store.upload(FileType::Pack).expect("an upload");
+    for part in content.chunks(1 << 20) {
+        upload.write(part.to_vec().into()).expect("a part");
+    }
+    assert!(proxy.requests().is_empty());
+    upload.commit(Id::of(&content)).expect("a pack");
+    assert_eq!(proxy.requests().len(), 1);
+}
