@@ -224,6 +224,9 @@ pub fn sink(out: Arc<Output>) -> impl Fn(Event<'_>) + Send + Sync + 'static {
         Event::Warning(text) => out.warn(format_args!("warning: {text}")),
         // An item that cannot be told is no reason to stop; the summary finds out.
         Event::Item { action, path, size } => drop(show_item(&out, action, path, size)),
+        // Told in full as one problem or warning per kind.
+        Event::Refused { .. } if out.json => {}
+        Event::Refused { kind, path, why } => drop(out.line(format!("refused   {path}: {kind}: {why}"))),
     }
 }
 
