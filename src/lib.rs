@@ -10,12 +10,14 @@
 
 pub mod backup;
 pub mod chunk;
+pub mod cli;
 pub mod clock;
 pub mod crypto;
 pub mod format;
 pub mod host;
 pub mod id;
 pub mod limits;
+pub mod maintain;
 pub mod pattern;
 pub mod progress;
 pub mod repo;

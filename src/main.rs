@@ -1,1 +1,25 @@
-fn main() {}
+//! `vsm-mover`: parses the command line, runs the command, and turns its outcome into restic's exit codes:
+//!
+//! 0 done; 1 an error; 3 done, but something is missing; 10 no repository; 11 the repository is locked; 12 wrong password;
+//! 130 interrupted.
+
+use std::process::ExitCode;
+use vsm::cli::{self, Outcome};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match cli::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    let json = cli.json();
+    let (code, message) = match cli::run(cli) {
+        Ok(Outcome::Complete) => (0, None),
+        Ok(Outcome::Incomplete(what)) => (3, Some(format!("Warning: {what}"))),
+        Err(error) => (cli::exit_code(&error), cli::message(&error).map(|message| format!("Fatal: {message}"))),
+    };
+    if let Some(message) = message {
+        cli::report_exit(json, code, &message);
+    }
+    ExitCode::from(code)
+}

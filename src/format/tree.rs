@@ -2,8 +2,11 @@
 
 use super::node::{Node, RawNode};
 use super::{FormatError, Result};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::fmt;
+use std::ops::Range;
 
 const OPENING: &[u8] = b"{\"nodes\":[";
 const CLOSING: &[u8] = b"]}\n";
@@ -98,6 +101,28 @@ pub fn parse(json: &[u8]) -> Result<Vec<Node>> {
         Ok(())
     })?;
     Ok(nodes)
+}
+
+#[derive(Deserialize)]
+struct RawTree<'a> {
+    #[serde(borrow)]
+    nodes: Option<Vec<&'a RawValue>>,
+}
+
+/// Where the nodes of a tree stand in its JSON, each for [`parse_node`], so that they can be made one by one.
+pub fn split(json: &[u8]) -> Result<Vec<Range<usize>>> {
+    let tree: RawTree<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
+    let range = |node: &RawValue| {
+        let start = node.get().as_ptr() as usize - json.as_ptr() as usize;
+        start..start + node.get().len()
+    };
+    Ok(tree.nodes.unwrap_or_default().into_iter().map(range).collect())
+}
+
+/// One node of a tree.
+pub fn parse_node(json: &[u8]) -> Result<Node> {
+    let raw: RawNode<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
+    Node::try_from(raw)
 }
 
 /// Accepts `nodes` among unknown keys, and `null` for it as very old repositories have.
@@ -289,10 +314,16 @@ mod tests {
         let extra = br#"{"x":[1],"nodes":[{"new":{},"type":"whatever","name":"n","extended_attributes":null}],"y":2}"#;
         let nodes = parse(extra).unwrap();
         assert_eq!((nodes.len(), nodes[0].ty), (1, NodeType::Unknown));
+        let ranges = split(extra).unwrap();
+        assert_eq!(ranges.iter().map(|range| parse_node(&extra[range.clone()]).unwrap()).collect::<Vec<_>>(), nodes);
+        assert!(split(b"{\"nodes\":null}").unwrap().is_empty());
         for bad in
             [&b"{}"[..], b"", b"[]", b"{\"nodes\":[{\"name\":\"a\\\"b\",\"type\":\"file\"}]}", b"{\"nodes\":[]} x"]
         {
             assert!(parse(bad).is_err(), "{}", bad.escape_ascii());
+            let one_by_one =
+                split(bad).and_then(|ranges| ranges.into_iter().try_for_each(|r| parse_node(&bad[r]).map(drop)));
+            assert!(one_by_one.is_err(), "{}", bad.escape_ascii());
         }
     }
 }

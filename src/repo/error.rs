@@ -11,7 +11,10 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
 
-    #[error("no repository at {location}: there is no config file; check the location, or create one with `init`")]
+    /// The second line is one that scripts look for.
+    #[error(
+        "repository does not exist: {location} has no config file; check the location, or make one with `init`\nIs there a repository at the following location?\n{location}"
+    )]
     NoRepository { location: String },
 
     #[error(
@@ -19,7 +22,7 @@ pub enum Error {
     )]
     EmptyConfig { location: String },
 
-    #[error("wrong password, or no key of {location} is made for it ({tried} tried)")]
+    #[error("wrong password or no key found: {tried} keys of {location} tried")]
     WrongPassword { location: String, tried: usize },
 
     #[error(
@@ -38,7 +41,7 @@ pub enum Error {
     )]
     InitialisedTwice { location: String },
 
-    #[error("unable to lock the repository: {reason}")]
+    #[error("unable to create lock in backend: {reason}")]
     Locked { reason: String },
 
     #[error("the lock could not be refreshed for too long, another process may have removed it: {reason}")]
@@ -74,6 +77,9 @@ pub enum Error {
 
     #[error("{0}")]
     NoSuchSnapshot(String),
+
+    #[error("path {path}: not found in the snapshot, or not a directory")]
+    NoSuchPath { path: String },
 
     #[error("the source cannot be read: {0}")]
     Source(std::io::Error),

@@ -33,16 +33,8 @@ pub fn init(
     options: InitOptions,
     settings: Settings,
 ) -> Result<Repository> {
-    let refuse = |reason: String| Error::NotInitialised { location: store.location().to_owned(), reason };
-    match store.size(File::CONFIG) {
-        Err(StoreError::NotFound { .. }) => {}
-        Ok(_) => return Err(refuse("already has a repository".into())),
-        // Not knowing is not the same as knowing that there is none.
-        Err(error) => return Err(error.into()),
-    }
-    if !store.list(FileType::Snapshot)?.is_empty() {
-        return Err(refuse("has snapshots but no config: a repository lost its config, restore it from a copy".into()));
-    }
+    let refuse = |reason: &str| refusal(&*store, reason);
+    confirm_absence(&*store)?;
     store.prepare()?;
     let (key_id, key) = match &store.list(FileType::Key)?[..] {
         [] => {
@@ -52,10 +44,10 @@ pub fn init(
         [(id, _)] => match keys::open(&*store, *id, password)? {
             Some(key) => (*id, key),
             None => {
-                return Err(refuse(format!("has key {id} of an unfinished init, and this password does not open it")));
+                return Err(refuse(&format!("has key {id} of an unfinished init, and this password does not open it")));
             }
         },
-        several => return Err(refuse(format!("has {} keys but no config: restore it from a copy", several.len()))),
+        several => return Err(refuse(&format!("has {} keys but no config: restore it from a copy", several.len()))),
     };
     if store.list(FileType::Key)?.iter().any(|&(id, _)| id != key_id) {
         store.remove(File::new(FileType::Key, key_id))?;
@@ -70,6 +62,25 @@ pub fn init(
     }
     let config = confirm(&*store, &key, key_id, password)?;
     Ok(Repository { store, key, key_id, config, settings })
+}
+
+fn refusal(store: &dyn Store, reason: &str) -> Error {
+    Error::NotInitialised { location: store.location().to_owned(), reason: reason.to_owned() }
+}
+
+/// Makes sure that there is no repository. Not knowing is not the same as knowing that there is none.
+fn confirm_absence(store: &dyn Store) -> Result<()> {
+    match store.size(File::CONFIG) {
+        Ok(_) => return Err(refusal(store, "already has a repository")),
+        // Where there is no bucket, there is nothing in it.
+        Err(StoreError::NoBucket { .. }) => return Ok(()),
+        Err(StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if store.list(FileType::Snapshot)?.is_empty() {
+        return Ok(());
+    }
+    Err(refusal(store, "has snapshots but no config: a repository lost its config, restore it from a copy"))
 }
 
 /// Lists and reads what is there now: the config must be this master key's, and no key file may wrap another.
@@ -112,4 +123,137 @@ fn draw_config(key: &Key, version: Version, polynomial: Option<Polynomial>) -> C
         || Polynomial::random(&mut number).expect("one candidate in 26 is irreducible, and a million are tried");
     let polynomial = polynomial.unwrap_or_else(random);
     Config { version, id, polynomial, extra: serde_json::Map::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    fn options() -> InitOptions {
+        InitOptions { version: Version::V2, polynomial: None, owner: KeyOwner::default() }
+    }
+
+    fn folder(dir: &tempfile::TempDir) -> Arc<dyn Store> {
+        let location = dir.path().join("repo").to_str().unwrap().parse().unwrap();
+        store::open(&location, &store::Options::default()).unwrap()
+    }
+
+    fn start(store: &Arc<dyn Store>, password: &str) -> Result<Repository> {
+        init(store.clone(), &Password::new(password), options(), Settings::default())
+    }
+
+    #[test]
+    fn a_repository_is_never_made_over_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = folder(&dir);
+        start(&store, "one").unwrap();
+        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })));
+        // Its config is lost: what is there is still a repository.
+        store.remove(File::CONFIG).unwrap();
+        let lost = Id::of(b"a snapshot");
+        store.write(File::new(FileType::Snapshot, lost), Bytes::from_static(b"x")).unwrap();
+        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })));
+    }
+
+    #[test]
+    fn a_lone_key_is_gone_on_with_by_its_password_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = folder(&dir);
+        let first = start(&store, "one").unwrap();
+        // The state after a crash between key and config.
+        store.remove(File::CONFIG).unwrap();
+        assert!(matches!(start(&store, "two"), Err(Error::NotInitialised { .. })));
+        let again = start(&store, "one").unwrap();
+        assert_eq!((again.config(), again.key_id()), (first.config(), first.key_id()), "one key gives one config");
+        Repository::open(store, &Password::new("one"), None, Settings::default()).unwrap();
+    }
+
+    #[test]
+    fn a_key_of_another_master_key_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = folder(&dir);
+        let other = Key::from_bytes(&clock::random_bytes());
+        let password = Password::new("one");
+        let ours = Key::from_bytes(&clock::random_bytes());
+        store.prepare().unwrap();
+        let id = keys::create(&*store, &ours, &password, KeyOwner::default()).unwrap();
+        keys::create(&*store, &other, &password, KeyOwner::default()).unwrap();
+        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })), "two keys and no config");
+        let mut sealed = Vec::new();
+        ours.seal(&clock::random_bytes(), &draw_config(&ours, Version::V2, None).encode(), &mut sealed);
+        store.create(File::CONFIG, Bytes::from(sealed)).unwrap();
+        assert!(matches!(confirm(&*store, &ours, id, &password), Err(Error::NotInitialised { .. })));
+        // Whoever opens it gets the key that is the config's, whichever comes first.
+        let opened = Repository::open(store, &password, None, Settings::default()).unwrap();
+        assert_eq!(opened.key_id(), id);
+    }
+
+    /// A store on which creating is looking and then writing, as on a bucket without conditional writes.
+    struct NoCreate(Arc<dyn Store>);
+
+    impl Store for NoCreate {
+        fn location(&self) -> &str {
+            self.0.location()
+        }
+        fn connections(&self) -> usize {
+            self.0.connections()
+        }
+        fn list(&self, ty: FileType) -> crate::store::Result<Vec<(Id, u64)>> {
+            self.0.list(ty)
+        }
+        fn size(&self, file: File) -> crate::store::Result<u64> {
+            self.0.size(file)
+        }
+        fn read(&self, file: File, max: u64) -> crate::store::Result<Bytes> {
+            self.0.read(file, max)
+        }
+        fn read_at(&self, file: File, offset: u64, length: usize) -> crate::store::Result<Bytes> {
+            self.0.read_at(file, offset, length)
+        }
+        fn write(&self, file: File, bytes: Bytes) -> crate::store::Result<()> {
+            self.0.write(file, bytes)
+        }
+        fn create(&self, file: File, bytes: Bytes) -> crate::store::Result<()> {
+            match self.0.size(file) {
+                Ok(_) => Err(StoreError::AlreadyExists { file, location: self.location().to_owned() }),
+                Err(_) => {
+                    std::thread::yield_now();
+                    self.0.write(file, bytes)
+                }
+            }
+        }
+        fn upload(&self, ty: FileType) -> crate::store::Result<Box<dyn crate::store::Upload>> {
+            self.0.upload(ty)
+        }
+        fn remove(&self, file: File) -> crate::store::Result<()> {
+            self.0.remove(file)
+        }
+        fn prepare(&self) -> crate::store::Result<()> {
+            self.0.prepare()
+        }
+    }
+
+    #[test]
+    fn two_that_start_at_once_never_leave_two_truths() {
+        for round in 0..8 {
+            let dir = tempfile::tempdir().unwrap();
+            let store: Arc<dyn Store> = if round % 2 == 0 { folder(&dir) } else { Arc::new(NoCreate(folder(&dir))) };
+            let both = std::thread::scope(|threads| {
+                let racers = [(); 2].map(|()| threads.spawn(|| start(&store, "one")));
+                racers.map(|racer| racer.join().unwrap())
+            });
+            let made: Vec<&Repository> = both.iter().flatten().collect();
+            // Both may have given way; then the next one finds an empty place or a lone key of its own password.
+            let repo = start(&store, "one");
+            if made.is_empty() {
+                repo.unwrap();
+            }
+            let opened = Repository::open(store, &Password::new("one"), None, Settings::default()).unwrap();
+            for repo in made {
+                assert!(repo.key == opened.key, "round {round}");
+                assert_eq!(repo.config(), opened.config(), "round {round}");
+            }
+        }
+    }
 }

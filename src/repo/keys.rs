@@ -146,10 +146,14 @@ impl Repository {
     }
 
     /// Replaces the key in use by one for a new password. The old one is removed only when the new one has been proved to open.
-    pub fn change_password(&mut self, password: &Password, owner: KeyOwner) -> Result<Id> {
-        let old = self.key_id;
-        self.key_id = self.add_key(password, owner)?;
-        self.remove_key(old)?;
-        Ok(self.key_id)
+    pub fn change_password(&self, password: &Password, owner: KeyOwner) -> Result<Id> {
+        let new = self.add_key(password, owner)?;
+        self.store.remove(File::new(FileType::Key, self.key_id))?;
+        Ok(new)
+    }
+
+    /// The JSON of the master key: whoever has it needs no password.
+    pub fn master_key_json(&self) -> Zeroizing<Vec<u8>> {
+        encode_master(&self.key)
     }
 }

@@ -10,6 +10,7 @@ use crate::format::lock_file::LockFile;
 use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
+use crate::progress::Progress;
 use crate::store::{File, FileType, StoreError};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -45,14 +46,15 @@ struct Held {
 }
 
 impl Lock {
-    /// Takes a lock; on a conflict tries again until `retry` has passed.
-    pub fn acquire(repo: Arc<Repository>, mode: LockMode, retry: Duration) -> Result<Lock> {
+    /// Takes a lock; on a conflict tries again until `retry` has passed or `progress` is interrupted.
+    pub fn acquire(repo: Arc<Repository>, mode: LockMode, retry: Duration, progress: &Progress) -> Result<Lock> {
         let deadline = Instant::now() + retry;
         let mut pause = Duration::from_secs(5);
         let id = loop {
-            match try_acquire(&repo, mode) {
-                Err(Error::Locked { .. }) if Instant::now() < deadline => {
-                    std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+            match try_acquire(&repo, mode, progress) {
+                Err(Error::Locked { reason }) if Instant::now() < deadline => {
+                    progress.warning(&format!("{reason}; waiting up to {} s for it", retry.as_secs()));
+                    sleep(pause.min(deadline.saturating_duration_since(Instant::now())), progress)?;
                     pause = (pause * 2).min(Duration::from_secs(60));
                 }
                 outcome => break outcome?,
@@ -108,11 +110,25 @@ impl Drop for Lock {
     }
 }
 
-fn try_acquire(repo: &Repository, mode: LockMode) -> Result<Id> {
-    check_conflicts(repo, mode, None)?;
+/// Sleeps, unless interrupted.
+fn sleep(duration: Duration, progress: &Progress) -> Result<()> {
+    let end = Instant::now() + duration;
+    loop {
+        if progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match end.checked_duration_since(Instant::now()) {
+            Some(left) => std::thread::sleep(left.min(Duration::from_millis(100))),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress) -> Result<Id> {
+    check_conflicts(repo, mode, None, progress)?;
     let id = write(repo, mode)?;
     std::thread::sleep(SETTLE);
-    if let Err(error) = check_conflicts(repo, mode, Some(id)) {
+    if let Err(error) = check_conflicts(repo, mode, Some(id), progress) {
         repo.store().remove(File::new(FileType::Lock, id))?;
         return Err(error);
     }
@@ -134,13 +150,13 @@ fn write(repo: &Repository, mode: LockMode) -> Result<Id> {
 }
 
 /// An error if another lock excludes one of this mode.
-fn check_conflicts(repo: &Repository, mode: LockMode, own: Option<Id>) -> Result<()> {
+fn check_conflicts(repo: &Repository, mode: LockMode, own: Option<Id>, progress: &Progress) -> Result<()> {
     for (id, size) in repo.store().list(FileType::Lock)? {
         // An empty file is an upload that was cut short, of a process that did not go on.
         if Some(id) == own || size == 0 {
             continue;
         }
-        let Some(lock) = read_patiently(repo, id)? else { continue };
+        let Some(lock) = read_patiently(repo, id, progress)? else { continue };
         if mode == LockMode::Exclusive || lock.exclusive {
             return Err(Error::Locked { reason: describe(&lock) });
         }
@@ -150,13 +166,13 @@ fn check_conflicts(repo: &Repository, mode: LockMode, own: Option<Id>) -> Result
 
 fn describe(lock: &LockFile) -> String {
     let LockFile { time, exclusive, hostname, username, pid, .. } = lock;
-    let how = if *exclusive { "locked exclusively" } else { "in use" };
+    let how = if *exclusive { "locked exclusively" } else { "locked" };
     let stale = if is_stale(lock) { "; that lock is stale, `unlock` removes it" } else { "" };
     format!("repository is already {how} by PID {pid} on {hostname} by {username}, since {time}{stale}")
 }
 
 /// A lock file, or `None` if it is gone. One that cannot be read may be half written: it is given time before it counts as damaged.
-fn read_patiently(repo: &Repository, id: Id) -> Result<Option<LockFile>> {
+fn read_patiently(repo: &Repository, id: Id, progress: &Progress) -> Result<Option<LockFile>> {
     let mut waits = UNREADABLE_RETRIES.iter();
     loop {
         let error = match read(repo, id) {
@@ -165,7 +181,7 @@ fn read_patiently(repo: &Repository, id: Id) -> Result<Option<LockFile>> {
             Err(error) => error,
         };
         match waits.next() {
-            Some(&seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+            Some(&seconds) => sleep(Duration::from_secs(seconds), progress)?,
             None => {
                 let reason =
                     format!("{error}; if no other process uses the repository, `unlock --remove-all` removes it");

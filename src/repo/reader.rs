@@ -3,9 +3,11 @@
 use super::index::Location;
 use super::{Error, Index, Repository, Result};
 use crate::crypto::OVERHEAD;
-use crate::format::BlobType;
 use crate::format::compression::decompress;
+use crate::format::node::Node;
 use crate::format::pack::PackedBlob;
+use crate::format::tree;
+use crate::format::{BlobType, FormatError};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{File, FileType};
@@ -117,6 +119,38 @@ impl<'r> TreeReader<'r> {
             }
         }
         Err(failure)
+    }
+
+    /// The entry at a path below a tree; `None` for the tree itself. Empty components and `.` count for nothing.
+    pub fn find(&self, root: Id, path: &[u8]) -> Result<Option<Node>> {
+        let missing = || Error::NoSuchPath { path: String::from_utf8_lossy(path).into_owned() };
+        let mut tree = Some(root);
+        let mut found = None;
+        for name in path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+            let id = tree.ok_or_else(missing)?;
+            let mut node = None;
+            tree::visit::<FormatError>(&self.load(id)?, |entry| {
+                if node.is_none() && entry.name == name {
+                    node = Some(entry);
+                }
+                Ok(())
+            })
+            .map_err(|source| Error::Tree { id, source })?;
+            let node = node.ok_or_else(missing)?;
+            tree = node.subtree;
+            found = Some(node);
+        }
+        Ok(found)
+    }
+
+    /// The tree of the directory at a path below a tree.
+    pub fn folder(&self, root: Id, path: &[u8]) -> Result<Id> {
+        match self.find(root, path)? {
+            None => Ok(root),
+            Some(node) => {
+                node.subtree.ok_or_else(|| Error::NoSuchPath { path: String::from_utf8_lossy(path).into_owned() })
+            }
+        }
     }
 
     fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {

@@ -85,8 +85,8 @@ impl Folder {
 
     /// Opens a new temporary file in a directory below the root, making the directory if it is missing.
     fn temporary(&self, directory: &str, stem: &str) -> Result<Temporary> {
-        let suffix =
-            getrandom::u64().map_err(|error| self.failed("name a file in", directory, io::Error::from(error)))?;
+        let suffix = getrandom::u64()
+            .map_err(|error| self.failed("name a file in", directory, io::Error::other(error.to_string())))?;
         let name = format!("{stem}-tmp-{suffix:016x}");
         let path = self.root.join(directory).join(&name);
         let open = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);

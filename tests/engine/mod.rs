@@ -1,7 +1,9 @@
 //! The engine seen from outside: one module per claim.
 
+mod bad_input;
 mod cuts;
 mod device;
+mod format_doc;
 mod interop;
 mod locks;
 mod s3;

@@ -95,3 +95,11 @@ pub fn told(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[test]
+fn a_folder_conforms() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let path = scratch.path().join("repo");
+    let location: Location = path.to_str().expect("a plain path").parse().expect("a location");
+    conformance::conforms(&*vsm::store::open(&location, &Options::default()).expect("a store"));
+}

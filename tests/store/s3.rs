@@ -137,6 +137,23 @@ pub fn refused_credentials_fail_at_once(endpoint: &Endpoint) {
     assert!(none.to_string().contains("AWS_ACCESS_KEY_ID"), "{none}");
 }
 
+/// A session token goes with every request, and the signature covers it.
+pub fn a_session_token_is_sent_and_signed(endpoint: &Endpoint) {
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let options = endpoint.options_of(&[("AWS_REGION", "us-east-1"), ("AWS_SESSION_TOKEN", "token-of-a-session")]);
+    let store = endpoint.open_with("session", &options).expect("a store");
+    // What the server thinks of the token is not the point.
+    let _ = store.list(FileType::Key);
+    let _ = store.write(File::CONFIG, vec![1].into());
+    for head in proxy.requests() {
+        assert!(head.contains("x-amz-security-token: token-of-a-session"), "{head}");
+        let signed =
+            head.split("SignedHeaders=").nth(1).and_then(|after| after.split(',').next()).expect("signed headers");
+        assert!(signed.contains("x-amz-security-token"), "{head}");
+    }
+}
+
 /// Requests without a signature reach a server that does not want one, and are refused by one that does.
 pub fn anonymous_requests_are_unsigned(endpoint: &Endpoint) {
     let mut options = endpoint.options_of(&[]);

@@ -12,7 +12,7 @@ use crate::store::location::Bucket;
 use crate::store::options::BucketLookup;
 use crate::store::{Options, StoreError};
 use futures::StreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{Attribute, Attributes, ClientOptions, ObjectStore, RetryConfig};
@@ -87,6 +87,8 @@ fn build(bucket: &Bucket, options: &Options, region: &str, client: &reqwest::Cli
         .with_disable_bulk_delete(true)
         // Retrying is done above, where it is known what has been sent.
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+    // Amazon's buckets with locked objects take no upload without a checksum of its own; other servers may not know it.
+    let builder = if aws { builder.with_checksum_algorithm(Checksum::SHA256) } else { builder };
     credentials.apply(builder).build().map_err(|error| failed(bucket, error.into()))
 }
 

@@ -1,0 +1,317 @@
+//! `backup`
+
+use crate::backup::{self, DeviceIds, Exclude, Options, ParentChoice, Report, Source};
+use crate::cli::args::{self, GroupBy, group_by, size, split_list};
+use crate::cli::exit::Outcome;
+use crate::cli::output::{go_float, is_zero};
+use crate::cli::patterns;
+use crate::cli::progress::Kind;
+use crate::cli::render;
+use crate::cli::session::Context;
+use crate::clock;
+use crate::format::snapshot::Summary;
+use crate::format::time::Time;
+use crate::host;
+use crate::id::Id;
+use crate::repo::{self, Index, LockMode};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Files and directories to back up; block devices with --read-special
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The one PATH is the root of a volume: stored as the directory `data`, with its own owner, mode, times and attributes
+    #[arg(long)]
+    volume: bool,
+    /// Read standard input and store it as one file
+    #[arg(long)]
+    stdin: bool,
+    /// Name of that file
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    stdin_filename: String,
+    #[command(flatten)]
+    exclude: ExcludeArgs,
+    /// Stay on the file systems of the paths given
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Tags of the snapshot; may be given several times
+    #[arg(long, value_name = "TAG[,TAG,...]")]
+    tag: Vec<String>,
+    /// Host name to record; part of how the parent is found
+    #[arg(short = 'H', long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true)]
+    host: Option<String>,
+    /// Snapshot to compare with; by default the latest of the same group
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Read all files, whether changed or not
+    #[arg(short, long)]
+    force: bool,
+    /// What the parent has in common with this backup: host, paths and/or tags
+    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths")]
+    group_by: GroupBy,
+    /// Time of the snapshot, like "2024-02-29 23:59:59"; now by default
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
+    time: Option<Time>,
+    /// Write nothing, only tell what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Do not look at ctime to see if a file changed
+    #[arg(long)]
+    ignore_ctime: bool,
+    /// Do not look at inode and ctime to see if a file changed
+    #[arg(long)]
+    ignore_inode: bool,
+    /// Store access times
+    #[arg(long)]
+    with_atime: bool,
+    /// Make no snapshot if nothing changed since the parent
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// Files to read at the same time
+    #[arg(long, env = "RESTIC_READ_CONCURRENCY", value_name = "N", value_parser = concurrency, default_value = "2",
+          hide_env_values = true)]
+    read_concurrency: usize,
+    /// Do not count ahead; progress has no total then
+    #[arg(long)]
+    no_scan: bool,
+    /// Device numbers to store: `foreign` leaves out the source's own, which differs for every clone of a volume; `all` stores
+    /// what restic stores, and times in the local zone as restic does
+    #[arg(long, value_name = "WHICH", default_value = "foreign")]
+    device_id: DeviceIdArg,
+    /// Read block devices as files
+    #[arg(long)]
+    read_special: bool,
+}
+
+#[derive(clap::Args)]
+struct ExcludeArgs {
+    /// Pattern of what to leave out; may be given several times
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    exclude: Vec<String>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    iexclude: Vec<String>,
+    /// File of such patterns, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "FILE")]
+    iexclude_file: Vec<PathBuf>,
+    /// Leave out what is in directories marked by a CACHEDIR.TAG file
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in directories with such a file, if it begins with the header
+    #[arg(long, value_name = "NAME[:HEADER]")]
+    exclude_if_present: Vec<String>,
+    /// Leave out files larger than this, like 500M
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    exclude_larger_than: Option<u64>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum DeviceIdArg {
+    Foreign,
+    All,
+}
+
+fn concurrency(text: &str) -> Result<usize, String> {
+    match text {
+        "" | "0" => Ok(2),
+        text => text.parse().ok().filter(|&n| n <= 1000).ok_or_else(|| "it is a number from 1 to 1000".into()),
+    }
+}
+
+/// What a CACHEDIR.TAG file begins with, by the Cache Directory Tagging Specification.
+const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+
+impl ExcludeArgs {
+    fn build(&self) -> Result<Exclude> {
+        let mut if_present: Vec<(String, Vec<u8>)> = Vec::new();
+        for rule in &self.exclude_if_present {
+            let (name, header) = rule.split_once(':').unwrap_or((rule, ""));
+            if name.is_empty() || name.contains('/') {
+                bail!("--exclude-if-present {rule:?}: {name:?} is not a file name");
+            }
+            if_present.push((name.to_owned(), header.as_bytes().to_vec()));
+        }
+        if self.exclude_caches {
+            if_present.push((CACHE_TAG.0.to_owned(), CACHE_TAG.1.to_vec()));
+        }
+        let lists = patterns::Lists {
+            patterns: &self.exclude,
+            ignoring_case: &self.iexclude,
+            files: &self.exclude_file,
+            files_ignoring_case: &self.iexclude_file,
+        };
+        let recorded = self.exclude.iter().chain(&self.iexclude).cloned().collect();
+        Ok(Exclude { patterns: lists.build()?, recorded, if_present, larger_than: self.exclude_larger_than })
+    }
+}
+
+impl Args {
+    fn source(&self) -> Result<Source> {
+        match (&self.paths[..], self.stdin, self.volume) {
+            ([], true, false) => {
+                let name = self.stdin_filename.trim_start_matches('/').to_owned();
+                if name.is_empty() || name.contains('/') || matches!(name.as_str(), "." | "..") {
+                    bail!(
+                        "--stdin-filename {:?} is not a file name; directories are not made for it",
+                        self.stdin_filename
+                    );
+                }
+                Ok(Source::Stdin { name })
+            }
+            (_, true, _) => bail!("--stdin takes no paths, and is no volume"),
+            ([path], false, true) => Ok(Source::Volume(path.clone())),
+            (_, false, true) => bail!("--volume takes exactly one path: the volume's root"),
+            ([], false, false) => bail!("nothing to back up; give paths, or --stdin"),
+            (paths, false, false) => Ok(Source::Paths(paths.to_vec())),
+        }
+    }
+
+    fn options(&self) -> Result<Options> {
+        let all_devices = matches!(self.device_id, DeviceIdArg::All);
+        let (seconds, nanos) = clock::now();
+        let time = self.time.unwrap_or_else(|| Time::utc(seconds, nanos));
+        let GroupBy { host, paths, tags } = self.group_by;
+        Ok(Options {
+            source: self.source()?,
+            hostname: self.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host::hostname),
+            tags: self.tag.iter().flat_map(|list| split_list(list)).collect(),
+            time: if all_devices { render::to_local(time) } else { time },
+            parent: match &self.parent {
+                _ if self.force => ParentChoice::Force,
+                Some(name) if !name.is_empty() => ParentChoice::Named(name.clone()),
+                _ => ParentChoice::Group { host, paths, tags },
+            },
+            exclude: self.exclude.build()?,
+            one_file_system: self.one_file_system,
+            ignore_ctime: self.ignore_ctime,
+            ignore_inode: self.ignore_inode,
+            with_atime: self.with_atime,
+            device_ids: if all_devices { DeviceIds::All } else { DeviceIds::Foreign },
+            local_time: all_devices,
+            read_special: self.read_special,
+            skip_if_unchanged: self.skip_if_unchanged,
+            dry_run: self.dry_run,
+            read_concurrency: self.read_concurrency,
+            scan: !self.no_scan && !self.stdin,
+        })
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let options = args.options()?;
+    let repo = if args.dry_run { context.open_to_read()? } else { context.open_locked(LockMode::Shared)? };
+    let orderly = context.orderly();
+    let index = Arc::new(Index::load(&repo)?);
+    let ticker = context.show_progress(Kind::Backup);
+    let report = backup::run(&repo, index, &options, &context.progress);
+    let elapsed = ticker.elapsed();
+    drop(ticker);
+    drop(orderly);
+    let report = match report {
+        Err(repo::Error::Interrupted) => {
+            context.check_lock()?;
+            return Err(repo::Error::Interrupted.into());
+        }
+        report => report?,
+    };
+    if context.out.json {
+        context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run))?;
+    } else {
+        print_summary(context, &args, &report, elapsed)?;
+    }
+    Ok(match report.problems {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("the snapshot is incomplete: {count} problems while reading the source")),
+    })
+}
+
+#[derive(Serialize)]
+struct SummaryMessage<'r> {
+    message_type: &'static str,
+    files_new: u64,
+    files_changed: u64,
+    files_unmodified: u64,
+    dirs_new: u64,
+    dirs_changed: u64,
+    dirs_unmodified: u64,
+    data_blobs: u64,
+    tree_blobs: u64,
+    data_added: u64,
+    data_added_packed: u64,
+    total_files_processed: u64,
+    total_bytes_processed: u64,
+    #[serde(serialize_with = "go_float")]
+    total_duration: f64,
+    backup_start: &'r Option<Time>,
+    backup_end: &'r Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_id: Option<Id>,
+    #[serde(skip_serializing_if = "is_zero")]
+    dry_run: bool,
+}
+
+impl SummaryMessage<'_> {
+    fn new(report: &Report, elapsed: Duration, dry_run: bool) -> SummaryMessage<'_> {
+        let summary = &report.summary;
+        SummaryMessage {
+            message_type: "summary",
+            files_new: summary.files_new,
+            files_changed: summary.files_changed,
+            files_unmodified: summary.files_unmodified,
+            dirs_new: summary.dirs_new,
+            dirs_changed: summary.dirs_changed,
+            dirs_unmodified: summary.dirs_unmodified,
+            data_blobs: summary.data_blobs,
+            tree_blobs: summary.tree_blobs,
+            data_added: summary.data_added,
+            data_added_packed: summary.data_added_packed,
+            total_files_processed: summary.total_files_processed,
+            total_bytes_processed: summary.total_bytes_processed,
+            total_duration: elapsed.as_secs_f64(),
+            backup_start: &summary.backup_start,
+            backup_end: &summary.backup_end,
+            snapshot_id: report.snapshot,
+            dry_run,
+        }
+    }
+}
+
+fn print_summary(context: &Context, args: &Args, report: &Report, elapsed: Duration) -> Result<()> {
+    let out = &context.out;
+    let Summary { data_blobs, tree_blobs, data_added, data_added_packed, .. } = report.summary;
+    let Summary { total_files_processed: files, total_bytes_processed: bytes, .. } = report.summary;
+    match report.parent {
+        Some(parent) => out.note(format_args!("using parent snapshot {}", parent.short()))?,
+        None if !args.stdin => out.note("no parent snapshot: all files were read")?,
+        None => {}
+    }
+    let Summary { files_new, files_changed, files_unmodified, .. } = report.summary;
+    let Summary { dirs_new, dirs_changed, dirs_unmodified, .. } = report.summary;
+    out.note("")?;
+    out.note(format_args!(
+        "Files:       {files_new:5} new, {files_changed:5} changed, {files_unmodified:5} unmodified"
+    ))?;
+    out.note(format_args!("Dirs:        {dirs_new:5} new, {dirs_changed:5} changed, {dirs_unmodified:5} unmodified"))?;
+    out.note_at(2, format_args!("Data Blobs:  {data_blobs:5} new"))?;
+    out.note_at(2, format_args!("Tree Blobs:  {tree_blobs:5} new"))?;
+    let (added, stored) = (render::bytes(data_added), render::bytes(data_added_packed));
+    let verb = if args.dry_run { "Would add" } else { "Added" };
+    out.note(format_args!("{verb} to the repository: {added:<5} ({stored:<5} stored)"))?;
+    out.note("")?;
+    let (bytes, elapsed) = (render::bytes(bytes), render::duration(elapsed));
+    out.note(format_args!("processed {files} files, {bytes} in {elapsed}"))?;
+    match report.snapshot {
+        Some(id) => out.note(format_args!("snapshot {} saved", id.short()))?,
+        None if args.dry_run => {}
+        None => out.note("nothing changed: no snapshot made")?,
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! `init`
+
+use crate::cli::exit::Outcome;
+use crate::cli::password;
+use crate::cli::session::Context;
+use crate::clock;
+use crate::format::Version;
+use crate::format::key_file::KeyOwner;
+use crate::format::time::Time;
+use crate::host;
+use crate::id::Id;
+use crate::repo::{self, InitOptions};
+use anyhow::Result;
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Format version: 1, 2, stable or latest (both are 2)
+    #[arg(long, value_name = "VERSION", value_parser = version, default_value = "stable")]
+    repository_version: Version,
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    match text {
+        "1" => Ok(Version::V1),
+        "2" | "stable" | "latest" | "" => Ok(Version::V2),
+        _ => Err("it is 1, 2, stable or latest".into()),
+    }
+}
+
+#[derive(Serialize)]
+struct Initialized<'r> {
+    message_type: &'static str,
+    id: Id,
+    repository: &'r str,
+}
+
+/// Who makes a key now.
+pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
+    let (seconds, nanos) = clock::now();
+    KeyOwner {
+        created: Time::utc(seconds, nanos),
+        username: user.filter(|user| !user.is_empty()).unwrap_or_else(host::username),
+        hostname: host.filter(|host| !host.is_empty()).unwrap_or_else(host::hostname),
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let store = context.store()?;
+    let password = match password::given(&context.global)? {
+        Some(password) => password,
+        None => password::ask_new("enter password for new repository: ")?,
+    };
+    let options = InitOptions { version: args.repository_version, polynomial: None, owner: key_owner(None, None) };
+    let repo = repo::init(store, &password, options, context.settings())?;
+    let (id, repository) = (repo.config().id, repo.store().location());
+    if context.out.json {
+        context.out.json(&Initialized { message_type: "initialized", id, repository })?;
+    } else {
+        context.out.note(format_args!("created restic repository {} at {repository}", &id.to_string()[..10]))?;
+        context.out.note("")?;
+        context.out.note("Keep the password safe: without it nobody, not even you, can read what is stored there.")?;
+    }
+    Ok(Outcome::Complete)
+}

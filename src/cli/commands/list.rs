@@ -1,0 +1,46 @@
+//! `list`: the ids of the repository's objects, one a line.
+
+use crate::cli::exit::Outcome;
+use crate::cli::session::Context;
+use crate::repo::Index;
+use crate::store::FileType;
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to list
+    #[arg(value_name = "TYPE")]
+    what: What,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    Blobs,
+    Packs,
+    Index,
+    Snapshots,
+    Keys,
+    Locks,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    // A lock of our own would be in the list, and one that is in the way would hide it.
+    let repo = if matches!(args.what, What::Locks) { context.open()? } else { context.open_to_read()? };
+    let ty = match args.what {
+        What::Blobs => {
+            for location in Index::load(&repo)?.iter() {
+                context.out.line(format_args!("{} {}", location.blob.ty, location.blob.id))?;
+            }
+            return Ok(Outcome::Complete);
+        }
+        What::Packs => FileType::Pack,
+        What::Index => FileType::Index,
+        What::Snapshots => FileType::Snapshot,
+        What::Keys => FileType::Key,
+        What::Locks => FileType::Lock,
+    };
+    for (id, _) in repo.store().list(ty)? {
+        context.out.line(id)?;
+    }
+    Ok(Outcome::Complete)
+}

@@ -1,0 +1,51 @@
+//! The commands, one file each: its options, and a `run` that calls the engine and prints.
+
+mod backup;
+mod cat;
+mod init;
+mod key;
+mod list;
+mod ls;
+mod snapshots;
+mod unlock;
+mod version;
+
+use super::exit::Outcome;
+use super::session::Context;
+use anyhow::Result;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Make a new repository
+    Init(init::Args),
+    /// Make a snapshot of files, directories, a volume or standard input
+    Backup(backup::Args),
+    /// List the snapshots
+    Snapshots(snapshots::Args),
+    /// List what is in a snapshot
+    Ls(ls::Args),
+    /// Print an object of the repository
+    Cat(cat::Args),
+    /// Manage the passwords of the repository
+    Key(key::Args),
+    /// List the ids of the repository's objects
+    List(list::Args),
+    /// Remove locks that dead processes left behind
+    Unlock(unlock::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+pub fn run(command: Command, context: &Context) -> Result<Outcome> {
+    match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Backup(args) => backup::run(args, context),
+        Command::Snapshots(args) => snapshots::run(args, context),
+        Command::Ls(args) => ls::run(args, context),
+        Command::Cat(args) => cat::run(args, context),
+        Command::Key(args) => key::run(args, context),
+        Command::List(args) => list::run(args, context),
+        Command::Unlock(args) => unlock::run(args, context),
+        Command::Version(args) => version::run(args, context),
+    }
+}

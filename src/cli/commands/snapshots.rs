@@ -1,0 +1,91 @@
+//! `snapshots`: the list of snapshots, also grouped and cut to the latest.
+
+use crate::cli::args::{Filter, GroupBy, group_by};
+use crate::cli::exit::Outcome;
+use crate::cli::select::{self, SnapshotJson};
+use crate::cli::session::Context;
+use crate::cli::snapshot_table::{self, Column};
+use crate::maintain::group::{Group, GroupKey, group};
+use crate::repo::StoredSnapshot;
+use anyhow::Result;
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshots to list; all by default
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Leave out the paths
+    #[arg(short, long)]
+    compact: bool,
+    /// Only the latest N of each host and paths
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    latest: usize,
+    /// Group by host, paths and/or tags
+    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "", hide_default_value = true)]
+    group_by: GroupBy,
+}
+
+#[derive(Serialize)]
+struct GroupJson<'s> {
+    group_key: &'s GroupKey,
+    snapshots: Vec<SnapshotJson<'s>>,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let repo = context.open_to_read()?;
+    let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let GroupBy { host, paths, tags } = args.group_by;
+    let grouped = host || paths || tags;
+    let mut groups = group(snapshots, host, paths, tags);
+    for group in &mut groups {
+        keep_latest(&mut group.snapshots, args.latest);
+    }
+    if context.out.json {
+        print_json(context, &groups, grouped)?;
+        return Ok(Outcome::Complete);
+    }
+    for group in &groups {
+        if grouped {
+            context.out.line(snapshot_table::group_header(&group.key))?;
+        }
+        let columns: &[Column] = if args.compact { &[] } else { &[Column::Paths] };
+        snapshot_table::print(context, &group.snapshots, columns, |_| String::new())?;
+    }
+    Ok(Outcome::Complete)
+}
+
+fn print_json(context: &Context, groups: &[Group], grouped: bool) -> Result<()> {
+    if grouped {
+        let groups: Vec<GroupJson<'_>> = groups
+            .iter()
+            .map(|Group { key, snapshots }| GroupJson { group_key: key, snapshots: json(snapshots) })
+            .collect();
+        return Ok(context.out.json(&groups)?);
+    }
+    let all: Vec<SnapshotJson<'_>> = groups.iter().flat_map(|group| json(&group.snapshots)).collect();
+    Ok(context.out.json(&all)?)
+}
+
+fn json(snapshots: &[StoredSnapshot]) -> Vec<SnapshotJson<'_>> {
+    snapshots.iter().map(SnapshotJson::from).collect()
+}
+
+/// Leaves the latest `count` of each host and paths, still oldest first.
+fn keep_latest(snapshots: &mut Vec<StoredSnapshot>, count: usize) {
+    if count == 0 {
+        return;
+    }
+    let mut seen = std::collections::HashMap::new();
+    snapshots.reverse();
+    snapshots.retain(|stored| {
+        let mut paths = stored.snapshot.paths.clone();
+        paths.sort();
+        let seen = seen.entry((stored.snapshot.hostname.clone(), paths)).or_insert(0);
+        *seen += 1;
+        *seen <= count
+    });
+    snapshots.reverse();
+}

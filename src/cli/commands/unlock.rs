@@ -1,0 +1,22 @@
+//! `unlock`: needs no lock itself, and waits for none.
+
+use crate::cli::exit::Outcome;
+use crate::cli::session::Context;
+use crate::repo;
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Remove all locks, also those of running processes
+    #[arg(long)]
+    remove_all: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let repo = context.open()?;
+    let removed = repo::unlock(&repo, args.remove_all)?;
+    if removed > 0 {
+        context.out.note(format_args!("successfully removed {removed} locks"))?;
+    }
+    Ok(Outcome::Complete)
+}

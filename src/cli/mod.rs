@@ -1,0 +1,82 @@
+//! The command line: parses, calls the engine, prints. Nothing here knows the format or decides anything about data.
+//!
+//! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for are restic's where the
+//! meaning is the same; `docs/OPTIONS.md` is the closed table of them. Commands are in [`commands`], one file each; what
+//! they share is here: [`args`] the global options, [`open`] from options to an open and locked repository, [`output`]
+//! text or JSON, [`progress`] the status line, [`session`] signals.
+
+mod args;
+mod commands;
+mod exit;
+mod open;
+mod output;
+mod password;
+mod patterns;
+mod progress;
+mod render;
+mod select;
+mod session;
+mod snapshot_table;
+mod table;
+
+pub use exit::{Outcome, exit_code, message, report_exit};
+
+use args::Global;
+use clap::{CommandFactory, Parser};
+use commands::Command;
+use std::ffi::OsString;
+
+/// Moves volumes into restic repositories and back.
+#[derive(Parser)]
+#[command(
+    name = "vsm-mover",
+    version,
+    about = "Moves volumes into restic repositories and back",
+    long_about = "Moves volumes into restic repositories and back.\n\nRepositories are restic's, in both directions. \
+                  Options, environment variables, exit codes and JSON messages are restic's where the meaning is the same.",
+    args_override_self = true,
+    infer_long_args = false,
+    disable_help_subcommand = true,
+    max_term_width = 120
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Cli {
+    pub fn json(&self) -> bool {
+        self.global.json
+    }
+}
+
+/// The definitions of all commands and options, for help, completions, man pages, and the test of the published table.
+pub fn definitions() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the command line. What cannot be parsed is told here, with the exit code to end with.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        if !error.use_stderr() {
+            // Help or the version, asked for.
+            return u8::from(error.print().is_err());
+        }
+        if arguments.iter().any(|argument| argument == "--json") {
+            report_exit(true, 1, error.to_string().trim_end());
+        } else {
+            // Nobody is left to tell if standard error is gone.
+            let _ = error.print();
+        }
+        1
+    })
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let context = session::Context::new(cli.global)?;
+    let outcome = commands::run(cli.command, &context);
+    context.close(outcome)
+}

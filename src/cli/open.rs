@@ -1,0 +1,103 @@
+//! From the global options to an open repository, with a lock or without.
+
+use super::args::Global;
+use super::password;
+use super::session::Context;
+use crate::repo::{self, Lock, LockMode, Repository, Settings};
+use crate::store::{self, Location, Store};
+use anyhow::{Context as _, Result, bail};
+use std::sync::Arc;
+
+/// Passwords a person may try at the prompt.
+const PROMPTS: usize = 3;
+
+impl Context {
+    /// The repository's location.
+    pub fn location(&self) -> Result<Location> {
+        let Global { repo, repository_file, .. } = &self.global;
+        let repo = repo.as_deref().filter(|repo| !repo.is_empty());
+        let file = repository_file.as_deref().filter(|file| !file.as_os_str().is_empty());
+        let text = match (repo, file) {
+            (Some(_), Some(_)) => bail!("--repo and --repository-file exclude each other; give one of them"),
+            (Some(repo), None) => repo.to_owned(),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read the repository file {}", file.display()))?;
+                text.trim().to_owned()
+            }
+            (None, None) => bail!("no repository given; use --repo, --repository-file, or RESTIC_REPOSITORY"),
+        };
+        Ok(text.parse()?)
+    }
+
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        let mut options = store::Options::of_process();
+        for option in &self.global.option {
+            options.set(option)?;
+        }
+        options.cacert = self.global.cacert.clone().filter(|file| !file.as_os_str().is_empty());
+        options.retry.stall = self.global.stuck_request_timeout;
+        let out = self.out.clone();
+        options.notify = Some(store::options::Notify(Arc::new(move |attempt| {
+            let store::options::Attempt { action, error, wait } = attempt;
+            out.warn(format_args!("{action} failed, trying again in {:.1} s: {error}", wait.as_secs_f64()));
+        })));
+        Ok(store::open(&self.location()?, &options)?)
+    }
+
+    pub fn settings(&self) -> Settings {
+        let Global { compression, pack_size, no_extra_verify, .. } = self.global;
+        Settings { compression, pack_size, extra_verify: !no_extra_verify }
+    }
+
+    /// The open repository, without a lock.
+    pub fn open(&self) -> Result<Arc<Repository>> {
+        let store = self.store()?;
+        let hint = self.global.key_hint.as_deref().filter(|hint| !hint.is_empty());
+        let given = password::given(&self.global)?;
+        let mut prompts = if given.is_none() && password::can_prompt() { PROMPTS } else { 1 };
+        let repo = loop {
+            let password = match &given {
+                Some(password) => password.clone(),
+                None => password::ask("enter password for repository: ")?,
+            };
+            prompts -= 1;
+            match Repository::open(store.clone(), &password, hint, self.settings()) {
+                Err(repo::Error::WrongPassword { .. }) if prompts > 0 => self.out.warn("wrong password, try again"),
+                outcome => break outcome?,
+            }
+        };
+        if let Some(setting) = repo.config().foreign_chunker() {
+            self.out.warn(format_args!(
+                "warning: this repository was made with {setting}, which is not used here: \
+                files are cut otherwise than by the program that set it"
+            ));
+        }
+        if self.out.terminal {
+            let (id, version) = (repo.config().id.short(), repo.config().version.number());
+            self.out.note(format_args!("repository {id} opened (version {version})"))?;
+        }
+        Ok(Arc::new(repo))
+    }
+
+    /// The open repository, locked until the end of the run.
+    pub fn open_locked(&self, mode: LockMode) -> Result<Arc<Repository>> {
+        let repo = self.open()?;
+        self.lock(&repo, mode)?;
+        Ok(repo)
+    }
+
+    /// The open repository for a command that writes nothing: a shared lock, or none with `--no-lock`.
+    pub fn open_to_read(&self) -> Result<Arc<Repository>> {
+        if self.global.no_lock { self.open() } else { self.open_locked(LockMode::Shared) }
+    }
+
+    pub fn lock(&self, repo: &Arc<Repository>, mode: LockMode) -> Result<()> {
+        let _orderly = self.orderly();
+        if mode == LockMode::Exclusive {
+            self.out.note_at(2, "create exclusive lock for repository")?;
+        }
+        self.keep(Lock::acquire(repo.clone(), mode, self.global.retry_lock, &self.progress)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Patterns from options and from files. A pattern file has one a line; white space around it goes, lines that start with `#` are
+//! comments, `$NAME` and `${NAME}` are environment variables, and `$$` is a dollar sign.
+
+use crate::pattern::Patterns;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+/// Where patterns come from.
+pub struct Lists<'a> {
+    pub patterns: &'a [String],
+    pub ignoring_case: &'a [String],
+    pub files: &'a [PathBuf],
+    pub files_ignoring_case: &'a [PathBuf],
+}
+
+impl Lists<'_> {
+    pub fn build(&self) -> Result<Patterns> {
+        let mut patterns = Patterns::default();
+        for (list, ignore_case) in [(self.patterns, false), (self.ignoring_case, true)] {
+            list.iter().try_for_each(|pattern| patterns.add(pattern, ignore_case))?;
+        }
+        for (files, ignore_case) in [(self.files, false), (self.files_ignoring_case, true)] {
+            for file in files {
+                add_file(&mut patterns, file, ignore_case)?;
+            }
+        }
+        Ok(patterns)
+    }
+}
+
+fn add_file(patterns: &mut Patterns, file: &Path, ignore_case: bool) -> Result<()> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the pattern file {}", file.display()))?;
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pattern = expand(line, |name| std::env::var(name).unwrap_or_default());
+        patterns.add(&pattern, ignore_case).with_context(|| format!("pattern file {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Replaces variables as Go's `os.Expand` does for plain names.
+fn expand(line: &str, value: impl Fn(&str) -> String) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let length = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = braced {
+            out.push_str(&value(name));
+            rest = after;
+        } else if length > 0 {
+            out.push_str(&value(&after[..length]));
+            rest = &after[length..];
+        } else {
+            out.push('$');
+            rest = after;
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced() {
+        let value = |name: &str| if name == "HOME" { "/root".to_owned() } else { String::new() };
+        for (line, expected) in [
+            ("$HOME/x", "/root/x"),
+            ("a${HOME}b", "a/rootb"),
+            ("$$HOME", "$HOME"),
+            ("$UNSET.c", ".c"),
+            ("cost $", "cost $"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(expand(line, value), expected);
+        }
+    }
+
+    #[test]
+    fn files_have_comments_and_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("patterns");
+        std::fs::write(&file, "\u{feff}# comment\n\n  *.tmp  \r\n").unwrap();
+        let files = [file];
+        let patterns =
+            Lists { patterns: &[], ignoring_case: &[], files: &files, files_ignoring_case: &[] }.build().unwrap();
+        assert!(patterns.matches(b"/a.tmp") && !patterns.matches(b"/# comment"));
+    }
+}

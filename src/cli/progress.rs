@@ -1,0 +1,335 @@
+//! What is shown while a command runs: a status line on a terminal, JSON status lines for programs, and problems as they come.
+
+use super::output::{Output, go_float, is_zero};
+use super::render;
+use super::session::Context;
+use crate::progress::{Action, Event, Phase, Problem, Progress};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Status lines per second; `RESTIC_PROGRESS_FPS` sets another rate, also with `--quiet` and when piped.
+const RATE: f64 = 10.0;
+const RATE_MAX: f64 = 60.0;
+
+/// How the counters are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "for the commands to come")]
+pub enum Kind {
+    Backup,
+    Restore,
+    /// Counts things of this name, not files: no JSON.
+    Count(&'static str),
+}
+
+/// Shows the progress of one phase until it is dropped.
+pub struct Ticker {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    out: Arc<Output>,
+    started: Instant,
+}
+
+impl Context {
+    pub fn show_progress(&self, kind: Kind) -> Ticker {
+        let (out, started) = (self.out.clone(), Instant::now());
+        let Some(interval) = interval(&out) else { return Ticker { stop: None, thread: None, out, started } };
+        let (stop, stopped) = bounded(0);
+        let progress = self.progress.clone();
+        let thread_out = out.clone();
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                show(&thread_out, &progress, kind, started.elapsed());
+            }
+        });
+        Ticker { stop: Some(stop), thread: Some(thread), out, started }
+    }
+}
+
+impl Ticker {
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop = None;
+        // A panic there has been printed, and costs nothing but the display.
+        self.thread.take().map(JoinHandle::join);
+        self.out.status("");
+    }
+}
+
+fn interval(out: &Output) -> Option<Duration> {
+    let asked =
+        std::env::var("RESTIC_PROGRESS_FPS").ok().and_then(|text| text.parse::<f64>().ok()).filter(|fps| *fps > 0.0);
+    let shown = out.verbosity > 0 && (out.json || out.terminal);
+    let rate = asked.or(shown.then_some(RATE))?;
+    Duration::try_from_secs_f64(1.0 / rate.min(RATE_MAX)).ok()
+}
+
+fn show(out: &Output, progress: &Progress, kind: Kind, elapsed: Duration) {
+    let now = Status::read(progress, elapsed);
+    // A status that cannot be written is no reason to stop; the next real line finds out.
+    let _ = match (out.json, kind) {
+        (true, Kind::Backup) => out.json(&now.backup()),
+        (true, Kind::Restore) => out.json(&now.restore()),
+        (true, Kind::Count(_)) => Ok(()),
+        (false, kind) if out.terminal => {
+            out.status(&fit(now.line(kind)));
+            Ok(())
+        }
+        (false, kind) => out.line(now.line(kind)),
+    };
+}
+
+/// Cut to the width of the terminal: a line that wraps could not be taken back.
+fn fit(line: String) -> String {
+    let width = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col));
+    line.chars().take(width.max(20) - 1).collect()
+}
+
+/// The counters at one moment.
+struct Status {
+    elapsed: Duration,
+    files: u64,
+    files_total: u64,
+    bytes: u64,
+    bytes_total: u64,
+    problems: u64,
+}
+
+impl Status {
+    fn read(progress: &Progress, elapsed: Duration) -> Status {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (files, bytes) = (get(&progress.files_done), get(&progress.bytes_done));
+        let (files_total, bytes_total) = (get(&progress.files_total), get(&progress.bytes_total));
+        Status { elapsed, files, files_total, bytes, bytes_total, problems: progress.problem_count() }
+    }
+
+    /// 0 to 1; 0 while no total is known.
+    fn done(&self) -> f64 {
+        match (self.bytes_total, self.files_total) {
+            (0, 0) => 0.0,
+            (0, files) => (self.files as f64 / files as f64).min(1.0),
+            (bytes, _) => (self.bytes as f64 / bytes as f64).min(1.0),
+        }
+    }
+
+    fn bytes_per_second(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let rate = self.bytes_per_second();
+        let left = self.bytes_total.checked_sub(self.bytes).filter(|&left| left > 0 && self.bytes > 0)?;
+        Duration::try_from_secs_f64(left as f64 / rate).ok()
+    }
+
+    fn line(&self, kind: Kind) -> String {
+        let mut line = format!("[{}]", render::duration(self.elapsed));
+        if self.bytes_total > 0 || self.files_total > 0 {
+            line += &format!(" {:.2}%", self.done() * 100.0);
+        }
+        if let Kind::Count(what) = kind {
+            return line + &format!("  {} / {} {what}", self.files, self.files_total);
+        }
+        line += &format!("  {} files {}", self.files, render::bytes(self.bytes));
+        if self.files_total > 0 {
+            line += &format!(", total {} files {}", self.files_total, render::bytes(self.bytes_total));
+        }
+        line += &format!(", {}/s", render::bytes(self.bytes_per_second() as u64));
+        if kind == Kind::Backup || self.problems > 0 {
+            line += &format!(", {} errors", self.problems);
+        }
+        if let Some(left) = self.left() {
+            line += &format!(", {} left", render::duration(left));
+        }
+        line
+    }
+
+    fn backup(&self) -> BackupStatus {
+        BackupStatus {
+            message_type: "status",
+            seconds_elapsed: self.elapsed.as_secs(),
+            seconds_remaining: self.left().map_or(0, |left| left.as_secs()),
+            percent_done: self.done(),
+            total_files: self.files_total,
+            files_done: self.files,
+            total_bytes: self.bytes_total,
+            bytes_done: self.bytes,
+            error_count: self.problems,
+        }
+    }
+
+    fn restore(&self) -> RestoreStatus {
+        RestoreStatus {
+            message_type: "status",
+            seconds_elapsed: self.elapsed.as_secs(),
+            percent_done: self.done(),
+            total_files: self.files_total,
+            files_restored: self.files,
+            total_bytes: self.bytes_total,
+            bytes_restored: self.bytes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BackupStatus {
+    message_type: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    seconds_elapsed: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    seconds_remaining: u64,
+    #[serde(serialize_with = "go_float")]
+    percent_done: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_files: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    files_done: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    bytes_done: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    error_count: u64,
+}
+
+#[derive(Serialize)]
+struct RestoreStatus {
+    message_type: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    seconds_elapsed: u64,
+    #[serde(serialize_with = "go_float")]
+    percent_done: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_files: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    files_restored: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    bytes_restored: u64,
+}
+
+/// Where the engine's events go: problems to standard error, items to standard output.
+pub fn sink(out: Arc<Output>) -> impl Fn(Event<'_>) + Send + Sync + 'static {
+    move |event| match event {
+        Event::Problem(problem) => show_problem(&out, problem),
+        Event::Warning(text) => out.warn(format_args!("warning: {text}")),
+        // An item that cannot be told is no reason to stop; the summary finds out.
+        Event::Item { action, path, size } => drop(show_item(&out, action, path, size)),
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorMessage<'p> {
+    message_type: &'static str,
+    error: ErrorText<'p>,
+    during: String,
+    item: &'p str,
+}
+
+#[derive(Serialize)]
+struct ErrorText<'p> {
+    message: &'p str,
+}
+
+#[derive(Serialize)]
+struct CheckError<'p> {
+    message_type: &'static str,
+    message: &'p str,
+}
+
+fn show_problem(out: &Output, problem: &Problem) {
+    let Problem { item, during, message } = problem;
+    match (during, out.json) {
+        (Phase::Check, true) => {
+            out.warn_json(&CheckError { message_type: "error", message: &format!("{item}: {message}") })
+        }
+        (Phase::Check, false) => out.warn(format_args!("error: {item}: {message}")),
+        (_, true) => {
+            let error = ErrorText { message };
+            out.warn_json(&ErrorMessage { message_type: "error", error, during: during.to_string(), item });
+        }
+        (Phase::Archival, false) => out.warn(format_args!("error: {item}: {message}")),
+        (Phase::Restore, false) => out.warn(format_args!("ignoring error for {item}: {message}")),
+    }
+}
+
+#[derive(Serialize)]
+struct BackupItem<'p> {
+    message_type: &'static str,
+    action: &'static str,
+    item: &'p str,
+    duration: u64,
+    data_size: u64,
+    data_size_in_repo: u64,
+    metadata_size: u64,
+    metadata_size_in_repo: u64,
+    total_files: u64,
+}
+
+#[derive(Serialize)]
+struct ExcludedItem<'p> {
+    message_type: &'static str,
+    item: &'p str,
+}
+
+#[derive(Serialize)]
+struct RestoreItem<'p> {
+    message_type: &'static str,
+    action: &'static str,
+    item: &'p str,
+    size: u64,
+}
+
+fn show_item(out: &Output, action: Action, item: &str, size: u64) -> super::output::Result<()> {
+    let message_type = "verbose_status";
+    let backup = |action, data_size| BackupItem {
+        message_type,
+        action,
+        item,
+        duration: 0,
+        data_size,
+        data_size_in_repo: 0,
+        metadata_size: 0,
+        metadata_size_in_repo: 0,
+        total_files: 0,
+    };
+    let restore = |action| RestoreItem { message_type, action, item, size };
+    if !out.json {
+        return out.line(item_line(action, item, size));
+    }
+    match action {
+        Action::New => out.json(&backup("new", size)),
+        Action::Changed => out.json(&backup("modified", size)),
+        Action::Unchanged => out.json(&backup("unchanged", 0)),
+        Action::Excluded => out.json(&ExcludedItem { message_type: "excluded_item", item }),
+        Action::Restored => out.json(&restore("restored")),
+        Action::Updated => out.json(&restore("updated")),
+        Action::Deleted => out.json(&restore("deleted")),
+        Action::Skipped => out.json(&restore("unchanged")),
+    }
+}
+
+fn item_line(action: Action, item: &str, size: u64) -> String {
+    let verb = match action {
+        Action::New => "new",
+        Action::Changed => "modified",
+        Action::Unchanged | Action::Skipped => "unchanged",
+        Action::Excluded => "excluded",
+        Action::Restored => "restored",
+        Action::Updated => "updated",
+        Action::Deleted => "deleted",
+    };
+    match (action, size) {
+        (Action::Excluded | Action::Deleted, _) | (_, 0) => format!("{verb:<9} {item}"),
+        (_, size) => format!("{verb:<9} {item} with size {}", render::bytes(size)),
+    }
+}

@@ -1,0 +1,67 @@
+//! Which snapshots a command is about, and what is in them: ids, `latest`, `<id>:<folder>`, filters.
+
+use super::session::Context;
+use crate::format::snapshot::Snapshot;
+use crate::id::Id;
+use crate::repo::{self, Repository, SnapshotFilter, StoredSnapshot};
+use serde::Serialize;
+
+/// `id:folder` as an id and a folder.
+pub fn split_folder(name: &str) -> (&str, &str) {
+    name.split_once(':').unwrap_or((name, ""))
+}
+
+/// The snapshots that are named, or without names all that the filter accepts, oldest first. What cannot be found or read is told
+/// and left out; the number of those comes back too.
+pub fn snapshots(
+    context: &Context,
+    repo: &Repository,
+    names: &[String],
+    filter: &SnapshotFilter,
+) -> repo::Result<(Vec<StoredSnapshot>, usize)> {
+    if names.is_empty() {
+        let (all, errors) = repo.snapshots()?;
+        errors.iter().for_each(|error| context.out.warn(format_args!("Ignoring a snapshot: {error}")));
+        return Ok((all.into_iter().filter(|stored| filter.accepts(&stored.snapshot)).collect(), errors.len()));
+    }
+    let mut found: Vec<StoredSnapshot> = Vec::new();
+    let mut missing = 0;
+    for name in names {
+        match repo.find_snapshot(name, filter) {
+            Ok(stored) if found.iter().any(|known| known.id == stored.id) => {}
+            Ok(stored) => found.push(stored),
+            Err(error @ repo::Error::Store(_)) if !is_absent(&error) => return Err(error),
+            Err(error) => {
+                missing += 1;
+                context.out.warn(format_args!("Ignoring {name:?}: {error}"));
+            }
+        }
+    }
+    Ok((found, missing))
+}
+
+fn is_absent(error: &repo::Error) -> bool {
+    matches!(error, repo::Error::Store(crate::store::StoreError::NotFound { .. }))
+}
+
+/// A snapshot in JSON: its file's fields, and its id.
+#[derive(Serialize)]
+pub struct SnapshotJson<'s> {
+    #[serde(flatten)]
+    snapshot: &'s Snapshot,
+    id: Id,
+    short_id: String,
+}
+
+impl<'s> From<&'s StoredSnapshot> for SnapshotJson<'s> {
+    fn from(stored: &'s StoredSnapshot) -> SnapshotJson<'s> {
+        SnapshotJson { snapshot: &stored.snapshot, id: stored.id, short_id: stored.id.short() }
+    }
+}
+
+/// `snapshot 1a2b3c4d of [/data] at … by user@host`
+pub fn describe(stored: &StoredSnapshot) -> String {
+    let Snapshot { time, paths, hostname, username, .. } = &stored.snapshot;
+    let time = super::render::full_time(time);
+    format!("snapshot {} of [{}] at {time} by {username}@{hostname}", stored.id.short(), paths.join(" "))
+}

@@ -1,0 +1,67 @@
+//! The table of snapshots, as `snapshots` and `forget` print it. Programs read its lines: id, date, time, host, …, paths.
+
+use super::output;
+use super::render;
+use super::session::Context;
+use super::table::Table;
+use crate::maintain::group::GroupKey;
+use crate::repo::StoredSnapshot;
+
+/// Columns that are not always there. Without [`Column::Paths`], the table is the compact one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    Reasons,
+    Paths,
+}
+
+/// `snapshots for (host [a], paths [/x]):`
+pub fn group_header(key: &GroupKey) -> String {
+    let mut parts = Vec::new();
+    if !key.hostname.is_empty() {
+        parts.push(format!("host [{}]", key.hostname));
+    }
+    if let Some(tags) = key.tags.as_ref().filter(|tags| !tags.is_empty()) {
+        parts.push(format!("tags [{}]", tags.join(", ")));
+    }
+    if let Some(paths) = key.paths.as_ref().filter(|paths| !paths.is_empty()) {
+        parts.push(format!("paths [{}]", paths.join(", ")));
+    }
+    if parts.is_empty() { "snapshots:".into() } else { format!("snapshots for ({}):", parts.join(", ")) }
+}
+
+pub fn print(
+    context: &Context,
+    snapshots: &[StoredSnapshot],
+    columns: &[Column],
+    reasons: impl Fn(&StoredSnapshot) -> String,
+) -> output::Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let wide = columns.contains(&Column::Paths);
+    let with_reasons = columns.contains(&Column::Reasons);
+    let sized = snapshots.iter().any(|stored| stored.snapshot.summary.is_some());
+    let mut header =
+        if wide { vec!["ID", "Time", "Host      ", "Tags      "] } else { vec!["ID", "Time", "Host", "Tags  "] };
+    header.extend(with_reasons.then_some("Reasons"));
+    header.extend(wide.then_some("Paths"));
+    header.extend(sized.then_some("Size"));
+    let mut table = Table::new(header);
+    for stored in snapshots {
+        let snapshot = &stored.snapshot;
+        let mut row = vec![
+            stored.id.short(),
+            render::local_time(&snapshot.time),
+            snapshot.hostname.clone(),
+            snapshot.tags.join(if wide { "," } else { "\n" }),
+        ];
+        row.extend(with_reasons.then(|| reasons(stored)));
+        row.extend(wide.then(|| snapshot.paths.join("\n")));
+        let size = snapshot.summary.as_ref().map(|summary| render::bytes(summary.total_bytes_processed));
+        row.extend(sized.then(|| size.unwrap_or_default()));
+        table.row(row);
+    }
+    table.lines().iter().try_for_each(|line| context.out.line(line))?;
+    context.out.line("times are local")?;
+    context.out.line(format_args!("{} snapshots", snapshots.len()))
+}

@@ -1,0 +1,82 @@
+//! A walk through a snapshot's tree, entry by entry and top down, a directory's entries right after itself.
+//!
+//! The caller says which directories to enter. Of each directory on the way down the JSON is held and one node at a time made of it, so
+//! that a directory of a hundred thousand entries costs its tree blob and no more; and the way down is a list, not the call
+//! stack, so that a tree of ten thousand levels is walked like any other.
+
+use crate::format::node::Node;
+use crate::format::tree;
+use crate::id::Id;
+use crate::repo::{Error, Result, TreeReader};
+use std::ops::Range;
+use std::vec::IntoIter;
+
+pub struct Walk<'t> {
+    trees: &'t TreeReader<'t>,
+    levels: Vec<Level>,
+    /// The path of the entry that came last.
+    path: Vec<u8>,
+}
+
+/// A directory being walked.
+struct Level {
+    id: Id,
+    json: Vec<u8>,
+    /// Where the nodes that are still to come stand in `json`.
+    nodes: IntoIter<Range<usize>>,
+    /// How much of the path is this directory's.
+    path_length: usize,
+}
+
+impl<'t> Walk<'t> {
+    /// Starts at a tree, whose entries have paths like `/name`.
+    pub fn new(trees: &'t TreeReader<'t>, root: Id) -> Result<Walk<'t>> {
+        Walk::below(trees, root, Vec::new())
+    }
+
+    /// Starts at a tree that is the directory `path` (empty for the root).
+    pub fn below(trees: &'t TreeReader<'t>, root: Id, path: Vec<u8>) -> Result<Walk<'t>> {
+        let mut walk = Walk { trees, levels: Vec::new(), path };
+        walk.open(root)?;
+        Ok(walk)
+    }
+
+    /// The next entry; its path is [`Walk::path`].
+    #[allow(clippy::should_implement_trait, reason = "an iterator could not lend its path")]
+    pub fn next(&mut self) -> Result<Option<Node>> {
+        while let Some(level) = self.levels.last_mut() {
+            self.path.truncate(level.path_length);
+            if let Some(range) = level.nodes.next() {
+                let (id, json) = (level.id, &level.json[range]);
+                let node = tree::parse_node(json).map_err(|source| Error::Tree { id, source })?;
+                self.path.push(b'/');
+                self.path.extend_from_slice(&node.name);
+                return Ok(Some(node));
+            }
+            self.levels.pop();
+        }
+        Ok(None)
+    }
+
+    /// Continues with the entries of the directory that came last. After an error, the walk goes on beside it.
+    pub fn enter(&mut self, dir: &Node) -> Result<()> {
+        let missing = || Error::NoSuchPath { path: String::from_utf8_lossy(&self.path).into_owned() };
+        self.open(dir.subtree.ok_or_else(missing)?)
+    }
+
+    fn open(&mut self, id: Id) -> Result<()> {
+        let json = self.trees.load(id)?;
+        let nodes = tree::split(&json).map_err(|source| Error::Tree { id, source })?.into_iter();
+        self.levels.push(Level { id, json, nodes, path_length: self.path.len() });
+        Ok(())
+    }
+
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The tree that the entry that came last is in.
+    pub fn tree(&self) -> Option<Id> {
+        self.levels.last().map(|level| level.id)
+    }
+}
