@@ -5,4 +5,6 @@
 
 pub mod check;
 pub mod group;
+#[cfg(test)]
+mod testing;
 pub mod walk;
