@@ -4,7 +4,9 @@
 //! one directory per level and no call stack, and [`group`], snapshots of the same host, paths and tags.
 
 pub mod check;
+pub mod dump;
 pub mod group;
+mod tar;
 #[cfg(test)]
 mod testing;
 pub mod walk;

@@ -4,6 +4,7 @@ mod backup;
 mod cat;
 mod check;
 mod demo;
+mod dump;
 mod init;
 mod key;
 mod list;
@@ -31,6 +32,8 @@ pub enum Command {
     Snapshots(snapshots::Args),
     /// List what is in a snapshot
     Ls(ls::Args),
+    /// Print a file, or a directory as a tar archive
+    Dump(dump::Args),
     /// Print an object of the repository
     Cat(cat::Args),
     /// Manage the passwords of the repository
@@ -53,6 +56,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Check(args) => check::run(args, context),
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
+        Command::Dump(args) => dump::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
