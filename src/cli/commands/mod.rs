@@ -4,6 +4,7 @@ mod backup;
 mod cat;
 mod check;
 mod demo;
+mod diff;
 mod dump;
 mod init;
 mod key;
@@ -11,6 +12,7 @@ mod list;
 mod ls;
 mod restore;
 mod snapshots;
+mod stats;
 mod unlock;
 mod version;
 
@@ -34,6 +36,10 @@ pub enum Command {
     Ls(ls::Args),
     /// Print a file, or a directory as a tar archive
     Dump(dump::Args),
+    /// Show what changed from one snapshot to another
+    Diff(diff::Args),
+    /// Count what is in snapshots
+    Stats(stats::Args),
     /// Print an object of the repository
     Cat(cat::Args),
     /// Manage the passwords of the repository
@@ -57,6 +63,8 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
         Command::Dump(args) => dump::run(args, context),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Stats(args) => stats::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
