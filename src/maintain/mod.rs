@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod check;
 pub mod diff;
 pub mod dump;
+pub mod find;
 pub mod group;
 pub mod stats;
 mod tar;

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod diff;
 mod dump;
+mod find;
 mod init;
 mod key;
 mod list;
@@ -36,6 +37,8 @@ pub enum Command {
     Ls(ls::Args),
     /// Print a file, or a directory as a tar archive
     Dump(dump::Args),
+    /// Find files, directories or objects in snapshots
+    Find(find::Args),
     /// Show what changed from one snapshot to another
     Diff(diff::Args),
     /// Count what is in snapshots
@@ -63,6 +66,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
         Command::Dump(args) => dump::run(args, context),
+        Command::Find(args) => find::run(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
         Command::Cat(args) => cat::run(args, context),
