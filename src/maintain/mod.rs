@@ -8,6 +8,7 @@ pub mod check;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod forget;
 pub mod group;
 pub mod stats;
 mod tar;

@@ -7,6 +7,7 @@ mod demo;
 mod diff;
 mod dump;
 mod find;
+mod forget;
 mod init;
 mod key;
 mod list;
@@ -43,6 +44,8 @@ pub enum Command {
     Diff(diff::Args),
     /// Count what is in snapshots
     Stats(stats::Args),
+    /// Remove snapshots by a policy or by name
+    Forget(forget::Args),
     /// Print an object of the repository
     Cat(cat::Args),
     /// Manage the passwords of the repository
@@ -69,6 +72,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Find(args) => find::run(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
+        Command::Forget(args) => forget::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
