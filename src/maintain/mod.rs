@@ -11,6 +11,7 @@ pub mod find;
 pub mod forget;
 pub mod group;
 pub mod stats;
+pub mod tag;
 mod tar;
 #[cfg(test)]
 mod testing;

@@ -15,6 +15,7 @@ mod ls;
 mod restore;
 mod snapshots;
 mod stats;
+mod tag;
 mod unlock;
 mod version;
 
@@ -46,6 +47,8 @@ pub enum Command {
     Stats(stats::Args),
     /// Remove snapshots by a policy or by name
     Forget(forget::Args),
+    /// Change the tags of snapshots
+    Tag(tag::Args),
     /// Print an object of the repository
     Cat(cat::Args),
     /// Manage the passwords of the repository
@@ -73,6 +76,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
         Command::Forget(args) => forget::run(args, context),
+        Command::Tag(args) => tag::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
