@@ -8,6 +8,7 @@ mod diff;
 mod dump;
 mod find;
 mod forget;
+mod generate;
 mod init;
 mod key;
 mod list;
@@ -57,6 +58,8 @@ pub enum Command {
     List(list::Args),
     /// Remove locks that dead processes left behind
     Unlock(unlock::Args),
+    /// Write completions for shells, and man pages
+    Generate(generate::Args),
     /// Print the version
     Version(version::Args),
     /// Show all of it on a sample volume and a repository in a folder
@@ -81,6 +84,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
+        Command::Generate(args) => generate::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Demo(args) => demo::run(args, context),
     }
