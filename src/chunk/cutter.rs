@@ -1,8 +1,9 @@
 //! Cutting a stream: minimum, maximum and end of file around the scanner's candidates.
 //!
-//! The reader keeps the bytes of the current chunk contiguous and asks after each read. The cutter keeps one number, how
-//! far it has looked, so more bytes never mean a second look at the old ones. Nothing else carries over: the window of a
-//! position lies inside its chunk, because a chunk is at least [`MIN_SIZE`] long, and a cut starts afresh.
+//! The reader keeps the bytes of the current chunk contiguous and asks after each read. The cutter
+//! keeps one number, how far it has looked, so more bytes never mean a second look at the old ones.
+//! Nothing else carries over: the window of a position lies inside its chunk, because a chunk is at
+//! least [`MIN_SIZE`] long, and a cut starts afresh.
 
 use std::sync::Arc;
 
@@ -10,15 +11,21 @@ use super::{MAX_SIZE, MIN_SIZE, Scanner};
 
 /// The blob ID of [`MIN_SIZE`] zero bytes: their SHA-256.
 ///
-/// Zeros have the fingerprint 0 under every polynomial, so once a chunk *starts* inside a run of zeros, it is exactly
-/// `MIN_SIZE` zeros if that many are left in the run, and so is the one after it. A hole of a sparse file therefore needs
-/// neither reading nor hashing, except at its edges: the chunk that enters the hole after `n` bytes of its own gets
-/// zeros appended until the cutter cuts it, which it does at `max(MIN_SIZE, n + 64)` bytes at the latest (and at
-/// [`MAX_SIZE`] in any case); then come `left / MIN_SIZE` chunks with this ID, where `left` is what remains of the hole;
-/// the `left % MIN_SIZE` zeros after them begin the chunk that leaves the hole.
+/// Zeros have the fingerprint 0 under every polynomial, so a chunk that *starts* in a run of zeros
+/// is exactly `MIN_SIZE` zeros if that many are left of the run, and so is the one after it. A hole
+/// in a sparse file therefore needs neither reading nor hashing but at its edges:
+///
+/// * The chunk that enters the hole after `n > 0` bytes of its own gets zeros appended until the
+///   cutter cuts it, if the hole is long enough: at `max(MIN_SIZE, n + 64)` bytes at the latest,
+///   and at [`MAX_SIZE`] in any case.
+/// * Then come `left / MIN_SIZE` chunks with this ID, `left` being what remains of the hole.
+/// * The `left % MIN_SIZE` zeros after them begin the chunk that leaves the hole, or are the last
+///   chunk of the file.
 pub const ZERO_CHUNK: [u8; 32] = [
-    0x07, 0x85, 0x4d, 0x2f, 0xef, 0x29, 0x7a, 0x06, 0xba, 0x81, 0x68, 0x5e, 0x66, 0x0c, 0x33, 0x2d, //
-    0xe3, 0x6d, 0x5d, 0x18, 0xd5, 0x46, 0x92, 0x7d, 0x30, 0xda, 0xad, 0x6d, 0x7f, 0xda, 0x15, 0x41,
+    0x07, 0x85, 0x4d, 0x2f, 0xef, 0x29, 0x7a, 0x06, //
+    0xba, 0x81, 0x68, 0x5e, 0x66, 0x0c, 0x33, 0x2d, //
+    0xe3, 0x6d, 0x5d, 0x18, 0xd5, 0x46, 0x92, 0x7d, //
+    0x30, 0xda, 0xad, 0x6d, 0x7f, 0xda, 0x15, 0x41, //
 ];
 
 /// Decides where the chunks of one file end. One per file being read; cheap to make.
@@ -36,12 +43,14 @@ impl Cutter {
 
     /// The length in bytes of the current chunk, or None if that takes more bytes than these.
     ///
-    /// `chunk` is what there is of the current chunk, from its first byte; bytes of later chunks may follow. Until it is
-    /// cut, each call repeats the bytes of the one before and adds to them, in any portion: a call costs one window and
-    /// the bytes added, so portions should be of some KiB. After a cut, the next call starts at the first byte past it.
-    /// `end_of_file` says that nothing follows `chunk`; then only an empty `chunk` gives None, and that is the end.
+    /// `chunk` is what there is of the current chunk, from its first byte; bytes of later chunks
+    /// may follow. Until it is cut, each call repeats the bytes of the one before and adds to
+    /// them, in any portion: a call costs one window and the bytes added, so portions should be
+    /// of some KiB. After a cut, the next call starts at the first byte past it. `end_of_file`
+    /// says that nothing follows `chunk`; then only an empty `chunk` gives None, and that is the
+    /// end.
     pub fn next_cut(&mut self, chunk: &[u8], end_of_file: bool) -> Option<usize> {
-        debug_assert!(chunk.len() >= self.tested, "bytes of the current chunk have gone missing");
+        debug_assert!(chunk.len() >= self.tested, "the chunk has shrunk");
         let longest = chunk.len().min(MAX_SIZE);
         let shortest = MIN_SIZE.max(self.tested + 1);
         let candidate = self.scanner.find_first(chunk, shortest, longest);

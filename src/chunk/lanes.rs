@@ -1,67 +1,71 @@
-//! The portable kernel: four fingerprints rolled side by side.
+//! The portable kernel: several fingerprints rolled side by side.
 //!
-//! One rolling fingerprint is bound by latency, not by work: each byte's table look-up needs the one before it. Four
-//! stretches of the same data are independent, so their look-ups overlap. The range is taken in blocks; lane `l` of a
-//! block owns the `l`-th quarter of its positions. A block ends the search if it holds a candidate, so what the upper
-//! lanes do in vain is at most three quarters of one block per chunk, however repetitive the data.
+//! One rolling fingerprint is bound by latency, not by work: each byte's table look-up needs the
+//! one before it. Stretches of the same data are independent, so their look-ups overlap. The range
+//! is taken in blocks; lane `l` of a block owns the `l`-th part of its positions. A block with a
+//! candidate ends the search, so what the upper lanes do in vain is less than one block per chunk,
+//! however repetitive the data.
 
 use super::WINDOW;
 use super::rabin::{Tables, is_candidate, window};
 
-/// Fastest of 1, 2, 4, 6 and 8 on x86-64: more lanes no longer fit the registers.
-const LANES: usize = 4;
+/// Fastest on x86-64 of 1 to 8: fewer leave latency exposed, more run out of registers.
+const LANES: usize = 6;
 
-/// Positions per lane and block. The 64 bytes that warm up a lane are 2 % of it. Not a power of two, so that the lanes do
-/// not meet in the same cache sets.
-const STRIDE: usize = 3 * 1024 + 64;
+/// Positions per lane in the blocks most of a search is made of. Warming up costs 64 bytes per lane
+/// and block. A constant, so that all lanes are addressed from one pointer.
+const LONG_STRIDE: usize = 4096;
 
-/// Shorter lanes are not worth their warm-up.
-const MIN_STRIDE: usize = 2 * WINDOW;
+/// Positions per lane towards the end of a range.
+const SHORT_STRIDE: usize = 256;
 
 /// The lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
 pub(super) fn find_first(tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize> {
     let mut start = lo;
-    loop {
-        let stride = STRIDE.min((end - start) / LANES);
-        if stride < MIN_STRIDE {
-            return find_in_lane(tables, data, start, end);
-        }
-        if let Some(hit) = find_in_block(tables, data, start, stride) {
-            return Some(hit);
-        }
-        start += LANES * stride;
-    }
+    find_in_blocks::<LONG_STRIDE>(tables, data, &mut start, end)
+        .or_else(|| find_in_blocks::<SHORT_STRIDE>(tables, data, &mut start, end))
+        .or_else(|| find_in_lane(tables, data, start, end))
 }
 
-/// The lowest candidate among the `LANES * stride` positions from `start` on.
-fn find_in_block(tables: &Tables, data: &[u8], start: usize, stride: usize) -> Option<usize> {
-    let starts: [usize; LANES] = std::array::from_fn(|lane| start + lane * stride);
-    let (lane, step) = first_step_with_hit(tables, data, starts, stride)?;
-    // The lanes below have seen nothing in as many steps; what they have left comes before this hit.
-    for lower in &starts[..lane] {
-        if let Some(hit) = find_in_lane(tables, data, lower + step + 1, lower + stride) {
-            return Some(hit);
+/// The lowest candidate in as many whole blocks as fit `start..end`; moves `start` past them.
+fn find_in_blocks<const STRIDE: usize>(tables: &Tables, data: &[u8], start: &mut usize, end: usize) -> Option<usize> {
+    while end - *start >= LANES * STRIDE {
+        if let Some((lane, step)) = first_step_with_hit::<STRIDE>(tables, &data[*start - WINDOW..]) {
+            let first_of = |lane| *start + lane * STRIDE;
+            // The lanes below found nothing in as many steps; what they have left comes first.
+            return (0..lane)
+                .find_map(|l| find_in_lane(tables, data, first_of(l) + step + 1, first_of(l + 1)))
+                .or(Some(first_of(lane) + step));
         }
+        *start += LANES * STRIDE;
     }
-    Some(starts[lane] + step)
+    None
 }
 
-/// The first step at which any lane stands on a candidate, with the lowest such lane.
-fn first_step_with_hit(tables: &Tables, data: &[u8], starts: [usize; LANES], stride: usize) -> Option<(usize, usize)> {
-    // A lane's k-th step takes in the byte at its start + k, and lets go of the one a window before.
-    let entering: [&[u8]; LANES] = starts.map(|at| &data[at..at + stride - 1]);
-    let leaving: [&[u8]; LANES] = starts.map(|at| &data[at - WINDOW..at - WINDOW + stride - 1]);
-    let mut fingerprints = starts.map(|at| tables.fingerprint(window(data, at)));
+/// The first step at which any lane stands on a candidate, with the lowest such lane. `block`
+/// starts a window before the first position of lane 0.
+fn first_step_with_hit<const STRIDE: usize>(tables: &Tables, block: &[u8]) -> Option<(usize, usize)> {
+    // Of constant length, which spares the loops their bounds checks.
+    let block = &block[..WINDOW + LANES * STRIDE - 1];
     let hit = |fingerprints: &[u64; LANES]| fingerprints.iter().position(|f| is_candidate(*f));
+
+    let mut fingerprints = [0; LANES];
+    for at in 0..WINDOW {
+        for (lane, fingerprint) in fingerprints.iter_mut().enumerate() {
+            *fingerprint = tables.push(*fingerprint, block[lane * STRIDE + at]);
+        }
+    }
     if let Some(lane) = hit(&fingerprints) {
         return Some((lane, 0));
     }
-    for byte in 0..stride - 1 {
-        for lane in 0..LANES {
-            fingerprints[lane] = tables.roll(fingerprints[lane], leaving[lane][byte], entering[lane][byte]);
+    for step in 1..STRIDE {
+        for (lane, fingerprint) in fingerprints.iter_mut().enumerate() {
+            let leaving = lane * STRIDE + step - 1;
+            let entering = leaving + WINDOW;
+            *fingerprint = tables.roll(*fingerprint, block[leaving], block[entering]);
         }
         if let Some(lane) = hit(&fingerprints) {
-            return Some((lane, byte + 1));
+            return Some((lane, step));
         }
     }
     None
@@ -77,8 +81,8 @@ fn find_in_lane(tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<u
         return Some(lo);
     }
     let last = end - 1;
-    let bytes = data[lo - WINDOW..last - WINDOW].iter().zip(&data[lo..last]);
-    for (step, (leaving, entering)) in bytes.enumerate() {
+    let leaving_and_entering = data[lo - WINDOW..last - WINDOW].iter().zip(&data[lo..last]);
+    for (step, (leaving, entering)) in leaving_and_entering.enumerate() {
         fingerprint = tables.roll(fingerprint, *leaving, *entering);
         if is_candidate(fingerprint) {
             return Some(lo + step + 1);

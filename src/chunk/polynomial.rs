@@ -1,20 +1,24 @@
-//! The chunker polynomial: drawing one for a new repository, checking the one an existing repository names.
+//! The chunker polynomial: drawing one for a new repository, checking the one an existing
+//! repository names.
 //!
-//! A polynomial over GF(2) is a `u64` whose bit `t` is the coefficient of x^t. Every repository has its own, so that
-//! chunk sizes tell an onlooker less about the contents. restic's chunker draws 53 random low bits under a fixed top bit
-//! until the result is irreducible; the tables and shifts of the scanner hold for that degree only.
-//! The irreducibility test is Ben-Or's ("Probabilistic algorithms in finite fields", 1981).
+//! A polynomial over GF(2) is a `u64` whose bit `t` is the coefficient of x^t. Every repository has
+//! its own, so that chunk sizes tell an onlooker less about the contents. restic's chunker draws the
+//! 52 bits between x^53 and 1 until the result is irreducible; the tables and shifts of the scanner
+//! hold for that degree only. The irreducibility test is Ben-Or's ("Probabilistic algorithms in
+//! finite fields", 1981).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Draws [`Polynomial::random`] makes before it gives up, as in restic's chunker. About 2 in 53 draws succeed.
+/// Draws [`Polynomial::random`] makes before it gives up, as in restic's chunker. About 2 in 53
+/// draws succeed.
 const MAX_DRAWS: u32 = 1_000_000;
 
 /// The polynomial x.
 const X: u64 = 0b10;
 
-/// An irreducible polynomial over GF(2) of degree 53. Written, as in a repository's `config`, in lower-case hexadecimal.
+/// An irreducible polynomial over GF(2) of degree 53. Written, as in a repository's `config`, in
+/// lower-case hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Polynomial(u64);
 
@@ -38,8 +42,8 @@ impl Polynomial {
     /// Takes the polynomial whose coefficients are the bits of `bits`.
     ///
     /// # Errors
-    /// [`PolynomialError::Degree`] and [`PolynomialError::Reducible`]: such values do not give restic's chunks, or give
-    /// poor ones.
+    /// [`PolynomialError::Degree`] and [`PolynomialError::Reducible`]: such values do not give
+    /// restic's chunks, or give poor ones.
     pub fn new(bits: u64) -> Result<Self, PolynomialError> {
         if bits.checked_ilog2() != Some(Self::DEGREE) {
             return Err(PolynomialError::Degree(bits));
@@ -50,14 +54,16 @@ impl Polynomial {
         Ok(Self(bits))
     }
 
-    /// Draws a polynomial: restic's rule applied to the words `draw` returns, which must come from a secure source.
+    /// Draws a polynomial: restic's rule applied to the words `draw` returns, which must come from
+    /// a secure source.
     ///
     /// # Errors
     /// [`PolynomialError::Exhausted`] after a million draws.
     pub fn random(mut draw: impl FnMut() -> u64) -> Result<Self, PolynomialError> {
         let top = 1 << Self::DEGREE;
         for _ in 0..MAX_DRAWS {
-            // An irreducible polynomial of this degree has the constant term 1: otherwise x divides it.
+            // An irreducible polynomial of this degree has the constant term 1: otherwise x divides
+            // it.
             let bits = draw() & (top - 1) | top | 1;
             if Self::is_irreducible(bits) {
                 return Ok(Self(bits));
@@ -66,7 +72,8 @@ impl Polynomial {
         Err(PolynomialError::Exhausted(MAX_DRAWS))
     }
 
-    /// Whether the polynomial `bits`, of any degree, has no divisor but itself and 1 (Ben-Or's test).
+    /// Whether the polynomial `bits`, of any degree, has no divisor but itself and 1 (Ben-Or's
+    /// test).
     pub fn is_irreducible(bits: u64) -> bool {
         let degree = match bits.checked_ilog2() {
             None | Some(0) => return false,
@@ -105,7 +112,8 @@ impl TryFrom<u64> for Polynomial {
     }
 }
 
-/// Lower-case hexadecimal without prefix, the form of `chunker_polynomial` in a repository's `config`.
+/// Lower-case hexadecimal without prefix, the form of `chunker_polynomial` in a repository's
+/// `config`.
 impl fmt::Display for Polynomial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)

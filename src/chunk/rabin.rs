@@ -1,17 +1,20 @@
-//! Finding cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero bits.
+//! Finding cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero
+//! bits.
 //!
-//! The fingerprint at `e` is D(e) = sum of data[e-1-k] * x^(8k) for k in 0..64, modulo P: a byte is the polynomial its
-//! bits spell, the earliest byte has the highest power. It depends on those 64 bytes alone, so a range can be searched in
-//! any order and from several places at once; the answer is the same as that of one pass. That is the seam for kernels:
-//! [`Scanner::new`] picks one for this processor, all of them answer the same question. Callers ask for the *first*
-//! candidate, never for all of them: in a run of zeros every position is one.
+//! The fingerprint at `e` is D(e) = sum of data[e-1-k] * x^(8k) for k in 0..64, modulo P: a byte is
+//! the polynomial its bits spell, the earliest byte has the highest power. It depends on those 64
+//! bytes alone, so a range can be searched in any order and from several places at once; the answer
+//! is the same as that of one pass. That is the seam for kernels: [`Scanner::new`] picks one for
+//! this processor, all of them answer the same question. Callers ask for the *first* candidate,
+//! never for all of them: in a run of zeros every position is one.
 
 use super::{MASK, Polynomial, WINDOW, lanes};
 
 /// A kernel: the lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
 type Kernel = fn(&Tables, &[u8], usize, usize) -> Option<usize>;
 
-/// Searches data for cut candidates under one polynomial. Built once per repository and shared between threads.
+/// Searches data for cut candidates under one polynomial. Built once per repository and shared
+/// between threads.
 pub struct Scanner {
     polynomial: Polynomial,
     tables: Tables,
@@ -29,8 +32,8 @@ impl Scanner {
         self.polynomial
     }
 
-    /// The first candidate `e` in `lo..=hi`, in bytes from the start of `data`: the low 20 bits of the fingerprint of
-    /// `data[e - 64..e]` are zero. None if there is none, or if `lo > hi`.
+    /// The first candidate `e` in `lo..=hi`, in bytes from the start of `data`: the low 20 bits of
+    /// the fingerprint of `data[e - 64..e]` are zero. None if there is none, or if `lo > hi`.
     ///
     /// # Panics
     /// If `lo < 64` (its window would start before the data) or `hi > data.len()`.
@@ -40,7 +43,8 @@ impl Scanner {
         if lo > hi {
             return None;
         }
-        // Alone and first: a run of zeros, where every position is a candidate, then costs one window.
+        // Alone and first: a run of zeros, where every position is a candidate, then costs one
+        // window.
         if is_candidate(self.tables.fingerprint(window(data, lo))) {
             return Some(lo);
         }
@@ -62,9 +66,11 @@ pub(super) fn window(data: &[u8], end: usize) -> &[u8] {
 
 /// Multiplication tables that move a fingerprint on by a byte.
 pub(super) struct Tables {
-    /// `reduce[t]` = (t * x^53 mod P) + t * x^53: added to a value with `t` above bit 52, it clears and folds `t` in.
+    /// `reduce[t]` = (t * x^53 mod P) + t * x^53: added to a value with `t` above bit 52, it
+    /// clears and folds `t` in.
     reduce: [u64; 256],
-    /// `expire[o]` = o * x^512 mod P: what the byte leaving the window has grown to once the next one is in.
+    /// `expire[o]` = o * x^512 mod P: what the byte leaving the window has grown to once the next
+    /// one is in.
     expire: [u64; 256],
 }
 
@@ -91,7 +97,7 @@ impl Tables {
     }
 
     #[inline(always)]
-    fn push(&self, fingerprint: u64, entering: u8) -> u64 {
+    pub(super) fn push(&self, fingerprint: u64, entering: u8) -> u64 {
         let top = (fingerprint >> (Polynomial::DEGREE - 8)) as u8;
         (fingerprint << 8) ^ u64::from(entering) ^ self.reduce[usize::from(top)]
     }
@@ -101,7 +107,7 @@ impl Tables {
 mod tests {
     use super::*;
     use crate::chunk::reference;
-    use crate::chunk::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial};
+    use crate::chunk::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
 
     #[test]
     fn tables_hold_restics_values() {
@@ -109,7 +115,8 @@ mod tests {
         let tables = Tables::new(published);
         assert_eq!(tables.reduce[1], 0x3da3358b4dc173);
         assert_eq!(tables.reduce[255], 0x1ff7ac8a5af476a7);
-        // restic removes the leaving byte before the multiplication by x^8, this table holds it after.
+        // restic removes the leaving byte before the multiplication by x^8, this table holds it
+        // after.
         assert_eq!(tables.expire[1], published.shift(0x17eb4232e19216, 8));
         assert_eq!(tables.expire[255], published.shift(0xb80b98cecc39a, 8));
     }
@@ -131,16 +138,32 @@ mod tests {
     fn every_planted_candidate_is_found() {
         for bits in POLYNOMIALS {
             let scanner = Scanner::new(polynomial(bits));
-            let mut data = SplitMix::new(bits).bytes(40_000);
-            for end in [64, 65, 127, 128, 129, 4_160, 8_256, 16_447, 16_448, 16_449, 39_999, 40_000] {
-                let saved = data.clone();
+            let mut data = SplitMix::new(bits).bytes(60_000);
+            // Where the portable kernel's lanes and blocks begin and end, and places in between.
+            let seams = (0..14).flat_map(|k| [64, 65, 66, 200].map(|at| at + 4096 * k));
+            for end in seams.chain([67, 127, 128, 129, 59_999, 60_000]) {
+                let saved = data[end - 3..end].to_vec();
                 plant_candidate(scanner.polynomial(), &mut data, end);
                 assert_eq!(scanner.find_first(&data, 64, data.len()), Some(end));
                 assert_eq!(scanner.find_first(&data, end, end), Some(end));
                 assert_eq!(scanner.find_first(&data, 64, end - 1), None);
                 assert_eq!(scanner.find_first(&data, end + 1, data.len()), None);
-                data = saved;
+                data[end - 3..end].copy_from_slice(&saved);
             }
+        }
+    }
+
+    #[test]
+    fn a_lower_lane_may_hit_later_and_still_wins() {
+        let scanner = Scanner::new(polynomial(POLYNOMIALS[3]));
+        let quiet = quiet_bytes(scanner.polynomial(), 4, 30_000);
+        for (lane, steps_later) in [(1, 1), (1, 0), (3, 1), (4, 2), (2, 3000)] {
+            let mut data = quiet.clone();
+            let upper = 65 + 4096 * 5 + 500;
+            let lower = 65 + 4096 * lane + 500 + steps_later;
+            plant_candidate(scanner.polynomial(), &mut data, upper);
+            plant_candidate(scanner.polynomial(), &mut data, lower);
+            assert_eq!(scanner.find_first(&data, 64, 30_000), Some(lower));
         }
     }
 
@@ -149,7 +172,7 @@ mod tests {
         let scanner = Scanner::new(polynomial(POLYNOMIALS[0]));
         let mut stream = SplitMix::new(9);
         for _ in 0..400 {
-            let length = WINDOW + stream.below(30_000);
+            let length = WINDOW + stream.below(80_000);
             let mut data = stream.bytes(length);
             for _ in 0..1 + stream.below(12) {
                 let end = WINDOW + stream.below(data.len() - WINDOW + 1);

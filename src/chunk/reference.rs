@@ -1,7 +1,9 @@
-//! The chunking rule once more, plain and slow: the oracle for tests, benches and fuzzing, no part of the interface.
+//! The chunking rule once more, plain and slow: the oracle for tests, benches and fuzzing, no part
+//! of the interface.
 //!
-//! Nothing here is shared with the scanner but the polynomial: one lane, one byte at a time, over whole buffers, with the
-//! two tables laid out as in restic's chunker (the leaving byte goes before the multiplication by x^8, not after).
+//! Nothing here is shared with the scanner but the polynomial: one lane, one byte at a time, over
+//! whole buffers, with the two tables laid out as in restic's chunker (the leaving byte goes before
+//! the multiplication by x^8, not after).
 
 use super::{MASK_BITS, MAX_SIZE, MIN_SIZE, Polynomial, WINDOW};
 
@@ -48,7 +50,8 @@ impl Oracle {
         if lo > hi {
             return None;
         }
-        // Starting a window early, on zeros, leaves the full window of `lo` when its last byte is in.
+        // Starting a window early, on zeros, leaves the full window of `lo` when its last byte is
+        // in.
         let mut digest = 0;
         for at in lo - WINDOW..hi {
             let leaving = if at < lo { 0 } else { data[at - WINDOW] };

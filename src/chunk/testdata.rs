@@ -1,7 +1,8 @@
 //! Data for the chunker's tests: a portable random stream, and cut candidates at chosen places.
 //!
-//! The stream is splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): six lines in
-//! any language, so that a cut list can be checked against another implementation without shipping the data.
+//! The stream is splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+//! 2014): six lines in any language, so that a cut list can be checked against another
+//! implementation without shipping the data.
 
 use super::{MASK, Polynomial, WINDOW, reference};
 

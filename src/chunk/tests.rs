@@ -1,4 +1,5 @@
-//! The chunker against published cut lists, and against itself: a stream in pieces is cut like one buffer.
+//! The chunker against published cut lists, and against itself: a stream in pieces is cut like one
+//! buffer.
 
 use std::sync::Arc;
 
@@ -100,7 +101,8 @@ fn files_up_to_the_minimum_are_one_chunk() {
     assert_eq!(cut_whole(published, &vec![0; MIN_SIZE + 1]), [MIN_SIZE, 1]);
 }
 
-/// A lone candidate is a cut if and only if it lies within the limits; it may be met across any two reads.
+/// A lone candidate is a cut if and only if it lies within the limits; it may be met across any two
+/// reads.
 #[test]
 fn lone_candidates_are_cuts_within_the_limits() {
     for bits in [POLYNOMIALS[0], POLYNOMIALS[2]] {
@@ -125,6 +127,20 @@ fn lone_candidates_are_cuts_within_the_limits() {
             let pieces = cut_in_pieces(polynomial, &data, || portions.next().unwrap_or(1 << 20));
             assert_eq!(pieces, expected, "candidate at {candidate}, in pieces");
         }
+    }
+}
+
+/// The reader has room for one longest chunk, so it cannot be asked for a byte more than the cut.
+#[test]
+fn cuts_are_made_as_soon_as_their_bytes_are_there() {
+    let scanner = Arc::new(Scanner::new(polynomial(POLYNOMIALS[0])));
+    for (byte, length) in [(0, MIN_SIZE), (1, MAX_SIZE)] {
+        let data = vec![byte; length];
+        let mut cutter = Cutter::new(Arc::clone(&scanner));
+        assert_eq!(cutter.next_cut(&data[..length - 1], false), None);
+        assert_eq!(cutter.next_cut(&data, false), Some(length));
+        assert_eq!(cutter.next_cut(&[], false), None);
+        assert_eq!(cutter.next_cut(&[], true), None);
     }
 }
 
@@ -211,7 +227,7 @@ fn stretches() -> impl Strategy<Value = Vec<Stretch>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..Default::default() })]
 
     #[test]
     fn pieces_are_cut_like_one_buffer(

@@ -148,7 +148,7 @@ impl<'p> Refusals<'p> {
         };
         let mut touched = false;
         for name in present.iter().filter(|name| is_ours_to_remove(name)) {
-            if !meta.xattrs.iter().any(|xattr| xattr.name.as_bytes() == &name[..]) {
+            if !meta.xattrs.iter().any(|xattr| xattr.name == *name) {
                 touched = true;
                 if let Err(why) = entry.remove_xattr(name) {
                     self.add_harmless(&format!("removal of {}", kind_of(name)), path, why);
@@ -156,7 +156,7 @@ impl<'p> Refusals<'p> {
             }
         }
         for Xattr { name, value } in &meta.xattrs {
-            let name = name.as_bytes();
+            let name = &name[..];
             if present.iter().any(|present| present == name) && entry.xattr(name).is_ok_and(|there| there == *value) {
                 continue;
             }

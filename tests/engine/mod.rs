@@ -9,4 +9,5 @@ mod locks;
 mod s3;
 mod same_bytes;
 mod shapes;
+mod sizes;
 mod volume;

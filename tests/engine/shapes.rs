@@ -143,7 +143,8 @@ fn absolute_targets_become_restics_trees() {
     ] {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (expected, found) = pair.run(Path::new("/"), &words);
-        (expected.ok(), found.ok());
+        expected.ok();
+        found.ok();
         let (old, new) = (outline(&pair.theirs, fs.path()), outline(&pair.ours, fs.path()));
         assert!(old.len() > 3, "{old:?}");
         assert_eq!(old, new, "{words:?}");

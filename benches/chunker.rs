@@ -1,0 +1,87 @@
+//! Throughput of cut-point search on 256 MiB of random bytes in memory, in bytes of file per
+//! second.
+//!
+//! * `scan`: every position is tested. The reference form is one lane, bound by the latency of its
+//!   look-ups.
+//! * `cut`: chunks as in a backup, where the minimum size skips a third of the positions.
+//! * `cut/fastcdc`: another algorithm with other cuts, at the same sizes, as a yardstick. No
+//!   repository could use it.
+//!
+//! Run `cargo bench --no-default-features --bench chunker`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use vsm::chunk::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
+
+const SIZE: usize = 256 << 20;
+
+/// Splitmix64, so that every run sees the same cuts.
+fn random_bytes(count: usize) -> Vec<u8> {
+    let mut state: u64 = 42;
+    let word = |_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31).to_le_bytes()
+    };
+    (0..count / 8).flat_map(word).collect()
+}
+
+/// Asks for all candidates of `data`, so that every position is looked at.
+fn count_candidates(data: &[u8], find: impl Fn(&[u8], usize, usize) -> Option<usize>) -> usize {
+    let mut lo = WINDOW;
+    let mut count = 0;
+    while let Some(hit) = find(data, lo, data.len()) {
+        count += 1;
+        lo = hit + 1;
+    }
+    count
+}
+
+fn count_chunks(data: &[u8], scanner: &Arc<Scanner>) -> usize {
+    let mut cutter = Cutter::new(Arc::clone(scanner));
+    let mut rest = data;
+    let mut count = 0;
+    while let Some(length) = cutter.next_cut(rest, true) {
+        count += 1;
+        rest = &rest[length..];
+    }
+    count
+}
+
+fn chunker(criterion: &mut Criterion) {
+    let polynomial = Polynomial::new(0x3da3358b4dc173).expect("irreducible");
+    let scanner = Arc::new(Scanner::new(polynomial));
+    let data = random_bytes(SIZE);
+
+    let mut scan = criterion.benchmark_group("scan");
+    scan.throughput(Throughput::Bytes(SIZE as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+    scan.bench_function("reference", |bencher| {
+        let find = |data: &[u8], lo, hi| reference::find_first(polynomial, data, lo, hi);
+        bencher.iter(|| count_candidates(black_box(&data), find));
+    });
+    scan.bench_function("scanner", |bencher| {
+        let find = |data: &[u8], lo, hi| scanner.find_first(data, lo, hi);
+        bencher.iter(|| count_candidates(black_box(&data), find));
+    });
+    scan.finish();
+
+    let mut cut = criterion.benchmark_group("cut");
+    cut.throughput(Throughput::Bytes(SIZE as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+    cut.bench_function("reference", |bencher| {
+        bencher.iter(|| reference::chunk_lengths(polynomial, black_box(&data)).len());
+    });
+    cut.bench_function("cutter", |bencher| {
+        bencher.iter(|| count_chunks(black_box(&data), &scanner));
+    });
+    cut.bench_function("fastcdc", |bencher| {
+        let chunks = |data| fastcdc::v2020::FastCDC::new(data, MIN_SIZE, 1 << 20, MAX_SIZE);
+        bencher.iter(|| chunks(black_box(&data)).count());
+    });
+    cut.finish();
+}
+
+criterion_group!(benches, chunker);
+criterion_main!(benches);

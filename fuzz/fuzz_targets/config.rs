@@ -1,0 +1,10 @@
+//! Any bytes as a config: no panic, and what is understood survives being written again.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use vsm::format::config::Config;
+
+fuzz_target!(|json: &[u8]| {
+    if let Ok(config) = Config::decode(json) {
+        assert_eq!(Config::decode(&config.encode()).expect("our own JSON"), config);
+    }
+});

@@ -1,0 +1,15 @@
+//! Any bytes as an index: no panic, what is understood survives being written again, and the merged index finds all of it.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use vsm::format::index_file::{decode, encode};
+use vsm::repo::Index;
+
+fuzz_target!(|json: &[u8]| {
+    if let Ok(packs) = decode(json) {
+        assert_eq!(decode(&encode(&packs)).expect("our own JSON"), packs);
+        let index = Index::from_packs(packs.clone());
+        for blob in packs.iter().flat_map(|pack| &pack.blobs) {
+            assert!(index.find(blob.ty, blob.id).iter().any(|found| found.blob == *blob));
+        }
+    }
+});

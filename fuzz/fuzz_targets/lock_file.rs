@@ -1,0 +1,10 @@
+//! Any bytes as a lock: no panic, and what is understood survives being written again.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use vsm::format::lock_file::LockFile;
+
+fuzz_target!(|json: &[u8]| {
+    if let Ok(lock) = LockFile::decode(json) {
+        assert_eq!(LockFile::decode(&lock.encode()).expect("our own JSON").exclusive, lock.exclusive);
+    }
+});

@@ -1,0 +1,156 @@
+//! The full tier's sizes: each backed up by both tools, and each repository checked and restored by both.
+//!
+//! `tests/full` runs these one by one and collects the rows that they leave. Ours must stay within [`MEMORY_MAX_KIB`].
+
+use crate::common::compare::{self, Options};
+use crate::common::loops::LoopFs;
+use crate::common::peers::{HOST, Peer, Repo, Run};
+use crate::common::{Random, scratch};
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+const MIB: u64 = 1 << 20;
+const TOOLS: [Peer; 2] = [Peer::Restic019, Peer::Vsm];
+
+/// What the issue of the engine allows.
+const MEMORY_MAX_KIB: u64 = 192 << 10;
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn file_of_4_gib() {
+    demand("a 4 GiB file", &[], |dir| {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(dir.join("image")).expect("a file"));
+        let mut random = Random(41);
+        // Extents of 4 MiB as a volume has them: random, text-like, zero, and seen before.
+        let text: Vec<u8> = (0..4 * MIB).map(|_| b"etaoin shrdlu\n"[random.below(14) as usize]).collect();
+        for _ in 0..1024 {
+            match random.below(8) {
+                0..4 => out.write_all(&random.bytes(4 << 20)),
+                4 | 5 => {
+                    let from = random.below(4 * MIB) as usize;
+                    out.write_all(&text[from..]).and_then(|()| out.write_all(&text[..from]))
+                }
+                6 => out.write_all(&vec![0; 4 << 20]),
+                _ => out.write_all(&Random(random.below(4)).bytes(4 << 20)),
+            }
+            .expect("space");
+        }
+        out.flush().expect("space");
+    });
+}
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn small_files_200000() {
+    demand("200,000 small files", &[], |dir| {
+        let mut random = Random(42);
+        for number in 0..200_000 {
+            let parent = dir.join(format!("{:02}/{:02}", number % 40, number / 40 % 50));
+            if number < 2000 {
+                std::fs::create_dir_all(&parent).expect("directories");
+            }
+            let len = random.below(8192) as usize;
+            std::fs::write(parent.join(format!("file {number}")), random.bytes(len)).expect("space");
+        }
+    });
+}
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn sparse_file_of_20_gib() {
+    demand("a 20 GiB sparse file with 500 MiB of data", &["--sparse"], |dir| {
+        let mut file = File::create(dir.join("image")).expect("a file");
+        file.set_len(20 << 30).expect("its length");
+        let mut random = Random(43);
+        for _ in 0..500 {
+            file.seek(SeekFrom::Start(random.below((20 << 30) - MIB))).expect("a place");
+            file.write_all(&random.bytes(1 << 20)).expect("space");
+        }
+    });
+}
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn directory_of_100000() {
+    demand("a directory of 100,000 entries", &[], |dir| {
+        let mut random = Random(44);
+        for number in 0..100_000 {
+            let name = format!("{:016x} a name of a usual length {number}", random.next());
+            std::fs::write(dir.join(name), number.to_string()).expect("space");
+        }
+    });
+}
+
+/// Makes the data, then has each tool back it up, and both check and restore what each has written. All of it is told, also
+/// when ours has used too much memory; that fails at the end.
+fn demand(what: &str, sparse: &[&str], make: impl FnOnce(&Path)) {
+    // File systems of their own: to drop one is quicker by minutes than to remove 200,000 files.
+    let room = || LoopFs::with_options(28 << 30, &["-N", "300000"]);
+    let source = room();
+    std::fs::create_dir(source.path().join("data")).expect("a directory");
+    make(&source.path().join("data"));
+    let mut rows = Rows { what, text: String::new(), excess: Vec::new() };
+    for writer in TOOLS {
+        let repo = Repo::made_by(writer, 2);
+        let mut command = repo.command(writer);
+        command.current_dir(source.path()).args(["backup", "--quiet", "--host", HOST, "data"]);
+        rows.add("backup", writer, writer, command);
+        for reader in TOOLS {
+            let mut command = repo.command(reader);
+            command.args(["check", "--read-data", "--quiet"]);
+            rows.add("check --read-data", reader, writer, command);
+            let target = room();
+            let mut command = repo.command(reader);
+            command.args(["restore", "latest", "--quiet", "--target"]).arg(target.path());
+            // Ours keeps holes unasked.
+            command.args(if reader == Peer::Vsm { &[] } else { sparse });
+            rows.add("restore", reader, writer, command);
+            let options = Options { root: true, holes: reader == Peer::Vsm };
+            compare::assert_same(&source.path().join("data"), &target.path().join("data"), options);
+        }
+    }
+    rows.leave();
+}
+
+struct Rows<'w> {
+    what: &'w str,
+    text: String,
+    /// Runs of ours that used more than they may.
+    excess: Vec<String>,
+}
+
+impl Rows<'_> {
+    /// Runs a command to its success, under a program that tells its peak memory.
+    fn add(&mut self, operation: &str, by: Peer, of: Peer, command: Command) {
+        let told = scratch();
+        let told = told.path().join("peak");
+        let mut measured = Command::new("/usr/bin/time");
+        measured.arg("--format=%M").arg("--output").arg(&told).arg(command.get_program()).args(command.get_args());
+        measured.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(dir) = command.get_current_dir() {
+            measured.current_dir(dir);
+        }
+        let start = Instant::now();
+        Run::of(&mut measured).ok();
+        let seconds = start.elapsed().as_secs_f64();
+        let peak_kib: u64 = std::fs::read_to_string(&told).expect("a number").trim().parse().expect("a number");
+        let (by_name, of_name) = (by.name(), of.name());
+        let row =
+            format!("| {} | {operation} | {by_name} | {of_name} | {seconds:.1} | {} |\n", self.what, peak_kib >> 10);
+        print!("{row}");
+        if by == Peer::Vsm && peak_kib > MEMORY_MAX_KIB {
+            self.excess.push(row.clone());
+        }
+        self.text.push_str(&row);
+    }
+
+    fn leave(self) {
+        assert!(self.excess.is_empty(), "more than {} MiB:\n{}", MEMORY_MAX_KIB >> 10, self.excess.concat());
+        if let Some(file) = std::env::var_os("VSM_FULL_ROWS") {
+            std::fs::write(file, self.text).expect("the rows");
+        }
+    }
+}
