@@ -35,8 +35,6 @@ pub struct Dir {
     pub files_end: u32,
     /// It or something below it is meant. The others are not made.
     pub needed: bool,
-    /// Meant itself, not only on the way to something that is.
-    pub selected: bool,
     /// What is in it cannot be read from the snapshot.
     pub unreadable: bool,
     /// It was not there before this run.
@@ -287,7 +285,6 @@ impl Visitor for Planner<'_> {
             dirs_end: 0,
             files_end: 0,
             needed: self.above.is_empty(),
-            selected,
             unreadable: false,
             fresh: false,
             failed: false,
