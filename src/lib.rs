@@ -21,4 +21,5 @@ pub mod maintain;
 pub mod pattern;
 pub mod progress;
 pub mod repo;
+pub mod restore;
 pub mod store;

@@ -34,3 +34,31 @@ pub const INDEX_AGE_SECONDS: u64 = 600;
 
 /// Files waiting to be read. Enough to hide the walk's uneven pace, few enough that their nodes take no memory to speak of.
 pub const FILE_QUEUE: usize = 512;
+
+/// Longest path below a restore's target, in bytes: what Linux takes in one call, its final zero byte left out.
+pub const PATH: usize = 4095;
+
+/// Memory that the plan of a restore may take, in bytes: about ten million files of one blob each, or one file of 60 TiB.
+pub const RESTORE_PLAN: u64 = 1 << 30;
+
+/// Directories with a tree that came before, after which a restore counts all entries before it plans on. Copies of
+/// directories and empty ones are common; endless repetition is not.
+pub const REPEATED_TREES: u64 = 10_000;
+
+/// Bytes of packs and plaintext that a restore holds at a time: with a loaded index and the plan of a large tree beside it, the process
+/// stays below 128 MiB.
+pub const RESTORE_BUFFERS: u64 = 48 << 20;
+
+/// Bytes that a restore reads from a pack at a time, unless one blob is larger; and the most unwanted ones it reads rather than ask twice.
+pub const RESTORE_RUN: u64 = 8 << 20;
+pub const RESTORE_GAP: u64 = 1 << 20;
+
+/// Threads of a restore. Each holds one run; more would only wait for each other's memory.
+pub const RESTORE_THREADS: usize = 8;
+
+/// Final errors of the store in a row, with no success between them, that end a restore: it is gone, and every further blob
+/// would wait out all retries again.
+pub const RESTORE_STORE_ERRORS: u32 = 4;
+
+/// Files that a restore keeps open for further blobs.
+pub const RESTORE_OPEN_FILES: usize = 128;

@@ -53,6 +53,12 @@ pub enum Event<'e> {
         path: &'e str,
         size: u64,
     },
+    /// The system did not take something for an item: an owner, a label, a device node. Each kind is also told as one problem or warning.
+    Refused {
+        kind: &'e str,
+        path: &'e str,
+        why: &'e str,
+    },
 }
 
 type Sink = Box<dyn Fn(Event<'_>) + Send + Sync>;
@@ -107,6 +113,13 @@ impl Progress {
     pub fn item(&self, action: Action, path: impl FnOnce() -> String, size: u64) {
         if self.wants_items {
             (self.sink)(Event::Item { action, path: &path(), size });
+        }
+    }
+
+    /// Tells that the system did not take something for an item, if anybody wants to know every one.
+    pub fn refused(&self, kind: &str, path: impl FnOnce() -> String, why: impl fmt::Display) {
+        if self.wants_items {
+            (self.sink)(Event::Refused { kind, path: &path(), why: &why.to_string() });
         }
     }
 

@@ -22,7 +22,7 @@ use crate::chunk::{MIN_SIZE, Scanner, ZERO_CHUNK};
 use crate::clock;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
-use crate::format::snapshot::{Snapshot, Summary};
+use crate::format::snapshot::{Snapshot, Summary, VOLUME_NAME, VOLUME_TAG};
 use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
@@ -127,9 +127,6 @@ pub struct Report {
     /// Entries that are missing or doubtful; each was told as a problem.
     pub problems: u64,
 }
-
-/// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags whatever it does to a snapshot.
-pub const VOLUME_TAG: &str = "vsm:volume";
 
 /// What all stages share.
 struct Run<'r> {
@@ -284,8 +281,8 @@ impl Run<'_> {
         let Some(tree) = parent.snapshot.tree else { return ParentDir::default() };
         let volume = matches!(self.options.source, Source::Volume(_));
         // VolSync stores a volume's content at the root: seen as if it were below `data`, its files are found unchanged.
-        if volume && !parent.snapshot.tags.iter().any(|tag| tag == VOLUME_TAG) {
-            return ParentDir::below(source::VOLUME_NAME, tree);
+        if volume && !parent.snapshot.is_volume() {
+            return ParentDir::below(VOLUME_NAME, tree);
         }
         let mut root = Node::new("", NodeType::Dir);
         root.subtree = Some(tree);

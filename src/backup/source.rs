@@ -5,6 +5,7 @@
 
 use super::Source;
 use super::stat::{display, lstat};
+use crate::format::snapshot::VOLUME_NAME;
 use crate::progress::{Phase, Progress};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -30,9 +31,6 @@ pub enum Kind {
 }
 
 pub type Tops = BTreeMap<Vec<u8>, Top>;
-
-/// The name of the directory that holds a volume.
-pub const VOLUME_NAME: &str = "data";
 
 /// The top of the tree, and the paths that the snapshot records. A path that is not there is a problem, and an error if none is.
 pub fn resolve(source: &Source, progress: &Progress) -> io::Result<(Tops, Vec<String>)> {

@@ -131,9 +131,9 @@ fn read_xattrs(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
         };
         let mut xattrs = Vec::new();
         for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            let shown = String::from_utf8_lossy(name);
+            let shown = name.escape_ascii();
             match rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
-                Ok(length) => xattrs.push(Xattr { name: shown.into_owned(), value: buffer[..length].to_vec() }),
+                Ok(length) => xattrs.push(Xattr { name: name.to_vec(), value: buffer[..length].to_vec() }),
                 // Removed since it was listed.
                 Err(Errno::NODATA) => {}
                 Err(error) => warn(format!("its extended attribute {shown} cannot be read: {error}")),

@@ -17,7 +17,7 @@ const RATE_MAX: f64 = 60.0;
 
 /// How the counters are called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "for the commands to come")]
+#[allow(dead_code, reason = "restore comes next")]
 pub enum Kind {
     Backup,
     Restore,
@@ -224,6 +224,9 @@ pub fn sink(out: Arc<Output>) -> impl Fn(Event<'_>) + Send + Sync + 'static {
         Event::Warning(text) => out.warn(format_args!("warning: {text}")),
         // An item that cannot be told is no reason to stop; the summary finds out.
         Event::Item { action, path, size } => drop(show_item(&out, action, path, size)),
+        // Told in full as one problem or warning per kind.
+        Event::Refused { .. } if out.json => {}
+        Event::Refused { kind, path, why } => drop(out.line(format!("refused   {path}: {kind}: {why}"))),
     }
 }
 
@@ -248,15 +251,16 @@ struct CheckError<'p> {
 
 fn show_problem(out: &Output, problem: &Problem) {
     let Problem { item, during, message } = problem;
+    // An error of the repository often names its object itself.
+    let id = item.rsplit(' ').next().unwrap_or(item);
+    let full = if message.contains(id) { message.clone() } else { format!("{item}: {message}") };
     match (during, out.json) {
-        (Phase::Check, true) => {
-            out.warn_json(&CheckError { message_type: "error", message: &format!("{item}: {message}") })
-        }
-        (Phase::Check, false) => out.warn(format_args!("error: {item}: {message}")),
+        (Phase::Check, true) => out.warn_json(&CheckError { message_type: "error", message: &full }),
         (_, true) => {
             let error = ErrorText { message };
             out.warn_json(&ErrorMessage { message_type: "error", error, during: during.to_string(), item });
         }
+        (Phase::Check, false) => out.warn(format_args!("error: {full}")),
         (Phase::Archival, false) => out.warn(format_args!("error: {item}: {message}")),
         (Phase::Restore, false) => out.warn(format_args!("ignoring error for {item}: {message}")),
     }

@@ -92,10 +92,15 @@ pub mod mode {
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Xattr {
-    /// As the kernel names it; restic's JSON can hold only UTF-8.
-    pub name: String,
+    /// As the kernel names it. What is not UTF-8 in it does not survive: restic's JSON replaces it byte by byte.
+    #[serde(deserialize_with = "text_bytes")]
+    pub name: Vec<u8>,
     #[serde(with = "base64_bytes", default)]
     pub value: Vec<u8>,
+}
+
+fn text_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u8>, D::Error> {
+    String::deserialize(deserializer).map(String::into_bytes)
 }
 
 /// One entry of a directory.
@@ -211,7 +216,7 @@ impl Node {
         for (index, xattr) in self.xattrs.iter().enumerate() {
             out.extend_from_slice(if index == 0 { b",\"extended_attributes\":[" } else { b"," });
             out.extend_from_slice(b"{\"name\":");
-            write_json_string(out, xattr.name.as_bytes());
+            write_json_string(out, &xattr.name);
             print(out, format_args!(",\"value\":\"{}\"}}", STANDARD.encode(&xattr.value)));
         }
         if !self.xattrs.is_empty() {

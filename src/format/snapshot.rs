@@ -5,6 +5,12 @@ use super::{FormatError, Result};
 use crate::id::Id;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags whatever it does to a snapshot.
+pub const VOLUME_TAG: &str = "vsm:volume";
+
+/// The name of that directory.
+pub const VOLUME_NAME: &str = "data";
+
 /// A snapshot file, fields in restic's order. Whatever was not recorded is empty or `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -83,6 +89,11 @@ impl Snapshot {
 
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data")
+    }
+
+    /// Whether it has a volume's root as its one top-level directory.
+    pub fn is_volume(&self) -> bool {
+        self.tags.iter().any(|tag| tag == VOLUME_TAG)
     }
 
     pub fn has_tags(&self, tags: &[String]) -> bool {

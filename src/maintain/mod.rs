@@ -3,5 +3,6 @@
 //! Each module is one operation and decides nothing about how it is shown. What they share is [`walk`], a tree walk that holds
 //! one directory per level and no call stack, and [`group`], snapshots of the same host, paths and tags.
 
+pub mod check;
 pub mod group;
 pub mod walk;

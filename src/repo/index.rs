@@ -127,6 +127,26 @@ impl Index {
         }
     }
 
+    /// Where the first loaded copy of a blob stands; [`Index::at`] gives its location without another search.
+    pub fn position(&self, ty: BlobType, id: Id) -> Option<usize> {
+        let entries = &self.entries[slot(ty)];
+        let first = entries.partition_point(|entry| entry.id < id);
+        entries.get(first).is_some_and(|entry| entry.id == id).then_some(first)
+    }
+
+    /// The location at a position.
+    ///
+    /// # Panics
+    /// When the position is not below [`Index::loaded_len`].
+    pub fn at(&self, ty: BlobType, position: usize) -> Location {
+        self.location(ty, &self.entries[slot(ty)][position])
+    }
+
+    /// How many copies of blobs of this type were loaded.
+    pub fn loaded_len(&self, ty: BlobType) -> usize {
+        self.entries[slot(ty)].len()
+    }
+
     /// Whether the blob is in the repository or on its way into it.
     pub fn contains(&self, ty: BlobType, id: Id) -> bool {
         !self.loaded(ty, id).is_empty() || self.added().blobs[slot(ty)].contains_key(&id)

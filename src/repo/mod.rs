@@ -19,6 +19,7 @@ pub use init::{InitOptions, init};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, unlock};
 pub use reader::TreeReader;
+pub(crate) use reader::check_size;
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock;

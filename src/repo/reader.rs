@@ -5,7 +5,7 @@ use super::{Error, Index, Repository, Result};
 use crate::crypto::OVERHEAD;
 use crate::format::compression::decompress;
 use crate::format::node::Node;
-use crate::format::pack::PackedBlob;
+use crate::format::pack::{self, PackedBlob};
 use crate::format::tree;
 use crate::format::{BlobType, FormatError};
 use crate::id::Id;
@@ -36,6 +36,14 @@ impl Repository {
             return Err(damaged(format!("its content hashes to {actual}")));
         }
         Ok(())
+    }
+
+    /// The blobs that the sealed header of a pack lists.
+    pub fn open_pack_header(&self, id: Id, sealed: &[u8]) -> Result<Vec<PackedBlob>> {
+        let file = File::new(FileType::Pack, id);
+        let mut header = Vec::new();
+        self.key.open(sealed, &mut header).map_err(|_| Error::Unauthentic { file })?;
+        pack::decode_header(&header).map_err(|source| Error::Damaged { file, source })
     }
 
     /// A whole blob, from the first of its copies that can be read.

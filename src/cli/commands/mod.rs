@@ -2,6 +2,7 @@
 
 mod backup;
 mod cat;
+mod check;
 mod init;
 mod key;
 mod list;
@@ -20,6 +21,8 @@ pub enum Command {
     Init(init::Args),
     /// Make a snapshot of files, directories, a volume or standard input
     Backup(backup::Args),
+    /// Look for errors in the repository
+    Check(check::Args),
     /// List the snapshots
     Snapshots(snapshots::Args),
     /// List what is in a snapshot
@@ -40,6 +43,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Init(args) => init::run(args, context),
         Command::Backup(args) => backup::run(args, context),
+        Command::Check(args) => check::run(args, context),
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
         Command::Cat(args) => cat::run(args, context),

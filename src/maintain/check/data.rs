@@ -1,0 +1,269 @@
+//! Every byte of the packs, or of some of them: a pack's hash is its name, its header says what the index says, and each blob
+//! authenticates, expands and has the hash it is known by.
+//!
+//! A pack is read once, front to back, in pieces, and never held whole: it may have 4 GiB. A pack that fails is read again before
+//! it counts as broken, because the network may be to blame.
+
+use super::Check;
+use crate::clock;
+use crate::format::pack::{self, LENGTH_FIELD, PackedBlob};
+use crate::id::Id;
+use crate::progress::Progress;
+use crate::repo::index::Location;
+use crate::repo::{Error, Repository, Result, check_size};
+use crate::store::{File, FileType};
+use bytes::Bytes;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::sync::atomic::Ordering;
+
+/// Which packs are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Subset {
+    All,
+    /// Part `number` of `parts`, from 1 on, by the first byte of a pack's id: all parts together are all packs.
+    Part {
+        number: u16,
+        parts: u16,
+    },
+    /// As many packs, drawn at random.
+    Percent(f64),
+    /// Packs of about as many bytes, drawn at random.
+    Bytes(u64),
+}
+
+impl Subset {
+    fn choose(self, mut packs: Vec<(Id, u64)>) -> Vec<(Id, u64)> {
+        packs.sort_unstable();
+        let total: u64 = packs.iter().map(|(_, size)| size).sum();
+        let percent = match self {
+            Subset::All => return packs,
+            Subset::Part { number, parts } => {
+                packs.retain(|(id, _)| u16::from(id.0[0]) % parts == number - 1);
+                return packs;
+            }
+            Subset::Percent(percent) => percent,
+            Subset::Bytes(bytes) => 100.0 * bytes as f64 / total.max(1) as f64,
+        };
+        let count = ((packs.len() as f64 * percent / 100.0) as usize).clamp(1.min(packs.len()), packs.len());
+        for at in 0..count {
+            let rest = (packs.len() - at) as u64;
+            let other = at + usize::try_from(u64::from_le_bytes(clock::random_bytes()) % rest).expect("below a length");
+            packs.swap(at, other);
+        }
+        packs.truncate(count);
+        packs
+    }
+}
+
+/// What is wrong with a pack.
+#[derive(Default)]
+struct Verdict {
+    errors: Vec<String>,
+    /// The pack may be sound, and the index wrong about it.
+    index_differs: bool,
+}
+
+impl Check<'_> {
+    /// Reads packs. Those that are in no index are left out: nothing needs them.
+    pub fn data(&mut self, subset: Subset) -> Result<()> {
+        let mut indexed = self.index.by_pack();
+        let packs: Vec<(Id, u64)> = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
+        let jobs: Vec<(Id, u64, Vec<PackedBlob>)> = subset
+            .choose(packs)
+            .into_iter()
+            .filter_map(|(id, size)| indexed.remove(&id).map(|blobs| (id, size, blobs)))
+            .collect();
+        drop(indexed);
+        self.count(jobs.len() as u64, jobs.iter().map(|(_, size, _)| size).sum());
+        self.report.packs_read = jobs.len() as u64;
+        let read = |(id, size, blobs): &(Id, u64, Vec<PackedBlob>)| -> Result<(Id, Verdict)> {
+            Ok((*id, self.read(*id, *size, blobs)?))
+        };
+        let verdicts: Vec<(Id, Verdict)> =
+            self.pool.install(|| jobs.par_iter().with_max_len(1).map(read).collect::<Result<_>>())?;
+        for (id, verdict) in verdicts.into_iter().filter(|(_, verdict)| !verdict.errors.is_empty()) {
+            self.report.broken_packs.push(id);
+            self.report.suggest_repair_index |= verdict.index_differs;
+            verdict.errors.into_iter().for_each(|error| self.problem(format!("pack {id}"), error));
+        }
+        Ok(())
+    }
+
+    /// Reads a pack, and once more if it fails.
+    fn read(&self, id: Id, size: u64, blobs: &[PackedBlob]) -> Result<Verdict> {
+        let read = || PackRead::new(self.repo, self.progress, id, size).run(blobs);
+        let mut verdict = read()?;
+        if !verdict.errors.is_empty() {
+            let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
+            if verdict.errors.is_empty() {
+                self.hint(format!("pack {id} could only be read the second time; the first time: {first}"));
+            }
+        }
+        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        Ok(verdict)
+    }
+}
+
+/// Bytes read at a time, unless one blob has more.
+const PIECE: u64 = 4 << 20;
+/// Where the header must begin, at the latest counted from the end: more than it may have.
+const TAIL: u64 = (16 << 20) + LENGTH_FIELD as u64;
+
+/// One reading of a pack, front to back.
+struct PackRead<'r> {
+    repo: &'r Repository,
+    progress: &'r Progress,
+    id: Id,
+    size: u64,
+    /// Bytes read and hashed so far.
+    at: u64,
+    hasher: Sha256,
+    verdict: Verdict,
+}
+
+impl<'r> PackRead<'r> {
+    fn new(repo: &'r Repository, progress: &'r Progress, id: Id, size: u64) -> PackRead<'r> {
+        PackRead { repo, progress, id, size, at: 0, hasher: Sha256::new(), verdict: Verdict::default() }
+    }
+
+    /// What is wrong with the pack; an error only when interrupted.
+    fn run(mut self, blobs: &[PackedBlob]) -> Result<Verdict> {
+        let outcome = self.read_blobs(blobs).and_then(|()| self.read_header(blobs));
+        match outcome {
+            Ok(()) => {
+                let actual = Id(self.hasher.finalize().into());
+                if actual != self.id {
+                    self.verdict.errors.insert(0, format!("its content hashes to {actual}, which is not its name"));
+                }
+            }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => self.verdict.errors.push(error.to_string()),
+        }
+        Ok(self.verdict)
+    }
+
+    /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
+    fn read_blobs(&mut self, blobs: &[PackedBlob]) -> Result<()> {
+        let mut left = blobs;
+        let mut plaintext = Vec::new();
+        while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
+            let (now, later) = left.split_at(piece(left));
+            left = later;
+            if let Err(error) = check_size(first) {
+                self.verdict.errors.push(error.to_string());
+                self.skip(u64::from(first.length))?;
+                continue;
+            }
+            let bytes = self.next(now.iter().map(|blob| u64::from(blob.length)).sum())?;
+            let mut sealed = &bytes[..];
+            for &blob in now {
+                let (one, others) = sealed.split_at(blob.length as usize);
+                sealed = others;
+                if let Err(error) = self.repo.open_blob(&Location { pack: self.id, blob }, one, &mut plaintext) {
+                    self.verdict.errors.push(error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the rest of the pack, and compares its header with the index.
+    fn read_header(&mut self, blobs: &[PackedBlob]) -> Result<()> {
+        let rest = self.size.saturating_sub(self.at);
+        self.skip(rest.saturating_sub(TAIL))?;
+        let tail = self.next(self.size - self.at)?;
+        let listed = tail.split_last_chunk().ok_or_else(|| "it ends before its header".to_owned()).and_then(
+            |(before, field): (&[u8], &[u8; LENGTH_FIELD])| {
+                let length = pack::header_length(*field, self.size).map_err(|error| error.to_string())?;
+                let start = before.len().checked_sub(length).ok_or("its header overlaps its blobs")?;
+                self.repo.open_pack_header(self.id, &before[start..]).map_err(|error| error.to_string())
+            },
+        );
+        match listed {
+            Ok(listed) if listed == blobs => {}
+            Ok(listed) => {
+                self.verdict.index_differs = true;
+                let (listed, indexed) = (listed.len(), blobs.len());
+                let text = format!("its header lists {listed} blobs, and not the {indexed} that the index lists");
+                self.verdict.errors.push(text);
+            }
+            Err(why) => self.verdict.errors.push(why),
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        let end = self.at + length;
+        while self.at < end {
+            self.next((end - self.at).min(PIECE))?;
+        }
+        Ok(())
+    }
+
+    /// The next bytes of the pack.
+    fn next(&mut self, length: u64) -> Result<Bytes> {
+        if self.progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let length = usize::try_from(length).expect("memory is addressed by more than 32 bits");
+        let bytes = self.repo.store().read_at(File::new(FileType::Pack, self.id), self.at, length)?;
+        self.hasher.update(&bytes);
+        self.at += length as u64;
+        self.progress.bytes_done.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+/// How many blobs to read at once: those that follow each other without a gap up to a piece, and at least one.
+fn piece(blobs: &[PackedBlob]) -> usize {
+    let mut bytes = 0;
+    let mut next = u64::from(blobs[0].offset);
+    let fits = |blob: &&PackedBlob| {
+        let follows = u64::from(blob.offset) == next;
+        bytes += u64::from(blob.length);
+        next += u64::from(blob.length);
+        follows && bytes <= PIECE
+    };
+    blobs.iter().take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_together_are_all_packs_and_draws_have_the_size_asked_for() {
+        let packs: Vec<(Id, u64)> = (0..200u8).map(|n| (Id::of(&[n]), 100)).collect();
+        let mut parts: Vec<_> =
+            (1..=7).flat_map(|number| Subset::Part { number, parts: 7 }.choose(packs.clone())).collect();
+        parts.sort_unstable();
+        assert_eq!(parts, Subset::All.choose(packs.clone()));
+        let count = |subset: Subset| {
+            let mut drawn = subset.choose(packs.clone());
+            drawn.sort_unstable();
+            drawn.dedup();
+            drawn.len()
+        };
+        assert_eq!(count(Subset::Percent(10.0)), 20);
+        assert_eq!(count(Subset::Percent(0.01)), 1);
+        assert_eq!(count(Subset::Bytes(5000)), 50);
+        assert_eq!(count(Subset::Bytes(u64::MAX)), 200);
+        assert_eq!(Subset::Percent(50.0).choose(vec![]), []);
+    }
+
+    #[test]
+    fn pieces_end_at_gaps_and_at_their_size() {
+        let blob = |offset: u32, length: u32| PackedBlob {
+            ty: crate::format::BlobType::Data,
+            id: Id::NULL,
+            offset,
+            length,
+            uncompressed: 0,
+        };
+        let mib = 1 << 20;
+        assert_eq!(piece(&[blob(0, 10), blob(10, 10), blob(30, 10)]), 2);
+        assert_eq!(piece(&[blob(0, 5 * mib), blob(5 * mib, 1)]), 1);
+        assert_eq!(piece(&[blob(0, 2 * mib), blob(2 * mib, 2 * mib), blob(4 * mib, 1)]), 2);
+    }
+}

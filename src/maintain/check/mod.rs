@@ -1,0 +1,221 @@
+//! Is everything there, and is it what it says it is?
+//!
+//! In steps, each of which assumes no more than the one before has shown: [`Check::start`] reads the index, [`Check::packs`] compares it
+//! with the files that are there, [`Check::trees`] (in [`trees`]) walks every snapshot, [`Check::data`] (in [`data`]) reads packs
+//! whole. Nothing is believed and nothing is repaired: each error is told as a problem and counted, and the check goes on.
+
+mod data;
+mod trees;
+
+pub use data::Subset;
+
+use crate::format::BlobType;
+use crate::format::index_file::IndexedPack;
+use crate::format::pack::{self, PackedBlob};
+use crate::id::Id;
+use crate::progress::{Phase, Progress};
+use crate::repo::{Error, Index, Repository, Result, index};
+use crate::store::FileType;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub errors: u64,
+    /// Packs that are there, and are cut short or do not hold what they should.
+    pub broken_packs: Vec<Id>,
+    /// The index does not say what is in the packs: rebuilding it may help.
+    pub suggest_repair_index: bool,
+    /// There is data that nothing needs: pruning removes it.
+    pub suggest_prune: bool,
+    pub snapshots: u64,
+    pub trees: u64,
+    pub packs: u64,
+    pub packs_read: u64,
+}
+
+/// A check under way.
+pub struct Check<'r> {
+    repo: &'r Repository,
+    progress: &'r Progress,
+    pool: ThreadPool,
+    index: Index,
+    /// Ids and sizes of the pack files.
+    listed: HashMap<Id, u64>,
+    report: Report,
+}
+
+/// What the index says of one pack, added up.
+#[derive(Default)]
+struct Indexed {
+    bytes: u64,
+    data: bool,
+    tree: bool,
+}
+
+impl<'r> Check<'r> {
+    /// Reads the index.
+    pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // More threads than cores hide the latency of an object store; few enough that what they hold stays small.
+        let threads = cores.max(repo.store().connections().min(cores + 4));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        let (index, listed, report) = (Index::default(), HashMap::new(), Report::default());
+        let mut check = Check { repo, progress, pool, index, listed, report };
+        check.load_index()?;
+        Ok(check)
+    }
+
+    fn load_index(&mut self) -> Result<()> {
+        let files = self.repo.store().list(FileType::Index)?;
+        let repo = self.repo;
+        let loaded: Vec<(Id, Result<Vec<IndexedPack>>)> =
+            self.pool.install(|| files.par_iter().map(|&(id, _)| (id, index::load_file(repo, id))).collect());
+        let mut packs: Vec<IndexedPack> = Vec::new();
+        // The first index file of each pack, and the hash of what it says.
+        let mut known: HashMap<Id, (Id, Id)> = HashMap::new();
+        for (file, content) in loaded {
+            let content = match content {
+                Ok(content) => content,
+                Err(error) => {
+                    self.problem(format!("index {file}"), error);
+                    self.report.suggest_repair_index = true;
+                    continue;
+                }
+            };
+            for pack in content {
+                let says = fingerprint(&pack.blobs);
+                match known.insert(pack.id, (file, says)) {
+                    None => packs.push(pack),
+                    Some((other, said)) if said == says => {
+                        self.report.suggest_repair_index = true;
+                        self.hint(format!("pack {} is in several index files: {other}, {file}", pack.id));
+                    }
+                    Some((other, _)) => {
+                        self.report.suggest_repair_index = true;
+                        self.problem(
+                            format!("pack {}", pack.id),
+                            format!("the index files {other} and {file} disagree about what is in it"),
+                        );
+                        packs.push(pack);
+                    }
+                }
+            }
+        }
+        self.index = Index::from_packs(packs);
+        Ok(())
+    }
+
+    /// Compares the index with the pack files that are there.
+    pub fn packs(&mut self) -> Result<()> {
+        self.listed = self.repo.store().list(FileType::Pack)?.into_iter().collect();
+        self.report.packs = self.listed.len() as u64;
+        let empty = pack::header_size([]);
+        let mut indexed: HashMap<Id, Indexed> =
+            self.index.packs().into_iter().map(|id| (id, Indexed::default())).collect();
+        for location in self.index.iter() {
+            let pack = indexed.entry(location.pack).or_default();
+            pack.bytes += u64::from(location.blob.length) + pack::header_size([&location.blob]) - empty;
+            pack.data |= location.blob.ty == BlobType::Data;
+            pack.tree |= location.blob.ty == BlobType::Tree;
+        }
+        let mut ids: Vec<&Id> = indexed.keys().collect();
+        ids.sort_unstable();
+        for &id in ids {
+            let Indexed { bytes, data, tree } = indexed[&id];
+            let expected = bytes + empty;
+            match self.listed.get(&id).copied() {
+                None => self.problem(
+                    format!("pack {id}"),
+                    "the index lists it, but there is no such file; what is in it is lost",
+                ),
+                Some(size) if size != expected => {
+                    self.report.broken_packs.push(id);
+                    let why = format!("it has {size} bytes, but what the index lists makes {expected}");
+                    self.problem(format!("pack {id}"), why);
+                }
+                Some(_) => {}
+            }
+            if data && tree {
+                self.report.suggest_prune = true;
+                self.hint(format!("pack {id} holds both data and trees, as old versions of restic wrote it"));
+            }
+        }
+        let unindexed = self.listed.keys().filter(|id| !indexed.contains_key(id)).count();
+        if unindexed > 0 {
+            self.report.suggest_prune = true;
+            self.hint(format!(
+                "{unindexed} packs are in no index: left by interrupted backups, harmless, removed by a prune"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The end.
+    pub fn finish(mut self) -> Report {
+        self.report.errors = self.progress.problem_count();
+        self.report.broken_packs.sort_unstable();
+        self.report.broken_packs.dedup();
+        self.report
+    }
+
+    /// How many pack files there are.
+    pub fn pack_count(&self) -> usize {
+        self.listed.len()
+    }
+
+    fn problem(&self, item: impl Into<String>, why: impl fmt::Display) {
+        self.progress.problem(Phase::Check, item, why);
+    }
+
+    /// Something that is not as it should be, and of which nothing is lost.
+    fn hint(&self, text: String) {
+        self.progress.warning(&text);
+    }
+
+    /// Starts the counters of a step.
+    fn count(&self, files: u64, bytes: u64) {
+        for counter in [&self.progress.files_done, &self.progress.bytes_done] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.progress.files_total.store(files, Ordering::Relaxed);
+        self.progress.bytes_total.store(bytes, Ordering::Relaxed);
+    }
+
+    fn check_interrupted(&self) -> Result<()> {
+        if self.progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// A hash of what an index says of a pack, whatever the order.
+fn fingerprint(blobs: &[PackedBlob]) -> Id {
+    let mut blobs: Vec<&PackedBlob> = blobs.iter().collect();
+    blobs.sort_unstable_by_key(|blob| (blob.offset, blob.id));
+    let mut bytes = Vec::with_capacity(blobs.len() * 45);
+    for PackedBlob { ty, id, offset, length, uncompressed } in blobs {
+        bytes.push(u8::from(*ty == BlobType::Tree));
+        bytes.extend_from_slice(&id.0);
+        [offset, length, uncompressed].iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+    }
+    Id::of(&bytes)
+}
+
+/// Ids that were seen, shared by threads.
+#[derive(Default)]
+struct Seen(Mutex<HashSet<Id>>);
+
+impl Seen {
+    /// Whether the id is new.
+    fn insert(&self, id: Id) -> bool {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id)
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+    }
+}

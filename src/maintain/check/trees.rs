@@ -1,0 +1,129 @@
+//! Every snapshot can be read down to its last entry, and every blob that is named is in the index.
+//!
+//! Trees are jobs on a queue, not calls, and each is looked at once however often it is named: neither ten thousand levels nor a
+//! tree that names itself twice per level costs more than its number of different trees.
+
+use super::{Check, Seen};
+use crate::format::node::{Node, NodeType};
+use crate::format::tree;
+use crate::format::{BlobType, FormatError};
+use crate::id::Id;
+use crate::repo::{Error, Repository, Result, StoredSnapshot, TreeReader};
+use crate::store::FileType;
+use rayon::Scope;
+use rayon::prelude::*;
+use std::sync::atomic::Ordering;
+
+/// What the jobs share.
+struct Walk<'c> {
+    check: &'c Check<'c>,
+    trees: TreeReader<'c>,
+    seen: Seen,
+}
+
+impl Check<'_> {
+    /// Walks the trees of all snapshots.
+    pub fn trees(&mut self) -> Result<()> {
+        let roots = self.roots()?;
+        self.report.snapshots = roots.len() as u64;
+        self.count(roots.len() as u64, 0);
+        let walk = Walk { check: self, trees: TreeReader::new(self.repo, &self.index), seen: Seen::default() };
+        // One snapshot after the other, so that progress means something; each is walked by all threads.
+        for snapshot in roots {
+            self.check_interrupted()?;
+            match snapshot.tree() {
+                Ok(root) => self.pool.scope(|scope| walk.add(scope, root)),
+                Err(error) => self.problem(format!("snapshot {}", snapshot.id), error),
+            }
+            self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        }
+        let trees = walk.seen.len() as u64;
+        self.report.trees = trees;
+        self.check_interrupted()
+    }
+
+    fn roots(&self) -> Result<Vec<StoredSnapshot>> {
+        let repo: &Repository = self.repo;
+        let ids = repo.store().list(FileType::Snapshot)?;
+        let loaded: Vec<_> =
+            self.pool.install(|| ids.par_iter().map(|&(id, _)| (id, repo.load_snapshot(id))).collect());
+        let mut roots = Vec::new();
+        for (id, snapshot) in loaded {
+            match snapshot {
+                Ok(snapshot) => roots.push(snapshot),
+                Err(error) => self.problem(format!("snapshot {id}"), error),
+            }
+        }
+        roots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
+        Ok(roots)
+    }
+}
+
+impl<'c> Walk<'c> {
+    /// Looks at a tree, unless that was done.
+    fn add<'s>(&'s self, scope: &Scope<'s>, id: Id) {
+        if self.seen.insert(id) && !self.check.progress.is_interrupted() {
+            scope.spawn(move |scope| {
+                if let Err(error) = self.look(scope, id) {
+                    self.check.problem(format!("tree {id}"), error);
+                }
+            });
+        }
+    }
+
+    fn look<'s>(&'s self, scope: &Scope<'s>, id: Id) -> Result<()> {
+        let json = self.trees.load(id)?;
+        let mut last: Option<Vec<u8>> = None;
+        tree::visit::<FormatError>(&json, |node| {
+            let problem =
+                |why: String| self.check.problem(format!("tree {id}"), format!("{:?} {why}", node.display_name()));
+            if !node.has_safe_name() {
+                problem("is not a valid name".into());
+            }
+            match last.as_deref() {
+                Some(last) if node.name == last => problem("occurs twice".into()),
+                Some(last) if &node.name[..] < last => problem("is not in its place in the order of names".into()),
+                _ => {}
+            }
+            self.look_at(scope, &node, &problem);
+            last = Some(node.name);
+            Ok(())
+        })
+        .map_err(|source| Error::Tree { id, source })
+    }
+
+    fn look_at<'s>(&'s self, scope: &Scope<'s>, node: &Node, problem: &dyn Fn(String)) {
+        match node.ty {
+            NodeType::Dir => match node.subtree {
+                Some(subtree) if !subtree.is_null() => self.add(scope, subtree),
+                _ => problem("is a directory without a tree".into()),
+            },
+            NodeType::File => match &node.content {
+                Some(content) => self.look_at_content(node, content, problem),
+                None => problem("is a file without a list of contents".into()),
+            },
+            NodeType::Unknown => problem("is of a type that is not known".into()),
+            _ => {}
+        }
+    }
+
+    fn look_at_content(&self, node: &Node, content: &[Id], problem: &dyn Fn(String)) {
+        let mut size = Some(0u64);
+        for &id in content {
+            match self.check.index.first(BlobType::Data, id) {
+                Some(location) => size = size.map(|size| size + location.blob.plain_length()),
+                None => {
+                    size = None;
+                    problem(format!("needs data blob {id}, which is in no index"));
+                }
+            }
+        }
+        if let Some(size) = size.filter(|&size| size != node.size) {
+            self.check.hint(format!(
+                "{:?} says it has {} bytes, its contents have {size}",
+                node.display_name(),
+                node.size
+            ));
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! [`Root`]: the only way from a restore to the file system, and nothing that is done through it leaves the target.
+//!
+//! A path is resolved by the kernel beneath the root's descriptor and through no symlink (`openat2`); where a sandbox does not
+//! have that call, one component at a time, each without following. Everything else works on one component in an open
+//! directory, or on an entry that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed.
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fstat, getxattr, linkat, listxattr, mkdirat, mknodat, openat, openat2, readlinkat, removexattr, setxattr, statat,
+    symlinkat, unlinkat, utimensat,
+};
+use rustix::io::{Errno, Result};
+use std::path::Path;
+
+/// Read, write and search for the owner only: what a directory has until its metadata is applied.
+const PRIVATE_DIR: Mode = Mode::RWXU;
+
+/// The target directory.
+pub struct Root {
+    fd: OwnedFd,
+    /// The kernel resolves paths for us.
+    openat2: bool,
+}
+
+/// A directory below the root, or the root itself.
+pub struct Dir(OwnedFd);
+
+/// One entry, whatever it is and wherever its name goes.
+pub struct Pinned {
+    fd: OwnedFd,
+    /// The descriptor's own path: leads to the entry itself, also if that is a symlink.
+    path: String,
+}
+
+impl Root {
+    /// Opens the target. Symlinks on the way to it are followed: whoever runs the restore named it.
+    pub fn open(path: &Path) -> Result<Root> {
+        let fd = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let probe = openat2(&fd, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
+        Ok(Root { fd, openat2: probe.is_ok() })
+    }
+
+    /// As in a sandbox without `openat2`.
+    #[cfg(test)]
+    pub fn without_openat2(self) -> Root {
+        Root { openat2: false, ..self }
+    }
+
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Opens a path below the root; the empty path is the root.
+    pub fn open_beneath(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if path.is_empty() {
+            return openat(&self.fd, ".", flags, mode);
+        }
+        if self.openat2 {
+            return openat2(&self.fd, path, flags, mode, BENEATH);
+        }
+        let (mut above, mut rest) = (None, path);
+        while let Some(slash) = rest.iter().position(|&byte| byte == b'/') {
+            let name = component(&rest[..slash])?;
+            let from = above.as_ref().unwrap_or(&self.fd);
+            let next = openat(
+                from,
+                name,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            (above, rest) = (Some(next), &rest[slash + 1..]);
+        }
+        openat(above.as_ref().unwrap_or(&self.fd), component(rest)?, flags, mode)
+    }
+
+    /// A directory by its path.
+    pub fn dir(&self, path: &[u8]) -> Result<Dir> {
+        self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map(Dir)
+    }
+
+    /// The directory that a path's last component is in, and that component.
+    pub fn parent<'p>(&self, path: &'p [u8]) -> Result<(Dir, &'p [u8])> {
+        let slash = path.iter().rposition(|&byte| byte == b'/');
+        let (above, name) = slash.map_or((&b""[..], path), |slash| (&path[..slash], &path[slash + 1..]));
+        Ok((self.dir(above)?, component(name)?))
+    }
+
+    /// What a path is, if it is anything.
+    pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>> {
+        match self.parent(path) {
+            Ok((dir, name)) => dir.stat(name),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// Refuses what is not the name of an entry. The plan has no such names; this is where it must hold.
+fn component(name: &[u8]) -> Result<&[u8]> {
+    let safe = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
+    if safe { Ok(name) } else { Err(Errno::INVAL) }
+}
+
+impl Dir {
+    pub fn stat(&self, name: &[u8]) -> Result<Option<Stat>> {
+        match statat(&self.0, component(name)?, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that there is a directory of this name; whatever else has the name is removed. Says whether it is new.
+    pub fn make_dir(&self, name: &[u8]) -> Result<bool> {
+        let name = component(name)?;
+        match mkdirat(&self.0, name, PRIVATE_DIR) {
+            Err(Errno::EXIST) => {}
+            other => return other.map(|()| true),
+        }
+        if self.stat(name)?.is_some_and(|stat| is(&stat, FileType::Directory)) {
+            return Ok(false);
+        }
+        unlinkat(&self.0, name, AtFlags::empty())?;
+        mkdirat(&self.0, name, PRIVATE_DIR).map(|()| true)
+    }
+
+    /// Removes an entry that is not a directory.
+    pub fn unlink(&self, name: &[u8]) -> Result<()> {
+        unlinkat(&self.0, component(name)?, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, name: &[u8]) -> Result<()> {
+        unlinkat(&self.0, component(name)?, AtFlags::REMOVEDIR)
+    }
+
+    /// Removes what has this name, if anything; a directory only if it is empty.
+    pub fn clear(&self, name: &[u8]) -> Result<()> {
+        match self.stat(name)? {
+            None => Ok(()),
+            Some(stat) if is(&stat, FileType::Directory) => self.remove_dir(name),
+            Some(_) => self.unlink(name),
+        }
+    }
+
+    pub fn symlink(&self, target: &[u8], name: &[u8]) -> Result<()> {
+        symlinkat(target, &self.0, component(name)?)
+    }
+
+    pub fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
+        readlinkat(&self.0, component(name)?, Vec::new()).map(std::ffi::CString::into_bytes)
+    }
+
+    /// Makes a fifo or a device node.
+    pub fn make_node(&self, name: &[u8], ty: FileType, device: u64) -> Result<()> {
+        mknodat(&self.0, component(name)?, ty, Mode::RUSR | Mode::WUSR, device)
+    }
+
+    /// Gives an entry of `from` another name here; a symlink is linked itself.
+    pub fn link(&self, from: &Dir, old: &[u8], new: &[u8]) -> Result<()> {
+        linkat(&from.0, component(old)?, &self.0, component(new)?, AtFlags::empty())
+    }
+
+    pub fn pin(&self, name: &[u8]) -> Result<Pinned> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.0, component(name)?, flags, Mode::empty()).map(Pinned::new)
+    }
+
+    /// The directory itself.
+    pub fn pin_self(&self) -> Result<Pinned> {
+        openat(&self.0, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Pinned::new)
+    }
+
+    /// The names in it, but for itself and the one above.
+    pub fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let fd = openat(&self.0, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(fd)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Pinned {
+    fn new(fd: OwnedFd) -> Pinned {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        Pinned { fd, path }
+    }
+
+    pub fn stat(&self) -> Result<Stat> {
+        fstat(&self.fd)
+    }
+
+    pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
+        if uid == u32::MAX || gid == u32::MAX {
+            // To the kernel it means "leave as it is", which is not what was asked for.
+            return Err(Errno::INVAL);
+        }
+        chownat(&self.fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)
+    }
+
+    /// Not for symlinks: they have no mode of their own.
+    pub fn chmod(&self, permissions: u32) -> Result<()> {
+        chmodat(CWD, &self.path, Mode::from_raw_mode(permissions), AtFlags::empty())
+    }
+
+    pub fn set_times(&self, times: &Timestamps) -> Result<()> {
+        match utimensat(&self.fd, "", times, AtFlags::EMPTY_PATH) {
+            // Kernels before 5.8 know it by path only.
+            Err(Errno::INVAL | Errno::NOENT) => utimensat(CWD, &self.path, times, AtFlags::empty()),
+            other => other,
+        }
+    }
+
+    /// The names of all attributes.
+    pub fn xattr_names(&self) -> Result<Vec<Vec<u8>>> {
+        let list = read_growing(256, |buffer| listxattr(&self.path, buffer))?;
+        Ok(list.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+
+    pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        read_growing(256, |buffer| getxattr(&self.path, name, buffer))
+    }
+
+    pub fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
+        setxattr(&self.path, name, value, XattrFlags::empty())
+    }
+
+    pub fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        removexattr(&self.path, name)
+    }
+}
+
+/// Reads with a buffer that grows until it is large enough; the kernel has an end at 64 KiB.
+fn read_growing(start: usize, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; start];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() <= 1 << 20 => buffer.resize(buffer.len() * 16, 0),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether an entry is of this type.
+pub fn is(stat: &Stat, ty: FileType) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == ty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A target beside something that must not change, and both ways of resolving paths in it.
+    fn with_roots(test: impl Fn(&Root, &Path)) {
+        for openat2 in [true, false] {
+            let temp = tempfile::tempdir().unwrap();
+            let (target, outside) = (temp.path().join("target"), temp.path().join("outside"));
+            fs::create_dir(&target).unwrap();
+            fs::create_dir(&outside).unwrap();
+            fs::write(outside.join("file"), "precious").unwrap();
+            let root = Root::open(&target).unwrap();
+            assert!(root.openat2, "these tests want a kernel with openat2");
+            test(&if openat2 { root } else { root.without_openat2() }, &target);
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+            let outside = fs::metadata(outside.join("file")).unwrap();
+            assert_eq!((outside.len(), outside.permissions().mode() & 0o777), (8, 0o644));
+        }
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused() {
+        with_roots(|root, target| {
+            fs::create_dir(target.join("dir")).unwrap();
+            symlink("../outside", target.join("planted")).unwrap();
+            symlink("../../outside", target.join("dir/planted")).unwrap();
+            let absolute = target.parent().unwrap().join("outside/file");
+            let paths: [&[u8]; 9] = [
+                b"..",
+                b"../outside/file",
+                b"dir/../../outside/file",
+                b"planted/file",
+                b"dir/planted/file",
+                b"planted",
+                b"dir/planted",
+                absolute.as_os_str().as_bytes(),
+                b"/outside/file",
+            ];
+            for path in paths {
+                let opened = root.open_beneath(path, OFlags::WRONLY | OFlags::CREATE, Mode::RWXU);
+                assert!(opened.is_err(), "{}", path.escape_ascii());
+                assert!(root.dir(path).is_err(), "{}", path.escape_ascii());
+            }
+            let (top, _) = root.parent(b"planted").unwrap();
+            for name in [&b".."[..], b".", b"", b"../outside/file", b"planted/file", b"nul\0"] {
+                assert_eq!(top.make_dir(name), Err(Errno::INVAL));
+                assert_eq!(top.symlink(b"x", name), Err(Errno::INVAL));
+                assert_eq!(top.unlink(name), Err(Errno::INVAL));
+                assert!(top.pin(name).is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn a_symlink_in_the_way_of_a_directory_is_replaced() {
+        with_roots(|root, target| {
+            symlink("../outside", target.join("dir")).unwrap();
+            let (top, name) = root.parent(b"dir").unwrap();
+            assert!(top.make_dir(name).unwrap(), "it is new");
+            assert!(!top.make_dir(name).unwrap(), "now it is not");
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+            root.open_beneath(b"dir/file", flags, Mode::RWXU).unwrap();
+            assert!(target.join("dir").symlink_metadata().unwrap().is_dir());
+        });
+    }
+
+    #[test]
+    fn metadata_goes_to_the_symlink_itself() {
+        with_roots(|root, target| {
+            symlink("../outside/file", target.join("link")).unwrap();
+            let (top, name) = root.parent(b"link").unwrap();
+            let link = top.pin(name).unwrap();
+            let time = rustix::fs::Timespec { tv_sec: -5, tv_nsec: 7 };
+            link.set_times(&Timestamps { last_access: time, last_modification: time }).unwrap();
+            let stat = top.stat(name).unwrap().unwrap();
+            assert_eq!((stat.st_mtime, stat.st_mtime_nsec), (-5, 7));
+            let _ = link.chmod(0o777);
+            let _ = link.set_xattr(b"trusted.test", b"1");
+            let outside = target.parent().unwrap().join("outside/file");
+            assert!(fs::metadata(&outside).unwrap().modified().unwrap() > std::time::UNIX_EPOCH);
+            assert!(!xattr::list(&outside).unwrap().any(|name| name == "trusted.test"));
+            if link.xattr_names().unwrap().contains(&b"trusted.test".to_vec()) {
+                assert_eq!(link.xattr(b"trusted.test").unwrap(), b"1");
+                assert_eq!(link.remove_xattr(b"trusted.test"), Ok(()));
+            }
+        });
+    }
+}

@@ -1,0 +1,145 @@
+//! `--delete`: what the snapshot does not have, within the filters, is removed.
+//!
+//! Only directories that the snapshot lists to their end come here. A mount point is left alone with all that is on it, and nothing is
+//! followed: a symlink is removed, not what it points to.
+
+use super::confine::{Dir, Root, is};
+use super::error::{Error, Result};
+use super::walk::{Selection, display};
+use crate::progress::{Action, Phase, Progress};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use std::collections::HashSet;
+
+pub struct Deleter<'d> {
+    pub root: &'d Root,
+    pub selection: Selection<'d>,
+    /// Count and tell only.
+    pub dry_run: bool,
+    pub progress: &'d Progress,
+}
+
+/// A directory that is to go.
+struct Doomed {
+    path: Vec<u8>,
+    /// Its entries have been dealt with.
+    emptied: bool,
+}
+
+impl Deleter<'_> {
+    /// Removes the entries of a directory whose names the snapshot lacks. Returns how many went.
+    pub fn remove_unexpected(&self, path: &[u8], expected: &HashSet<Box<[u8]>>) -> Result<u64> {
+        let names = match self.root.dir(path).and_then(|dir| dir.names()) {
+            Ok(names) => names,
+            Err(errno) => {
+                self.problem(path, "list", errno);
+                return Ok(0);
+            }
+        };
+        let mut removed = 0;
+        for name in names.iter().filter(|name| !expected.contains(&name[..])) {
+            let entry = join(path, name);
+            if self.selection.takes(&absolute(&entry)) {
+                removed += self.remove(&entry)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes an entry and all that is meant below it. Returns how many entries went.
+    pub fn remove(&self, path: &[u8]) -> Result<u64> {
+        let mut removed = 0;
+        let mut stack = vec![Doomed { path: path.to_vec(), emptied: false }];
+        while let Some(mut top) = stack.pop() {
+            if self.progress.is_interrupted() {
+                return Err(Error::interrupted());
+            }
+            if !top.emptied
+                && let Some(below) = self.subdirs(&top.path, &mut removed)
+            {
+                top.emptied = true;
+                let path = top.path.clone();
+                stack.push(top);
+                stack.extend(below.into_iter().map(|name| Doomed { path: join(&path, &name), emptied: false }));
+            } else if top.emptied {
+                removed += self.unlink(&top.path, true);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes an entry that is not a directory, or all such entries in a directory; then returns its subdirectories.
+    fn subdirs(&self, path: &[u8], removed: &mut u64) -> Option<Vec<Vec<u8>>> {
+        let outcome = self.root.parent(path).and_then(|(above, name)| {
+            let Some(stat) = above.stat(name)? else { return Ok(None) };
+            if !is(&stat, FileType::Directory) {
+                *removed += self.unlink(path, false);
+                return Ok(None);
+            }
+            if above.pin_self()?.stat()?.st_dev != stat.st_dev {
+                return Err(Errno::XDEV);
+            }
+            let dir = self.root.dir(path)?;
+            self.sweep(&dir, path, removed).map(Some)
+        });
+        outcome.unwrap_or_else(|errno| {
+            match errno {
+                Errno::XDEV => {
+                    let why = "it is not in the snapshot, and was not deleted: another file system is mounted on it";
+                    self.progress.problem(Phase::Restore, display(path), why);
+                }
+                errno => self.problem(path, "delete", errno),
+            }
+            None
+        })
+    }
+
+    /// Removes what is meant in a directory and is none itself; returns the directories that are meant.
+    fn sweep(&self, dir: &Dir, path: &[u8], removed: &mut u64) -> rustix::io::Result<Vec<Vec<u8>>> {
+        let mut below = Vec::new();
+        for name in dir.names()? {
+            let entry = join(path, &name);
+            if !self.selection.takes(&absolute(&entry)) {
+                continue;
+            }
+            match dir.stat(&name)? {
+                Some(stat) if is(&stat, FileType::Directory) => below.push(name),
+                Some(_) => *removed += self.unlink(&entry, false),
+                None => {}
+            }
+        }
+        Ok(below)
+    }
+
+    fn unlink(&self, path: &[u8], directory: bool) -> u64 {
+        let outcome = if self.dry_run {
+            Ok(())
+        } else {
+            self.root
+                .parent(path)
+                .and_then(|(dir, name)| if directory { dir.remove_dir(name) } else { dir.unlink(name) })
+        };
+        match outcome {
+            Ok(()) => {
+                self.progress.item(Action::Deleted, || display(path), 0);
+                return 1;
+            }
+            // Filters keep something in it, or that has been told already.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if directory => {}
+            Err(errno) => self.problem(path, "delete", errno),
+        }
+        0
+    }
+
+    fn problem(&self, path: &[u8], action: &str, errno: Errno) {
+        self.progress.problem(Phase::Restore, display(path), format!("cannot {action} it: {errno}"));
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, name].join(&b'/') }
+}
+
+fn absolute(path: &[u8]) -> Vec<u8> {
+    [b"/", path].concat()
+}

@@ -1,0 +1,85 @@
+//! Why a restore could not be done or could not go on. What concerns one entry only is a problem in the report instead.
+
+use crate::repo;
+use rustix::io::Errno;
+use std::io;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("{0}")]
+    Repo(#[from] repo::Error),
+
+    #[error("cannot {action} {path}: {source}")]
+    Target { action: &'static str, path: String, source: io::Error },
+
+    #[error(
+        "no space left for {path}: {source}; make room and restore again, what is complete by then is kept with `--overwrite if-changed`"
+    )]
+    Full { path: String, source: io::Error },
+
+    #[error(
+        "the snapshot has {entries} entries, counted as often as they would be restored, and the plan of a restore may take {max} bytes: it is made to exhaust memory, or part of it must be restored at a time"
+    )]
+    TooManyEntries { entries: u64, max: u64 },
+
+    #[error(
+        "the plan of this restore needs more than the {max} bytes of memory that it may take; restore one part of the snapshot at a time"
+    )]
+    PlanTooLarge { max: u64 },
+
+    #[error("{path} could be read when the restore was planned, and now it cannot: {why}")]
+    Changed { path: String, why: String },
+
+    #[error(
+        "refusing to delete everything in / that the snapshot lacks; name what may be deleted with --include or --exclude"
+    )]
+    DeleteEverything,
+
+    #[error("{device} has {has} bytes and the image has {needs}: it does not fit, and nothing was written")]
+    DeviceTooSmall { device: String, has: u64, needs: u64 },
+
+    #[error("{device} is a block device and takes one regular file: name it as `snapshot:path`")]
+    NotAnImage { device: String },
+
+    #[error("{path} is neither a directory nor a block device")]
+    NoTarget { path: String },
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The run was ended from outside.
+    pub(super) fn interrupted() -> Error {
+        Error::Repo(repo::Error::Interrupted)
+    }
+
+    /// The error that a failed call on `path` ends the whole restore with, if it would meet all other files too.
+    pub(super) fn of_target(action: &'static str, path: String, errno: Errno) -> Option<Error> {
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => Some(Error::Full { path, source: errno.into() }),
+            Errno::ROFS => Some(Error::Target { action, path, source: errno.into() }),
+            _ => None,
+        }
+    }
+
+    /// restic's exit code for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Repo(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+/// Whether a blob is missing or damaged, so that others can still be read; anything else is the store's trouble.
+pub(super) fn is_damage(error: &repo::Error) -> bool {
+    use crate::store::StoreError;
+    match error {
+        repo::Error::Store(error) => {
+            matches!(error, StoreError::NotFound { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. })
+        }
+        repo::Error::BlobMissing { .. } | repo::Error::BlobDamaged { .. } | repo::Error::BlobTooLarge { .. } => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,242 @@
+//! Stage 6: plaintext into files, each piece at its place, by any thread.
+//!
+//! A file is made at its first write, private until its metadata is applied. In a file that this run makes, blocks of zeros are left out
+//! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
+//! pieces are dropped; a full disk ends the restore.
+
+use super::confine::Root;
+use super::error::{Error, Result};
+use super::fetch::Sink;
+use super::plan::{Plan, State, Use};
+use super::walk::display;
+use crate::limits;
+use crate::progress::{Phase, Progress};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, ftruncate};
+use rustix::io::{Errno, pwrite};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The granularity of holes: the block of most file systems.
+const BLOCK: usize = 4096;
+
+const SHARDS: usize = 16;
+
+/// The files of a restore while their content arrives.
+pub struct Files<'f> {
+    plan: &'f Plan,
+    root: &'f Root,
+    progress: &'f Progress,
+    /// Leave blocks of zeros out of new files.
+    sparse: bool,
+    open: [Mutex<Open>; SHARDS],
+}
+
+/// Open files by number, the most recently used last.
+type Open = Vec<(u32, Arc<OwnedFd>)>;
+
+impl<'f> Files<'f> {
+    pub fn new(plan: &'f Plan, root: &'f Root, sparse: bool, progress: &'f Progress) -> Files<'f> {
+        Files { plan, root, progress, sparse, open: Default::default() }
+    }
+
+    /// Makes the files that no blob will come for.
+    pub fn make_empty(&self) -> Result<()> {
+        for (number, file) in self.plan.files.iter().enumerate() {
+            if file.left.load(Ordering::Relaxed) > 0 {
+                continue;
+            }
+            let number = u32::try_from(number).expect("files are numbered so");
+            match file.state() {
+                State::Planned => match self.make(number) {
+                    Ok(_) => self.complete(number),
+                    Err(errno) => self.broken(number, "create", errno)?,
+                },
+                // It was too long, and has been cut.
+                State::Correcting => self.complete(number),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&self, number: u32) -> rustix::io::Result<OwnedFd> {
+        let path = self.plan.file_path(number);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let open = || self.root.open_beneath(&path, flags, Mode::RUSR | Mode::WUSR);
+        let fd = match open() {
+            // Something else that is to be replaced.
+            Err(Errno::EXIST | Errno::LOOP) => {
+                let (dir, name) = self.root.parent(&path)?;
+                dir.clear(name)?;
+                open()?
+            }
+            other => other?,
+        };
+        self.plan.files[number as usize].advance(State::Planned, State::Made);
+        Ok(fd)
+    }
+
+    /// The open file; made if it is to be new.
+    fn handle(&self, number: u32) -> rustix::io::Result<Arc<OwnedFd>> {
+        let file = &self.plan.files[number as usize];
+        let mut open = self.shard(number);
+        if let Some(at) = open.iter().position(|(other, _)| *other == number) {
+            let found = open.remove(at);
+            let fd = found.1.clone();
+            open.push(found);
+            return Ok(fd);
+        }
+        let fd = Arc::new(if file.state() == State::Planned {
+            let fd = self.make(number)?;
+            ftruncate(&fd, file.size)?;
+            fd
+        } else {
+            self.root.open_beneath(&self.plan.file_path(number), OFlags::WRONLY, Mode::empty())?
+        });
+        if open.len() >= limits::RESTORE_OPEN_FILES / SHARDS {
+            open.remove(0);
+        }
+        open.push((number, fd.clone()));
+        Ok(fd)
+    }
+
+    fn shard(&self, number: u32) -> MutexGuard<'_, Open> {
+        self.open[number as usize % SHARDS].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Writes one piece. `holes`: blocks of zeros may be left out.
+    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> rustix::io::Result<()> {
+        let Use { file: number, offset, .. } = *needed;
+        let file = &self.plan.files[number as usize];
+        // Most files have one blob: nobody else will need them open.
+        let whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
+        let fd = if whole { Arc::new(self.make(number)?) } else { self.handle(number)? };
+        if !self.sparse || file.state() == State::Correcting {
+            return write_at(&*fd, plaintext, offset);
+        }
+        if whole && plaintext.last() == Some(&0) {
+            ftruncate(&fd, file.size)?;
+        }
+        if !all_zero {
+            for piece in without_zero_blocks(plaintext, offset) {
+                write_at(&*fd, &plaintext[piece.clone()], offset + piece.start as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, number: u32) {
+        let file = &self.plan.files[number as usize];
+        self.shard(number).retain(|(other, _)| *other != number);
+        let complete = match file.state() {
+            State::Failed => return,
+            State::Correcting => State::Corrected,
+            _ => State::Done,
+        };
+        file.set_state(complete);
+        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call on a file has failed: the whole restore ends if the next file would meet the same.
+    fn broken(&self, number: u32, action: &'static str, errno: Errno) -> Result<()> {
+        let path = display(&self.plan.file_path(number));
+        match Error::of_target(action, path, errno) {
+            Some(error) => Err(error),
+            None => {
+                self.fail(number, &format!("cannot {action} it: {errno}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Sink for Files<'_> {
+    fn wants(&self, needed: &Use) -> bool {
+        matches!(self.plan.files[needed.file as usize].state(), State::Planned | State::Made | State::Correcting)
+    }
+
+    fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
+        let file = &self.plan.files[needed.file as usize];
+        if file.state() != State::Failed {
+            match self.put(needed, plaintext, all_zero) {
+                Ok(()) => drop(self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed)),
+                Err(errno) => self.broken(needed.file, "write", errno)?,
+            }
+        }
+        if file.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete(needed.file);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, number: u32, why: &str) {
+        let before = self.plan.files[number as usize].set_state(State::Failed);
+        self.shard(number).retain(|(other, _)| *other != number);
+        if before != State::Failed {
+            self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
+        }
+    }
+}
+
+/// Writes all of it, however many calls that takes.
+pub fn write_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match pwrite(&fd, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+pub fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; BLOCK] = [0; BLOCK];
+    bytes.chunks(BLOCK).all(|chunk| *chunk == ZEROS[..chunk.len()])
+}
+
+/// The parts of `bytes` that are not whole blocks of zeros; blocks begin at multiples of their size in the file, where `bytes` starts at `offset`.
+pub fn without_zero_blocks(bytes: &[u8], offset: u64) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    let next_block = move || {
+        let into = usize::try_from((offset + at as u64) % BLOCK as u64).expect("less than a block");
+        let end = (at + BLOCK - into).min(bytes.len());
+        let block = at..end;
+        at = end;
+        (!block.is_empty()).then_some(block)
+    };
+    let mut blocks = std::iter::from_fn(next_block).peekable();
+    std::iter::from_fn(move || {
+        let mut piece = blocks.find(|block| !is_zero(&bytes[block.clone()]))?;
+        while let Some(block) = blocks.next_if(|block| !is_zero(&bytes[block.clone()])) {
+            piece.end = block.end;
+        }
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_blocks_are_found_at_the_file_s_own_boundaries() {
+        let mut bytes = vec![0u8; 5 * BLOCK];
+        bytes[BLOCK + 7] = 1;
+        bytes[2 * BLOCK] = 1;
+        bytes[4 * BLOCK] = 1;
+        let pieces = |offset| without_zero_blocks(&bytes, offset).collect::<Vec<_>>();
+        assert_eq!(pieces(0), [BLOCK..3 * BLOCK, 4 * BLOCK..5 * BLOCK]);
+        // One byte further into the file, every block begins one byte earlier in the buffer.
+        assert_eq!(pieces(1), [BLOCK - 1..3 * BLOCK - 1, 4 * BLOCK - 1..5 * BLOCK - 1]);
+        assert_eq!(without_zero_blocks(&[0; 10], 3).count(), 0);
+        assert_eq!(without_zero_blocks(&[0, 1], BLOCK as u64 - 1).next(), Some(1..2));
+        assert_eq!(without_zero_blocks(&[], 0).count(), 0);
+    }
+}

@@ -1,0 +1,215 @@
+//! A restore, from a snapshot to the target: a backup's stages backwards, each a module.
+//!
+//! 1. [`origin`]: the path that was asked for becomes a tree, or one entry of a tree.
+//! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has been touched yet.
+//! 3. [`prepare`]: directories are made, and what is there already is compared.
+//! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; on all cores.
+//! 5. [`file`]: plaintext goes to its places, and zeros stay holes.
+//! 6. [`verify`]: what was written is read again, if asked for.
+//! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.
+//!
+//! [`confine`] is the only way to the file system, and nothing that goes through it leaves the target. A block device takes one
+//! file instead of a tree: [`device`]. What concerns one entry is a problem, and the rest goes on.
+
+mod confine;
+mod delete;
+mod device;
+mod error;
+mod fetch;
+mod file;
+mod finish;
+mod meta;
+mod origin;
+mod plan;
+mod prepare;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+mod weigh;
+
+pub use error::{Error, Result};
+
+use crate::limits;
+use crate::pattern::Patterns;
+use crate::progress::Progress;
+use crate::repo::{Index, Repository, StoredSnapshot, TreeReader};
+use confine::Root;
+use file::Files;
+use origin::Origin;
+use prepare::Prepare;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use walk::{Selection, Walk};
+
+/// What becomes of files that are there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// They are compared, and corrected where they differ.
+    #[default]
+    Always,
+    /// As above, but size and modification time are trusted.
+    IfChanged,
+    /// They are kept unless the snapshot's are newer.
+    IfNewer,
+    /// They are kept.
+    Never,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A directory, made if it is missing, or a block device.
+    pub target: PathBuf,
+    /// The snapshot is a volume's: the volume's root becomes the target, whichever shape the snapshot has.
+    pub volume: bool,
+    /// Which paths below the target are meant; all if empty.
+    pub include: Patterns,
+    /// Which of them are not.
+    pub exclude: Patterns,
+    pub overwrite: Overwrite,
+    /// Remove what the snapshot does not have.
+    pub delete: bool,
+    /// Blocks of zeros in new files become holes.
+    pub sparse: bool,
+    /// Read everything that was written again.
+    pub verify: bool,
+    /// Decide and tell, but change nothing.
+    pub dry_run: bool,
+    /// Return only when the target's file system has everything on its disk.
+    pub sync: bool,
+    /// Bytes of memory that the plan may take.
+    pub plan_memory: u64,
+}
+
+impl Options {
+    pub fn new(target: impl Into<PathBuf>) -> Options {
+        Options {
+            target: target.into(),
+            volume: false,
+            include: Patterns::default(),
+            exclude: Patterns::default(),
+            overwrite: Overwrite::default(),
+            delete: false,
+            sparse: true,
+            verify: false,
+            dry_run: false,
+            sync: false,
+            plan_memory: limits::RESTORE_PLAN,
+        }
+    }
+}
+
+/// What a restore did. Files are entries of all kinds, as restic counts them.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub files_restored: u64,
+    pub bytes_restored: u64,
+    /// Files that were right already, and entries that were not to be overwritten.
+    pub files_skipped: u64,
+    pub bytes_skipped: u64,
+    pub files_deleted: u64,
+    /// What the restore set out to bring.
+    pub total_files: u64,
+    pub total_bytes: u64,
+    /// Metadata, links and nodes that the system did not take, by kind.
+    pub not_applied: BTreeMap<String, u64>,
+    /// Everything that is missing or doubtful; each was told as a problem.
+    pub problems: u64,
+}
+
+/// Restores what `path` names in a snapshot (the empty path is all of it) into the target. A directory's content goes into the
+/// target, any other entry is put there under its own name.
+///
+/// An error means that the restore ended early; what is complete by then has its metadata only if the error came in the last stage.
+pub fn run(
+    repo: &Repository,
+    index: &Index,
+    snapshot: &StoredSnapshot,
+    path: &[u8],
+    options: &Options,
+    progress: &Progress,
+) -> Result<Report> {
+    let problems_before = progress.problem_count();
+    let trees = TreeReader::new(repo, index);
+    let origin = origin::find(&trees, snapshot, path, options.volume)?;
+    let mut report = match Target::of(&options.target)? {
+        Target::Device => device::run(repo, index, &trees, origin, options, progress)?,
+        Target::Directory => restore_tree(repo, index, &trees, &origin, options, progress)?,
+    };
+    report.problems = progress.problem_count() - problems_before;
+    Ok(report)
+}
+
+fn restore_tree(
+    repo: &Repository,
+    index: &Index,
+    trees: &TreeReader<'_>,
+    origin: &Origin,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Report> {
+    let selection = Selection { include: &options.include, exclude: &options.exclude };
+    if options.delete && selection.is_everything() && is_system_root(&options.target) {
+        return Err(Error::DeleteEverything);
+    }
+    let walk = Walk { trees, origin, selection, progress };
+    let mut plan = plan::build(&walk, index, options.plan_memory)?;
+    let root = open_root(options, &mut plan.dirs[0].fresh)?;
+    Prepare { root: root.as_ref(), options, index, progress }.run(&mut plan)?;
+    if let Some(root) = root.as_ref().filter(|_| !options.dry_run) {
+        let files = Files::new(&plan, root, options.sparse, progress);
+        files.make_empty()?;
+        fetch::run(repo, index, &plan, &files, progress)?;
+        if options.verify {
+            verify::run(root, &plan, index, &files, progress)?;
+        }
+    }
+    let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
+    finish::run(&walk, &plan, root.as_ref(), options, &mut report)?;
+    if let Some(root) = root.filter(|_| options.sync && !options.dry_run) {
+        rustix::fs::syncfs(root.fd()).map_err(|errno| target_error("sync", &options.target, errno))?;
+    }
+    Ok(report)
+}
+
+/// What the target is.
+enum Target {
+    Directory,
+    Device,
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Target> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(Target::Directory),
+            Ok(found) if found.file_type().is_block_device() => Ok(Target::Device),
+            Ok(_) => Err(Error::NoTarget { path: path.display().to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Target::Directory),
+            Err(source) => Err(Error::Target { action: "look at", path: path.display().to_string(), source }),
+        }
+    }
+}
+
+/// Opens the target, making it if it is missing. `None`: it is missing, and this is a dry run.
+fn open_root(options: &Options, fresh: &mut bool) -> Result<Option<Root>> {
+    let path = &options.target;
+    *fresh = !path.exists();
+    if *fresh {
+        if options.dry_run {
+            return Ok(None);
+        }
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|source| Error::Target { action: "create", path: path.display().to_string(), source })?;
+    }
+    Root::open(path).map(Some).map_err(|errno| target_error("open", path, errno))
+}
+
+fn is_system_root(path: &Path) -> bool {
+    std::fs::canonicalize(path).is_ok_and(|path| path == Path::new("/"))
+}
+
+fn target_error(action: &'static str, path: &Path, errno: Errno) -> Error {
+    Error::Target { action, path: path.display().to_string(), source: errno.into() }
+}

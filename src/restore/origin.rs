@@ -1,0 +1,59 @@
+//! Stage 1: the part of a snapshot that is to be restored, found by its path.
+
+use super::error::Result;
+use super::meta::Meta;
+use crate::format::FormatError;
+use crate::format::node::{Node, NodeType};
+use crate::format::snapshot::VOLUME_NAME;
+use crate::format::tree;
+use crate::id::Id;
+use crate::repo::{self, StoredSnapshot, TreeReader};
+
+/// What becomes the content of the target.
+pub enum Origin {
+    /// The entries of this tree. A snapshot's root has no metadata.
+    Dir { tree: Id, meta: Option<Meta> },
+    /// This one entry.
+    Entry(Box<Node>),
+}
+
+/// What the path names; the empty path is the whole snapshot. With `volume`, it starts at the volume's root, whichever shape the snapshot has.
+pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], volume: bool) -> Result<Origin> {
+    let root = stored.tree()?;
+    let top = if volume && stored.snapshot.is_volume() { volume_root(trees, root)? } else { None };
+    let tree = top.as_ref().and_then(|top| top.subtree).unwrap_or(root);
+    Ok(match trees.find(tree, path)?.or(top) {
+        None => Origin::Dir { tree, meta: None },
+        Some(node) => match node.subtree {
+            Some(tree) if node.ty == NodeType::Dir => Origin::Dir { tree, meta: Some(Meta::of(node)) },
+            _ => Origin::Entry(Box::new(node)),
+        },
+    })
+}
+
+/// The regular file that a device can take: the one asked for, or the only thing there is.
+pub fn single_file(trees: &TreeReader<'_>, origin: Origin) -> Result<Option<Node>> {
+    let only = match origin {
+        Origin::Entry(node) => Some(*node),
+        Origin::Dir { tree, .. } => only_node(trees, tree)?,
+    };
+    Ok(only.filter(|node| node.ty == NodeType::File))
+}
+
+/// The directory that a volume snapshot has its volume in.
+fn volume_root(trees: &TreeReader<'_>, tree: Id) -> Result<Option<Node>> {
+    let is_volume = |node: &Node| node.ty == NodeType::Dir && node.name == VOLUME_NAME.as_bytes();
+    Ok(only_node(trees, tree)?.filter(is_volume))
+}
+
+/// The entry of a tree that has no other.
+fn only_node(trees: &TreeReader<'_>, id: Id) -> Result<Option<Node>> {
+    let (mut count, mut only) = (0, None);
+    let outcome = tree::visit::<FormatError>(&trees.load(id)?, |node| {
+        count += 1;
+        only = Some(node);
+        Ok(())
+    });
+    outcome.map_err(|source| repo::Error::Tree { id, source })?;
+    Ok(only.filter(|_| count == 1))
+}

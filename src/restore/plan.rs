@@ -1,0 +1,401 @@
+//! Stage 2: everything that is to be restored, in compact tables, before anything is touched.
+//!
+//! Directories and files are numbered in the order of the walk, and every place that a blob goes to is one [`Use`] of 16 bytes. Names
+//! are kept once, in one buffer; everything else about an entry is read again from the trees when the restore is finished. The
+//! tables' size is bounded: a snapshot that would need more, or that repeats itself endlessly, is refused here by name.
+
+use super::error::{Error, Result};
+use super::meta::Meta;
+use super::origin::Origin;
+use super::walk::{Flaw, Visitor, Walk, display};
+use super::weigh;
+use crate::format::BlobType;
+use crate::format::node::{Node, NodeType};
+use crate::id::Id;
+use crate::limits;
+use crate::progress::Phase;
+use crate::repo::index::Location;
+use crate::repo::{self, Index};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// Where a name is in [`Plan::names`].
+#[derive(Clone, Copy)]
+struct Name {
+    start: u32,
+    length: u16,
+}
+
+/// A directory below the target; number 0 is the target itself.
+pub struct Dir {
+    pub parent: u32,
+    name: Name,
+    /// The first directory and the first file that are not below it.
+    pub dirs_end: u32,
+    pub files_end: u32,
+    /// It or something below it is meant. The others are not made.
+    pub needed: bool,
+    /// Meant itself, not only on the way to something that is.
+    pub selected: bool,
+    /// What is in it cannot be read from the snapshot.
+    pub unreadable: bool,
+    /// It was not there before this run.
+    pub fresh: bool,
+    /// It could not be made: nothing below it can be restored.
+    pub failed: bool,
+}
+
+/// A regular file that gets content of its own.
+pub struct File {
+    pub dir: u32,
+    name: Name,
+    pub size: u64,
+    pub mtime: (i64, u32),
+    /// Bytes that were there already.
+    pub present: u64,
+    /// Uses still to be written.
+    pub left: AtomicU32,
+    state: AtomicU8,
+}
+
+/// What has become of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// To be made anew at the first write.
+    Planned,
+    /// Made by this run, and not complete.
+    Made,
+    /// There before with other content, which is being corrected in place.
+    Correcting,
+    /// Complete, and new.
+    Done,
+    /// Complete, and there before with other content.
+    Corrected,
+    /// There before and correct.
+    Correct,
+    /// There before and not to be overwritten.
+    Kept,
+    /// Told as a problem.
+    Failed,
+}
+
+const STATES: [State; 8] = [
+    State::Planned,
+    State::Made,
+    State::Correcting,
+    State::Done,
+    State::Corrected,
+    State::Correct,
+    State::Kept,
+    State::Failed,
+];
+
+impl File {
+    pub fn state(&self) -> State {
+        STATES[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// Changes the state and returns the one before.
+    pub fn set_state(&self, state: State) -> State {
+        STATES[usize::from(self.state.swap(state as u8, Ordering::AcqRel))]
+    }
+
+    /// Changes the state unless it has changed: what has failed stays so.
+    pub fn advance(&self, from: State, to: State) {
+        let _ = self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// One place that a blob's plaintext goes to.
+#[derive(Clone, Copy)]
+pub struct Use {
+    /// The blob's position in the index, or after its end in [`Plan::added`].
+    pub blob: u32,
+    pub file: u32,
+    pub offset: u64,
+}
+
+/// The tables.
+#[derive(Default)]
+pub struct Plan {
+    names: Vec<u8>,
+    pub dirs: Vec<Dir>,
+    pub files: Vec<File>,
+    /// By file and offset.
+    pub uses: Vec<Use>,
+    /// By use: the file had this piece already. Empty if nothing was compared.
+    pub present: Vec<bool>,
+    /// Blobs that are not in the loaded part of the index.
+    added: Vec<Location>,
+    /// By inode and device: the first file of each group of hard links.
+    pub links: HashMap<(u64, u64), u32>,
+    /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
+    pub entries: u64,
+    pub bytes: u64,
+    /// Some directory has names that cannot be trusted.
+    pub doubtful: bool,
+}
+
+impl Plan {
+    /// The path of a directory, relative to the target.
+    pub fn dir_path(&self, number: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = number;
+        while at != 0 {
+            let dir = &self.dirs[at as usize];
+            names.push(self.name(dir.name));
+            at = dir.parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The path of a file, relative to the target.
+    pub fn file_path(&self, number: u32) -> Vec<u8> {
+        let file = &self.files[number as usize];
+        let mut path = self.dir_path(file.dir);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(self.name(file.name));
+        path
+    }
+
+    /// Where a use's blob is.
+    pub fn location(&self, index: &Index, needed: &Use) -> Location {
+        let position = needed.blob as usize;
+        match position.checked_sub(index.loaded_len(BlobType::Data)) {
+            None => index.at(BlobType::Data, position),
+            Some(added) => self.added[added],
+        }
+    }
+
+    /// The numbers of a file's uses.
+    pub fn uses_of(&self, file: u32) -> std::ops::Range<usize> {
+        let first = self.uses.partition_point(|needed| needed.file < file);
+        first..self.uses.partition_point(|needed| needed.file <= file)
+    }
+
+    /// Bytes of a use's blob.
+    pub fn use_length(&self, index: &Index, number: usize) -> u64 {
+        self.location(index, &self.uses[number]).blob.plain_length()
+    }
+
+    /// Whether a use need not be fetched.
+    pub fn is_present(&self, number: usize) -> bool {
+        self.present.get(number).copied().unwrap_or(false)
+    }
+
+    fn name(&self, name: Name) -> &[u8] {
+        &self.names[name.start as usize..][..usize::from(name.length)]
+    }
+
+    /// A plan of one file and no directories, for a target that is a file itself.
+    pub fn of_file(index: &Index, node: &Node) -> std::result::Result<Plan, String> {
+        let mut plan = Plan { entries: 1, ..Plan::default() };
+        plan.bytes = plan.place_blobs(index, node, 0)?;
+        let left = AtomicU32::new(count(plan.uses.len()));
+        let (name, state) = (plan.keep_name(&node.name), AtomicU8::new(State::Planned as u8));
+        plan.files.push(File { dir: 0, name, size: plan.bytes, mtime: node.mtime.instant(), present: 0, left, state });
+        Ok(plan)
+    }
+
+    /// Lists the uses of a file's blobs; returns the bytes they have together.
+    fn place_blobs(&mut self, index: &Index, node: &Node, file: u32) -> std::result::Result<u64, String> {
+        let content = node.content.as_ref().ok_or("the snapshot lists no content for it")?;
+        let mut offset = 0;
+        for &id in content {
+            let (blob, length) = match index.position(BlobType::Data, id) {
+                Some(position) => (position, index.at(BlobType::Data, position).blob.plain_length()),
+                None => {
+                    let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();
+                    let location = index.first(BlobType::Data, id).ok_or_else(missing)?;
+                    self.added.push(location);
+                    (index.loaded_len(BlobType::Data) + self.added.len() - 1, location.blob.plain_length())
+                }
+            };
+            self.uses.push(Use { blob: count(blob), file, offset });
+            offset += length;
+        }
+        Ok(offset)
+    }
+
+    pub fn memory(&self) -> u64 {
+        let of = |count: usize, size: usize| (count * size) as u64;
+        self.names.len() as u64
+            + of(self.dirs.len(), size_of::<Dir>())
+            + of(self.files.len(), size_of::<File>())
+            + of(self.uses.len(), size_of::<Use>())
+            + of(self.links.len(), 2 * size_of::<((u64, u64), u32)>())
+            + of(self.added.len(), size_of::<Location>())
+    }
+
+    fn keep_name(&mut self, path: &[u8]) -> Name {
+        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let start = count(self.names.len());
+        self.names.extend_from_slice(name);
+        Name { start, length: u16::try_from(name.len()).expect("no longer than a path may be") }
+    }
+}
+
+/// Plans the whole restore. `max` bounds the tables' bytes.
+pub fn build(walk: &Walk<'_>, index: &Index, max: u64) -> Result<Plan> {
+    // Everything is counted in 32 bits.
+    let max = max.min(u64::from(u32::MAX));
+    let plan = Plan::default();
+    let mut planner = Planner { walk, index, max, plan, above: Vec::new(), trees_seen: HashSet::new(), repeats: 0 };
+    walk.run(&mut planner)?;
+    let Planner { plan, .. } = planner;
+    walk.progress.files_total.store(plan.entries, Ordering::Relaxed);
+    walk.progress.bytes_total.store(plan.bytes, Ordering::Relaxed);
+    Ok(plan)
+}
+
+struct Planner<'p> {
+    walk: &'p Walk<'p>,
+    index: &'p Index,
+    max: u64,
+    plan: Plan,
+    /// The directories that are open, the target first.
+    above: Vec<u32>,
+    /// The beginnings of the ids of the trees met so far, and how often one came again.
+    trees_seen: HashSet<u64>,
+    repeats: u64,
+}
+
+impl Visitor for Planner<'_> {
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, selected: bool) -> Result<bool> {
+        self.check_memory()?;
+        self.check_repeats(tree)?;
+        let number = count(self.plan.dirs.len());
+        let name = self.plan.keep_name(path);
+        self.plan.dirs.push(Dir {
+            parent: self.above.last().copied().unwrap_or(0),
+            name,
+            dirs_end: 0,
+            files_end: 0,
+            needed: self.above.is_empty(),
+            selected,
+            unreadable: false,
+            fresh: false,
+            failed: false,
+        });
+        self.above.push(number);
+        if selected {
+            self.need(number);
+        }
+        Ok(true)
+    }
+
+    fn entry(&mut self, path: &[u8], node: Node) -> Result<()> {
+        if node.ty == NodeType::Socket {
+            return Ok(());
+        }
+        let dir = *self.above.last().expect("entries are in directories");
+        self.need(dir);
+        self.plan.entries += 1;
+        if node.ty == NodeType::File { self.file(path, dir, &node) } else { Ok(()) }
+    }
+
+    fn listed(&mut self, _: &[u8], _: &HashSet<Box<[u8]>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _: &[u8], _: Option<Meta>) -> Result<()> {
+        let number = self.above.pop().expect("entered before");
+        let (dirs_end, files_end) = (count(self.plan.dirs.len()), count(self.plan.files.len()));
+        let dir = &mut self.plan.dirs[number as usize];
+        (dir.dirs_end, dir.files_end) = (dirs_end, files_end);
+        Ok(())
+    }
+
+    fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()> {
+        match flaw {
+            Flaw::Name => self.plan.doubtful = true,
+            Flaw::Unreadable => {
+                let dir = *self.above.last().expect("it was entered");
+                self.plan.dirs[dir as usize].unreadable = true;
+            }
+            Flaw::Entry => {}
+        }
+        self.problem(path, why);
+        Ok(())
+    }
+}
+
+impl Planner<'_> {
+    /// Marks a directory and those above it.
+    fn need(&mut self, number: u32) {
+        let mut at = number;
+        while !self.plan.dirs[at as usize].needed {
+            self.plan.dirs[at as usize].needed = true;
+            self.plan.entries += 1;
+            at = self.plan.dirs[at as usize].parent;
+        }
+    }
+
+    fn file(&mut self, path: &[u8], dir: u32, node: &Node) -> Result<()> {
+        let number = count(self.plan.files.len());
+        if let Some(key) = link_key(node)
+            && *self.plan.links.entry(key).or_insert(number) != number
+        {
+            return Ok(());
+        }
+        let first = self.plan.uses.len();
+        let (size, state) = match self.plan.place_blobs(self.index, node, number) {
+            Ok(size) => (size, State::Planned),
+            Err(why) => {
+                self.plan.uses.truncate(first);
+                self.problem(path, why);
+                (node.size, State::Failed)
+            }
+        };
+        if state == State::Planned && size != node.size {
+            self.problem(path, format!("the snapshot gives it {} bytes and lists content of {size}", node.size));
+        }
+        let name = self.plan.keep_name(path);
+        self.plan.bytes = self.plan.bytes.saturating_add(size);
+        let (left, state) = (AtomicU32::new(count(self.plan.uses.len() - first)), AtomicU8::new(state as u8));
+        self.plan.files.push(File { dir, name, size, mtime: node.mtime.instant(), present: 0, left, state });
+        self.check_memory()
+    }
+
+    fn check_memory(&self) -> Result<()> {
+        let seen = 2 * size_of::<u64>() * self.trees_seen.len();
+        if self.plan.memory() + seen as u64 > self.max { Err(Error::PlanTooLarge { max: self.max }) } else { Ok(()) }
+    }
+
+    /// A tree that comes again and again may be there to come without end: then all entries are counted, each tree read only once,
+    /// before the tables grow any further.
+    fn check_repeats(&mut self, tree: Option<Id>) -> Result<()> {
+        let Some(tree) = tree else { return Ok(()) };
+        let start = u64::from_le_bytes(*tree.0.first_chunk().expect("32 bytes"));
+        if self.trees_seen.insert(start) {
+            return Ok(());
+        }
+        self.repeats += 1;
+        if self.repeats == limits::REPEATED_TREES
+            && let Origin::Dir { tree, .. } = self.walk.origin
+        {
+            let entries = weigh::entries(self.walk.trees, *tree)?;
+            if entries.saturating_mul(size_of::<Dir>() as u64) > self.max {
+                return Err(Error::TooManyEntries { entries, max: self.max });
+            }
+        }
+        Ok(())
+    }
+
+    fn problem(&self, path: &[u8], why: String) {
+        self.walk.progress.problem(Phase::Restore, display(path), why);
+    }
+}
+
+/// What the names of one file have in common; `None` if it has only one.
+pub fn link_key(node: &Node) -> Option<(u64, u64)> {
+    (node.links > 1 && node.inode != 0).then_some((node.inode, node.device_id))
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).expect("the plan's memory is bounded far below 2^32 entries")
+}

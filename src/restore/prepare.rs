@@ -1,0 +1,261 @@
+//! Stage 3: the target is looked at and made ready: directories are made, and each file that is there already is decided about.
+//!
+//! What is in the way of a directory is replaced at once; what is in the way of a file only when its content is at hand. A file that
+//! is to be overwritten is compared piece by piece, on all cores, and only what differs is fetched. In a directory that is new
+//! nothing has to be looked at. A dry run decides in the same way and changes nothing.
+
+use super::confine::{Root, is};
+use super::delete;
+use super::error::{Error, Result};
+use super::plan::{Plan, State, Use};
+use super::walk::{Selection, display};
+use super::{Options, Overwrite};
+use crate::id::Id;
+use crate::limits;
+use crate::progress::{Phase, Progress};
+use crate::repo::Index;
+use rayon::prelude::*;
+use rustix::fd::AsFd;
+use rustix::fs::{FileType, Mode, OFlags, Stat, ftruncate};
+use rustix::io::{Errno, pread};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What this stage works with.
+pub struct Prepare<'p> {
+    /// `None`: a dry run into a target that does not exist.
+    pub root: Option<&'p Root>,
+    pub options: &'p Options,
+    pub index: &'p Index,
+    pub progress: &'p Progress,
+}
+
+/// A file to be compared with what the snapshot has.
+struct Candidate {
+    file: u32,
+    size: u64,
+}
+
+impl Prepare<'_> {
+    pub fn run(&self, plan: &mut Plan) -> Result<()> {
+        let Some(root) = self.root else {
+            plan.dirs.iter_mut().for_each(|dir| dir.fresh = true);
+            return Ok(());
+        };
+        self.make_dirs(root, plan)?;
+        let candidates = self.look_at_files(root, plan)?;
+        if !candidates.is_empty() {
+            self.compare(root, plan);
+            if self.progress.is_interrupted() {
+                return Err(Error::interrupted());
+            }
+            for candidate in &candidates {
+                self.settle(root, plan, candidate)?;
+            }
+        }
+        self.count_done(plan);
+        Ok(())
+    }
+
+    fn make_dirs(&self, root: &Root, plan: &mut Plan) -> Result<()> {
+        for number in 1..plan.dirs.len() {
+            let dir = &plan.dirs[number];
+            let above = &plan.dirs[dir.parent as usize];
+            if !dir.needed || above.failed {
+                plan.dirs[number].failed = true;
+                continue;
+            }
+            let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
+            let made = if self.options.dry_run {
+                let is_dir = |stat: Stat| is(&stat, FileType::Directory);
+                if above.fresh { Ok(true) } else { root.stat(&path).map(|stat| !stat.is_some_and(is_dir)) }
+            } else {
+                root.parent(&path).and_then(|(dir, name)| {
+                    let fresh = dir.make_dir(name)?;
+                    if fresh { Ok(true) } else { open_to_owner(&dir.pin(name)?).map(|()| false) }
+                })
+            };
+            match made {
+                Ok(fresh) => plan.dirs[number].fresh = fresh,
+                Err(errno) => {
+                    if let Some(error) = Error::of_target("create", display(&path), errno) {
+                        return Err(error);
+                    }
+                    plan.dirs[number].failed = true;
+                    let why = format!("cannot create the directory, so nothing below it is restored: {errno}");
+                    self.progress.problem(Phase::Restore, display(&path), why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about each file; returns those that must be compared.
+    fn look_at_files(&self, root: &Root, plan: &Plan) -> Result<Vec<Candidate>> {
+        let mut candidates = Vec::new();
+        for (number, file) in plan.files.iter().enumerate() {
+            let dir = &plan.dirs[file.dir as usize];
+            if dir.failed {
+                file.set_state(State::Failed);
+            }
+            if file.state() == State::Failed || dir.fresh {
+                continue;
+            }
+            let number = u32::try_from(number).expect("files are numbered so");
+            let path = plan.file_path(number);
+            match root.stat(&path) {
+                Ok(None) => {}
+                Ok(Some(stat)) => {
+                    let size = u64::try_from(stat.st_size).unwrap_or(0);
+                    let state = self.decide(&stat, file.size, file.mtime);
+                    file.set_state(state);
+                    if state == State::Correcting {
+                        candidates.push(Candidate { file: number, size });
+                    } else if state == State::Planned && is(&stat, FileType::Directory) && self.options.delete {
+                        self.remove_tree(root, plan, &path)?;
+                    }
+                }
+                Err(errno) => {
+                    file.set_state(State::Failed);
+                    self.progress.problem(Phase::Restore, display(&path), format!("cannot look at it: {errno}"));
+                }
+            }
+            if self.progress.is_interrupted() {
+                return Err(Error::interrupted());
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// What is to become of a file that has `stat` in its place.
+    fn decide(&self, stat: &Stat, size: u64, mtime: (i64, u32)) -> State {
+        let regular = is(stat, FileType::RegularFile);
+        let there = mtime_of(stat);
+        match self.options.overwrite {
+            Overwrite::Never => State::Kept,
+            Overwrite::IfNewer if mtime <= there => State::Kept,
+            Overwrite::IfChanged if regular && u64::try_from(stat.st_size) == Ok(size) && mtime == there => {
+                State::Correct
+            }
+            // A file with other names is somebody else's too.
+            _ if regular && stat.st_nlink == 1 => State::Correcting,
+            _ => State::Planned,
+        }
+    }
+
+    /// A directory in the way of a file, whose content the snapshot does not have.
+    fn remove_tree(&self, root: &Root, plan: &Plan, path: &[u8]) -> Result<()> {
+        let Options { include, exclude, dry_run, .. } = self.options;
+        if plan.doubtful || *dry_run {
+            return Ok(());
+        }
+        let selection = Selection { include, exclude };
+        delete::Deleter { root, selection, dry_run: false, progress: self.progress }.remove(path).map(|_| ())
+    }
+
+    /// Finds the pieces that are right already.
+    fn compare(&self, root: &Root, plan: &mut Plan) {
+        let shared = &*plan;
+        let present = shared
+            .uses
+            .par_iter()
+            .map(|needed| {
+                let file = &shared.files[needed.file as usize];
+                file.state() == State::Correcting
+                    && !self.progress.is_interrupted()
+                    && holds(root, shared, self.index, needed).unwrap_or(false)
+            })
+            .collect();
+        plan.present = present;
+    }
+
+    /// Says how a compared file goes on, and gives it the right size.
+    fn settle(&self, root: &Root, plan: &mut Plan, candidate: &Candidate) -> Result<()> {
+        let number = candidate.file;
+        let uses = plan.uses_of(number);
+        let right: u64 = uses.clone().filter(|&at| plan.present[at]).map(|at| plan.use_length(self.index, at)).sum();
+        let left = uses.clone().filter(|&at| !plan.present[at]).count();
+        let path = plan.file_path(number);
+        let file = &mut plan.files[number as usize];
+        file.present = right;
+        file.left = AtomicU32::new(u32::try_from(left).expect("bounded"));
+        if left == 0 && candidate.size == file.size {
+            file.set_state(State::Correct);
+            return Ok(());
+        }
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let size = file.size;
+        let cut = root
+            .open_beneath(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())
+            .and_then(|fd| ftruncate(&fd, size));
+        match cut {
+            Ok(()) => {}
+            // It cannot be changed, but it can be replaced.
+            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => {
+                file.set_state(State::Planned);
+                file.present = 0;
+                file.left = AtomicU32::new(u32::try_from(uses.len()).expect("bounded"));
+                plan.present[uses].fill(false);
+            }
+            Err(errno) => {
+                if let Some(error) = Error::of_target("resize", display(&path), errno) {
+                    return Err(error);
+                }
+                file.set_state(State::Failed);
+                self.progress.problem(Phase::Restore, display(&path), format!("cannot resize it: {errno}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What needs no fetching counts as done.
+    fn count_done(&self, plan: &mut Plan) {
+        for file in &mut plan.files {
+            if matches!(file.state(), State::Correct | State::Kept) {
+                file.present = file.size;
+                self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+            }
+            self.progress.bytes_done.fetch_add(file.present, Ordering::Relaxed);
+        }
+    }
+}
+
+pub fn mtime_of(stat: &Stat) -> (i64, u32) {
+    (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0))
+}
+
+/// Lets its owner work in a directory whose own mode would not; the mode it is to have comes at the end.
+fn open_to_owner(dir: &super::confine::Pinned) -> rustix::io::Result<()> {
+    let (stat, user) = (dir.stat()?, rustix::process::geteuid());
+    if !user.is_root() && stat.st_uid == user.as_raw() && stat.st_mode & 0o700 != 0o700 {
+        dir.chmod(stat.st_mode & 0o7777 | 0o700)?;
+    }
+    Ok(())
+}
+
+/// Whether the file has the use's blob in its place.
+pub fn holds(root: &Root, plan: &Plan, index: &Index, needed: &Use) -> rustix::io::Result<bool> {
+    let blob = plan.location(index, needed).blob;
+    if blob.plain_length() > limits::DATA_BLOB {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let fd = root.open_beneath(&plan.file_path(needed.file), flags, Mode::empty())?;
+    let mut bytes = vec![0; usize::try_from(blob.plain_length()).expect("bounded")];
+    Ok(read_at(fd, &mut bytes, needed.offset)? == bytes.len() && Id::of(&bytes) == blob.id)
+}
+
+/// Reads until the buffer is full or the file ends.
+pub fn read_at(fd: impl AsFd, bytes: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match pread(&fd, &mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(filled)
+}

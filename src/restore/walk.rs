@@ -1,0 +1,240 @@
+//! The walk over what is restored, the same twice: first to plan, then to finish.
+//!
+//! It goes depth first with a stack of its own, so that no depth overflows anything, and holds one tree's JSON and the
+//! subdirectories still to come of each level. Both walks see the same entries in the same order, because trees are named
+//! by their content and everything that leaves an entry out is decided here: names, lengths, filters.
+
+use super::error::{Error, Result, is_damage};
+use super::meta::Meta;
+use super::origin::Origin;
+use crate::format::FormatError;
+use crate::format::node::{Node, NodeType};
+use crate::format::tree;
+use crate::id::Id;
+use crate::limits;
+use crate::pattern::Patterns;
+use crate::progress::Progress;
+use crate::repo::TreeReader;
+use std::collections::HashSet;
+
+/// Which paths are meant. Both lists may be given; an empty one leaves out nothing.
+#[derive(Clone, Copy)]
+pub struct Selection<'s> {
+    pub include: &'s Patterns,
+    pub exclude: &'s Patterns,
+}
+
+impl Selection<'_> {
+    /// Whether the entry (an absolute path) is meant.
+    pub fn takes(&self, path: &[u8]) -> bool {
+        (self.include.is_empty() || self.include.matches(path)) && !self.exclude.matches(path)
+    }
+
+    /// Whether something below the directory may be meant.
+    pub fn leads_below(&self, path: &[u8]) -> bool {
+        (self.include.is_empty() || self.include.may_match_below(path)) && !self.exclude.matches(path)
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+}
+
+/// What is wrong with the snapshot itself at some place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// A name that is no name, or that is there twice: nobody can say what the directory really has.
+    Name,
+    /// A directory whose tree cannot be read.
+    Unreadable,
+    /// An entry that cannot be restored.
+    Entry,
+}
+
+/// What a walk tells. Paths are relative to the target, without a slash at either end; the root's is empty.
+pub trait Visitor {
+    /// A directory comes up, the root first. `false`: nobody wants to know what is in it.
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, selected: bool) -> Result<bool>;
+
+    /// An entry, no directory, of the directory entered last.
+    fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
+
+    /// The directory entered last has these names and no others, whether they are meant or not.
+    fn listed(&mut self, path: &[u8], names: &HashSet<Box<[u8]>>) -> Result<()>;
+
+    /// The directory and everything below it has been told.
+    fn leave(&mut self, path: &[u8], meta: Option<Meta>) -> Result<()>;
+
+    fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()>;
+}
+
+pub struct Walk<'w> {
+    pub trees: &'w TreeReader<'w>,
+    pub origin: &'w Origin,
+    pub selection: Selection<'w>,
+    pub progress: &'w Progress,
+}
+
+/// A directory on the way down.
+struct Frame {
+    meta: Option<Meta>,
+    path_length: usize,
+    /// The next one last.
+    below: Vec<SubDir>,
+}
+
+struct SubDir {
+    name: Box<[u8]>,
+    tree: Id,
+    meta: Meta,
+    selected: bool,
+}
+
+/// Why a tree was not visited to its end.
+enum Stop {
+    Format(FormatError),
+    Run(Error),
+}
+
+impl From<FormatError> for Stop {
+    fn from(error: FormatError) -> Stop {
+        Stop::Format(error)
+    }
+}
+
+impl Walk<'_> {
+    pub fn run(&self, visitor: &mut impl Visitor) -> Result<()> {
+        // Every component has its slash before it, as patterns want it.
+        let mut path = Vec::new();
+        let mut stack = vec![self.root(&mut path, visitor)?];
+        while let Some(frame) = stack.last_mut() {
+            path.truncate(frame.path_length);
+            if let Some(SubDir { name, tree, meta, selected }) = frame.below.pop() {
+                path.push(b'/');
+                path.extend_from_slice(&name);
+                let below = if visitor.enter(relative(&path), Some(tree), selected)? {
+                    self.list(&mut path, tree, visitor)?
+                } else {
+                    Vec::new()
+                };
+                stack.push(Frame { meta: Some(meta), path_length: path.len(), below });
+            } else {
+                visitor.leave(relative(&path), frame.meta.take())?;
+                stack.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn root(&self, path: &mut Vec<u8>, visitor: &mut impl Visitor) -> Result<Frame> {
+        let tree = match self.origin {
+            Origin::Dir { tree, .. } => Some(*tree),
+            Origin::Entry(_) => None,
+        };
+        let wanted = visitor.enter(b"", tree, true)?;
+        let mut frame = Frame { meta: None, path_length: 0, below: Vec::new() };
+        match self.origin {
+            Origin::Dir { tree, meta } => {
+                frame.meta.clone_from(meta);
+                if wanted {
+                    frame.below = self.list(path, *tree, visitor)?;
+                }
+            }
+            Origin::Entry(node) => {
+                let mut listing = Listing { path, selection: self.selection, names: HashSet::new(), below: Vec::new() };
+                listing.add(Node::clone(node), visitor)?;
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Tells the entries of a directory, and returns its subdirectories in reverse order.
+    fn list(&self, path: &mut Vec<u8>, id: Id, visitor: &mut impl Visitor) -> Result<Vec<SubDir>> {
+        if self.progress.is_interrupted() {
+            return Err(Error::interrupted());
+        }
+        let json = match self.trees.load(id) {
+            Ok(json) => json,
+            // Without the root's tree there is nothing to restore at all.
+            Err(error) if is_damage(&error) && !path.is_empty() => {
+                visitor.flaw(relative(path), Flaw::Unreadable, error.to_string())?;
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut listing = Listing { path, selection: self.selection, names: HashSet::new(), below: Vec::new() };
+        match tree::visit(&json, |node| listing.add(node, visitor).map_err(Stop::Run)) {
+            Ok(()) => visitor.listed(relative(listing.path), &listing.names)?,
+            Err(Stop::Run(error)) => return Err(error),
+            // What came before the damage is told; as its end is unknown, so is what it does not have.
+            Err(Stop::Format(error)) => {
+                visitor.flaw(relative(listing.path), Flaw::Entry, format!("the end of tree {id} is lost: {error}"))?;
+            }
+        }
+        let mut below = listing.below;
+        below.reverse();
+        Ok(below)
+    }
+}
+
+/// A directory while its nodes come in.
+struct Listing<'l> {
+    path: &'l mut Vec<u8>,
+    selection: Selection<'l>,
+    names: HashSet<Box<[u8]>>,
+    below: Vec<SubDir>,
+}
+
+impl Listing<'_> {
+    fn add(&mut self, node: Node, visitor: &mut impl Visitor) -> Result<()> {
+        if !node.has_safe_name() {
+            let why = format!("the name {:?} is no name of an entry; it is not restored", node.display_name());
+            return visitor.flaw(relative(self.path), Flaw::Name, why);
+        }
+        let length = self.path.len();
+        self.path.push(b'/');
+        self.path.extend_from_slice(&node.name);
+        let outcome = self.place(node, visitor);
+        self.path.truncate(length);
+        outcome
+    }
+
+    /// Decides about a node whose path is set.
+    fn place(&mut self, mut node: Node, visitor: &mut impl Visitor) -> Result<()> {
+        let path = &self.path[..];
+        let name: Box<[u8]> = node.name[..].into();
+        if !self.names.insert(name.clone()) {
+            let why = "the snapshot has this name twice in one directory; only the first is restored".into();
+            return visitor.flaw(relative(path), Flaw::Name, why);
+        }
+        if relative(path).len() > limits::PATH {
+            let why = format!(
+                "its path is too long: {} bytes, and the system takes {}; it is not restored",
+                path.len() - 1,
+                limits::PATH
+            );
+            return visitor.flaw(relative(path), Flaw::Entry, why);
+        }
+        let selected = self.selection.takes(path);
+        if node.ty != NodeType::Dir {
+            return if selected { visitor.entry(relative(path), node) } else { Ok(()) };
+        }
+        if selected || self.selection.leads_below(path) {
+            let Some(tree) = node.subtree.take() else {
+                let why = "the snapshot names no tree for this directory".into();
+                return visitor.flaw(relative(path), Flaw::Entry, why);
+            };
+            self.below.push(SubDir { name, tree, meta: Meta::of(node), selected });
+        }
+        Ok(())
+    }
+}
+
+fn relative(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/").unwrap_or(path)
+}
+
+/// A path relative to the target as people see it.
+pub fn display(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
+}
