@@ -17,7 +17,6 @@ const RATE_MAX: f64 = 60.0;
 
 /// How the counters are called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "restore comes next")]
 pub enum Kind {
     Backup,
     Restore,

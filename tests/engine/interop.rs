@@ -79,7 +79,7 @@ const EXCEPTIONS: &[Exception] = &[
         because: "restic sets times through a 64-bit count of nanoseconds, which ends in April 2262",
     },
     Exception {
-        who: &[Peer::Restic014, Peer::Restic019, Peer::Rustic, Peer::Vsm],
+        who: &[Peer::Restic014, Peer::Restic019, Peer::Rustic],
         side: Reads,
         what: What::Links,
         paths: &[
@@ -90,7 +90,7 @@ const EXCEPTIONS: &[Exception] = &[
             "links/b/fifo pair",
             "links/b/symlink pair",
         ],
-        because: "only regular files are restored as hard links; other nodes come back one by one",
+        because: "the peers restore only regular files as hard links; other nodes come back one by one",
     },
     Exception {
         who: &[Peer::Rustic],

@@ -313,6 +313,10 @@ fn restores_leave_what_restics_restores_leave() {
             // What neither set a time on has the time of this very moment, twice.
             let recent = |time: &str| time.split('.').next().and_then(|seconds| seconds.parse().ok()) >= Some(start);
             found.retain(|one| one.what != compare::What::Mtime || !recent(&one.source) || !recent(&one.restored));
+            // restic gives the directory that it could not replace by the file `x` the file's mode and time; ours leaves it alone.
+            found.retain(|one| {
+                !(one.path == Path::new("x") && matches!(one.what, compare::What::Mode | compare::What::Mtime))
+            });
             assert!(found.is_empty(), "{context}\n{}", compare::listed(&found));
         }
     }

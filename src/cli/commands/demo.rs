@@ -46,7 +46,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         restored: work.join("restored"),
     };
     if own_sample {
-        story.say("A sample volume: a database, logs, pictures, a sparse disk image, links, and names that are not UTF-8")?;
+        story.say(
+            "A sample volume: a database, logs, pictures, a sparse disk image, links, and names that are not UTF-8",
+        )?;
         make_sample(&story.source)?;
     }
     let source = path_text(&story.source)?;
@@ -69,13 +71,17 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     story.step("The repository once more", &["check", "--read-data"])?;
     story.say("Stock restic opens it, too:")?;
     story.note(&format!("RESTIC_PASSWORD={PASSWORD} restic -r {} snapshots", story.repository.display()))?;
-    story.note(&format!("RESTIC_PASSWORD={PASSWORD} restic -r {} restore latest --target /", story.repository.display()))?;
+    story.note(&format!(
+        "RESTIC_PASSWORD={PASSWORD} restic -r {} restore latest --target /tmp/by-restic",
+        story.repository.display()
+    ))?;
     story.say(&format!("All of this is in {}; remove it when you have seen enough.", work.display()))?;
     Ok(Outcome::Complete)
 }
 
 fn path_text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8, which this demo needs to show its commands", path.display()))
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8, which this demo needs to show its commands", path.display()))
 }
 
 impl Story<'_> {
@@ -120,7 +126,11 @@ impl Story<'_> {
     }
 
     fn tell_restore(&self, summary: &Value) -> Result<()> {
-        self.note(&format!("{} files and directories, {:.1} MiB", summary["files_restored"], mebibytes(summary, "bytes_restored")))
+        self.note(&format!(
+            "{} files and directories, {:.1} MiB",
+            summary["files_restored"],
+            mebibytes(summary, "bytes_restored")
+        ))
     }
 }
 
@@ -164,18 +174,23 @@ fn make_sample(root: &Path) -> Result<()> {
     let image = fs::File::create(join("disk.img"))?;
     image.set_len(1 << 30)?;
     for extent in 0..8u64 {
-        image.write_all_at(&noise(2000 + extent, 1 << 20), extent * 127 << 20)?;
+        image.write_all_at(&noise(2000 + extent, 1 << 20), (extent * 127) << 20)?;
     }
     symlink("base/16384/2619", join("current"))?;
     fs::hard_link(join("media/0.jpg"), join("media/cover.jpg"))?;
     use std::os::unix::ffi::OsStrExt;
-    fs::write(root.join(std::ffi::OsStr::from_bytes(b"latin1-\xe4\xf6\xfc \"quoted\"\n")), b"a name that is not UTF-8\n")?;
+    fs::write(
+        root.join(std::ffi::OsStr::from_bytes(b"latin1-\xe4\xf6\xfc \"quoted\"\n")),
+        b"a name that is not UTF-8\n",
+    )?;
     fs::set_permissions(join("log"), fs::Permissions::from_mode(0o2750))?;
     Ok(fs::set_permissions(root, fs::Permissions::from_mode(0o1770))?)
 }
 
 fn log_lines(range: std::ops::Range<u32>) -> String {
-    range.map(|line| format!("2026-01-01T00:00:{:02}Z request {line} served in {} ms\n", line % 60, line * 7919 % 1000)).collect()
+    range
+        .map(|line| format!("2026-01-01T00:00:{:02}Z request {line} served in {} ms\n", line % 60, line * 7919 % 1000))
+        .collect()
 }
 
 fn change_sample(root: &Path) -> Result<()> {

@@ -3,10 +3,12 @@
 mod backup;
 mod cat;
 mod check;
+mod demo;
 mod init;
 mod key;
 mod list;
 mod ls;
+mod restore;
 mod snapshots;
 mod unlock;
 mod version;
@@ -21,6 +23,8 @@ pub enum Command {
     Init(init::Args),
     /// Make a snapshot of files, directories, a volume or standard input
     Backup(backup::Args),
+    /// Bring back what is in a snapshot
+    Restore(restore::Args),
     /// Look for errors in the repository
     Check(check::Args),
     /// List the snapshots
@@ -37,12 +41,15 @@ pub enum Command {
     Unlock(unlock::Args),
     /// Print the version
     Version(version::Args),
+    /// Show all of it on a sample volume and a repository in a folder
+    Demo(demo::Args),
 }
 
 pub fn run(command: Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Init(args) => init::run(args, context),
         Command::Backup(args) => backup::run(args, context),
+        Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(args, context),
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
@@ -51,5 +58,6 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
         Command::Version(args) => version::run(args, context),
+        Command::Demo(args) => demo::run(args, context),
     }
 }

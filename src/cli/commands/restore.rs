@@ -1,0 +1,216 @@
+//! `restore`
+
+use crate::cli::args::Filter;
+use crate::cli::exit::Outcome;
+use crate::cli::output::is_zero;
+use crate::cli::patterns::Lists;
+use crate::cli::progress::Kind;
+use crate::cli::session::Context;
+use crate::cli::{render, select};
+use crate::repo::{self, Index};
+use crate::restore::{self, Options, Overwrite, Report};
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshot to restore: an id or the beginning of one, or `latest`; with `:PATH` only what is there
+    #[arg(value_name = "ID[:PATH]")]
+    snapshot: String,
+    /// Directory to restore into, or a block device that takes the one file of PATH
+    #[arg(short, long, value_name = "DIR")]
+    target: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    patterns: PatternArgs,
+    /// What becomes of files that are there already
+    #[arg(long, value_name = "BEHAVIOR", default_value = "always")]
+    overwrite: OverwriteArg,
+    /// Remove what the snapshot does not have
+    #[arg(long)]
+    delete: bool,
+    /// Read again what was written
+    #[arg(long)]
+    verify: bool,
+    /// Without effect: zeros in new files always become holes
+    #[arg(long)]
+    sparse: bool,
+    /// Change nothing, only tell what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// The snapshot is of a volume: its root becomes the target, also when the snapshot has it as the directory `data`
+    #[arg(long)]
+    volume: bool,
+}
+
+#[derive(clap::Args)]
+struct PatternArgs {
+    /// Pattern of what to restore; may be given several times
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    include: Vec<String>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    iinclude: Vec<String>,
+    /// File of such patterns, one a line
+    #[arg(long, value_name = "FILE")]
+    include_file: Vec<PathBuf>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "FILE")]
+    iinclude_file: Vec<PathBuf>,
+    /// Pattern of what not to restore; may be given several times
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    exclude: Vec<String>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    iexclude: Vec<String>,
+    /// File of such patterns, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "FILE")]
+    iexclude_file: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum OverwriteArg {
+    /// Compare their content, and correct what differs
+    Always,
+    /// Trust size and modification time
+    IfChanged,
+    /// Keep them unless the snapshot's are newer
+    IfNewer,
+    /// Keep them
+    Never,
+}
+
+impl Args {
+    fn options(&self) -> Result<Options> {
+        let target = self.target.clone().context("no directory to restore to; name it with --target")?;
+        let PatternArgs { include, iinclude, include_file, iinclude_file, .. } = &self.patterns;
+        let include = Lists {
+            patterns: include,
+            ignoring_case: iinclude,
+            files: include_file,
+            files_ignoring_case: iinclude_file,
+        }
+        .build()?;
+        let PatternArgs { exclude, iexclude, exclude_file, iexclude_file, .. } = &self.patterns;
+        let exclude = Lists {
+            patterns: exclude,
+            ignoring_case: iexclude,
+            files: exclude_file,
+            files_ignoring_case: iexclude_file,
+        }
+        .build()?;
+        if !include.is_empty() && !exclude.is_empty() {
+            bail!("include and exclude patterns exclude each other; give one kind");
+        }
+        let overwrite = match self.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        };
+        Ok(Options {
+            volume: self.volume,
+            include,
+            exclude,
+            overwrite,
+            delete: self.delete,
+            verify: self.verify,
+            dry_run: self.dry_run,
+            // Whoever asks for a volume may detach it next.
+            sync: self.volume,
+            ..Options::new(target)
+        })
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let options = args.options()?;
+    let repo = context.open_to_read()?;
+    let (name, path) = select::split_folder(&args.snapshot);
+    let stored = repo.find_snapshot(name, &args.filter.build())?;
+    context.out.note(format_args!("restoring {} to {}", select::describe(&stored), options.target.display()))?;
+    let orderly = context.orderly();
+    let index = Index::load(&repo)?;
+    let ticker = context.show_progress(Kind::Restore);
+    let report = restore::run(&repo, &index, &stored, path.as_bytes(), &options, &context.progress);
+    let elapsed = ticker.elapsed();
+    drop(ticker);
+    drop(orderly);
+    if matches!(report, Err(restore::Error::Repo(repo::Error::Interrupted))) {
+        context.check_lock()?;
+    }
+    let report = report?;
+    if context.out.json {
+        context.out.json(&SummaryMessage::new(&report, elapsed))?;
+    } else {
+        print_summary(context, &args, &report, elapsed)?;
+    }
+    match report.problems {
+        0 => Ok(Outcome::Complete),
+        count => bail!("the restore is incomplete: there were {count} errors"),
+    }
+}
+
+/// restic's summary; every number but the types' is left out when 0.
+#[derive(Serialize)]
+struct SummaryMessage {
+    message_type: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    seconds_elapsed: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_files: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    files_restored: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    files_skipped: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    files_deleted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    bytes_restored: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    bytes_skipped: u64,
+}
+
+impl SummaryMessage {
+    fn new(report: &Report, elapsed: Duration) -> SummaryMessage {
+        SummaryMessage {
+            message_type: "summary",
+            seconds_elapsed: elapsed.as_secs(),
+            total_files: report.total_files,
+            files_restored: report.files_restored,
+            files_skipped: report.files_skipped,
+            files_deleted: report.files_deleted,
+            total_bytes: report.total_bytes,
+            bytes_restored: report.bytes_restored,
+            bytes_skipped: report.bytes_skipped,
+        }
+    }
+}
+
+fn print_summary(context: &Context, args: &Args, report: &Report, elapsed: Duration) -> Result<()> {
+    let Report { files_restored, files_skipped, files_deleted, .. } = *report;
+    let restored = render::bytes(report.bytes_restored);
+    let mut line =
+        format!("Summary: Restored {files_restored} files/dirs ({restored}) in {}", render::duration(elapsed));
+    if files_skipped > 0 {
+        line += &format!(", skipped {files_skipped} files/dirs {}", render::bytes(report.bytes_skipped));
+    }
+    if files_deleted > 0 {
+        line += &format!(", deleted {files_deleted} files/dirs");
+    }
+    if args.dry_run {
+        line += "; this was a dry run, and nothing was changed";
+    }
+    for (kind, count) in &report.not_applied {
+        context.out.warn(format_args!("warning: {kind} not applied to {count} entries"));
+    }
+    Ok(context.out.note(line)?)
+}
