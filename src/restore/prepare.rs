@@ -87,7 +87,7 @@ impl Prepare<'_> {
         Ok(())
     }
 
-    /// Makes sure that there is a directory. Says whether it is new.
+    /// Makes sure that there is a directory, in the place of whatever else has its name. Says whether it is new.
     fn make_dir(&self, root: &Root, path: &[u8], fresh_above: bool) -> rustix::io::Result<bool> {
         if self.options.dry_run {
             let is_dir = |stat: Stat| is(&stat, FileType::Directory);
