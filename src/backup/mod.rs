@@ -21,7 +21,7 @@ mod walk;
 use crate::chunk::{MIN_SIZE, Scanner, ZERO_CHUNK};
 use crate::clock;
 use crate::format::BlobType;
-use crate::format::node::{Node, NodeType};
+use crate::format::node::{Node, NodeType, mode};
 use crate::format::snapshot::{Snapshot, Summary, VOLUME_NAME, VOLUME_TAG};
 use crate::format::time::Time;
 use crate::host;
@@ -50,15 +50,15 @@ pub enum Source {
     Paths(Vec<PathBuf>),
     /// One directory as a volume: stored as the directory `data` with its own owner, mode, times and xattrs.
     Volume(PathBuf),
-    /// Standard input as one file of this name.
+    /// Standard input as one file of this path from the root; directories on the way are made up.
     Stdin { name: String },
 }
 
 /// Which `st_dev` numbers are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceIds {
-    /// Those of entries on other file systems than the source's root. A clone of a volume has another number each time it is
-    /// mounted, and would make every tree new.
+    /// Those of entries on other file systems than the source's root, and one fixed number for hard links on the root's own. A clone of
+    /// a volume has another number each time it is mounted, and would make every tree new.
     #[default]
     Foreign,
     /// All, as restic does.
@@ -108,7 +108,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
     pub patterns: Patterns,
-    /// The `--exclude` and `--iexclude` values as given; recorded in the snapshot.
+    /// The `--exclude` values as given, which the snapshot records.
     pub recorded: Vec<String>,
     /// Directories with one of these files, whose content begins with the given header, keep only that file.
     pub if_present: Vec<(String, Vec<u8>)>,
@@ -263,16 +263,31 @@ impl Run<'_> {
         let Source::Stdin { name } = &self.options.source else {
             return walk::start(self, stack, files, root, parent, tops);
         };
-        let mut node = Node::new(name.as_bytes(), NodeType::File);
-        node.mode = 0o644;
-        (node.mtime, node.atime, node.ctime) = (self.options.time, self.options.time, self.options.time);
-        node.uid = rustix::process::getuid().as_raw();
-        node.gid = rustix::process::getgid().as_raw();
-        let slot = root.open_slot(name.as_bytes());
+        let mut names: Vec<&str> = name.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
+        let last = names
+            .pop()
+            .ok_or_else(|| Error::Source(std::io::Error::other(format!("{name:?} is no name for a file"))))?;
+        let mut dir = root.clone();
+        for name in names {
+            let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
+            let slot = dir.open_slot(name.as_bytes());
+            let below = Dir::new(PathBuf::from(name), Some(node), None, Some((dir.clone(), slot)));
+            dir.listed(self)?;
+            dir = below;
+        }
+        let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
+        let slot = dir.open_slot(last.as_bytes());
         let stdin = rustix::io::dup(std::io::stdin()).map_err(|error| Error::Source(error.into()))?;
         // The readers are gone only when the run is stopped.
-        let _ = files.send(FileWork::stream(stdin, node, root.clone(), slot));
-        root.listed(self)
+        let _ = files.send(FileWork::stream(stdin, node, dir.clone(), slot));
+        dir.listed(self)
+    }
+
+    /// A node for what is not in any file system.
+    fn invented(&self, name: &str, ty: NodeType) -> Node {
+        let time = self.options.time;
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Node { mtime: time, atime: time, ctime: time, uid, gid, ..Node::new(name, ty) }
     }
 
     /// The parent's root, in the shape that this backup has.

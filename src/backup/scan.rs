@@ -35,7 +35,7 @@ fn gather(tops: &Tops, stack: &mut Vec<PathBuf>) {
     for top in tops.values() {
         match &top.kind {
             Kind::Partial(children) => gather(children, stack),
-            Kind::Target | Kind::Found => stack.push(top.path.clone()),
+            Kind::Target | Kind::Found { .. } => stack.push(top.path.clone()),
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct Top {
 pub enum Kind {
     /// Named by the user: taken whole, whatever the exclude rules say of itself.
     Target,
-    /// Found in a directory that the user named as `.` or the like: exclude rules apply.
-    Found,
+    /// Found in a directory (on this `st_dev`) that the user named as `.` or the like: exclude rules apply.
+    Found { device: u64 },
     /// Only on the way to targets below it.
     Partial(BTreeMap<Vec<u8>, Top>),
 }
@@ -36,7 +36,7 @@ pub type Tops = BTreeMap<Vec<u8>, Top>;
 pub fn resolve(source: &Source, progress: &Progress) -> io::Result<(Tops, Vec<String>)> {
     let mut tops = Tops::new();
     match source {
-        Source::Stdin { name } => Ok((tops, vec![format!("/{name}")])),
+        Source::Stdin { name } => Ok((tops, vec![display(&clean(&Path::new("/").join(name)))])),
         Source::Volume(path) => {
             if !std::fs::metadata(path)?.is_dir() {
                 return Err(io::Error::other(format!("{} is not a directory", display(path))));
@@ -101,10 +101,11 @@ fn insert(tops: &mut Tops, target: &Path) -> io::Result<()> {
 
 /// `.`, `/` and `..` have no name to be stored under: their entries take their place.
 fn insert_entries(tops: &mut Tops, dir: &Path) -> io::Result<()> {
+    let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(dir)?);
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
         let path = if dir == Path::new(".") { PathBuf::from(&name) } else { dir.join(&name) };
-        place(tops, &name, &path, || Kind::Found);
+        place(tops, &name, &path, || Kind::Found { device });
     }
     Ok(())
 }
@@ -176,6 +177,6 @@ mod tests {
         std::fs::write(dir.path().join("f"), b"").unwrap();
         let mut tops = Tops::new();
         insert_entries(&mut tops, dir.path()).unwrap();
-        assert!(matches!(tops[&b"f"[..]].kind, Kind::Found));
+        assert!(matches!(tops[&b"f"[..]].kind, Kind::Found { .. }));
     }
 }

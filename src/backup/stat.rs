@@ -2,6 +2,7 @@
 
 use super::{DeviceIds, Options};
 use crate::format::node::{Node, NodeType, Xattr, mode};
+use crate::format::text::lossy;
 use crate::format::time::Time;
 use crate::host::Names;
 use jiff::Timestamp;
@@ -10,6 +11,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+/// Stands for the source's own file system in the device id of hard links: rustic links only nodes that have one. Above the 32 bits that Linux
+/// gives out, so that no other file system has it.
+const HOME_DEVICE: u64 = 1 << 32;
 
 /// Turns metadata into nodes, by the rules of one backup.
 pub struct Observer {
@@ -46,8 +51,6 @@ impl Observer {
         node.user = self.users.get(stat.st_uid).to_owned();
         node.group = self.groups.get(stat.st_gid).to_owned();
         node.inode = stat.st_ino;
-        let foreign = self.root_device != Some(stat.st_dev);
-        node.device_id = if foreign || self.device_ids == DeviceIds::All { stat.st_dev } else { 0 };
         match ty {
             NodeType::File => node.size = u64::try_from(stat.st_size).unwrap_or(0),
             NodeType::Symlink => match rustix::fs::readlinkat(CWD, path, Vec::new()) {
@@ -63,8 +66,19 @@ impl Observer {
             let links = stat.st_nlink.into();
             node.links = links;
         }
+        node.device_id = self.device_id(&node, stat);
         node.xattrs = read_xattrs(path, warn);
         node
+    }
+
+    fn device_id(&self, node: &Node, stat: &Stat) -> u64 {
+        if self.device_ids == DeviceIds::All || self.root_device != Some(stat.st_dev) {
+            stat.st_dev
+        } else if node.links > 1 {
+            HOME_DEVICE
+        } else {
+            0
+        }
     }
 
     /// Takes size and times from a second look at a file, when it has been opened.
@@ -145,5 +159,5 @@ fn read_xattrs(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
 
 /// The path as a person or a pattern sees it.
 pub fn display(path: &Path) -> String {
-    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+    lossy(path.as_os_str().as_bytes())
 }

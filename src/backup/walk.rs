@@ -85,18 +85,22 @@ pub fn start(
     for (name, top) in tops {
         let Top { path, kind } = top;
         match kind {
-            Kind::Found if run.options.exclude.patterns.matches(&absolute(path)) => {
+            Kind::Found { .. } if run.options.exclude.patterns.matches(&absolute(path)) => {
                 run.progress.item(Action::Excluded, || display(path), 0);
             }
-            Kind::Found | Kind::Target => match lstat(path) {
+            Kind::Found { .. } | Kind::Target => match lstat(path) {
                 Ok(stat) => {
                     let read_device = matches!(kind, Kind::Target) && run.options.read_special;
+                    let boundary = match kind {
+                        Kind::Found { device } if run.options.one_file_system => Some(*device),
+                        _ => None,
+                    };
                     let previous = parent.get(name);
                     entry(
                         run,
                         stack,
                         files,
-                        Entry { dir, name, path: path.clone(), stat, previous, boundary: None, read_device },
+                        Entry { dir, name, path: path.clone(), stat, previous, boundary, read_device },
                     )?;
                 }
                 Err(error) => run.problem(path, error),

@@ -1,6 +1,7 @@
 //! Numbers, times and modes as people read them, in restic's forms.
 
 use crate::format::node::{Node, NodeType, mode};
+use crate::format::text::lossy;
 use crate::format::time::Time;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -84,7 +85,7 @@ pub fn permissions(go_mode: u32) -> String {
 
 /// A path in a snapshot: names that are not UTF-8 lose what is not.
 pub fn path(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    lossy(path)
 }
 
 /// A line of a long listing.

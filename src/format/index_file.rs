@@ -33,8 +33,9 @@ struct RawBlob {
     ty: BlobType,
     offset: u32,
     length: u32,
+    /// rustic writes `null` for a blob that is not compressed.
     #[serde(default)]
-    uncompressed_length: u32,
+    uncompressed_length: Option<u32>,
 }
 
 /// The JSON of an index file.
@@ -83,7 +84,7 @@ pub fn decode(json: &[u8]) -> Result<Vec<IndexedPack>> {
                     id: blob.id,
                     offset: blob.offset,
                     length: blob.length,
-                    uncompressed: blob.uncompressed_length,
+                    uncompressed: blob.uncompressed_length.unwrap_or(0),
                 })
                 .collect(),
         })
@@ -103,6 +104,10 @@ mod tests {
         ];
         let json = encode(&packs);
         assert_eq!(decode(&json).unwrap(), packs);
+        let nulls = String::from_utf8(json.clone())
+            .unwrap()
+            .replace("\"length\":40}", "\"length\":40,\"uncompressed_length\":null}");
+        assert_eq!(decode(nulls.as_bytes()).unwrap(), packs);
         let marked = String::from_utf8(json)
             .unwrap()
             .replace("{\"packs\"", "{\"supersedes\":[],\"packs_to_delete\":[{}],\"packs\"");

@@ -54,6 +54,16 @@ fn write_hex_escape(out: &mut Vec<u8>, prefix: &[u8], byte: u8) {
     out.push(DIGITS[usize::from(byte & 15)]);
 }
 
+/// Bytes as text for people and JSON: each byte that is not part of valid UTF-8 becomes U+FFFD, as Go shows it.
+pub fn lossy(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for part in bytes.utf8_chunks() {
+        text.push_str(part.valid());
+        text.extend(std::iter::repeat_n('\u{fffd}', part.invalid().len()));
+    }
+    text
+}
+
 /// A name as Go's `strconv.Quote` writes it, without the outer quotes.
 pub fn quote(name: &[u8]) -> Vec<u8> {
     if name.iter().all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {

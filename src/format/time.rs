@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// An instant and the UTC offset in which it is written. Two times are the same instant if all but the offset are equal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// Seconds since 1970-01-01 UTC.
     pub seconds: i64,
@@ -24,6 +24,9 @@ impl Time {
     pub fn utc(seconds: i64, nanos: u32) -> Time {
         Time { seconds, nanos, offset: 0 }
     }
+
+    /// Go's zero time, 0001-01-01T00:00:00Z: what restic takes a time for that was not recorded.
+    pub const UNKNOWN: Time = Time { seconds: -62_135_596_800, nanos: 0, offset: 0 };
 
     /// What instants are compared by.
     pub fn instant(&self) -> (i64, u32) {
@@ -40,6 +43,12 @@ impl Time {
         let (year, month, day) = civil_from_days(local.div_euclid(86_400));
         let second = u32::try_from(local.rem_euclid(86_400)).expect("less than a day");
         (year, month, day, second / 3600, second / 60 % 60, second % 60)
+    }
+}
+
+impl Default for Time {
+    fn default() -> Time {
+        Time::UNKNOWN
     }
 }
 
@@ -153,6 +162,7 @@ mod tests {
             (Time::utc(-1, 999_999_999), "1969-12-31T23:59:59.999999999Z"),
             (Time { offset: 7200, ..Time::utc(1_709_251_199, 0) }, "2024-03-01T01:59:59+02:00"),
             (Time { offset: -12_600, ..Time::utc(0, 1) }, "1969-12-31T20:30:00.000000001-03:30"),
+            (Time::UNKNOWN, "0001-01-01T00:00:00Z"),
             (Time::utc(-62_167_219_200, 0), "0000-01-01T00:00:00Z"),
         ];
         for (time, text) in cases {

@@ -96,6 +96,12 @@ impl Device<'_> {
         }
     }
 
+    fn fail(&self, why: &str) {
+        if self.plan.files[0].set_state(State::Failed) != State::Failed {
+            self.progress.problem(Phase::Restore, self.name.clone(), why);
+        }
+    }
+
     /// Makes a range read as zeros.
     fn zero(&self, zeros: &[u8], offset: u64) -> rustix::io::Result<()> {
         let length = zeros.len() as u64;
@@ -123,9 +129,10 @@ impl Device<'_> {
             let mut bytes = vec![0; usize::try_from(blob.plain_length()).unwrap_or(0)];
             match read_at(&self.fd, &mut bytes, needed.offset) {
                 Ok(_) if Id::of(&bytes) == blob.id => {}
-                Ok(_) => self
-                    .fail(0, &format!("{} does not read back as it was written at byte {}", self.name, needed.offset)),
-                Err(errno) => self.fail(0, &format!("{} cannot be read back: {errno}", self.name)),
+                Ok(_) => {
+                    self.fail(&format!("{} does not read back as it was written at byte {}", self.name, needed.offset))
+                }
+                Err(errno) => self.fail(&format!("{} cannot be read back: {errno}", self.name)),
             }
         });
         if self.progress.is_interrupted() { Err(Error::interrupted()) } else { Ok(()) }
@@ -146,9 +153,7 @@ impl Sink for Device<'_> {
         Ok(())
     }
 
-    fn fail(&self, number: u32, why: &str) {
-        if self.plan.files[number as usize].set_state(State::Failed) != State::Failed {
-            self.progress.problem(Phase::Restore, self.name.clone(), why);
-        }
+    fn lack(&self, _: &Use, why: &str) {
+        self.fail(why);
     }
 }

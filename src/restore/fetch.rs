@@ -28,8 +28,8 @@ pub trait Sink: Sync {
     /// Takes what a use's blob holds. An error ends the restore.
     fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()>;
 
-    /// The file cannot be completed.
-    fn fail(&self, file: u32, why: &str);
+    /// A use's blob cannot be had.
+    fn lack(&self, needed: &Use, why: &str);
 }
 
 /// A use in the order of fetching: by pack, and by place in it.
@@ -216,7 +216,7 @@ impl Fetch<'_> {
         for step in steps {
             let needed = &self.plan.uses[step.needed as usize];
             match &why {
-                Some(why) => self.sink.fail(needed.file, why),
+                Some(why) => self.sink.lack(needed, why),
                 None => self.sink.write(needed, plaintext, all_zero)?,
             }
             if self.progress.is_interrupted() {

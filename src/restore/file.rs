@@ -2,7 +2,7 @@
 //!
 //! A file is made at its first write, private until its metadata is applied. In a file that this run makes, blocks of zeros are left out
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
-//! pieces are dropped; a full disk ends the restore.
+//! pieces are dropped; one that lacks a piece gets all others, but never counts as complete. A full disk ends the restore.
 
 use super::confine::Root;
 use super::error::{Error, Result};
@@ -127,16 +127,39 @@ impl<'f> Files<'f> {
         Ok(())
     }
 
+    /// A use has been dealt with.
+    fn one_less(&self, number: u32) {
+        if self.plan.files[number as usize].left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete(number);
+        }
+    }
+
     fn complete(&self, number: u32) {
         let file = &self.plan.files[number as usize];
         self.shard(number).retain(|(other, _)| *other != number);
         let complete = match file.state() {
             State::Failed => return,
+            _ if file.lacking.load(Ordering::Acquire) => State::Failed,
             State::Correcting => State::Corrected,
             _ => State::Done,
         };
         file.set_state(complete);
-        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        if complete != State::Failed {
+            self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The file is not what it should be, and what is still to come for it is of no use.
+    pub fn fail(&self, number: u32, why: &str) {
+        let before = self.plan.files[number as usize].set_state(State::Failed);
+        self.shard(number).retain(|(other, _)| *other != number);
+        if before != State::Failed {
+            self.problem(number, why);
+        }
+    }
+
+    fn problem(&self, number: u32, why: &str) {
+        self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
     }
 
     /// A call on a file has failed: the whole restore ends if the next file would meet the same.
@@ -165,18 +188,16 @@ impl Sink for Files<'_> {
                 Err(errno) => self.broken(needed.file, "write", errno)?,
             }
         }
-        if file.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete(needed.file);
-        }
+        self.one_less(needed.file);
         Ok(())
     }
 
-    fn fail(&self, number: u32, why: &str) {
-        let before = self.plan.files[number as usize].set_state(State::Failed);
-        self.shard(number).retain(|(other, _)| *other != number);
-        if before != State::Failed {
-            self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
+    fn lack(&self, needed: &Use, why: &str) {
+        let file = &self.plan.files[needed.file as usize];
+        if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
+            self.problem(needed.file, why);
         }
+        self.one_less(needed.file);
     }
 }
 

@@ -9,7 +9,7 @@ use super::delete::Deleter;
 use super::error::{Error, Result};
 use super::meta::{Meta, Refusals};
 use super::plan::{Plan, State, link_key};
-use super::prepare::mtime_of;
+use super::prepare::{IN_THE_WAY, mtime_of};
 use super::walk::{Flaw, Visitor, Walk, display};
 use super::{Options, Overwrite, Report};
 use crate::format::node::{Node, NodeType};
@@ -122,9 +122,7 @@ impl Visitor for Finish<'_> {
         if !dir.needed || dir.failed {
             return Ok(());
         }
-        // One that is only on the way keeps what it has, if it was there before.
-        let applies = dir.selected || dir.fresh;
-        if let (Some(root), Some(meta), true, false) = (self.root, meta, applies, self.options.dry_run) {
+        if let (Some(root), Some(meta), false) = (self.root, meta, self.options.dry_run) {
             let pinned = root.dir(path).and_then(|dir| dir.pin_self());
             self.apply(path, pinned, &meta);
         }
@@ -259,7 +257,7 @@ impl Finish<'_> {
                 self.refusals.add("device node", path, errno);
             }
             (_, Errno::NOTEMPTY | Errno::EXIST) => {
-                self.problem(path, "cannot create it: a directory that is not empty is in its place");
+                self.problem(path, IN_THE_WAY);
             }
             _ => self.problem(path, format!("cannot create it: {errno}")),
         }

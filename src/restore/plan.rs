@@ -17,7 +17,7 @@ use crate::progress::Phase;
 use crate::repo::index::Location;
 use crate::repo::{self, Index};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// Where a name is in [`Plan::names`].
 #[derive(Clone, Copy)]
@@ -35,8 +35,6 @@ pub struct Dir {
     pub files_end: u32,
     /// It or something below it is meant. The others are not made.
     pub needed: bool,
-    /// Meant itself, not only on the way to something that is.
-    pub selected: bool,
     /// What is in it cannot be read from the snapshot.
     pub unreadable: bool,
     /// It was not there before this run.
@@ -55,6 +53,8 @@ pub struct File {
     pub present: u64,
     /// Uses still to be written.
     pub left: AtomicU32,
+    /// Some piece cannot be had.
+    pub lacking: AtomicBool,
     state: AtomicU8,
 }
 
@@ -197,7 +197,16 @@ impl Plan {
         plan.bytes = plan.place_blobs(index, node, 0)?;
         let left = AtomicU32::new(count(plan.uses.len()));
         let (name, state) = (plan.keep_name(&node.name), AtomicU8::new(State::Planned as u8));
-        plan.files.push(File { dir: 0, name, size: plan.bytes, mtime: node.mtime.instant(), present: 0, left, state });
+        plan.files.push(File {
+            dir: 0,
+            name,
+            size: plan.bytes,
+            mtime: node.mtime.instant(),
+            present: 0,
+            left,
+            lacking: false.into(),
+            state,
+        });
         Ok(plan)
     }
 
@@ -276,7 +285,6 @@ impl Visitor for Planner<'_> {
             dirs_end: 0,
             files_end: 0,
             needed: self.above.is_empty(),
-            selected,
             unreadable: false,
             fresh: false,
             failed: false,
@@ -357,7 +365,16 @@ impl Planner<'_> {
         let name = self.plan.keep_name(path);
         self.plan.bytes = self.plan.bytes.saturating_add(size);
         let (left, state) = (AtomicU32::new(count(self.plan.uses.len() - first)), AtomicU8::new(state as u8));
-        self.plan.files.push(File { dir, name, size, mtime: node.mtime.instant(), present: 0, left, state });
+        self.plan.files.push(File {
+            dir,
+            name,
+            size,
+            mtime: node.mtime.instant(),
+            present: 0,
+            left,
+            lacking: false.into(),
+            state,
+        });
         self.check_memory()
     }
 

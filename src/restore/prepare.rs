@@ -5,7 +5,7 @@
 //! nothing has to be looked at. A dry run decides in the same way and changes nothing.
 
 use super::confine::{Root, is};
-use super::delete;
+use super::delete::Deleter;
 use super::error::{Error, Result};
 use super::plan::{Plan, State, Use};
 use super::walk::{Selection, display};
@@ -28,6 +28,9 @@ pub struct Prepare<'p> {
     pub index: &'p Index,
     pub progress: &'p Progress,
 }
+
+/// What is told of an entry whose place is taken.
+pub const IN_THE_WAY: &str = "a directory that is not empty is in its place";
 
 /// A file to be compared with what the snapshot has.
 struct Candidate {
@@ -65,15 +68,7 @@ impl Prepare<'_> {
                 continue;
             }
             let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
-            let made = if self.options.dry_run {
-                let is_dir = |stat: Stat| is(&stat, FileType::Directory);
-                if above.fresh { Ok(true) } else { root.stat(&path).map(|stat| !stat.is_some_and(is_dir)) }
-            } else {
-                root.parent(&path).and_then(|(dir, name)| {
-                    let fresh = dir.make_dir(name)?;
-                    if fresh { Ok(true) } else { open_to_owner(&dir.pin(name)?).map(|()| false) }
-                })
-            };
+            let made = self.make_dir(root, &path, above.fresh);
             match made {
                 Ok(fresh) => plan.dirs[number].fresh = fresh,
                 Err(errno) => {
@@ -85,8 +80,25 @@ impl Prepare<'_> {
                     self.progress.problem(Phase::Restore, display(&path), why);
                 }
             }
+            if self.progress.is_interrupted() {
+                return Err(Error::interrupted());
+            }
         }
         Ok(())
+    }
+
+    /// Makes sure that there is a directory, in the place of whatever else has its name. Says whether it is new.
+    fn make_dir(&self, root: &Root, path: &[u8], fresh_above: bool) -> rustix::io::Result<bool> {
+        if self.options.dry_run {
+            let is_dir = |stat: Stat| is(&stat, FileType::Directory);
+            return Ok(fresh_above || !root.stat(path)?.is_some_and(is_dir));
+        }
+        let (dir, name) = root.parent(path)?;
+        let fresh = dir.make_dir(name)?;
+        if !fresh {
+            open_to_owner(&dir.pin(name)?)?;
+        }
+        Ok(fresh)
     }
 
     /// Decides about each file; returns those that must be compared.
@@ -110,8 +122,8 @@ impl Prepare<'_> {
                     file.set_state(state);
                     if state == State::Correcting {
                         candidates.push(Candidate { file: number, size });
-                    } else if state == State::Planned && is(&stat, FileType::Directory) && self.options.delete {
-                        self.remove_tree(root, plan, &path)?;
+                    } else if state == State::Planned && is(&stat, FileType::Directory) {
+                        self.clear_way(root, plan, number, &path)?;
                     }
                 }
                 Err(errno) => {
@@ -142,14 +154,18 @@ impl Prepare<'_> {
         }
     }
 
-    /// A directory in the way of a file, whose content the snapshot does not have.
-    fn remove_tree(&self, root: &Root, plan: &Plan, path: &[u8]) -> Result<()> {
-        let Options { include, exclude, dry_run, .. } = self.options;
-        if plan.doubtful || *dry_run {
-            return Ok(());
+    /// A directory is in the way of a file. It goes if the snapshot decides what may be here, or if there is nothing in it.
+    fn clear_way(&self, root: &Root, plan: &Plan, number: u32, path: &[u8]) -> Result<()> {
+        let Options { include, exclude, delete, dry_run, .. } = self.options;
+        if *delete && !plan.doubtful {
+            let selection = Selection { include, exclude };
+            return Deleter { root, selection, dry_run: *dry_run, progress: self.progress }.remove(path).map(|_| ());
         }
-        let selection = Selection { include, exclude };
-        delete::Deleter { root, selection, dry_run: false, progress: self.progress }.remove(path).map(|_| ())
+        if root.dir(path).and_then(|dir| dir.names()).is_ok_and(|names| !names.is_empty()) {
+            plan.files[number as usize].set_state(State::Failed);
+            self.progress.problem(Phase::Restore, display(path), IN_THE_WAY);
+        }
+        Ok(())
     }
 
     /// Finds the pieces that are right already.

@@ -1,1 +1,511 @@
+//! Whole restores out of handmade repositories: what comes back, what is left alone, what is told.
 
+mod hostile;
+
+use super::*;
+use crate::format::node::{Node, NodeType, Xattr, mode};
+use crate::format::snapshot::Snapshot;
+use crate::format::time::Time;
+use crate::format::tree::TreeWriter;
+use crate::format::{BlobType, Version};
+use crate::id::Id;
+use crate::progress::Event;
+use crate::repo::writer::Writer;
+use crate::repo::{InitOptions, Password, Settings};
+use crate::store::folder::Folder;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::{Arc, Mutex};
+
+/// A repository, a target that is not there yet, and something beside it that no restore may touch.
+struct Bed {
+    temp: tempfile::TempDir,
+    repo: Arc<Repository>,
+}
+
+/// What a restore said.
+struct Told {
+    outcome: Result<Report>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Told {
+    /// The report of a restore without any problem.
+    fn whole(self) -> Report {
+        assert!(self.problems.is_empty(), "{:?}", self.problems);
+        self.outcome.unwrap()
+    }
+
+    /// The report of a restore with one problem for each text, in any order.
+    fn lacking(self, expected: &[&str]) -> Report {
+        let report = self.outcome.unwrap();
+        assert_eq!(self.problems.len(), expected.len(), "{:?}", self.problems);
+        for text in expected {
+            assert!(self.problems.iter().any(|problem| problem.contains(text)), "{text:?} in {:?}", self.problems);
+        }
+        assert_eq!(report.problems, expected.len() as u64);
+        report
+    }
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("outside")).unwrap();
+        fs::write(temp.path().join("outside/file"), "precious").unwrap();
+        fs::set_permissions(temp.path().join("outside/file"), fs::Permissions::from_mode(0o640)).unwrap();
+        let store = Arc::new(Folder::new(temp.path().join("repo"), 2));
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = crate::repo::init(store, &Password::new("x"), options, Settings::default()).unwrap();
+        Bed { temp, repo: Arc::new(repo) }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.temp.path().join("target")
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.target().join(path)
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.temp.path().join("outside")
+    }
+
+    /// Stores blobs; each call makes packs of its own.
+    fn store<R>(&self, make: impl FnOnce(&Blobs) -> R) -> R {
+        let index = Arc::new(Index::load(&self.repo).unwrap());
+        let blobs = Blobs(Writer::new(self.repo.clone(), index, false));
+        let made = make(&blobs);
+        blobs.0.finish().unwrap();
+        made
+    }
+
+    fn restore(&self, root: Id, change: impl FnOnce(&mut Options)) -> Told {
+        self.restore_path(root, "", change)
+    }
+
+    fn restore_path(&self, root: Id, path: &str, change: impl FnOnce(&mut Options)) -> Told {
+        let tags = if path == "volume" { r#","tags":["vsm:volume"]"# } else { "" };
+        let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":[]{tags}}}"#);
+        let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
+        let mut options = Options::new(self.target());
+        change(&mut options);
+        let told = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let sink = told.clone();
+        let progress = Progress::new(move |event| match event {
+            Event::Problem(problem) => sink.lock().unwrap().0.push(format!("{}: {}", problem.item, problem.message)),
+            Event::Warning(text) => sink.lock().unwrap().1.push(text.to_owned()),
+            _ => {}
+        });
+        let index = Index::load(&self.repo).unwrap();
+        let path = if path == "volume" { "" } else { path };
+        let outcome = run(&self.repo, &index, &snapshot, path.as_bytes(), &options, &progress);
+        let (problems, warnings) = std::mem::take(&mut *told.lock().unwrap());
+        Told { outcome, problems, warnings }
+    }
+}
+
+impl Drop for Bed {
+    /// Whatever a test restored, nothing outside the target has changed.
+    fn drop(&mut self) {
+        let names = |path: &Path| -> Vec<_> {
+            let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&self.outside()), ["file"]);
+        assert_eq!(fs::read(self.outside().join("file")).unwrap(), b"precious");
+        assert_eq!(fs::metadata(self.outside().join("file")).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert!(
+            names(self.temp.path()).iter().all(|name| ["outside", "repo", "target"].iter().any(|good| name == good))
+        );
+    }
+}
+
+struct Blobs(Writer);
+
+impl Blobs {
+    fn data(&self, bytes: &[u8]) -> Id {
+        let id = Id::of(bytes);
+        self.0.store(BlobType::Data, id, bytes).unwrap();
+        id
+    }
+
+    fn json(&self, json: &[u8]) -> Id {
+        let id = Id::of(json);
+        self.0.store(BlobType::Tree, id, json).unwrap();
+        id
+    }
+
+    /// A tree of well-behaved nodes.
+    fn tree(&self, mut nodes: Vec<Node>) -> Id {
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut writer = TreeWriter::new();
+        nodes.iter().for_each(|node| writer.add(node).unwrap());
+        self.json(&writer.finish())
+    }
+
+    /// A tree of nodes in this order, whatever they are called.
+    fn wild_tree(&self, nodes: &[Node]) -> Id {
+        let mut json = b"{\"nodes\":[".to_vec();
+        for (number, node) in nodes.iter().enumerate() {
+            json.extend_from_slice(if number == 0 { b"" } else { b"," });
+            node.write_json(&mut json);
+        }
+        json.extend_from_slice(b"]}\n");
+        self.json(&json)
+    }
+
+    fn file(&self, name: &str, pieces: &[&[u8]]) -> Node {
+        let content = pieces.iter().map(|piece| self.data(piece)).collect();
+        let size = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Node { size, content: Some(content), ..node(name, NodeType::File, 0o644) }
+    }
+}
+
+/// A node that belongs to whoever runs the test.
+fn node(name: &str, ty: NodeType, permissions: u32) -> Node {
+    let time = Time::utc(1_000_000_000, 123_456_789);
+    Node {
+        mode: mode::from_unix(0o100_000 | permissions),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: time,
+        atime: time,
+        ..Node::new(name, ty)
+    }
+}
+
+fn dir(name: &str, subtree: Id) -> Node {
+    Node { subtree: Some(subtree), ..node(name, NodeType::Dir, 0o750) }
+}
+
+fn link(name: &str, target: &str) -> Node {
+    Node { link_target: target.into(), ..node(name, NodeType::Symlink, 0o777) }
+}
+
+fn patterns(list: &[&str]) -> Patterns {
+    let mut patterns = Patterns::default();
+    list.iter().for_each(|text| patterns.add(text, false).unwrap());
+    patterns
+}
+
+fn mtime(path: &Path) -> (i64, i64) {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    (metadata.mtime(), metadata.mtime_nsec())
+}
+
+const STAMP: (i64, i64) = (1_000_000_000, 123_456_789);
+
+/// A small tree of every kind that needs no privilege.
+fn sample(bed: &Bed) -> Id {
+    bed.store(|blobs| {
+        let linked = |name: &str| Node { links: 2, inode: 77, ..blobs.file(name, &[b"linked"]) };
+        let below = blobs.tree(vec![blobs.file("deep", &[b"deep"]), linked("other name")]);
+        blobs.tree(vec![
+            blobs.file("plain", &[b"first ", b"second"]),
+            blobs.file("empty", &[]),
+            linked("name"),
+            link("link", "plain"),
+            node("fifo", NodeType::Fifo, 0o600),
+            Node { mode: mode::from_unix(0o106_750), ..blobs.file("setuid", &[b"#!"]) },
+            dir("dir", below),
+        ])
+    })
+}
+
+#[test]
+fn a_tree_comes_back_whole() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    let report = bed.restore(root, |options| options.verify = true).whole();
+    assert_eq!((report.files_restored, report.total_files, report.files_skipped), (9, 9, 0));
+    assert_eq!((report.bytes_restored, report.total_bytes), (24, 24));
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+    assert_eq!(fs::read(bed.at("empty")).unwrap(), b"");
+    assert_eq!(fs::read_link(bed.at("link")).unwrap(), Path::new("plain"));
+    assert_eq!(fs::metadata(bed.at("setuid")).unwrap().mode() & 0o7777, 0o6750);
+    let inode = |path| fs::metadata(bed.at(path)).unwrap().ino();
+    assert_eq!(inode("name"), inode("dir/other name"));
+    for path in ["plain", "empty", "name", "link", "fifo", "setuid", "dir", "dir/deep"] {
+        assert_eq!(mtime(&bed.at(path)), STAMP, "{path}");
+    }
+    assert_eq!(fs::metadata(bed.at("dir")).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn a_second_restore_finds_everything_there() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    bed.restore(root, |_| {}).whole();
+    let inode = fs::metadata(bed.at("plain")).unwrap().ino();
+    // What has two names is replaced rather than compared.
+    for (overwrite, skipped) in [(Overwrite::Always, (4, 18)), (Overwrite::IfChanged, (5, 24))] {
+        let report = bed.restore(root, |options| options.overwrite = overwrite).whole();
+        assert_eq!((report.files_skipped, report.bytes_skipped), skipped, "{overwrite:?}");
+    }
+    assert_eq!(fs::metadata(bed.at("plain")).unwrap().ino(), inode);
+    for overwrite in [Overwrite::IfNewer, Overwrite::Never] {
+        let report = bed.restore(root, |options| options.overwrite = overwrite).whole();
+        assert_eq!((report.files_restored, report.files_skipped), (1, 8), "{overwrite:?}: only the directory");
+    }
+}
+
+#[test]
+fn a_file_that_differs_is_corrected_in_place() {
+    let bed = Bed::new();
+    let zeros = [0; 100_000];
+    let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"one", &zeros, b"two"])]));
+    fs::create_dir(bed.target()).unwrap();
+    for old in [vec![0xff; 200_000], vec![0xff; 50_000], vec![]] {
+        fs::write(bed.at("file"), [b"one", &old[..]].concat()).unwrap();
+        let inode = fs::metadata(bed.at("file")).unwrap().ino();
+        let report = bed.restore(root, |options| options.verify = true).whole();
+        assert_eq!((report.bytes_restored, report.bytes_skipped), (100_003, 3), "{}", old.len());
+        assert_eq!(fs::read(bed.at("file")).unwrap(), [b"one", &zeros[..], b"two"].concat());
+        let found = fs::metadata(bed.at("file")).unwrap();
+        assert_eq!(found.ino(), inode);
+        assert!(found.blocks() * 512 >= 100_000, "zeros are written where there was something before");
+    }
+    // Same size and time, other content: that is what if-changed trusts.
+    fs::write(bed.at("file"), vec![7; 100_006]).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    fs::File::options().write(true).open(bed.at("file")).unwrap().set_modified(time).unwrap();
+    bed.restore(root, |options| options.overwrite = Overwrite::IfChanged).whole();
+    assert_eq!(fs::read(bed.at("file")).unwrap()[0], 7);
+}
+
+#[test]
+fn zeros_in_new_files_stay_holes() {
+    let bed = Bed::new();
+    let zeros = vec![0; 1 << 20];
+    let mixed = [&vec![1; 4096][..], &zeros, &[1; 4096]].concat();
+    let root = bed.store(|blobs| {
+        let pieces: Vec<&[u8]> = std::iter::once(&b"x"[..]).chain((0..64).map(|_| &zeros[..])).collect();
+        blobs.tree(vec![
+            blobs.file("zeros", &pieces),
+            blobs.file("mixed", &[&mixed]),
+            blobs.file("tail", &[&mixed, &zeros]),
+            blobs.file("one", &[&zeros]),
+        ])
+    });
+    let blocks = |path| fs::metadata(bed.at(path)).unwrap().blocks() * 512;
+    bed.restore(root, |options| options.verify = true).whole();
+    assert_eq!(fs::metadata(bed.at("zeros")).unwrap().len(), (64 << 20) + 1);
+    for path in ["zeros", "mixed", "tail", "one"] {
+        assert!(blocks(path) <= 16 << 10, "{path} takes {} bytes", blocks(path));
+    }
+    assert_eq!(fs::read(bed.at("tail")).unwrap(), [mixed, zeros].concat());
+    fs::remove_dir_all(bed.target()).unwrap();
+    bed.restore(root, |options| options.sparse = false).whole();
+    assert!(blocks("mixed") >= 1 << 20);
+}
+
+#[test]
+fn what_is_in_the_way_is_replaced() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    fs::create_dir_all(bed.at("link")).unwrap();
+    fs::create_dir(bed.at("empty")).unwrap();
+    symlink(bed.outside(), bed.at("dir")).unwrap();
+    symlink(bed.outside().join("file"), bed.at("plain")).unwrap();
+    fs::hard_link(bed.outside().join("file"), bed.at("setuid")).unwrap();
+    fs::write(bed.at("fifo"), "a file").unwrap();
+    bed.restore(root, |_| {}).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+    assert!(fs::symlink_metadata(bed.at("dir")).unwrap().is_dir());
+    // A directory with something in it stays, unless what the snapshot lacks is to go.
+    fs::remove_file(bed.at("plain")).unwrap();
+    fs::create_dir_all(bed.at("plain/full")).unwrap();
+    bed.restore(root, |_| {}).lacking(&["/plain"]);
+    bed.restore(root, |options| options.delete = true).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+}
+
+#[test]
+fn deleting_stays_within_the_filters() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    bed.restore(root, |_| {}).whole();
+    let extra = |path: &str| {
+        fs::create_dir_all(bed.at(path).parent().unwrap()).unwrap();
+        fs::write(bed.at(path), "x").unwrap();
+    };
+    let make = || {
+        ["extra", "dir/extra", "more/a.txt", "more/keep.log", "more/below/b.txt"].iter().for_each(|path| extra(path));
+        let _ = symlink(bed.outside(), bed.at("more/out"));
+    };
+    make();
+    let report = bed.restore(root, |options| (options.delete, options.dry_run) = (true, true)).whole();
+    assert_eq!(report.files_deleted, 8);
+    assert!(bed.at("more/below/b.txt").exists());
+    let report = bed.restore(root, |options| (options.delete, options.exclude) = (true, patterns(&["*.log"]))).whole();
+    assert_eq!(report.files_deleted, 6);
+    assert!(bed.at("more/keep.log").exists() && !bed.at("more/below").exists() && !bed.at("dir/extra").exists());
+    assert_eq!(mtime(&bed.at("dir")), STAMP, "a directory's time is set after all deletions in it");
+    make();
+    let report = bed.restore(root, |options| (options.delete, options.include) = (true, patterns(&["/dir"]))).whole();
+    assert_eq!(report.files_deleted, 1);
+    assert!(bed.at("extra").exists());
+    assert_eq!(bed.restore(root, |options| options.delete = true).whole().files_deleted, 7);
+    let refused = bed.restore(root, |options| (options.delete, options.target) = (true, "/".into()));
+    assert!(matches!(refused.outcome, Err(Error::DeleteEverything)));
+}
+
+#[test]
+fn filters_choose_and_make_only_what_leads_there() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let deep = blobs.tree(vec![blobs.file("a.txt", &[b"a"]), blobs.file("b.log", &[b"b"])]);
+        let other = blobs.tree(vec![dir("nothing", blobs.tree(vec![blobs.file("c.log", &[b"c"])]))]);
+        blobs.tree(vec![dir("deep", deep), dir("other", other), blobs.file("top.txt", &[b"t"])])
+    });
+    let report = bed.restore(root, |options| options.include = patterns(&["*.txt"])).whole();
+    assert_eq!((report.total_files, report.files_restored), (3, 3));
+    assert!(bed.at("deep/a.txt").exists() && bed.at("top.txt").exists());
+    assert!(!bed.at("deep/b.log").exists() && !bed.at("other").exists());
+    assert_eq!(mtime(&bed.at("deep")), STAMP);
+    let report = bed.restore(root, |options| options.exclude = patterns(&["/deep", "*.log"])).whole();
+    assert_eq!(report.total_files, 3, "other, nothing, top.txt");
+    // A directory on the way to what is meant is made whatever is in its place.
+    fs::remove_dir_all(bed.at("deep")).unwrap();
+    fs::write(bed.at("deep"), "a file").unwrap();
+    bed.restore(root, |options| options.include = patterns(&["*.txt"])).whole();
+    assert!(bed.at("deep/a.txt").exists());
+}
+
+#[test]
+fn a_path_restores_what_it_names() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    bed.restore_path(root, "/dir/", |_| {}).whole();
+    assert!(bed.at("deep").exists());
+    let metadata = fs::metadata(bed.target()).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, mtime(&bed.target())), (0o750, STAMP), "the directory became the target");
+    let report = bed.restore_path(root, "dir/deep", |_| {}).whole();
+    assert_eq!(report.total_files, 1);
+    for missing in ["dir/none", "plain/below", "none"] {
+        let error = bed.restore_path(root, missing, |_| {}).outcome.unwrap_err();
+        assert!(error.to_string().contains(missing), "{error}");
+    }
+}
+
+#[test]
+fn a_volume_comes_back_from_either_shape() {
+    let bed = Bed::new();
+    let content = sample(&bed);
+    let volume = bed.store(|blobs| blobs.tree(vec![Node { mode: mode::from_unix(0o042_770), ..dir("data", content) }]));
+    bed.restore_path(volume, "volume", |options| options.volume = true).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+    assert_eq!((fs::metadata(bed.target()).unwrap().mode() & 0o7777, mtime(&bed.target())), (0o2770, STAMP));
+    fs::remove_dir_all(bed.target()).unwrap();
+    bed.restore(content, |options| options.volume = true).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+    // Without the option, and without the tag, `data` is a directory like any other.
+    bed.restore_path(volume, "volume", |_| {}).whole();
+    bed.restore(volume, |options| options.volume = true).whole();
+    assert_eq!(fs::read(bed.at("data/plain")).unwrap(), b"first second");
+}
+
+#[test]
+fn a_dry_run_tells_and_touches_nothing() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    let report = bed.restore(root, |options| options.dry_run = true).whole();
+    assert_eq!((report.files_restored, report.bytes_restored), (9, 24));
+    assert!(!bed.target().exists());
+    fs::create_dir(bed.target()).unwrap();
+    fs::write(bed.at("plain"), "first ......").unwrap();
+    let report = bed.restore(root, |options| options.dry_run = true).whole();
+    assert_eq!((report.files_restored, report.bytes_restored, report.bytes_skipped), (9, 18, 6));
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first ......");
+    assert_eq!(fs::read_dir(bed.target()).unwrap().count(), 1);
+}
+
+#[test]
+fn attributes_become_those_of_the_snapshot() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let xattrs = vec![
+            Xattr { name: "user.a".into(), value: b"new".to_vec() },
+            Xattr { name: "user.b".into(), value: vec![] },
+        ];
+        blobs.tree(vec![Node { xattrs, ..blobs.file("file", &[b"x"]) }])
+    });
+    fs::create_dir(bed.target()).unwrap();
+    fs::write(bed.at("file"), "x").unwrap();
+    xattr::set(bed.at("file"), "user.a", b"old").unwrap();
+    xattr::set(bed.at("file"), "user.extra", b"old").unwrap();
+    bed.restore(root, |_| {}).whole();
+    let mut names: Vec<_> = xattr::list(bed.at("file")).unwrap().filter(|name| name != "security.selinux").collect();
+    names.sort();
+    assert_eq!(names, ["user.a", "user.b"]);
+    assert_eq!(xattr::get(bed.at("file"), "user.a").unwrap().unwrap(), b"new");
+}
+
+#[test]
+fn what_the_system_refuses_is_counted_by_kind() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let odd = |name: &str, xattr: &str| {
+            let xattrs = vec![Xattr { name: xattr.into(), value: b"x".to_vec() }];
+            Node { xattrs, ..blobs.file(name, &[b"x"]) }
+        };
+        blobs.tree(vec![
+            odd("a", "nowhere.a"),
+            odd("b", "nowhere.b"),
+            odd("c", "security.unheard-of.\u{1}"),
+            Node { uid: u32::MAX, ..blobs.file("d", &[b"x"]) },
+            node("socket", NodeType::Socket, 0o600),
+        ])
+    });
+    let told = bed.restore(root, |_| {});
+    assert!(
+        told.warnings.iter().any(|text| text.contains("socket") && text.contains("/socket")),
+        "{:?}",
+        told.warnings
+    );
+    let report =
+        told.lacking(&["/a: xattr of other name spaces not applied to 2 entries", "/d: owner not applied to 1 entry"]);
+    assert_eq!(report.not_applied["xattr of other name spaces"], 2);
+    assert_eq!((report.not_applied["owner"], report.not_applied["socket"]), (1, 1));
+    assert_eq!((report.files_restored, report.total_files), (4, 4));
+}
+
+#[test]
+fn what_does_not_read_back_is_a_problem() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    let index = Index::load(&bed.repo).unwrap();
+    let (trees, progress, options) =
+        (TreeReader::new(&bed.repo, &index), Progress::silent(), Options::new(bed.target()));
+    let origin = Origin::Dir { tree: root, meta: None };
+    let selection = Selection { include: &options.include, exclude: &options.exclude };
+    let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
+    let mut plan = plan::build(&walk, &index, u64::MAX).unwrap();
+    let root = open_root(&options, &mut plan.dirs[0].fresh).unwrap().unwrap();
+    Prepare { root: Some(&root), options: &options, index: &index, progress: &progress }.run(&mut plan).unwrap();
+    let files = Files::new(&plan, &root, true, &progress);
+    files.make_empty().unwrap();
+    fetch::run(&bed.repo, &index, &plan, &files, &progress).unwrap();
+    fs::write(bed.at("plain"), "first secund").unwrap();
+    fs::write(bed.at("empty"), "not empty").unwrap();
+    verify::run(&root, &plan, &index, &files, &progress).unwrap();
+    assert_eq!(progress.problem_count(), 2);
+}
+
+#[test]
+fn an_interrupted_restore_ends_in_good_order() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    let index = Index::load(&bed.repo).unwrap();
+    let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":[]}}"#);
+    let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
+    let progress = Progress::silent();
+    progress.interrupt();
+    let error = run(&bed.repo, &index, &snapshot, b"", &Options::new(bed.target()), &progress).unwrap_err();
+    assert_eq!(error.exit_code(), 130);
+    assert!(!bed.target().exists());
+}

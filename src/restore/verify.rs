@@ -5,7 +5,7 @@
 
 use super::confine::Root;
 use super::error::{Error, Result};
-use super::fetch::Sink;
+use super::file::Files;
 use super::plan::{File, Plan, State};
 use super::prepare::holds;
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ use crate::repo::Index;
 use rayon::prelude::*;
 
 /// Reads all files that this run has written; those that differ become problems.
-pub fn run(root: &Root, plan: &Plan, index: &Index, files: &dyn Sink, progress: &Progress) -> Result<()> {
+pub fn run(root: &Root, plan: &Plan, index: &Index, files: &Files<'_>, progress: &Progress) -> Result<()> {
     let written = |file: &File| matches!(file.state(), State::Done | State::Corrected);
     plan.uses.par_iter().for_each(|needed| {
         if !written(&plan.files[needed.file as usize]) || progress.is_interrupted() {

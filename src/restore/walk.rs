@@ -234,7 +234,10 @@ fn relative(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/").unwrap_or(path)
 }
 
-/// A path relative to the target as people see it.
+/// A path relative to the target as people see it; one that is longer than paths are is cut.
 pub fn display(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path))
+    match path.get(..limits::PATH) {
+        Some(start) if start.len() < path.len() => format!("/{}...", String::from_utf8_lossy(&start[..80])),
+        _ => format!("/{}", String::from_utf8_lossy(path)),
+    }
 }

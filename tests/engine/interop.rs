@@ -79,7 +79,7 @@ const EXCEPTIONS: &[Exception] = &[
         because: "restic sets times through a 64-bit count of nanoseconds, which ends in April 2262",
     },
     Exception {
-        who: &[Peer::Restic014, Peer::Restic019, Peer::Rustic, Peer::Vsm],
+        who: &[Peer::Restic014, Peer::Restic019, Peer::Rustic],
         side: Reads,
         what: What::Links,
         paths: &[
@@ -90,7 +90,14 @@ const EXCEPTIONS: &[Exception] = &[
             "links/b/fifo pair",
             "links/b/symlink pair",
         ],
-        because: "only regular files are restored as hard links; other nodes come back one by one",
+        because: "the peers restore only regular files as hard links; other nodes come back one by one",
+    },
+    Exception {
+        who: &[Peer::Restic014, Peer::Restic019, Peer::Vsm],
+        side: Writes,
+        what: What::Links,
+        paths: &["links/a/fifo pair", "links/b/fifo pair"],
+        because: "restic's format has no link count for named pipes, so nobody can tell that two are one",
     },
     Exception {
         who: &[Peer::Rustic],
@@ -128,14 +135,14 @@ fn demand_only_exceptions(writer: Peer, reader: Peer, found: &[Difference]) {
     let rows = || EXCEPTIONS.iter().filter(|row| row.who.contains(&if row.side == Writes { writer } else { reader }));
     let unknown: Vec<_> =
         found.iter().filter(|difference| !rows().any(|row| row.covers(difference))).cloned().collect();
-    assert!(unknown.is_empty(), "{reader:?} restored from {writer:?}:\n{}", compare::listed(&unknown));
-    for row in rows() {
-        for path in row.paths {
-            let occurs =
-                found.iter().any(|difference| difference.what == row.what && difference.path == Path::new(path));
-            assert!(occurs, "{writer:?} to {reader:?}: {path:?} is restored whole; take its row ({}) out", row.because);
-        }
-    }
+    let is_found = |what: What, path: &str| found.iter().any(|one| one.what == what && one.path == Path::new(path));
+    let paths = rows().flat_map(|row| row.paths.iter().map(move |path| (row.what, *path)));
+    let past: Vec<_> = paths.filter(|(what, path)| !is_found(*what, path)).collect();
+    assert!(
+        unknown.is_empty() && past.is_empty(),
+        "{reader:?} restored from {writer:?}\nin no row of the table:\n{}\nin the table, but restored whole: {past:?}",
+        compare::listed(&unknown)
+    );
 }
 
 /// Makes a repository by `writer`, with the corpus in it.

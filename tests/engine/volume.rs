@@ -3,8 +3,9 @@
 use crate::common::compare::{self, Options};
 use crate::common::corpus::Corpus;
 use crate::common::loops::LoopFs;
-use crate::common::peers::{Peer, Repo};
+use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run};
 use serde_json::Value;
+use std::process::Command;
 
 /// What a restore by restic leaves of the corpus is known from `interop`: its root is what counts here.
 #[test]
@@ -26,18 +27,32 @@ fn restic_restores_a_volumes_root() {
     }
 }
 
-/// A repository that VolSync's mover made: `restic backup --host … .` in the volume, with the contents at the root of the
-/// tree. Our first backup takes it as its parent, one level up, and reads and adds no file again.
+/// A repository that VolSync's mover made: `restic backup --exclude=lost+found .` in the volume, which is mounted at /data,
+/// with the contents at the root of the tree. Our first backup takes it as its parent, one level up, and neither reads nor
+/// adds any file again.
 #[test]
 fn the_first_backup_over_a_root_level_parent_adds_no_data() {
-    let corpus = Corpus::shared();
-    let repo = Repo::made_by(Peer::Restic019, 2);
-    let theirs = repo.backup(Peer::Restic019, &corpus.root(), ".", &["--exclude=lost+found"]);
+    let corpus = Corpus::new();
+    // A root directory in which the volume is /data, for restic alone, with this machine's libraries.
+    let root = corpus.parent();
+    std::fs::rename(corpus.root(), root.join("data")).expect("renamed");
+    std::fs::copy(Peer::Restic019.program(), root.join("restic")).expect("copied");
+    std::fs::create_dir(root.join("tmp")).expect("a directory");
+    let repo = Repo::at(root.join("repository"));
+    repo.init(Peer::Restic019, 2).ok();
+    let script = r#"for dir in usr lib lib64; do mkdir "$0/$dir" && mount --bind "/$dir" "$0/$dir" || exit; done
+        exec unshare --root "$0" --wd /data /restic "$@""#;
+    let mut command = Command::new("unshare");
+    command.env_clear().env("RESTIC_REPOSITORY", "/repository").env("RESTIC_PASSWORD", PASSWORD).env("TZ", "UTC");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(root);
+    command.args(["backup", "--json", "--no-cache", "--host", HOST, "--exclude=lost+found", "."]);
+    let theirs = Run::of(&mut command).ok().summary();
+    assert_eq!(repo.snapshots(Peer::Restic019)[0]["paths"][0], "/data");
+
     let count = |summary: &Value, name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("no {name}: {summary}"));
     let files = count(&theirs, "files_new");
     assert!(files > 900, "{theirs}");
-    // VolSync mounts a volume at /data, so that both record the same path; here the parent has the test's own.
-    let ours = repo.backup(Peer::Vsm, &corpus.root(), ".", &["--volume", "--exclude=lost+found", "--group-by=host"]);
+    let ours = repo.backup(Peer::Vsm, root, "data", &["--volume", "--exclude=lost+found"]);
     assert_eq!((count(&ours, "files_new"), count(&ours, "files_changed")), (0, 0), "{ours}");
     assert_eq!((count(&ours, "files_unmodified"), count(&ours, "data_blobs")), (files, 0), "{ours}");
     repo.check(Peer::Restic019).ok();

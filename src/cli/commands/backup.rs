@@ -148,24 +148,19 @@ impl ExcludeArgs {
             files: &self.exclude_file,
             files_ignoring_case: &self.iexclude_file,
         };
-        let recorded = self.exclude.iter().chain(&self.iexclude).cloned().collect();
-        Ok(Exclude { patterns: lists.build()?, recorded, if_present, larger_than: self.exclude_larger_than })
+        Ok(Exclude {
+            patterns: lists.build()?,
+            recorded: self.exclude.clone(),
+            if_present,
+            larger_than: self.exclude_larger_than,
+        })
     }
 }
 
 impl Args {
     fn source(&self) -> Result<Source> {
         match (&self.paths[..], self.stdin, self.volume) {
-            ([], true, false) => {
-                let name = self.stdin_filename.trim_start_matches('/').to_owned();
-                if name.is_empty() || name.contains('/') || matches!(name.as_str(), "." | "..") {
-                    bail!(
-                        "--stdin-filename {:?} is not a file name; directories are not made for it",
-                        self.stdin_filename
-                    );
-                }
-                Ok(Source::Stdin { name })
-            }
+            ([], true, false) => Ok(Source::Stdin { name: self.stdin_filename.clone() }),
             (_, true, _) => bail!("--stdin takes no paths, and is no volume"),
             ([path], false, true) => Ok(Source::Volume(path.clone())),
             (_, false, true) => bail!("--volume takes exactly one path: the volume's root"),

@@ -72,7 +72,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     story.say("Stock restic opens it, too:")?;
     story.note(&format!("RESTIC_PASSWORD={PASSWORD} restic -r {} snapshots", story.repository.display()))?;
     story.note(&format!(
-        "RESTIC_PASSWORD={PASSWORD} restic -r {} restore latest --target /",
+        "RESTIC_PASSWORD={PASSWORD} restic -r {} restore latest --target /tmp/by-restic",
         story.repository.display()
     ))?;
     story.say(&format!("All of this is in {}; remove it when you have seen enough.", work.display()))?;
