@@ -148,7 +148,9 @@ impl<'s, 'c> Reader<'s, 'c> {
             self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, &file));
             return run.check(file.work.dir.fill(run, file.work.slot, None));
         }
-        if let Some(before) = regular
+        // A run that is ended stops in the middle of files, and that is no fault of theirs.
+        if !run.is_stopped()
+            && let Some(before) = regular
             && rustix::fs::fstat(&fd).is_ok_and(|after| changed(&before, &after, size))
         {
             run.problem(

@@ -88,8 +88,11 @@ fn show(out: &Output, progress: &Progress, kind: Kind, elapsed: Duration) {
 
 /// Cut to the width of the terminal: a line that wraps could not be taken back.
 fn fit(line: String) -> String {
-    let width = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col));
-    line.chars().take(width.max(20) - 1).collect()
+    let width = match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
+        _ => 80,
+    };
+    line.chars().take(width - 1).collect()
 }
 
 /// The counters at one moment.

@@ -1,4 +1,5 @@
-//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new snapshot; the old one goes when the new one is there.
+//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new snapshot; the old one goes when the
+//! new one is there.
 
 use crate::id::Id;
 use crate::repo::{Repository, Result, StoredSnapshot};
