@@ -307,12 +307,21 @@ fn restores_leave_what_restics_restores_leave() {
                 codes.push(repo.restore_with(peer, snapshot, place, options).code());
             }
             let context = format!("{snapshot} {options:?}, populated: {populated}");
+            // restic replaces a file by a directory only if that is meant itself or is a meant file's own; ours always, and a
+            // dry run of ours knows it.
+            let through_b = populated && matches!(options, ["--iinclude", "*.LOG"] | ["--include", "same", ..]);
+            let better = populated && matches!(options, ["--iinclude", "*.LOG"] | ["--dry-run", "--delete"]);
             // A directory with something in it is not removed for a file: then both fail alike, and go on.
-            assert_eq!(codes[1], codes[0], "exit codes, {context}");
+            assert_eq!(
+                (codes[0], codes[1]),
+                if better { (1, 0) } else { (codes[0], codes[0]) },
+                "exit codes, {context}"
+            );
             let mut found = compare::trees(&theirs, &ours, Options::default());
             // What neither set a time on has the time of this very moment, twice.
             let recent = |time: &str| time.split('.').next().and_then(|seconds| seconds.parse().ok()) >= Some(start);
             found.retain(|one| one.what != compare::What::Mtime || !recent(&one.source) || !recent(&one.restored));
+            found.retain(|one| !through_b || !one.path.starts_with("b"));
             // restic gives the directory that it could not replace by the file `x` the file's mode and time; ours leaves it alone.
             found.retain(|one| {
                 !(one.path == Path::new("x") && matches!(one.what, compare::What::Mode | compare::What::Mtime))
