@@ -14,19 +14,26 @@ pub enum Column {
     Paths,
 }
 
-/// `snapshots for (host [a], paths [/x]):`
-pub fn group_header(key: &GroupKey) -> String {
+/// `host [a], paths [/x]`; empty for the group of all.
+pub fn group_name(key: &GroupKey) -> String {
     let mut parts = Vec::new();
     if !key.hostname.is_empty() {
         parts.push(format!("host [{}]", key.hostname));
     }
-    if let Some(tags) = key.tags.as_ref().filter(|tags| !tags.is_empty()) {
-        parts.push(format!("tags [{}]", tags.join(", ")));
+    for (label, list) in [("tags", &key.tags), ("paths", &key.paths)] {
+        if let Some(list) = list {
+            parts.push(format!("{label} [{}]", list.join(", ")));
+        }
     }
-    if let Some(paths) = key.paths.as_ref().filter(|paths| !paths.is_empty()) {
-        parts.push(format!("paths [{}]", paths.join(", ")));
+    parts.join(", ")
+}
+
+/// The line above a group's table.
+pub fn group_header(key: &GroupKey) -> String {
+    match group_name(key) {
+        name if name.is_empty() => "snapshots:".into(),
+        name => format!("snapshots for ({name}):"),
     }
-    if parts.is_empty() { "snapshots:".into() } else { format!("snapshots for ({}):", parts.join(", ")) }
 }
 
 pub fn print(

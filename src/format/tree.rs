@@ -1,10 +1,12 @@
 //! A directory as a blob: `{"nodes":[…]}` and a line feed, nodes ascending by the bytes of their names.
 
 use super::node::{Node, RawNode};
+use super::text::unquote;
 use super::{FormatError, Result};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -117,6 +119,17 @@ pub fn split(json: &[u8]) -> Result<Vec<Range<usize>>> {
         start..start + node.get().len()
     };
     Ok(tree.nodes.unwrap_or_default().into_iter().map(range).collect())
+}
+
+/// The raw name of one node of a tree.
+pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    let named: Named<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
+    unquote(&named.name)
 }
 
 /// One node of a tree.

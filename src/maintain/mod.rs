@@ -3,6 +3,16 @@
 //! Each module is one operation and decides nothing about how it is shown. What they share is [`walk`], a tree walk that holds
 //! one directory per level and no call stack, and [`group`], snapshots of the same host, paths and tags.
 
+pub mod blobs;
 pub mod check;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod forget;
 pub mod group;
+pub mod stats;
+pub mod tag;
+mod tar;
+#[cfg(test)]
+mod testing;
 pub mod walk;

@@ -75,6 +75,11 @@ impl<'t> Walk<'t> {
         &self.path
     }
 
+    /// How many directories are open; an entry of the start has depth 1.
+    pub fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
     /// The tree that the entry that came last is in.
     pub fn tree(&self) -> Option<Id> {
         self.levels.last().map(|level| level.id)

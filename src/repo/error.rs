@@ -81,6 +81,10 @@ pub enum Error {
     #[error("path {path}: not found in the snapshot, or not a directory")]
     NoSuchPath { path: String },
 
+    /// Parts of a snapshot that contradict each other.
+    #[error("{path}: {why}")]
+    Inconsistent { path: String, why: String },
+
     #[error("the source cannot be read: {0}")]
     Source(std::io::Error),
 

@@ -35,8 +35,6 @@ pub struct Dir {
     pub files_end: u32,
     /// It or something below it is meant. The others are not made.
     pub needed: bool,
-    /// Meant itself, not only on the way to something that is.
-    pub selected: bool,
     /// What is in it cannot be read from the snapshot.
     pub unreadable: bool,
     /// It was not there before this run.
@@ -287,7 +285,6 @@ impl Visitor for Planner<'_> {
             dirs_end: 0,
             files_end: 0,
             needed: self.above.is_empty(),
-            selected,
             unreadable: false,
             fresh: false,
             failed: false,
@@ -411,9 +408,10 @@ impl Planner<'_> {
     }
 }
 
-/// What the names of one file have in common; `None` if it has only one.
+/// What the names of one entry have in common; `None` if it has only one. How many a fifo has is not stored, so that its inode has to tell.
 pub fn link_key(node: &Node) -> Option<(u64, u64)> {
-    (node.links > 1 && node.inode != 0).then_some((node.inode, node.device_id))
+    let several = node.links > 1 || node.ty == NodeType::Fifo && node.links == 0;
+    (several && node.inode != 0).then_some((node.inode, node.device_id))
 }
 
 fn count(length: usize) -> u32 {

@@ -68,7 +68,7 @@ impl Prepare<'_> {
                 continue;
             }
             let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
-            let made = self.make_dir(root, &path, dir.selected, above.fresh);
+            let made = self.make_dir(root, &path, above.fresh);
             match made {
                 Ok(fresh) => plan.dirs[number].fresh = fresh,
                 Err(errno) => {
@@ -87,16 +87,11 @@ impl Prepare<'_> {
         Ok(())
     }
 
-    /// Makes sure that there is a directory. Says whether it is new.
-    fn make_dir(&self, root: &Root, path: &[u8], selected: bool, fresh_above: bool) -> rustix::io::Result<bool> {
-        let there = if fresh_above { None } else { root.stat(path)? };
-        let is_dir = there.as_ref().is_some_and(|stat| is(stat, FileType::Directory));
-        if there.is_some() && !is_dir && !selected {
-            // It is only on the way to what is meant, so what has its place is not meant to go.
-            return Err(Errno::NOTDIR);
-        }
+    /// Makes sure that there is a directory, in the place of whatever else has its name. Says whether it is new.
+    fn make_dir(&self, root: &Root, path: &[u8], fresh_above: bool) -> rustix::io::Result<bool> {
         if self.options.dry_run {
-            return Ok(!is_dir);
+            let is_dir = |stat: Stat| is(&stat, FileType::Directory);
+            return Ok(fresh_above || !root.stat(path)?.is_some_and(is_dir));
         }
         let (dir, name) = root.parent(path)?;
         let fresh = dir.make_dir(name)?;

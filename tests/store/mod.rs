@@ -5,6 +5,7 @@
 
 pub mod conformance;
 pub mod faults;
+mod on_servers;
 pub mod proxy;
 pub mod s3;
 

@@ -4,12 +4,19 @@ mod backup;
 mod cat;
 mod check;
 mod demo;
+mod diff;
+mod dump;
+mod find;
+mod forget;
+mod generate;
 mod init;
 mod key;
 mod list;
 mod ls;
 mod restore;
 mod snapshots;
+mod stats;
+mod tag;
 mod unlock;
 mod version;
 
@@ -31,6 +38,18 @@ pub enum Command {
     Snapshots(snapshots::Args),
     /// List what is in a snapshot
     Ls(ls::Args),
+    /// Print a file, or a directory as a tar archive
+    Dump(dump::Args),
+    /// Find files, directories or objects in snapshots
+    Find(find::Args),
+    /// Show what changed from one snapshot to another
+    Diff(diff::Args),
+    /// Count what is in snapshots
+    Stats(stats::Args),
+    /// Remove snapshots by a policy or by name
+    Forget(forget::Args),
+    /// Change the tags of snapshots
+    Tag(tag::Args),
     /// Print an object of the repository
     Cat(cat::Args),
     /// Manage the passwords of the repository
@@ -39,6 +58,8 @@ pub enum Command {
     List(list::Args),
     /// Remove locks that dead processes left behind
     Unlock(unlock::Args),
+    /// Write completions for shells, and man pages
+    Generate(generate::Args),
     /// Print the version
     Version(version::Args),
     /// Show all of it on a sample volume and a repository in a folder
@@ -53,10 +74,17 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Check(args) => check::run(args, context),
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
+        Command::Dump(args) => dump::run(args, context),
+        Command::Find(args) => find::run(args, context),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Stats(args) => stats::run(args, context),
+        Command::Forget(args) => forget::run(args, context),
+        Command::Tag(args) => tag::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
+        Command::Generate(args) => generate::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Demo(args) => demo::run(args, context),
     }

@@ -219,3 +219,6 @@ impl Seen {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
     }
 }
+
+#[cfg(test)]
+mod tests;

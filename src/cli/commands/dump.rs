@@ -1,0 +1,115 @@
+//! `dump`: a file's content, or a directory as a tar archive, on standard output or in a file.
+
+use crate::cli::args::Filter;
+use crate::cli::exit::Outcome;
+use crate::cli::select;
+use crate::cli::session::Context;
+use crate::format::node::NodeType;
+use crate::maintain::dump::Dump;
+use crate::repo::{Index, TreeReader};
+use anyhow::{Context as _, Result, bail};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshot: an id or the beginning of one, or `latest`; with `:FOLDER` paths start there
+    #[arg(value_name = "ID[:FOLDER]")]
+    snapshot: String,
+    /// File or directory in the snapshot; / is all of it
+    #[arg(id = "entry", value_name = "PATH")]
+    path: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Format of archives: only tar
+    #[arg(short, long, value_name = "FORMAT", default_value = "tar")]
+    archive: String,
+    /// File to write instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    target: Option<PathBuf>,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    match args.archive.as_str() {
+        "tar" => {}
+        "zip" => bail!("zip archives are not written: they hold neither owners nor links nor attributes; use tar"),
+        other => bail!("the archive format {other:?} is not known; tar is"),
+    }
+    let repo = context.open_to_read()?;
+    let (name, folder) = select::split_folder(&args.snapshot);
+    let stored = repo.find_snapshot(name, &args.filter.build())?;
+    let index = Index::load(&repo)?;
+    let trees = TreeReader::new(&repo, &index);
+    let root = trees.folder(stored.tree()?, folder.as_bytes())?;
+    let node = trees.find(root, args.path.as_bytes())?;
+    let archive = node.as_ref().is_none_or(|node| node.ty != NodeType::File);
+    if archive && context.out.terminal && args.target.is_none() {
+        bail!("an archive is nothing for a terminal; redirect standard output, or name a file with --target");
+    }
+    let _orderly = context.orderly();
+    let dump = Dump::new(&repo, &index, &context.progress);
+    let mut sink = Sink::open(args.target, context)?;
+    let mut write = |bytes: &[u8]| sink.write(bytes);
+    match node {
+        None => dump.tar(&trees, root, b"", &mut write)?,
+        Some(node) if node.ty == NodeType::File => dump.file(&node, &mut write)?,
+        Some(node) => match node.subtree {
+            Some(tree) => dump.tar(&trees, tree, &cleaned(&args.path), &mut write)?,
+            None => bail!("{:?} is neither a file nor a directory, but a {}", args.path, node.ty.name()),
+        },
+    }
+    sink.finish()?;
+    match context.progress.problem_count() {
+        0 => Ok(Outcome::Complete),
+        count => bail!("the archive is incomplete: {count} entries are left out"),
+    }
+}
+
+/// `/a/b` for `a//b/`.
+fn cleaned(path: &str) -> Vec<u8> {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.flat_map(|part| [b"/", part.as_bytes()].concat()).collect()
+}
+
+enum Sink<'c> {
+    Stdout(&'c Context),
+    File(PathBuf, BufWriter<File>),
+}
+
+impl Sink<'_> {
+    fn open(target: Option<PathBuf>, context: &Context) -> Result<Sink<'_>> {
+        let Some(path) = target else {
+            return Ok(Sink::Stdout(context));
+        };
+        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Sink::File(path, BufWriter::with_capacity(1 << 20, file)))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Sink::Stdout(context) => Ok(context.out.write(bytes)?),
+            Sink::File(path, file) => file.write_all(bytes).with_context(|| format!("cannot write {}", path.display())),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Sink::Stdout(context) => Ok(context.out.flush()?),
+            Sink::File(path, mut file) => file
+                .flush()
+                .and_then(|()| file.get_ref().sync_all())
+                .with_context(|| format!("cannot write {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn paths_are_cleaned() {
+        for (path, expected) in [("a//b/", "/a/b"), ("/a", "/a"), ("./a/.", "/a"), ("/", "")] {
+            assert_eq!(super::cleaned(path), expected.as_bytes());
+        }
+    }
+}

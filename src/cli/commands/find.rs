@@ -1,0 +1,294 @@
+//! `find`: in which snapshots something is, and where.
+
+use crate::cli::args::{self, Filter};
+use crate::cli::exit::Outcome;
+use crate::cli::output::is_zero;
+use crate::cli::session::Context;
+use crate::cli::{render, select};
+use crate::format::BlobType;
+use crate::format::node::Node;
+use crate::format::time::Time;
+use crate::id::Id;
+use crate::maintain::find::{Entries, Objects, Place};
+use crate::pattern::Patterns;
+use crate::repo::{Index, StoredSnapshot, TreeReader};
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Patterns of names, or with --blob, --tree and --pack ids or their beginnings
+    #[arg(value_name = "PATTERN", required = true)]
+    patterns: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Snapshot to look in; may be given several times
+    #[arg(short, long, value_name = "ID")]
+    snapshot: Vec<String>,
+    /// Whatever the case
+    #[arg(short, long)]
+    ignore_case: bool,
+    /// Only what was modified at this time or later
+    #[arg(short = 'O', long, value_name = "TIME", value_parser = args::time)]
+    oldest: Option<Time>,
+    /// Only what was modified at this time or before
+    #[arg(short = 'N', long, value_name = "TIME", value_parser = args::time)]
+    newest: Option<Time>,
+    /// Also print mode, owner, size and time
+    #[arg(short, long)]
+    long: bool,
+    /// Print sizes with units
+    #[arg(long)]
+    human_readable: bool,
+    /// Look in the oldest snapshot first
+    #[arg(short = 'R', long)]
+    reverse: bool,
+    /// The patterns are ids of data blobs
+    #[arg(long, conflicts_with_all = ["tree", "pack"])]
+    blob: bool,
+    /// The patterns are ids of trees
+    #[arg(long, conflicts_with = "pack")]
+    tree: bool,
+    /// The patterns are ids of packs
+    #[arg(long)]
+    pack: bool,
+    /// Also tell the packs that hold what was found
+    #[arg(long)]
+    show_pack_id: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let repo = context.open_to_read()?;
+    let (mut snapshots, missing) = select::snapshots(context, &repo, &args.snapshot, &args.filter.build())?;
+    snapshots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
+    if !args.reverse {
+        snapshots.reverse();
+    }
+    let index = Index::load(&repo)?;
+    let trees = TreeReader::new(&repo, &index);
+    if args.blob || args.tree || args.pack {
+        find_objects(&args, context, &index, &trees, &snapshots)?;
+    } else {
+        find_entries(&args, context, &trees, &snapshots)?;
+    }
+    Ok(match missing {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} snapshots were not looked into")),
+    })
+}
+
+/// A node in restic's fields: those of its tree, with the path instead of the name, and without what it contains.
+#[derive(Serialize)]
+struct Match<'n> {
+    path: String,
+    permissions: String,
+    #[serde(rename = "type")]
+    ty: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    mode: u32,
+    mtime: &'n Time,
+    atime: &'n Time,
+    ctime: &'n Time,
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user: &'n str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    group: &'n str,
+    #[serde(skip_serializing_if = "is_zero")]
+    inode: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    device_id: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    size: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    links: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    linktarget: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    device: u64,
+}
+
+impl<'n> Match<'n> {
+    fn new(path: &[u8], node: &'n Node) -> Match<'n> {
+        let Node { mode, uid, gid, inode, device_id, size, links, device, .. } = *node;
+        Match {
+            path: render::path(path),
+            permissions: render::permissions(mode),
+            ty: node.ty.name(),
+            mode,
+            mtime: &node.mtime,
+            atime: &node.atime,
+            ctime: &node.ctime,
+            uid,
+            gid,
+            user: &node.user,
+            group: &node.group,
+            inode,
+            device_id,
+            size,
+            links,
+            linktarget: render::path(&node.link_target),
+            device,
+        }
+    }
+}
+
+fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshots: &[StoredSnapshot]) -> Result<()> {
+    let out = &context.out;
+    let mut patterns = Patterns::default();
+    args.patterns.iter().try_for_each(|pattern| patterns.add(pattern, args.ignore_case))?;
+    let entries = Entries { patterns, oldest: args.oldest, newest: args.newest };
+    // One document, written as it is found: there may be millions of matches.
+    let mut lists = 0;
+    if out.json {
+        out.write(b"[")?;
+    }
+    for stored in snapshots {
+        let mut hits = 0;
+        entries.find(trees, stored.tree()?, &context.progress, |path, node| -> Result<()> {
+            if hits == 0 {
+                begin(context, stored, lists)?;
+                lists += 1;
+            }
+            hits += 1;
+            if out.json {
+                out.write(if hits > 1 { b"," } else { b"" })?;
+                out.write(serde_json::to_string(&Match::new(path, node))?.as_bytes())?;
+            } else if args.long {
+                out.line(render::long_line(&render::path(path), node, args.human_readable))?;
+            } else {
+                out.line(render::path(path))?;
+            }
+            Ok(())
+        })?;
+        if out.json && hits > 0 {
+            out.write(format!("],\"hits\":{hits},\"snapshot\":\"{}\"}}", stored.id).as_bytes())?;
+        }
+    }
+    if out.json {
+        out.write(b"]\n")?;
+    }
+    Ok(())
+}
+
+/// The opening of a snapshot's matches.
+fn begin(context: &Context, stored: &StoredSnapshot, before: u64) -> Result<()> {
+    if context.out.json {
+        context.out.write(if before > 0 { b",{\"matches\":[" } else { b"{\"matches\":[" })?;
+        return Ok(());
+    }
+    if before > 0 {
+        context.out.note("")?;
+    }
+    let time = render::local_time(&stored.snapshot.time);
+    Ok(context.out.note(format_args!("Found matching entries in snapshot {} from {time}", stored.id.short()))?)
+}
+
+#[derive(Serialize)]
+struct ObjectJson {
+    object_type: &'static str,
+    id: Id,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_tree: Option<Id>,
+    snapshot: Id,
+    time: Time,
+}
+
+fn find_objects(
+    args: &Args,
+    context: &Context,
+    index: &Index,
+    trees: &TreeReader<'_>,
+    snapshots: &[StoredSnapshot],
+) -> Result<()> {
+    if let Some(bad) = args.patterns.iter().find(|id| id.is_empty() || !id.bytes().all(|c| c.is_ascii_hexdigit())) {
+        bail!("{bad:?} is not an id or the beginning of one: those are hex digits");
+    }
+    let mut objects = Objects::default();
+    if args.pack {
+        let missing = objects.add_packs(index, &args.patterns);
+        if missing > 0 {
+            context.out.warn(format_args!("{missing} of the packs are in no index"));
+        }
+    } else {
+        let ty = if args.tree { BlobType::Tree } else { BlobType::Data };
+        args.patterns.iter().for_each(|id| objects.add(ty, id));
+    }
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    for stored in snapshots {
+        objects.find(trees, stored.tree()?, &context.progress, |place| -> Result<()> {
+            if !seen.contains(&(place.ty, place.id)) {
+                seen.push((place.ty, place.id));
+            }
+            if context.out.json {
+                found.push(object_json(&place, stored));
+            } else {
+                print_place(context, &place, stored)?;
+            }
+            Ok(())
+        })?;
+    }
+    if context.out.json {
+        context.out.json(&found)?;
+    }
+    if args.show_pack_id {
+        seen.into_iter().for_each(|(ty, id)| print_packs(context, index, ty, id));
+    }
+    Ok(())
+}
+
+fn object_json(place: &Place<'_>, stored: &StoredSnapshot) -> ObjectJson {
+    ObjectJson {
+        object_type: type_name(place.ty),
+        id: place.id,
+        path: render::path(place.path),
+        parent_tree: place.parent,
+        snapshot: stored.id,
+        time: stored.snapshot.time,
+    }
+}
+
+fn type_name(ty: BlobType) -> &'static str {
+    match ty {
+        BlobType::Data => "blob",
+        BlobType::Tree => "tree",
+    }
+}
+
+fn print_place(context: &Context, place: &Place<'_>, stored: &StoredSnapshot) -> Result<()> {
+    let (out, path) = (&context.out, render::path(place.path));
+    out.line(format_args!("Found {} {}", type_name(place.ty), place.id))?;
+    match place.parent {
+        Some(tree) => {
+            out.line(format_args!(" ... in file {path}"))?;
+            out.line(format_args!("     (tree {tree})"))?;
+        }
+        None => out.line(format_args!(" ... path {path}"))?,
+    }
+    let time = render::local_time(&stored.snapshot.time);
+    Ok(out.line(format_args!(" ... in snapshot {} ({time})", stored.id.short()))?)
+}
+
+/// On standard error with JSON, so that standard output stays one document.
+fn print_packs(context: &Context, index: &Index, ty: BlobType, id: Id) {
+    for location in index.find(ty, id) {
+        let blob = location.blob;
+        let text = format!(
+            "{} {id} is in pack {}, {} bytes at offset {}, {} bytes of plaintext",
+            type_name(ty),
+            location.pack,
+            blob.length,
+            blob.offset,
+            blob.plain_length()
+        );
+        if context.out.json {
+            context.out.warn(text);
+        } else if context.out.line(text).is_err() {
+            // The end of the run meets the same error, and tells it.
+            return;
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `forget`: removes snapshots, by a policy or by name. What only they needed stays until a prune, which this program does not do.
+
+use crate::cli::args::{self, GroupBy, group_by};
+use crate::cli::exit::Outcome;
+use crate::cli::select::{self, SnapshotJson};
+use crate::cli::session::Context;
+use crate::cli::snapshot_table::{self, Column};
+use crate::clock;
+use crate::format::time::Time;
+use crate::id::Id;
+use crate::maintain::forget::{ALL, Kept, Policy, Span, Verdict, apply};
+use crate::maintain::group::{GroupKey, group};
+use crate::repo::{self, LockMode, Repository, SnapshotFilter, StoredSnapshot};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshots to remove; the policy is for when there are none
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    keep: Keep,
+    /// Allow to remove all snapshots of a group
+    #[arg(long)]
+    unsafe_allow_remove_all: bool,
+    /// Only snapshots of this host; may be given several times
+    #[arg(long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true)]
+    host: Vec<String>,
+    /// Only snapshots with all of these tags; given several times, one list must fit
+    #[arg(long, value_name = "TAG[,TAG,...]")]
+    tag: Vec<String>,
+    /// Only snapshots of this absolute path; given several times, all must be in it
+    #[arg(long, value_name = "PATH")]
+    path: Vec<PathBuf>,
+    /// Leave out paths and reasons
+    #[arg(short, long)]
+    compact: bool,
+    /// What the policy is applied to on its own: each host, paths and/or tags
+    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths")]
+    group_by: GroupBy,
+    /// Remove nothing, only tell what would be removed
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Refused: run `restic prune` afterwards
+    #[arg(long)]
+    prune: bool,
+}
+
+#[derive(clap::Args)]
+struct Keep {
+    /// Keep the last N, or `unlimited`
+    #[arg(short = 'l', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_last: u32,
+    /// Keep the last of each of N hours
+    #[arg(short = 'H', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_hourly: u32,
+    /// Keep the last of each of N days
+    #[arg(short = 'd', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_daily: u32,
+    /// Keep the last of each of N weeks
+    #[arg(short = 'w', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_weekly: u32,
+    /// Keep the last of each of N months
+    #[arg(short = 'm', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_monthly: u32,
+    /// Keep the last of each of N years
+    #[arg(short = 'y', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
+    keep_yearly: u32,
+    /// Keep all within this time before the newest, like 1y5m7d2h
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within: Span,
+    /// Keep the last of each hour within this time
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within_hourly: Span,
+    /// Keep the last of each day within this time
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within_daily: Span,
+    /// Keep the last of each week within this time
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within_weekly: Span,
+    /// Keep the last of each month within this time
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within_monthly: Span,
+    /// Keep the last of each year within this time
+    #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
+    keep_within_yearly: Span,
+    /// Keep snapshots with all of these tags; may be given several times
+    #[arg(long, value_name = "TAG[,TAG,...]")]
+    keep_tag: Vec<String>,
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    match text {
+        "unlimited" => Ok(ALL),
+        text => text.parse().ok().filter(|&n| n < ALL).ok_or_else(|| "it is a number, or unlimited".into()),
+    }
+}
+
+impl Keep {
+    fn policy(&self) -> Policy {
+        let Keep { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, .. } = *self;
+        Policy {
+            counts: [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly],
+            within: self.keep_within,
+            within_periods: [
+                Span::default(),
+                self.keep_within_hourly,
+                self.keep_within_daily,
+                self.keep_within_weekly,
+                self.keep_within_monthly,
+                self.keep_within_yearly,
+            ],
+            tags: self.keep_tag.iter().map(|list| args::split_list(list)).collect(),
+        }
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    if args.prune {
+        bail!("--prune is not supported; forget without it, and run `restic prune` on the repository afterwards");
+    }
+    if context.global.no_lock && !args.dry_run {
+        bail!("--no-lock goes only with --dry-run here: removing snapshots needs the repository alone");
+    }
+    let policy = args.keep.policy();
+    let filter = args::filter(&args.host, &args.tag, &args.path);
+    if args.ids.is_empty() && policy.is_empty() {
+        if !args.unsafe_allow_remove_all {
+            bail!("no policy and no snapshot given; nothing is removed");
+        }
+        if filter.is_empty() {
+            bail!("--unsafe-allow-remove-all without a policy needs --host, --tag or --path");
+        }
+    }
+    let repo = if context.global.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
+    let remove = if args.ids.is_empty() {
+        by_policy(&args, context, &repo, &policy, &filter)?
+    } else {
+        let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &SnapshotFilter::default())?;
+        snapshots.into_iter().map(|stored| stored.id).collect()
+    };
+    if args.dry_run {
+        let ids: Vec<String> = remove.iter().map(Id::short).collect();
+        if !ids.is_empty() {
+            context.out.note(format_args!("Would have removed the following snapshots:\n{{{}}}\n", ids.join(" ")))?;
+        }
+        return Ok(Outcome::Complete);
+    }
+    remove_all(context, &repo, &remove)
+}
+
+#[derive(Serialize)]
+struct GroupJson<'g> {
+    tags: Option<&'g [String]>,
+    host: &'g str,
+    paths: Option<&'g [String]>,
+    keep: Option<Vec<SnapshotJson<'g>>>,
+    remove: Option<Vec<SnapshotJson<'g>>>,
+    reasons: Option<Vec<ReasonJson<'g>>>,
+}
+
+#[derive(Serialize)]
+struct ReasonJson<'g> {
+    snapshot: SnapshotJson<'g>,
+    matches: &'g [String],
+}
+
+/// Applies the policy to each group, tells what it does, and returns what is to be removed.
+fn by_policy(
+    args: &Args,
+    context: &Context,
+    repo: &Repository,
+    policy: &Policy,
+    filter: &SnapshotFilter,
+) -> Result<Vec<Id>> {
+    let (snapshots, _) = select::snapshots(context, repo, &[], filter)?;
+    let GroupBy { host, paths, tags } = args.group_by;
+    let (seconds, nanos) = clock::now();
+    let now = Time::utc(seconds, nanos);
+    if !policy.is_empty() {
+        context.out.note(format_args!("Applying Policy: keep {policy}"))?;
+    }
+    let mut verdicts = Vec::new();
+    for group in group(snapshots, host, paths, tags) {
+        let verdict = apply(group.snapshots, policy, &now);
+        if verdict.keep.is_empty() && !args.unsafe_allow_remove_all {
+            let name = snapshot_table::group_name(&group.key);
+            bail!("refusing to remove all snapshots of the group ({name}); --unsafe-allow-remove-all allows it");
+        }
+        verdicts.push((group.key, verdict));
+    }
+    if context.out.json {
+        let groups: Vec<GroupJson<'_>> = verdicts.iter().map(|(key, verdict)| group_json(key, verdict)).collect();
+        if !groups.is_empty() {
+            context.out.json(&groups)?;
+        }
+    } else {
+        verdicts.iter().try_for_each(|(key, verdict)| print_group(args, context, key, verdict))?;
+    }
+    Ok(verdicts.into_iter().flat_map(|(_, verdict)| verdict.remove).map(|stored| stored.id).collect())
+}
+
+fn group_json<'g>(key: &'g GroupKey, verdict: &'g Verdict) -> GroupJson<'g> {
+    fn list<T>(items: Vec<T>) -> Option<Vec<T>> {
+        (!items.is_empty()).then_some(items)
+    }
+    let reason = |kept: &'g Kept| ReasonJson { snapshot: (&kept.stored).into(), matches: &kept.reasons };
+    GroupJson {
+        tags: key.tags.as_deref(),
+        host: &key.hostname,
+        paths: key.paths.as_deref(),
+        keep: list(verdict.keep.iter().map(|kept| (&kept.stored).into()).collect()),
+        remove: list(verdict.remove.iter().map(SnapshotJson::from).collect()),
+        reasons: list(verdict.keep.iter().map(reason).collect()),
+    }
+}
+
+fn print_group(args: &Args, context: &Context, key: &GroupKey, verdict: &Verdict) -> Result<()> {
+    if context.out.verbosity == 0 {
+        return Ok(());
+    }
+    let Verdict { keep, remove } = verdict;
+    let reasons: HashMap<Id, String> = keep.iter().map(|kept| (kept.stored.id, kept.reasons.join("\n"))).collect();
+    let oldest_first =
+        |list: Vec<&StoredSnapshot>| -> Vec<StoredSnapshot> { list.into_iter().rev().cloned().collect() };
+    let kept = oldest_first(keep.iter().map(|kept| &kept.stored).collect());
+    let removed = oldest_first(remove.iter().collect());
+    context.out.line(snapshot_table::group_header(key))?;
+    for (verb, snapshots, wide) in
+        [("keep", kept, &[Column::Reasons, Column::Paths][..]), ("remove", removed, &[Column::Paths][..])]
+    {
+        if !snapshots.is_empty() {
+            context.out.line(format_args!("{verb} {} snapshots:", snapshots.len()))?;
+            let columns = if args.compact { &[] } else { wide };
+            let reason = |stored: &StoredSnapshot| reasons.get(&stored.id).cloned().unwrap_or_default();
+            snapshot_table::print(context, &snapshots, columns, reason)?;
+            context.out.line("")?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes snapshots; one that cannot be removed does not save the others.
+fn remove_all(context: &Context, repo: &Repository, ids: &[Id]) -> Result<Outcome> {
+    let _orderly = context.orderly();
+    let mut failed = 0;
+    for &id in ids {
+        if context.progress.is_interrupted() {
+            return Err(repo::Error::Interrupted.into());
+        }
+        context.check_lock()?;
+        if let Err(error) = repo.remove_snapshot(id) {
+            failed += 1;
+            context.out.warn(format_args!("error: snapshot {} could not be removed: {error}", id.short()));
+        }
+    }
+    if !ids.is_empty() {
+        context.out.note(format_args!("{} of {} snapshots removed", ids.len() - failed, ids.len()))?;
+    }
+    Ok(match failed {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} snapshots could not be removed")),
+    })
+}

@@ -1,0 +1,113 @@
+//! `stats`
+
+use crate::cli::args::Filter;
+use crate::cli::exit::Outcome;
+use crate::cli::output::{go_float, is_zero};
+use crate::cli::progress::Kind;
+use crate::cli::session::Context;
+use crate::cli::{render, select};
+use crate::maintain::stats::{Compression, Mode, Stats, count};
+use crate::repo::Index;
+use anyhow::Result;
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshots to count; all that the filters accept by default
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// What to count
+    #[arg(long, value_name = "MODE", default_value = "restore-size")]
+    mode: ModeArg,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ModeArg {
+    /// What a restore of every snapshot would write
+    RestoreSize,
+    /// Files that differ in content
+    FilesByContents,
+    /// Blobs, once for each file they are in
+    BlobsPerFile,
+    /// Blobs as they are stored
+    RawData,
+}
+
+#[derive(Serialize)]
+struct StatsJson {
+    total_size: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_uncompressed_size: u64,
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "go_float")]
+    compression_ratio: f64,
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "go_float")]
+    compression_progress: f64,
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "go_float")]
+    compression_space_saving: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_file_count: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_blob_count: u64,
+    snapshots_count: u64,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let (mode, name) = match args.mode {
+        ModeArg::RestoreSize => (Mode::RestoreSize, "restore-size"),
+        ModeArg::FilesByContents => (Mode::FilesByContents, "files-by-contents"),
+        ModeArg::BlobsPerFile => (Mode::BlobsPerFile, "blobs-per-file"),
+        ModeArg::RawData => (Mode::RawData, "raw-data"),
+    };
+    let repo = context.open_to_read()?;
+    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let index = Index::load(&repo)?;
+    context.out.note("scanning...")?;
+    let orderly = context.orderly();
+    let ticker = context.show_progress(Kind::Count("snapshots"));
+    let stats = count(&repo, &index, &snapshots, mode, &context.progress)?;
+    drop(ticker);
+    drop(orderly);
+    if context.out.json {
+        let Compression { uncompressed_size, ratio, progress, space_saving } = stats.compression.unwrap_or_default();
+        context.out.json(&StatsJson {
+            total_size: stats.total_size,
+            total_uncompressed_size: uncompressed_size,
+            compression_ratio: ratio,
+            compression_progress: progress,
+            compression_space_saving: space_saving,
+            total_file_count: stats.files,
+            total_blob_count: stats.blobs,
+            snapshots_count: stats.snapshots,
+        })?;
+    } else {
+        print(context, name, &stats)?;
+    }
+    Ok(match missing {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} snapshots are not counted")),
+    })
+}
+
+fn print(context: &Context, mode: &str, stats: &Stats) -> Result<()> {
+    let line = |label: &str, value: String| context.out.line(format_args!("{label:>24}:  {value}"));
+    context.out.line(format_args!("Stats in {mode} mode:"))?;
+    line("Snapshots processed", stats.snapshots.to_string())?;
+    if stats.blobs > 0 {
+        line("Total Blob Count", stats.blobs.to_string())?;
+    }
+    if stats.files > 0 {
+        line("Total File Count", stats.files.to_string())?;
+    }
+    if let Some(compression) = stats.compression {
+        line("Total Uncompressed Size", render::bytes(compression.uncompressed_size))?;
+    }
+    line("Total Size", render::bytes(stats.total_size))?;
+    if let Some(Compression { ratio, progress, space_saving, .. }) = stats.compression {
+        line("Compression Progress", format!("{progress:.2}%"))?;
+        line("Compression Ratio", format!("{ratio:.2}x"))?;
+        line("Compression Space Saving", format!("{space_saving:.2}%"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `tag`
+
+use crate::cli::args::{Filter, split_list};
+use crate::cli::exit::Outcome;
+use crate::cli::select;
+use crate::cli::session::Context;
+use crate::id::Id;
+use crate::maintain::tag::{Change, change};
+use crate::repo::LockMode;
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshots to change; all that the filters accept by default
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Tags to have instead of all others; none if empty
+    #[arg(long, value_name = "TAG[,TAG,...]", conflicts_with_all = ["add", "remove"])]
+    set: Vec<String>,
+    /// Tags to add
+    #[arg(long, value_name = "TAG[,TAG,...]")]
+    add: Vec<String>,
+    /// Tags to take away
+    #[arg(long, value_name = "TAG[,TAG,...]")]
+    remove: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    message_type: &'static str,
+    old_snapshot_id: Id,
+    new_snapshot_id: Id,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    message_type: &'static str,
+    changed_snapshots: u64,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let tags = |lists: &[String]| lists.iter().flat_map(|list| split_list(list)).collect::<Vec<_>>();
+    let wanted = if !args.set.is_empty() {
+        Change::Set(tags(&args.set))
+    } else if !args.add.is_empty() || !args.remove.is_empty() {
+        Change::Edit { add: tags(&args.add), remove: tags(&args.remove) }
+    } else {
+        bail!("nothing to do; give --set, --add or --remove");
+    };
+    let repo = context.open_locked(LockMode::Exclusive)?;
+    let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    // In the middle of one change there are two snapshots: a signal waits for its end.
+    let _orderly = context.orderly();
+    let mut changed_snapshots = 0;
+    for stored in snapshots {
+        if context.progress.is_interrupted() {
+            return Err(crate::repo::Error::Interrupted.into());
+        }
+        context.check_lock()?;
+        let Some(new) = change(&repo, &stored, &wanted)? else { continue };
+        changed_snapshots += 1;
+        if context.out.json {
+            let message_type = "changed";
+            context.out.json(&Changed { message_type, old_snapshot_id: stored.id, new_snapshot_id: new })?;
+        } else {
+            context.out.note_at(2, format_args!("snapshot {} is now {}", stored.id.short(), new.short()))?;
+        }
+    }
+    if context.out.json {
+        context.out.json(&Summary { message_type: "summary", changed_snapshots })?;
+    } else if changed_snapshots == 0 {
+        context.out.note("no snapshots were modified")?;
+    } else {
+        context.out.note(format_args!("modified {changed_snapshots} snapshots"))?;
+    }
+    Ok(Outcome::Complete)
+}

@@ -1,0 +1,303 @@
+//! What changed from one tree to another, name by name, and how many bytes of the repository that makes.
+//!
+//! Both trees are walked side by side; a subtree that both have is not looked into. The way down is a list, not the call stack.
+
+use super::blobs::BlobSet;
+use super::stats;
+use crate::format::node::{Node, NodeType};
+use crate::format::{BlobType, tree};
+use crate::id::Id;
+use crate::progress::Progress;
+use crate::repo::{Error, Index, Result, TreeReader};
+use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::vec::IntoIter;
+
+/// What changed in an entry that both trees have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Its type.
+    pub ty: bool,
+    /// The content of a file.
+    pub content: bool,
+    /// The content of a file, and nothing that should tell of it: bits may have rotted.
+    pub silent: bool,
+    /// Anything else about it; of a directory also what is in it, as in restic.
+    pub metadata: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Removed,
+    Changed(Changed),
+}
+
+/// Entries and blobs that are in one of the trees only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    pub files: u64,
+    pub dirs: u64,
+    pub others: u64,
+    pub data_blobs: u64,
+    pub tree_blobs: u64,
+    /// Of plaintext.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub changed_files: u64,
+    pub added: Side,
+    pub removed: Side,
+}
+
+/// A directory that is in one or in both trees.
+struct Pair {
+    left: Entries,
+    right: Entries,
+    path_length: usize,
+}
+
+/// The entries of a directory in order of their names, made one by one.
+struct Entries {
+    id: Id,
+    json: Vec<u8>,
+    nodes: Peekable<IntoIter<(Vec<u8>, Range<usize>)>>,
+}
+
+impl Entries {
+    fn load(trees: &TreeReader<'_>, id: Option<Id>) -> Result<Entries> {
+        let Some(id) = id else {
+            return Ok(Entries { id: Id::NULL, json: Vec::new(), nodes: Vec::new().into_iter().peekable() });
+        };
+        let json = trees.load(id)?;
+        let damaged = |source| Error::Tree { id, source };
+        let mut nodes = Vec::new();
+        for range in tree::split(&json).map_err(damaged)? {
+            nodes.push((tree::parse_name(&json[range.clone()]).map_err(damaged)?, range));
+        }
+        // Programs other than restic do not always write them in order.
+        nodes.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Entries { id, json, nodes: nodes.into_iter().peekable() })
+    }
+
+    fn next(&mut self) -> Result<Option<Node>> {
+        let Some((_, range)) = self.nodes.next() else { return Ok(None) };
+        let id = self.id;
+        tree::parse_node(&self.json[range]).map(Some).map_err(|source| Error::Tree { id, source })
+    }
+}
+
+/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their path; an error from it ends the comparison.
+pub fn diff<E: From<Error>>(
+    trees: &TreeReader<'_>,
+    index: &Index,
+    left: Id,
+    right: Id,
+    progress: &Progress,
+    mut tell: impl FnMut(&[u8], Change) -> std::result::Result<(), E>,
+) -> std::result::Result<Totals, E> {
+    let mut diff = Diff { trees, before: BlobSet::new(index), after: BlobSet::new(index), totals: Totals::default() };
+    let mut path = Vec::new();
+    let mut stack = Vec::new();
+    diff.open(&mut stack, Some(left), Some(right), 0, progress)?;
+    while let Some(pair) = stack.last_mut() {
+        if progress.is_interrupted() {
+            return Err(Error::Interrupted.into());
+        }
+        path.truncate(pair.path_length);
+        let Some((left, right)) = next_pair(pair)? else {
+            stack.pop();
+            continue;
+        };
+        let either = left.as_ref().or(right.as_ref()).expect("one side has an entry");
+        path.push(b'/');
+        path.extend_from_slice(&either.name);
+        let change = diff.compare(left.as_ref(), right.as_ref())?;
+        // As in restic, a directory is marked as what it is now.
+        let shown = right.as_ref().or(left.as_ref()).expect("one side has an entry");
+        let length = path.len();
+        if let Some(change) = change {
+            if shown.ty == NodeType::Dir {
+                path.push(b'/');
+            }
+            tell(&path, change)?;
+            path.truncate(length);
+        }
+        let subtree = |node: Option<Node>| node.and_then(|node| node.subtree);
+        diff.open(&mut stack, subtree(left), subtree(right), length, progress)?;
+    }
+    Ok(diff.finish())
+}
+
+/// The next name that is in either directory, with its node in each.
+fn next_pair(pair: &mut Pair) -> Result<Option<(Option<Node>, Option<Node>)>> {
+    let order = match (pair.left.nodes.peek(), pair.right.nodes.peek()) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (Some((left, _)), Some((right, _))) => left.cmp(right),
+    };
+    let left = if order.is_le() { pair.left.next()? } else { None };
+    let right = if order.is_ge() { pair.right.next()? } else { None };
+    Ok(Some((left, right)))
+}
+
+struct Diff<'d> {
+    trees: &'d TreeReader<'d>,
+    before: BlobSet<'d>,
+    after: BlobSet<'d>,
+    totals: Totals,
+}
+
+impl Diff<'_> {
+    /// Goes into a directory, unless both sides have the same.
+    fn open(
+        &mut self,
+        stack: &mut Vec<Pair>,
+        left: Option<Id>,
+        right: Option<Id>,
+        path_length: usize,
+        progress: &Progress,
+    ) -> Result<()> {
+        if let (Some(left), true) = (left, left == right) {
+            // Its blobs are on both sides, also where another place has them on one.
+            stats::collect(self.trees, left, &mut self.before, progress)?;
+            return stats::collect(self.trees, left, &mut self.after, progress);
+        }
+        for (set, id) in [(&mut self.before, left), (&mut self.after, right)] {
+            if let Some(id) = id {
+                set.insert(BlobType::Tree, id)?;
+            }
+        }
+        if left.is_some() || right.is_some() {
+            let (left, right) = (Entries::load(self.trees, left)?, Entries::load(self.trees, right)?);
+            stack.push(Pair { left, right, path_length });
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, left: Option<&Node>, right: Option<&Node>) -> Result<Option<Change>> {
+        for (set, node) in [(&mut self.before, left), (&mut self.after, right)] {
+            for &id in node.iter().filter_map(|node| node.content.as_ref()).flatten() {
+                set.insert(BlobType::Data, id)?;
+            }
+        }
+        let (left, right) = match (left, right) {
+            (Some(left), Some(right)) => (left, right),
+            (Some(left), None) => {
+                count(&mut self.totals.removed, left);
+                return Ok(Some(Change::Removed));
+            }
+            (None, right) => {
+                count(&mut self.totals.added, right.expect("one side has an entry"));
+                return Ok(Some(Change::Added));
+            }
+        };
+        let mut changed = Changed { ty: left.ty != right.ty, ..Changed::default() };
+        if left.ty == NodeType::File && right.ty == NodeType::File && left.content != right.content {
+            self.totals.changed_files += 1;
+            changed.content = true;
+            let without_content = |node: &Node| Node { content: None, ..node.clone() };
+            changed.silent = without_content(left) == without_content(right);
+        } else {
+            changed.metadata = left != right;
+        }
+        Ok((changed != Changed::default()).then_some(Change::Changed(changed)))
+    }
+
+    fn finish(self) -> Totals {
+        let Diff { before, after, mut totals, .. } = self;
+        for (side, only) in [(&mut totals.removed, (&before, &after)), (&mut totals.added, (&after, &before))] {
+            for location in only.0.without(only.1) {
+                match location.blob.ty {
+                    BlobType::Data => side.data_blobs += 1,
+                    BlobType::Tree => side.tree_blobs += 1,
+                }
+                side.bytes += location.blob.plain_length();
+            }
+        }
+        totals
+    }
+}
+
+fn count(side: &mut Side, node: &Node) {
+    match node.ty {
+        NodeType::File => side.files += 1,
+        NodeType::Dir => side.dirs += 1,
+        _ => side.others += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintain::testing::Fixture;
+
+    #[test]
+    fn tells_every_kind_of_change_once() {
+        let fixture = Fixture::new();
+        let same = fixture.dir("same", &[fixture.file("deep", &["d"])]);
+        let gone = fixture.dir("gone", &[fixture.file("x", &["x"])]);
+        let chmod = |mode| Node { mode, ..fixture.file("mode", &["m"]) };
+        let left = fixture.tree(&[
+            same.clone(),
+            gone,
+            chmod(0o600),
+            fixture.file("was-file", &["f"]),
+            fixture.file("rot", &["a"]),
+            Node { inode: 1, ..fixture.file("text", &["t1", "t2"]) },
+        ]);
+        let right = fixture.tree(&[
+            same,
+            chmod(0o644),
+            fixture.dir("was-file", &[fixture.file("new", &["n"])]),
+            fixture.file("rot", &["b"]),
+            Node { inode: 2, ..fixture.file("text", &["t1", "t3"]) },
+        ]);
+        let repo = fixture.repo();
+        let index = Index::load(&repo).unwrap();
+        let trees = TreeReader::new(&repo, &index);
+        let mut told = Vec::new();
+        let totals = diff::<Error>(&trees, &index, left, right, &Progress::silent(), |path, change| {
+            told.push((String::from_utf8(path.to_vec()).unwrap(), change));
+            Ok(())
+        })
+        .unwrap();
+        let changed = |ty, content, silent, metadata| Change::Changed(Changed { ty, content, silent, metadata });
+        let expected = [
+            ("/gone/", Change::Removed),
+            ("/gone/x", Change::Removed),
+            ("/mode", changed(false, false, false, true)),
+            ("/rot", changed(false, true, true, false)),
+            ("/text", changed(false, true, false, false)),
+            ("/was-file/", changed(true, false, false, true)),
+            ("/was-file/new", Change::Added),
+        ];
+        assert_eq!(told, expected.map(|(path, change)| (path.to_owned(), change)));
+        let Totals { changed_files, added, removed } = totals;
+        assert_eq!((changed_files, removed.files, removed.dirs, added.files), (2, 1, 1, 1));
+        assert_eq!((removed.data_blobs, removed.tree_blobs), (4, 2), "x, f, a, t2; the root and gone");
+        assert_eq!((added.data_blobs, added.tree_blobs), (3, 2), "n, b, t3; the root and was-file");
+    }
+
+    #[test]
+    fn ten_thousand_levels_are_compared() {
+        let fixture = Fixture::new();
+        let mut ids = [fixture.tree(&[fixture.file("f", &["1"])]), fixture.tree(&[fixture.file("f", &["2"])])];
+        for _ in 0..10_000 {
+            ids = ids.map(|id| fixture.tree(&[Node { subtree: Some(id), ..Node::new("d", NodeType::Dir) }]));
+        }
+        let repo = fixture.repo();
+        let index = Index::load(&repo).unwrap();
+        let trees = TreeReader::new(&repo, &index);
+        let mut longest = 0;
+        let totals = diff::<Error>(&trees, &index, ids[0], ids[1], &Progress::silent(), |path, _| {
+            longest = path.len().max(longest);
+            Ok(())
+        });
+        assert_eq!((totals.unwrap().changed_files, longest), (1, 20_002));
+    }
+}

@@ -1,0 +1,224 @@
+//! Where in the snapshots something is: entries by patterns and times, blobs and trees by their ids.
+
+use super::walk::Walk;
+use crate::format::BlobType;
+use crate::format::node::{Node, NodeType};
+use crate::format::time::Time;
+use crate::id::Id;
+use crate::pattern::Patterns;
+use crate::progress::Progress;
+use crate::repo::{Error, Index, TreeReader};
+use std::collections::HashSet;
+
+/// Entries to look for.
+pub struct Entries {
+    pub patterns: Patterns,
+    /// Bounds of the modification time, both included.
+    pub oldest: Option<Time>,
+    pub newest: Option<Time>,
+}
+
+impl Entries {
+    fn matches(&self, path: &[u8], node: &Node) -> bool {
+        let time = node.mtime.instant();
+        self.patterns.matches(path)
+            && self.oldest.is_none_or(|oldest| time >= oldest.instant())
+            && self.newest.is_none_or(|newest| time <= newest.instant())
+    }
+
+    /// Tells every entry of a tree that is looked for, with its path.
+    pub fn find<E: From<Error>>(
+        &self,
+        trees: &TreeReader<'_>,
+        root: Id,
+        progress: &Progress,
+        mut tell: impl FnMut(&[u8], &Node) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut walk = Walk::new(trees, root)?;
+        while let Some(node) = walk.next()? {
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted.into());
+            }
+            if self.matches(walk.path(), &node) {
+                tell(walk.path(), &node)?;
+            }
+            if node.ty == NodeType::Dir && self.patterns.may_match_below(walk.path()) {
+                walk.enter(&node)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ids to look for, whole or by their beginnings.
+#[derive(Default)]
+pub struct Objects {
+    ids: HashSet<(BlobType, Id)>,
+    /// In hex, with the type.
+    beginnings: Vec<(BlobType, String)>,
+    /// Trees that have nothing of what is looked for in them or below.
+    barren: HashSet<Id>,
+}
+
+/// Where an object is.
+pub struct Place<'p> {
+    pub ty: BlobType,
+    pub id: Id,
+    /// The file that a data blob is part of, or the directory that a tree is.
+    pub path: &'p [u8],
+    /// The tree that the file is in.
+    pub parent: Option<Id>,
+}
+
+impl Objects {
+    /// An object by its id or the beginning of it, in hex.
+    pub fn add(&mut self, ty: BlobType, name: &str) {
+        match name.parse() {
+            Ok(id) => drop(self.ids.insert((ty, id))),
+            Err(_) => self.beginnings.push((ty, name.to_ascii_lowercase())),
+        }
+    }
+
+    /// Everything in the packs whose ids begin with one of `names`; says for how many names there is no pack.
+    pub fn add_packs(&mut self, index: &Index, names: &[String]) -> usize {
+        let mut missing: HashSet<&String> = names.iter().collect();
+        for location in index.iter() {
+            let pack = location.pack.to_string();
+            for name in names.iter().filter(|name| pack.starts_with(&name.to_ascii_lowercase())) {
+                missing.remove(name);
+                self.ids.insert((location.blob.ty, location.blob.id));
+            }
+        }
+        missing.len()
+    }
+
+    fn has(&self, ty: BlobType, id: Id) -> bool {
+        self.ids.contains(&(ty, id))
+            || self.beginnings.iter().any(|(of, name)| *of == ty && id.to_string().starts_with(name))
+    }
+
+    /// Tells every place of a tree where one of the objects is.
+    pub fn find<E: From<Error>>(
+        &mut self,
+        trees: &TreeReader<'_>,
+        root: Id,
+        progress: &Progress,
+        mut tell: impl FnMut(Place<'_>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        if self.barren.contains(&root) {
+            return Ok(());
+        }
+        let mut found = 0u64;
+        // Directories that are open: their depth, their tree, and what had been found before them.
+        let mut open: Vec<(usize, Id, u64)> = vec![(1, root, 0)];
+        if self.has(BlobType::Tree, root) {
+            tell(Place { ty: BlobType::Tree, id: root, path: b"/", parent: None })?;
+            found += 1;
+        }
+        let mut walk = Walk::new(trees, root)?;
+        while let Some(node) = walk.next()? {
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted.into());
+            }
+            self.close(&mut open, walk.depth(), found);
+            for &id in node.content.iter().flatten().collect::<HashSet<_>>() {
+                if self.has(BlobType::Data, id) {
+                    tell(Place { ty: BlobType::Data, id, path: walk.path(), parent: walk.tree() })?;
+                    found += 1;
+                }
+            }
+            if let (NodeType::Dir, Some(id)) = (node.ty, node.subtree) {
+                let before = found;
+                if self.has(BlobType::Tree, id) {
+                    tell(Place { ty: BlobType::Tree, id, path: walk.path(), parent: None })?;
+                    found += 1;
+                }
+                if !self.barren.contains(&id) {
+                    walk.enter(&node)?;
+                    open.push((walk.depth(), id, before));
+                }
+            }
+        }
+        self.close(&mut open, 0, found);
+        Ok(())
+    }
+
+    /// Learns from the directories that are done.
+    fn close(&mut self, open: &mut Vec<(usize, Id, u64)>, depth: usize, found: u64) {
+        while let Some((_, id, before)) = open.pop_if(|(level, ..)| *level > depth) {
+            if before == found {
+                self.barren.insert(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintain::testing::Fixture;
+
+    #[test]
+    fn entries_are_found_by_pattern_and_time() {
+        let fixture = Fixture::new();
+        let at = |seconds, node| Node { mtime: Time::utc(seconds, 0), ..node };
+        let root = fixture.tree(&[
+            at(1, fixture.dir("a", &[at(5, fixture.file("x.txt", &[])), at(9, fixture.file("y.txt", &[]))])),
+            at(5, fixture.file("z.log", &[])),
+        ]);
+        let repo = fixture.repo();
+        let index = Index::load(&repo).unwrap();
+        let trees = TreeReader::new(&repo, &index);
+        let find = |pattern: &str, oldest, newest| {
+            let mut patterns = Patterns::default();
+            patterns.add(pattern, false).unwrap();
+            let time = |seconds: Option<i64>| seconds.map(|seconds| Time::utc(seconds, 0));
+            let entries = Entries { patterns, oldest: time(oldest), newest: time(newest) };
+            let mut found = Vec::new();
+            let outcome = entries.find::<Error>(&trees, root, &Progress::silent(), |path, _| {
+                found.push(String::from_utf8_lossy(path).into_owned());
+                Ok(())
+            });
+            outcome.unwrap();
+            found
+        };
+        assert_eq!(find("*.txt", None, None), ["/a/x.txt", "/a/y.txt"]);
+        assert_eq!(find("a", None, None), ["/a", "/a/x.txt", "/a/y.txt"], "what is below a match matches");
+        assert_eq!(find("*", Some(5), Some(5)), ["/a/x.txt", "/z.log"]);
+        assert!(find("/x.txt", None, None).is_empty());
+    }
+
+    #[test]
+    fn objects_are_found_in_every_place() {
+        let fixture = Fixture::new();
+        let file = fixture.file("f", &["twice", "once", "twice"]);
+        let blob = file.content.as_ref().unwrap()[0];
+        let dir = fixture.dir("d", &[file]);
+        let tree = dir.subtree.unwrap();
+        let root = fixture.tree(&[dir.clone(), Node { name: b"e".to_vec(), ..dir }, fixture.dir("z", &[])]);
+        let repo = fixture.repo();
+        let index = Index::load(&repo).unwrap();
+        let trees = TreeReader::new(&repo, &index);
+        let find = |objects: &mut Objects| {
+            let mut found = Vec::new();
+            let outcome = objects.find::<Error>(&trees, root, &Progress::silent(), |place| {
+                found.push((place.id, String::from_utf8_lossy(place.path).into_owned()));
+                Ok(())
+            });
+            outcome.unwrap();
+            found
+        };
+        let mut objects = Objects::default();
+        objects.add(BlobType::Data, &blob.to_string()[..12]);
+        let expected = [(blob, "/d/f".to_owned()), (blob, "/e/f".to_owned())];
+        assert_eq!(find(&mut objects), expected);
+        assert_eq!(find(&mut objects), expected, "what was learned hides nothing");
+        assert_eq!(objects.barren.len(), 1, "only z");
+        let mut objects = Objects::default();
+        objects.add(BlobType::Tree, &tree.to_string());
+        assert_eq!(find(&mut objects), [(tree, "/d".to_owned()), (tree, "/e".to_owned())]);
+        let mut objects = Objects::default();
+        objects.add(BlobType::Tree, &root.to_string());
+        assert_eq!(find(&mut objects), [(root, "/".to_owned())]);
+    }
+}

@@ -1,0 +1,258 @@
+//! Which snapshots a policy keeps. A pure function: the same snapshots, policy and time give the same answer.
+//!
+//! restic's rules. Each rule goes through a group from the newest snapshot to the oldest and keeps the newest of each hour, day, week,
+//! month or year that has one, as many as it may; a snapshot is kept if any rule keeps it. A rule that may keep more than there are
+//! keeps the oldest snapshot as well, so that history does not shrink while it is shorter than the policy.
+
+use crate::format::time::Time;
+use crate::repo::StoredSnapshot;
+use jiff::civil::Date;
+use std::fmt;
+use std::str::FromStr;
+
+/// Without limit, where a number is asked for.
+pub const ALL: u32 = u32::MAX;
+
+/// Periods of which one snapshot each is kept. `Last` is a period of its own for every snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    Last,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+impl Period {
+    pub const ALL: [Period; 6] = [Period::Last, Period::Hour, Period::Day, Period::Week, Period::Month, Period::Year];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Period::Last => "last",
+            Period::Hour => "hourly",
+            Period::Day => "daily",
+            Period::Week => "weekly",
+            Period::Month => "monthly",
+            Period::Year => "yearly",
+        }
+    }
+
+    /// A number that is the same for all times of a period, in the zone the time was written in; weeks are those of ISO 8601.
+    fn of(self, time: &Time, position: usize) -> i64 {
+        let (year, month, day, hour, ..) = time.civil();
+        let day = (year * 100 + i64::from(month)) * 100 + i64::from(day);
+        match self {
+            Period::Last => i64::try_from(position).expect("snapshots are in memory"),
+            Period::Hour => day * 100 + i64::from(hour),
+            Period::Day => day,
+            Period::Week => date(time).map_or(day, |date| {
+                let week = date.iso_week_date();
+                i64::from(week.year()) * 100 + i64::from(week.week())
+            }),
+            Period::Month => day / 100,
+            Period::Year => year,
+        }
+    }
+}
+
+/// The day of a time; `None` beyond the calendar.
+fn date(time: &Time) -> Option<Date> {
+    let (year, month, day, ..) = time.civil();
+    Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
+}
+
+/// A length of time in calendar units, written like `1y5m7d2h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub years: u16,
+    pub months: u16,
+    pub days: u16,
+    pub hours: u16,
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let bad = || format!("{text:?} is not a span like 1y5m7d2h (years, months, days, hours)");
+        let mut span = Span::default();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+            let number: u16 = rest[..digits].parse().map_err(|_| bad())?;
+            let field = match rest.as_bytes()[digits] {
+                b'y' => &mut span.years,
+                b'm' => &mut span.months,
+                b'd' => &mut span.days,
+                b'h' => &mut span.hours,
+                _ => return Err(bad()),
+            };
+            *field = field.checked_add(number).ok_or_else(bad)?;
+            rest = &rest[digits + 1..];
+        }
+        Ok(span)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, unit) in [(self.years, 'y'), (self.months, 'm'), (self.days, 'd'), (self.hours, 'h')] {
+            if number > 0 {
+                write!(f, "{number}{unit}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Span {
+    fn is_zero(self) -> bool {
+        self == Span::default()
+    }
+
+    /// The instant this much before a time. A day that a month does not have counts on into the next one, as in Go: a month before 31 March is
+    /// 2 or 3 March.
+    fn before(self, time: &Time) -> (i64, u32) {
+        let (year, month, ..) = time.civil();
+        let this_month = year * 12 + i64::from(month) - 1;
+        let that_month = this_month - i64::from(self.years) * 12 - i64::from(self.months);
+        let first = |months: i64| {
+            let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
+            Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, 1).ok()
+        };
+        // Before the calendar: everything is within.
+        let (Some(from), Some(to)) = (first(this_month), first(that_month)) else { return (i64::MIN, 0) };
+        let days = i64::from((to - from).get_days());
+        let seconds = time.seconds + (days - i64::from(self.days)) * 86_400 - i64::from(self.hours) * 3600;
+        (seconds, time.nanos)
+    }
+}
+
+/// What is to be kept.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// How many, by [`Period::ALL`].
+    pub counts: [u32; 6],
+    /// Everything not older than this, counted back from the newest.
+    pub within: Span,
+    /// One of each period, while not older than this; by [`Period::ALL`], the first unused.
+    pub within_periods: [Span; 6],
+    /// Snapshots with all tags of one of these lists; an empty list means those without tags.
+    pub tags: Vec<Vec<String>>,
+}
+
+impl Policy {
+    /// Whether it would keep nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.counts == [0; 6]
+            && self.within.is_zero()
+            && self.within_periods.iter().all(|span| span.is_zero())
+            && self.tags.is_empty()
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for (period, count) in Period::ALL.iter().zip(self.counts).filter(|(_, count)| *count > 0) {
+            let count = if count == ALL { "all".to_owned() } else { count.to_string() };
+            parts.push(format!("{count} {}", if *period == Period::Last { "latest" } else { period.name() }));
+        }
+        if !self.within.is_zero() {
+            parts.push(format!("all within {}", self.within));
+        }
+        for (period, span) in Period::ALL.iter().zip(self.within_periods).filter(|(_, span)| !span.is_zero()) {
+            parts.push(format!("{} within {span}", period.name()));
+        }
+        for tags in &self.tags {
+            parts.push(format!("all with tags [{}]", tags.join(", ")));
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// A snapshot that is kept, and by which rules.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub stored: StoredSnapshot,
+    pub reasons: Vec<String>,
+}
+
+/// What a policy makes of a group; both newest first.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub keep: Vec<Kept>,
+    pub remove: Vec<StoredSnapshot>,
+}
+
+/// One rule on its way through a group.
+struct Rule {
+    period: Period,
+    left: u32,
+    /// Not before this instant.
+    since: Option<(i64, u32)>,
+    span: Span,
+    last: Option<i64>,
+}
+
+impl Rule {
+    /// Why it keeps the snapshot, if it does.
+    fn judge(&mut self, time: &Time, position: usize, oldest: bool) -> Option<String> {
+        if self.left == 0 || self.since.is_some_and(|since| time.instant() <= since) {
+            return None;
+        }
+        let now = self.period.of(time, position);
+        let new = self.last != Some(now);
+        if !new && !oldest {
+            return None;
+        }
+        if self.left != ALL {
+            self.left -= 1;
+        }
+        self.last = Some(now);
+        let name = self.period.name();
+        let text =
+            if self.since.is_some() { format!("{name} within {}", self.span) } else { format!("{name} snapshot") };
+        Some(if new { text } else { format!("oldest {text}") })
+    }
+}
+
+/// Applies a policy to one group of snapshots. `now` tells which of them are in the future: those do not count as the newest.
+pub fn apply(mut snapshots: Vec<StoredSnapshot>, policy: &Policy, now: &Time) -> Verdict {
+    snapshots.sort_by_key(|stored| std::cmp::Reverse((stored.snapshot.time.instant(), stored.id)));
+    let reference =
+        snapshots.iter().find(|stored| stored.snapshot.time.instant() <= now.instant()).or(snapshots.last());
+    let Some(reference) = reference.map(|stored| stored.snapshot.time) else { return Verdict::default() };
+    let counted = Period::ALL.into_iter().zip(policy.counts);
+    let rule = |(period, left)| Rule { period, left, since: None, span: Span::default(), last: None };
+    let mut rules: Vec<Rule> = counted.map(rule).collect();
+    for (period, span) in Period::ALL.into_iter().zip(policy.within_periods).filter(|(_, span)| !span.is_zero()) {
+        rules.push(Rule { period, left: ALL, since: Some(span.before(&reference)), span, last: None });
+    }
+    let within = (!policy.within.is_zero()).then(|| policy.within.before(&reference));
+    let mut verdict = Verdict::default();
+    let count = snapshots.len();
+    for (position, stored) in snapshots.into_iter().enumerate() {
+        let (time, tags) = (&stored.snapshot.time, &stored.snapshot.tags);
+        let mut reasons: Vec<String> = Vec::new();
+        for list in &policy.tags {
+            if if list.is_empty() { tags.is_empty() } else { stored.snapshot.has_tags(list) } {
+                reasons.push(format!("has tags [{}]", list.join(", ")));
+            }
+        }
+        if within.is_some_and(|since| time.instant() > since) {
+            reasons.push(format!("within {}", policy.within));
+        }
+        reasons.extend(rules.iter_mut().filter_map(|rule| rule.judge(time, position, position + 1 == count)));
+        if reasons.is_empty() {
+            verdict.remove.push(stored);
+        } else {
+            verdict.keep.push(Kept { stored, reasons });
+        }
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! How much there is, counted in one of four ways.
+
+use super::blobs::BlobSet;
+use super::walk::Walk;
+use crate::crypto::OVERHEAD;
+use crate::format::node::{Node, NodeType};
+use crate::format::{BlobType, FormatError, Version, tree};
+use crate::id::Id;
+use crate::progress::Progress;
+use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// What a restore of every snapshot would write; files with several links once per snapshot.
+    RestoreSize,
+    /// Files that differ in content.
+    FilesByContents,
+    /// Blobs, once for each path that they are in.
+    BlobsPerFile,
+    /// Blobs, each once, as they are stored.
+    RawData,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    pub total_size: u64,
+    pub files: u64,
+    pub blobs: u64,
+    pub snapshots: u64,
+    /// Of raw data in a repository of version 2.
+    pub compression: Option<Compression>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Compression {
+    /// Bytes that all blobs would take if none were compressed.
+    pub uncompressed_size: u64,
+    /// How many times smaller the compressed blobs are than they were.
+    pub ratio: f64,
+    /// How much of the data is compressed, and how much space that saves, in percent.
+    pub progress: f64,
+    pub space_saving: f64,
+}
+
+/// Counts what is in the snapshots.
+pub fn count(
+    repo: &Repository,
+    index: &Index,
+    snapshots: &[StoredSnapshot],
+    mode: Mode,
+    progress: &Progress,
+) -> Result<Stats> {
+    let trees = TreeReader::new(repo, index);
+    let mut seen = Seen::default();
+    let mut blobs = BlobSet::new(index);
+    let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
+    progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
+    for stored in snapshots {
+        if mode == Mode::RawData {
+            collect(&trees, stored.tree()?, &mut blobs, progress)?;
+        } else {
+            seen.links.clear();
+            let mut walk = Walk::new(&trees, stored.tree()?)?;
+            while let Some(node) = walk.next()? {
+                interruptible(progress)?;
+                match mode {
+                    Mode::RestoreSize => add_restored(&mut stats, &mut seen, &node),
+                    Mode::FilesByContents => add_contents(&mut stats, &mut seen, &node),
+                    _ => add_references(&mut stats, &mut seen, index, walk.path(), &node)?,
+                }
+                if node.ty == NodeType::Dir {
+                    walk.enter(&node)?;
+                }
+            }
+        }
+        progress.files_done.fetch_add(1, Ordering::Relaxed);
+    }
+    if mode == Mode::RawData {
+        add_raw(&mut stats, &blobs, repo.config().version);
+    }
+    Ok(stats)
+}
+
+/// What was counted before, by the rules of the modes.
+#[derive(Default)]
+struct Seen {
+    /// Files with several links in this snapshot.
+    links: HashSet<(u64, u64)>,
+    contents: HashSet<Id>,
+    paths: HashSet<Id>,
+    references: HashSet<Id>,
+}
+
+fn interruptible(progress: &Progress) -> Result<()> {
+    if progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+fn add_restored(stats: &mut Stats, seen: &mut Seen, node: &Node) {
+    stats.files += 1;
+    let linked = node.links > 1 && node.ty != NodeType::Dir;
+    if !linked || seen.links.insert((node.device_id, node.inode)) {
+        stats.total_size += node.size;
+    }
+}
+
+/// A name for the content of a file.
+fn contents_id(node: &Node) -> Id {
+    let ids: Vec<u8> = node.content.iter().flatten().flat_map(|id| id.0).collect();
+    Id::of(&ids)
+}
+
+fn add_contents(stats: &mut Stats, seen: &mut Seen, node: &Node) {
+    if seen.contents.insert(contents_id(node)) {
+        stats.files += 1;
+        stats.total_size += node.size;
+    }
+}
+
+fn add_references(stats: &mut Stats, seen: &mut Seen, index: &Index, path: &[u8], node: &Node) -> Result<()> {
+    if !seen.contents.insert(contents_id(node)) {
+        return Ok(());
+    }
+    let path_id = Id::of(path);
+    for &id in node.content.iter().flatten() {
+        stats.files += u64::from(seen.paths.insert(path_id));
+        let reference = Id::of(&[path_id.0, id.0].concat());
+        if seen.references.insert(reference) {
+            let ty = BlobType::Data;
+            stats.total_size += index.first(ty, id).ok_or(Error::BlobMissing { ty, id })?.blob.plain_length();
+            stats.blobs += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Adds all blobs of a tree and of what is below it; trees that are in the set are known.
+pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &mut BlobSet<'_>, progress: &Progress) -> Result<()> {
+    let mut stack = vec![root];
+    while let Some(id) = stack.pop() {
+        interruptible(progress)?;
+        if !blobs.insert(BlobType::Tree, id)? {
+            continue;
+        }
+        let json = trees.load(id)?;
+        let mut missing = None;
+        let outcome = tree::visit::<FormatError>(&json, |node| {
+            stack.extend(node.subtree);
+            for id in node.content.into_iter().flatten() {
+                missing = blobs.insert(BlobType::Data, id).err().or(missing.take());
+            }
+            Ok(())
+        });
+        outcome.map_err(|source| Error::Tree { id, source })?;
+        missing.map_or(Ok(()), Err)?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "ratios for people")]
+fn add_raw(stats: &mut Stats, blobs: &BlobSet<'_>, version: Version) {
+    let (mut all, mut compressed, mut compressed_plain) = (0, 0, 0);
+    for location in blobs.iter() {
+        let sealed_plain = location.blob.plain_length() + OVERHEAD as u64;
+        stats.blobs += 1;
+        stats.total_size += u64::from(location.blob.length);
+        all += sealed_plain;
+        if location.blob.uncompressed != 0 {
+            compressed += u64::from(location.blob.length);
+            compressed_plain += sealed_plain;
+        }
+    }
+    let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
+    stats.compression = (version == Version::V2).then(|| Compression {
+        uncompressed_size: all,
+        ratio: ratio(compressed_plain, compressed),
+        progress: ratio(compressed_plain, all) * 100.0,
+        space_saving: if all == 0 { 0.0 } else { (1.0 - ratio(stats.total_size, all)) * 100.0 },
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintain::testing::Fixture;
+
+    #[test]
+    fn the_modes_count_different_things() {
+        let fixture = Fixture::new();
+        let linked = |name| Node { links: 2, inode: 7, ..fixture.file(name, &["link"]) };
+        let nodes = [linked("a"), linked("b"), fixture.file("c", &["one", "two", "one"]), fixture.dir("d", &[])];
+        let root = fixture.tree(&nodes);
+        fixture.snapshot(root);
+        let inner = fixture.tree(&[fixture.dir("x", &nodes)]);
+        fixture.snapshot(inner);
+        let repo = fixture.repo();
+        let index = Index::load(&repo).unwrap();
+        let (snapshots, _) = repo.snapshots().unwrap();
+        let count = |mode| {
+            let Stats { total_size, files, blobs, .. } =
+                count(&repo, &index, &snapshots, mode, &Progress::silent()).unwrap();
+            (total_size, files, blobs)
+        };
+        assert_eq!(count(Mode::RestoreSize), (2 * (4 + 9), 4 + 5, 0), "links once in each snapshot");
+        assert_eq!(count(Mode::FilesByContents), (4 + 9, 3, 0), "all without content are one");
+        assert_eq!(count(Mode::BlobsPerFile), (4 + 3 + 3, 2, 3), "a blob twice in a file is one");
+        let (_, _, blobs) = count(Mode::RawData);
+        assert_eq!(blobs, 3 + 3, "three data blobs; two roots and an empty tree");
+    }
+}

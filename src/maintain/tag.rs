@@ -1,0 +1,79 @@
+//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new snapshot; the old one goes when the new one is there.
+
+use crate::id::Id;
+use crate::repo::{Repository, Result, StoredSnapshot};
+use crate::store::FileType;
+
+/// What becomes of the tags.
+pub enum Change {
+    /// They are replaced by these.
+    Set(Vec<String>),
+    /// The first are added, then the second taken away.
+    Edit { add: Vec<String>, remove: Vec<String> },
+}
+
+impl Change {
+    fn apply(&self, tags: &[String]) -> Vec<String> {
+        let (mut changed, add, remove): (Vec<String>, _, &[String]) = match self {
+            Change::Set(tags) => (Vec::new(), tags, &[]),
+            Change::Edit { add, remove } => (tags.to_vec(), add, remove),
+        };
+        for tag in add {
+            if !changed.contains(tag) {
+                changed.push(tag.clone());
+            }
+        }
+        changed.retain(|tag| !remove.contains(tag));
+        changed
+    }
+}
+
+/// Changes a snapshot's tags; the id of the new snapshot, or `None` if its tags are as they should be. The caller holds an exclusive lock.
+pub fn change(repo: &Repository, stored: &StoredSnapshot, change: &Change) -> Result<Option<Id>> {
+    let tags = change.apply(&stored.snapshot.tags);
+    if tags == stored.snapshot.tags {
+        return Ok(None);
+    }
+    let mut snapshot = stored.snapshot.clone();
+    snapshot.tags = tags;
+    snapshot.original.get_or_insert(stored.id);
+    let id = repo.save_file(FileType::Snapshot, snapshot.encode())?;
+    repo.remove_snapshot(stored.id)?;
+    Ok(Some(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintain::testing::Fixture;
+    use crate::repo::SnapshotFilter;
+
+    fn list(tags: &[&str]) -> Vec<String> {
+        tags.iter().map(|tag| (*tag).to_owned()).collect()
+    }
+
+    #[test]
+    fn tags_are_set_added_and_removed() {
+        let edit = Change::Edit { add: list(&["c", "a"]), remove: list(&["b"]) };
+        assert_eq!(edit.apply(&list(&["a", "b"])), ["a", "c"]);
+        assert_eq!(Change::Set(list(&["x", "x"])).apply(&list(&["a"])), ["x"]);
+        assert!(Change::Set(vec![]).apply(&list(&["a"])).is_empty());
+    }
+
+    #[test]
+    fn the_new_snapshot_remembers_the_first_and_the_old_one_is_gone() {
+        let fixture = Fixture::new();
+        let root = fixture.tree(&[]);
+        let first = fixture.snapshot(root);
+        let repo = fixture.repo();
+        let stored = repo.load_snapshot(first).unwrap();
+        let second = change(&repo, &stored, &Change::Set(list(&["x"]))).unwrap().unwrap();
+        let stored = repo.load_snapshot(second).unwrap();
+        assert_eq!(change(&repo, &stored, &Change::Set(list(&["x"]))).unwrap(), None);
+        let third = change(&repo, &stored, &Change::Set(list(&["y"]))).unwrap().unwrap();
+        let (all, _) = repo.snapshots().unwrap();
+        assert_eq!(all.iter().map(|stored| stored.id).collect::<Vec<_>>(), [third]);
+        let latest = repo.find_snapshot("latest", &SnapshotFilter::default()).unwrap();
+        assert_eq!(latest.snapshot.original, Some(first));
+    }
+}

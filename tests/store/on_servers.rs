@@ -1,0 +1,61 @@
+//! The tests of this folder on real servers, each with a server of its own.
+
+use super::{Endpoint, faults, s3};
+use crate::common::s3::{ACCESS, BUCKET, S3, SECRET};
+use crate::common::{loops, scratch};
+use std::path::Path;
+use std::process::Command;
+
+fn endpoint(server: &S3, scheme: &str) -> Endpoint {
+    let url = format!("{scheme}://127.0.0.1:{}", server.port());
+    Endpoint { url, bucket: BUCKET.into(), access: ACCESS.into(), secret: SECRET.into() }
+}
+
+/// Tests that need a server, and tests that also look into its folder.
+macro_rules! on_a_server {
+    ($($module:ident :: $test:ident),* ; $($rooted:ident),*) => {
+        $( #[test] fn $test() { let server = S3::new(); $module::$test(&endpoint(&server, "http")); } )*
+        $( #[test] fn $rooted() { let server = S3::new(); s3::$rooted(&endpoint(&server, "http"), &server.root()); } )*
+    };
+}
+
+on_a_server! {
+    s3::conforms_below_a_prefix, s3::conforms_in_the_buckets_root, s3::refused_credentials_fail_at_once,
+    s3::anonymous_requests_are_unsigned, s3::a_session_token_is_sent_and_signed, s3::packs_have_the_storage_class,
+    s3::a_pack_is_one_request, faults::a_cut_download_is_whole, faults::a_cut_upload_is_whole,
+    faults::a_create_that_lost_its_answer_knows_its_own, faults::trouble_passes, faults::a_hanging_request_is_made_again,
+    faults::an_outage_is_sat_out, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
+    faults::the_default_patience_at_a_wrong_address_is_short;
+    lays_out_as_restic_does, foreign_objects_are_not_listed, long_listings_are_whole, a_missing_bucket_is_named_and_made
+}
+
+#[test]
+fn the_region_is_found_out() {
+    let server = S3::with(&["--region", "eu-test-7"]);
+    s3::the_region_is_found_out(&endpoint(&server, "http"), "eu-test-7");
+}
+
+#[test]
+fn a_certificate_authority_can_be_named() {
+    let dir = scratch();
+    make_certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let server = S3::with(&["--cert", &file("server.pem"), "--key", &file("server.key")]);
+    s3::a_certificate_authority_can_be_named(&endpoint(&server, "https"), &dir.path().join("ca.pem"));
+}
+
+/// An authority of our own, and a server's certificate signed by it.
+fn make_certificates(dir: &Path) {
+    let extensions = "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
+    std::fs::write(dir.join("extensions"), extensions).expect("a file");
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for line in [
+        &format!(
+            "req -x509 {key} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:TRUE"
+        ),
+        &format!("req -new {key} -subj /CN=s3 -keyout server.key -out server.csr"),
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem",
+    ] {
+        loops::run(Command::new("openssl").current_dir(dir).args(line.split(' ')));
+    }
+}
