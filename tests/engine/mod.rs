@@ -4,6 +4,7 @@ mod bad_input;
 mod cuts;
 mod device;
 mod format_doc;
+mod golden;
 mod interop;
 mod locks;
 mod s3;
