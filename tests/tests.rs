@@ -4,6 +4,7 @@
 //! the file system, or from a comparer of our own that shares no code with the engine (`common::compare`).
 //! The tests need root, loop devices, and the peers that `tests/peers/install` fetches; they say so when one is missing.
 
+mod architecture;
 mod common;
 mod engine;
 mod store;

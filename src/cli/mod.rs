@@ -9,6 +9,8 @@ mod args;
 mod commands;
 mod exit;
 mod open;
+#[cfg(test)]
+mod options_table;
 mod output;
 mod password;
 mod patterns;

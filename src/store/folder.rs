@@ -6,6 +6,7 @@
 //! One that a crash leaves behind stays: it is never read, and removing it would race with whoever may still write it.
 
 use super::{File, FileType, Result, Store, StoreError, Upload, layout};
+use crate::clock;
 use crate::id::Id;
 use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -85,8 +86,7 @@ impl Folder {
 
     /// Opens a new temporary file in a directory below the root, making the directory if it is missing.
     fn temporary(&self, directory: &str, stem: &str) -> Result<Temporary> {
-        let suffix = getrandom::u64()
-            .map_err(|error| self.failed("name a file in", directory, io::Error::other(error.to_string())))?;
+        let suffix = u64::from_le_bytes(clock::random_bytes());
         let name = format!("{stem}-tmp-{suffix:016x}");
         let path = self.root.join(directory).join(&name);
         let open = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);

@@ -104,7 +104,7 @@ impl fmt::Debug for Notify {
 
 /// The variables that have a meaning here. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and `SSL_CERT_FILE` do
 /// too, but belong to the HTTP client, which reads them itself.
-const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 16] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",

@@ -5,6 +5,7 @@
 //! never has gets a few attempts only: a wrong address must not look like a slow network.
 
 use super::failure::Failure;
+use crate::clock;
 use crate::store::options::{Attempt, Options, RetryPolicy};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -72,7 +73,7 @@ impl Retry {
     fn wait(&self, failed: u32) -> Duration {
         let policy = self.policy();
         let doubled = policy.first_wait.saturating_mul(1 << (failed - 1).min(20));
-        let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+        let random = f64::from(u32::from_le_bytes(clock::random_bytes())) / f64::from(u32::MAX);
         doubled.min(policy.longest_wait).mul_f64(0.75 + random / 2.0)
     }
 }
