@@ -79,13 +79,6 @@ const EXCEPTIONS: &[Exception] = &[
         because: "restic sets times through a 64-bit count of nanoseconds, which ends in April 2262",
     },
     Exception {
-        who: &[Peer::Restic014, Peer::Restic019, Peer::Vsm],
-        side: Writes,
-        what: What::Links,
-        paths: &["links/a/fifo pair", "links/b/fifo pair"],
-        because: "restic stores no number of links for a FIFO, and so do we; rustic's is honoured",
-    },
-    Exception {
         who: &[Peer::Restic014, Peer::Restic019, Peer::Rustic],
         side: Reads,
         what: What::Links,
