@@ -6,6 +6,7 @@ mod device;
 mod format_doc;
 mod golden;
 mod interop;
+mod interrupt;
 mod locks;
 mod s3;
 mod same_bytes;
