@@ -160,7 +160,7 @@ struct Counts {
 pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progress: &Progress) -> Result<Report> {
     let start = now();
     let (tops, paths) = source::resolve(&options.source, progress).map_err(Error::Source)?;
-    let parent = parent::find(repo, options, &paths)?;
+    let parent = parent::find(repo, options, &paths, progress)?;
     let writer = Writer::new(repo.clone(), index.clone(), options.dry_run);
     let outcome = read_source(repo, &index, &writer, options, progress, &tops, parent.as_ref());
     // Also after an error or an interruption: what is uploaded must be found again.

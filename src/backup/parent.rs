@@ -4,10 +4,16 @@ use super::{Options, ParentChoice, Source};
 use crate::format::node::{Node, NodeType};
 use crate::format::tree;
 use crate::id::Id;
+use crate::progress::Progress;
 use crate::repo::{Error, Repository, Result, SnapshotFilter, StoredSnapshot, TreeReader};
 
 /// The snapshot to compare with, if any. `paths` are the absolute paths of this backup.
-pub fn find(repo: &Repository, options: &Options, paths: &[String]) -> Result<Option<StoredSnapshot>> {
+pub fn find(
+    repo: &Repository,
+    options: &Options,
+    paths: &[String],
+    progress: &Progress,
+) -> Result<Option<StoredSnapshot>> {
     let (host, by_paths, tags) = match &options.parent {
         _ if matches!(options.source, Source::Stdin { .. }) => return Ok(None),
         ParentChoice::Force => return Ok(None),
@@ -20,7 +26,10 @@ pub fn find(repo: &Repository, options: &Options, paths: &[String]) -> Result<Op
         paths: if by_paths { paths.to_vec() } else { vec![] },
     };
     // A snapshot that cannot be read cannot be a parent, and is no reason not to make a new one.
-    let (snapshots, _) = repo.snapshots()?;
+    let (snapshots, errors) = repo.snapshots()?;
+    for error in errors {
+        progress.warning(&format!("a snapshot is not considered as the parent: {error}"));
+    }
     Ok(snapshots
         .into_iter()
         .rfind(|stored| filter.accepts(&stored.snapshot) && stored.snapshot.time.instant() <= options.time.instant()))

@@ -72,10 +72,10 @@ mod tests {
 
     #[test]
     fn variables_are_replaced() {
-        let value = |name: &str| if name == "HOME" { "/root".to_owned() } else { String::new() };
+        let value = |name: &str| if name == "HOME" { "/home/me".to_owned() } else { String::new() };
         for (line, expected) in [
-            ("$HOME/x", "/root/x"),
-            ("a${HOME}b", "a/rootb"),
+            ("$HOME/x", "/home/me/x"),
+            ("a${HOME}b", "a/home/meb"),
             ("$$HOME", "$HOME"),
             ("$UNSET.c", ".c"),
             ("cost $", "cost $"),

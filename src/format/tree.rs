@@ -107,7 +107,8 @@ pub fn parse(json: &[u8]) -> Result<Vec<Node>> {
 
 #[derive(Deserialize)]
 struct RawTree<'a> {
-    #[serde(borrow)]
+    // With a function of its own, a field that is missing is an error, and only a `null` is `None`.
+    #[serde(borrow, deserialize_with = "Option::deserialize")]
     nodes: Option<Vec<&'a RawValue>>,
 }
 

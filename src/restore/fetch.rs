@@ -1,4 +1,4 @@
-//! Stages 4 and 5: blobs out of packs, each fetched once and handed to every place it is used.
+//! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
 //!
 //! Packs come in the order in which the files first need them. What is wanted of a pack is read in runs that bridge small gaps; a few
 //! threads take run after run, open the blobs (authenticated, expanded, compared with their hash) and write them. A blob that

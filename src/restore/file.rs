@@ -1,4 +1,4 @@
-//! Stage 6: plaintext into files, each piece at its place, by any thread.
+//! Stage 5: plaintext into files, each piece at its place, by any thread.
 //!
 //! A file is made at its first write, private until its metadata is applied. In a file that this run makes, blocks of zeros are left out
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other

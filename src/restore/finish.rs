@@ -1,4 +1,4 @@
-//! Stage 8: the second walk, which makes of right content a right tree.
+//! Stage 7: the second walk, which makes of right content a right tree.
 //!
 //! Symlinks, fifos, devices and further names of hard-linked files are made, what the snapshot lacks is deleted, and everything gets its
 //! metadata: a directory's after all that changes what is in it, so the deepest first and the target itself last. Files

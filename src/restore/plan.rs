@@ -408,9 +408,10 @@ impl Planner<'_> {
     }
 }
 
-/// What the names of one file have in common; `None` if it has only one.
+/// What the names of one entry have in common; `None` if it has only one. How many a fifo has is not stored, so that its inode has to tell.
 pub fn link_key(node: &Node) -> Option<(u64, u64)> {
-    (node.links > 1 && node.inode != 0).then_some((node.inode, node.device_id))
+    let several = node.links > 1 || node.ty == NodeType::Fifo && node.links == 0;
+    (several && node.inode != 0).then_some((node.inode, node.device_id))
 }
 
 fn count(length: usize) -> u32 {

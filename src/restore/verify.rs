@@ -1,4 +1,4 @@
-//! Stage 7: what this run has written is read again and compared with the snapshot.
+//! Stage 6: what this run has written is read again and compared with the snapshot.
 //!
 //! It comes before the metadata, while every file can still be opened, and so that one that does not verify keeps the time of
 //! today: a later `--overwrite if-changed` will not take it for whole.

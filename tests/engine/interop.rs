@@ -93,13 +93,6 @@ const EXCEPTIONS: &[Exception] = &[
         because: "the peers restore only regular files as hard links; other nodes come back one by one",
     },
     Exception {
-        who: &[Peer::Restic014, Peer::Restic019, Peer::Vsm],
-        side: Writes,
-        what: What::Links,
-        paths: &["links/a/fifo pair", "links/b/fifo pair"],
-        because: "restic's format has no link count for named pipes, so nobody can tell that two are one",
-    },
-    Exception {
         who: &[Peer::Rustic],
         side: Reads,
         what: What::Mode,

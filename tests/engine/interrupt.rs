@@ -1,0 +1,86 @@
+//! What a backup leaves when it is stopped, and what it says of files that do not hold still.
+
+use crate::common::peers::{HOST, Peer, Repo, Running};
+use crate::common::{Random, scratch, wait_for};
+use rustix::process::Signal;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn packs(repo: &Repo) -> Vec<PathBuf> {
+    let dirs = fs::read_dir(repo.path().join("data")).expect("a folder repository").flatten();
+    let files = dirs.filter_map(|dir| fs::read_dir(dir.path()).ok()).flat_map(|files| files.flatten());
+    files.map(|file| file.path()).filter(|path| path.file_name().is_some_and(|name| name.len() == 64)).collect()
+}
+
+/// Stops a backup of standard input when packs are there, and demands that nothing is lost, left behind or stored twice.
+fn stopped_by(signal: Signal) {
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let content = Random(21).bytes(96 << 20);
+    let command = || {
+        let mut command = repo.command(Peer::Vsm);
+        command.args(["backup", "--json", "--host", HOST, "--stdin", "--stdin-filename", "data"]);
+        command
+    };
+    let mut running = Running::start(command());
+    running.write(&content[..64 << 20]);
+    wait_for("two packs", || (packs(&repo).len() >= 2).then_some(()));
+    running.signal(signal);
+    // Its end of the pipe stays open until the signal has been taken: the end of the input must not come first.
+    std::thread::sleep(Duration::from_secs(2));
+    running.finish().exits(130);
+
+    assert_eq!(repo.snapshots(Peer::Restic019).len(), 0, "no snapshot of half a file");
+    assert!(repo.lock_files().is_empty(), "the lock is gone");
+    repo.check(Peer::Restic019).ok();
+    let uploaded: u64 = packs(&repo).iter().map(|path| path.metadata().expect("a pack").len()).sum();
+    assert!(uploaded > 32 << 20, "{uploaded} bytes");
+
+    let mut running = Running::start(command());
+    running.write(&content);
+    let summary = running.finish().ok().summary();
+    let added = summary["data_added"].as_u64().expect("a number");
+    assert!(added + uploaded < (content.len() as u64) + (2 << 20), "{added} bytes were added to {uploaded}: {summary}");
+    let dumped = repo.run(Peer::Restic019, ["dump", "latest", "/data"]).ok();
+    assert!(dumped.stdout() == content, "restic reads something else");
+    repo.check(Peer::Restic019).ok();
+}
+
+#[test]
+fn sigterm_leaves_what_was_uploaded_indexed() {
+    stopped_by(Signal::TERM);
+}
+
+#[test]
+fn sigint_leaves_what_was_uploaded_indexed() {
+    stopped_by(Signal::INT);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_told() {
+    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let source = scratch();
+    let path = source.path().join("growing");
+    fs::write(&path, Random(22).bytes(64 << 20)).expect("a file");
+    fs::write(source.path().join("still"), b"still").expect("a file");
+    let done = AtomicBool::new(false);
+    let run = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).expect("the file");
+            while !done.load(Ordering::Relaxed) {
+                file.write_all(b"more").expect("room");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let run = repo.try_backup(Peer::Vsm, source.path(), ".", &[]);
+        done.store(true, Ordering::Relaxed);
+        run
+    });
+    let run = run.exits(3);
+    assert!(run.errors().contains("growing") && run.errors().contains("changed"), "{run}");
+    assert!(!run.errors().contains("still"), "{run}");
+    assert_eq!(run.summary()["total_files_processed"], 2, "what was read of it is kept");
+    repo.check(Peer::Restic019).ok();
+}
