@@ -5,7 +5,7 @@
 //! find out whether the process that holds a lock is alive.
 
 use super::args::Global;
-use super::exit::Outcome;
+use super::exit::{Outcome, exit_code};
 use super::output::Output;
 use super::{password, progress};
 use crate::progress::Progress;
@@ -14,6 +14,10 @@ use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often it is looked whether the lock is still held; it is given up only when it was not refreshed for many minutes.
+const LOCK_WATCH: Duration = Duration::from_secs(5);
 
 /// What every command gets.
 pub struct Context {
@@ -59,9 +63,21 @@ impl Context {
         Orderly(&self.session)
     }
 
-    /// Keeps the lock until the end of the run.
+    /// Keeps the lock until the end of the run. If it is lost, the run is interrupted.
     pub fn keep(&self, lock: Lock) {
         *self.session.lock() = Some(lock);
+        let session = Arc::downgrade(&self.session);
+        std::thread::spawn(move || {
+            while let Some(session) = session.upgrade() {
+                match session.lock().as_ref().map(Lock::check) {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => return session.progress.interrupt(),
+                    None => return,
+                }
+                drop(session);
+                std::thread::sleep(LOCK_WATCH);
+            }
+        });
     }
 
     /// An error if the lock was lost: whatever is written from now on could be removed by others.
@@ -72,13 +88,20 @@ impl Context {
     /// Ends the run: the lock is released, and all output is out.
     pub fn close(self, outcome: Result<Outcome>) -> Result<Outcome> {
         let lock = self.session.lock().take();
+        let lost = lock.as_ref().and_then(|lock| lock.check().err());
         if let Some(Err(error)) = lock.map(Lock::release) {
             self.out.warn(format_args!("error: the lock could not be removed: {error}"));
         }
         let flushed = self.out.flush();
-        let outcome = outcome?;
-        flushed?;
-        Ok(outcome)
+        match (outcome, lost) {
+            // The lost lock is why it was interrupted.
+            (Err(error), Some(lost)) if exit_code(&error) == repo::Error::Interrupted.exit_code() => Err(lost.into()),
+            (outcome, _) => {
+                let outcome = outcome?;
+                flushed?;
+                Ok(outcome)
+            }
+        }
     }
 }
 

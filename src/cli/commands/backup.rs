@@ -13,7 +13,7 @@ use crate::format::snapshot::Summary;
 use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
-use crate::repo::{self, Index, LockMode};
+use crate::repo::{Index, LockMode};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -210,13 +210,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let elapsed = ticker.elapsed();
     drop(ticker);
     drop(orderly);
-    let report = match report {
-        Err(repo::Error::Interrupted) => {
-            context.check_lock()?;
-            return Err(repo::Error::Interrupted.into());
-        }
-        report => report?,
-    };
+    let report = report?;
     if context.out.json {
         context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run))?;
     } else {

@@ -7,7 +7,7 @@ use crate::cli::patterns::Lists;
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::cli::{render, select};
-use crate::repo::{self, Index};
+use crate::repo::Index;
 use crate::restore::{self, Options, Overwrite, Report};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -142,9 +142,6 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let elapsed = ticker.elapsed();
     drop(ticker);
     drop(orderly);
-    if matches!(report, Err(restore::Error::Repo(repo::Error::Interrupted))) {
-        context.check_lock()?;
-    }
     let report = report?;
     if context.out.json {
         context.out.json(&SummaryMessage::new(&report, elapsed))?;
