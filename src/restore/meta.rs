@@ -1,7 +1,8 @@
 //! [`Meta`]: owner, mode, times and extended attributes, and the order in which they hold.
 //!
 //! The owner comes first, because a change of it takes set-id bits and capabilities away; then attributes, among them ACLs,
-//! which may change the mode; then the mode; the times last, because all else may touch them. Nothing here ends a restore:
+//! which may change the mode; then the mode, without set-id bits if the owner is not the one they speak for; the times last,
+//! because all else may touch them. Nothing here ends a restore:
 //! what the system refuses is counted per kind in [`Refusals`] and told once per kind, at the end.
 
 use super::confine::{Pinned, is};
@@ -12,6 +13,9 @@ use crate::progress::{Phase, Progress};
 use rustix::fs::{FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+
+/// The set-user-id and set-group-id bits.
+const SET_ID: u32 = 0o6000;
 
 /// What an entry has besides its content.
 #[derive(Clone, Debug)]
@@ -109,16 +113,20 @@ impl<'p> Refusals<'p> {
             Ok(stat) => stat,
             Err(why) => return self.add("metadata", path, why),
         };
-        let mut touched = false;
+        let (mut touched, mut permissions) = (false, meta.permissions);
         if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
             touched = true;
             if let Err(why) = entry.chown(meta.uid, meta.gid) {
                 self.add("owner", path, why);
+                if !is(&stat, FileType::Directory) {
+                    // They would lend the rights of whoever runs the restore, instead of those of the owner.
+                    permissions &= !SET_ID;
+                }
             }
         }
         touched |= self.apply_xattrs(entry, meta, path, &stat);
-        if !is(&stat, FileType::Symlink) && (touched || stat.st_mode & 0o7777 != meta.permissions) {
-            self.apply_mode(entry, meta.permissions, path);
+        if !is(&stat, FileType::Symlink) && (touched || stat.st_mode & 0o7777 != permissions) {
+            self.apply_mode(entry, permissions, path);
         }
         if let Err(why) = entry.set_times(&meta.times()) {
             self.add("times", path, why);
@@ -130,7 +138,7 @@ impl<'p> Refusals<'p> {
             return self.add("mode", path, why);
         }
         // The kernel drops a set-group-id bit in silence when the group is not one of the caller's.
-        if permissions & 0o6000 != 0 && entry.stat().is_ok_and(|stat| stat.st_mode & 0o7777 != permissions) {
+        if permissions & SET_ID != 0 && entry.stat().is_ok_and(|stat| stat.st_mode & 0o7777 != permissions) {
             self.add("mode", path, Errno::PERM);
         }
     }

@@ -457,7 +457,7 @@ fn what_the_system_refuses_is_counted_by_kind() {
             odd("a", "nowhere.a"),
             odd("b", "nowhere.b"),
             odd("c", "security.unheard-of.\u{1}"),
-            Node { uid: u32::MAX, ..blobs.file("d", &[b"x"]) },
+            Node { uid: u32::MAX, mode: mode::from_unix(0o106_755), ..blobs.file("d", &[b"x"]) },
             node("socket", NodeType::Socket, 0o600),
         ])
     });
@@ -472,6 +472,8 @@ fn what_the_system_refuses_is_counted_by_kind() {
     assert_eq!(report.not_applied["xattr of other name spaces"], 2);
     assert_eq!((report.not_applied["owner"], report.not_applied["socket"]), (1, 1));
     assert_eq!((report.files_restored, report.total_files), (4, 4));
+    let lent = fs::metadata(bed.at("d")).unwrap().mode() & 0o7777;
+    assert_eq!(lent, 0o755, "whoever runs the restore lends nobody their rights");
 }
 
 #[test]
