@@ -4,7 +4,7 @@
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
 //! pieces are dropped; one that lacks a piece gets all others, but never counts as complete. A full disk ends the restore.
 
-use super::confine::Root;
+use super::confine::{Root, is};
 use super::error::{Error, Result};
 use super::fetch::Sink;
 use super::plan::{Plan, State, Use};
@@ -12,7 +12,7 @@ use super::walk::display;
 use crate::limits;
 use crate::progress::{Phase, Progress};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ftruncate};
+use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate};
 use rustix::io::{Errno, pwrite};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -93,7 +93,10 @@ impl<'f> Files<'f> {
             ftruncate(&fd, file.size)?;
             fd
         } else {
-            self.root.open_beneath(&self.plan.file_path(number), OFlags::WRONLY, Mode::empty())?
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+            let fd = self.root.open_beneath(&self.plan.file_path(number), flags, Mode::empty())?;
+            // Content goes into regular files only, whatever somebody has put in its place meanwhile.
+            if is(&fstat(&fd)?, FileType::RegularFile) { fd } else { return Err(Errno::INVAL) }
         });
         if open.len() >= limits::RESTORE_OPEN_FILES / SHARDS {
             open.remove(0);

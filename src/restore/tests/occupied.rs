@@ -1,0 +1,140 @@
+//! Targets that have something in them already.
+
+use super::*;
+use rustix::fs::CWD;
+
+#[test]
+fn a_second_restore_finds_everything_there() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    bed.restore(root, |_| {}).whole();
+    let inode = fs::metadata(bed.at("plain")).unwrap().ino();
+    // What has two names is replaced rather than compared.
+    for (overwrite, skipped) in [(Overwrite::Always, (4, 18)), (Overwrite::IfChanged, (5, 24))] {
+        let report = bed.restore(root, |options| options.overwrite = overwrite).whole();
+        assert_eq!((report.files_skipped, report.bytes_skipped), skipped, "{overwrite:?}");
+    }
+    assert_eq!(fs::metadata(bed.at("plain")).unwrap().ino(), inode);
+    for overwrite in [Overwrite::IfNewer, Overwrite::Never] {
+        let report = bed.restore(root, |options| options.overwrite = overwrite).whole();
+        assert_eq!((report.files_restored, report.files_skipped), (1, 8), "{overwrite:?}: only the directory");
+    }
+}
+
+#[test]
+fn a_file_that_differs_is_corrected_in_place() {
+    let bed = Bed::new();
+    let zeros = [0; 100_000];
+    let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"one", &zeros, b"two"])]));
+    fs::create_dir(bed.target()).unwrap();
+    for old in [vec![0xff; 200_000], vec![0xff; 50_000], vec![]] {
+        fs::write(bed.at("file"), [b"one", &old[..]].concat()).unwrap();
+        let inode = fs::metadata(bed.at("file")).unwrap().ino();
+        let report = bed.restore(root, |options| options.verify = true).whole();
+        assert_eq!((report.bytes_restored, report.bytes_skipped), (100_003, 3), "{}", old.len());
+        assert_eq!(fs::read(bed.at("file")).unwrap(), [b"one", &zeros[..], b"two"].concat());
+        let found = fs::metadata(bed.at("file")).unwrap();
+        assert_eq!(found.ino(), inode);
+        assert!(found.blocks() * 512 >= 100_000, "zeros are written where there was something before");
+    }
+    // Same size and time, other content: that is what if-changed trusts.
+    fs::write(bed.at("file"), vec![7; 100_006]).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    fs::File::options().write(true).open(bed.at("file")).unwrap().set_modified(time).unwrap();
+    bed.restore(root, |options| options.overwrite = Overwrite::IfChanged).whole();
+    assert_eq!(fs::read(bed.at("file")).unwrap()[0], 7);
+}
+
+#[test]
+fn what_is_in_the_way_is_replaced() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    fs::create_dir_all(bed.at("link")).unwrap();
+    fs::create_dir(bed.at("empty")).unwrap();
+    symlink(bed.outside(), bed.at("dir")).unwrap();
+    symlink(bed.outside().join("file"), bed.at("plain")).unwrap();
+    fs::hard_link(bed.outside().join("file"), bed.at("setuid")).unwrap();
+    fs::write(bed.at("fifo"), "a file").unwrap();
+    bed.restore(root, |_| {}).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+    assert!(fs::symlink_metadata(bed.at("dir")).unwrap().is_dir());
+    // A directory with something in it stays, unless what the snapshot lacks is to go.
+    fs::remove_file(bed.at("plain")).unwrap();
+    fs::create_dir_all(bed.at("plain/full")).unwrap();
+    bed.restore(root, |_| {}).lacking(&["/plain"]);
+    bed.restore(root, |options| options.delete = true).whole();
+    assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
+}
+
+#[test]
+fn deleting_stays_within_the_filters() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    bed.restore(root, |_| {}).whole();
+    let extra = |path: &str| {
+        fs::create_dir_all(bed.at(path).parent().unwrap()).unwrap();
+        fs::write(bed.at(path), "x").unwrap();
+    };
+    let make = || {
+        ["extra", "dir/extra", "more/a.txt", "more/keep.log", "more/below/b.txt"].iter().for_each(|path| extra(path));
+        let _ = symlink(bed.outside(), bed.at("more/out"));
+    };
+    make();
+    let report = bed.restore(root, |options| (options.delete, options.dry_run) = (true, true)).whole();
+    assert_eq!(report.files_deleted, 8);
+    assert!(bed.at("more/below/b.txt").exists());
+    let report = bed.restore(root, |options| (options.delete, options.exclude) = (true, patterns(&["*.log"]))).whole();
+    assert_eq!(report.files_deleted, 6);
+    assert!(bed.at("more/keep.log").exists() && !bed.at("more/below").exists() && !bed.at("dir/extra").exists());
+    assert_eq!(mtime(&bed.at("dir")), STAMP, "a directory's time is set after all deletions in it");
+    make();
+    let report = bed.restore(root, |options| (options.delete, options.include) = (true, patterns(&["/dir"]))).whole();
+    assert_eq!(report.files_deleted, 1);
+    assert!(bed.at("extra").exists());
+    assert_eq!(bed.restore(root, |options| options.delete = true).whole().files_deleted, 7);
+    let refused = bed.restore(root, |options| (options.delete, options.target) = (true, "/".into()));
+    assert!(matches!(refused.outcome, Err(Error::DeleteEverything)));
+}
+
+#[test]
+fn attributes_become_those_of_the_snapshot() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let xattrs = vec![
+            Xattr { name: "user.a".into(), value: b"new".to_vec() },
+            Xattr { name: "user.b".into(), value: vec![] },
+        ];
+        blobs.tree(vec![Node { xattrs, ..blobs.file("file", &[b"x"]) }])
+    });
+    fs::create_dir(bed.target()).unwrap();
+    fs::write(bed.at("file"), "x").unwrap();
+    xattr::set(bed.at("file"), "user.a", b"old").unwrap();
+    xattr::set(bed.at("file"), "user.extra", b"old").unwrap();
+    bed.restore(root, |_| {}).whole();
+    let mut names: Vec<_> = xattr::list(bed.at("file")).unwrap().filter(|name| name != "security.selinux").collect();
+    names.sort();
+    assert_eq!(names, ["user.a", "user.b"]);
+    assert_eq!(xattr::get(bed.at("file"), "user.a").unwrap().unwrap(), b"new");
+}
+
+#[test]
+fn what_takes_a_file_s_place_meanwhile_gets_no_content() {
+    let bed = Bed::new();
+    let tree = sample(&bed);
+    fs::create_dir(bed.target()).unwrap();
+    for (name, other) in [("plain", "../outside/file"), ("setuid", "")] {
+        fs::write(bed.at(name), "to be corrected").unwrap();
+        let swap = || {
+            fs::remove_file(bed.at(name)).unwrap();
+            if other.is_empty() {
+                let name = bed.at(name);
+                rustix::fs::mknodat(CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+            } else {
+                symlink(other, bed.at(name)).unwrap();
+            }
+        };
+        assert_eq!(disturbed(&bed, tree, swap, || {}), 1, "{name}");
+        fs::remove_dir_all(bed.target()).unwrap();
+        fs::create_dir(bed.target()).unwrap();
+    }
+}
