@@ -4,19 +4,15 @@
 //! are kept once, in one buffer; everything else about an entry is read again from the trees when the restore is finished. The
 //! tables' size is bounded: a snapshot that would need more, or that repeats itself endlessly, is refused here by name.
 
-use super::error::{Error, Result};
-use super::meta::Meta;
-use super::origin::Origin;
-use super::walk::{Flaw, Visitor, Walk, display};
-use super::weigh;
+mod build;
+
+pub use build::build;
+
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
-use crate::id::Id;
-use crate::limits;
-use crate::progress::Phase;
 use crate::repo::index::Location;
 use crate::repo::{self, Index};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// Where a name is in [`Plan::names`].
@@ -245,166 +241,6 @@ impl Plan {
         let start = count(self.names.len());
         self.names.extend_from_slice(name);
         Name { start, length: u16::try_from(name.len()).expect("no longer than a path may be") }
-    }
-}
-
-/// Plans the whole restore. `max` bounds the tables' bytes.
-pub fn build(walk: &Walk<'_>, index: &Index, max: u64) -> Result<Plan> {
-    // Everything is counted in 32 bits.
-    let max = max.min(u64::from(u32::MAX));
-    let plan = Plan::default();
-    let mut planner = Planner { walk, index, max, plan, above: Vec::new(), trees_seen: HashSet::new(), repeats: 0 };
-    walk.run(&mut planner)?;
-    let Planner { plan, .. } = planner;
-    walk.progress.files_total.store(plan.entries, Ordering::Relaxed);
-    walk.progress.bytes_total.store(plan.bytes, Ordering::Relaxed);
-    Ok(plan)
-}
-
-struct Planner<'p> {
-    walk: &'p Walk<'p>,
-    index: &'p Index,
-    max: u64,
-    plan: Plan,
-    /// The directories that are open, the target first.
-    above: Vec<u32>,
-    /// The beginnings of the ids of the trees met so far, and how often one came again.
-    trees_seen: HashSet<u64>,
-    repeats: u64,
-}
-
-impl Visitor for Planner<'_> {
-    fn enter(&mut self, path: &[u8], tree: Option<Id>, selected: bool) -> Result<bool> {
-        self.check_memory()?;
-        self.check_repeats(tree)?;
-        let number = count(self.plan.dirs.len());
-        let name = self.plan.keep_name(path);
-        self.plan.dirs.push(Dir {
-            parent: self.above.last().copied().unwrap_or(0),
-            name,
-            dirs_end: 0,
-            files_end: 0,
-            needed: self.above.is_empty(),
-            unreadable: false,
-            fresh: false,
-            failed: false,
-        });
-        self.above.push(number);
-        if selected {
-            self.need(number);
-        }
-        Ok(true)
-    }
-
-    fn entry(&mut self, path: &[u8], node: Node) -> Result<()> {
-        if node.ty == NodeType::Socket {
-            return Ok(());
-        }
-        let dir = *self.above.last().expect("entries are in directories");
-        self.need(dir);
-        self.plan.entries += 1;
-        if node.ty == NodeType::File { self.file(path, dir, &node) } else { Ok(()) }
-    }
-
-    fn listed(&mut self, _: &[u8], _: &HashSet<Box<[u8]>>) -> Result<()> {
-        Ok(())
-    }
-
-    fn leave(&mut self, _: &[u8], _: Option<Meta>) -> Result<()> {
-        let number = self.above.pop().expect("entered before");
-        let (dirs_end, files_end) = (count(self.plan.dirs.len()), count(self.plan.files.len()));
-        let dir = &mut self.plan.dirs[number as usize];
-        (dir.dirs_end, dir.files_end) = (dirs_end, files_end);
-        Ok(())
-    }
-
-    fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()> {
-        match flaw {
-            Flaw::Name => self.plan.doubtful = true,
-            Flaw::Unreadable => {
-                let dir = *self.above.last().expect("it was entered");
-                self.plan.dirs[dir as usize].unreadable = true;
-            }
-            Flaw::Entry => {}
-        }
-        self.problem(path, why);
-        Ok(())
-    }
-}
-
-impl Planner<'_> {
-    /// Marks a directory and those above it.
-    fn need(&mut self, number: u32) {
-        let mut at = number;
-        while !self.plan.dirs[at as usize].needed {
-            self.plan.dirs[at as usize].needed = true;
-            self.plan.entries += 1;
-            at = self.plan.dirs[at as usize].parent;
-        }
-    }
-
-    fn file(&mut self, path: &[u8], dir: u32, node: &Node) -> Result<()> {
-        let number = count(self.plan.files.len());
-        if let Some(key) = link_key(node)
-            && *self.plan.links.entry(key).or_insert(number) != number
-        {
-            return Ok(());
-        }
-        let first = self.plan.uses.len();
-        let (size, state) = match self.plan.place_blobs(self.index, node, number) {
-            Ok(size) => (size, State::Planned),
-            Err(why) => {
-                self.plan.uses.truncate(first);
-                self.problem(path, why);
-                (node.size, State::Failed)
-            }
-        };
-        if state == State::Planned && size != node.size {
-            self.problem(path, format!("the snapshot gives it {} bytes and lists content of {size}", node.size));
-        }
-        let name = self.plan.keep_name(path);
-        self.plan.bytes = self.plan.bytes.saturating_add(size);
-        let (left, state) = (AtomicU32::new(count(self.plan.uses.len() - first)), AtomicU8::new(state as u8));
-        self.plan.files.push(File {
-            dir,
-            name,
-            size,
-            mtime: node.mtime.instant(),
-            present: 0,
-            left,
-            lacking: false.into(),
-            state,
-        });
-        self.check_memory()
-    }
-
-    fn check_memory(&self) -> Result<()> {
-        let seen = 2 * size_of::<u64>() * self.trees_seen.len();
-        if self.plan.memory() + seen as u64 > self.max { Err(Error::PlanTooLarge { max: self.max }) } else { Ok(()) }
-    }
-
-    /// A tree that comes again and again may be there to come without end: then all entries are counted, each tree read only once,
-    /// before the tables grow any further.
-    fn check_repeats(&mut self, tree: Option<Id>) -> Result<()> {
-        let Some(tree) = tree else { return Ok(()) };
-        let start = u64::from_le_bytes(*tree.0.first_chunk().expect("32 bytes"));
-        if self.trees_seen.insert(start) {
-            return Ok(());
-        }
-        self.repeats += 1;
-        if self.repeats == limits::REPEATED_TREES
-            && let Origin::Dir { tree, .. } = self.walk.origin
-        {
-            let entries = weigh::entries(self.walk.trees, *tree)?;
-            if entries.saturating_mul(size_of::<Dir>() as u64) > self.max {
-                return Err(Error::TooManyEntries { entries, max: self.max });
-            }
-        }
-        Ok(())
-    }
-
-    fn problem(&self, path: &[u8], why: String) {
-        self.walk.progress.problem(Phase::Restore, display(path), why);
     }
 }
 
