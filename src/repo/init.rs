@@ -71,7 +71,7 @@ fn refusal(store: &dyn Store, reason: &str) -> Error {
 /// Makes sure that there is no repository. Not knowing is not the same as knowing that there is none.
 fn confirm_absence(store: &dyn Store) -> Result<()> {
     match store.size(File::CONFIG) {
-        Ok(_) => return Err(refusal(store, "already has a repository")),
+        Ok(_) => return Err(refusal(store, "already has a repository: config file already exists")),
         // Where there is no bucket, there is nothing in it.
         Err(StoreError::NoBucket { .. }) => return Ok(()),
         Err(StoreError::NotFound { .. }) => {}
