@@ -259,13 +259,13 @@ mod tests {
     #[test]
     fn matches_as_restic() {
         for (pattern, path, expected) in [
-            ("*.c", "/home/user/work/foo.c", true),
-            ("*.c", "/home/user/work/foo.c/below", true),
+            ("*.c", "/home/user/docs/foo.c", true),
+            ("*.c", "/home/user/docs/foo.c/below", true),
             ("foo/**/bar", "/dir1/foo/dir2/bar/file", true),
             ("foo/**/bar", "/foo/bar/file", true),
             ("foo/**/bar", "/tmp/foo/bar", true),
-            ("/home/user/work", "/home/user/work/file", true),
-            ("/home/user/work", "/srv/home/user/work", false),
+            ("/home/user/docs", "/home/user/docs/file", true),
+            ("/home/user/docs", "/srv/home/user/docs", false),
             ("home/*/x", "/a/home/b/x", true),
             ("a?c", "/abc", true),
             ("a?c", "/aäc", true),

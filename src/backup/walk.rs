@@ -189,7 +189,12 @@ fn names(run: &Run<'_>, dir: &Dir, fd: &impl rustix::fd::AsFd) -> rustix::io::Re
     }
     names.retain(|name| name != b"." && name != b"..");
     names.sort_unstable();
+    let listed = names.len();
     names.dedup();
+    if names.len() < listed {
+        // Network file systems do that to a directory that changes meanwhile. Both entries are the same file.
+        run.progress.warning(&format!("{}: {} names were listed twice", display(&dir.path), listed - names.len()));
+    }
     Ok(names)
 }
 

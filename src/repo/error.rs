@@ -33,8 +33,8 @@ pub enum Error {
     #[error("{file} cannot be used: {source}")]
     Key { file: File, source: KdfError },
 
-    #[error("{location} {reason}; nothing was changed")]
-    NotInitialised { location: String, reason: String },
+    #[error("refused: {location} {reason}; nothing was changed")]
+    Refused { location: String, reason: String },
 
     #[error(
         "{location} was initialised by another process at the same moment; this one gave way, try again to use the other's"

@@ -65,7 +65,7 @@ pub fn init(
 }
 
 fn refusal(store: &dyn Store, reason: &str) -> Error {
-    Error::NotInitialised { location: store.location().to_owned(), reason: reason.to_owned() }
+    Error::Refused { location: store.location().to_owned(), reason: reason.to_owned() }
 }
 
 /// Makes sure that there is no repository. Not knowing is not the same as knowing that there is none.
@@ -101,7 +101,7 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Res
             let reason = format!(
                 "has key {id}, which is not of this repository's master key; remove it if no other init is running"
             );
-            return Err(Error::NotInitialised { location: store.location().to_owned(), reason });
+            return Err(Error::Refused { location: store.location().to_owned(), reason });
         }
     }
     config
@@ -148,12 +148,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = folder(&dir);
         start(&store, "one").unwrap();
-        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })));
+        assert!(matches!(start(&store, "one"), Err(Error::Refused { .. })));
         // Its config is lost: what is there is still a repository.
         store.remove(File::CONFIG).unwrap();
         let lost = Id::of(b"a snapshot");
         store.write(File::new(FileType::Snapshot, lost), Bytes::from_static(b"x")).unwrap();
-        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })));
+        assert!(matches!(start(&store, "one"), Err(Error::Refused { .. })));
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         let first = start(&store, "one").unwrap();
         // The state after a crash between key and config.
         store.remove(File::CONFIG).unwrap();
-        assert!(matches!(start(&store, "two"), Err(Error::NotInitialised { .. })));
+        assert!(matches!(start(&store, "two"), Err(Error::Refused { .. })));
         let again = start(&store, "one").unwrap();
         assert_eq!((again.config(), again.key_id()), (first.config(), first.key_id()), "one key gives one config");
         Repository::open(store, &Password::new("one"), None, Settings::default()).unwrap();
@@ -179,11 +179,11 @@ mod tests {
         store.prepare().unwrap();
         let id = keys::create(&*store, &ours, &password, KeyOwner::default()).unwrap();
         keys::create(&*store, &other, &password, KeyOwner::default()).unwrap();
-        assert!(matches!(start(&store, "one"), Err(Error::NotInitialised { .. })), "two keys and no config");
+        assert!(matches!(start(&store, "one"), Err(Error::Refused { .. })), "two keys and no config");
         let mut sealed = Vec::new();
         ours.seal(&clock::random_bytes(), &draw_config(&ours, Version::V2, None).encode(), &mut sealed);
         store.create(File::CONFIG, Bytes::from(sealed)).unwrap();
-        assert!(matches!(confirm(&*store, &ours, id, &password), Err(Error::NotInitialised { .. })));
+        assert!(matches!(confirm(&*store, &ours, id, &password), Err(Error::Refused { .. })));
         // Whoever opens it gets the key that is the config's, whichever comes first.
         let opened = Repository::open(store, &password, None, Settings::default()).unwrap();
         assert_eq!(opened.key_id(), id);

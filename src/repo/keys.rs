@@ -139,8 +139,8 @@ impl Repository {
     /// Removes a key file, but never the one in use.
     pub fn remove_key(&self, id: Id) -> Result<()> {
         if id == self.key_id {
-            let reason = format!("key {id} is in use; open the repository with another password to remove it");
-            return Err(Error::NotInitialised { location: self.store.location().to_owned(), reason });
+            let reason = format!("is open with key {id}; open it with another password to remove that key");
+            return Err(Error::Refused { location: self.store.location().to_owned(), reason });
         }
         Ok(self.store.remove(File::new(FileType::Key, id))?)
     }
