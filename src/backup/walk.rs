@@ -293,7 +293,10 @@ impl Run<'_> {
     fn tag_file(&self, dir: &Path) -> Option<String> {
         let marked = |(name, header): &&(String, Vec<u8>)| {
             use std::io::Read;
-            let Ok(file) = std::fs::File::open(dir.join(name)) else { return false };
+            // A FIFO of that name must not hold the backup until somebody writes into it.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let Ok(fd) = rustix::fs::openat(CWD, dir.join(name), flags, Mode::empty()) else { return false };
+            let file = std::fs::File::from(fd);
             let mut start = Vec::new();
             file.take(header.len() as u64).read_to_end(&mut start).is_ok() && start == *header
         };

@@ -7,7 +7,7 @@ use super::scratch;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -367,6 +367,18 @@ impl Running {
         let stdin = self.child.as_mut().expect("it runs").stdin.as_mut().expect("its input is open");
         stdin.write_all(bytes).expect("it reads");
         stdin.flush().expect("it reads");
+    }
+
+    /// Reads one line of its standard output, and nothing behind it.
+    pub fn read_line(&mut self) -> String {
+        let stdout = self.child.as_mut().expect("it runs").stdout.as_mut().expect("its output is open");
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while byte[0] != b'\n' {
+            stdout.read_exact(&mut byte).expect("it writes a line");
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).expect("UTF-8")
     }
 
     /// Fails at once when the program has ended before its time.

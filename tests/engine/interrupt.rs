@@ -84,3 +84,31 @@ fn a_file_that_changes_while_it_is_read_is_told() {
     assert_eq!(run.summary()["total_files_processed"], 2, "what was read of it is kept");
     repo.check(Peer::Restic019).ok();
 }
+
+/// The walk is held still behind the listing: it tells each excluded file, and nobody reads that until the last one is gone.
+#[test]
+fn a_file_that_vanishes_after_it_was_listed_is_told() {
+    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let source = scratch();
+    let long = "n".repeat(200);
+    for number in 0..2000 {
+        fs::write(source.path().join(format!("excluded-{number:04}-{long}")), b"").expect("a file");
+    }
+    let gone = source.path().join("gone");
+    fs::write(&gone, b"never read").expect("a file");
+    fs::write(source.path().join("still"), b"still").expect("a file");
+
+    let mut command = repo.command(Peer::Vsm);
+    command.args(["backup", "--json", "-vv", "--host", HOST, "--exclude", "excluded-*"]).arg(source.path());
+    let mut running = Running::start(command);
+    while !running.read_line().contains("excluded_item") {}
+    fs::remove_file(&gone).expect("the file");
+    let run = running.finish().exits(3);
+    let told = run.errors();
+    assert!(told.contains(&gone.display().to_string()) && told.contains("vanished"), "{run}");
+    assert_eq!(run.summary()["total_files_processed"], 1);
+    let kept = repo.ls(Peer::Restic019, "latest").into_iter().filter(|node| node["type"] == "file");
+    let kept: Vec<_> = kept.map(|node| node["name"].clone()).collect();
+    assert_eq!(kept, ["still"]);
+    repo.check(Peer::Restic019).ok();
+}

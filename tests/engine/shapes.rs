@@ -1,10 +1,10 @@
 //! Which tree a command line becomes, and which files it leaves out: always what restic makes of the same words.
 
 use super::same_bytes::{EXACT, demand_same_newest_tree};
-use crate::common::Random;
 use crate::common::compare::{self, Options};
 use crate::common::loops::LoopFs;
 use crate::common::peers::{HOST, Peer, Repo, Run, Running};
+use crate::common::{Random, scratch};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -211,6 +211,18 @@ fn excludes_leave_out_what_restic_leaves_out() {
     ] {
         pair.demand_alike(fs.path(), words);
     }
+}
+
+/// restic waits for ever for somebody to write into it.
+#[test]
+fn a_fifo_with_the_name_of_a_tag_file_stops_nothing() {
+    let source = scratch();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(CWD, source.path().join("TAG"), fifo, 0o600.into(), 0).expect("a FIFO");
+    std::fs::write(source.path().join("file"), b"file").expect("a file");
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let summary = repo.backup(Peer::Vsm, source.path(), ".", &["--exclude-if-present", "TAG:signature"]);
+    assert_eq!(summary["total_files_processed"], 1, "{summary}");
 }
 
 /// Another file system below the source: walked without the option; with it an empty directory stays in its place.
