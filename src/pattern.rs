@@ -175,72 +175,56 @@ fn match_one(glob: &[u8], name: &[u8]) -> Option<(usize, usize)> {
     match glob[0] {
         b'?' => Some((1, length)),
         b'[' => {
-            let (used, hit) = match_class(glob, first_char(name));
-            hit.then_some((used, length))
+            // Go takes an invalid byte for the replacement character.
+            let c = first_char(name).unwrap_or(char::REPLACEMENT_CHARACTER);
+            match_class(glob, c).and_then(|(used, hit)| hit.then_some((used, length)))
         }
         b'\\' => (glob.get(1) == name.first()).then_some((2, 1)),
         byte => (byte == name[0]).then_some((1, 1)),
     }
 }
 
-/// Reads `[…]`, which `check` has found well formed: its length, and whether it holds the character.
-fn match_class(glob: &[u8], c: Option<char>) -> (usize, bool) {
+/// Reads `[…]`: its length, and whether it holds the character. `None` if it is malformed.
+fn match_class(glob: &[u8], c: char) -> Option<(usize, bool)> {
     let mut at = 1;
     let negated = glob.get(at) == Some(&b'^');
     at += usize::from(negated);
     let mut hit = false;
-    let mut first = true;
-    while first || glob[at] != b']' {
-        first = false;
-        let low = class_char(glob, &mut at);
-        let high = if glob.get(at) == Some(&b'-') {
+    loop {
+        let low = class_char(glob, &mut at)?;
+        let mut high = low;
+        if glob.get(at) == Some(&b'-') {
             at += 1;
-            class_char(glob, &mut at)
-        } else {
-            low
-        };
-        hit |= c.is_some_and(|c| low <= Some(c) && Some(c) <= high);
+            high = class_char(glob, &mut at)?;
+        }
+        hit |= (low..=high).contains(&c);
+        if *glob.get(at)? == b']' {
+            return Some((at + 1, hit != negated));
+        }
     }
-    (at + 1, hit != negated)
 }
 
+/// One character of a class. As in Go, `-` and `]` are characters only behind a backslash.
 fn class_char(glob: &[u8], at: &mut usize) -> Option<char> {
-    *at += usize::from(glob[*at] == b'\\');
-    let c = glob.get(*at..).and_then(first_char);
-    *at += c.map_or(1, char::len_utf8);
-    c
+    match *glob.get(*at)? {
+        b'-' | b']' => return None,
+        b'\\' => *at += 1,
+        _ => {}
+    }
+    let c = first_char(glob.get(*at..)?)?;
+    *at += c.len_utf8();
+    Some(c)
 }
 
-/// `None` for an unclosed class or a backslash at the end.
+/// `None` for a malformed class or a backslash at the end.
 fn check(glob: &[u8]) -> Option<()> {
     let mut at = 0;
     while let Some(&byte) = glob.get(at) {
-        match byte {
-            b'\\' => {
-                glob.get(at + 1)?;
-                at += 2;
-            }
-            b'[' => {
-                at += 1;
-                at += usize::from(glob.get(at) == Some(&b'^'));
-                let start = at;
-                while *glob.get(at)? != b']' || at == start {
-                    if glob[at] == b'\\' {
-                        glob.get(at + 1)?;
-                        at += 1;
-                    }
-                    at += 1;
-                    if glob.get(at) == Some(&b'-') {
-                        at += 1;
-                        if matches!(glob.get(at)?, b']') {
-                            return None;
-                        }
-                    }
-                }
-                at += 1;
-            }
-            _ => at += 1,
-        }
+        at += match byte {
+            b'\\' => glob.get(at + 1).map(|_| 2)?,
+            b'[' => match_class(&glob[at..], char::REPLACEMENT_CHARACTER)?.0,
+            _ => 1,
+        };
     }
     Some(())
 }
@@ -299,8 +283,13 @@ mod tests {
 
     #[test]
     fn refuses_malformed_patterns() {
-        for bad in ["[", "[a", "a\\", "[a-]", "", "[]"] {
+        // Malformed in Go, too: a bare `-` or `]` is no character of a class.
+        for bad in
+            ["[", "[a", "a\\", "[a-]", "", "[]", "[]a]", "[-a]", "[a-b-c]", "[--z]", "[^", "[^]", "[a\\", "x[a-\\"]
+        {
             assert!(Patterns::default().add(bad, false).is_err(), "{bad}");
         }
+        let some = patterns(&["[\\-\\]]"]);
+        assert!(some.matches(b"-") && some.matches(b"]") && !some.matches(b"a"));
     }
 }
