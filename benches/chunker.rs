@@ -4,6 +4,7 @@
 //! * `scan`: every position is tested. The reference form is one lane, bound by the latency of its
 //!   look-ups.
 //! * `cut`: chunks as in a backup, where the minimum size skips a third of the positions.
+//! * `reference` is the plain form, the others are the kernels this processor can run.
 //! * `cut/fastcdc`: another algorithm with other cuts, at the same sizes, as a yardstick. No
 //!   repository could use it.
 //!
@@ -53,7 +54,8 @@ fn count_chunks(data: &[u8], scanner: &Arc<Scanner>) -> usize {
 
 fn chunker(criterion: &mut Criterion) {
     let polynomial = Polynomial::new(0x3da3358b4dc173).expect("irreducible");
-    let scanner = Arc::new(Scanner::new(polynomial));
+    let kernels = Scanner::with_each_kernel(polynomial).into_iter();
+    let kernels: Vec<_> = kernels.map(|(name, scanner)| (name, Arc::new(scanner))).collect();
     let data = random_bytes(SIZE);
 
     let mut scan = criterion.benchmark_group("scan");
@@ -62,10 +64,12 @@ fn chunker(criterion: &mut Criterion) {
         let find = |data: &[u8], lo, hi| reference::find_first(polynomial, data, lo, hi);
         bencher.iter(|| count_candidates(black_box(&data), find));
     });
-    scan.bench_function("scanner", |bencher| {
-        let find = |data: &[u8], lo, hi| scanner.find_first(data, lo, hi);
-        bencher.iter(|| count_candidates(black_box(&data), find));
-    });
+    for (name, scanner) in &kernels {
+        scan.bench_function(*name, |bencher| {
+            let find = |data: &[u8], lo, hi| scanner.find_first(data, lo, hi);
+            bencher.iter(|| count_candidates(black_box(&data), find));
+        });
+    }
     scan.finish();
 
     let mut cut = criterion.benchmark_group("cut");
@@ -73,9 +77,11 @@ fn chunker(criterion: &mut Criterion) {
     cut.bench_function("reference", |bencher| {
         bencher.iter(|| reference::chunk_lengths(polynomial, black_box(&data)).len());
     });
-    cut.bench_function("cutter", |bencher| {
-        bencher.iter(|| count_chunks(black_box(&data), &scanner));
-    });
+    for (name, scanner) in &kernels {
+        cut.bench_function(*name, |bencher| {
+            bencher.iter(|| count_chunks(black_box(&data), scanner));
+        });
+    }
     cut.bench_function("fastcdc", |bencher| {
         let chunks = |data| fastcdc::v2020::FastCDC::new(data, MIN_SIZE, 1 << 20, MAX_SIZE);
         bencher.iter(|| chunks(black_box(&data)).count());

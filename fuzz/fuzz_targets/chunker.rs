@@ -1,4 +1,5 @@
-//! The cutter, fed in pieces, against the reference on one whole buffer; the scanner on any range.
+//! The cutter, fed in pieces, against the reference on one whole buffer; the scanner on any range. With every kernel that this
+//! processor can run.
 //!
 //! Chunks start at half a MiB, far more than a fuzzer invents, so the input is a recipe: stretches
 //! of random, constant and periodic bytes with lengths around the limits, and windows of zeros,
@@ -112,20 +113,17 @@ fn cut_in_pieces(scanner: &Arc<Scanner>, data: &[u8], portions: &[Length]) -> Ve
 fuzz_target!(|recipe: Recipe| {
     let bits = POLYNOMIALS[usize::from(recipe.polynomial) % POLYNOMIALS.len()];
     let polynomial = Polynomial::new(bits).expect("irreducible");
-    let scanner = Arc::new(Scanner::new(polynomial));
     let data = recipe.data();
-
-    let pieces = cut_in_pieces(&scanner, &data, &recipe.portions);
-    assert_eq!(pieces, reference::chunk_lengths(polynomial, &data));
-
+    let lengths = reference::chunk_lengths(polynomial, &data);
     let (lo, hi) = (
         recipe.range.0.bytes().max(WINDOW),
         recipe.range.1.bytes().min(data.len()),
     );
-    let expected = reference::find_first(polynomial, &data, lo, hi);
-    assert_eq!(
-        scanner.find_first(&data, lo, hi),
-        expected,
-        "in {lo}..={hi}"
-    );
+    let candidate = reference::find_first(polynomial, &data, lo, hi);
+    for (name, scanner) in Scanner::with_each_kernel(polynomial) {
+        let found = scanner.find_first(&data, lo, hi);
+        assert_eq!(found, candidate, "{name} in {lo}..={hi}");
+        let pieces = cut_in_pieces(&Arc::new(scanner), &data, &recipe.portions);
+        assert_eq!(pieces, lengths, "{name}");
+    }
 });

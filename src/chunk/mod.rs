@@ -7,17 +7,18 @@
 //! whether a position may be a cut depends on the bytes around it alone.
 //!
 //! * `polynomial` -- the repository's secret: an irreducible polynomial of degree 53.
-//! * `rabin` -- [`Scanner`]: the first candidate in a range; picks the kernel (`lanes` is the
-//!   portable one).
+//! * `rabin` -- [`Scanner`]: the first candidate in a range; picks the kernel for this processor.
+//! * `portable`, `sliced` -- the kernels: in safe scalar code, and in vectors of bytes.
 //! * `cutter` -- [`Cutter`]: minimum, maximum and end of file, on data that arrives in pieces.
 //! * `reference` -- slow and plain forms of the same functions, for tests, benches and fuzzing.
 
 mod cutter;
-mod lanes;
 mod polynomial;
+mod portable;
 mod rabin;
 #[doc(hidden)]
 pub mod reference;
+mod sliced;
 #[cfg(test)]
 mod testdata;
 #[cfg(test)]

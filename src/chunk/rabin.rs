@@ -8,23 +8,37 @@
 //! this processor, all of them answer the same question. Callers ask for the *first* candidate,
 //! never for all of them: in a run of zeros every position is one.
 
-use super::{MASK, Polynomial, WINDOW, lanes};
+use super::portable::Portable;
+use super::{MASK, Polynomial, WINDOW, sliced};
 
-/// A kernel: the lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
-type Kernel = fn(&Tables, &[u8], usize, usize) -> Option<usize>;
+/// One way to search.
+pub(super) trait Kernel: Send + Sync {
+    /// The lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
+    fn find_first(&self, tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize>;
+}
 
 /// Searches data for cut candidates under one polynomial. Built once per repository and shared
 /// between threads.
 pub struct Scanner {
     polynomial: Polynomial,
     tables: Tables,
-    kernel: Kernel,
+    kernel: Box<dyn Kernel>,
 }
 
 impl Scanner {
-    /// Computes the tables (4 KiB) for `polynomial`.
+    /// Computes the tables (4 KiB) for `polynomial`; searches with the fastest kernel that this processor can run.
     pub fn new(polynomial: Polynomial) -> Self {
-        Self { polynomial, tables: Tables::new(polynomial), kernel: lanes::find_first }
+        let (_, fastest) = Self::with_each_kernel(polynomial).swap_remove(0);
+        fastest
+    }
+
+    /// A scanner for each kernel that this processor can run, fastest first, with the kernel's name: for tests and benches. The last
+    /// is the portable one, which needs nothing.
+    pub fn with_each_kernel(polynomial: Polynomial) -> Vec<(&'static str, Self)> {
+        let mut kernels = sliced::kernels(polynomial);
+        kernels.push(("portable", Box::new(Portable)));
+        let scanner = |kernel| Self { polynomial, tables: Tables::new(polynomial), kernel };
+        kernels.into_iter().map(|(name, kernel)| (name, scanner(kernel))).collect()
     }
 
     /// The polynomial the fingerprints are taken modulo.
@@ -48,7 +62,7 @@ impl Scanner {
         if is_candidate(self.tables.fingerprint(window(data, lo))) {
             return Some(lo);
         }
-        (self.kernel)(&self.tables, data, lo + 1, hi + 1)
+        self.kernel.find_first(&self.tables, data, lo + 1, hi + 1)
     }
 }
 
@@ -137,63 +151,82 @@ mod tests {
     #[test]
     fn every_planted_candidate_is_found() {
         for bits in POLYNOMIALS {
-            let scanner = Scanner::new(polynomial(bits));
-            let mut data = SplitMix::new(bits).bytes(60_000);
-            // Where the portable kernel's lanes and blocks begin and end, and places in between.
-            let seams = (0..14).flat_map(|k| [64, 65, 66, 200].map(|at| at + 4096 * k));
-            for end in seams.chain([67, 127, 128, 129, 59_999, 60_000]) {
-                let saved = data[end - 3..end].to_vec();
-                plant_candidate(scanner.polynomial(), &mut data, end);
-                assert_eq!(scanner.find_first(&data, 64, data.len()), Some(end));
-                assert_eq!(scanner.find_first(&data, end, end), Some(end));
-                assert_eq!(scanner.find_first(&data, 64, end - 1), None);
-                assert_eq!(scanner.find_first(&data, end + 1, data.len()), None);
-                data[end - 3..end].copy_from_slice(&saved);
+            let polynomial = polynomial(bits);
+            let quiet = quiet_bytes(polynomial, bits, 160_000);
+            for (name, scanner) in Scanner::with_each_kernel(polynomial) {
+                let mut data = quiet.clone();
+                // Where lanes, tiles and blocks of any kernel begin and end, and places in between.
+                let seams = (0..39).flat_map(|k| [64, 65, 66, 200].map(|at| at + 4096 * k));
+                let lanes = (0..130).flat_map(|k| [64, 65, 66].map(|at| at + 1088 * k));
+                for end in seams.chain(lanes).chain([67, 127, 128, 129, 159_999, 160_000]) {
+                    let saved = data[end - 3..end].to_vec();
+                    plant_candidate(polynomial, &mut data, end);
+                    let find = |lo, hi| scanner.find_first(&data, lo, hi);
+                    assert_eq!(find(64, data.len()), Some(end), "{name}");
+                    assert_eq!(find(end - 3.min(end - 64), data.len()), Some(end), "{name}");
+                    assert_eq!(find(end, end), Some(end), "{name}");
+                    assert_eq!(find(64, end - 1), None, "{name}");
+                    assert_eq!(find(end + 1, data.len()), None, "{name}");
+                    data[end - 3..end].copy_from_slice(&saved);
+                }
             }
         }
     }
 
     #[test]
     fn a_lower_lane_may_hit_later_and_still_wins() {
-        let scanner = Scanner::new(polynomial(POLYNOMIALS[3]));
-        let quiet = quiet_bytes(scanner.polynomial(), 4, 30_000);
-        for (lane, steps_later) in [(1, 1), (1, 0), (3, 1), (4, 2), (2, 3000)] {
-            let mut data = quiet.clone();
-            let upper = 65 + 4096 * 5 + 500;
-            let lower = 65 + 4096 * lane + 500 + steps_later;
-            plant_candidate(scanner.polynomial(), &mut data, upper);
-            plant_candidate(scanner.polynomial(), &mut data, lower);
-            assert_eq!(scanner.find_first(&data, 64, 30_000), Some(lower));
+        let polynomial = polynomial(POLYNOMIALS[3]);
+        let quiet = quiet_bytes(polynomial, 4, 80_000);
+        for (name, scanner) in Scanner::with_each_kernel(polynomial) {
+            for stride in [4096, 1088] {
+                for (lane, steps_later) in [(1, 1), (1, 0), (3, 1), (4, 2), (2, 500)] {
+                    let mut data = quiet.clone();
+                    let upper = 65 + stride * 5 + 500;
+                    let lower = 65 + stride * lane + 500 + steps_later;
+                    plant_candidate(polynomial, &mut data, upper);
+                    plant_candidate(polynomial, &mut data, lower);
+                    assert_eq!(scanner.find_first(&data, 64, data.len()), Some(lower), "{name}");
+                }
+            }
         }
     }
 
     #[test]
     fn the_lowest_of_many_candidates_wins() {
-        let scanner = Scanner::new(polynomial(POLYNOMIALS[0]));
+        let polynomial = polynomial(POLYNOMIALS[0]);
+        let scanners = Scanner::with_each_kernel(polynomial);
         let mut stream = SplitMix::new(9);
         for _ in 0..400 {
-            let length = WINDOW + stream.below(80_000);
+            let length = WINDOW + stream.below(200_000);
             let mut data = stream.bytes(length);
             for _ in 0..1 + stream.below(12) {
                 let end = WINDOW + stream.below(data.len() - WINDOW + 1);
-                plant_candidate(scanner.polynomial(), &mut data, end);
+                plant_candidate(polynomial, &mut data, end);
             }
             let lo = WINDOW + stream.below(data.len() - WINDOW + 1);
             let hi = lo + stream.below(data.len() - lo + 1);
-            let expected = reference::find_first(scanner.polynomial(), &data, lo, hi);
-            assert_eq!(scanner.find_first(&data, lo, hi), expected, "{lo}..={hi} of {}", data.len());
+            let expected = reference::find_first(polynomial, &data, lo, hi);
+            for (name, scanner) in &scanners {
+                assert_eq!(scanner.find_first(&data, lo, hi), expected, "{lo}..={hi} of {} by {name}", data.len());
+            }
         }
     }
 
     #[test]
     fn zeros_are_candidates_everywhere() {
-        let scanner = Scanner::new(polynomial(POLYNOMIALS[1]));
-        let mut data = vec![0; 20_000];
-        assert_eq!(scanner.find_first(&data, 64, 20_000), Some(64));
-        assert_eq!(scanner.find_first(&data, 777, 20_000), Some(777));
-        // A lone bit stands in the low 20 bits for three positions, then above them.
-        data[776] = 1;
-        assert_eq!(scanner.find_first(&data, 777, 20_000), Some(780));
+        for (name, scanner) in Scanner::with_each_kernel(polynomial(POLYNOMIALS[1])) {
+            let mut data = vec![0; 200_000];
+            let find = |data: &[u8], lo| scanner.find_first(data, lo, data.len());
+            assert_eq!(find(&data, 64), Some(64), "{name}");
+            assert_eq!(find(&data, 777), Some(777), "{name}");
+            // A lone bit stands in the low 20 bits for three positions, then above them; all that follows are candidates.
+            data[776] = 1;
+            assert_eq!(find(&data, 777), Some(780), "{name}");
+            // Zeros below the range do not count.
+            data[100_000..].fill(1);
+            let expected = reference::find_first(scanner.polynomial(), &data, 100_001, data.len());
+            assert_eq!(find(&data, 100_001), expected, "{name}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_
 use super::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, reference};
 
 /// Cuts `data` as a reader would that gets `portion()` more bytes at a time.
-fn cut_in_pieces(polynomial: Polynomial, data: &[u8], mut portion: impl FnMut() -> usize) -> Vec<usize> {
-    let mut cutter = Cutter::new(Arc::new(Scanner::new(polynomial)));
+fn cut_in_pieces(scanner: Scanner, data: &[u8], mut portion: impl FnMut() -> usize) -> Vec<usize> {
+    let mut cutter = Cutter::new(Arc::new(scanner));
     let (mut start, mut read) = (0, 0);
     let mut lengths = Vec::new();
     loop {
@@ -27,8 +27,15 @@ fn cut_in_pieces(polynomial: Polynomial, data: &[u8], mut portion: impl FnMut() 
     }
 }
 
+/// Cuts `data` with every kernel, which must agree.
 fn cut_whole(polynomial: Polynomial, data: &[u8]) -> Vec<usize> {
-    cut_in_pieces(polynomial, data, || data.len())
+    let mut kernels = Scanner::with_each_kernel(polynomial).into_iter();
+    let mut cut = || kernels.next().map(|(name, scanner)| (name, cut_in_pieces(scanner, data, || data.len())));
+    let (fastest, lengths) = cut().expect("there is at least one");
+    while let Some((name, others)) = cut() {
+        assert_eq!(lengths, others, "{fastest} and {name} disagree");
+    }
+    lengths
 }
 
 fn id(data: &[u8]) -> String {
@@ -71,7 +78,7 @@ fn published_cut_lists_are_reproduced() {
     for Published { polynomial: bits, lengths, first, last } in PUBLISHED {
         let polynomial = polynomial(bits);
         assert_eq!(cut_whole(polynomial, &data), lengths);
-        assert_eq!(cut_in_pieces(polynomial, &data, || 1 << 20), lengths);
+        assert_eq!(cut_in_pieces(Scanner::new(polynomial), &data, || 1 << 20), lengths);
         assert_eq!(reference::chunk_lengths(polynomial, &data), lengths);
         assert_eq!(id(&data[..lengths[0]]), first);
         assert_eq!(id(&data[data.len() - lengths[lengths.len() - 1]..]), last);
@@ -123,9 +130,11 @@ fn lone_candidates_are_cuts_within_the_limits() {
             plant_candidate(polynomial, &mut data, candidate);
             let expected = [cut, data.len() - cut];
             assert_eq!(cut_whole(polynomial, &data), expected, "candidate at {candidate}");
-            let mut portions = [candidate - 1, 1, 1, 62].into_iter();
-            let pieces = cut_in_pieces(polynomial, &data, || portions.next().unwrap_or(1 << 20));
-            assert_eq!(pieces, expected, "candidate at {candidate}, in pieces");
+            for (name, scanner) in Scanner::with_each_kernel(polynomial) {
+                let mut portions = [candidate - 1, 1, 1, 62].into_iter();
+                let pieces = cut_in_pieces(scanner, &data, || portions.next().unwrap_or(1 << 20));
+                assert_eq!(pieces, expected, "candidate at {candidate}, in pieces, by {name}");
+            }
         }
     }
 }
@@ -241,8 +250,11 @@ proptest! {
         for stretch in &stretches {
             stretch.append_to(&mut data, polynomial);
         }
-        let mut stream = SplitMix::new(seed);
-        let pieces = cut_in_pieces(polynomial, &data, || 1 + stream.below(1 << longest_piece));
-        prop_assert_eq!(pieces, reference::chunk_lengths(polynomial, &data));
+        let expected = reference::chunk_lengths(polynomial, &data);
+        for (name, scanner) in Scanner::with_each_kernel(polynomial) {
+            let mut stream = SplitMix::new(seed);
+            let pieces = cut_in_pieces(scanner, &data, || 1 + stream.below(1 << longest_piece));
+            prop_assert_eq!(&pieces, &expected, "{}", name);
+        }
     }
 }

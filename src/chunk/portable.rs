@@ -7,7 +7,16 @@
 //! however repetitive the data.
 
 use super::WINDOW;
-use super::rabin::{Tables, is_candidate, window};
+use super::rabin::{Kernel, Tables, is_candidate, window};
+
+/// Any processor's.
+pub(super) struct Portable;
+
+impl Kernel for Portable {
+    fn find_first(&self, tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize> {
+        find_first(tables, data, lo, end)
+    }
+}
 
 /// Fastest on x86-64 of 1 to 8: fewer leave latency exposed, more run out of registers.
 const LANES: usize = 6;
@@ -72,7 +81,7 @@ fn first_step_with_hit<const STRIDE: usize>(tables: &Tables, block: &[u8]) -> Op
 }
 
 /// The lowest candidate in `lo..end`, by one rolling fingerprint.
-fn find_in_lane(tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize> {
+pub(super) fn find_in_lane(tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize> {
     if lo >= end {
         return None;
     }
