@@ -37,7 +37,7 @@ const RESERVED: [(&[&str], &[&str], &str); 6] = [
     (&["std::env"], &["cli", "main", "store"], "the library does not read the environment; take an option"),
     (
         &["unsafe {", "unsafe fn", "unsafe impl"],
-        &["chunk/sliced"],
+        &["chunk/sliced", "crypto/ctr/vaes.rs", "crypto/poly1305/ifma.rs"],
         "unsafe code only where measured speed needs it, beside a safe form that says the same",
     ),
 ];

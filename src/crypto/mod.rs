@@ -2,7 +2,9 @@
 //!
 //! Pure functions over bytes: nonces and salts are given by the caller.
 
+mod ctr;
 pub mod kdf;
+mod poly1305;
 mod seal;
 
 pub use seal::{Key, NONCE, OVERHEAD, SealError};

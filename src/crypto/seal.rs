@@ -4,15 +4,17 @@
 //! "The Poly1305-AES message-authentication code". The nonce is also the initial counter block of AES-256-CTR, counted as a
 //! 128-bit big-endian integer. No additional data. A nonce must never be used twice with one key.
 
-use aes::cipher::{BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher};
-use aes::{Aes128, Aes256};
-use poly1305::Poly1305;
+use super::{ctr, poly1305};
+use aes::Aes128;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Length of a nonce in bytes.
 pub const NONCE: usize = 16;
 const TAG: usize = 16;
+/// Bytes handed on at a time: whole blocks, and few enough for the first-level cache.
+const PIECE: usize = 16 << 10;
 /// How many bytes longer a sealed message is than its plaintext.
 pub const OVERHEAD: usize = NONCE + TAG;
 
@@ -48,17 +50,11 @@ impl Key {
 
     /// Appends the sealed form of `plaintext` to `out`: `plaintext.len() + OVERHEAD` bytes.
     pub fn seal(&self, nonce: &[u8; NONCE], plaintext: &[u8], out: &mut Vec<u8>) {
-        out.reserve(plaintext.len() + OVERHEAD);
-        self.seal_with(nonce, out, |out| out.extend_from_slice(plaintext));
-    }
-
-    /// Appends the sealed form of what `write` appends, which is encrypted where it stands.
-    pub fn seal_with(&self, nonce: &[u8; NONCE], out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(nonce.iter().any(|&byte| byte != 0), "an all-zero nonce is refused by every reader");
+        out.reserve(plaintext.len() + OVERHEAD);
         out.extend_from_slice(nonce);
         let start = out.len();
-        write(out);
-        self.keystream(nonce, &mut out[start..]);
+        ctr::append(&self.encrypt, nonce, plaintext, out);
         let tag = self.tag(nonce, &out[start..]);
         out.extend_from_slice(&tag);
     }
@@ -66,10 +62,20 @@ impl Key {
     /// Authenticates `sealed`, then appends its plaintext to `out`: `sealed.len() - OVERHEAD` bytes. On an error `out` is as it was.
     pub fn open(&self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         let (nonce, ciphertext) = self.authenticate(sealed)?;
-        let start = out.len();
-        out.extend_from_slice(ciphertext);
-        self.keystream(nonce, &mut out[start..]);
+        ctr::append(&self.encrypt, nonce, ciphertext, out);
         Ok(())
+    }
+
+    /// Authenticates `sealed`, then hands its plaintext on piece by piece, until `take` returns `false`. Says whether it always returned
+    /// `true`.
+    pub fn open_in_pieces(&self, sealed: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> Result<bool, SealError> {
+        let (nonce, ciphertext) = self.authenticate(sealed)?;
+        let mut opened = Vec::with_capacity(PIECE.min(ciphertext.len()));
+        Ok(ciphertext.chunks(PIECE).enumerate().all(|(number, piece)| {
+            opened.clear();
+            ctr::append(&self.encrypt, &ctr::skip(nonce, number * PIECE / NONCE), piece, &mut opened);
+            take(&opened)
+        }))
     }
 
     /// Checks the tag and splits the message.
@@ -90,19 +96,15 @@ impl Key {
         Ok((nonce, ciphertext))
     }
 
-    fn keystream(&self, nonce: &[u8; NONCE], bytes: &mut [u8]) {
-        ctr::Ctr128BE::<Aes256>::new(&self.encrypt.into(), &(*nonce).into()).apply_keystream(bytes);
-    }
-
     fn tag(&self, nonce: &[u8; NONCE], ciphertext: &[u8]) -> [u8; TAG] {
         let mut pad = (*nonce).into();
         Aes128::new(&self.mac_k.into()).encrypt_block(&mut pad);
         let mut one_time = [0u8; 32];
         one_time[..16].copy_from_slice(&self.mac_r);
         one_time[16..].copy_from_slice(&pad);
-        let tag = Poly1305::new(&one_time.into()).compute_unpadded(ciphertext);
+        let tag = poly1305::tag(&one_time, ciphertext);
         one_time.zeroize();
-        tag.into()
+        tag
     }
 }
 

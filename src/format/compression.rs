@@ -5,9 +5,9 @@
 
 use super::{FormatError, Result};
 use std::cell::RefCell;
-use std::io::Read;
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
+use zstd::stream::raw::{Decoder, Operation};
+use zstd::zstd_safe::{CParameter, InBuffer, OutBuffer};
 
 /// restic's `--compression`. Trees and unpacked files of version 2 are compressed in every mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,27 +37,27 @@ impl Compression {
 }
 
 thread_local! {
-    /// A context costs a megabyte and more to set up, so each thread keeps its last one.
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    /// A context costs a megabyte and more to set up, so each thread keeps its last one, with the buffer for what comes out.
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
+    static DECODER: RefCell<Option<Decoder<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses `plaintext` into one frame at the end of `out`.
-pub fn compress(level: i32, plaintext: &[u8], out: &mut Vec<u8>) {
+/// Compresses `plaintext` into one frame, and hands that to `take`.
+pub fn compress<T>(level: i32, plaintext: &[u8], take: impl FnOnce(&[u8]) -> T) -> T {
     COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(kept, _)| *kept != level) {
+        if slot.as_ref().is_none_or(|(kept, ..)| *kept != level) {
             let mut compressor = Compressor::new(level).expect("the level is one of ours");
             for parameter in [CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(false)] {
                 compressor.set_parameter(parameter).expect("a parameter every zstd has");
             }
-            *slot = Some((level, compressor));
+            *slot = Some((level, compressor, Vec::new()));
         }
-        let (_, compressor) = slot.as_mut().expect("set above");
-        let start = out.len();
-        out.resize(start + zstd::zstd_safe::compress_bound(plaintext.len()), 0);
-        let length =
-            compressor.compress_to_buffer(plaintext, &mut out[start..]).expect("the buffer has zstd's own bound");
-        out.truncate(start + length);
-    });
+        let (_, compressor, frame) = slot.as_mut().expect("set above");
+        frame.clear();
+        frame.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+        compressor.compress_to_buffer(plaintext, frame).expect("the buffer has zstd's own bound");
+        take(frame)
+    })
 }
 
 /// Appends the decompressed form of `frames` to `out`, which must have exactly `length` bytes if that is known and at most `max`
@@ -69,34 +69,82 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
         return Err(bad(format!("it claims to hold {bound} bytes, more than the {max} allowed")));
     }
     let start = out.len();
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(frames).map_err(|error| bad(error.to_string()))?;
-    // Up to this much is reserved at once on the word of the index; a false word costs no more than that.
+    // Up to this much is reserved at once on the word of the index; a false word costs no more than that. With room for all of it, zstd
+    // needs no window of its own.
     const TRUSTED: u64 = 16 << 20;
     out.reserve(usize::try_from(length.unwrap_or(0).min(TRUSTED)).expect("bounded above"));
-    (&mut decoder).take(bound + 1).read_to_end(out).map_err(|error| bad(error.to_string()))?;
-    let got = (out.len() - start) as u64;
-    if got > bound || length.is_some_and(|length| got != length) {
+    let outcome = with_decoder(|decoder| {
+        let mut input = InBuffer::around(frames);
+        loop {
+            if out.len() == out.capacity() {
+                out.reserve(32 << 10);
+            }
+            let full = out.capacity();
+            let end = out.len();
+            let mut output = OutBuffer::around_pos(out, end);
+            let wanted = decoder.run(&mut input, &mut output).map_err(|error| bad(error.to_string()))?;
+            let got = (out.len() - start) as u64;
+            if got > bound {
+                return Err(bad(format!("it holds more than {got} bytes, not {bound}")));
+            }
+            if input.pos() == frames.len() && (wanted == 0 || out.len() < full) {
+                return match length {
+                    _ if wanted > 0 => Err(bad("it ends before its last frame does".to_owned())),
+                    Some(length) if got != length => Err(bad(format!("it holds {got} bytes, not {length}"))),
+                    _ => Ok(()),
+                };
+            }
+        }
+    });
+    if outcome.is_err() {
         out.truncate(start);
-        return Err(bad(format!("it holds {}{got} bytes, not {bound}", if got > bound { "more than " } else { "" })));
     }
-    Ok(())
+    outcome
 }
 
-/// Whether the frames decompress to exactly these bytes; compared piece by piece, so that no second copy of them is needed.
-pub fn expands_to(frames: &[u8], plaintext: &[u8]) -> bool {
-    let Ok(mut decoder) = zstd::stream::read::Decoder::with_buffer(frames) else { return false };
-    let mut piece = [0; 32 << 10];
-    let mut rest = plaintext;
-    loop {
-        match decoder.read(&mut piece) {
-            Ok(0) => return rest.is_empty(),
-            Ok(got) => match rest.split_at_checked(got) {
-                Some((expected, after)) if expected == &piece[..got] => rest = after,
+/// Compares what frames decompress to with a plaintext, piece by piece, so that no second copy of it is needed.
+pub struct Comparison<'p> {
+    /// What is still to come.
+    rest: &'p [u8],
+    /// The last frame is complete.
+    ended: bool,
+}
+
+impl<'p> Comparison<'p> {
+    /// Compares what `frames` hands on, piece by piece, until it gets a `false`.
+    pub fn run(plaintext: &'p [u8], frames: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> bool {
+        let mut comparison = Comparison { rest: plaintext, ended: false };
+        with_decoder(|decoder| frames(&mut |piece| comparison.add(decoder, piece)))
+            && comparison.ended
+            && comparison.rest.is_empty()
+    }
+
+    /// Takes the next bytes of the frames; `false` once they cannot be those of the plaintext.
+    fn add(&mut self, decoder: &mut Decoder<'_>, mut frames: &[u8]) -> bool {
+        let mut piece = [0; 32 << 10];
+        loop {
+            let Ok(status) = decoder.run_on_buffers(frames, &mut piece) else { return false };
+            frames = &frames[status.bytes_read..];
+            self.ended = status.remaining == 0;
+            match self.rest.split_at_checked(status.bytes_written) {
+                Some((expected, rest)) if expected == &piece[..status.bytes_written] => self.rest = rest,
                 _ => return false,
-            },
-            Err(_) => return false,
+            }
+            // A full piece may be followed by more that the decoder holds already.
+            if frames.is_empty() && (self.ended || status.bytes_written < piece.len()) {
+                return true;
+            }
         }
     }
+}
+
+/// This thread's decoder, at the start of a frame whatever became of the last.
+fn with_decoder<T>(work: impl FnOnce(&mut Decoder<'static>) -> T) -> T {
+    DECODER.with_borrow_mut(|slot| {
+        let decoder = slot.get_or_insert_with(|| Decoder::new().expect("memory for a decoder"));
+        decoder.reinit().expect("a decoder can always begin anew");
+        work(decoder)
+    })
 }
 
 #[cfg(test)]
@@ -104,9 +152,7 @@ mod tests {
     use super::*;
 
     fn compressed(plaintext: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        compress(3, plaintext, &mut out);
-        out
+        compress(3, plaintext, <[u8]>::to_vec)
     }
 
     #[test]

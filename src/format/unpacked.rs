@@ -9,11 +9,7 @@ const COMPRESSED: u8 = 2;
 pub fn encode(version: Version, level: i32, json: Vec<u8>) -> Vec<u8> {
     match version {
         Version::V1 => json,
-        Version::V2 => {
-            let mut out = vec![COMPRESSED];
-            compress(level, &json, &mut out);
-            out
-        }
+        Version::V2 => compress(level, &json, |frame| [&[COMPRESSED], frame].concat()),
     }
 }
 

@@ -19,12 +19,12 @@ pub use init::{InitOptions, init};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, unlock};
 pub use reader::TreeReader;
-pub(crate) use reader::check_size;
+pub(crate) use reader::{check_size, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock;
 use crate::crypto::{Key, NONCE};
-use crate::format::compression::{self, Compression};
+use crate::format::compression::{self, Comparison, Compression};
 use crate::format::config::Config;
 use crate::format::{BlobType, FormatError, Version, unpacked};
 use crate::id::Id;
@@ -137,24 +137,14 @@ impl Repository {
     pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<SealedBlob> {
         let compress = self.config.version == Version::V2
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
-        let mut bytes = Vec::new();
-        let mut uncompressed = 0;
-        self.key.seal_with(&self.nonce(), &mut bytes, |out| {
-            let start = out.len();
-            if compress {
-                compression::compress(self.settings.compression.level(), plaintext, out);
-            }
-            if compress && out.len() - start < plaintext.len() {
-                uncompressed = u32::try_from(plaintext.len()).expect("a blob is below 4 GiB");
-            } else {
+        let blob = if compress {
+            compression::compress(self.settings.compression.level(), plaintext, |frame| {
                 // What does not get smaller is stored as it is, as restic stores it with compression off.
-                out.truncate(start);
-                out.extend_from_slice(plaintext);
-            }
-        });
-        // Compression reserves for the worst case; what an object store keeps until a pack is full should be no larger than it is.
-        bytes.shrink_to_fit();
-        let blob = SealedBlob { bytes, uncompressed };
+                if frame.len() < plaintext.len() { self.seal(frame, plaintext.len()) } else { self.seal(plaintext, 0) }
+            })
+        } else {
+            self.seal(plaintext, 0)
+        };
         #[cfg(test)]
         let blob = tests::tamper(blob);
         if self.settings.extra_verify && !self.opens_to(&blob, plaintext) {
@@ -163,19 +153,27 @@ impl Repository {
         Ok(blob)
     }
 
+    fn seal(&self, stored: &[u8], uncompressed: usize) -> SealedBlob {
+        let mut bytes = Vec::new();
+        self.key.seal(&self.nonce(), stored, &mut bytes);
+        SealedBlob { bytes, uncompressed: u32::try_from(uncompressed).expect("a blob is below 4 GiB") }
+    }
+
     /// Whether a sealed blob authenticates, decrypts and decompresses to this plaintext.
     fn opens_to(&self, blob: &SealedBlob, plaintext: &[u8]) -> bool {
-        thread_local! {
-            static OPENED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-        }
-        OPENED.with_borrow_mut(|opened| {
-            opened.clear();
-            self.key.open(&blob.bytes, opened).is_ok()
-                && match blob.uncompressed {
-                    0 => opened == plaintext,
-                    length => length as usize == plaintext.len() && compression::expands_to(opened, plaintext),
+        if blob.uncompressed == 0 {
+            let mut rest = plaintext;
+            let same = self.key.open_in_pieces(&blob.bytes, |piece| match rest.split_at_checked(piece.len()) {
+                Some((expected, later)) if expected == piece => {
+                    rest = later;
+                    true
                 }
-        })
+                _ => false,
+            });
+            return same == Ok(true) && rest.is_empty();
+        }
+        blob.uncompressed as usize == plaintext.len()
+            && Comparison::run(plaintext, |take| self.key.open_in_pieces(&blob.bytes, take) == Ok(true))
     }
 
     fn nonce(&self) -> [u8; NONCE] {
@@ -243,7 +241,7 @@ mod tests {
         let repo = Arc::new(repo);
         let writer = writer::Writer::new(repo.clone(), Arc::new(Index::default()), false);
         FLIP.set(Some(333));
-        assert!(matches!(writer.store(BlobType::Data, Id::of(b"x"), b"x"), Err(Error::VerifyFailed { .. })));
+        assert!(matches!(writer.store_chunks(&[b"x"]), Err(Error::VerifyFailed { .. })));
         writer.finish().unwrap();
         assert!(repo.store().list(FileType::Pack).unwrap().is_empty());
     }

@@ -1,0 +1,23 @@
+//! Any message under any key is sealed to the bytes that another implementation of the same construction gives, and opens again.
+#![no_main]
+use aes256ctr_poly1305aes::Aes256CtrPoly1305Aes;
+use aes256ctr_poly1305aes::aead::Aead;
+use libfuzzer_sys::fuzz_target;
+use vsm::crypto::Key;
+
+fuzz_target!(|input: ([u8; 64], [u8; 16], Vec<u8>, u16)| {
+    let (key, nonce, unit, repeats) = input;
+    if nonce == [0; 16] {
+        return;
+    }
+    // Some KiB, so that the kernels for long messages have their turn.
+    let message = unit.repeat(1 + usize::from(repeats) % 200);
+    let ours = Key::from_bytes(&key);
+    let mut sealed = Vec::new();
+    ours.seal(&nonce, &message, &mut sealed);
+    let theirs = Aes256CtrPoly1305Aes::new(&key.into()).encrypt(&nonce.into(), &message[..]).expect("it encrypts");
+    assert_eq!(sealed[16..], theirs);
+    let mut opened = Vec::new();
+    ours.open(&sealed, &mut opened).expect("it opens");
+    assert_eq!(opened, message);
+});

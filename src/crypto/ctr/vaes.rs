@@ -1,0 +1,142 @@
+//! 32 blocks at a time with the vector AES instructions of AVX-512.
+
+use super::BLOCK;
+use std::arch::x86_64::*;
+
+/// Blocks in a vector, and vectors at a time: so many that each round waits for none before it.
+const LANES: usize = 4;
+const VECTORS: usize = 8;
+const VECTOR: usize = LANES * BLOCK;
+const GROUP: usize = VECTORS * VECTOR;
+
+/// Of AES-256.
+const ROUNDS: usize = 14;
+
+/// Appends `bytes` with the key stream added; `false`, and nothing is done, where the kernel cannot run.
+pub(super) fn append(key: &[u8; 32], counter: u128, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    // The kernel counts in the lower half alone; one message in 2^40 is left to the library.
+    let carries = (counter as u64).checked_add(bytes.len().div_ceil(BLOCK) as u64).is_none();
+    let able = is_x86_feature_detected!("vaes")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("aes");
+    if carries || !able {
+        return false;
+    }
+    out.reserve(bytes.len());
+    let room = out.spare_capacity_mut();
+    // SAFETY: the processor has what it needs; there is room for all bytes, and all of it is written.
+    unsafe {
+        xor(key, counter, bytes, room.as_mut_ptr().cast());
+        out.set_len(out.len() + bytes.len());
+    }
+    true
+}
+
+/// Writes `bytes`, with the key stream added, to `out`.
+///
+/// # Safety
+/// `out` must be valid for writing as many bytes.
+#[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
+unsafe fn xor(key: &[u8; 32], counter: u128, bytes: &[u8], out: *mut u8) {
+    let round_keys = expand(key).map(|key| _mm512_broadcast_i32x4(key));
+    let (low, high) = ((counter as u64).cast_signed(), ((counter >> 64) as u64).cast_signed());
+    let mut next =
+        _mm512_add_epi64(_mm512_set_epi64(high, low, high, low, high, low, high, low), offsets([0, 1, 2, 3]));
+    let step = offsets([LANES as i64; LANES]);
+    let big_endian = _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    let mut counters = || {
+        let now = _mm512_shuffle_epi8(next, big_endian);
+        next = _mm512_add_epi64(next, step);
+        now
+    };
+
+    let (groups, rest) = bytes.as_chunks::<GROUP>();
+    for (number, group) in groups.iter().enumerate() {
+        let mut blocks = [_mm512_setzero_si512(); VECTORS];
+        for vector in &mut blocks {
+            *vector = _mm512_xor_si512(counters(), round_keys[0]);
+        }
+        for key in &round_keys[1..ROUNDS] {
+            for vector in &mut blocks {
+                *vector = _mm512_aesenc_epi128(*vector, *key);
+            }
+        }
+        for (place, vector) in blocks.into_iter().enumerate() {
+            let stream = _mm512_aesenclast_epi128(vector, round_keys[ROUNDS]);
+            // SAFETY: within the group, and within as many bytes of `out`.
+            unsafe {
+                let text = _mm512_loadu_si512(group.as_ptr().add(place * VECTOR).cast());
+                let to = out.add(number * GROUP + place * VECTOR);
+                _mm512_storeu_si512(to.cast(), _mm512_xor_si512(text, stream));
+            }
+        }
+    }
+    let done = groups.len() * GROUP;
+    for (number, part) in rest.chunks(VECTOR).enumerate() {
+        let mut vector = _mm512_xor_si512(counters(), round_keys[0]);
+        for key in &round_keys[1..ROUNDS] {
+            vector = _mm512_aesenc_epi128(vector, *key);
+        }
+        let stream = _mm512_aesenclast_epi128(vector, round_keys[ROUNDS]);
+        let mask = u64::MAX >> (VECTOR - part.len());
+        // SAFETY: the mask has a bit for each byte of the part.
+        unsafe {
+            let text = _mm512_maskz_loadu_epi8(mask, part.as_ptr().cast());
+            _mm512_mask_storeu_epi8(out.add(done + number * VECTOR).cast(), mask, _mm512_xor_si512(text, stream));
+        }
+    }
+}
+
+/// What is added to the lower half of each block's counter.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn offsets([a, b, c, d]: [i64; LANES]) -> __m512i {
+    _mm512_set_epi64(0, d, 0, c, 0, b, 0, a)
+}
+
+/// FIPS 197, section 5.2: the round keys.
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS + 1] {
+    let mut keys = [_mm_setzero_si128(); ROUNDS + 1];
+    // SAFETY: twice 16 bytes are read from 32.
+    unsafe {
+        keys[0] = _mm_loadu_si128(key.as_ptr().cast());
+        keys[1] = _mm_loadu_si128(key.as_ptr().add(BLOCK).cast());
+    }
+    // Every even key takes the last word of the one before, substituted, rotated and with the round's constant; every odd key only
+    // substituted.
+    macro_rules! next {
+        ($number:literal: rotated with $constant:literal) => {
+            let word = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<$constant>(keys[$number - 1]));
+            keys[$number] = _mm_xor_si128(spread(keys[$number - 2]), word);
+        };
+        ($number:literal) => {
+            let word = _mm_shuffle_epi32::<0xaa>(_mm_aeskeygenassist_si128::<0>(keys[$number - 1]));
+            keys[$number] = _mm_xor_si128(spread(keys[$number - 2]), word);
+        };
+    }
+    next!(2: rotated with 1);
+    next!(3);
+    next!(4: rotated with 2);
+    next!(5);
+    next!(6: rotated with 4);
+    next!(7);
+    next!(8: rotated with 8);
+    next!(9);
+    next!(10: rotated with 16);
+    next!(11);
+    next!(12: rotated with 32);
+    next!(13);
+    next!(14: rotated with 64);
+    keys
+}
+
+/// Each word with all words before it added.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn spread(key: __m128i) -> __m128i {
+    let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+    _mm_xor_si128(key, _mm_slli_si128::<8>(key))
+}
