@@ -3,7 +3,7 @@
 //! A blob's id is the hash of its plaintext; a file's id (its name) is the hash of its stored bytes. Both are written
 //! as 64 lower-case hex digits.
 
-use sha2::{Digest, Sha256};
+use crate::hash::Sha256;
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,7 +22,9 @@ impl Id {
 
     /// The SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Id {
-        Id(Sha256::digest(bytes).into())
+        let mut hash = Sha256::new();
+        hash.update(bytes);
+        Id(hash.finish())
     }
 
     pub fn is_null(&self) -> bool {

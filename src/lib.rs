@@ -2,7 +2,7 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `format`, `crypto`, `chunk`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
+//! * L0 `id`, `limits`, `format`, `crypto`, `hash`, `chunk`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod crypto;
 pub mod format;
+pub mod hash;
 pub mod host;
 pub mod id;
 pub mod limits;

@@ -23,7 +23,8 @@ pub const DATA_BLOB: u64 = 64 << 20;
 /// Largest plaintext of a tree blob that is read: a directory of about two million entries, or one file of 6 TiB.
 pub const TREE_BLOB: u64 = 1 << 30;
 
-/// Pack size aimed at, in bytes; restic's default. A pack closes when it has reached this, so it may be larger by one blob.
+/// Pack size aimed at, in bytes; restic's default. A pack closes when it has reached this, so it may be larger by the chunks
+/// that are stored together.
 pub const PACK_SIZE: u64 = 16 << 20;
 /// The pack sizes restic allows.
 pub const PACK_SIZES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
@@ -52,6 +53,9 @@ pub const RESTORE_BUFFERS: u64 = 48 << 20;
 /// Bytes that a restore reads from a pack at a time, unless one blob is larger; and the most unwanted ones it reads rather than ask twice.
 pub const RESTORE_RUN: u64 = 8 << 20;
 pub const RESTORE_GAP: u64 = 1 << 20;
+
+/// Bytes of plaintext that a restore or check opens together, unless one blob has more: hashes are computed two at a time.
+pub const OPENED_TOGETHER: u64 = 4 << 20;
 
 /// Threads of a restore. Each holds one run; more would only wait for each other's memory.
 pub const RESTORE_THREADS: usize = 8;

@@ -5,7 +5,6 @@
 //! a directory, and no more is held of a finished entry than its JSON.
 
 use super::{Run, stat};
-use crate::format::BlobType;
 use crate::format::node::Node;
 use crate::format::tree::TreeWriter;
 use crate::id::Id;
@@ -120,10 +119,7 @@ fn save_tree(run: &Run<'_>, slots: Vec<Slot>) -> Result<Id> {
             tree.add_json(&name, &json).expect("slots are opened in order");
         }
     }
-    let plaintext = tree.finish();
-    let id = Id::of(&plaintext);
-    run.writer.store(BlobType::Tree, id, &plaintext)?;
-    Ok(id)
+    run.writer.store_tree(&tree.finish())
 }
 
 impl Run<'_> {

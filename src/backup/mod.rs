@@ -306,9 +306,8 @@ impl Run<'_> {
 
     /// Makes sure that the repository has the chunk that holes are made of.
     fn store_zero_chunk(&self) -> Result<()> {
-        let id = Id(ZERO_CHUNK);
-        if !self.writer.index().contains(BlobType::Data, id) {
-            self.writer.store(BlobType::Data, id, &vec![0; MIN_SIZE])?;
+        if !self.writer.index().contains(BlobType::Data, Id(ZERO_CHUNK)) {
+            self.writer.store_chunks(&[&vec![0; MIN_SIZE]])?;
         }
         Ok(())
     }

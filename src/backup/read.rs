@@ -8,7 +8,6 @@ use super::assemble::Dir;
 use super::slab::{Slab, SlabPool};
 use super::stat::{display, node_type};
 use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK};
-use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
@@ -63,8 +62,9 @@ struct Chunk {
     bytes: Range<usize>,
 }
 
-/// Bytes of chunks that make a job worth its while, and the most chunks in one.
-const JOB_BYTES: usize = 512 << 10;
+/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks of a large file, because hashes are
+/// computed two at a time, and yet more than one job in a slab.
+const JOB_BYTES: usize = 2 << 20;
 const JOB_CHUNKS: usize = 128;
 
 /// One reader with the slab it is filling.
@@ -317,18 +317,18 @@ impl<'s, 'c> Reader<'s, 'c> {
     }
 }
 
-/// Stage 4: a chunk becomes a blob of the repository.
+/// Stage 4: chunks become blobs of the repository.
 fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
-    for Chunk { file, index, bytes } in chunks {
-        if run.is_stopped() {
-            return;
-        }
-        let plaintext = &slab[bytes];
-        let id = Id::of(plaintext);
-        if let Err(error) = run.writer.store(BlobType::Data, id, plaintext) {
-            return run.fail(error);
-        }
-        run.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
+    if run.is_stopped() {
+        return;
+    }
+    let plaintexts: Vec<&[u8]> = chunks.iter().map(|chunk| &slab[chunk.bytes.clone()]).collect();
+    let ids = match run.writer.store_chunks(&plaintexts) {
+        Ok(ids) => ids,
+        Err(error) => return run.fail(error),
+    };
+    for (Chunk { file, index, bytes }, id) in chunks.into_iter().zip(ids) {
+        run.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         file.content()[index] = id;
         file.close_one(run);
     }

@@ -51,9 +51,12 @@ impl Fixture {
     }
 
     pub fn blob(&self, ty: BlobType, bytes: &[u8]) -> Id {
-        let id = Id::of(bytes);
-        self.writer.lock().unwrap().as_ref().unwrap().store(ty, id, bytes).unwrap();
-        id
+        let writer = self.writer.lock().unwrap();
+        let writer = writer.as_ref().unwrap();
+        match ty {
+            BlobType::Data => writer.store_chunks(&[bytes]).unwrap()[0],
+            BlobType::Tree => writer.store_tree(bytes).unwrap(),
+        }
     }
 
     /// A tree of these nodes, in order of their names.

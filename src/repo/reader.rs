@@ -8,34 +8,69 @@ use crate::format::node::Node;
 use crate::format::pack::{self, PackedBlob};
 use crate::format::tree;
 use crate::format::{BlobType, FormatError};
+use crate::hash::{self, Sha256, Stream};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{File, FileType};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Mutex;
 
 impl Repository {
     /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
     pub fn open_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let PackedBlob { ty, id, uncompressed, .. } = location.blob;
-        let damaged = |why: String| Error::BlobDamaged { ty, id, pack: File::new(FileType::Pack, location.pack), why };
-        check_size(&location.blob)?;
-        out.clear();
-        if uncompressed == 0 {
-            self.key.open(sealed, out).map_err(|error| damaged(error.to_string()))?;
-        } else {
-            let mut compressed = Vec::new();
-            self.key.open(sealed, &mut compressed).map_err(|error| damaged(error.to_string()))?;
-            decompress(&compressed, Some(u64::from(uncompressed)), max_size(ty), out)
-                .map_err(|error| damaged(error.why))?;
-        }
-        let actual = Id::of(out);
-        if actual != id {
+        let opened = self.open_blobs(&[(*location, sealed)], None, out).pop().expect("one for each");
+        if opened.is_err() {
             out.clear();
-            return Err(damaged(format!("its content hashes to {actual}")));
         }
-        Ok(())
+        opened.map(|_| ())
+    }
+
+    /// Opens sealed blobs behind each other into `out`, which is cleared first: where each of them is there, with the blob's hash. They
+    /// are hashed together, and another stream `beside` them, because that is faster.
+    pub fn open_blobs(
+        &self,
+        blobs: &[(Location, &[u8])],
+        beside: Option<Stream<'_>>,
+        out: &mut Vec<u8>,
+    ) -> Vec<Result<Range<usize>>> {
+        out.clear();
+        let opened: Vec<_> = blobs.iter().map(|(location, sealed)| self.unseal_blob(location, sealed, out)).collect();
+        let plaintexts: Vec<&[u8]> =
+            opened.iter().map(|opened| opened.as_ref().map_or(&[][..], |range| &out[range.clone()])).collect();
+        let mut hashes = vec![Sha256::new(); blobs.len()];
+        let mut streams = hash::streams(&mut hashes, &plaintexts);
+        streams.extend(beside);
+        hash::update_all(streams);
+        let compare = |hash: Sha256, location: &Location, range| match Id(hash.finish()) {
+            actual if actual == location.blob.id => Ok(range),
+            actual => Err(damaged(location, format!("its content hashes to {actual}"))),
+        };
+        let hashed = opened.into_iter().zip(hashes).zip(blobs);
+        hashed.map(|((opened, hash), (location, _))| opened.and_then(|range| compare(hash, location, range))).collect()
+    }
+
+    /// Decrypts and expands a blob to the end of `out`. Its hash is still to be compared.
+    fn unseal_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<Range<usize>> {
+        thread_local! {
+            static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        check_size(&location.blob)?;
+        let PackedBlob { ty, uncompressed, .. } = location.blob;
+        let start = out.len();
+        if uncompressed == 0 {
+            self.key.open(sealed, out).map_err(|error| damaged(location, error.to_string()))?;
+        } else {
+            COMPRESSED.with_borrow_mut(|compressed| {
+                compressed.clear();
+                self.key.open(sealed, compressed).map_err(|error| damaged(location, error.to_string()))?;
+                decompress(compressed, Some(u64::from(uncompressed)), max_size(ty), out)
+                    .map_err(|error| damaged(location, error.why))
+            })?;
+        }
+        Ok(start..out.len())
     }
 
     /// The blobs that the sealed header of a pack lists.
@@ -66,6 +101,20 @@ impl Repository {
         self.open_blob(location, &sealed, &mut plaintext)?;
         Ok(plaintext)
     }
+}
+
+/// How many of some blobs, given by the lengths of their plaintexts, to open together; at least one.
+pub(crate) fn together(lengths: impl Iterator<Item = u64>) -> usize {
+    let sums = lengths.scan(0, |sum, length| {
+        *sum += length;
+        Some(*sum)
+    });
+    sums.take_while(|&sum| sum <= limits::OPENED_TOGETHER).count().max(1)
+}
+
+fn damaged(location: &Location, why: String) -> Error {
+    let PackedBlob { ty, id, .. } = location.blob;
+    Error::BlobDamaged { ty, id, pack: File::new(FileType::Pack, location.pack), why }
 }
 
 fn max_size(ty: BlobType) -> u64 {

@@ -1,8 +1,8 @@
 //! Sealed blobs in, durable packs and index files out.
 //!
-//! Blobs go to one open pack per type. A pack that is full gets its header, and a few uploader threads make it durable while the
-//! next one fills; only then its blobs enter the index. Index files are saved along the way by restic's rules, so that what
-//! an interrupted run has uploaded is found by the next.
+//! Each thread that stores data blobs fills a pack of its own, without waiting for others; trees share one. A pack that is full gets
+//! its header, and a few uploader threads make it durable while the next one fills; only then its blobs enter the index. Index files
+//! are saved along the way by restic's rules, so that what an interrupted run has uploaded is found by the next.
 
 use super::index::Index;
 use super::{Error, Repository, Result, SealedBlob};
@@ -10,12 +10,12 @@ use crate::clock;
 use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
 use crate::format::pack::{self, PackedBlob};
+use crate::hash::{self, Sha256, Stream};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{FileType, Upload};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -24,9 +24,36 @@ use std::time::{Duration, Instant};
 /// A pack being filled.
 struct OpenPack {
     upload: Box<dyn Upload>,
-    hasher: Sha256,
+    /// Of all bytes but those in `unhashed`.
+    hash: Sha256,
+    /// Written last. Two hashes at a time cost little more than one, so these wait for the next plaintext to be hashed.
+    unhashed: Vec<Bytes>,
     blobs: Vec<PackedBlob>,
     size: u64,
+    /// It has its header.
+    complete: bool,
+}
+
+impl OpenPack {
+    fn new(repo: &Repository) -> Result<OpenPack> {
+        let upload = repo.store().upload(FileType::Pack)?;
+        Ok(OpenPack { upload, hash: Sha256::new(), unhashed: Vec::new(), blobs: Vec::new(), size: 0, complete: false })
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let bytes = Bytes::from(bytes);
+        self.size += bytes.len() as u64;
+        self.unhashed.push(bytes.clone());
+        Ok(self.upload.write(bytes)?)
+    }
+
+    /// The hash of everything written.
+    fn id(&mut self) -> Id {
+        for bytes in self.unhashed.drain(..) {
+            self.hash.update(&bytes);
+        }
+        Id(self.hash.clone().finish())
+    }
 }
 
 /// A pack with its header, ready to be made durable.
@@ -65,7 +92,9 @@ struct Unsaved {
 /// The way into a repository for new blobs. May be shared by threads.
 pub struct Writer {
     shared: Arc<Shared>,
-    open: [Mutex<Option<OpenPack>>; 2],
+    /// Packs of data that no thread is filling just now.
+    data: Mutex<Vec<OpenPack>>,
+    trees: Mutex<Option<OpenPack>>,
     full: Option<Sender<FullPack>>,
     uploaders: Vec<JoinHandle<()>>,
     /// Everything is done and counted but for the writing.
@@ -96,7 +125,8 @@ impl Writer {
             .collect();
         Writer {
             shared,
-            open: [Mutex::new(None), Mutex::new(None)],
+            data: Mutex::default(),
+            trees: Mutex::default(),
             full: Some(full),
             uploaders,
             dry_run,
@@ -112,54 +142,91 @@ impl Writer {
         &self.shared.index
     }
 
-    /// Stores a blob under its id unless the repository has it. Says whether it was new.
-    pub fn store(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<bool> {
+    /// Stores each chunk as a data blob unless the repository has it; their ids, in order.
+    ///
+    /// Several at a time are hashed faster.
+    pub fn store_chunks(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
+        let mut pack = lock(&self.data).pop();
+        let ids = hash_beside(chunks, pack.as_mut());
+        let outcome = self.store_new(&mut pack, &ids, chunks);
+        // Also after an error: what it holds is not lost.
+        lock(&self.data).extend(pack);
+        outcome.map(|()| ids)
+    }
+
+    fn store_new(&self, open: &mut Option<OpenPack>, ids: &[Id], chunks: &[&[u8]]) -> Result<()> {
+        if let Some(complete) = open.take_if(|pack| pack.complete) {
+            self.upload(complete)?;
+        }
+        for (&id, chunk) in ids.iter().zip(chunks) {
+            if let Some(sealed) = self.seal_new(BlobType::Data, id, chunk)? {
+                self.add(open, BlobType::Data, id, chunk.len(), sealed)?;
+            }
+        }
+        // It is uploaded when its last bytes have been hashed, beside the next chunks.
+        match open {
+            Some(pack) if self.is_full(pack) => self.complete(pack),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores a tree unless the repository has it; its id.
+    pub fn store_tree(&self, json: &[u8]) -> Result<Id> {
+        let id = Id::of(json);
+        if let Some(sealed) = self.seal_new(BlobType::Tree, id, json)? {
+            let mut open = lock(&self.trees);
+            self.add(&mut open, BlobType::Tree, id, json.len(), sealed)?;
+            let full = open.take_if(|pack| self.is_full(pack));
+            drop(open);
+            full.map_or(Ok(()), |pack| self.close(pack))?;
+        }
+        Ok(id)
+    }
+
+    /// The sealed form of a blob, unless the repository has it or another thread is about to store it.
+    fn seal_new(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<Option<SealedBlob>> {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
         if !self.index().claim(ty, id) {
-            return Ok(false);
+            return Ok(None);
         }
-        let blob = self.repo().seal_blob(ty, id, plaintext)?;
-        self.add(ty, id, plaintext.len(), blob)?;
-        Ok(true)
+        self.repo().seal_blob(ty, id, plaintext).map(Some)
     }
 
-    /// Puts a sealed blob into the open pack of its type.
-    fn add(&self, ty: BlobType, id: Id, plain_length: usize, sealed: SealedBlob) -> Result<()> {
+    /// Puts a sealed blob into an open pack.
+    fn add(
+        &self,
+        open: &mut Option<OpenPack>,
+        ty: BlobType,
+        id: Id,
+        plain_length: usize,
+        sealed: SealedBlob,
+    ) -> Result<()> {
         let SealedBlob { bytes, uncompressed } = sealed;
         let length = u32::try_from(bytes.len()).expect("a sealed blob is below 4 GiB");
         if self.dry_run {
             self.count(&PackedBlob { ty, id, offset: 0, length, uncompressed }, plain_length);
             return Ok(());
         }
-        let mut open = lock(&self.open[usize::from(ty == BlobType::Tree)]);
         // A pack's offsets are 32 bits wide: a pack that cannot take the blob is closed first.
         if open.as_ref().is_some_and(|pack| pack.size + u64::from(length) > u64::from(u32::MAX)) {
             self.close(open.take().expect("checked"))?;
         }
-        let pack = match &mut *open {
+        let pack = match open {
             Some(pack) => pack,
-            none => none.insert(OpenPack {
-                upload: self.repo().store().upload(FileType::Pack)?,
-                hasher: Sha256::new(),
-                blobs: Vec::new(),
-                size: 0,
-            }),
+            None => open.insert(OpenPack::new(self.repo())?),
         };
         let offset = u32::try_from(pack.size).expect("checked above");
-        pack.hasher.update(&bytes);
-        pack.upload.write(Bytes::from(bytes))?;
-        pack.size += u64::from(length);
+        pack.write(bytes)?;
         let blob = PackedBlob { ty, id, offset, length, uncompressed };
         pack.blobs.push(blob);
         self.count(&blob, plain_length);
-        if pack.size >= self.repo().settings().pack_size || pack.blobs.len() >= limits::INDEX_BLOBS {
-            let full = open.take().expect("just filled");
-            drop(open);
-            self.close(full)?;
-        }
         Ok(())
+    }
+
+    fn is_full(&self, pack: &OpenPack) -> bool {
+        pack.size >= self.repo().settings().pack_size || pack.blobs.len() >= limits::INDEX_BLOBS
     }
 
     fn count(&self, blob: &PackedBlob, plain_length: usize) {
@@ -173,35 +240,47 @@ impl Writer {
         self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
     }
 
-    /// Adds the header and hands the pack to the uploaders.
-    fn close(&self, mut open: OpenPack) -> Result<()> {
+    /// Adds the header.
+    fn complete(&self, pack: &mut OpenPack) -> Result<()> {
         let mut end = Vec::new();
-        let header = pack::encode_header(&open.blobs);
+        let header = pack::encode_header(&pack.blobs);
         self.repo().key.seal(&clock::random_bytes(), &header, &mut end);
         if self.repo().settings().extra_verify {
             let mut opened = Vec::new();
             let same = self.repo().key.open(&end, &mut opened).is_ok()
-                && pack::decode_header(&opened).is_ok_and(|blobs| blobs == open.blobs);
+                && pack::decode_header(&opened).is_ok_and(|blobs| blobs == pack.blobs);
             if !same {
                 return Err(Error::VerifyFailed { what: "the header of a new pack".into() });
             }
         }
         end.extend_from_slice(&u32::try_from(end.len()).expect("at most 16 MiB").to_le_bytes());
-        open.hasher.update(&end);
-        open.upload.write(Bytes::from(end))?;
-        let id = Id(open.hasher.finalize().into());
-        let full = FullPack { upload: open.upload, pack: IndexedPack { id, blobs: open.blobs } };
+        pack.write(end)?;
+        pack.complete = true;
+        Ok(())
+    }
+
+    /// Hands a complete pack to the uploaders.
+    fn upload(&self, mut pack: OpenPack) -> Result<()> {
+        let id = pack.id();
+        let full = FullPack { upload: pack.upload, pack: IndexedPack { id, blobs: pack.blobs } };
         let sender = self.full.as_ref().expect("taken only when the writer is consumed");
         sender.send(full).map_err(|_| Error::Stopped)
+    }
+
+    fn close(&self, mut pack: OpenPack) -> Result<()> {
+        if !pack.complete {
+            self.complete(&mut pack)?;
+        }
+        self.upload(pack)
     }
 
     /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
     pub fn finish(mut self) -> Result<Written> {
         let mut outcome = Ok(());
-        for open in &self.open {
-            if let Some(pack) = lock(open).take() {
-                outcome = outcome.and(self.close(pack));
-            }
+        let data = std::mem::take(&mut *lock(&self.data));
+        let trees = lock(&self.trees).take();
+        for pack in data.into_iter().chain(trees) {
+            outcome = outcome.and(self.close(pack));
         }
         self.join();
         let saved = self.shared.save_index(|unsaved| unsaved.blobs > 0);
@@ -267,6 +346,22 @@ impl Shared {
         };
         self.repo.save_file(FileType::Index, index_file::encode(&packs)).map(|_| ())
     }
+}
+
+/// The ids of chunks, with the hash of a pack brought up to date beside them.
+fn hash_beside(chunks: &[&[u8]], pack: Option<&mut OpenPack>) -> Vec<Id> {
+    let mut hashes = vec![Sha256::new(); chunks.len()];
+    let mut streams = hash::streams(&mut hashes, chunks);
+    match pack {
+        Some(pack) => {
+            let unhashed = std::mem::take(&mut pack.unhashed);
+            let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
+            streams.push(Stream { hash: &mut pack.hash, parts: &parts });
+            hash::update_all(streams);
+        }
+        None => hash::update_all(streams),
+    }
+    hashes.into_iter().map(|hash| Id(hash.finish())).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, Repository};
+use crate::repo::{self, Index, Repository, together};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -46,7 +46,7 @@ struct Run {
     pack: Id,
     start: u64,
     end: u64,
-    /// Bytes that its largest blob needs while it is opened.
+    /// Bytes that its blobs need while they are opened.
     opening: u64,
 }
 
@@ -138,8 +138,8 @@ impl Fetch<'_> {
                 break;
             }
             run.end = run.end.max(end);
-            // Compressed and plain form side by side.
-            run.opening = run.opening.max(u64::from(blob.length) + blob.plain_length());
+            // The compressed form of one beside the plain form of those opened together.
+            run.opening = run.opening.max(u64::from(blob.length) + blob.plain_length().max(limits::OPENED_TOGETHER));
             run.steps.end += 1;
         }
         run.steps.end -= 1;
@@ -160,17 +160,32 @@ impl Fetch<'_> {
         } else {
             None
         };
-        let mut plaintext = Vec::new();
         let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
-        for same in self.steps[run.steps.clone()].chunk_by(|a, b| blob(a) == blob(b)) {
-            let location = self.location(&same[0]);
-            let opened = sealed.as_ref().is_some_and(|sealed| {
-                let from = usize::try_from(u64::from(location.blob.offset) - run.start).expect("in the run");
-                let sealed = &sealed[from..from + location.blob.length as usize];
-                self.repo.open_blob(&location, sealed, &mut plaintext).is_ok()
+        let uses = self.steps[run.steps.clone()].chunk_by(|a, b| blob(a) == blob(b));
+        let uses: Vec<(&[Step], Location)> = uses.map(|same| (same, self.location(&same[0]))).collect();
+        let mut left = &uses[..];
+        let mut plaintexts = Vec::new();
+        while !left.is_empty() {
+            let (now, later) = left.split_at(together(left.iter().map(|(_, location)| location.blob.plain_length())));
+            left = later;
+            let opened = sealed.as_ref().map(|sealed| {
+                let part = |&(_, location): &(&[Step], Location)| {
+                    let from = usize::try_from(u64::from(location.blob.offset) - run.start).expect("in the run");
+                    (location, &sealed[from..from + location.blob.length as usize])
+                };
+                self.repo.open_blobs(&now.iter().map(part).collect::<Vec<_>>(), None, &mut plaintexts)
             });
-            let loaded = if opened { Ok(()) } else { self.load_again(&location, &mut plaintext)? };
-            self.deliver(same, &plaintext, loaded)?;
+            let mut opened = opened.into_iter().flatten();
+            for (same, location) in now {
+                match opened.next() {
+                    Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
+                    _ => {
+                        let mut plaintext = Vec::new();
+                        let loaded = self.load_again(location, &mut plaintext)?;
+                        self.deliver(same, &plaintext, loaded)?;
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -89,11 +89,7 @@ impl Bed {
         let repo = self.open();
         let index = Arc::new(Index::load(&repo).unwrap());
         let writer = Writer::new(repo.clone(), index, false);
-        let root = make(&|json| {
-            let id = Id::of(&json);
-            writer.store(BlobType::Tree, id, &json).unwrap();
-            id
-        });
+        let root = make(&|json| writer.store_tree(&json).unwrap());
         writer.finish().unwrap();
         let snapshot =
             format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":["/forged"],"hostname":"forger"}}"#);

@@ -7,14 +7,14 @@
 use super::Check;
 use crate::clock;
 use crate::format::pack::{self, LENGTH_FIELD, PackedBlob};
+use crate::hash::{Sha256, Stream};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{Error, Repository, Result, check_size};
+use crate::repo::{Error, Repository, Result, check_size, together};
 use crate::store::{File, FileType};
 use bytes::Bytes;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::sync::atomic::Ordering;
 
 /// Which packs are read.
@@ -116,15 +116,26 @@ struct PackRead<'r> {
     progress: &'r Progress,
     id: Id,
     size: u64,
-    /// Bytes read and hashed so far.
+    /// Bytes read so far.
     at: u64,
-    hasher: Sha256,
+    /// Of all bytes read but those in `unhashed`, which wait to be hashed beside the blobs in them.
+    hash: Sha256,
+    unhashed: Bytes,
     verdict: Verdict,
 }
 
 impl<'r> PackRead<'r> {
     fn new(repo: &'r Repository, progress: &'r Progress, id: Id, size: u64) -> PackRead<'r> {
-        PackRead { repo, progress, id, size, at: 0, hasher: Sha256::new(), verdict: Verdict::default() }
+        PackRead {
+            repo,
+            progress,
+            id,
+            size,
+            at: 0,
+            hash: Sha256::new(),
+            unhashed: Bytes::new(),
+            verdict: Verdict::default(),
+        }
     }
 
     /// What is wrong with the pack; an error only when interrupted.
@@ -132,7 +143,8 @@ impl<'r> PackRead<'r> {
         let outcome = self.read_blobs(blobs).and_then(|()| self.read_header(blobs));
         match outcome {
             Ok(()) => {
-                let actual = Id(self.hasher.finalize().into());
+                self.hash.update(&self.unhashed);
+                let actual = Id(self.hash.finish());
                 if actual != self.id {
                     self.verdict.errors.insert(0, format!("its content hashes to {actual}, which is not its name"));
                 }
@@ -157,12 +169,19 @@ impl<'r> PackRead<'r> {
             }
             let bytes = self.next(now.iter().map(|blob| u64::from(blob.length)).sum())?;
             let mut sealed = &bytes[..];
-            for &blob in now {
-                let (one, others) = sealed.split_at(blob.length as usize);
-                sealed = others;
-                if let Err(error) = self.repo.open_blob(&Location { pack: self.id, blob }, one, &mut plaintext) {
-                    self.verdict.errors.push(error.to_string());
-                }
+            let blobs = now.iter().map(|&blob| {
+                let one = sealed.split_off(..blob.length as usize).expect("all of them were read");
+                (Location { pack: self.id, blob }, one)
+            });
+            let blobs: Vec<(Location, &[u8])> = blobs.collect();
+            let mut closed = &blobs[..];
+            while !closed.is_empty() {
+                let count = together(closed.iter().map(|(location, _)| location.blob.plain_length()));
+                let now = closed.split_off(..count).expect("some of them");
+                let unhashed = std::mem::take(&mut self.unhashed);
+                let beside = Stream { hash: &mut self.hash, parts: &[&unhashed] };
+                let opened = self.repo.open_blobs(now, Some(beside), &mut plaintext);
+                self.verdict.errors.extend(opened.into_iter().filter_map(|opened| Some(opened.err()?.to_string())));
             }
         }
         Ok(())
@@ -208,7 +227,7 @@ impl<'r> PackRead<'r> {
         }
         let length = usize::try_from(length).expect("memory is addressed by more than 32 bits");
         let bytes = self.repo.store().read_at(File::new(FileType::Pack, self.id), self.at, length)?;
-        self.hasher.update(&bytes);
+        self.hash.update(&std::mem::replace(&mut self.unhashed, bytes.clone()));
         self.at += length as u64;
         self.progress.bytes_done.fetch_add(length as u64, Ordering::Relaxed);
         Ok(bytes)

@@ -113,15 +113,11 @@ pub struct Blobs(pub Writer);
 
 impl Blobs {
     pub fn data(&self, bytes: &[u8]) -> Id {
-        let id = Id::of(bytes);
-        self.0.store(BlobType::Data, id, bytes).unwrap();
-        id
+        self.0.store_chunks(&[bytes]).unwrap()[0]
     }
 
     pub fn json(&self, json: &[u8]) -> Id {
-        let id = Id::of(json);
-        self.0.store(BlobType::Tree, id, json).unwrap();
-        id
+        self.0.store_tree(json).unwrap()
     }
 
     /// A tree of well-behaved nodes.

@@ -1,0 +1,219 @@
+//! SHA-256, two streams at a time.
+//!
+//! One stream is bound by the latency of its rounds, whatever the library; a second one beside it on the same core is nearly
+//! free. Everything in a repository is hashed twice (a blob's plaintext, and its sealed form as a part of a pack), so there is always
+//! another stream: [`update_all`] takes any number of them and keeps two going until only one is left.
+//!
+//! One block at a time goes through [`sha2`]; what is ours is the pairing, and the kernel for processors with SHA extensions.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use sha2::block_api::compress256;
+use std::cmp::Reverse;
+
+/// Bytes in a block.
+const BLOCK: usize = 64;
+
+/// FIPS 180-4, section 5.3.3.
+const INITIAL: [u32; 8] =
+    [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
+
+/// A hash that is being computed.
+#[derive(Clone)]
+pub struct Sha256 {
+    state: [u32; 8],
+    /// Bytes so far.
+    length: u64,
+    /// The last `length % 64` of them.
+    rest: [u8; BLOCK],
+}
+
+/// Bytes to be added to a hash, one part after the other.
+pub struct Stream<'a> {
+    pub hash: &'a mut Sha256,
+    pub parts: &'a [&'a [u8]],
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sha256 {
+    pub fn new() -> Self {
+        Self { state: INITIAL, length: 0, rest: [0; BLOCK] }
+    }
+
+    /// Adds bytes, alone.
+    pub fn update(&mut self, bytes: &[u8]) {
+        let blocks = self.take_up(bytes);
+        compress256(&mut self.state, blocks);
+    }
+
+    /// The hash of all bytes added.
+    pub fn finish(mut self) -> [u8; 32] {
+        let bits = self.length * 8;
+        let used = self.used();
+        let mut end = [0; 2 * BLOCK];
+        end[..used].copy_from_slice(&self.rest[..used]);
+        end[used] = 0x80;
+        let length = if used < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
+        end[length - 8..length].copy_from_slice(&bits.to_be_bytes());
+        compress256(&mut self.state, end[..length].as_chunks().0);
+        let mut hash = [0; 32];
+        for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(self.state) {
+            *bytes = word.to_be_bytes();
+        }
+        hash
+    }
+
+    fn used(&self) -> usize {
+        (self.length % BLOCK as u64) as usize
+    }
+
+    /// Counts `bytes`, keeps what is behind their last whole block, and gives back the whole blocks that are still to be compressed.
+    fn take_up<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [[u8; BLOCK]] {
+        let used = self.used();
+        self.length += bytes.len() as u64;
+        if used > 0 {
+            let missing = bytes.len().min(BLOCK - used);
+            self.rest[used..used + missing].copy_from_slice(&bytes[..missing]);
+            bytes = &bytes[missing..];
+            if used + missing < BLOCK {
+                return &[];
+            }
+            compress256(&mut self.state, &[self.rest]);
+        }
+        let (blocks, rest) = bytes.as_chunks();
+        self.rest[..rest.len()].copy_from_slice(rest);
+        blocks
+    }
+}
+
+/// The hash of each message.
+pub fn hash_all(messages: &[&[u8]]) -> Vec<[u8; 32]> {
+    let mut hashes = vec![Sha256::new(); messages.len()];
+    update_all(streams(&mut hashes, messages));
+    hashes.into_iter().map(Sha256::finish).collect()
+}
+
+/// Each hash with the message of the same place.
+pub fn streams<'a>(hashes: &'a mut [Sha256], messages: &'a [&'a [u8]]) -> Vec<Stream<'a>> {
+    let pairs = hashes.iter_mut().zip(messages);
+    pairs.map(|(hash, message)| Stream { hash, parts: std::slice::from_ref(message) }).collect()
+}
+
+/// Adds to each hash its bytes: two side by side, the longest first, and the next one when either ends.
+pub fn update_all(mut streams: Vec<Stream<'_>>) {
+    streams.sort_unstable_by_key(|stream| Reverse(stream.parts.iter().map(|part| part.len()).sum::<usize>()));
+    let mut streams = streams.into_iter().map(|Stream { hash, parts }| Running { hash, blocks: &[], parts });
+    let mut next = || streams.find_map(Running::ready);
+    let (mut first, mut second) = (next(), next());
+    while let (Some(a), Some(b)) = (&mut first, &mut second) {
+        let both = a.blocks.len().min(b.blocks.len());
+        let [a_blocks, b_blocks] =
+            [&mut a.blocks, &mut b.blocks].map(|blocks| blocks.split_off(..both).expect("the lesser"));
+        compress_pair(&mut a.hash.state, a_blocks, &mut b.hash.state, b_blocks);
+        first = first.and_then(Running::ready).or_else(&mut next);
+        second = second.and_then(Running::ready).or_else(&mut next);
+    }
+    let mut last = first.or(second);
+    while let Some(Running { hash, blocks, .. }) = &mut last {
+        compress256(&mut hash.state, std::mem::take(blocks));
+        last = last.and_then(Running::ready);
+    }
+}
+
+/// A stream whose turn it is.
+struct Running<'a> {
+    hash: &'a mut Sha256,
+    /// Of the current part.
+    blocks: &'a [[u8; BLOCK]],
+    parts: &'a [&'a [u8]],
+}
+
+impl Running<'_> {
+    /// The stream, if blocks are left to be compressed.
+    fn ready(mut self) -> Option<Self> {
+        while self.blocks.is_empty() {
+            let (part, later) = self.parts.split_first()?;
+            self.blocks = self.hash.take_up(part);
+            self.parts = later;
+        }
+        Some(self)
+    }
+}
+
+/// Takes as many blocks into either state.
+fn compress_pair(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_blocks: &[[u8; BLOCK]]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::compress_pair(a, a_blocks, b, b_blocks) {
+        return;
+    }
+    compress256(a, a_blocks);
+    compress256(b, b_blocks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use sha2::Digest;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// FIPS 180-4's examples and its long one; each in company of every other.
+    #[test]
+    fn published_vectors() {
+        let million = vec![b'a'; 1_000_000];
+        let vectors: [(&[u8], &str); 4] = [
+            (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+            (&million, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+        ];
+        for (message, expected) in vectors {
+            let mut alone = Sha256::new();
+            alone.update(message);
+            assert_eq!(hex(&alone.finish()), expected);
+            for (other, beside) in vectors {
+                let hashes = hash_all(&[message, other]);
+                assert_eq!([hex(&hashes[0]), hex(&hashes[1])], [expected, beside]);
+            }
+        }
+        assert!(hash_all(&[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_streams_in_any_portions_agree_with_sha2(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 0..7),
+            cuts in prop::collection::vec(1usize..700, 1..9),
+        ) {
+            let expected: Vec<[u8; 32]> = messages.iter().map(|message| sha2::Sha256::digest(message).into()).collect();
+            let whole: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(&hash_all(&whole), &expected);
+
+            // Each in portions, two of them at a time.
+            let mut hashes = vec![Sha256::new(); messages.len()];
+            let mut rests = whole;
+            let mut cuts = cuts.into_iter().cycle();
+            while rests.iter().any(|rest| !rest.is_empty()) {
+                let portions: Vec<[&[u8]; 2]> = rests.iter_mut().map(|rest| {
+                    [(); 2].map(|()| rest.split_off(..rest.len().min(cuts.next().expect("endless"))).expect("at most all"))
+                }).collect();
+                let streams = hashes.iter_mut().zip(&portions).map(|(hash, parts)| Stream { hash, parts });
+                update_all(streams.collect());
+            }
+            let hashes: Vec<_> = hashes.into_iter().map(Sha256::finish).collect();
+            prop_assert_eq!(hashes, expected);
+        }
+    }
+}
