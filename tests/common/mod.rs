@@ -6,6 +6,7 @@ pub mod loops;
 pub mod peers;
 mod quick_key;
 pub mod s3;
+mod versitygw;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

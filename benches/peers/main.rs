@@ -1,0 +1,231 @@
+//! Ours against restic and rustic: the same work, in turn, on the same medium, in one run.
+//!
+//! `cargo bench --bench peers` does all of it, which takes some hours; `-- --rounds 1 --only random,tiny-files` a part. Needs root
+//! (a tmpfs is mounted for what must not wait for a disk), 24 GiB of memory and 40 GB of disk. Peers are installed by
+//! `tests/peers/install`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
+//!
+//! The medians stand in `docs/PERFORMANCE.md` afterwards, in place of those of the last run of all of it; a part is only printed.
+
+mod data;
+mod report;
+mod tool;
+
+#[path = "../../tests/common/versitygw.rs"]
+mod versitygw;
+
+use clap::Parser;
+use data::Data;
+use report::{Row, Work};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tool::{Cost, Place, TOOLS, Tool};
+use versitygw::Versitygw;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Times that everything is done; medians are told.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Data by the names of their directories; all unless said.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where repositories are: tmpfs, disk, s3.
+    #[arg(long, value_delimiter = ',', default_value = "tmpfs,s3,disk")]
+    media: Vec<String>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What is done with each volume, beside its first backup.
+fn plan(data: Data) -> &'static [Work] {
+    match data {
+        Data::Random => &[Work::Check, Work::Restore],
+        Data::VmImage => &[Work::Touched, Work::Check, Work::Restore, Work::Changed],
+        Data::SmallFiles => &[Work::Unchanged, Work::Check, Work::Restore],
+        Data::TinyFiles => &[Work::Unchanged],
+        Data::Sparse | Data::Text | Data::Zeros => &[],
+        Data::VmImageChanged => unreachable!("it comes second, after the image"),
+    }
+}
+
+const ALL: [Data; 7] =
+    [Data::Random, Data::VmImage, Data::SmallFiles, Data::TinyFiles, Data::Sparse, Data::Text, Data::Zeros];
+
+/// What other media than tmpfs are tried with.
+const FEW: [Data; 3] = [Data::Random, Data::VmImage, Data::SmallFiles];
+
+fn main() {
+    let arguments = Arguments::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    let peers = std::env::var_os("VSM_PEERS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from)
+        .join("bin");
+    assert!(peers.join("rustic").exists(), "no peers in {peers:?}: run tests/peers/install first");
+    let chosen = |data: &Data| arguments.only.is_empty() || arguments.only.iter().any(|name| name == data.directory());
+    let volumes = root.join("data");
+    fs::create_dir_all(&volumes).expect("a directory");
+
+    let memory = Tmpfs::mount(root.join("tmpfs"));
+    let mut rows = Vec::new();
+    for medium in &arguments.media {
+        let base = if medium == "disk" { root.join("disk") } else { memory.0.clone() };
+        let all = if medium == "tmpfs" { &ALL[..] } else { &FEW };
+        for &data in all.iter().filter(|data| chosen(data)) {
+            data.make(&volumes).expect("room for the volume");
+            for round in 0..arguments.rounds {
+                // Nobody is always first, and none always after the same.
+                for turn in 0..TOOLS.len() {
+                    let tool = TOOLS[(turn + round) % TOOLS.len()];
+                    let scratch = base.join("run");
+                    let _ = fs::remove_dir_all(&scratch);
+                    fs::create_dir_all(&scratch).expect("a directory");
+                    let new = run(medium, data, tool, round == 0, &volumes, &scratch, &peers);
+                    new.iter().for_each(Row::print);
+                    rows.extend(new);
+                    fs::remove_dir_all(&scratch).expect("it can be removed");
+                }
+            }
+        }
+    }
+    let table = report::table(&rows);
+    println!("\n{table}");
+    if arguments.only.is_empty() && arguments.media.len() == 3 {
+        report::publish(&table, &rows, &TOOLS.map(|tool| tool.version(&peers)), arguments.rounds);
+    }
+}
+
+/// One tool with a repository of its own, from the first backup to the last restore.
+fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratch: &Path, peers: &Path) -> Vec<Row> {
+    let source = volumes.join(data.directory());
+    let repository = scratch.join("repository");
+    let log = scratch.join("requests");
+    let server = (medium == "s3").then(|| {
+        let options = ["--access-log", log.to_str().expect("a path")];
+        Versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
+    });
+    let place = match &server {
+        Some(server) => Place::s3(tool, peers, scratch, server.port),
+        None => Place::folder(tool, peers, scratch, &repository),
+    };
+    let mut rows = Vec::new();
+    let mut requests = 0;
+    let mut add = |work: Work, cost: Cost| {
+        let so_far = fs::read_to_string(&log).map_or(0, |log| log.lines().count());
+        let row = Row {
+            medium: medium.to_owned(),
+            data,
+            work,
+            tool,
+            cost,
+            repository: size(&repository),
+            requests: so_far - requests,
+        };
+        requests = so_far;
+        rows.push(row);
+    };
+    warm(&source);
+    place.init();
+    add(Work::Backup, place.backup(&source));
+    // The proof costs nothing when nothing is read or all is known.
+    let works = if tool == Tool::OursUnverified { &[] } else { plan(data) };
+    for &work in works {
+        let cost = match work {
+            Work::Backup => unreachable!("it came first"),
+            Work::Unchanged => place.backup(&source),
+            Work::Touched => {
+                touch(&source.join("image"));
+                place.backup(&source)
+            }
+            Work::Changed => {
+                let changed = Data::VmImageChanged;
+                changed.make(volumes).expect("room for the volume");
+                let changed = volumes.join(changed.directory());
+                warm(&changed);
+                place.backup(&changed)
+            }
+            Work::Check => place.check(),
+            Work::Restore => {
+                let target = scratch.join("restored");
+                let cost = place.restore(&target);
+                if first {
+                    demand_same(&source, &restored(tool, &source, &target));
+                }
+                fs::remove_dir_all(target).expect("it can be removed");
+                cost
+            }
+        };
+        add(work, cost);
+    }
+    if first && tool == Tool::Ours {
+        place.by(Tool::Restic).check();
+    }
+    rows
+}
+
+/// Where a tool put what was backed up as `.`.
+fn restored(tool: Tool, source: &Path, target: &Path) -> PathBuf {
+    match tool {
+        Tool::Rustic => {
+            let below = target.join(source.strip_prefix("/").expect("absolute"));
+            if below.exists() { below } else { target.to_owned() }
+        }
+        _ => target.to_owned(),
+    }
+}
+
+fn demand_same(source: &Path, restored: &Path) {
+    let status = Command::new("diff").args(["-r", "--no-dereference"]).arg(source).arg(restored).status();
+    assert!(status.expect("diff starts").success(), "{restored:?} is not {source:?}");
+}
+
+/// Reads everything once, so that all tools find it in memory.
+fn warm(path: &Path) {
+    let entries = fs::read_dir(path).expect("a directory");
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let kind = entry.file_type().expect("its type");
+        if kind.is_dir() {
+            warm(&entry.path());
+        } else if kind.is_file() && entry.metadata().expect("its size").len() < 8 << 30 {
+            io::copy(&mut File::open(entry.path()).expect("the file"), &mut io::sink()).expect("it can be read");
+        }
+    }
+}
+
+fn touch(file: &Path) {
+    let file = File::options().write(true).open(file).expect("the file");
+    file.set_modified(std::time::SystemTime::now()).expect("its time");
+}
+
+/// Bytes of all files below a directory.
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+/// Memory as a file system, unmounted in the end.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: PathBuf) -> Tmpfs {
+        fs::create_dir_all(&at).expect("a directory");
+        // What a killed run left mounted.
+        let _ = Command::new("umount").arg("--quiet").arg(&at).status();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=18g", "bench"]).arg(&at).status();
+        assert!(status.expect("mount starts").success(), "cannot mount a tmpfs: root is needed");
+        Tmpfs(at)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,233 @@
+//! From runs to medians, a table and a picture.
+
+use crate::data::Data;
+use crate::tool::{Cost, Tool};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Into an empty repository.
+    Backup,
+    /// The same once more.
+    Unchanged,
+    /// The same with a new time, so that it is read again.
+    Touched,
+    /// Over a backup of the image before its pages changed.
+    Changed,
+    Check,
+    Restore,
+}
+
+/// One run of one tool.
+pub struct Row {
+    pub medium: String,
+    pub data: Data,
+    pub work: Work,
+    pub tool: Tool,
+    pub cost: Cost,
+    /// Bytes in the repository afterwards.
+    pub repository: u64,
+    /// What the server was asked for.
+    pub requests: usize,
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Work::Backup => "backup",
+            Work::Unchanged => "backup, unchanged",
+            Work::Touched => "backup, touched",
+            Work::Changed => "backup, 1 % of pages changed",
+            Work::Check => "check --read-data",
+            Work::Restore => "restore",
+        }
+    }
+}
+
+impl Row {
+    pub fn print(&self) {
+        let Cost { wall_seconds, user_seconds, system_seconds, peak_kib } = self.cost;
+        println!(
+            "{:5} {:35} {:28} {:23} {wall_seconds:7.2} s {user_seconds:7.2} user {system_seconds:6.2} system {:5} MiB peak {:6} MiB stored {} requests",
+            self.medium,
+            self.data.name(),
+            self.work.name(),
+            self.tool.name(),
+            peak_kib >> 10,
+            self.repository >> 20,
+            self.requests
+        );
+    }
+}
+
+/// The medians of one tool's runs of one work.
+struct Medians {
+    wall: f64,
+    cpu: f64,
+    peak_mib: f64,
+    repository_mib: f64,
+    requests: f64,
+}
+
+fn medians(rows: &[&Row], tool: Tool) -> Option<Medians> {
+    let of = |number: &dyn Fn(&Row) -> f64| {
+        let mut numbers: Vec<f64> = rows.iter().filter(|row| row.tool == tool).map(|row| number(row)).collect();
+        numbers.sort_by(f64::total_cmp);
+        let middle = numbers.len() / 2;
+        match numbers.len() {
+            0 => None,
+            count if count % 2 == 1 => Some(numbers[middle]),
+            _ => Some((numbers[middle - 1] + numbers[middle]) / 2.0),
+        }
+    };
+    Some(Medians {
+        wall: of(&|row| row.cost.wall_seconds)?,
+        cpu: of(&|row| row.cost.user_seconds + row.cost.system_seconds)?,
+        peak_mib: of(&|row| row.cost.peak_kib as f64 / 1024.0)?,
+        repository_mib: of(&|row| row.repository as f64 / 1048576.0)?,
+        requests: of(&|row| row.requests as f64)?,
+    })
+}
+
+/// The rows of the same work, in the order in which they were first met.
+fn groups(rows: &[Row]) -> Vec<(&Row, Vec<&Row>)> {
+    let mut groups: Vec<(&Row, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        let key = |row: &Row| (row.medium.clone(), row.data, row.work);
+        match groups.iter_mut().find(|(first, _)| key(first) == key(row)) {
+            Some((_, group)) => group.push(row),
+            None => groups.push((row, vec![row])),
+        }
+    }
+    groups
+}
+
+/// How many times as long as ours the faster peer takes.
+fn ratio(ours: &Medians, restic: &Medians, rustic: &Medians) -> f64 {
+    restic.wall.min(rustic.wall) / ours.wall
+}
+
+pub fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| on | data | work | times faster than the faster peer | seconds: ours | without the proof | restic | rustic | CPU seconds: ours | restic | rustic | peak MiB: ours | restic | rustic | repository MiB: ours | restic | rustic | requests: ours | restic | rustic |\n| --- | --- | --- |",
+    );
+    text.push_str(&" ---: |".repeat(17));
+    text.push('\n');
+    for (first, group) in groups(rows) {
+        let [Some(ours), Some(restic), Some(rustic)] =
+            [Tool::Ours, Tool::Restic, Tool::Rustic].map(|tool| medians(&group, tool))
+        else {
+            continue;
+        };
+        let unverified = medians(&group, Tool::OursUnverified).map_or_else(String::new, |m| format!("{:.1}", m.wall));
+        let _ = write!(
+            text,
+            "| {} | {} | {} | **{:.1}**",
+            first.medium,
+            first.data.name(),
+            first.work.name(),
+            ratio(&ours, &restic, &rustic)
+        );
+        let _ = write!(text, " | {:.1} | {unverified} | {:.1} | {:.1}", ours.wall, restic.wall, rustic.wall);
+        let _ = write!(text, " | {:.1} | {:.1} | {:.1}", ours.cpu, restic.cpu, rustic.cpu);
+        let sizes: [fn(&Medians) -> f64; 2] = [|m| m.peak_mib, |m| m.repository_mib];
+        for of in sizes {
+            let _ = write!(text, " | {:.0} | {:.0} | {:.0}", of(&ours), of(&restic), of(&rustic));
+        }
+        if first.medium == "s3" {
+            let _ = writeln!(text, " | {:.0} | {:.0} | {:.0} |", ours.requests, restic.requests, rustic.requests);
+        } else {
+            text.push_str(" | | | |\n");
+        }
+    }
+    text
+}
+
+/// Puts the table and the picture into the documents.
+pub fn publish(table: &str, rows: &[Row], versions: &[String], rounds: usize) {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let document = docs.join("PERFORMANCE.md");
+    let text = fs::read_to_string(&document).expect("docs/PERFORMANCE.md");
+    let (begin, end) = ("<!-- measured: begin -->\n", "<!-- measured: end -->");
+    let (before, rest) = text.split_once(begin).expect("the place for the table begins");
+    let (_, after) = rest.split_once(end).expect("and ends");
+    let versions = versions.iter().filter(|version| !version.is_empty()).fold(String::new(), |mut text, version| {
+        if !text.contains(version) {
+            let _ = write!(text, "{}{version}", if text.is_empty() { "" } else { ", " });
+        }
+        text
+    });
+    let machine = format!("Medians of {rounds} rounds, {}.\n\n{versions}.\n\n", machine());
+    fs::write(&document, format!("{before}{begin}{machine}{table}{end}{after}")).expect("it can be written");
+    fs::write(docs.join("performance.svg"), picture(rows)).expect("it can be written");
+}
+
+/// When, and on what.
+fn machine() -> String {
+    let line = |file: &str, key: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        line.split_once(':').map_or_else(String::new, |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory: f64 = line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0.0);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let output = |program: &str, words: &[&str]| {
+        let output = std::process::Command::new(program).args(words).output();
+        output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    format!(
+        "{} at commit `{}`: {cores} cores of {} (family {}, model {}), {:.0} GiB, Linux {}",
+        output("date", &["-u", "+%F"]),
+        output("git", &["rev-parse", "--short=12", "HEAD"]),
+        line("/proc/cpuinfo", "model name"),
+        line("/proc/cpuinfo", "cpu family"),
+        line("/proc/cpuinfo", "model\t"),
+        memory / 1048576.0,
+        kernel.split('-').next().unwrap_or_default().trim()
+    )
+}
+
+/// A bar for each work: how many times faster than the faster peer.
+fn picture(rows: &[Row]) -> String {
+    const ROW: usize = 22;
+    const LEFT: usize = 420;
+    const WIDTH: usize = 900;
+    let bars: Vec<(String, f64)> = groups(rows)
+        .iter()
+        .filter_map(|(first, group)| {
+            let ours = medians(group, Tool::Ours)?;
+            let ratio = ratio(&ours, &medians(group, Tool::Restic)?, &medians(group, Tool::Rustic)?);
+            Some((format!("{}: {}, {}", first.medium, first.data.name(), first.work.name()), ratio))
+        })
+        .collect();
+    let height = ROW * (bars.len() + 2);
+    // A sparse file's bar would dwarf the others: the scale ends at 12, and the number says the rest.
+    let scale = |ratio: f64| (ratio.min(12.0) / 12.0 * (WIDTH - LEFT - 60) as f64) as usize;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+         <text x=\"10\" y=\"16\" font-weight=\"bold\">Times faster than the faster of restic and rustic (the line is 1)</text>\n"
+    );
+    for (number, (name, ratio)) in bars.iter().enumerate() {
+        let y = ROW * (number + 1) + 6;
+        let colour = if *ratio >= 1.0 { "#2f7d4f" } else { "#b03a2e" };
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>\n\
+             <rect x=\"{LEFT}\" y=\"{y}\" width=\"{}\" height=\"16\" fill=\"{colour}\"/>\n\
+             <text x=\"{}\" y=\"{}\">{ratio:.1}</text>\n",
+            LEFT - 8,
+            y + 13,
+            scale(*ratio),
+            LEFT + scale(*ratio) + 6,
+            y + 13
+        );
+    }
+    let one = LEFT + scale(1.0);
+    let _ = write!(svg, "<line x1=\"{one}\" y1=\"{ROW}\" x2=\"{one}\" y2=\"{height}\" stroke=\"#888\"/>\n</svg>\n");
+    svg
+}
