@@ -4,7 +4,7 @@
 //! (a tmpfs is mounted for what must not wait for a disk), 24 GiB of memory and 40 GB of disk. Peers are installed by
 //! `tests/peers/install`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
 //!
-//! The medians stand in `docs/PERFORMANCE.md` afterwards, in place of those of the last run of all of it; a part is only printed.
+//! The medians are printed; with `--publish` they take the place of the last ones in `docs/PERFORMANCE.md`.
 
 mod data;
 mod report;
@@ -34,6 +34,9 @@ struct Arguments {
     /// Where repositories are: tmpfs, disk, s3.
     #[arg(long, value_delimiter = ',', default_value = "tmpfs,s3,disk")]
     media: Vec<String>,
+    /// Put the table and its picture into the documents.
+    #[arg(long)]
+    publish: bool,
     /// Cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -92,7 +95,7 @@ fn main() {
     }
     let table = report::table(&rows);
     println!("\n{table}");
-    if arguments.only.is_empty() && arguments.media.len() == 3 {
+    if arguments.publish {
         report::publish(&table, &rows, &TOOLS.map(|tool| tool.version(&peers)), arguments.rounds);
     }
 }

@@ -49,6 +49,11 @@ impl Context {
 }
 
 impl Ticker {
+    /// Whether anything is shown.
+    pub fn is_shown(&self) -> bool {
+        self.thread.is_some()
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

@@ -1,15 +1,15 @@
 //! The plaintext of index, snapshot and lock files: bare JSON, or in version 2 the byte 2 and a zstd frame of the JSON.
 
-use super::compression::{compress, decompress};
+use super::compression::{Compression, compress, decompress};
 use super::{FormatError, Result, Version};
 
 const COMPRESSED: u8 = 2;
 
 /// The plaintext to seal for a JSON document.
-pub fn encode(version: Version, level: i32, json: Vec<u8>) -> Vec<u8> {
+pub fn encode(version: Version, how: Compression, json: Vec<u8>) -> Vec<u8> {
     match version {
         Version::V1 => json,
-        Version::V2 => compress(level, &json, |frame| [&[COMPRESSED], frame].concat()),
+        Version::V2 => compress(how, &json, |frame| [&[COMPRESSED], frame].concat()),
     }
 }
 
@@ -34,11 +34,11 @@ mod tests {
     fn reads_both_encodings_and_refuses_others() {
         let json = b"{\"packs\":[]}".to_vec();
         for version in [Version::V1, Version::V2] {
-            let plaintext = encode(version, 3, json.clone());
+            let plaintext = encode(version, Compression::Auto, json.clone());
             assert_eq!(decode("x", plaintext, 100).unwrap(), json);
         }
         assert_eq!(decode("x", Vec::new(), 100).unwrap(), b"");
         assert!(decode("x", vec![1, 2, 3], 100).is_err());
-        assert!(decode("x", encode(Version::V2, 3, vec![b'{'; 1000]), 100).is_err());
+        assert!(decode("x", encode(Version::V2, Compression::Auto, vec![b'{'; 1000]), 100).is_err());
     }
 }

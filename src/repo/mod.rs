@@ -119,7 +119,7 @@ impl Repository {
 
     /// Seals a JSON document and stores it under the hash of its bytes.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
-        let plaintext = unpacked::encode(self.config.version, Compression::Auto.level(), json);
+        let plaintext = unpacked::encode(self.config.version, Compression::Auto, json);
         let mut sealed = Vec::new();
         self.key.seal(&self.nonce(), &plaintext, &mut sealed);
         if self.settings.extra_verify {
@@ -138,7 +138,7 @@ impl Repository {
         let compress = self.config.version == Version::V2
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
         let blob = if compress {
-            compression::compress(self.settings.compression.level(), plaintext, |frame| {
+            compression::compress(self.settings.compression, plaintext, |frame| {
                 // What does not get smaller is stored as it is, as restic stores it with compression off.
                 if frame.len() < plaintext.len() { self.seal(frame, plaintext.len()) } else { self.seal(plaintext, 0) }
             })

@@ -9,7 +9,6 @@ use crate::common::{Random, scratch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vsm::format::BlobType;
 use vsm::format::node::{Node, NodeType};
 use vsm::format::snapshot::Snapshot;
 use vsm::format::tree::TreeWriter;

@@ -201,11 +201,13 @@ impl Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let options = args.options()?;
+    let mut options = args.options()?;
     let repo = if args.dry_run { context.open_to_read()? } else { context.open_locked(LockMode::Shared)? };
     let orderly = context.orderly();
     let index = Arc::new(Index::load(&repo)?);
     let ticker = context.show_progress(Kind::Backup);
+    // Nobody is told a total that is not shown, and to count it costs a look at every entry.
+    options.scan &= ticker.is_shown();
     let report = backup::run(&repo, index, &options, &context.progress);
     let elapsed = ticker.elapsed();
     drop(ticker);

@@ -1,0 +1,119 @@
+//! What each stage of a backup costs: bytes per second of one core, on chunks of 1.5 MiB that are in memory.
+//!
+//! * `hash/one`, `hash/two`: SHA-256 of one chunk after the other, and of two side by side.
+//! * `seal`, `open`: encrypt and authenticate, authenticate and decrypt.
+//! * `compress`, `expand`: zstd at the default level, on random bytes and on text.
+//! * `copy`: what memory itself allows.
+//!
+//! Run `cargo bench --no-default-features --bench stages`.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use vsm::crypto::Key;
+use vsm::format::compression::{Compression, compress, decompress};
+use vsm::hash;
+
+const CHUNK: usize = 3 << 19;
+
+/// Chunks that together do not fit the second-level cache.
+const CHUNKS: usize = 16;
+
+fn random_bytes(count: usize) -> Vec<u8> {
+    let mut state: u64 = 42;
+    let word = |_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31).to_le_bytes()
+    };
+    (0..count / 8).flat_map(word).collect()
+}
+
+/// Words of a small vocabulary, with a number after each that has not been seen before: about 3.5 to 1.
+fn text(count: usize) -> Vec<u8> {
+    const WORDS: [&str; 8] = ["volume", "snapshot", "restore", "backup", "claim", "storage", "the", "of"];
+    let random = random_bytes(count);
+    let mut text = Vec::with_capacity(count + 32);
+    for eight in random.as_chunks::<8>().0 {
+        let number = u64::from_le_bytes(*eight);
+        text.extend_from_slice(WORDS[(number % 8) as usize].as_bytes());
+        text.extend_from_slice(format!(" {} ", (number >> 8) % 5000).as_bytes());
+        if text.len() >= count {
+            break;
+        }
+    }
+    text.truncate(count);
+    text
+}
+
+fn stages(criterion: &mut Criterion) {
+    let random = random_bytes(CHUNK * CHUNKS);
+    let text = text(CHUNK * CHUNKS);
+    let chunks: Vec<&[u8]> = random.chunks(CHUNK).collect();
+    let key = Key::from_bytes(&[7; 64]);
+    let mut out = Vec::with_capacity(CHUNK + (1 << 20));
+
+    let mut group = criterion.benchmark_group("stages");
+    group.throughput(Throughput::Bytes((CHUNK * CHUNKS) as u64)).sample_size(20);
+    group.bench_function("copy", |bencher| {
+        bencher.iter(|| {
+            for chunk in &chunks {
+                out.clear();
+                out.extend_from_slice(black_box(chunk));
+            }
+        });
+    });
+    group.bench_function("hash/one", |bencher| {
+        bencher.iter(|| chunks.iter().map(|chunk| hash::hash_all(&[black_box(chunk)]).len()).sum::<usize>());
+    });
+    group.bench_function("hash/two", |bencher| {
+        bencher.iter(|| chunks.chunks(2).map(|pair| hash::hash_all(black_box(pair)).len()).sum::<usize>());
+    });
+    group.bench_function("seal", |bencher| {
+        bencher.iter(|| {
+            for chunk in &chunks {
+                out.clear();
+                key.seal(&[9; 16], black_box(chunk), &mut out);
+            }
+        });
+    });
+    let sealed: Vec<Vec<u8>> = chunks
+        .iter()
+        .map(|chunk| {
+            let mut sealed = Vec::new();
+            key.seal(&[9; 16], chunk, &mut sealed);
+            sealed
+        })
+        .collect();
+    group.bench_function("open", |bencher| {
+        bencher.iter(|| {
+            for sealed in &sealed {
+                out.clear();
+                key.open(black_box(sealed), &mut out).expect("sealed above");
+            }
+        });
+    });
+    for (name, data) in [("random", &random), ("text", &text)] {
+        group.bench_function(format!("compress/{name}"), |bencher| {
+            bencher.iter(|| {
+                data.chunks(CHUNK)
+                    .map(|chunk| compress(Compression::Auto, black_box(chunk), <[u8]>::len))
+                    .sum::<usize>()
+            });
+        });
+        let frames: Vec<Vec<u8>> =
+            data.chunks(CHUNK).map(|chunk| compress(Compression::Auto, chunk, <[u8]>::to_vec)).collect();
+        group.bench_function(format!("expand/{name}"), |bencher| {
+            bencher.iter(|| {
+                for frame in &frames {
+                    out.clear();
+                    decompress(black_box(frame), Some(CHUNK as u64), 1 << 30, &mut out).expect("compressed above");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);
