@@ -47,12 +47,11 @@ impl OpenPack {
         Ok(self.upload.write(bytes)?)
     }
 
-    /// The hash of everything written.
-    fn id(&mut self) -> Id {
+    /// Hashes what waits for it.
+    fn settle(&mut self) {
         for bytes in self.unhashed.drain(..) {
             self.hash.update(&bytes);
         }
-        Id(self.hash.clone().finish())
     }
 }
 
@@ -176,7 +175,11 @@ impl Writer {
         if let Some(sealed) = self.seal_new(BlobType::Tree, id, json)? {
             let mut open = lock(&self.trees);
             self.add(&mut open, BlobType::Tree, id, json.len(), sealed)?;
-            let full = open.take_if(|pack| self.is_full(pack));
+            // Trees come one by one, often long after each other: none waits for the next.
+            let full = open.take_if(|pack| {
+                pack.settle();
+                self.is_full(pack)
+            });
             drop(open);
             full.map_or(Ok(()), |pack| self.close(pack))?;
         }
@@ -261,7 +264,8 @@ impl Writer {
 
     /// Hands a complete pack to the uploaders.
     fn upload(&self, mut pack: OpenPack) -> Result<()> {
-        let id = pack.id();
+        pack.settle();
+        let id = Id(pack.hash.finish());
         let full = FullPack { upload: pack.upload, pack: IndexedPack { id, blobs: pack.blobs } };
         let sender = self.full.as_ref().expect("taken only when the writer is consumed");
         sender.send(full).map_err(|_| Error::Stopped)
