@@ -77,6 +77,17 @@ mod tests {
         assert_eq!(appended(&key, &skip(&nonce, 2), &plaintext[32..]), ciphertext[32..]);
     }
 
+    /// From `openssl enc -aes-256-ctr`: all 128 bits count, and what is beyond them falls off.
+    #[test]
+    fn counters_overflow_as_openssls() {
+        let key = [0x9e; 32];
+        let stream = bytes(concat!(
+            "8770eef6cbbb5577b20d65f137b16d8baa5257958b435511172a7281f85df67c",
+            "6da96283f7f316cb744f1151d307b558"
+        ));
+        assert_eq!(appended(&key, &[0xff; 16], &[0; 48]), stream);
+    }
+
     #[test]
     fn agrees_with_the_library_at_every_length() {
         let message: Vec<u8> = (0..1700u32).map(|i| (i * 7) as u8).collect();
