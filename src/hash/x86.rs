@@ -47,12 +47,14 @@ fn compress(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_bloc
     for (a_block, b_block) in a_blocks.iter().zip(b_blocks) {
         let before = states;
         let mut words = [words(a_block), words(b_block)];
-        for (group, k) in K.iter().enumerate() {
-            let k = vector(k);
-            for (state, words) in states.iter_mut().zip(&mut words) {
-                rounds(state, words, k, group);
-            }
+        // Written out: in a loop the words would live in memory, at places that are computed each time.
+        macro_rules! groups {
+            ($($group:literal)*) => {$(
+                rounds::<$group>(&mut states[0], &mut words[0]);
+                rounds::<$group>(&mut states[1], &mut words[1]);
+            )*};
         }
+        groups!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         for (state, before) in states.iter_mut().zip(before) {
             for (half, before) in state.iter_mut().zip(before) {
                 *half = _mm_add_epi32(*half, before);
@@ -67,15 +69,15 @@ fn compress(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_bloc
 /// Four rounds, and with them the four words of the message schedule that the next three groups do not know yet.
 #[inline]
 #[target_feature(enable = "sha,ssse3,sse4.1")]
-fn rounds([abef, cdgh]: &mut [__m128i; 2], words: &mut [__m128i; 4], k: __m128i, group: usize) {
-    let now = words[group % 4];
-    let sum = _mm_add_epi32(now, k);
+fn rounds<const GROUP: usize>([abef, cdgh]: &mut [__m128i; 2], words: &mut [__m128i; 4]) {
+    let now = words[GROUP % 4];
+    let sum = _mm_add_epi32(now, vector(&K[GROUP]));
     *cdgh = _mm_sha256rnds2_epu32(*cdgh, *abef, sum);
     *abef = _mm_sha256rnds2_epu32(*abef, *cdgh, _mm_shuffle_epi32::<0x0e>(sum));
-    if group < 12 {
-        let (second, third, fourth) = (words[(group + 1) % 4], words[(group + 2) % 4], words[(group + 3) % 4]);
+    if GROUP < 12 {
+        let (second, third, fourth) = (words[(GROUP + 1) % 4], words[(GROUP + 2) % 4], words[(GROUP + 3) % 4]);
         let sum = _mm_add_epi32(_mm_sha256msg1_epu32(now, second), _mm_alignr_epi8::<4>(fourth, third));
-        words[group % 4] = _mm_sha256msg2_epu32(sum, fourth);
+        words[GROUP % 4] = _mm_sha256msg2_epu32(sum, fourth);
     }
 }
 

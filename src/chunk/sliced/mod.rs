@@ -158,14 +158,17 @@ impl<V: Vector> Step<V> {
         // SAFETY: the caller's. The last byte that enters lane `l` is before `first + (l + 1) * stride - 1`.
         unsafe {
             let base = data.as_ptr().add(first - 1);
-            let mut leaving = tile::<V>(base.sub(WINDOW), stride);
+            // Two by turns: what enters with one leaves during the next.
+            let mut buffers = [[V::splat(0); TILE]; 2];
+            let [mut leaving, mut entering] = buffers.each_mut();
+            gather(base.sub(WINDOW), stride, leaving);
             let mut state = [V::splat(0); 7];
-            for bytes in &leaving {
+            for bytes in &*leaving {
                 state = self.push(state, *bytes);
             }
             for tile_index in 0..tiles {
                 let start = tile_index * TILE;
-                let entering = tile::<V>(base.add(start), stride);
+                gather(base.add(start), stride, entering);
                 // What the first-level cache will need for the next block, evenly over this one.
                 let next = base.wrapping_add(V::LANES * stride + V::LANES * start);
                 let mut least = V::splat(0xff);
@@ -191,7 +194,7 @@ impl<V: Vector> Step<V> {
                 if lanes == 0 {
                     break;
                 }
-                leaving = entering;
+                std::mem::swap(&mut leaving, &mut entering);
             }
         }
         found
@@ -204,27 +207,49 @@ struct Block {
     tiles: usize,
 }
 
-/// 64 bytes of each lane, lane `l` from `from + l * stride`: vector `s` holds byte `s` of every lane.
+/// Fills a tile with 64 bytes of each lane, lane `l` from `from + l * stride`: vector `s` holds byte `s` of every lane.
 ///
 /// # Safety
 /// These bytes must be readable, and the processor must have what `V` needs.
 #[inline(always)]
-unsafe fn tile<V: Vector>(from: *const u8, stride: usize) -> [V; TILE] {
+unsafe fn gather<V: Vector>(from: *const u8, stride: usize, tile: &mut [V; TILE]) {
+    for (quarter, rows) in tile.chunks_exact_mut(16).enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            // Four perfect shuffles of 16 vectors turn each 16 by 16 square of bytes around.
+            let bytes = V::load(from.add(16 * quarter), stride);
+            rows.copy_from_slice(&shuffle(shuffle(shuffle(shuffle(bytes)))));
+        }
+    }
+}
+
+/// The vectors of both halves by turns, interleaved.
+///
+/// # Safety
+/// The processor must have what `V` needs.
+#[inline(always)]
+unsafe fn shuffle<V: Vector>(vectors: [V; 16]) -> [V; 16] {
+    // Written out: a loop would keep the vectors in memory.
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
     // SAFETY: the caller's.
     unsafe {
-        let mut tile = [V::splat(0); TILE];
-        for (quarter, rows) in tile.chunks_exact_mut(16).enumerate() {
-            let mut bytes = V::load(from.add(16 * quarter), stride);
-            // Four perfect shuffles of 16 vectors turn each 16 by 16 square of bytes around.
-            for _ in 0..4 {
-                let before = bytes;
-                for i in 0..8 {
-                    bytes[2 * i] = before[i].interleave_low(before[i + 8]);
-                    bytes[2 * i + 1] = before[i].interleave_high(before[i + 8]);
-                }
-            }
-            rows.copy_from_slice(&bytes);
-        }
-        tile
+        [
+            a.interleave_low(i),
+            a.interleave_high(i),
+            b.interleave_low(j),
+            b.interleave_high(j),
+            c.interleave_low(k),
+            c.interleave_high(k),
+            d.interleave_low(l),
+            d.interleave_high(l),
+            e.interleave_low(m),
+            e.interleave_high(m),
+            f.interleave_low(n),
+            f.interleave_high(n),
+            g.interleave_low(o),
+            g.interleave_high(o),
+            h.interleave_low(p),
+            h.interleave_high(p),
+        ]
     }
 }
