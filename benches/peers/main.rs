@@ -17,7 +17,7 @@ use clap::Parser;
 use data::Data;
 use report::{Row, Work};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tool::{Cost, Place, TOOLS, Tool};
@@ -129,8 +129,9 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
         requests = so_far;
         rows.push(row);
     };
-    warm(&source);
     place.init();
+    touch_memory(scratch);
+    warm(&source);
     add(Work::Backup, place.backup(&source));
     // The proof costs nothing when nothing is read or all is known.
     let works = if tool == Tool::OursUnverified { &[] } else { plan(data) };
@@ -152,6 +153,7 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
             Work::Check => place.check(),
             Work::Restore => {
                 let target = scratch.join("restored");
+                touch_memory(scratch);
                 let cost = place.restore(&target);
                 if first {
                     demand_same(&source, &restored(tool, &source, &target));
@@ -195,6 +197,15 @@ fn warm(path: &Path) {
             io::copy(&mut File::open(entry.path()).expect("the file"), &mut io::sink()).expect("it can be read");
         }
     }
+}
+
+/// Uses as much memory as a run will, and frees it. A virtual machine gives free pages back to its host, and whoever is first to
+/// touch them again waits for the host: that must not be one of the tools.
+fn touch_memory(scratch: &Path) {
+    let path = scratch.join("touched");
+    let mut file = File::create(&path).expect("a file");
+    io::copy(&mut io::repeat(0).take(5 << 30), &mut file).expect("room for it");
+    fs::remove_file(path).expect("it can be removed");
 }
 
 fn touch(file: &Path) {

@@ -160,7 +160,8 @@ pub fn publish(table: &str, rows: &[Row], versions: &[String], rounds: usize) {
         }
         text
     });
-    let machine = format!("Medians of {rounds} rounds, {}.\n\n{versions}.\n\n", machine());
+    let picture_link = "![How many times faster than the faster of restic and rustic](performance.svg)\n\n";
+    let machine = format!("{picture_link}Medians of {rounds} rounds, {}.\n\n{versions}.\n\n", machine());
     fs::write(&document, format!("{before}{begin}{machine}{table}{end}{after}")).expect("it can be written");
     fs::write(docs.join("performance.svg"), picture(rows)).expect("it can be written");
 }
