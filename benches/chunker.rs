@@ -16,19 +16,12 @@ use std::sync::Arc;
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use vsm::chunk::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
 
-const SIZE: usize = 256 << 20;
+#[path = "../tests/common/random.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod random;
+use random::Random;
 
-/// Splitmix64, so that every run sees the same cuts.
-fn random_bytes(count: usize) -> Vec<u8> {
-    let mut state: u64 = 42;
-    let word = |_| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31).to_le_bytes()
-    };
-    (0..count / 8).flat_map(word).collect()
-}
+const SIZE: usize = 256 << 20;
 
 /// Asks for all candidates of `data`, so that every position is looked at.
 fn count_candidates(data: &[u8], find: impl Fn(&[u8], usize, usize) -> Option<usize>) -> usize {
@@ -56,7 +49,7 @@ fn chunker(criterion: &mut Criterion) {
     let polynomial = Polynomial::new(0x3da3358b4dc173).expect("irreducible");
     let kernels = Scanner::with_each_kernel(polynomial).into_iter();
     let kernels: Vec<_> = kernels.map(|(name, scanner)| (name, Arc::new(scanner))).collect();
-    let data = random_bytes(SIZE);
+    let data = Random(42).bytes(SIZE);
 
     let mut scan = criterion.benchmark_group("scan");
     scan.throughput(Throughput::Bytes(SIZE as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);

@@ -11,43 +11,34 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use vsm::crypto::Key;
 use vsm::format::compression::{Compression, compress, decompress};
-use vsm::hash;
+use vsm::hash::hash_all;
+
+#[path = "../tests/common/random.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod random;
+use random::Random;
 
 const CHUNK: usize = 3 << 19;
 
 /// Chunks that together do not fit the second-level cache.
 const CHUNKS: usize = 16;
 
-fn random_bytes(count: usize) -> Vec<u8> {
-    let mut state: u64 = 42;
-    let word = |_| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31).to_le_bytes()
-    };
-    (0..count / 8).flat_map(word).collect()
-}
-
 /// Words of a small vocabulary, with a number after each that has not been seen before: about 3.5 to 1.
 fn text(count: usize) -> Vec<u8> {
     const WORDS: [&str; 8] = ["volume", "snapshot", "restore", "backup", "claim", "storage", "the", "of"];
-    let random = random_bytes(count);
+    let mut random = Random(43);
     let mut text = Vec::with_capacity(count + 32);
-    for eight in random.as_chunks::<8>().0 {
-        let number = u64::from_le_bytes(*eight);
+    while text.len() < count {
+        let number = random.next();
         text.extend_from_slice(WORDS[(number % 8) as usize].as_bytes());
         text.extend_from_slice(format!(" {} ", (number >> 8) % 5000).as_bytes());
-        if text.len() >= count {
-            break;
-        }
     }
     text.truncate(count);
     text
 }
 
 fn stages(criterion: &mut Criterion) {
-    let random = random_bytes(CHUNK * CHUNKS);
+    let random = Random(42).bytes(CHUNK * CHUNKS);
     let text = text(CHUNK * CHUNKS);
     let chunks: Vec<&[u8]> = random.chunks(CHUNK).collect();
     let key = Key::from_bytes(&[7; 64]);
@@ -64,10 +55,10 @@ fn stages(criterion: &mut Criterion) {
         });
     });
     group.bench_function("hash/one", |bencher| {
-        bencher.iter(|| chunks.iter().map(|chunk| hash::hash_all(&[black_box(chunk)]).len()).sum::<usize>());
+        bencher.iter(|| chunks.iter().map(|chunk| hash_all(&[black_box(chunk)], None).len()).sum::<usize>());
     });
     group.bench_function("hash/two", |bencher| {
-        bencher.iter(|| chunks.chunks(2).map(|pair| hash::hash_all(black_box(pair)).len()).sum::<usize>());
+        bencher.iter(|| chunks.chunks(2).map(|pair| hash_all(black_box(pair), None).len()).sum::<usize>());
     });
     group.bench_function("seal", |bencher| {
         bencher.iter(|| {

@@ -41,7 +41,7 @@ impl Patterns {
             parts.push(if part == "**" {
                 Part::AnyDepth
             } else {
-                match_component(part.as_bytes(), b"").ok_or_else(bad)?;
+                check(part.as_bytes()).ok_or_else(bad)?;
                 Part::Glob(part.as_bytes().to_vec())
             });
         }
@@ -110,7 +110,7 @@ impl Pattern {
                 }
                 Part::Glob(glob) => {
                     for at in (0..path.len()).rev() {
-                        ends[at + 1] = ends[at] && match_component(glob, path[at]) == Some(true);
+                        ends[at + 1] = ends[at] && match_component(glob, path[at]);
                     }
                     ends[0] = false;
                 }
@@ -130,15 +130,12 @@ fn leads(parts: &[Part], path: &[&[u8]]) -> bool {
     match (parts.split_first(), path.split_first()) {
         (_, None) | (Some((Part::AnyDepth, _)), _) => true,
         (None, _) => false,
-        (Some((Part::Glob(glob), rest)), Some((name, below))) => {
-            match_component(glob, name) == Some(true) && leads(rest, below)
-        }
+        (Some((Part::Glob(glob), rest)), Some((name, below))) => match_component(glob, name) && leads(rest, below),
     }
 }
 
-/// Whether a glob matches a whole name; `None` if the glob is malformed.
-fn match_component(glob: &[u8], name: &[u8]) -> Option<bool> {
-    check(glob)?;
+/// Whether a well-formed glob matches a whole name.
+fn match_component(glob: &[u8], name: &[u8]) -> bool {
     // Backtracking to the last star is enough: an earlier one could only take less.
     let (mut g, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -149,7 +146,7 @@ fn match_component(glob: &[u8], name: &[u8]) -> Option<bool> {
             continue;
         }
         if g == glob.len() && n == name.len() {
-            return Some(true);
+            return true;
         }
         let step = (g < glob.len() && n < name.len()).then(|| match_one(&glob[g..], &name[n..])).flatten();
         match (step, star) {
@@ -161,7 +158,7 @@ fn match_component(glob: &[u8], name: &[u8]) -> Option<bool> {
                 star = Some((after, from + char_length(&name[from..])));
                 (g, n) = (after, star.expect("just set").1);
             }
-            _ => return Some(false),
+            _ => return false,
         }
     }
 }

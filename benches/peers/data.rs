@@ -1,5 +1,6 @@
 //! The volumes that are backed up: made from fixed seeds, so that every machine has the same bytes.
 
+use crate::random::Random;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, symlink};
@@ -62,7 +63,7 @@ impl Data {
         fs::create_dir_all(&part)?;
         let image = part.join("image");
         match self {
-            Data::Random => fill(&image, 4 * GIB, |at, out| Random::new(1, at).fill(out)),
+            Data::Random => fill(&image, 4 * GIB, |at, out| random(1, at).fill(out)),
             Data::VmImage => fill(&image, 4 * GIB, vm_extent),
             Data::VmImageChanged => {
                 Data::VmImage.make(root)?;
@@ -72,39 +73,16 @@ impl Data {
             Data::SmallFiles => small_files(&part),
             Data::TinyFiles => tiny_files(&part),
             Data::Sparse => sparse(&image),
-            Data::Text => fill(&image, GIB, |at, out| text(&mut Random::new(7, at), out)),
+            Data::Text => fill(&image, GIB, |at, out| text(&mut random(7, at), out)),
             Data::Zeros => fill(&image, 4 * GIB, |_, out| out.fill(0)),
         }?;
         fs::rename(part, done)
     }
 }
 
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    /// A stream of its own for each seed and place.
-    fn new(seed: u64, place: u64) -> Random {
-        let mut random = Random(seed << 56 ^ place);
-        Random(random.next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn fill(&mut self, out: &mut [u8]) {
-        for word in out.chunks_mut(8) {
-            word.copy_from_slice(&self.next().to_le_bytes()[..word.len()]);
-        }
-    }
+/// A stream of its own for each seed and place.
+fn random(seed: u64, place: u64) -> Random {
+    Random(Random(seed << 56 ^ place).next())
 }
 
 /// A file made MiB by MiB.
@@ -121,7 +99,7 @@ fn fill(path: &Path, size: u64, extent: impl Fn(u64, &mut [u8])) -> io::Result<(
 /// A MiB as a virtual machine's disk has it: 40 % database pages, 18 % logs, 21 % program text, 7 % media and 14 % zeros, which
 /// together compress about 2.4:1.
 fn vm_extent(number: u64, out: &mut [u8]) {
-    let mut random = Random::new(2, number);
+    let mut random = random(2, number);
     match random.below(100) {
         0..40 => out
             .chunks_mut(8 * KIB)
@@ -288,7 +266,7 @@ fn change_pages(image: &Path) -> io::Result<()> {
     let pages = file.metadata()?.len() / 4096;
     let mut page = [0; 4096];
     for number in 0..pages / 100 {
-        let mut random = Random::new(3, number);
+        let mut random = random(3, number);
         let at = random.below(pages);
         random.fill(&mut page);
         file.write_all_at(&page, at * 4096)?;
@@ -301,7 +279,7 @@ fn change_pages(image: &Path) -> io::Result<()> {
 fn small_files(root: &Path) -> io::Result<()> {
     let mut content = vec![0; 8 * MIB];
     for number in 0..172_000u64 {
-        let mut random = Random::new(4, number);
+        let mut random = random(4, number);
         let directory = root.join(format!("{:03}/{:02}", number / 8 % 430, number / 3440 % 50));
         if number % 8 == 0 {
             fs::create_dir_all(&directory)?;
@@ -333,8 +311,8 @@ fn tiny_files(root: &Path) -> io::Result<()> {
         if number % 300 == 0 {
             fs::create_dir(&directory)?;
         }
-        let mut content = vec![0; 20 + Random::new(5, number).below(80) as usize];
-        Random::new(6, number).fill(&mut content);
+        let mut content = vec![0; 20 + random(5, number).below(80) as usize];
+        random(6, number).fill(&mut content);
         fs::write(directory.join(format!("tiny-{number}")), content)?;
     }
     Ok(())
@@ -345,10 +323,10 @@ fn sparse(image: &Path) -> io::Result<()> {
     file.get_ref().set_len(20 * GIB)?;
     let mut extent = vec![0; MIB];
     for number in 0..500 {
-        let at = Random::new(8, number).below(20 * KIB as u64);
+        let at = random(8, number).below(20 * KIB as u64);
         // Not zeros: a hole is what is not written.
         vm_extent(
-            (0..).map(|k| number + 500 * k).find(|&k| Random::new(2, k).below(100) < 86).expect("endless"),
+            (0..).map(|k| number + 500 * k).find(|&k| random(2, k).below(100) < 86).expect("endless"),
             &mut extent,
         );
         file.seek(SeekFrom::Start(at * MIB as u64))?;

@@ -10,6 +10,9 @@ mod data;
 mod report;
 mod tool;
 
+#[path = "../../tests/common/random.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod random;
 #[path = "../../tests/common/versitygw.rs"]
 mod versitygw;
 

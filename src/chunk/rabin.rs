@@ -28,17 +28,18 @@ pub struct Scanner {
 impl Scanner {
     /// Computes the tables (4 KiB) for `polynomial`; searches with the fastest kernel that this processor can run.
     pub fn new(polynomial: Polynomial) -> Self {
-        let (_, fastest) = Self::with_each_kernel(polynomial).swap_remove(0);
-        fastest
+        let (_, fastest) = kernels(polynomial).swap_remove(0);
+        Self::with_kernel(polynomial, fastest)
     }
 
     /// A scanner for each kernel that this processor can run, fastest first, with the kernel's name: for tests and benches. The last
     /// is the portable one, which needs nothing.
     pub fn with_each_kernel(polynomial: Polynomial) -> Vec<(&'static str, Self)> {
-        let mut kernels = sliced::kernels(polynomial);
-        kernels.push(("portable", Box::new(Portable)));
-        let scanner = |kernel| Self { polynomial, tables: Tables::new(polynomial), kernel };
-        kernels.into_iter().map(|(name, kernel)| (name, scanner(kernel))).collect()
+        kernels(polynomial).into_iter().map(|(name, kernel)| (name, Self::with_kernel(polynomial, kernel))).collect()
+    }
+
+    fn with_kernel(polynomial: Polynomial, kernel: Box<dyn Kernel>) -> Self {
+        Self { polynomial, tables: Tables::new(polynomial), kernel }
     }
 
     /// The polynomial the fingerprints are taken modulo.
@@ -64,6 +65,12 @@ impl Scanner {
         }
         self.kernel.find_first(&self.tables, data, lo + 1, hi + 1)
     }
+}
+
+fn kernels(polynomial: Polynomial) -> Vec<(&'static str, Box<dyn Kernel>)> {
+    let mut kernels = sliced::kernels(polynomial);
+    kernels.push(("portable", Box::new(Portable)));
+    kernels
 }
 
 /// Whether a position with this fingerprint may be a cut.

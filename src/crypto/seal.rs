@@ -73,7 +73,7 @@ impl Key {
         let mut opened = Vec::with_capacity(PIECE.min(ciphertext.len()));
         Ok(ciphertext.chunks(PIECE).enumerate().all(|(number, piece)| {
             opened.clear();
-            ctr::append(&self.encrypt, &ctr::skip(nonce, number * PIECE / NONCE), piece, &mut opened);
+            ctr::append(&self.encrypt, &ctr::skip(nonce, number * PIECE), piece, &mut opened);
             take(&opened)
         }))
     }

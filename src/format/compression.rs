@@ -88,7 +88,7 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
             let wanted = decoder.run(&mut input, &mut output).map_err(|error| bad(error.to_string()))?;
             let got = (out.len() - start) as u64;
             if got > bound {
-                return Err(bad(format!("it holds more than {got} bytes, not {bound}")));
+                return Err(bad(format!("it holds {got} bytes or more, not {bound}")));
             }
             if input.pos() == frames.len() && (wanted == 0 || out.len() < full) {
                 return match length {

@@ -92,17 +92,13 @@ impl Sha256 {
     }
 }
 
-/// The hash of each message.
-pub fn hash_all(messages: &[&[u8]]) -> Vec<[u8; 32]> {
+/// The hash of each message; a stream `beside` them gets its bytes at the same time.
+pub fn hash_all(messages: &[&[u8]], beside: Option<Stream<'_>>) -> Vec<[u8; 32]> {
     let mut hashes = vec![Sha256::new(); messages.len()];
-    update_all(streams(&mut hashes, messages));
-    hashes.into_iter().map(Sha256::finish).collect()
-}
-
-/// Each hash with the message of the same place.
-pub fn streams<'a>(hashes: &'a mut [Sha256], messages: &'a [&'a [u8]]) -> Vec<Stream<'a>> {
     let pairs = hashes.iter_mut().zip(messages);
-    pairs.map(|(hash, message)| Stream { hash, parts: std::slice::from_ref(message) }).collect()
+    let streams = pairs.map(|(hash, message)| Stream { hash, parts: std::slice::from_ref(message) });
+    update_all(streams.chain(beside).collect());
+    hashes.into_iter().map(Sha256::finish).collect()
 }
 
 /// Adds to each hash its bytes: two side by side, the longest first, and the next one when either ends.
@@ -184,11 +180,11 @@ mod tests {
             alone.update(message);
             assert_eq!(hex(&alone.finish()), expected);
             for (other, beside) in vectors {
-                let hashes = hash_all(&[message, other]);
+                let hashes = hash_all(&[message, other], None);
                 assert_eq!([hex(&hashes[0]), hex(&hashes[1])], [expected, beside]);
             }
         }
-        assert!(hash_all(&[]).is_empty());
+        assert!(hash_all(&[], None).is_empty());
     }
 
     proptest! {
@@ -199,7 +195,7 @@ mod tests {
         ) {
             let expected: Vec<[u8; 32]> = messages.iter().map(|message| sha2::Sha256::digest(message).into()).collect();
             let whole: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-            prop_assert_eq!(&hash_all(&whole), &expected);
+            prop_assert_eq!(&hash_all(&whole, None), &expected);
 
             // Each in portions, two of them at a time.
             let mut hashes = vec![Sha256::new(); messages.len()];

@@ -8,7 +8,7 @@ use crate::format::node::Node;
 use crate::format::pack::{self, PackedBlob};
 use crate::format::tree;
 use crate::format::{BlobType, FormatError};
-use crate::hash::{self, Sha256, Stream};
+use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{File, FileType};
@@ -40,11 +40,8 @@ impl Repository {
         let opened: Vec<_> = blobs.iter().map(|(location, sealed)| self.unseal_blob(location, sealed, out)).collect();
         let plaintexts: Vec<&[u8]> =
             opened.iter().map(|opened| opened.as_ref().map_or(&[][..], |range| &out[range.clone()])).collect();
-        let mut hashes = vec![Sha256::new(); blobs.len()];
-        let mut streams = hash::streams(&mut hashes, &plaintexts);
-        streams.extend(beside);
-        hash::update_all(streams);
-        let compare = |hash: Sha256, location: &Location, range| match Id(hash.finish()) {
+        let hashes = hash_all(&plaintexts, beside);
+        let compare = |hash, location: &Location, range| match Id(hash) {
             actual if actual == location.blob.id => Ok(range),
             actual => Err(damaged(location, format!("its content hashes to {actual}"))),
         };

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
 use crate::format::pack::{self, PackedBlob};
-use crate::hash::{self, Sha256, Stream};
+use crate::hash::{Sha256, Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{FileType, Upload};
@@ -148,7 +148,7 @@ impl Writer {
         let mut pack = lock(&self.data).pop();
         let ids = hash_beside(chunks, pack.as_mut());
         let outcome = self.store_new(&mut pack, &ids, chunks);
-        // Also after an error: what it holds is not lost.
+        // Also after an error: what it holds is not lost, unless it was the pack that failed.
         lock(&self.data).extend(pack);
         outcome.map(|()| ids)
     }
@@ -163,10 +163,10 @@ impl Writer {
             }
         }
         // It is uploaded when its last bytes have been hashed, beside the next chunks.
-        match open {
-            Some(pack) if self.is_full(pack) => self.complete(pack),
-            _ => Ok(()),
+        if let Some(full) = open.take_if(|pack| self.is_full(pack)) {
+            *open = Some(self.complete(full)?);
         }
+        Ok(())
     }
 
     /// Stores a tree unless the repository has it; its id.
@@ -197,7 +197,7 @@ impl Writer {
         self.repo().seal_blob(ty, id, plaintext).map(Some)
     }
 
-    /// Puts a sealed blob into an open pack.
+    /// Puts a sealed blob into an open pack. A pack that cannot be written is dropped: it may hold a part of the blob.
     fn add(
         &self,
         open: &mut Option<OpenPack>,
@@ -216,14 +216,15 @@ impl Writer {
         if open.as_ref().is_some_and(|pack| pack.size + u64::from(length) > u64::from(u32::MAX)) {
             self.close(open.take().expect("checked"))?;
         }
-        let pack = match open {
+        let mut pack = match open.take() {
             Some(pack) => pack,
-            None => open.insert(OpenPack::new(self.repo())?),
+            None => OpenPack::new(self.repo())?,
         };
         let offset = u32::try_from(pack.size).expect("checked above");
         pack.write(bytes)?;
         let blob = PackedBlob { ty, id, offset, length, uncompressed };
         pack.blobs.push(blob);
+        *open = Some(pack);
         self.count(&blob, plain_length);
         Ok(())
     }
@@ -243,8 +244,11 @@ impl Writer {
         self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
     }
 
-    /// Adds the header.
-    fn complete(&self, pack: &mut OpenPack) -> Result<()> {
+    /// Adds the header, unless it is there. A pack that cannot get one is dropped.
+    fn complete(&self, mut pack: OpenPack) -> Result<OpenPack> {
+        if pack.complete {
+            return Ok(pack);
+        }
         let mut end = Vec::new();
         let header = pack::encode_header(&pack.blobs);
         self.repo().key.seal(&clock::random_bytes(), &header, &mut end);
@@ -259,7 +263,7 @@ impl Writer {
         end.extend_from_slice(&u32::try_from(end.len()).expect("at most 16 MiB").to_le_bytes());
         pack.write(end)?;
         pack.complete = true;
-        Ok(())
+        Ok(pack)
     }
 
     /// Hands a complete pack to the uploaders.
@@ -271,11 +275,8 @@ impl Writer {
         sender.send(full).map_err(|_| Error::Stopped)
     }
 
-    fn close(&self, mut pack: OpenPack) -> Result<()> {
-        if !pack.complete {
-            self.complete(&mut pack)?;
-        }
-        self.upload(pack)
+    fn close(&self, pack: OpenPack) -> Result<()> {
+        self.upload(self.complete(pack)?)
     }
 
     /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
@@ -353,21 +354,111 @@ impl Shared {
 }
 
 /// The ids of chunks, with the hash of a pack brought up to date beside them.
-fn hash_beside(chunks: &[&[u8]], pack: Option<&mut OpenPack>) -> Vec<Id> {
-    let mut hashes = vec![Sha256::new(); chunks.len()];
-    let mut streams = hash::streams(&mut hashes, chunks);
-    match pack {
-        Some(pack) => {
-            let unhashed = std::mem::take(&mut pack.unhashed);
-            let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
-            streams.push(Stream { hash: &mut pack.hash, parts: &parts });
-            hash::update_all(streams);
-        }
-        None => hash::update_all(streams),
-    }
-    hashes.into_iter().map(|hash| Id(hash.finish())).collect()
+fn hash_beside(chunks: &[&[u8]], mut pack: Option<&mut OpenPack>) -> Vec<Id> {
+    let unhashed = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.unhashed));
+    let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
+    let beside = pack.map(|pack| Stream { hash: &mut pack.hash, parts: &parts });
+    hash_all(chunks, beside).into_iter().map(Id).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Version;
+    use crate::repo::{InitOptions, Password, Settings, init};
+    use crate::store::folder::Folder;
+    use crate::store::{self, File, Store, StoreError};
+
+    /// A folder whose uploads stop in the middle of a part, once, when told to.
+    struct Torn {
+        folder: Folder,
+        tear: Arc<AtomicBool>,
+    }
+
+    struct TornUpload {
+        upload: Box<dyn Upload>,
+        tear: Arc<AtomicBool>,
+    }
+
+    impl Upload for TornUpload {
+        fn write(&mut self, part: Bytes) -> store::Result<()> {
+            if !self.tear.swap(false, Ordering::Relaxed) {
+                return self.upload.write(part);
+            }
+            self.upload.write(part.slice(..part.len() / 2))?;
+            let source = "no space left".into();
+            Err(StoreError::Failed { action: "write".into(), location: "here".into(), source })
+        }
+
+        fn commit(self: Box<Self>, id: Id) -> store::Result<()> {
+            self.upload.commit(id)
+        }
+    }
+
+    impl Store for Torn {
+        fn upload(&self, ty: FileType) -> store::Result<Box<dyn Upload>> {
+            Ok(Box::new(TornUpload { upload: self.folder.upload(ty)?, tear: self.tear.clone() }))
+        }
+
+        fn location(&self) -> &str {
+            self.folder.location()
+        }
+        fn connections(&self) -> usize {
+            self.folder.connections()
+        }
+        fn list(&self, ty: FileType) -> store::Result<Vec<(Id, u64)>> {
+            self.folder.list(ty)
+        }
+        fn size(&self, file: File) -> store::Result<u64> {
+            self.folder.size(file)
+        }
+        fn read(&self, file: File, max: u64) -> store::Result<Bytes> {
+            self.folder.read(file, max)
+        }
+        fn read_at(&self, file: File, offset: u64, length: usize) -> store::Result<Bytes> {
+            self.folder.read_at(file, offset, length)
+        }
+        fn write(&self, file: File, bytes: Bytes) -> store::Result<()> {
+            self.folder.write(file, bytes)
+        }
+        fn create(&self, file: File, bytes: Bytes) -> store::Result<()> {
+            self.folder.create(file, bytes)
+        }
+        fn remove(&self, file: File) -> store::Result<()> {
+            self.folder.remove(file)
+        }
+        fn prepare(&self) -> store::Result<()> {
+            self.folder.prepare()
+        }
+    }
+
+    /// A disk that was full for a moment must not leave a pack that holds something else than its name says.
+    #[test]
+    fn a_pack_whose_write_failed_is_never_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let tear = Arc::new(AtomicBool::new(false));
+        let store = Arc::new(Torn { folder: Folder::new(dir.path().join("repo"), 1), tear: tear.clone() });
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = Arc::new(init(store.clone(), &Password::new("x"), options, Settings::default()).unwrap());
+        let noise = || crate::clock::random_bytes::<5000>();
+
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false);
+        writer.store_chunks(&[&noise()]).unwrap();
+        tear.store(true, Ordering::Relaxed);
+        assert!(matches!(writer.store_chunks(&[&noise()]), Err(Error::Store(_))));
+        // The next one finds room again, in a pack of its own.
+        let [kept] = writer.store_chunks(&[&noise()]).unwrap()[..] else { panic!("one id for one chunk") };
+        writer.finish().unwrap();
+
+        let packs = store.list(FileType::Pack).unwrap();
+        assert_eq!(packs.len(), 1);
+        let bytes = store.read(File::new(FileType::Pack, packs[0].0), 1 << 20).unwrap();
+        assert_eq!(Id::of(&bytes), packs[0].0);
+        let index = Index::load(&repo).unwrap();
+        assert_eq!(repo.load_blob(&index, BlobType::Data, kept).unwrap().len(), 5000);
+    }
 }

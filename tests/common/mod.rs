@@ -5,8 +5,11 @@ pub mod corpus;
 pub mod loops;
 pub mod peers;
 mod quick_key;
+mod random;
 pub mod s3;
 mod versitygw;
+
+pub use random::Random;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -56,35 +59,5 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         }
         assert!(start.elapsed() < Duration::from_secs(120), "waited two minutes in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// splitmix64: the same bytes for the same seed, everywhere, and nothing a compressor or deduplicator can use.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`; the bias is far below anything a test could see.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn fill(&mut self, buffer: &mut [u8]) {
-        for piece in buffer.chunks_mut(8) {
-            piece.copy_from_slice(&self.next().to_le_bytes()[..piece.len()]);
-        }
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.fill(&mut bytes);
-        bytes
     }
 }

@@ -32,9 +32,10 @@ fn library(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mut Vec<u8>)
     }
 }
 
-/// The nonce with which a message goes on after `blocks` whole blocks.
-pub(super) fn skip(nonce: &[u8; BLOCK], blocks: usize) -> [u8; BLOCK] {
-    u128::from_be_bytes(*nonce).wrapping_add(blocks as u128).to_be_bytes()
+/// The nonce with which a message goes on after so many bytes, which must be whole blocks.
+pub(super) fn skip(nonce: &[u8; BLOCK], bytes: usize) -> [u8; BLOCK] {
+    debug_assert!(bytes.is_multiple_of(BLOCK), "the key stream has no place inside a block");
+    u128::from_be_bytes(*nonce).wrapping_add((bytes / BLOCK) as u128).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
         ));
         assert_eq!(appended(&key, &nonce, &plaintext), ciphertext);
         assert_eq!(by_library(&key, &nonce, &plaintext), ciphertext);
-        assert_eq!(appended(&key, &skip(&nonce, 2), &plaintext[32..]), ciphertext[32..]);
+        assert_eq!(appended(&key, &skip(&nonce, 32), &plaintext[32..]), ciphertext[32..]);
     }
 
     /// From `openssl enc -aes-256-ctr`: all 128 bits count, and what is beyond them falls off.
