@@ -2,7 +2,7 @@
 //!
 //! One stream is bound by the latency of its rounds, whatever the library; a second one beside it on the same core is nearly
 //! free. Everything in a repository is hashed twice (a blob's plaintext, and its sealed form as a part of a pack), so there is always
-//! another stream: [`update_all`] takes any number of them and keeps two going until only one is left.
+//! another stream: [`update_all`] takes any number of them and keeps two going as long as it can.
 //!
 //! One block at a time goes through [`sha2`]; what is ours is the pairing, and the kernel for processors with SHA extensions.
 
@@ -10,7 +10,6 @@
 mod x86;
 
 use sha2::block_api::compress256;
-use std::cmp::Reverse;
 
 /// Bytes in a block.
 const BLOCK: usize = 64;
@@ -101,44 +100,63 @@ pub fn hash_all(messages: &[&[u8]], beside: Option<Stream<'_>>) -> Vec<[u8; 32]>
     hashes.into_iter().map(Sha256::finish).collect()
 }
 
-/// Adds to each hash its bytes: two side by side, the longest first, and the next one when either ends.
-pub fn update_all(mut streams: Vec<Stream<'_>>) {
-    streams.sort_unstable_by_key(|stream| Reverse(stream.parts.iter().map(|part| part.len()).sum::<usize>()));
-    let mut streams = streams.into_iter().map(|Stream { hash, parts }| Running { hash, blocks: &[], parts });
-    let mut next = || streams.find_map(Running::ready);
-    let (mut first, mut second) = (next(), next());
-    while let (Some(a), Some(b)) = (&mut first, &mut second) {
-        let both = a.blocks.len().min(b.blocks.len());
-        let [a_blocks, b_blocks] =
-            [&mut a.blocks, &mut b.blocks].map(|blocks| blocks.split_off(..both).expect("the lesser"));
-        compress_pair(&mut a.hash.state, a_blocks, &mut b.hash.state, b_blocks);
-        first = first.and_then(Running::ready).or_else(&mut next);
-        second = second.and_then(Running::ready).or_else(&mut next);
-    }
-    let mut last = first.or(second);
-    while let Some(Running { hash, blocks, .. }) = &mut last {
-        compress256(&mut hash.state, std::mem::take(blocks));
-        last = last.and_then(Running::ready);
+/// Adds to each hash its bytes, two side by side: always those that have the most left, so that none is left alone in the end unless it has
+/// more than all others together.
+pub fn update_all(streams: Vec<Stream<'_>>) {
+    /// Blocks after which it may be others' turn.
+    const TURN: usize = 256;
+    let mut waiting: Vec<Running> = streams.into_iter().filter_map(|stream| Running::new(stream).ready()).collect();
+    waiting.sort_unstable_by_key(|stream| stream.left);
+    while let Some(mut first) = waiting.pop() {
+        let Some(mut second) = waiting.pop() else { return first.finish() };
+        // Until the third has as much left as the second.
+        let lead = second.left - waiting.last().map_or(0, |third| third.left);
+        let both = (lead / BLOCK).max(TURN).min(first.blocks.len()).min(second.blocks.len());
+        let [first_blocks, second_blocks] = [&mut first, &mut second].map(|stream| stream.take(both));
+        compress_pair(&mut first.hash.state, first_blocks, &mut second.hash.state, second_blocks);
+        for stream in [first, second].into_iter().filter_map(Running::ready) {
+            let place = waiting.partition_point(|other| other.left < stream.left);
+            waiting.insert(place, stream);
+        }
     }
 }
 
-/// A stream whose turn it is.
+/// A stream under way.
 struct Running<'a> {
     hash: &'a mut Sha256,
     /// Of the current part.
     blocks: &'a [[u8; BLOCK]],
     parts: &'a [&'a [u8]],
+    /// Bytes in `blocks` and `parts`.
+    left: usize,
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    fn new(Stream { hash, parts }: Stream<'a>) -> Self {
+        Running { hash, blocks: &[], parts, left: parts.iter().map(|part| part.len()).sum() }
+    }
+
     /// The stream, if blocks are left to be compressed.
     fn ready(mut self) -> Option<Self> {
         while self.blocks.is_empty() {
             let (part, later) = self.parts.split_first()?;
             self.blocks = self.hash.take_up(part);
+            self.left -= part.len() - self.blocks.as_flattened().len();
             self.parts = later;
         }
         Some(self)
+    }
+
+    /// The next blocks.
+    fn take(&mut self, count: usize) -> &'a [[u8; BLOCK]] {
+        self.left -= count * BLOCK;
+        self.blocks.split_off(..count).expect("no more than there are")
+    }
+
+    /// Takes the rest alone.
+    fn finish(self) {
+        compress256(&mut self.hash.state, self.blocks);
+        self.parts.iter().for_each(|part| self.hash.update(part));
     }
 }
 
