@@ -7,7 +7,7 @@ use super::Run;
 use super::assemble::Dir;
 use super::slab::{Slab, SlabPool};
 use super::stat::{display, node_type};
-use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK};
+use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK, is_zero_chunk};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
@@ -242,12 +242,7 @@ impl<'s, 'c> Reader<'s, 'c> {
         while left > 0 && !self.run.is_stopped() {
             if self.start == self.slab.len() && left >= MIN_SIZE as u64 {
                 let count = usize::try_from(left / MIN_SIZE as u64).expect("chunks can be counted");
-                let zero = Id(ZERO_CHUNK);
-                let zeros = std::iter::repeat_n(zero, count);
-                current.file.content().extend(zeros);
-                current.chunks += count;
-                self.run.check(self.run.store_zero_chunk());
-                self.run.progress.bytes_done.fetch_add((count * MIN_SIZE) as u64, Ordering::Relaxed);
+                self.add_zero_chunks(count, current);
                 left %= MIN_SIZE as u64;
                 continue;
             }
@@ -267,6 +262,13 @@ impl<'s, 'c> Reader<'s, 'c> {
         }
     }
 
+    fn add_zero_chunks(&mut self, count: usize, current: &mut Current) {
+        current.file.content().extend(std::iter::repeat_n(Id(ZERO_CHUNK), count));
+        current.chunks += count;
+        self.run.check(self.run.store_zero_chunk());
+        self.run.progress.bytes_done.fetch_add((count * MIN_SIZE) as u64, Ordering::Relaxed);
+    }
+
     /// Cuts what has been read.
     fn cut(&mut self, current: &mut Current, end_of_file: bool) {
         while let Some(length) = self.cutter.next_cut(&self.slab[self.start..], end_of_file) {
@@ -277,6 +279,10 @@ impl<'s, 'c> Reader<'s, 'c> {
     fn add_chunk(&mut self, length: usize, current: &mut Current) {
         let bytes = self.start..self.start + length;
         self.start = bytes.end;
+        // Zeros that are stored need no more than a look at them.
+        if is_zero_chunk(&self.slab[bytes.clone()]) {
+            return self.add_zero_chunks(1, current);
+        }
         current.file.content().push(Id::NULL);
         current.file.open.fetch_add(1, Ordering::Relaxed);
         self.chunks.push(Chunk { file: current.file.clone(), index: current.chunks, bytes });

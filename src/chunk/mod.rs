@@ -24,7 +24,7 @@ mod testdata;
 #[cfg(test)]
 mod tests;
 
-pub use cutter::{Cutter, ZERO_CHUNK};
+pub use cutter::{Cutter, ZERO_CHUNK, is_zero_chunk};
 pub use polynomial::{Polynomial, PolynomialError};
 pub use rabin::Scanner;
 
