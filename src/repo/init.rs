@@ -128,7 +128,7 @@ fn draw_config(key: &Key, version: Version, polynomial: Option<Polynomial>) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store;
+    use crate::store::{self, Download};
 
     fn options() -> InitOptions {
         InitOptions { version: Version::V2, polynomial: None, owner: KeyOwner::default() }
@@ -199,6 +199,12 @@ mod tests {
         fn connections(&self) -> usize {
             self.0.connections()
         }
+        fn keeps_uploads(&self) -> bool {
+            self.0.keeps_uploads()
+        }
+        fn settles_after(&self) -> std::time::Duration {
+            self.0.settles_after()
+        }
         fn list(&self, ty: FileType) -> crate::store::Result<Vec<(Id, u64)>> {
             self.0.list(ty)
         }
@@ -208,8 +214,8 @@ mod tests {
         fn read(&self, file: File, max: u64) -> crate::store::Result<Bytes> {
             self.0.read(file, max)
         }
-        fn read_at(&self, file: File, offset: u64, length: usize) -> crate::store::Result<Bytes> {
-            self.0.read_at(file, offset, length)
+        fn download(&self, file: File, offset: u64, length: u64) -> store::Result<Box<dyn Download + '_>> {
+            self.0.download(file, offset, length)
         }
         fn write(&self, file: File, bytes: Bytes) -> crate::store::Result<()> {
             self.0.write(file, bytes)

@@ -1,8 +1,8 @@
 //! restic's locks: a small file that says who uses the repository, and whether alone.
 //!
-//! Taking one: look for conflicts, write the lock, wait, look again; of two that race, at least one sees the other. Holding one: a thread
-//! replaces the file every five minutes, because others take a lock older than 30 minutes for dead and may remove it. Staleness
-//! does not matter when taking a lock: as in restic, a dead process's lock blocks until `unlock`.
+//! Taking one: look for conflicts, write the lock, wait until listings have it, look again; of two that race, at least one sees the
+//! other. Holding one: a thread replaces the file every five minutes, because others take a lock older than 30 minutes for dead and
+//! may remove it. Staleness does not matter when taking a lock: as in restic, a dead process's lock blocks until `unlock`.
 
 use super::{Error, Repository, Result};
 use crate::clock;
@@ -17,8 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// restic's intervals.
-const SETTLE: Duration = Duration::from_millis(200);
+/// restic's interval.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// A lock that was not refreshed for this long is given up: 30 minutes until others may remove it, less a margin for their clocks.
 const LOST_AFTER: Duration = Duration::from_secs(22 * 60 + 30);
@@ -127,7 +126,7 @@ fn sleep(duration: Duration, progress: &Progress) -> Result<()> {
 fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress) -> Result<Id> {
     check_conflicts(repo, mode, None, progress)?;
     let id = write(repo, mode)?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(repo.store().settles_after());
     if let Err(error) = check_conflicts(repo, mode, Some(id), progress) {
         repo.store().remove(File::new(FileType::Lock, id))?;
         return Err(error);
@@ -214,7 +213,7 @@ fn refresh(
         }
         let new = write(repo, mode)?;
         if overdue {
-            std::thread::sleep(SETTLE);
+            std::thread::sleep(repo.store().settles_after());
             repo.store().size(old)?;
         }
         Ok::<Id, Error>(new)

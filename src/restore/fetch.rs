@@ -1,19 +1,19 @@
 //! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
 //!
-//! Packs come in the order in which the files first need them. What is wanted of a pack is read in runs that bridge small gaps; a few
-//! threads take run after run, open the blobs (authenticated, expanded, compared with their hash) and write them. A blob that
-//! cannot be had from its run is looked for everywhere else. [`Budget`] bounds what all threads hold together.
+//! Packs come in the order in which the files first need them. A few threads take pack after pack: what is wanted of it is read front to
+//! back with one request, small gaps and all, and opened (authenticated, expanded, compared with its hash) and written as it comes.
+//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold together.
 
 use super::error::{Error, Result};
 use super::file::is_zero;
 use super::plan::{Plan, Use};
-use crate::crypto::OVERHEAD;
 use crate::format::BlobType;
+use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, Repository, together};
+use crate::repo::{self, Index, Repository, check_size, reading_threads, room, together};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -40,14 +40,22 @@ struct Step {
     needed: u32,
 }
 
-/// Steps whose blobs are read together.
+/// Steps in one pack.
 struct Run {
     steps: Range<usize>,
     pack: Id,
-    start: u64,
-    end: u64,
-    /// Bytes that its blobs need while they are opened.
-    opening: u64,
+    /// Bytes that its blobs need while they are read and opened.
+    bytes: u64,
+}
+
+/// A blob in a pack, and the steps that use it.
+type Wanted<'f> = (&'f [Step], Location);
+
+/// Used again and again.
+#[derive(Default)]
+struct Buffers {
+    sealed: Vec<u8>,
+    plaintexts: Vec<u8>,
 }
 
 struct Fetch<'f> {
@@ -58,7 +66,7 @@ struct Fetch<'f> {
     progress: &'f Progress,
     steps: Vec<Step>,
     next: Mutex<usize>,
-    budget: Budget,
+    room: Room,
     failure: Mutex<Option<Error>>,
     stopped: AtomicBool,
     /// Final errors of the store since its last success.
@@ -67,6 +75,8 @@ struct Fetch<'f> {
 
 /// Fetches everything that the sink wants.
 pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progress: &Progress) -> Result<()> {
+    let held = index.memory() + plan.memory();
+    let left = repo.settings().budget.left(held).map_err(repo::Error::from)?;
     let fetch = Fetch {
         repo,
         index,
@@ -75,13 +85,12 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
         progress,
         steps: order(index, plan, sink),
         next: Mutex::new(0),
-        budget: Budget::new(limits::RESTORE_BUFFERS),
+        room: Room::new(left.min(limits::RESTORE_BUFFERS)),
         failure: Mutex::new(None),
         stopped: AtomicBool::new(false),
         store_errors: AtomicU32::new(0),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = repo.store().connections().max(cores).clamp(1, limits::RESTORE_THREADS);
+    let threads = reading_threads(repo, held)?;
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| fetch.work());
@@ -110,10 +119,29 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
     steps
 }
 
+/// Where a blob begins and ends in its pack.
+fn extent((_, Location { blob, .. }): &Wanted<'_>) -> (u64, u64) {
+    (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.length))
+}
+
+/// Whether one blob follows another so closely that they are read with one request.
+fn adjoin(one: &Wanted<'_>, other: &Wanted<'_>) -> bool {
+    let ((_, end), (start, _)) = (extent(one), extent(other));
+    let sound = [one, other].iter().all(|(_, location)| check_size(&location.blob).is_ok());
+    sound && (end..=end + limits::RESTORE_GAP).contains(&start)
+}
+
+/// How many of some blobs to read and open together; at least one.
+fn read_together(left: &[Wanted<'_>]) -> usize {
+    let (start, _) = extent(&left[0]);
+    let near = left.iter().take_while(|wanted| extent(wanted).1 - start <= limits::RESTORE_READ);
+    together(near.map(|(_, location)| location.blob.plain_length()))
+}
+
 impl Fetch<'_> {
     fn work(&self) {
         while let Some(run) = self.next_run() {
-            let _held = self.budget.take(run.end - run.start + run.opening);
+            let _held = self.room.take(run.bytes);
             if let Err(error) = self.fetch(&run) {
                 lock(&self.failure).get_or_insert(error);
                 self.stopped.store(true, Ordering::Relaxed);
@@ -127,55 +155,72 @@ impl Fetch<'_> {
         }
         let mut next = lock(&self.next);
         let first = self.steps.get(*next)?;
-        let Location { pack, blob } = self.location(first);
-        let start = u64::from(blob.offset);
-        let mut run = Run { steps: *next..*next + 1, pack, start, end: start, opening: 0 };
-        for step in self.steps[*next..].iter().take_while(|step| step.pack == first.pack) {
-            let blob = self.location(step).blob;
-            let end = u64::from(blob.offset) + u64::from(blob.length);
-            let apart = u64::from(blob.offset) > run.end + limits::RESTORE_GAP || end - start > limits::RESTORE_RUN;
-            if run.end > start && end > run.end && apart {
-                break;
-            }
-            run.end = run.end.max(end);
-            // The compressed form of one beside the plain form of those opened together.
-            run.opening = run.opening.max(u64::from(blob.length) + blob.plain_length().max(limits::OPENED_TOGETHER));
-            run.steps.end += 1;
-        }
-        run.steps.end -= 1;
-        *next = run.steps.end;
-        Some(run)
+        let count = self.steps[*next..].iter().take_while(|step| step.pack == first.pack).count();
+        let steps = *next..*next + count;
+        *next = steps.end;
+        drop(next);
+        let largest = |largest: u64, step| {
+            let PackedBlob { length, .. } = self.location(step).blob;
+            largest.max(u64::from(length) + self.location(step).blob.plain_length())
+        };
+        let largest = self.steps[steps.clone()].iter().fold(0, largest);
+        // Sealed, expanded, and one of them between the two.
+        let bytes = limits::RESTORE_READ + limits::OPENED_TOGETHER + largest;
+        Some(Run { pack: self.location(&self.steps[steps.start]).pack, steps, bytes })
     }
 
     fn location(&self, step: &Step) -> Location {
         self.plan.location(self.index, &self.plan.uses[step.needed as usize])
     }
 
+    /// Reads what is wanted of a pack and hands it on.
     fn fetch(&self, run: &Run) -> Result<()> {
-        // A blob too large for memory is alone in its run, and refused before it is read.
-        let sealed = if run.end - run.start <= limits::DATA_BLOB + OVERHEAD as u64 {
-            let length = usize::try_from(run.end - run.start).expect("bounded");
-            let read = self.repo.store().read_at(File::new(FileType::Pack, run.pack), run.start, length);
-            self.heed(read.map_err(repo::Error::from))?
-        } else {
-            None
-        };
         let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
         let uses = self.steps[run.steps.clone()].chunk_by(|a, b| blob(a) == blob(b));
-        let uses: Vec<(&[Step], Location)> = uses.map(|same| (same, self.location(&same[0]))).collect();
-        let mut left = &uses[..];
-        let mut plaintexts = Vec::new();
+        let uses: Vec<Wanted> = uses.map(|same| (same, self.location(&same[0]))).collect();
+        let mut buffers = Buffers::default();
+        uses.chunk_by(adjoin).try_for_each(|stretch| self.fetch_stretch(run.pack, stretch, &mut buffers))
+    }
+
+    /// Reads a stretch of a pack front to back, with one request and the small gaps in it.
+    fn fetch_stretch(&self, pack: Id, stretch: &[Wanted<'_>], buffers: &mut Buffers) -> Result<()> {
+        let Buffers { sealed, plaintexts } = buffers;
+        let (start, end) = (extent(&stretch[0]).0, extent(&stretch[stretch.len() - 1]).1);
+        // A blob too large for memory is alone in its stretch, and refused before it is read.
+        let mut download = match check_size(&stretch[0].1.blob) {
+            Ok(()) => {
+                let download = self.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
+                self.heed(download.map_err(repo::Error::from))?
+            }
+            Err(_) => None,
+        };
+        let mut at = start;
+        let mut left = stretch;
         while !left.is_empty() {
-            let (now, later) = left.split_at(together(left.iter().map(|(_, location)| location.blob.plain_length())));
-            left = later;
-            let opened = sealed.as_ref().map(|sealed| {
-                let part = |&(_, location): &(&[Step], Location)| {
-                    let from = usize::try_from(u64::from(location.blob.offset) - run.start).expect("in the run");
-                    (location, &sealed[from..from + location.blob.length as usize])
-                };
-                self.repo.open_blobs(&now.iter().map(part).collect::<Vec<_>>(), None, &mut plaintexts)
-            });
-            let mut opened = opened.into_iter().flatten();
+            let (now, later) = left.split_at(read_together(left));
+            let (_, stop) = extent(&now[now.len() - 1]);
+            let read = match &mut download {
+                Some(download) => {
+                    let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
+                    let read = download.read(bytes).map_err(repo::Error::from);
+                    self.heed(read)?.map(|()| &*bytes)
+                }
+                None => None,
+            };
+            let opened = match read {
+                Some(bytes) => {
+                    let part = |wanted: &Wanted| {
+                        let (from, to) = extent(wanted);
+                        (wanted.1, &bytes[(from - at) as usize..(to - at) as usize])
+                    };
+                    self.repo.open_blobs(&now.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
+                }
+                None => {
+                    download = None;
+                    Vec::new()
+                }
+            };
+            let mut opened = opened.into_iter();
             for (same, location) in now {
                 match opened.next() {
                     Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
@@ -186,6 +231,7 @@ impl Fetch<'_> {
                     }
                 }
             }
+            (at, left) = (stop, later);
         }
         Ok(())
     }
@@ -243,21 +289,21 @@ impl Fetch<'_> {
 }
 
 /// Bytes that may be held at a time by all threads together.
-struct Budget {
+struct Room {
     total: u64,
     free: Mutex<u64>,
     freed: Condvar,
 }
 
-/// A part of the budget, given back when dropped.
-struct Held<'b> {
-    budget: &'b Budget,
+/// A part of the room, given back when dropped.
+struct Held<'r> {
+    room: &'r Room,
     bytes: u64,
 }
 
-impl Budget {
-    fn new(total: u64) -> Budget {
-        Budget { total, free: Mutex::new(total), freed: Condvar::new() }
+impl Room {
+    fn new(total: u64) -> Room {
+        Room { total, free: Mutex::new(total), freed: Condvar::new() }
     }
 
     /// Waits until there is room. What is larger than all of it has it alone.
@@ -268,14 +314,14 @@ impl Budget {
             free = self.freed.wait(free).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         *free -= bytes;
-        Held { budget: self, bytes }
+        Held { room: self, bytes }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        *lock(&self.budget.free) += self.bytes;
-        self.budget.freed.notify_all();
+        *lock(&self.room.free) += self.bytes;
+        self.room.freed.notify_all();
     }
 }
 

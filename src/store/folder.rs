@@ -5,17 +5,18 @@
 //! take part when the config that is there is group-readable. Temporary names (`*-tmp-*`) are foreign to every listing.
 //! One that a crash leaves behind stays: it is never read, and removing it would race with whoever may still write it.
 
-use super::{File, FileType, Result, Store, StoreError, Upload, layout};
+use super::{Download, File, FileType, Result, Store, StoreError, Upload, layout};
 use crate::clock;
 use crate::id::Id;
 use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A disk gains little from more calls at once, and a network file system's clients queue them anyway.
 pub(super) const CONNECTIONS: usize = 4;
@@ -164,6 +165,12 @@ impl Store for Folder {
         self.connections
     }
 
+    /// The kernel lists what has been moved to its name. What another machine's cache of a network's folder holds back, no wait of
+    /// less than a minute would make sure of.
+    fn settles_after(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
         let top = layout::directory(ty);
         let mut found = Vec::new();
@@ -213,25 +220,13 @@ impl Store for Folder {
         }
     }
 
-    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes> {
+    fn download(&self, file: File, offset: u64, length: u64) -> Result<Box<dyn Download + '_>> {
         let (opened, size) = self.open(file)?;
-        let wanted = length as u64;
-        // Looked at before the buffer is made: an index may lie about lengths.
         let there = size.saturating_sub(offset);
-        if there < wanted {
-            return Err(StoreError::Short { file, offset, wanted, got: there });
+        if there < length {
+            return Err(StoreError::Short { file, offset, wanted: length, got: there });
         }
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let at = offset + bytes.len() as u64;
-            let got = retry_on_intr(|| rustix::io::pread(&opened, rustix::buffer::spare_capacity(&mut bytes), at))
-                .map_err(|source| self.failed("read", &layout::path(file), source))?;
-            if got == 0 {
-                return Err(StoreError::Short { file, offset, wanted, got: bytes.len() as u64 });
-            }
-        }
-        bytes.truncate(length);
-        Ok(bytes.into())
+        Ok(Box::new(FolderDownload { folder: self, file, opened, at: offset }))
     }
 
     fn write(&self, file: File, bytes: Bytes) -> Result<()> {
@@ -240,6 +235,10 @@ impl Store for Folder {
 
     fn create(&self, file: File, bytes: Bytes) -> Result<()> {
         self.put(file, &bytes, false)
+    }
+
+    fn keeps_uploads(&self) -> bool {
+        false
     }
 
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {
@@ -297,6 +296,28 @@ impl Write for Temporary {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct FolderDownload<'f> {
+    folder: &'f Folder,
+    file: File,
+    opened: fs::File,
+    at: u64,
+}
+
+impl Download for FolderDownload<'_> {
+    fn read(&mut self, out: &mut [u8]) -> Result<()> {
+        let FolderDownload { folder, file, opened, at } = self;
+        opened.read_exact_at(out, *at).map_err(|source| match source.kind() {
+            // It has become shorter since it was opened.
+            ErrorKind::UnexpectedEof => {
+                StoreError::Short { file: *file, offset: *at, wanted: out.len() as u64, got: 0 }
+            }
+            _ => folder.failed("read", &layout::path(*file), source),
+        })?;
+        *at += out.len() as u64;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The kinds of files a repository has, one directory each (but for the config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,6 +131,9 @@ pub trait Store: Send + Sync {
     /// How many calls may usefully run at the same time.
     fn connections(&self) -> usize;
 
+    /// How long a listing may miss a file that has been written.
+    fn settles_after(&self) -> Duration;
+
     /// Ids and sizes in bytes of all files of a type (not the config), in no order. Foreign names are skipped; a missing directory is empty.
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>>;
 
@@ -139,8 +143,20 @@ pub trait Store: Send + Sync {
     /// A whole file of at most `max` bytes.
     fn read(&self, file: File, max: u64) -> Result<Bytes>;
 
+    /// Asks for `length` bytes from `offset` on, to be read front to back: one request, however many reads.
+    fn download(&self, file: File, offset: u64, length: u64) -> Result<Box<dyn Download + '_>>;
+
     /// Exactly `length` bytes from `offset` on.
-    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes>;
+    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        // Asked for before the buffer is made: an index may lie about lengths.
+        let mut download = self.download(file, offset, length as u64)?;
+        let mut bytes = vec![0; length];
+        download.read(&mut bytes)?;
+        Ok(bytes.into())
+    }
 
     /// Writes a whole file; one that exists under this name is replaced (its bytes are the same: the name is their hash).
     fn write(&self, file: File, bytes: Bytes) -> Result<()>;
@@ -148,6 +164,9 @@ pub trait Store: Send + Sync {
     /// Writes a file only if none has its name. A store that cannot do both in one step looks first: two processes
     /// can then both succeed, and the caller must list and read again to find out.
     fn create(&self, file: File, bytes: Bytes) -> Result<()>;
+
+    /// Whether the bytes of an upload stay in memory until it is committed.
+    fn keeps_uploads(&self) -> bool;
 
     /// Starts a file whose name is not known before its last byte.
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>>;
@@ -157,6 +176,12 @@ pub trait Store: Send + Sync {
 
     /// Makes the place for a new repository: a folder and its directories, or the bucket if there is none.
     fn prepare(&self) -> Result<()>;
+}
+
+/// A range of a file being read. That it is there to its end has been seen already.
+pub trait Download {
+    /// Fills `out` with the next bytes, of which there must be as many left.
+    fn read(&mut self, out: &mut [u8]) -> Result<()>;
 }
 
 /// A file being written in pieces: a folder appends them to a temporary file, an object store keeps them for one PUT.

@@ -7,16 +7,19 @@
 
 mod attempt;
 mod credentials;
+mod download;
 mod failure;
 mod retry;
 mod s3;
+mod signing;
 mod transport;
 mod upload;
 
 use super::location::Bucket;
-use super::{File, FileType, Options, Result, Store, StoreError, Upload, layout};
+use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use download::ObjectDownload;
 use failure::{Failure, Kind};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -25,6 +28,7 @@ use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
 use retry::Retry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use upload::ObjectUpload;
@@ -168,6 +172,11 @@ impl Store for ObjectStore {
         self.0.remote.connections
     }
 
+    /// The large services list at once what has been written. restic waits this long for those that do not.
+    fn settles_after(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
         let directory = self.0.key(layout::directory(ty));
         let above = self.0.remote.prefix.len() + usize::from(!self.0.remote.prefix.is_empty());
@@ -213,33 +222,13 @@ impl Store for ObjectStore {
 
     fn read(&self, file: File, max: u64) -> Result<Bytes> {
         let key = self.0.key(&layout::path(file));
-        let mut buffer = BytesMut::new();
-        let read = self.0.run(&format!("read {file}"), file.ty, async || {
-            // From the start: between two attempts a file without an id may have become another.
-            buffer.clear();
-            self.0.fetch(&key, 0, None, max, &mut buffer).await.map_err(|failure| failure.after_progress(false))
-        });
-        match read {
-            Ok(()) => Ok(buffer.freeze()),
-            Err(failure) => Err(self.0.absent(file, self.0.error("read", file, failure))),
-        }
+        // Each attempt from the start: in between, a file without an id may have become another.
+        let read = self.0.run(&format!("read {file}"), file.ty, async || self.0.fetch(&key, max).await);
+        read.map_err(|failure| self.0.absent(file, self.0.error("read", file, failure)))
     }
 
-    fn read_at(&self, file: File, offset: u64, length: usize) -> Result<Bytes> {
-        let wanted = length as u64;
-        if wanted == 0 {
-            return Ok(Bytes::new());
-        }
-        let short = || StoreError::Short { file, offset, wanted, got: 0 };
-        offset.checked_add(wanted).ok_or_else(short)?;
-        let key = self.0.key(&layout::path(file));
-        let mut buffer = BytesMut::new();
-        self.0
-            .run(&format!("read {file}"), file.ty, async || {
-                self.0.fetch(&key, offset, Some(wanted), u64::MAX, &mut buffer).await
-            })
-            .map_err(|failure| self.0.error("read", file, failure))?;
-        Ok(buffer.freeze())
+    fn download(&self, file: File, offset: u64, length: u64) -> Result<Box<dyn Download + '_>> {
+        Ok(Box::new(ObjectDownload::start(&self.0, file, offset, length)?))
     }
 
     fn write(&self, file: File, bytes: Bytes) -> Result<()> {
@@ -256,6 +245,10 @@ impl Store for ObjectStore {
                 attempt
             })
             .map_err(|failure| self.0.error("create", file, failure))
+    }
+
+    fn keeps_uploads(&self) -> bool {
+        true
     }
 
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {

@@ -137,7 +137,7 @@ pub fn creation_without_conditions(endpoint: &Endpoint) {
     store.create(File::CONFIG, vec![1].into()).expect("a config");
     let again = store.create(File::CONFIG, vec![2].into());
     assert!(matches!(again, Err(StoreError::AlreadyExists { .. })), "{again:?}");
-    store.create(File::new(FileType::Lock, Id::of(b"x")), vec![3].into()).expect("a lock");
+    store.create(File::new(FileType::Lock, Id::of(b"x")), b"x"[..].into()).expect("a lock");
     assert_eq!(proxy.left(), 1, "the condition was tried once");
     assert_eq!(store.read(File::CONFIG, 10).expect("the config"), vec![1]);
 }

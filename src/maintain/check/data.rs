@@ -11,9 +11,8 @@ use crate::hash::{Sha256, Stream};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{Error, Repository, Result, check_size, together};
-use crate::store::{File, FileType};
-use bytes::Bytes;
+use crate::repo::{Error, Repository, Result, check_size, room, together};
+use crate::store::{Download, File, FileType};
 use rayon::prelude::*;
 use std::sync::atomic::Ordering;
 
@@ -57,7 +56,6 @@ impl Subset {
 }
 
 /// What is wrong with a pack.
-#[derive(Default)]
 struct Verdict {
     errors: Vec<String>,
     /// The pack may be sound, and the index wrong about it.
@@ -92,7 +90,7 @@ impl Check<'_> {
 
     /// Reads a pack, and once more if it fails.
     fn read(&self, id: Id, size: u64, blobs: &[PackedBlob]) -> Result<Verdict> {
-        let read = || PackRead::new(self.repo, self.progress, id, size).run(blobs);
+        let read = || PackRead::run(self.repo, self.progress, id, size, blobs);
         let mut verdict = read()?;
         if !verdict.errors.is_empty() {
             let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
@@ -105,8 +103,8 @@ impl Check<'_> {
     }
 }
 
-/// Bytes read at a time, unless one blob has more.
-const PIECE: u64 = 4 << 20;
+/// Bytes read at a time where there are no blobs to be told apart.
+const PIECE: u64 = 1 << 20;
 /// Where the header must begin, at the latest counted from the end: more than it may have.
 const TAIL: u64 = (16 << 20) + LENGTH_FIELD as u64;
 
@@ -116,73 +114,62 @@ struct PackRead<'r> {
     progress: &'r Progress,
     id: Id,
     size: u64,
+    download: Box<dyn Download + 'r>,
     /// Bytes read so far.
     at: u64,
-    /// Of all bytes read but those in `unhashed`, which wait to be hashed beside the blobs in them.
+    /// Of all bytes read.
     hash: Sha256,
-    unhashed: Bytes,
-    verdict: Verdict,
+    errors: Vec<String>,
+    index_differs: bool,
 }
 
-impl<'r> PackRead<'r> {
-    fn new(repo: &'r Repository, progress: &'r Progress, id: Id, size: u64) -> PackRead<'r> {
-        PackRead {
-            repo,
-            progress,
-            id,
-            size,
-            at: 0,
-            hash: Sha256::new(),
-            unhashed: Bytes::new(),
-            verdict: Verdict::default(),
-        }
-    }
-
+impl PackRead<'_> {
     /// What is wrong with the pack; an error only when interrupted.
-    fn run(mut self, blobs: &[PackedBlob]) -> Result<Verdict> {
-        let outcome = self.read_blobs(blobs).and_then(|()| self.read_header(blobs));
+    fn run(repo: &Repository, progress: &Progress, id: Id, size: u64, blobs: &[PackedBlob]) -> Result<Verdict> {
+        let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
+            Ok(download) => download,
+            Err(error) => return Ok(Verdict { errors: vec![error.to_string()], index_differs: false }),
+        };
+        let (hash, errors) = (Sha256::new(), Vec::new());
+        let mut read = PackRead { repo, progress, id, size, download, at: 0, hash, errors, index_differs: false };
+        let outcome = read.read_blobs(blobs).and_then(|()| read.read_header(blobs));
+        let PackRead { hash, mut errors, index_differs, .. } = read;
         match outcome {
             Ok(()) => {
-                self.hash.update(&self.unhashed);
-                let actual = Id(self.hash.finish());
-                if actual != self.id {
-                    self.verdict.errors.insert(0, format!("its content hashes to {actual}, which is not its name"));
+                let actual = Id(hash.finish());
+                if actual != id {
+                    errors.insert(0, format!("its content hashes to {actual}, which is not its name"));
                 }
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => self.verdict.errors.push(error.to_string()),
+            Err(error) => errors.push(error.to_string()),
         }
-        Ok(self.verdict)
+        Ok(Verdict { errors, index_differs })
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
     fn read_blobs(&mut self, blobs: &[PackedBlob]) -> Result<()> {
         let mut left = blobs;
-        let mut plaintext = Vec::new();
+        let (mut sealed, mut plaintext) = (Vec::new(), Vec::new());
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
-            let (now, later) = left.split_at(piece(left));
-            left = later;
             if let Err(error) = check_size(first) {
-                self.verdict.errors.push(error.to_string());
+                self.errors.push(error.to_string());
                 self.skip(u64::from(first.length))?;
+                left = &left[1..];
                 continue;
             }
-            let bytes = self.next(now.iter().map(|blob| u64::from(blob.length)).sum())?;
-            let mut sealed = &bytes[..];
-            let blobs = now.iter().map(|&blob| {
-                let one = sealed.split_off(..blob.length as usize).expect("all of them were read");
+            let (now, later) = left.split_at(together(adjoining(left).map(PackedBlob::plain_length)));
+            left = later;
+            let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), &mut sealed)?;
+            let mut rest = bytes;
+            let now = now.iter().map(|&blob| {
+                let one = rest.split_off(..blob.length as usize).expect("all of them were read");
                 (Location { pack: self.id, blob }, one)
             });
-            let blobs: Vec<(Location, &[u8])> = blobs.collect();
-            let mut closed = &blobs[..];
-            while !closed.is_empty() {
-                let count = together(closed.iter().map(|(location, _)| location.blob.plain_length()));
-                let now = closed.split_off(..count).expect("some of them");
-                let unhashed = std::mem::take(&mut self.unhashed);
-                let beside = Stream { hash: &mut self.hash, parts: &[&unhashed] };
-                let opened = self.repo.open_blobs(now, Some(beside), &mut plaintext);
-                self.verdict.errors.extend(opened.into_iter().filter_map(|opened| Some(opened.err()?.to_string())));
-            }
+            let now: Vec<(Location, &[u8])> = now.collect();
+            let beside = Stream { hash: &mut self.hash, parts: &[bytes] };
+            let opened = self.repo.open_blobs(&now, Some(beside), &mut plaintext);
+            self.errors.extend(opened.into_iter().filter_map(|opened| Some(opened.err()?.to_string())));
         }
         Ok(())
     }
@@ -191,7 +178,10 @@ impl<'r> PackRead<'r> {
     fn read_header(&mut self, blobs: &[PackedBlob]) -> Result<()> {
         let rest = self.size.saturating_sub(self.at);
         self.skip(rest.saturating_sub(TAIL))?;
-        let tail = self.next(self.size - self.at)?;
+        let mut tail = Vec::new();
+        let rest = usize::try_from(self.size - self.at).expect("at most a tail");
+        let tail = self.next(rest, &mut tail)?;
+        self.hash.update(tail);
         let listed = tail.split_last_chunk().ok_or_else(|| "it ends before its header".to_owned()).and_then(
             |(before, field): (&[u8], &[u8; LENGTH_FIELD])| {
                 let length = pack::header_length(*field, self.size).map_err(|error| error.to_string())?;
@@ -202,49 +192,48 @@ impl<'r> PackRead<'r> {
         match listed {
             Ok(listed) if listed == blobs => {}
             Ok(listed) => {
-                self.verdict.index_differs = true;
+                self.index_differs = true;
                 let (listed, indexed) = (listed.len(), blobs.len());
                 let text = format!("its header lists {listed} blobs, and not the {indexed} that the index lists");
-                self.verdict.errors.push(text);
+                self.errors.push(text);
             }
-            Err(why) => self.verdict.errors.push(why),
+            Err(why) => self.errors.push(why),
         }
         Ok(())
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {
         let end = self.at + length;
+        let mut buffer = Vec::new();
         while self.at < end {
-            self.next((end - self.at).min(PIECE))?;
+            let piece = usize::try_from((end - self.at).min(PIECE)).expect("a piece");
+            let bytes = self.next(piece, &mut buffer)?;
+            self.hash.update(bytes);
         }
         Ok(())
     }
 
-    /// The next bytes of the pack.
-    fn next(&mut self, length: u64) -> Result<Bytes> {
+    /// The next bytes of the pack, in a buffer that is used again and again; still to be hashed.
+    fn next<'b>(&mut self, length: usize, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         if self.progress.is_interrupted() {
             return Err(Error::Interrupted);
         }
-        let length = usize::try_from(length).expect("memory is addressed by more than 32 bits");
-        let bytes = self.repo.store().read_at(File::new(FileType::Pack, self.id), self.at, length)?;
-        self.hash.update(&std::mem::replace(&mut self.unhashed, bytes.clone()));
+        let bytes = room(buffer, length);
+        self.download.read(bytes)?;
         self.at += length as u64;
         self.progress.bytes_done.fetch_add(length as u64, Ordering::Relaxed);
         Ok(bytes)
     }
 }
 
-/// How many blobs to read at once: those that follow each other without a gap up to a piece, and at least one.
-fn piece(blobs: &[PackedBlob]) -> usize {
-    let mut bytes = 0;
+/// The first of some blobs and those that follow it without a gap, as far as they are not too large.
+fn adjoining(blobs: &[PackedBlob]) -> impl Iterator<Item = &PackedBlob> {
     let mut next = u64::from(blobs[0].offset);
-    let fits = |blob: &&PackedBlob| {
+    blobs.iter().take_while(move |blob| {
         let follows = u64::from(blob.offset) == next;
-        bytes += u64::from(blob.length);
         next += u64::from(blob.length);
-        follows && bytes <= PIECE
-    };
-    blobs.iter().take_while(fits).count().max(1)
+        follows && check_size(blob).is_ok()
+    })
 }
 
 #[cfg(test)]
@@ -272,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_end_at_gaps_and_at_their_size() {
+    fn blobs_adjoin_up_to_a_gap_or_one_that_is_too_large() {
         let blob = |offset: u32, length: u32| PackedBlob {
             ty: crate::format::BlobType::Data,
             id: Id::NULL,
@@ -280,9 +269,7 @@ mod tests {
             length,
             uncompressed: 0,
         };
-        let mib = 1 << 20;
-        assert_eq!(piece(&[blob(0, 10), blob(10, 10), blob(30, 10)]), 2);
-        assert_eq!(piece(&[blob(0, 5 * mib), blob(5 * mib, 1)]), 1);
-        assert_eq!(piece(&[blob(0, 2 * mib), blob(2 * mib, 2 * mib), blob(4 * mib, 1)]), 2);
+        assert_eq!(adjoining(&[blob(0, 10), blob(10, 10), blob(30, 10)]).count(), 2);
+        assert_eq!(adjoining(&[blob(5, 10), blob(15, 1 << 30), blob(15 + (1 << 30), 1)]).count(), 1);
     }
 }

@@ -5,14 +5,13 @@
 //! perhaps created) is kept by the caller and given to the next.
 
 use super::failure::{Failure, Kind};
-use super::{Inner, SLOWEST_UPLOAD, layout};
+use super::{Inner, SLOWEST_UPLOAD, layout, signing};
+use crate::id::Id;
 use crate::store::{File, FileType};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{
-    Attributes, GetOptions, GetRange, GetResultPayload, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{Attributes, GetOptions, GetResultPayload, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -32,57 +31,41 @@ impl Inner {
         }
     }
 
-    /// One attempt at reading on from the end of `buffer`: up to `wanted` bytes from `offset`, or all of at most `max`.
-    pub(super) async fn fetch(
-        &self,
-        key: &Path,
-        offset: u64,
-        wanted: Option<u64>,
-        max: u64,
-        buffer: &mut BytesMut,
-    ) -> Result<()> {
-        let range = wanted.map(|wanted| GetRange::Bounded(offset + buffer.len() as u64..offset + wanted));
-        let options = GetOptions { range, ..GetOptions::default() };
-        let short = |got| {
-            let wanted = wanted.unwrap_or_default();
-            Failure::new(Kind::Short { offset, wanted, got }, "the object is too short")
-        };
-        let mut answer = match self.within(0, self.remote.store.get_opts(key, options)).await {
-            Err(failure) if failure.kind == Kind::Range => return Err(short(0)),
-            answer => answer?,
-        };
-        let end = wanted.map_or(answer.meta.size, |wanted| offset + wanted);
-        if answer.range.end < end {
-            return Err(short(answer.range.end.saturating_sub(offset)));
-        }
-        let size = end - offset;
+    /// One attempt at reading a whole object of at most `max` bytes.
+    pub(super) async fn fetch(&self, key: &Path, max: u64) -> Result<Bytes> {
+        let mut answer = self.within(0, self.remote.store.get_opts(key, GetOptions::default())).await?;
+        let size = answer.meta.size;
         if size > max {
             return Err(Failure::new(Kind::TooLarge { size, max }, "the object is too large"));
         }
-        let had = buffer.len();
-        let missing = usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(had);
-        buffer.reserve(missing);
+        let size = usize::try_from(size).expect("bounded by memory");
+        let mut buffer = BytesMut::with_capacity(size);
         let GetResultPayload::Stream(stream) = &mut answer.payload;
-        while buffer.len() < had + missing {
-            let part = self.within(0, async { stream.next().await.transpose() }).await;
-            match part.map_err(|failure| failure.after_progress(buffer.len() > had))? {
+        while buffer.len() < size {
+            match self.within(0, async { stream.next().await.transpose() }).await? {
                 Some(part) => buffer.extend_from_slice(&part),
                 None => {
-                    let text = format!("the transfer ended after {} of {missing} bytes", buffer.len() - had);
-                    return Err(Failure::new(Kind::Link, text).after_progress(buffer.len() > had));
+                    let text = format!("the transfer ended after {} of {size} bytes", buffer.len());
+                    return Err(Failure::new(Kind::Link, text));
                 }
             }
         }
-        buffer.truncate(had + missing);
-        Ok(())
+        buffer.truncate(size);
+        Ok(buffer.freeze())
     }
 
     pub(super) async fn put(&self, file: File, payload: &PutPayload, mode: PutMode) -> Result<()> {
         let attributes = if file.ty == FileType::Pack { self.remote.packs.clone() } else { Attributes::new() };
         let options = PutOptions { mode, attributes, ..PutOptions::default() };
         let key = self.key(&layout::path(file));
-        let size = payload.content_length() as u64;
-        self.within(size, self.remote.store.put_opts(&key, payload.clone(), options)).await.map(|_| ())
+        let size = payload.content_length();
+        let request = self.within(size as u64, self.remote.store.put_opts(&key, payload.clone(), options));
+        let sent = match file.id {
+            Id::NULL => request.await,
+            // Every file but the config has the name of its hash.
+            id => signing::with_known_payload(id, size, request).await,
+        };
+        sent.map(|_| ())
     }
 
     /// One attempt at creating a file. `unsure` says that an attempt before this one may have succeeded unnoticed.
@@ -113,9 +96,8 @@ impl Inner {
 
     /// Whether an object is what we were about to write: then it was us.
     pub(super) async fn holds(&self, key: &Path, payload: &PutPayload) -> Result<bool> {
-        let mut there = BytesMut::new();
-        match self.fetch(key, 0, None, payload.content_length() as u64, &mut there).await {
-            Ok(()) => Ok(payload.iter().flatten().eq(there.iter())),
+        match self.fetch(key, payload.content_length() as u64).await {
+            Ok(there) => Ok(payload.iter().flatten().eq(there.iter())),
             Err(failure) if matches!(failure.kind, Kind::TooLarge { .. }) => Ok(false),
             Err(failure) => Err(failure),
         }

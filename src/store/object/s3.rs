@@ -6,6 +6,7 @@
 
 use super::credentials::Credentials;
 use super::failure::{self, Answer, Failure, Kind};
+use super::signing;
 use super::transport::{self, Transport};
 use super::{Make, Remote};
 use crate::store::location::Bucket;
@@ -80,6 +81,7 @@ fn build(bucket: &Bucket, options: &Options, region: &str, client: &reqwest::Cli
         .with_bucket_name(&bucket.name)
         .with_region(region)
         .with_http_connector(Transport(client.clone()))
+        .with_crypto_provider(Arc::new(signing::Provider))
         .with_client_options(
             ClientOptions::new().with_allow_http(!bucket.tls).with_default_content_type("application/octet-stream"),
         )

@@ -1,0 +1,105 @@
+//! A range of an object on its way here: one request as long as nothing goes wrong, and from where it broke off when something does.
+
+use super::Inner;
+use super::failure::{Failure, Kind};
+use crate::store::{Download, File, Result, StoreError, layout};
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, GetResultPayload};
+
+pub(super) struct ObjectDownload<'s> {
+    store: &'s Inner,
+    file: File,
+    source: Source,
+}
+
+/// Where the bytes come from.
+struct Source {
+    key: Path,
+    /// The whole range.
+    start: u64,
+    end: u64,
+    /// Up to here it has been handed over.
+    at: u64,
+    /// None before it is asked for, and after it broke off.
+    stream: Option<BoxStream<'static, object_store::Result<Bytes>>>,
+    /// Has arrived, and is the next to be handed over.
+    part: Bytes,
+}
+
+impl<'s> ObjectDownload<'s> {
+    /// Asks for `length` bytes from `offset` on.
+    pub fn start(store: &'s Inner, file: File, offset: u64, length: u64) -> Result<ObjectDownload<'s>> {
+        let short = || StoreError::Short { file, offset, wanted: length, got: 0 };
+        let end = offset.checked_add(length).ok_or_else(short)?;
+        let key = store.key(&layout::path(file));
+        let mut source = Source { key, start: offset, end, at: offset, stream: None, part: Bytes::new() };
+        store
+            .run(&format!("read {file}"), file.ty, async || source.open(store).await)
+            .map_err(|failure| store.error("read", file, failure))?;
+        Ok(ObjectDownload { store, file, source })
+    }
+}
+
+impl Download for ObjectDownload<'_> {
+    fn read(&mut self, out: &mut [u8]) -> Result<()> {
+        let ObjectDownload { store, file, source } = self;
+        let mut filled = 0;
+        store
+            .run(&format!("read {file}"), file.ty, async || {
+                let before = filled;
+                while filled < out.len() {
+                    if source.part.is_empty() {
+                        source.next_part(store).await.map_err(|failure| failure.after_progress(filled > before))?;
+                    }
+                    let count = source.part.len().min(out.len() - filled);
+                    source.part.copy_to_slice(&mut out[filled..filled + count]);
+                    filled += count;
+                    source.at += count as u64;
+                }
+                Ok(())
+            })
+            .map_err(|failure| store.error("read", *file, failure))
+    }
+}
+
+impl Source {
+    /// Asks for what has not arrived yet.
+    async fn open(&mut self, store: &Inner) -> std::result::Result<(), Failure> {
+        let Source { start, end, at, .. } = *self;
+        let short =
+            |got| Failure::new(Kind::Short { offset: start, wanted: end - start, got }, "the object is too short");
+        let options = GetOptions { range: Some(GetRange::Bounded(at..end)), ..GetOptions::default() };
+        let answer = match store.within(0, store.remote.store.get_opts(&self.key, options)).await {
+            Err(failure) if failure.kind == Kind::Range => return Err(short(at - start)),
+            answer => answer?,
+        };
+        if answer.range.end < end {
+            return Err(short(answer.range.end.saturating_sub(start)));
+        }
+        let GetResultPayload::Stream(stream) = answer.payload;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn next_part(&mut self, store: &Inner) -> std::result::Result<(), Failure> {
+        if self.stream.is_none() {
+            self.open(store).await?;
+        }
+        // Put back only when it has brought something: one that broke off is of no more use.
+        let mut stream = self.stream.take().expect("opened above");
+        match store.within(0, async { stream.next().await.transpose() }).await? {
+            Some(part) => {
+                (self.part, self.stream) = (part, Some(stream));
+                Ok(())
+            }
+            None => {
+                let Source { start, end, at, .. } = self;
+                let text = format!("the transfer ended after {} of {} bytes", *at - *start, *end - *start);
+                Err(Failure::new(Kind::Link, text))
+            }
+        }
+    }
+}
