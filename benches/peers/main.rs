@@ -4,9 +4,11 @@
 //! (a tmpfs is mounted for what must not wait for a disk), 24 GiB of memory and 40 GB of disk. Peers are installed by
 //! `tests/peers/install`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
 //!
-//! The medians are printed; with `--publish` they take the place of the last ones in `docs/PERFORMANCE.md`.
+//! Whatever has been measured with this very binary of ours is kept in `target/bench/rows`, and not measured again: a run that was cut short
+//! goes on, and parts add up. The medians are printed; with `--publish` they take the place of the last ones in the documents.
 
 mod data;
+mod model;
 mod report;
 mod tool;
 
@@ -20,7 +22,7 @@ use clap::Parser;
 use data::Data;
 use report::{Row, Work};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tool::{Cost, Place, TOOLS, Tool};
@@ -75,7 +77,8 @@ fn main() {
     fs::create_dir_all(&volumes).expect("a directory");
 
     let memory = Tmpfs::mount(root.join("tmpfs"));
-    let mut rows = Vec::new();
+    let kept = Kept { file: root.join("rows"), binary: tool::fingerprint() };
+    let mut rows = kept.load();
     for medium in &arguments.media {
         let base = if medium == "disk" { root.join("disk") } else { memory.0.clone() };
         let all = if medium == "tmpfs" { &ALL[..] } else { &FEW };
@@ -85,11 +88,16 @@ fn main() {
                 // Nobody is always first, and none always after the same.
                 for turn in 0..TOOLS.len() {
                     let tool = TOOLS[(turn + round) % TOOLS.len()];
+                    let done = |row: &&Row| row.medium == *medium && row.data == data && row.tool == tool;
+                    if rows.iter().filter(done).filter(|row| row.work == Work::Backup).count() > round {
+                        continue;
+                    }
                     let scratch = base.join("run");
                     let _ = fs::remove_dir_all(&scratch);
                     fs::create_dir_all(&scratch).expect("a directory");
                     let new = run(medium, data, tool, round == 0, &volumes, &scratch, &peers);
                     new.iter().for_each(Row::print);
+                    kept.add(&new);
                     rows.extend(new);
                     fs::remove_dir_all(&scratch).expect("it can be removed");
                 }
@@ -99,7 +107,30 @@ fn main() {
     let table = report::table(&rows);
     println!("\n{table}");
     if arguments.publish {
-        report::publish(&table, &rows, &TOOLS.map(|tool| tool.version(&peers)), arguments.rounds);
+        report::publish(&table, &rows, &TOOLS.map(|tool| tool.version(&peers)));
+    }
+}
+
+/// The rows of all runs, one to a line after the fingerprint of the binary that was measured.
+struct Kept {
+    file: PathBuf,
+    binary: String,
+}
+
+impl Kept {
+    fn load(&self) -> Vec<Row> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split_once('\t').filter(|(binary, _)| *binary == self.binary))
+            .map(|(_, row)| Row::parse(row, &ALL, &TOOLS).unwrap_or_else(|| panic!("not a row: {row}")))
+            .collect()
+    }
+
+    /// All rows of a tool's run at once, so that no half of one is kept.
+    fn add(&self, rows: &[Row]) {
+        let lines: String = rows.iter().map(|row| format!("{}\t{}\n", self.binary, row.line())).collect();
+        let mut file = File::options().create(true).append(true).open(&self.file).expect("the kept rows");
+        file.write_all(lines.as_bytes()).expect("room for them");
     }
 }
 

@@ -1,6 +1,7 @@
 //! From runs to medians, a table and a picture.
 
 use crate::data::Data;
+use crate::model;
 use crate::tool::{Cost, Tool};
 use std::fmt::Write;
 use std::fs;
@@ -47,7 +48,38 @@ impl Work {
     }
 }
 
+const WORKS: [Work; 6] = [Work::Backup, Work::Unchanged, Work::Touched, Work::Changed, Work::Check, Work::Restore];
+
 impl Row {
+    /// The row as a line of text.
+    pub fn line(&self) -> String {
+        let Row { medium, data, work, tool, cost, repository, requests } = self;
+        let Cost { wall_seconds, user_seconds, system_seconds, peak_kib } = cost;
+        let (data, work, tool) = (data.directory(), work.name(), tool.name());
+        format!(
+            "{medium}\t{data}\t{work}\t{tool}\t{wall_seconds}\t{user_seconds}\t{system_seconds}\t{peak_kib}\t{repository}\t{requests}"
+        )
+    }
+
+    pub fn parse(line: &str, all: &[Data], tools: &[Tool]) -> Option<Row> {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next();
+        Some(Row {
+            medium: next()?.to_owned(),
+            data: next().and_then(|name| all.iter().copied().find(|data| data.directory() == name))?,
+            work: next().and_then(|name| WORKS.into_iter().find(|work| work.name() == name))?,
+            tool: next().and_then(|name| tools.iter().copied().find(|tool| tool.name() == name))?,
+            cost: Cost {
+                wall_seconds: next()?.parse().ok()?,
+                user_seconds: next()?.parse().ok()?,
+                system_seconds: next()?.parse().ok()?,
+                peak_kib: next()?.parse().ok()?,
+            },
+            repository: next()?.parse().ok()?,
+            requests: next()?.parse().ok()?,
+        })
+    }
+
     pub fn print(&self) {
         let Cost { wall_seconds, user_seconds, system_seconds, peak_kib } = self.cost;
         println!(
@@ -65,6 +97,7 @@ impl Row {
 
 /// The medians of one tool's runs of one work.
 struct Medians {
+    rounds: usize,
     wall: f64,
     cpu: f64,
     peak_mib: f64,
@@ -84,6 +117,7 @@ fn medians(rows: &[&Row], tool: Tool) -> Option<Medians> {
         }
     };
     Some(Medians {
+        rounds: rows.iter().filter(|row| row.tool == tool).count(),
         wall: of(&|row| row.cost.wall_seconds)?,
         cpu: of(&|row| row.cost.user_seconds + row.cost.system_seconds)?,
         peak_mib: of(&|row| row.cost.peak_kib as f64 / 1024.0)?,
@@ -112,9 +146,9 @@ fn ratio(ours: &Medians, restic: &Medians, rustic: &Medians) -> f64 {
 
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| on | data | work | times faster than the faster peer | seconds: ours | without the proof | restic | rustic | CPU seconds: ours | restic | rustic | peak MiB: ours | restic | rustic | repository MiB: ours | restic | rustic | requests: ours | restic | rustic |\n| --- | --- | --- |",
+        "| on | data | work | times faster than the faster peer | rounds | seconds: ours | modelled | without the proof | restic | rustic | CPU seconds: ours | restic | rustic | peak MiB: ours | restic | rustic | repository MiB: ours | restic | rustic | requests: ours | restic | rustic |\n| --- | --- | --- |",
     );
-    text.push_str(&" ---: |".repeat(17));
+    text.push_str(&" ---: |".repeat(19));
     text.push('\n');
     for (first, group) in groups(rows) {
         let [Some(ours), Some(restic), Some(rustic)] =
@@ -131,7 +165,16 @@ pub fn table(rows: &[Row]) -> String {
             first.work.name(),
             ratio(&ours, &restic, &rustic)
         );
-        let _ = write!(text, " | {:.1} | {unverified} | {:.1} | {:.1}", ours.wall, restic.wall, rustic.wall);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let modelled = match first.medium.as_str() {
+            "tmpfs" => format!("{:.1}", model::seconds(first.data, first.work, cores)),
+            _ => String::new(),
+        };
+        let _ = write!(
+            text,
+            " | {} | {:.1} | {modelled} | {unverified} | {:.1} | {:.1}",
+            ours.rounds, ours.wall, restic.wall, rustic.wall
+        );
         let _ = write!(text, " | {:.1} | {:.1} | {:.1}", ours.cpu, restic.cpu, rustic.cpu);
         let sizes: [fn(&Medians) -> f64; 2] = [|m| m.peak_mib, |m| m.repository_mib];
         for of in sizes {
@@ -147,23 +190,57 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 /// Puts the table and the picture into the documents.
-pub fn publish(table: &str, rows: &[Row], versions: &[String], rounds: usize) {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let document = docs.join("PERFORMANCE.md");
-    let text = fs::read_to_string(&document).expect("docs/PERFORMANCE.md");
-    let (begin, end) = ("<!-- measured: begin -->\n", "<!-- measured: end -->");
-    let (before, rest) = text.split_once(begin).expect("the place for the table begins");
-    let (_, after) = rest.split_once(end).expect("and ends");
+pub fn publish(table: &str, rows: &[Row], versions: &[String]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let versions = versions.iter().filter(|version| !version.is_empty()).fold(String::new(), |mut text, version| {
         if !text.contains(version) {
             let _ = write!(text, "{}{version}", if text.is_empty() { "" } else { ", " });
         }
         text
     });
-    let picture_link = "![How many times faster than the faster of restic and rustic](performance.svg)\n\n";
-    let machine = format!("{picture_link}Medians of {rounds} rounds, {}.\n\n{versions}.\n\n", machine());
-    fs::write(&document, format!("{before}{begin}{machine}{table}{end}{after}")).expect("it can be written");
-    fs::write(docs.join("performance.svg"), picture(rows)).expect("it can be written");
+    let machine = format!("Medians, {}; {versions}.", machine());
+    let picture_of = |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
+    replace(&root.join("docs/PERFORMANCE.md"), &format!("{}{machine}\n\n{table}", picture_of("performance.svg")));
+    replace(
+        &root.join("README.md"),
+        &format!("{}{machine}\n\n{}", picture_of("docs/performance.svg"), short_table(rows)),
+    );
+    fs::write(root.join("docs/performance.svg"), picture(rows)).expect("it can be written");
+}
+
+/// Puts a text into the place that a document has for it.
+fn replace(document: &Path, measured: &str) {
+    let text = fs::read_to_string(document).expect("the document");
+    let (begin, end) = ("<!-- measured: begin -->\n", "<!-- measured: end -->");
+    let (before, rest) = text.split_once(begin).expect("the place for the table begins");
+    let (_, after) = rest.split_once(end).expect("and ends");
+    fs::write(document, format!("{before}{begin}{measured}{end}{after}")).expect("it can be written");
+}
+
+/// What a reader in a hurry wants to know.
+fn short_table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for (first, group) in groups(rows) {
+        let of = |tool| medians(&group, tool);
+        if let (Some(ours), Some(restic), Some(rustic)) = (of(Tool::Ours), of(Tool::Restic), of(Tool::Rustic)) {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
+                first.medium,
+                first.data.name(),
+                first.work.name(),
+                ours.wall,
+                restic.wall,
+                rustic.wall,
+                ours.peak_mib,
+                restic.peak_mib,
+                rustic.peak_mib
+            );
+        }
+    }
+    text
 }
 
 /// When, and on what.

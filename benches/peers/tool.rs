@@ -53,6 +53,12 @@ impl Tool {
     }
 }
 
+/// Tells one binary of ours from another.
+pub fn fingerprint() -> String {
+    let output = Command::new("sha256sum").arg(env!("CARGO_BIN_EXE_vsm-mover")).output().expect("sha256sum starts");
+    String::from_utf8_lossy(&output.stdout).chars().take(16).collect()
+}
+
 /// A repository of one tool's own, and where its process may write beside it.
 pub struct Place<'p> {
     pub tool: Tool,
@@ -90,6 +96,8 @@ impl<'p> Place<'p> {
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.scratch)
             .env("XDG_CACHE_HOME", cache)
+            .env("AWS_ACCESS_KEY_ID", ACCESS)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
             .env("TMPDIR", temporary);
         match self.tool {
             Tool::Rustic => {
@@ -100,17 +108,13 @@ impl<'p> Place<'p> {
                         .env("RUSTIC_REPO_OPT_BUCKET", BUCKET)
                         .env("RUSTIC_REPO_OPT_ROOT", "/repository")
                         .env("RUSTIC_REPO_OPT_ENDPOINT", format!("http://127.0.0.1:{port}"))
-                        .env("RUSTIC_REPO_OPT_REGION", "us-east-1")
-                        .env("RUSTIC_REPO_OPT_ACCESS_KEY_ID", ACCESS)
-                        .env("RUSTIC_REPO_OPT_SECRET_ACCESS_KEY", SECRET),
+                        .env("RUSTIC_REPO_OPT_REGION", "us-east-1"),
                     None => command.env("RUSTIC_REPOSITORY", &self.repository),
                 }
             }
             _ => command
                 .env("RESTIC_PASSWORD", "bench")
                 .env("RESTIC_REPOSITORY", &self.repository)
-                .env("AWS_ACCESS_KEY_ID", ACCESS)
-                .env("AWS_SECRET_ACCESS_KEY", SECRET)
                 .env("AWS_DEFAULT_REGION", "us-east-1")
                 .arg("--quiet"),
         };

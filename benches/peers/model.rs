@@ -1,0 +1,69 @@
+//! What a run must cost: every byte copied, hashed, compressed and sealed once, at what one core does it at, on two cores.
+//!
+//! Rates are those of `benches/stages.rs` and `benches/chunker.rs` on the machine of `docs/PERFORMANCE.md`, and for zstd those of
+//! the data itself; a medium counts with what the kernel takes to copy from and to it. Nothing is added for what could be done
+//! without: waiting, allocation, idle cores.
+
+use crate::data::Data;
+use crate::report::Work;
+
+/// Nanoseconds per byte of one core.
+const READ: f64 = 0.17;
+const SEARCH: f64 = 0.10;
+const HASH: f64 = 0.31;
+const SEAL: f64 = 0.15;
+const OPEN: f64 = 0.15;
+/// With the first touch of a page of memory.
+const WRITE: f64 = 0.35;
+/// To open, look at, read and close a file; to look at one; to make one with its metadata. Microseconds of one core.
+const READ_FILE: f64 = 11.0;
+const LOOK: f64 = 6.0;
+const MAKE_FILE: f64 = 45.0;
+/// Key derivation, which cannot be shared among cores.
+const START: f64 = 0.14;
+
+/// What there is of some data.
+struct Volume {
+    bytes: f64,
+    /// Of them, not in holes or zeros.
+    content: f64,
+    files: f64,
+    /// Nanoseconds per byte.
+    compress: f64,
+    expand: f64,
+    /// Bytes stored for each byte of content.
+    stored: f64,
+}
+
+fn volume(data: Data) -> Volume {
+    const GIB: f64 = (1u64 << 30) as f64;
+    let volume =
+        |bytes, content, files, compress, expand, stored| Volume { bytes, content, files, compress, expand, stored };
+    match data {
+        Data::Random => volume(4.0 * GIB, 4.0 * GIB, 1.0, 0.17, 0.04, 1.0),
+        Data::VmImage | Data::VmImageChanged => volume(4.0 * GIB, 3.5 * GIB, 1.0, 2.95, 0.46, 0.46),
+        Data::SmallFiles => volume(3.9 * GIB, 3.9 * GIB, 172_000.0, 4.0, 0.85, 0.43),
+        Data::TinyFiles => volume(0.02 * GIB, 0.02 * GIB, 300_000.0, 0.17, 0.04, 1.3),
+        Data::Sparse => volume(0.49 * GIB, 0.49 * GIB, 1.0, 2.95, 0.46, 0.46),
+        Data::Text => volume(GIB, GIB, 1.0, 3.6, 0.75, 0.43),
+        Data::Zeros => volume(4.0 * GIB, 0.0, 1.0, 0.0, 0.0, 0.0),
+    }
+}
+
+/// Seconds on this many cores.
+pub fn seconds(data: Data, work: Work, cores: usize) -> f64 {
+    let Volume { bytes, content, files, compress, expand, stored } = volume(data);
+    let known = bytes * (READ + SEARCH) + content * HASH;
+    let new = content * (compress + expand + stored * (SEAL + OPEN + HASH + WRITE));
+    let opened = content * (expand + HASH + stored * (READ + OPEN));
+    let nanoseconds = match work {
+        Work::Backup => known + new + files * 1e3 * READ_FILE,
+        // Nearly every chunk has a page that changed.
+        Work::Changed => known + new,
+        Work::Touched => known,
+        Work::Unchanged => files * 1e3 * LOOK,
+        Work::Check => opened + content * stored * HASH,
+        Work::Restore => opened + content * WRITE + files * 1e3 * MAKE_FILE,
+    };
+    START + nanoseconds / 1e9 / cores as f64
+}
