@@ -10,6 +10,11 @@ pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// How many cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The name of the user this process runs as; empty if it has none.
 pub fn username() -> String {
     Names::users().get(rustix::process::getuid().as_raw()).to_owned()

@@ -1,5 +1,8 @@
 //! Every bound in one place, each with its reason. What exceeds one is refused by name.
 
+/// Memory that a process takes unless told otherwise, in bytes: key derivation apart, and more where an index needs it.
+pub const MEMORY: u64 = 128 << 20;
+
 /// Memory one key derivation may take, in bytes. rustic's keys need 128 MiB (N=2^17, r=8); a key file that asks for more than
 /// twice that is hostile or a mistake.
 pub const KDF_MEMORY: u64 = 256 << 20;
@@ -46,19 +49,22 @@ pub const RESTORE_PLAN: u64 = 1 << 30;
 /// directories and empty ones are common; endless repetition is not.
 pub const REPEATED_TREES: u64 = 10_000;
 
-/// Bytes of packs and plaintext that a restore holds at a time: with a loaded index and the plan of a large tree beside it, the process
-/// stays below 128 MiB.
+/// The most bytes of packs and plaintext that a restore holds at a time, if its memory has room for that.
 pub const RESTORE_BUFFERS: u64 = 48 << 20;
 
-/// Bytes that a restore reads from a pack at a time, unless one blob is larger; and the most unwanted ones it reads rather than ask twice.
-pub const RESTORE_RUN: u64 = 8 << 20;
+/// Bytes that a restore takes from a pack at a time, unless one blob is larger; and the most unwanted ones it reads rather than ask twice.
+pub const RESTORE_READ: u64 = 4 << 20;
 pub const RESTORE_GAP: u64 = 1 << 20;
+
+/// Bytes of a buffer that are kept for its next use. Nearly all chunks fit; what a larger one needed is given back, for there is one
+/// buffer and more for each thread.
+pub const KEPT_BUFFER: usize = 2 << 20;
 
 /// Bytes of plaintext that a restore or check opens together, unless one blob has more: hashes are computed two at a time.
 pub const OPENED_TOGETHER: u64 = 4 << 20;
 
-/// Threads of a restore. Each holds one run; more would only wait for each other's memory.
-pub const RESTORE_THREADS: usize = 8;
+/// What a thread that reads packs has in its hands, in bytes: sealed blobs, the same expanded, and one between the two.
+pub const READING_THREAD: u64 = 12 << 20;
 
 /// Final errors of the store in a row, with no success between them, that end a restore: it is gone, and every further blob
 /// would wait out all retries again.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module uses those below, and in the first layer each other.
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("L0", &["id", "limits", "clock", "host", "format", "crypto", "hash", "chunk", "pattern", "progress"]),
+    ("L0", &["id", "limits", "memory", "clock", "host", "format", "crypto", "hash", "chunk", "pattern", "progress"]),
     ("L1", &["store"]),
     ("L2", &["repo"]),
     ("L3", &["backup", "restore", "maintain"]),

@@ -27,6 +27,7 @@ use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
 use crate::limits;
+use crate::memory;
 use crate::pattern::Patterns;
 use crate::progress::{Action, Phase, Progress};
 use crate::repo::writer::{Writer, Written};
@@ -132,6 +133,7 @@ pub struct Report {
 struct Run<'r> {
     options: &'r Options,
     progress: &'r Progress,
+    parts: memory::Backup,
     writer: &'r Writer,
     parent_trees: TreeReader<'r>,
     observer: Observer,
@@ -161,7 +163,7 @@ pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progres
     let start = now();
     let (tops, paths) = source::resolve(&options.source, progress).map_err(Error::Source)?;
     let parent = parent::find(repo, options, &paths, progress)?;
-    let writer = Writer::new(repo.clone(), index.clone(), options.dry_run);
+    let writer = Writer::new(repo.clone(), index.clone(), options.dry_run)?;
     let outcome = read_source(repo, &index, &writer, options, progress, &tops, parent.as_ref());
     // Also after an error or an interruption: what is uploaded must be found again.
     let finished = writer.finish();
@@ -193,8 +195,11 @@ fn read_source(
     parent: Option<&StoredSnapshot>,
 ) -> Result<(Id, Counts)> {
     let root_device = tops.values().next().and_then(|top| stat::lstat(&top.path).ok()).map(|stat| stat.st_dev);
+    let budget = repo.settings().budget;
+    let left = budget.left(index.memory() + writer.kept())?;
     let run = Run {
         options,
+        parts: budget.backup(left, options.read_concurrency, slab::SLAB_SIZE as u64),
         progress,
         writer,
         parent_trees: TreeReader::new(repo, index),
@@ -224,9 +229,8 @@ fn read_source(
 impl Run<'_> {
     /// Starts all stages and waits for them.
     fn pipeline(&self, tops: &Tops, parent: &ParentDir) {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let readers = self.options.read_concurrency.max(1);
-        let slabs = SlabPool::new(2 * readers + cores.div_ceil(2));
+        let memory::Backup { threads: cores, readers, slabs } = self.parts;
+        let slabs = SlabPool::new(slabs);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("threads can be started");
         let stack = walk::Stack::default();
         let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);

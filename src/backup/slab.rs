@@ -24,8 +24,8 @@ pub struct Slab {
 }
 
 impl SlabPool {
-    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab while it waits for the
-    /// next, so there must be more than two for each reader.
+    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab while it waits for the next, so there must
+    /// be more than readers.
     pub fn new(count: usize) -> SlabPool {
         let (home, free) = crossbeam_channel::bounded(count);
         for _ in 0..count {

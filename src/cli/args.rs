@@ -5,6 +5,7 @@
 
 use crate::format::compression::Compression;
 use crate::format::time::Time;
+use crate::host;
 use crate::limits;
 use crate::repo::SnapshotFilter;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,14 @@ pub struct Global {
     #[arg(long, global = true, env = "RESTIC_PACK_SIZE", value_name = "MIB", value_parser = pack_size, default_value = "16",
           hide_env_values = true)]
     pub pack_size: u64,
+    /// Memory to stay within, key derivation apart, like 256M [default: 128M, and what a larger index needs]
+    #[arg(long, global = true, env = "VSM_MEMORY", value_name = "SIZE", value_parser = memory, default_value = "",
+          hide_default_value = true, hide_env_values = true)]
+    pub memory: Memory,
+    /// Cores to keep busy [default: all]
+    #[arg(long, global = true, env = "VSM_THREADS", value_name = "N", value_parser = threads, default_value = "",
+          hide_default_value = true, hide_env_values = true)]
+    pub threads: usize,
     /// Do not open sealed data again before it is uploaded
     #[arg(long, global = true)]
     pub no_extra_verify: bool,
@@ -179,6 +188,23 @@ fn pack_size(text: &str) -> Result<u64, String> {
         return Ok(bytes);
     }
     Err(format!("it is between {} and {} MiB", bounds.start() >> 20, bounds.end() >> 20))
+}
+
+/// A limit in bytes, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory(pub Option<u64>);
+
+fn memory(text: &str) -> Result<Memory, String> {
+    if text.is_empty() { Ok(Memory(None)) } else { size(text).map(|bytes| Memory(Some(bytes))) }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text {
+        "" => Ok(host::cores()),
+        text => {
+            text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "it is a number from 1 to 1024".into())
+        }
+    }
 }
 
 /// Bytes, with one of restic's suffixes k, M, G, T (powers of 1024) or without.

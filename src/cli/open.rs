@@ -3,6 +3,7 @@
 use super::args::Global;
 use super::password;
 use super::session::Context;
+use crate::memory::Budget;
 use crate::repo::{self, Lock, LockMode, Repository, Settings};
 use crate::store::{self, Location, Store};
 use anyhow::{Context as _, Result, bail};
@@ -46,8 +47,9 @@ impl Context {
     }
 
     pub fn settings(&self) -> Settings {
-        let Global { compression, pack_size, no_extra_verify, .. } = self.global;
-        Settings { compression, pack_size, extra_verify: !no_extra_verify }
+        let Global { compression, pack_size, no_extra_verify, memory, threads, .. } = self.global;
+        let budget = Budget { memory: memory.0, threads };
+        Settings { compression, pack_size, extra_verify: !no_extra_verify, budget }
     }
 
     /// The open repository, without a lock.

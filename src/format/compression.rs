@@ -4,6 +4,7 @@
 //! size and without a checksum. Decoding is bounded by the length the caller expects, never by what the frame claims.
 
 use super::{FormatError, Result};
+use crate::limits;
 use std::cell::RefCell;
 use zstd::bulk::Compressor;
 use zstd::stream::raw::{Decoder, Operation};
@@ -59,7 +60,10 @@ pub fn compress<T>(how: Compression, plaintext: &[u8], take: impl FnOnce(&[u8]) 
         frame.clear();
         frame.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
         compressor.compress_to_buffer(plaintext, frame).expect("the buffer has zstd's own bound");
-        take(frame)
+        let taken = take(frame);
+        frame.clear();
+        frame.shrink_to(limits::KEPT_BUFFER);
+        taken
     })
 }
 
@@ -105,40 +109,19 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
     outcome
 }
 
-/// Compares what frames decompress to with a plaintext, piece by piece, so that no second copy of it is needed.
-pub struct Comparison<'p> {
-    /// What is still to come.
-    rest: &'p [u8],
-    /// The last frame is complete.
-    ended: bool,
-}
-
-impl<'p> Comparison<'p> {
-    /// Compares what `frames` hands on, piece by piece, until it gets a `false`.
-    pub fn run(plaintext: &'p [u8], frames: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> bool {
-        let mut comparison = Comparison { rest: plaintext, ended: false };
-        with_decoder(|decoder| frames(&mut |piece| comparison.add(decoder, piece)))
-            && comparison.ended
-            && comparison.rest.is_empty()
+/// Whether a frame decompresses to exactly this.
+pub fn expands_to(frame: &[u8], plaintext: &[u8]) -> bool {
+    thread_local! {
+        static EXPANDED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-
-    /// Takes the next bytes of the frames; `false` once they cannot be those of the plaintext.
-    fn add(&mut self, decoder: &mut Decoder<'_>, mut frames: &[u8]) -> bool {
-        let mut piece = [0; 32 << 10];
-        loop {
-            let Ok(status) = decoder.run_on_buffers(frames, &mut piece) else { return false };
-            frames = &frames[status.bytes_read..];
-            self.ended = status.remaining == 0;
-            match self.rest.split_at_checked(status.bytes_written) {
-                Some((expected, rest)) if expected == &piece[..status.bytes_written] => self.rest = rest,
-                _ => return false,
-            }
-            // A full piece may be followed by more that the decoder holds already.
-            if frames.is_empty() && (self.ended || status.bytes_written < piece.len()) {
-                return true;
-            }
-        }
-    }
+    EXPANDED.with_borrow_mut(|expanded| {
+        expanded.clear();
+        let length = plaintext.len() as u64;
+        let same = decompress(frame, Some(length), length, expanded).is_ok() && expanded == plaintext;
+        expanded.clear();
+        expanded.shrink_to(limits::KEPT_BUFFER);
+        same
+    })
 }
 
 /// This thread's decoder, at the start of a frame whatever became of the last.

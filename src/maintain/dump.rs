@@ -6,7 +6,7 @@ use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, TreeReader};
+use crate::repo::{Error, Index, Repository, Result, TreeReader, reading_threads};
 use rayon::prelude::*;
 
 /// What dumps read through.
@@ -18,10 +18,10 @@ pub struct Dump<'d> {
 }
 
 impl<'d> Dump<'d> {
-    pub fn new(repo: &'d Repository, index: &'d Index, progress: &'d Progress) -> Dump<'d> {
-        let threads = repo.store().connections().clamp(1, 8);
+    pub fn new(repo: &'d Repository, index: &'d Index, progress: &'d Progress) -> Result<Dump<'d>> {
+        let threads = reading_threads(repo, index.memory())?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-        Dump { repo, index, progress, pool }
+        Ok(Dump { repo, index, progress, pool })
     }
 
     /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side.

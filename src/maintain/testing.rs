@@ -34,7 +34,7 @@ impl Fixture {
 
     /// A fresh index and packs of their own for what is stored from now on.
     pub fn begin(&self) {
-        let writer = Writer::new(self.repo.clone(), Arc::new(Index::default()), false);
+        let writer = Writer::new(self.repo.clone(), Arc::new(Index::default()), false).unwrap();
         if let Some(old) = self.writer.lock().unwrap().replace(writer) {
             old.finish().unwrap();
         }

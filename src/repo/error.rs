@@ -3,6 +3,7 @@
 use crate::crypto::kdf::KdfError;
 use crate::format::{BlobType, FormatError};
 use crate::id::Id;
+use crate::memory::TooLittle;
 use crate::store::{File, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,9 @@ use crate::store::{File, StoreError};
 pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
+
+    #[error(transparent)]
+    Memory(#[from] TooLittle),
 
     /// The second line is one that scripts look for.
     #[error(

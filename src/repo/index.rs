@@ -8,6 +8,7 @@ use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
+use crate::memory;
 use crate::store::{File, FileType};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -33,27 +34,88 @@ struct Entry {
 #[derive(Default)]
 pub struct Index {
     packs: Vec<Id>,
-    /// Sorted by id, then pack and offset; data blobs, then tree blobs.
-    entries: [Vec<Entry>; 2],
-    added: Mutex<Added>,
+    /// Data blobs, then tree blobs.
+    entries: [Sorted; 2],
+    /// Blobs that this process has added or is about to.
+    added: Mutex<[HashSet<Id>; 2]>,
 }
 
-/// Blobs of this process.
+/// Entries by id, then pack and offset. An id is a hash, so its first bits tell nearly where it is.
 #[derive(Default)]
-struct Added {
-    packs: Vec<Id>,
-    /// `None` while on their way into a pack.
-    blobs: [HashMap<Id, Option<Place>>; 2],
+struct Sorted {
+    entries: Vec<Entry>,
+    /// For each value of the first bits, where its entries begin; and the end. As many bits as make about eight entries each.
+    starts: Vec<u32>,
 }
 
-/// Where an added blob is: the number of its pack, and the rest.
-#[derive(Clone, Copy)]
-struct Place {
-    pack: u32,
-    offset: u32,
-    length: u32,
-    uncompressed: u32,
+impl Sorted {
+    fn new(mut entries: Vec<Entry>) -> Sorted {
+        entries.par_sort_unstable_by_key(|entry| (entry.id, entry.pack, entry.offset));
+        entries.dedup_by_key(|entry| (entry.id, entry.pack, entry.offset, entry.length, entry.uncompressed));
+        entries.shrink_to_fit();
+        let count = (entries.len() / 8 + 1).next_power_of_two();
+        let mut starts = Vec::with_capacity(count + 1);
+        let mut sorted = Sorted { entries, starts: Vec::new() };
+        for (at, entry) in sorted.entries.iter().enumerate() {
+            let at = u32::try_from(at).expect("fewer than 2^32 blobs");
+            starts.resize(place(entry.id, count) + 1, at);
+        }
+        starts.resize(count + 1, u32::try_from(sorted.entries.len()).expect("fewer than 2^32 blobs"));
+        sorted.starts = starts;
+        sorted
+    }
+
+    /// Where an id is, or would be.
+    fn find(&self, id: Id) -> usize {
+        let Some(places) = self.starts.len().checked_sub(1) else { return 0 };
+        let place = place(id, places);
+        let [start, end] = [self.starts[place], self.starts[place + 1]].map(|at| at as usize);
+        start + self.entries[start..end].partition_point(|entry| entry.id < id)
+    }
 }
+
+/// What the first bits of an id are, for as many as `count`, a power of two, has values.
+fn place(id: Id, count: usize) -> usize {
+    let first = id.0.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    ((u64::from(first) * count as u64) >> 32) as usize
+}
+
+/// An index that is being put together.
+#[derive(Default)]
+struct Building {
+    packs: Vec<Id>,
+    numbers: HashMap<Id, u32>,
+    entries: [Vec<Entry>; 2],
+}
+
+impl Building {
+    fn add(&mut self, IndexedPack { id, blobs }: IndexedPack) {
+        let next = u32::try_from(self.packs.len()).expect("fewer than 2^32 packs");
+        let pack = *self.numbers.entry(id).or_insert_with(|| {
+            self.packs.push(id);
+            next
+        });
+        for PackedBlob { ty, id, offset, length, uncompressed } in blobs {
+            self.entries[slot(ty)].push(Entry { id, pack, offset, length, uncompressed });
+        }
+    }
+
+    fn memory(&self) -> u64 {
+        bytes(self.entries.iter().map(Vec::len).sum(), self.packs.len())
+    }
+
+    fn finish(self) -> Index {
+        Index { packs: self.packs, entries: self.entries.map(Sorted::new), added: Mutex::default() }
+    }
+}
+
+/// Bytes of a loaded index.
+fn bytes(blobs: usize, packs: usize) -> u64 {
+    (blobs * size_of::<Entry>() + packs * size_of::<Id>()) as u64
+}
+
+/// What it takes to load an index file of usual size: its JSON, what that was compressed and sealed as, and what is in it.
+const LOADING: u64 = 24 << 20;
 
 fn slot(ty: BlobType) -> usize {
     match ty {
@@ -75,63 +137,53 @@ impl Index {
     /// Loads what can be loaded, with the errors of what cannot.
     pub fn load_readable(repo: &Repository) -> Result<(Index, Vec<Error>)> {
         let files = repo.store().list(FileType::Index)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(repo.store().connections().clamp(1, 8)).build();
-        let loaded: Vec<Result<Vec<IndexedPack>>> = pool
-            .expect("threads can be started")
-            .install(|| files.par_iter().map(|&(id, _)| load_file(repo, id)).collect());
-        let mut errors = Vec::new();
-        let mut packs = Vec::new();
-        for file in loaded {
-            match file {
-                Ok(list) => packs.extend(list),
-                Err(error) => errors.push(error),
+        let budget = repo.settings().budget;
+        let threads = memory::threads(budget.left(0)?, LOADING, repo.store().connections());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        let (building, errors) = (Mutex::new(Building::default()), Mutex::new(Vec::new()));
+        let inside = "no holder of this lock panics";
+        let load = |&(id, _): &(Id, u64)| -> Result<()> {
+            match load_file(repo, id) {
+                Ok(packs) => {
+                    let mut building = building.lock().expect(inside);
+                    packs.into_iter().for_each(|pack| building.add(pack));
+                    budget.left(building.memory())?;
+                }
+                Err(error) => errors.lock().expect(inside).push(error),
             }
-        }
-        Ok((Index::from_packs(packs), errors))
+            Ok(())
+        };
+        pool.install(|| files.par_iter().try_for_each(load))?;
+        Ok((building.into_inner().expect(inside).finish(), errors.into_inner().expect(inside)))
     }
 
     /// An index of these packs; a pack may come several times.
     pub fn from_packs(packs: Vec<IndexedPack>) -> Index {
-        let mut index = Index::default();
-        let mut numbers: HashMap<Id, u32> = HashMap::new();
-        for IndexedPack { id, blobs } in packs {
-            let next = u32::try_from(index.packs.len()).expect("fewer than 2^32 packs");
-            let pack = *numbers.entry(id).or_insert_with(|| {
-                index.packs.push(id);
-                next
-            });
-            for PackedBlob { ty, id, offset, length, uncompressed } in blobs {
-                index.entries[slot(ty)].push(Entry { id, pack, offset, length, uncompressed });
-            }
-        }
-        for entries in &mut index.entries {
-            entries.par_sort_unstable_by_key(|entry| (entry.id, entry.pack, entry.offset));
-            entries.dedup_by_key(|entry| (entry.id, entry.pack, entry.offset, entry.length, entry.uncompressed));
-            entries.shrink_to_fit();
-        }
-        index
+        let mut building = Building::default();
+        packs.into_iter().for_each(|pack| building.add(pack));
+        building.finish()
     }
 
-    /// All known copies of a blob that are in packs, those of this process last.
+    /// Bytes that the loaded blobs take.
+    pub fn memory(&self) -> u64 {
+        bytes(self.len(), self.packs.len())
+    }
+
+    /// All loaded copies of a blob.
     pub fn find(&self, ty: BlobType, id: Id) -> Vec<Location> {
-        let mut found: Vec<Location> = self.loaded(ty, id).iter().map(|entry| self.location(ty, entry)).collect();
-        found.extend(self.added_location(ty, id));
-        found
+        self.loaded(ty, id).iter().map(|entry| self.location(ty, entry)).collect()
     }
 
-    /// One copy of a blob.
+    /// One loaded copy of a blob.
     pub fn first(&self, ty: BlobType, id: Id) -> Option<Location> {
-        match self.loaded(ty, id).first() {
-            Some(entry) => Some(self.location(ty, entry)),
-            None => self.added_location(ty, id),
-        }
+        self.loaded(ty, id).first().map(|entry| self.location(ty, entry))
     }
 
     /// Where the first loaded copy of a blob stands; [`Index::at`] gives its location without another search.
     pub fn position(&self, ty: BlobType, id: Id) -> Option<usize> {
-        let entries = &self.entries[slot(ty)];
-        let first = entries.partition_point(|entry| entry.id < id);
-        entries.get(first).is_some_and(|entry| entry.id == id).then_some(first)
+        let sorted = &self.entries[slot(ty)];
+        let first = sorted.find(id);
+        sorted.entries.get(first).is_some_and(|entry| entry.id == id).then_some(first)
     }
 
     /// The location at a position.
@@ -139,45 +191,27 @@ impl Index {
     /// # Panics
     /// When the position is not below [`Index::loaded_len`].
     pub fn at(&self, ty: BlobType, position: usize) -> Location {
-        self.location(ty, &self.entries[slot(ty)][position])
+        self.location(ty, &self.entries[slot(ty)].entries[position])
     }
 
     /// How many copies of blobs of this type were loaded.
     pub fn loaded_len(&self, ty: BlobType) -> usize {
-        self.entries[slot(ty)].len()
+        self.entries[slot(ty)].entries.len()
     }
 
     /// Whether the blob is in the repository or on its way into it.
     pub fn contains(&self, ty: BlobType, id: Id) -> bool {
-        !self.loaded(ty, id).is_empty() || self.added().blobs[slot(ty)].contains_key(&id)
+        !self.loaded(ty, id).is_empty() || self.added()[slot(ty)].contains(&id)
     }
 
     /// Reserves a blob for the caller to add. `false`: it is there already, or somebody else adds it.
     pub fn claim(&self, ty: BlobType, id: Id) -> bool {
-        self.loaded(ty, id).is_empty() && {
-            let mut added = self.added();
-            let blobs = &mut added.blobs[slot(ty)];
-            let new = !blobs.contains_key(&id);
-            if new {
-                blobs.insert(id, None);
-            }
-            new
-        }
-    }
-
-    /// Makes the blobs of a pack that is durable now known.
-    pub fn add_pack(&self, pack: &IndexedPack) {
-        let mut added = self.added();
-        let number = u32::try_from(added.packs.len()).expect("fewer than 2^32 packs");
-        added.packs.push(pack.id);
-        for &PackedBlob { ty, id, offset, length, uncompressed } in &pack.blobs {
-            added.blobs[slot(ty)].insert(id, Some(Place { pack: number, offset, length, uncompressed }));
-        }
+        self.loaded(ty, id).is_empty() && self.added()[slot(ty)].insert(id)
     }
 
     /// How many blobs were loaded, copies counted.
     pub fn len(&self) -> usize {
-        self.entries.iter().map(Vec::len).sum()
+        self.entries.iter().map(|sorted| sorted.entries.len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -188,7 +222,7 @@ impl Index {
     pub fn iter(&self) -> impl Iterator<Item = Location> + '_ {
         [BlobType::Data, BlobType::Tree]
             .into_iter()
-            .flat_map(move |ty| self.entries[slot(ty)].iter().map(move |entry| self.location(ty, entry)))
+            .flat_map(move |ty| self.entries[slot(ty)].entries.iter().map(move |entry| self.location(ty, entry)))
     }
 
     /// The loaded blobs by pack, each list in order of offset.
@@ -207,10 +241,9 @@ impl Index {
     }
 
     fn loaded(&self, ty: BlobType, id: Id) -> &[Entry] {
-        let entries = &self.entries[slot(ty)];
-        let first = entries.partition_point(|entry| entry.id < id);
-        let count = entries[first..].iter().take_while(|entry| entry.id == id).count();
-        &entries[first..first + count]
+        let sorted = &self.entries[slot(ty)];
+        let from_here = &sorted.entries[sorted.find(id)..];
+        &from_here[..from_here.iter().take_while(|entry| entry.id == id).count()]
     }
 
     fn location(&self, ty: BlobType, entry: &Entry) -> Location {
@@ -218,13 +251,7 @@ impl Index {
         Location { pack: self.packs[pack as usize], blob: PackedBlob { ty, id, offset, length, uncompressed } }
     }
 
-    fn added_location(&self, ty: BlobType, id: Id) -> Option<Location> {
-        let added = self.added();
-        let Place { pack, offset, length, uncompressed } = added.blobs[slot(ty)].get(&id).copied().flatten()?;
-        Some(Location { pack: added.packs[pack as usize], blob: PackedBlob { ty, id, offset, length, uncompressed } })
-    }
-
-    fn added(&self) -> std::sync::MutexGuard<'_, Added> {
+    fn added(&self) -> std::sync::MutexGuard<'_, [HashSet<Id>; 2]> {
         self.added.lock().expect("no holder of this lock panics")
     }
 }
@@ -263,7 +290,6 @@ mod tests {
         assert!(index.claim(BlobType::Data, id));
         assert!(!index.claim(BlobType::Data, id));
         assert!(index.contains(BlobType::Data, id) && index.first(BlobType::Data, id).is_none());
-        index.add_pack(&IndexedPack { id: Id::of(b"p"), blobs: vec![blob(BlobType::Data, "new", 0)] });
-        assert_eq!(index.first(BlobType::Data, id).unwrap().pack, Id::of(b"p"));
+        assert!(index.claim(BlobType::Tree, id));
     }
 }

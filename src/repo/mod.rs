@@ -9,6 +9,7 @@ pub mod index;
 mod init;
 mod keys;
 mod lock;
+mod packs;
 mod reader;
 mod snapshots;
 pub mod writer;
@@ -19,16 +20,17 @@ pub use init::{InitOptions, init};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, unlock};
 pub use reader::TreeReader;
-pub(crate) use reader::{check_size, together};
+pub(crate) use reader::{check_size, reading_threads, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock;
 use crate::crypto::{Key, NONCE};
-use crate::format::compression::{self, Comparison, Compression};
+use crate::format::compression::{self, Compression};
 use crate::format::config::Config;
 use crate::format::{BlobType, FormatError, Version, unpacked};
 use crate::id::Id;
 use crate::limits;
+use crate::memory::Budget;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -41,11 +43,17 @@ pub struct Settings {
     pub pack_size: u64,
     /// Open every sealed blob again and compare it with its plaintext before it is uploaded.
     pub extra_verify: bool,
+    pub budget: Budget,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { compression: Compression::default(), pack_size: limits::PACK_SIZE, extra_verify: true }
+        Settings {
+            compression: Compression::default(),
+            pack_size: limits::PACK_SIZE,
+            extra_verify: true,
+            budget: Budget::default(),
+        }
     }
 }
 
@@ -58,9 +66,10 @@ pub struct Repository {
     settings: Settings,
 }
 
-/// A blob ready to be put into a pack.
+/// What became of a blob that was sealed.
 pub struct SealedBlob {
-    pub bytes: Vec<u8>,
+    /// Bytes of its sealed form.
+    pub length: u32,
     /// Bytes of plaintext if it is compressed, else 0.
     pub uncompressed: u32,
 }
@@ -121,59 +130,59 @@ impl Repository {
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
         let plaintext = unpacked::encode(self.config.version, Compression::Auto, json);
         let mut sealed = Vec::new();
-        self.key.seal(&self.nonce(), &plaintext, &mut sealed);
-        if self.settings.extra_verify {
-            let mut opened = Vec::with_capacity(plaintext.len());
-            if self.key.open(&sealed, &mut opened).is_err() || opened != plaintext {
-                return Err(Error::VerifyFailed { what: format!("a new {ty}") });
-            }
+        if !self.seal_proven(&plaintext, &mut sealed) {
+            return Err(Error::VerifyFailed { what: format!("a new {ty}") });
         }
+        drop(plaintext);
         let id = Id::of(&sealed);
         self.store.write(File::new(ty, id), Bytes::from(sealed))?;
         Ok(id)
     }
 
-    /// Compresses (where the format and the settings ask for it) and seals a blob, and proves that it opens to the same bytes again.
-    pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<SealedBlob> {
+    /// Compresses a blob (where the format and the settings ask for it), appends its sealed form to `out`, and proves that this opens to
+    /// the same bytes again. On an error `out` is as it was.
+    pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8], out: &mut Vec<u8>) -> Result<SealedBlob> {
+        let start = out.len();
         let compress = self.config.version == Version::V2
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
-        let blob = if compress {
+        let (uncompressed, proven) = if compress {
             compression::compress(self.settings.compression, plaintext, |frame| {
                 // What does not get smaller is stored as it is, as restic stores it with compression off.
-                if frame.len() < plaintext.len() { self.seal(frame, plaintext.len()) } else { self.seal(plaintext, 0) }
+                if frame.len() < plaintext.len() {
+                    let proven = self.seal_proven(frame, out)
+                        && (!self.settings.extra_verify || compression::expands_to(frame, plaintext));
+                    (plaintext.len(), proven)
+                } else {
+                    (0, self.seal_proven(plaintext, out))
+                }
             })
         } else {
-            self.seal(plaintext, 0)
+            (0, self.seal_proven(plaintext, out))
         };
-        #[cfg(test)]
-        let blob = tests::tamper(blob);
-        if self.settings.extra_verify && !self.opens_to(&blob, plaintext) {
+        if !proven {
+            out.truncate(start);
             return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
         }
-        Ok(blob)
+        let bytes = |count| u32::try_from(count).expect("a blob is below 4 GiB");
+        Ok(SealedBlob { length: bytes(out.len() - start), uncompressed: bytes(uncompressed) })
     }
 
-    fn seal(&self, stored: &[u8], uncompressed: usize) -> SealedBlob {
-        let mut bytes = Vec::new();
-        self.key.seal(&self.nonce(), stored, &mut bytes);
-        SealedBlob { bytes, uncompressed: u32::try_from(uncompressed).expect("a blob is below 4 GiB") }
-    }
-
-    /// Whether a sealed blob authenticates, decrypts and decompresses to this plaintext.
-    fn opens_to(&self, blob: &SealedBlob, plaintext: &[u8]) -> bool {
-        if blob.uncompressed == 0 {
-            let mut rest = plaintext;
-            let same = self.key.open_in_pieces(&blob.bytes, |piece| match rest.split_at_checked(piece.len()) {
-                Some((expected, later)) if expected == piece => {
-                    rest = later;
-                    true
-                }
-                _ => false,
-            });
-            return same == Ok(true) && rest.is_empty();
-        }
-        blob.uncompressed as usize == plaintext.len()
-            && Comparison::run(plaintext, |take| self.key.open_in_pieces(&blob.bytes, take) == Ok(true))
+    /// Appends the sealed form of `stored` to `out`; whether it opens to that again, as far as this is to be proven.
+    fn seal_proven(&self, stored: &[u8], out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        self.key.seal(&self.nonce(), stored, out);
+        let sealed = &mut out[start..];
+        #[cfg(test)]
+        tests::tamper(sealed);
+        let mut rest = stored;
+        let same = |piece: &[u8]| match rest.split_at_checked(piece.len()) {
+            Some((expected, later)) if expected == piece => {
+                rest = later;
+                true
+            }
+            _ => false,
+        };
+        !self.settings.extra_verify || (self.key.open_in_pieces(sealed, same) == Ok(true) && rest.is_empty())
     }
 
     fn nonce(&self) -> [u8; NONCE] {
@@ -199,12 +208,11 @@ mod tests {
     }
 
     /// What faulty memory would do between sealing and upload.
-    pub(super) fn tamper(mut blob: SealedBlob) -> SealedBlob {
+    pub(super) fn tamper(sealed: &mut [u8]) {
         if let Some(bit) = FLIP.take() {
-            let bit = bit % (blob.bytes.len() * 8);
-            blob.bytes[bit / 8] ^= 1 << (bit % 8);
+            let bit = bit % (sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
         }
-        blob
     }
 
     pub(super) fn new_repository(settings: Settings) -> (tempfile::TempDir, Repository) {
@@ -223,15 +231,17 @@ mod tests {
         for plaintext in [text, &noise] {
             let id = Id::of(plaintext);
             let (_dir, repo) = new_repository(Settings::default());
+            let mut out = b"kept".to_vec();
             for bit in 0..plaintext.len() * 8 {
                 FLIP.set(Some(bit));
-                let outcome = repo.seal_blob(BlobType::Data, id, plaintext);
+                let outcome = repo.seal_blob(BlobType::Data, id, plaintext, &mut out);
                 assert!(matches!(outcome, Err(Error::VerifyFailed { .. })), "bit {bit}");
+                assert_eq!(out, b"kept");
             }
-            assert!(repo.seal_blob(BlobType::Data, id, plaintext).is_ok());
+            assert!(repo.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok());
             let (_dir, trusting) = new_repository(Settings { extra_verify: false, ..Settings::default() });
             FLIP.set(Some(99));
-            assert!(trusting.seal_blob(BlobType::Data, id, plaintext).is_ok(), "nobody looked");
+            assert!(trusting.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok(), "nobody looked");
         }
     }
 
@@ -239,7 +249,7 @@ mod tests {
     fn a_flipped_bit_stops_the_writer_and_uploads_nothing() {
         let (_dir, repo) = new_repository(Settings::default());
         let repo = Arc::new(repo);
-        let writer = writer::Writer::new(repo.clone(), Arc::new(Index::default()), false);
+        let writer = writer::Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
         FLIP.set(Some(333));
         assert!(matches!(writer.store_chunks(&[b"x"]), Err(Error::VerifyFailed { .. })));
         writer.finish().unwrap();

@@ -11,6 +11,7 @@ use crate::format::{BlobType, FormatError};
 use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
+use crate::memory;
 use crate::store::{File, FileType};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -109,6 +110,20 @@ pub(crate) fn together(lengths: impl Iterator<Item = u64>) -> usize {
     sums.take_while(|&sum| sum <= limits::OPENED_TOGETHER).count().max(1)
 }
 
+/// How many threads may read packs side by side, when `held` bytes are taken for good: more than cores hide the latency of an object store.
+pub(crate) fn reading_threads(repo: &Repository, held: u64) -> Result<usize> {
+    let budget = repo.settings().budget;
+    Ok(memory::threads(budget.left(held)?, limits::READING_THREAD, budget.threads.max(repo.store().connections())))
+}
+
+/// The first `length` bytes of a buffer that is used again and again, and grows when it must.
+pub(crate) fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    &mut buffer[..length]
+}
+
 fn damaged(location: &Location, why: String) -> Error {
     let PackedBlob { ty, id, .. } = location.blob;
     Error::BlobDamaged { ty, id, pack: File::new(FileType::Pack, location.pack), why }
@@ -143,8 +158,8 @@ pub struct TreeReader<'r> {
 }
 
 const WINDOW: u64 = 1 << 20;
-/// 24 MiB of sealed trees hold about half a million entries.
-const WINDOWS: usize = 24;
+/// 12 MiB of sealed trees hold about a quarter of a million entries.
+const WINDOWS: usize = 12;
 
 #[derive(Default)]
 struct Windows {

@@ -1,64 +1,42 @@
 //! Sealed blobs in, durable packs and index files out.
 //!
-//! Each thread that stores data blobs fills a pack of its own, without waiting for others; trees share one. A pack that is full gets
+//! A thread that stores data blobs has a pack to itself while it hashes or writes, and waits for none as long as memory allows that;
+//! trees share one. A pack that is full gets
 //! its header, and a few uploader threads make it durable while the next one fills; only then its blobs enter the index. Index files
 //! are saved along the way by restic's rules, so that what an interrupted run has uploaded is found by the next.
 
 use super::index::Index;
-use super::{Error, Repository, Result, SealedBlob};
+use super::packs::{OpenPack, Packs, Place};
+use super::{Error, Repository, Result, SealedBlob, Settings};
 use crate::clock;
+use crate::crypto::OVERHEAD;
 use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
 use crate::format::pack::{self, PackedBlob};
-use crate::hash::{Sha256, Stream, hash_all};
+use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
+use crate::memory;
 use crate::store::{FileType, Upload};
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A pack being filled.
-struct OpenPack {
-    upload: Box<dyn Upload>,
-    /// Of all bytes but those in `unhashed`.
-    hash: Sha256,
-    /// Written last. Two hashes at a time cost little more than one, so these wait for the next plaintext to be hashed.
-    unhashed: Vec<Bytes>,
-    blobs: Vec<PackedBlob>,
-    size: u64,
-    /// It has its header.
-    complete: bool,
-}
-
-impl OpenPack {
-    fn new(repo: &Repository) -> Result<OpenPack> {
-        let upload = repo.store().upload(FileType::Pack)?;
-        Ok(OpenPack { upload, hash: Sha256::new(), unhashed: Vec::new(), blobs: Vec::new(), size: 0, complete: false })
-    }
-
-    fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let bytes = Bytes::from(bytes);
-        self.size += bytes.len() as u64;
-        self.unhashed.push(bytes.clone());
-        Ok(self.upload.write(bytes)?)
-    }
-
-    /// Hashes what waits for it.
-    fn settle(&mut self) {
-        for bytes in self.unhashed.drain(..) {
-            self.hash.update(&bytes);
-        }
-    }
+/// Sealed blobs behind each other, on their way into a pack.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// With offsets from the batch's beginning, and the length of the plaintext.
+    blobs: Vec<(PackedBlob, usize)>,
 }
 
 /// A pack with its header, ready to be made durable.
 struct FullPack {
     upload: Box<dyn Upload>,
     pack: IndexedPack,
+    _place: Option<Place>,
 }
 
 /// What was written, by blob type where it differs.
@@ -91,8 +69,10 @@ struct Unsaved {
 /// The way into a repository for new blobs. May be shared by threads.
 pub struct Writer {
     shared: Arc<Shared>,
-    /// Packs of data that no thread is filling just now.
-    data: Mutex<Vec<OpenPack>>,
+    data: Arc<Packs>,
+    kept: u64,
+    /// Buffers of batches that have been written, to be used again.
+    spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     trees: Mutex<Option<OpenPack>>,
     full: Option<Sender<FullPack>>,
     uploaders: Vec<JoinHandle<()>>,
@@ -106,7 +86,16 @@ pub struct Writer {
 const UPLOADERS: usize = 2;
 
 impl Writer {
-    pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Writer {
+    pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Result<Writer> {
+        let Settings { budget, pack_size, .. } = repo.settings();
+        let left = budget.left(index.memory())?;
+        let threads = budget.writers(left);
+        let (packs, kept) = if repo.store().keeps_uploads() {
+            let packs = memory::packs(left, pack_size, threads);
+            (packs, packs as u64 * pack_size)
+        } else {
+            (threads + UPLOADERS, 0)
+        };
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: Instant::now() };
         let shared = Arc::new(Shared {
             repo,
@@ -122,15 +111,22 @@ impl Writer {
                 std::thread::spawn(move || queue.iter().for_each(|pack| shared.upload(pack)))
             })
             .collect();
-        Writer {
+        Ok(Writer {
             shared,
-            data: Mutex::default(),
+            data: Packs::new(packs),
+            kept,
+            spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
             full: Some(full),
             uploaders,
             dry_run,
             written: Written::default(),
-        }
+        })
+    }
+
+    /// Bytes of memory that packs of data take at most until they are durable.
+    pub fn kept(&self) -> u64 {
+        self.kept
     }
 
     pub fn repo(&self) -> &Repository {
@@ -145,103 +141,135 @@ impl Writer {
     ///
     /// Several at a time are hashed faster.
     pub fn store_chunks(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
-        let mut pack = lock(&self.data).pop();
-        let ids = hash_beside(chunks, pack.as_mut());
-        let outcome = self.store_new(&mut pack, &ids, chunks);
-        // Also after an error: what it holds is not lost, unless it was the pack that failed.
-        lock(&self.data).extend(pack);
-        outcome.map(|()| ids)
+        let ids = self.hash_beside(chunks)?;
+        let mut bytes = self.spare.1.try_recv().unwrap_or_default();
+        // More than this they never take, sealed; to grow step by step would take more.
+        bytes.reserve_exact(chunks.iter().map(|chunk| chunk.len() + OVERHEAD).sum());
+        let mut batch = Batch { bytes, blobs: Vec::new() };
+        for (&id, chunk) in ids.iter().zip(chunks) {
+            self.seal_new(BlobType::Data, id, chunk, &mut batch)?;
+        }
+        if self.dry_run || batch.blobs.is_empty() {
+            self.count(&batch);
+            self.keep_buffer(batch.bytes);
+            return Ok(ids);
+        }
+        let mut pack = self.add(self.open_data()?, batch, || self.open_data())?;
+        if self.is_full(&pack) {
+            // It is uploaded when its last bytes have been hashed, beside the next chunks.
+            pack = self.complete(pack)?;
+        }
+        self.data.put_down(pack);
+        Ok(ids)
     }
 
-    fn store_new(&self, open: &mut Option<OpenPack>, ids: &[Id], chunks: &[&[u8]]) -> Result<()> {
-        if let Some(complete) = open.take_if(|pack| pack.complete) {
-            self.upload(complete)?;
+    /// The ids of chunks, with the hash of some pack brought up to date beside them. A pack that is complete then is uploaded.
+    fn hash_beside(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
+        let mut pack = self.data.take_to_hash();
+        let unhashed = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.unhashed));
+        let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
+        let beside = pack.as_mut().map(|pack| Stream { hash: &mut pack.hash, parts: &parts });
+        let ids = hash_all(chunks, beside).into_iter().map(Id).collect();
+        // A folder has no more use for them; what an object store still keeps is not ours.
+        unhashed.into_iter().filter_map(|bytes| bytes.try_into_mut().ok()).for_each(|mut bytes| {
+            bytes.clear();
+            self.keep_buffer(bytes.into());
+        });
+        match pack {
+            Some(complete) if complete.complete => self.upload(complete)?,
+            Some(open) => self.data.put_down(open),
+            None => {}
         }
-        for (&id, chunk) in ids.iter().zip(chunks) {
-            if let Some(sealed) = self.seal_new(BlobType::Data, id, chunk)? {
-                self.add(open, BlobType::Data, id, chunk.len(), sealed)?;
-            }
-        }
-        // It is uploaded when its last bytes have been hashed, beside the next chunks.
-        if let Some(full) = open.take_if(|pack| self.is_full(pack)) {
-            *open = Some(self.complete(full)?);
-        }
-        Ok(())
+        Ok(ids)
+    }
+
+    fn keep_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        buffer.shrink_to(limits::KEPT_BUFFER);
+        // As many as can be in use at a time are enough.
+        let _ = self.spare.0.try_send(buffer);
     }
 
     /// Stores a tree unless the repository has it; its id.
     pub fn store_tree(&self, json: &[u8]) -> Result<Id> {
         let id = Id::of(json);
-        if let Some(sealed) = self.seal_new(BlobType::Tree, id, json)? {
-            let mut open = lock(&self.trees);
-            self.add(&mut open, BlobType::Tree, id, json.len(), sealed)?;
-            // Trees come one by one, often long after each other: none waits for the next.
-            let full = open.take_if(|pack| {
-                pack.settle();
-                self.is_full(pack)
-            });
-            drop(open);
-            full.map_or(Ok(()), |pack| self.close(pack))?;
+        let mut batch = Batch::default();
+        self.seal_new(BlobType::Tree, id, json, &mut batch)?;
+        if self.dry_run || batch.blobs.is_empty() {
+            self.count(&batch);
+            return Ok(id);
+        }
+        let new = || OpenPack::new(self.repo(), None);
+        let mut trees = lock(&self.trees);
+        let open = trees.take().map_or_else(new, Ok)?;
+        let mut pack = self.add(open, batch, new)?;
+        // Trees come one by one, often long after each other: none waits for the next.
+        pack.settle();
+        if self.is_full(&pack) {
+            drop(trees);
+            self.close(pack)?;
+        } else {
+            *trees = Some(pack);
         }
         Ok(id)
     }
 
-    /// The sealed form of a blob, unless the repository has it or another thread is about to store it.
-    fn seal_new(&self, ty: BlobType, id: Id, plaintext: &[u8]) -> Result<Option<SealedBlob>> {
+    /// Adds the sealed form of a blob to a batch, unless the repository has it or another thread is about to store it.
+    fn seal_new(&self, ty: BlobType, id: Id, plaintext: &[u8], batch: &mut Batch) -> Result<()> {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        if !self.index().claim(ty, id) {
-            return Ok(None);
+        if self.index().claim(ty, id) {
+            let offset = u32::try_from(batch.bytes.len()).expect("far below 4 GiB");
+            let SealedBlob { length, uncompressed } = self.repo().seal_blob(ty, id, plaintext, &mut batch.bytes)?;
+            batch.blobs.push((PackedBlob { ty, id, offset, length, uncompressed }, plaintext.len()));
         }
-        self.repo().seal_blob(ty, id, plaintext).map(Some)
+        Ok(())
     }
 
-    /// Puts a sealed blob into an open pack. A pack that cannot be written is dropped: it may hold a part of the blob.
-    fn add(
-        &self,
-        open: &mut Option<OpenPack>,
-        ty: BlobType,
-        id: Id,
-        plain_length: usize,
-        sealed: SealedBlob,
-    ) -> Result<()> {
-        let SealedBlob { bytes, uncompressed } = sealed;
-        let length = u32::try_from(bytes.len()).expect("a sealed blob is below 4 GiB");
-        if self.dry_run {
-            self.count(&PackedBlob { ty, id, offset: 0, length, uncompressed }, plain_length);
-            return Ok(());
+    /// A pack of data to write into.
+    fn open_data(&self) -> Result<OpenPack> {
+        loop {
+            match self.data.take_to_write() {
+                Ok(complete) if complete.complete => self.upload(complete)?,
+                Ok(open) => return Ok(open),
+                Err(place) => return OpenPack::new(self.repo(), Some(place)),
+            }
         }
-        // A pack's offsets are 32 bits wide: a pack that cannot take the blob is closed first.
-        if open.as_ref().is_some_and(|pack| pack.size + u64::from(length) > u64::from(u32::MAX)) {
-            self.close(open.take().expect("checked"))?;
+    }
+
+    /// Puts sealed blobs into a pack, or into a new one if it has no room for them. A pack that cannot be written is dropped: it may
+    /// hold a part of them.
+    fn add(&self, pack: OpenPack, batch: Batch, new: impl Fn() -> Result<OpenPack>) -> Result<OpenPack> {
+        let mut pack = pack;
+        // Offsets in a pack are 32 bits wide.
+        while pack.size + batch.bytes.len() as u64 > u64::from(u32::MAX) {
+            self.close(pack)?;
+            pack = new()?;
         }
-        let mut pack = match open.take() {
-            Some(pack) => pack,
-            None => OpenPack::new(self.repo())?,
-        };
-        let offset = u32::try_from(pack.size).expect("checked above");
+        let start = u32::try_from(pack.size).expect("checked above");
+        self.count(&batch);
+        let Batch { bytes, blobs } = batch;
         pack.write(bytes)?;
-        let blob = PackedBlob { ty, id, offset, length, uncompressed };
-        pack.blobs.push(blob);
-        *open = Some(pack);
-        self.count(&blob, plain_length);
-        Ok(())
+        pack.blobs.extend(blobs.iter().map(|&(blob, _)| PackedBlob { offset: start + blob.offset, ..blob }));
+        Ok(pack)
     }
 
     fn is_full(&self, pack: &OpenPack) -> bool {
         pack.size >= self.repo().settings().pack_size || pack.blobs.len() >= limits::INDEX_BLOBS
     }
 
-    fn count(&self, blob: &PackedBlob, plain_length: usize) {
-        let blobs = match blob.ty {
-            BlobType::Data => &self.written.data_blobs,
-            BlobType::Tree => &self.written.tree_blobs,
-        };
-        blobs.fetch_add(1, Ordering::Relaxed);
-        self.written.plain_bytes.fetch_add(plain_length as u64, Ordering::Relaxed);
-        let entry = pack::header_size([blob]) - pack::header_size([]);
-        self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
+    fn count(&self, batch: &Batch) {
+        for (blob, plain_length) in &batch.blobs {
+            let blobs = match blob.ty {
+                BlobType::Data => &self.written.data_blobs,
+                BlobType::Tree => &self.written.tree_blobs,
+            };
+            blobs.fetch_add(1, Ordering::Relaxed);
+            self.written.plain_bytes.fetch_add(*plain_length as u64, Ordering::Relaxed);
+            let entry = pack::header_size([blob]) - pack::header_size([]);
+            self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
+        }
     }
 
     /// Adds the header, unless it is there. A pack that cannot get one is dropped.
@@ -270,7 +298,8 @@ impl Writer {
     fn upload(&self, mut pack: OpenPack) -> Result<()> {
         pack.settle();
         let id = Id(pack.hash.finish());
-        let full = FullPack { upload: pack.upload, pack: IndexedPack { id, blobs: pack.blobs } };
+        let OpenPack { upload, blobs, place, .. } = pack;
+        let full = FullPack { upload, pack: IndexedPack { id, blobs }, _place: place };
         let sender = self.full.as_ref().expect("taken only when the writer is consumed");
         sender.send(full).map_err(|_| Error::Stopped)
     }
@@ -282,9 +311,8 @@ impl Writer {
     /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
     pub fn finish(mut self) -> Result<Written> {
         let mut outcome = Ok(());
-        let data = std::mem::take(&mut *lock(&self.data));
         let trees = lock(&self.trees).take();
-        for pack in data.into_iter().chain(trees) {
+        for pack in self.data.take_all().into_iter().chain(trees) {
             outcome = outcome.and(self.close(pack));
         }
         self.join();
@@ -318,9 +346,9 @@ impl Shared {
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
-        let FullPack { upload, pack } = full;
+        // Its place is free when it is durable, or lost.
+        let FullPack { upload, pack, _place } = full;
         let outcome = upload.commit(pack.id).map_err(Error::from).and_then(|()| {
-            self.index.add_pack(&pack);
             let mut unsaved = lock(&self.unsaved);
             unsaved.blobs += pack.blobs.len();
             unsaved.packs.push(pack);
@@ -353,14 +381,6 @@ impl Shared {
     }
 }
 
-/// The ids of chunks, with the hash of a pack brought up to date beside them.
-fn hash_beside(chunks: &[&[u8]], mut pack: Option<&mut OpenPack>) -> Vec<Id> {
-    let unhashed = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.unhashed));
-    let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
-    let beside = pack.map(|pack| Stream { hash: &mut pack.hash, parts: &parts });
-    hash_all(chunks, beside).into_iter().map(Id).collect()
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -371,7 +391,8 @@ mod tests {
     use crate::format::Version;
     use crate::repo::{InitOptions, Password, Settings, init};
     use crate::store::folder::Folder;
-    use crate::store::{self, File, Store, StoreError};
+    use crate::store::{self, Download, File, Store, StoreError};
+    use bytes::Bytes;
 
     /// A folder whose uploads stop in the middle of a part, once, when told to.
     struct Torn {
@@ -410,6 +431,12 @@ mod tests {
         fn connections(&self) -> usize {
             self.folder.connections()
         }
+        fn keeps_uploads(&self) -> bool {
+            self.folder.keeps_uploads()
+        }
+        fn settles_after(&self) -> Duration {
+            self.folder.settles_after()
+        }
         fn list(&self, ty: FileType) -> store::Result<Vec<(Id, u64)>> {
             self.folder.list(ty)
         }
@@ -419,8 +446,8 @@ mod tests {
         fn read(&self, file: File, max: u64) -> store::Result<Bytes> {
             self.folder.read(file, max)
         }
-        fn read_at(&self, file: File, offset: u64, length: usize) -> store::Result<Bytes> {
-            self.folder.read_at(file, offset, length)
+        fn download(&self, file: File, offset: u64, length: u64) -> store::Result<Box<dyn Download + '_>> {
+            self.folder.download(file, offset, length)
         }
         fn write(&self, file: File, bytes: Bytes) -> store::Result<()> {
             self.folder.write(file, bytes)
@@ -446,7 +473,7 @@ mod tests {
         let repo = Arc::new(init(store.clone(), &Password::new("x"), options, Settings::default()).unwrap());
         let noise = || crate::clock::random_bytes::<5000>();
 
-        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false);
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
         writer.store_chunks(&[&noise()]).unwrap();
         tear.store(true, Ordering::Relaxed);
         assert!(matches!(writer.store_chunks(&[&noise()]), Err(Error::Store(_))));

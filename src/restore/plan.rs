@@ -106,7 +106,7 @@ impl File {
 /// One place that a blob's plaintext goes to.
 #[derive(Clone, Copy)]
 pub struct Use {
-    /// The blob's position in the index, or after its end in [`Plan::added`].
+    /// The blob's position in the index.
     pub blob: u32,
     pub file: u32,
     pub offset: u64,
@@ -122,8 +122,6 @@ pub struct Plan {
     pub uses: Vec<Use>,
     /// By use: the file had this piece already. Empty if nothing was compared.
     pub present: Vec<bool>,
-    /// Blobs that are not in the loaded part of the index.
-    added: Vec<Location>,
     /// By inode and device: the first file of each group of hard links.
     pub links: HashMap<(u64, u64), u32>,
     /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
@@ -160,11 +158,7 @@ impl Plan {
 
     /// Where a use's blob is.
     pub fn location(&self, index: &Index, needed: &Use) -> Location {
-        let position = needed.blob as usize;
-        match position.checked_sub(index.loaded_len(BlobType::Data)) {
-            None => index.at(BlobType::Data, position),
-            Some(added) => self.added[added],
-        }
+        index.at(BlobType::Data, needed.blob as usize)
     }
 
     /// The numbers of a file's uses.
@@ -211,17 +205,10 @@ impl Plan {
         let content = node.content.as_ref().ok_or("the snapshot lists no content for it")?;
         let mut offset = 0;
         for &id in content {
-            let (blob, length) = match index.position(BlobType::Data, id) {
-                Some(position) => (position, index.at(BlobType::Data, position).blob.plain_length()),
-                None => {
-                    let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();
-                    let location = index.first(BlobType::Data, id).ok_or_else(missing)?;
-                    self.added.push(location);
-                    (index.loaded_len(BlobType::Data) + self.added.len() - 1, location.blob.plain_length())
-                }
-            };
-            self.uses.push(Use { blob: count(blob), file, offset });
-            offset += length;
+            let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();
+            let position = index.position(BlobType::Data, id).ok_or_else(missing)?;
+            self.uses.push(Use { blob: count(position), file, offset });
+            offset += index.at(BlobType::Data, position).blob.plain_length();
         }
         Ok(offset)
     }
@@ -233,7 +220,6 @@ impl Plan {
             + of(self.files.len(), size_of::<File>())
             + of(self.uses.len(), size_of::<Use>())
             + of(self.links.len(), 2 * size_of::<((u64, u64), u32)>())
-            + of(self.added.len(), size_of::<Location>())
     }
 
     fn keep_name(&mut self, path: &[u8]) -> Name {

@@ -87,7 +87,7 @@ impl Bed {
     fn forge(&self, make: impl FnOnce(&dyn Fn(Vec<u8>) -> Id) -> Id) -> String {
         let repo = self.open();
         let index = Arc::new(Index::load(&repo).unwrap());
-        let writer = Writer::new(repo.clone(), index, false);
+        let writer = Writer::new(repo.clone(), index, false).unwrap();
         let root = make(&|json| writer.store_tree(&json).unwrap());
         writer.finish().unwrap();
         let snapshot =

@@ -48,7 +48,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("an archive is nothing for a terminal; redirect standard output, or name a file with --target");
     }
     let _orderly = context.orderly();
-    let dump = Dump::new(&repo, &index, &context.progress);
+    let dump = Dump::new(&repo, &index, &context.progress)?;
     let mut sink = Sink::open(args.target, context)?;
     let mut write = |bytes: &[u8]| sink.write(bytes);
     match node {

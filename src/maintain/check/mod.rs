@@ -14,7 +14,7 @@ use crate::format::index_file::IndexedPack;
 use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, index};
+use crate::repo::{Error, Index, Repository, Result, index, reading_threads};
 use crate::store::FileType;
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -61,13 +61,13 @@ struct Indexed {
 impl<'r> Check<'r> {
     /// Reads the index.
     pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // More threads than cores hide the latency of an object store; few enough that what they hold stays small.
-        let threads = cores.max(repo.store().connections().min(cores + 4));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-        let (index, listed, report) = (Index::default(), HashMap::new(), Report::default());
-        let mut check = Check { repo, progress, pool, index, listed, report };
+        let index = Index::default();
+        let threads = reading_threads(repo, 0)?;
+        let (listed, report) = (HashMap::new(), Report::default());
+        let mut check = Check { repo, progress, pool: pool(threads), index, listed, report };
         check.load_index()?;
+        // The index is there from now on, and what is read besides has to do with what it leaves.
+        check.pool = pool(reading_threads(repo, check.index.memory())?);
         Ok(check)
     }
 
@@ -203,6 +203,10 @@ fn fingerprint(blobs: &[PackedBlob]) -> Id {
         [offset, length, uncompressed].iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
     }
     Id::of(&bytes)
+}
+
+fn pool(threads: usize) -> ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
 }
 
 /// Ids that were seen, shared by threads.

@@ -1,0 +1,133 @@
+//! What a run may take, and what that means for its parts: how many threads, buffers and packs there are at a time.
+//!
+//! The process's memory is what it takes at rest, the index, and what passes through: the last is fitted into what the others leave of
+//! the budget, whatever the number of cores, files or blobs. An index that leaves too little is an error if somebody set the budget;
+//! else the run takes the least it can do with, because data must come back.
+
+use crate::host;
+use crate::limits;
+
+const MIB: u64 = 1 << 20;
+
+/// What one process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes for all of the process but key derivation; `None` for [`limits::MEMORY`], and more where an index needs it.
+    pub memory: Option<u64>,
+    /// Cores to keep busy.
+    pub threads: usize,
+}
+
+/// The budget does not even hold what cannot be made smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} MiB of memory are too little here: {} MiB are needed at least; give --memory more", limit.div_ceil(MIB), needed.div_ceil(MIB))]
+pub struct TooLittle {
+    pub limit: u64,
+    pub needed: u64,
+}
+
+/// The program, its stacks, the network's runtime, the codecs' tables and what the allocator cannot give back.
+const AT_REST: u64 = 32 * MIB;
+/// What passes through a run can be squeezed into this: one thread with its largest buffers, and a pack or two.
+const LEAST: u64 = 48 * MIB;
+/// What a thread of a backup has in its hands: a few chunks, compressed, sealed, and opened again to prove it.
+const PER_THREAD: u64 = 16 * MIB;
+
+/// The parts of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    pub threads: usize,
+    pub readers: usize,
+    pub slabs: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { memory: None, threads: host::cores() }
+    }
+}
+
+impl Budget {
+    /// What is left for what passes through, when `held` bytes are taken for good.
+    pub fn left(&self, held: u64) -> Result<u64, TooLittle> {
+        let limit = self.memory.unwrap_or(limits::MEMORY);
+        let left = limit.saturating_sub(AT_REST + held);
+        match self.memory {
+            Some(limit) if left < LEAST => Err(TooLittle { limit, needed: AT_REST + held + LEAST }),
+            _ => Ok(left.max(LEAST)),
+        }
+    }
+
+    /// How many threads may compress and seal with `left` for them.
+    pub fn writers(&self, left: u64) -> usize {
+        threads(left, PER_THREAD, self.threads)
+    }
+
+    /// A backup that reads `readers` files at a time, into slabs of `slab` bytes, with `left` for it all.
+    pub fn backup(&self, left: u64, readers: usize, slab: u64) -> Backup {
+        // One slab that is filled and one that is worked on, then threads, then more slabs.
+        let threads = self.writers(left - 2 * slab);
+        let slabs = count(left - threads as u64 * PER_THREAD, slab).clamp(2, (2 * readers).max(2));
+        // A reader that waits for a slab still holds one.
+        Backup { threads, readers: readers.clamp(1, slabs - 1), slabs }
+    }
+}
+
+/// How many threads may work at a time, with `each` bytes in their hands and `left` for all of them; at least one, and at most `most`.
+pub fn threads(left: u64, each: u64, most: usize) -> usize {
+    count(left, each).clamp(1, most.max(1))
+}
+
+/// How many packs of this size may be open or on their way, where they are kept in memory until they have arrived: one for each
+/// thread, and two on their way; or as many as half of what is left holds.
+pub fn packs(left: u64, pack_size: u64, threads: usize) -> usize {
+    count(left / 2, pack_size).clamp(1, threads + 2)
+}
+
+fn count(bytes: u64, each: u64) -> usize {
+    usize::try_from(bytes / each).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_through_fits_whatever_the_machine() {
+        for memory in [80, 96, 128, 256, 1024].map(|mib| mib * MIB) {
+            for threads in [1, 2, 4, 64, 512] {
+                for readers in [1, 2, 16, 1000] {
+                    let budget = Budget { memory: Some(memory), threads };
+                    let left = budget.left(0).unwrap();
+                    let kept = packs(left, 16 * MIB, threads) as u64 * 16 * MIB;
+                    for left in [left, left - kept] {
+                        let Backup { threads: used, readers, slabs } = budget.backup(left, readers, 8 * MIB);
+                        let taken = used as u64 * PER_THREAD + slabs as u64 * 8 * MIB;
+                        assert!(taken <= left, "{taken} of {left}: {memory} {threads} {readers}");
+                        assert!(used >= 1 && used <= threads && readers >= 1 && readers < slabs);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_cores_are_kept_busy_by_default() {
+        let budget = Budget { memory: None, threads: 2 };
+        let left = budget.left(8 * MIB).unwrap();
+        assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 4 });
+        let kept = packs(left, 16 * MIB, 2);
+        assert_eq!(kept, 2);
+        let left = left - kept as u64 * 16 * MIB;
+        assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 3 });
+    }
+
+    #[test]
+    fn a_large_index_is_an_error_only_for_who_set_a_limit() {
+        let budget = |memory| Budget { memory, threads: 2 };
+        assert_eq!(budget(None).left(1 << 40), Ok(LEAST));
+        let error = budget(Some(128 * MIB)).left(100 * MIB).unwrap_err();
+        assert_eq!(error, TooLittle { limit: 128 * MIB, needed: 180 * MIB });
+        assert_eq!(budget(Some(180 * MIB)).left(100 * MIB), Ok(LEAST));
+    }
+}

@@ -1,0 +1,111 @@
+//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes or writes, and puts it down again.
+
+use super::{Repository, Result};
+use crate::format::pack::PackedBlob;
+use crate::hash::Sha256;
+use crate::store::{FileType, Upload};
+use bytes::Bytes;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A pack being filled.
+pub(super) struct OpenPack {
+    pub upload: Box<dyn Upload>,
+    /// Of all bytes but those in `unhashed`.
+    pub hash: Sha256,
+    /// Written last. Two hashes at a time cost little more than one, so these wait for the next plaintext to be hashed.
+    pub unhashed: Vec<Bytes>,
+    pub blobs: Vec<PackedBlob>,
+    pub size: u64,
+    /// It has its header.
+    pub complete: bool,
+    pub place: Option<Place>,
+}
+
+impl OpenPack {
+    pub fn new(repo: &Repository, place: Option<Place>) -> Result<OpenPack> {
+        let upload = repo.store().upload(FileType::Pack)?;
+        let (hash, unhashed, blobs) = (Sha256::new(), Vec::new(), Vec::new());
+        Ok(OpenPack { upload, hash, unhashed, blobs, size: 0, complete: false, place })
+    }
+
+    pub fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let bytes = Bytes::from(bytes);
+        self.size += bytes.len() as u64;
+        self.unhashed.push(bytes.clone());
+        Ok(self.upload.write(bytes)?)
+    }
+
+    /// Hashes what waits for it.
+    pub fn settle(&mut self) {
+        for bytes in self.unhashed.drain(..) {
+            self.hash.update(&bytes);
+        }
+    }
+}
+
+/// The packs that no thread has taken just now, and how many more there may be.
+pub(super) struct Packs {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    idle: Vec<OpenPack>,
+    free: usize,
+}
+
+/// A pack may exist as long as this does.
+pub(super) struct Place(Weak<Packs>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(packs) = self.0.upgrade() {
+            packs.lock().free += 1;
+            packs.changed.notify_one();
+        }
+    }
+}
+
+impl Packs {
+    /// Room for `count` packs.
+    pub fn new(count: usize) -> Arc<Packs> {
+        let state = State { idle: Vec::new(), free: count };
+        Arc::new(Packs { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// The idle pack that has the most to be hashed.
+    pub fn take_to_hash(&self) -> Option<OpenPack> {
+        let idle = &mut self.lock().idle;
+        let most = (0..idle.len()).max_by_key(|&at| idle[at].unhashed.len())?;
+        Some(idle.swap_remove(most))
+    }
+
+    /// The idle pack that has the least to be hashed, or the place for a new one; waits while there are as many as there may be.
+    pub fn take_to_write(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
+        let mut state = self.lock();
+        loop {
+            if let Some(least) = (0..state.idle.len()).min_by_key(|&at| state.idle[at].unhashed.len()) {
+                return Ok(state.idle.swap_remove(least));
+            }
+            if state.free > 0 {
+                state.free -= 1;
+                return Err(Place(Arc::downgrade(self)));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub fn put_down(&self, pack: OpenPack) {
+        self.lock().idle.push(pack);
+        self.changed.notify_one();
+    }
+
+    /// All that are idle.
+    pub fn take_all(&self) -> Vec<OpenPack> {
+        std::mem::take(&mut self.lock().idle)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
