@@ -58,7 +58,7 @@ pub const RESTORE_GAP: u64 = 1 << 20;
 
 /// Bytes of a buffer that are kept for its next use. Nearly all chunks fit; what a larger one needed is given back, for there is one
 /// buffer and more for each thread.
-pub const KEPT_BUFFER: usize = 2 << 20;
+pub const KEPT_BUFFER: usize = 4 << 20;
 
 /// Bytes of plaintext that a restore or check opens together, unless one blob has more: hashes are computed two at a time.
 pub const OPENED_TOGETHER: u64 = 4 << 20;

@@ -1,9 +1,9 @@
 //! Sealed blobs in, durable packs and index files out.
 //!
 //! A thread that stores data blobs has a pack to itself while it hashes or writes, and waits for none as long as memory allows that;
-//! trees share one. A pack that is full gets
-//! its header, and a few uploader threads make it durable while the next one fills; only then its blobs enter the index. Index files
-//! are saved along the way by restic's rules, so that what an interrupted run has uploaded is found by the next.
+//! trees share one. A pack that is full gets its header, and a few uploader threads make it durable while the next one fills; only
+//! then an index file names it. Those are saved along the way by restic's rules, so that what an interrupted run has uploaded is found
+//! by the next.
 
 use super::index::Index;
 use super::packs::{OpenPack, Packs, Place};
