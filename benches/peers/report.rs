@@ -6,6 +6,7 @@ use crate::tool::{Cost, Tool};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use vsm::host::cores;
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,9 +140,36 @@ fn groups(rows: &[Row]) -> Vec<(&Row, Vec<&Row>)> {
     groups
 }
 
-/// How many times as long as ours the faster peer takes.
-fn ratio(ours: &Medians, restic: &Medians, rustic: &Medians) -> f64 {
-    restic.wall.min(rustic.wall) / ours.wall
+/// A work that all tools have done.
+struct Compared<'r> {
+    first: &'r Row,
+    ours: Medians,
+    /// Without the proof, where that makes a difference.
+    unverified: Option<Medians>,
+    restic: Medians,
+    rustic: Medians,
+}
+
+impl Compared<'_> {
+    /// How many times as long as ours the faster peer takes.
+    fn ratio(&self) -> f64 {
+        self.restic.wall.min(self.rustic.wall) / self.ours.wall
+    }
+}
+
+fn compared(rows: &[Row]) -> Vec<Compared<'_>> {
+    let compare = |(first, group): (_, Vec<&Row>)| {
+        let of = |tool| medians(&group, tool);
+        let unverified = of(Tool::OursUnverified);
+        Some(Compared {
+            first,
+            ours: of(Tool::Ours)?,
+            unverified,
+            restic: of(Tool::Restic)?,
+            rustic: of(Tool::Rustic)?,
+        })
+    };
+    groups(rows).into_iter().filter_map(compare).collect()
 }
 
 pub fn table(rows: &[Row]) -> String {
@@ -150,24 +178,19 @@ pub fn table(rows: &[Row]) -> String {
     );
     text.push_str(&" ---: |".repeat(19));
     text.push('\n');
-    for (first, group) in groups(rows) {
-        let [Some(ours), Some(restic), Some(rustic)] =
-            [Tool::Ours, Tool::Restic, Tool::Rustic].map(|tool| medians(&group, tool))
-        else {
-            continue;
-        };
-        let unverified = medians(&group, Tool::OursUnverified).map_or_else(String::new, |m| format!("{:.1}", m.wall));
+    for work in compared(rows) {
+        let Compared { first, ours, unverified, restic, rustic } = &work;
+        let unverified = unverified.as_ref().map_or_else(String::new, |medians| format!("{:.1}", medians.wall));
         let _ = write!(
             text,
             "| {} | {} | {} | **{:.1}**",
             first.medium,
             first.data.name(),
             first.work.name(),
-            ratio(&ours, &restic, &rustic)
+            work.ratio()
         );
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let modelled = match first.medium.as_str() {
-            "tmpfs" => format!("{:.1}", model::seconds(first.data, first.work, cores)),
+            "tmpfs" => format!("{:.1}", model::seconds(first.data, first.work, cores())),
             _ => String::new(),
         };
         let _ = write!(
@@ -178,7 +201,7 @@ pub fn table(rows: &[Row]) -> String {
         let _ = write!(text, " | {:.1} | {:.1} | {:.1}", ours.cpu, restic.cpu, rustic.cpu);
         let sizes: [fn(&Medians) -> f64; 2] = [|m| m.peak_mib, |m| m.repository_mib];
         for of in sizes {
-            let _ = write!(text, " | {:.0} | {:.0} | {:.0}", of(&ours), of(&restic), of(&rustic));
+            let _ = write!(text, " | {:.0} | {:.0} | {:.0}", of(ours), of(restic), of(rustic));
         }
         if first.medium == "s3" {
             let _ = writeln!(text, " | {:.0} | {:.0} | {:.0} |", ours.requests, restic.requests, rustic.requests);
@@ -198,7 +221,8 @@ pub fn publish(table: &str, rows: &[Row], versions: &[String]) {
         }
         text
     });
-    let machine = format!("Medians, {}; {versions}.", machine());
+    let rounds = compared(rows).iter().map(|work| work.ours.rounds).min().unwrap_or(0);
+    let machine = format!("Medians of {rounds} rounds at least, {}; {versions}.", machine());
     let picture_of = |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
     replace(&root.join("docs/PERFORMANCE.md"), &format!("{}{machine}\n\n{table}", picture_of("performance.svg")));
     replace(
@@ -222,23 +246,20 @@ fn short_table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for (first, group) in groups(rows) {
-        let of = |tool| medians(&group, tool);
-        if let (Some(ours), Some(restic), Some(rustic)) = (of(Tool::Ours), of(Tool::Restic), of(Tool::Rustic)) {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
-                first.medium,
-                first.data.name(),
-                first.work.name(),
-                ours.wall,
-                restic.wall,
-                rustic.wall,
-                ours.peak_mib,
-                restic.peak_mib,
-                rustic.peak_mib
-            );
-        }
+    for Compared { first, ours, restic, rustic, .. } in compared(rows) {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
+            first.medium,
+            first.data.name(),
+            first.work.name(),
+            ours.wall,
+            restic.wall,
+            rustic.wall,
+            ours.peak_mib,
+            restic.peak_mib,
+            rustic.peak_mib
+        );
     }
     text
 }
@@ -250,7 +271,6 @@ fn machine() -> String {
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
         line.split_once(':').map_or_else(String::new, |(_, value)| value.trim().to_owned())
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory: f64 = line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0.0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let output = |program: &str, words: &[&str]| {
@@ -258,9 +278,10 @@ fn machine() -> String {
         output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     format!(
-        "{} at commit `{}`: {cores} cores of {} (family {}, model {}), {:.0} GiB, Linux {}",
+        "{} at commit `{}`: {} cores of {} (family {}, model {}), {:.0} GiB, Linux {}",
         output("date", &["-u", "+%F"]),
         output("git", &["rev-parse", "--short=12", "HEAD"]),
+        cores(),
         line("/proc/cpuinfo", "model name"),
         line("/proc/cpuinfo", "cpu family"),
         line("/proc/cpuinfo", "model\t"),
@@ -274,14 +295,11 @@ fn picture(rows: &[Row]) -> String {
     const ROW: usize = 22;
     const LEFT: usize = 420;
     const WIDTH: usize = 900;
-    let bars: Vec<(String, f64)> = groups(rows)
-        .iter()
-        .filter_map(|(first, group)| {
-            let ours = medians(group, Tool::Ours)?;
-            let ratio = ratio(&ours, &medians(group, Tool::Restic)?, &medians(group, Tool::Rustic)?);
-            Some((format!("{}: {}, {}", first.medium, first.data.name(), first.work.name()), ratio))
-        })
-        .collect();
+    let bar = |work: &Compared| {
+        let Row { medium, data, work: done, .. } = work.first;
+        (format!("{medium}: {}, {}", data.name(), done.name()), work.ratio())
+    };
+    let bars: Vec<(String, f64)> = compared(rows).iter().map(bar).collect();
     let height = ROW * (bars.len() + 2);
     // A sparse file's bar would dwarf the others: the scale ends at 12, and the number says the rest.
     let scale = |ratio: f64| (ratio.min(12.0) / 12.0 * (WIDTH - LEFT - 60) as f64) as usize;

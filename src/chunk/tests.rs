@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
-use super::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, reference};
+use super::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, is_zero_chunk, reference};
 
 /// Cuts `data` as a reader would that gets `portion()` more bytes at a time.
 fn cut_in_pieces(scanner: Scanner, data: &[u8], mut portion: impl FnMut() -> usize) -> Vec<usize> {
@@ -95,6 +95,14 @@ fn constant_bytes_are_cut_at_a_limit() {
         assert_eq!(cut_whole(polynomial(bits), &[0; 2 << 20]), [524288; 4]);
     }
     assert_eq!(Sha256::digest(vec![0; MIN_SIZE]).as_slice(), ZERO_CHUNK);
+    assert!(is_zero_chunk(&vec![0; MIN_SIZE]));
+    for at in [0, 1, MIN_SIZE / 2, MIN_SIZE - 1] {
+        let mut chunk = vec![0; MIN_SIZE];
+        chunk[at] = 1;
+        assert!(!is_zero_chunk(&chunk), "not zero at {at}");
+    }
+    assert!(!is_zero_chunk(&vec![0; MIN_SIZE - 1]) && !is_zero_chunk(&vec![0; MIN_SIZE + 1]));
+    assert!(!is_zero_chunk(&vec![7; MIN_SIZE]), "all alike, and not zeros");
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub struct Global {
     #[arg(long, global = true, env = "RESTIC_PACK_SIZE", value_name = "MIB", value_parser = pack_size, default_value = "16",
           hide_env_values = true)]
     pub pack_size: u64,
-    /// Memory to stay within, key derivation apart, like 256M [default: 128M, and what a larger index needs]
+    /// Memory to be sized for, key derivation apart, like 256M [default: 128M, and what a larger index needs]
     #[arg(long, global = true, env = "VSM_MEMORY", value_name = "SIZE", value_parser = memory, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub memory: Memory,

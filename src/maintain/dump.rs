@@ -6,7 +6,7 @@ use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, TreeReader, reading_threads};
+use crate::repo::{Error, Index, Repository, Result, TreeReader, reading_pool};
 use rayon::prelude::*;
 
 /// What dumps read through.
@@ -19,8 +19,7 @@ pub struct Dump<'d> {
 
 impl<'d> Dump<'d> {
     pub fn new(repo: &'d Repository, index: &'d Index, progress: &'d Progress) -> Result<Dump<'d>> {
-        let threads = reading_threads(repo, index.memory())?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        let pool = reading_pool(repo, index.memory())?;
         Ok(Dump { repo, index, progress, pool })
     }
 

@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn every_id_is_found_and_no_other() {
+        let ids: Vec<Id> = (0..3000u32).map(|n| Id::of(&n.to_le_bytes())).chain([Id([0; 32]), Id([255; 32])]).collect();
+        let blobs = ids.iter().map(|&id| PackedBlob { id, ..blob(BlobType::Tree, "", 0) }).collect();
+        let index = Index::from_packs(vec![IndexedPack { id: Id::of(b"p"), blobs }]);
+        assert!(ids.iter().all(|&id| index.first(BlobType::Tree, id).is_some_and(|found| found.blob.id == id)));
+        let near = ids.iter().flat_map(|id| [0, 31].map(|at| Id(std::array::from_fn(|n| id.0[n] ^ u8::from(n == at)))));
+        assert!(near.into_iter().all(|other| !index.contains(BlobType::Tree, other)));
+    }
+
+    #[test]
     fn a_blob_is_claimed_once() {
         let index = Index::from_packs(vec![]);
         let id = Id::of(b"new");

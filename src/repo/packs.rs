@@ -109,3 +109,43 @@ impl Packs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Settings;
+    use crate::repo::tests::new_repository;
+
+    #[test]
+    fn who_finds_no_place_waits_for_the_pack_or_for_its_end() {
+        let (_dir, repo) = new_repository(Settings::default());
+        let packs = Packs::new(1);
+        let Err(place) = packs.take_to_write() else { panic!("there is no pack yet") };
+        let pack = OpenPack::new(&repo, Some(place)).unwrap();
+        assert!(packs.take_to_hash().is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| packs.take_to_write().is_ok());
+            packs.put_down(pack);
+            assert!(waiting.join().unwrap(), "the pack that was put down");
+        });
+        // That thread has dropped it, so there is a place again.
+        assert!(packs.take_to_write().is_err());
+    }
+
+    #[test]
+    fn what_waits_longest_is_hashed_first_and_written_last() {
+        let (_dir, repo) = new_repository(Settings::default());
+        let packs = Packs::new(2);
+        let open = [3, 1].map(|parts| {
+            let Err(place) = packs.take_to_write() else { panic!("none is idle") };
+            let mut pack = OpenPack::new(&repo, Some(place)).unwrap();
+            (0..parts).for_each(|_| pack.write(vec![0; 10]).unwrap());
+            pack
+        });
+        open.into_iter().for_each(|pack| packs.put_down(pack));
+        let most = packs.take_to_hash().unwrap();
+        assert_eq!(most.unhashed.len(), 3);
+        packs.put_down(most);
+        assert_eq!(packs.take_to_write().ok().unwrap().unhashed.len(), 1);
+    }
+}

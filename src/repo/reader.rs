@@ -116,6 +116,12 @@ pub(crate) fn reading_threads(repo: &Repository, held: u64) -> Result<usize> {
     Ok(memory::threads(budget.left(held)?, limits::READING_THREAD, budget.threads.max(repo.store().connections())))
 }
 
+/// [`reading_threads`] as a pool.
+pub(crate) fn reading_pool(repo: &Repository, held: u64) -> Result<rayon::ThreadPool> {
+    let threads = reading_threads(repo, held)?;
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
+}
+
 /// The first `length` bytes of a buffer that is used again and again, and grows when it must.
 pub(crate) fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.len() < length {

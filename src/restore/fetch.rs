@@ -150,7 +150,7 @@ impl Fetch<'_> {
     }
 
     fn next_run(&self) -> Option<Run> {
-        if self.stopped.load(Ordering::Relaxed) || self.progress.is_interrupted() {
+        if self.is_stopped() {
             return None;
         }
         let mut next = lock(&self.next);
@@ -167,6 +167,10 @@ impl Fetch<'_> {
         // Sealed, expanded, and one of them between the two.
         let bytes = limits::RESTORE_READ + limits::OPENED_TOGETHER + largest;
         Some(Run { pack: self.location(&self.steps[steps.start]).pack, steps, bytes })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed) || self.progress.is_interrupted()
     }
 
     fn location(&self, step: &Step) -> Location {
@@ -196,7 +200,7 @@ impl Fetch<'_> {
         };
         let mut at = start;
         let mut left = stretch;
-        while !left.is_empty() {
+        while !left.is_empty() && !self.is_stopped() {
             let (now, later) = left.split_at(read_together(left));
             let (_, stop) = extent(&now[now.len() - 1]);
             let read = match &mut download {

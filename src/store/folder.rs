@@ -226,7 +226,7 @@ impl Store for Folder {
         if there < length {
             return Err(StoreError::Short { file, offset, wanted: length, got: there });
         }
-        Ok(Box::new(FolderDownload { folder: self, file, opened, at: offset }))
+        Ok(Box::new(FolderDownload { folder: self, file, opened, at: offset, end: offset + length }))
     }
 
     fn write(&self, file: File, bytes: Bytes) -> Result<()> {
@@ -305,19 +305,23 @@ struct FolderDownload<'f> {
     file: File,
     opened: fs::File,
     at: u64,
+    end: u64,
 }
 
 impl Download for FolderDownload<'_> {
     fn read(&mut self, out: &mut [u8]) -> Result<()> {
-        let FolderDownload { folder, file, opened, at } = self;
+        let FolderDownload { folder, file, opened, at, end } = self;
+        let wanted = out.len() as u64;
+        let short = |got| StoreError::Short { file: *file, offset: *at, wanted, got };
+        if *end - *at < wanted {
+            return Err(short(*end - *at));
+        }
         opened.read_exact_at(out, *at).map_err(|source| match source.kind() {
             // It has become shorter since it was opened.
-            ErrorKind::UnexpectedEof => {
-                StoreError::Short { file: *file, offset: *at, wanted: out.len() as u64, got: 0 }
-            }
+            ErrorKind::UnexpectedEof => short(opened.metadata().map_or(0, |now| now.len().saturating_sub(*at))),
             _ => folder.failed("read", &layout::path(*file), source),
         })?;
-        *at += out.len() as u64;
+        *at += wanted;
         Ok(())
     }
 }

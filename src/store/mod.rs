@@ -180,7 +180,7 @@ pub trait Store: Send + Sync {
 
 /// A range of a file being read. That it is there to its end has been seen already.
 pub trait Download {
-    /// Fills `out` with the next bytes, of which there must be as many left.
+    /// Fills `out` with the next bytes. That the range has fewer left is [`StoreError::Short`].
     fn read(&mut self, out: &mut [u8]) -> Result<()>;
 }
 

@@ -175,6 +175,7 @@ rows! {
     "full disk at restore" => full_disk,
     "unreadable file" => unreadable_file,
     "snapshot that is not JSON" => not_json,
+    "too little memory" => too_little_memory,
 }
 
 fn wrong_password() {
@@ -182,6 +183,13 @@ fn wrong_password() {
     let mut command = bed.repo.command(Peer::Vsm);
     command.env("RESTIC_PASSWORD", "wrong").arg("snapshots");
     fails(Run::of(&mut command), 12, &["wrong password"]);
+}
+
+fn too_little_memory() {
+    let bed = Bed::new();
+    for command in [&["check"][..], &["restore", "latest", "--target", "/nowhere"], &["backup", "."]] {
+        fails(bed.vsm(&[&["--memory", "20M"], command].concat()), 1, &["20 MiB of memory", "at least", "--memory"]);
+    }
 }
 
 fn no_repository() {

@@ -92,6 +92,20 @@ fn ranges(store: &dyn Store) {
         let StoreError::Short { offset: o, wanted, got: g, .. } = error else { panic!("{error:?}") };
         assert_eq!((o, wanted, g), (offset, length as u64, got));
     }
+    // A range front to back, in portions; and not a byte more than was asked for, though the file has more.
+    let mut download = store.download(file, 1000, 60_000).expect("a range");
+    let mut read = Vec::new();
+    for length in [1, 0, 9_999, 50_000] {
+        let mut portion = vec![0; length];
+        download.read(&mut portion).expect("a portion");
+        read.extend(portion);
+    }
+    assert_eq!(read, content[1000..61_000]);
+    let error = download.read(&mut [0]).expect_err("the end of the range");
+    assert!(matches!(error, StoreError::Short { offset: 61_000, wanted: 1, got: 0, .. }), "{error:?}");
+    let mut nothing = store.download(file, 100_000, 0).expect("an empty range");
+    nothing.read(&mut []).expect("nothing");
+    assert!(matches!(nothing.read(&mut [0]), Err(StoreError::Short { .. })));
     let empty = put(store, FileType::Pack, Vec::new());
     let error = store.read_at(empty, 0, 1).expect_err("a byte of nothing");
     assert!(matches!(error, StoreError::Short { got: 0, .. }), "{error:?}");

@@ -14,7 +14,7 @@ use crate::format::index_file::IndexedPack;
 use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, index, reading_threads};
+use crate::repo::{Error, Index, Repository, Result, index, reading_pool};
 use crate::store::FileType;
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -61,13 +61,11 @@ struct Indexed {
 impl<'r> Check<'r> {
     /// Reads the index.
     pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
-        let index = Index::default();
-        let threads = reading_threads(repo, 0)?;
-        let (listed, report) = (HashMap::new(), Report::default());
-        let mut check = Check { repo, progress, pool: pool(threads), index, listed, report };
+        let (index, listed, report) = (Index::default(), HashMap::new(), Report::default());
+        let mut check = Check { repo, progress, pool: reading_pool(repo, 0)?, index, listed, report };
         check.load_index()?;
         // The index is there from now on, and what is read besides has to do with what it leaves.
-        check.pool = pool(reading_threads(repo, check.index.memory())?);
+        check.pool = reading_pool(repo, check.index.memory())?;
         Ok(check)
     }
 
@@ -203,10 +201,6 @@ fn fingerprint(blobs: &[PackedBlob]) -> Id {
         [offset, length, uncompressed].iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
     }
     Id::of(&bytes)
-}
-
-fn pool(threads: usize) -> ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
 }
 
 /// Ids that were seen, shared by threads.

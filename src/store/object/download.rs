@@ -36,9 +36,12 @@ impl<'s> ObjectDownload<'s> {
         let end = offset.checked_add(length).ok_or_else(short)?;
         let key = store.key(&layout::path(file));
         let mut source = Source { key, start: offset, end, at: offset, stream: None, part: Bytes::new() };
-        store
-            .run(&format!("read {file}"), file.ty, async || source.open(store).await)
-            .map_err(|failure| store.error("read", file, failure))?;
+        // No request can ask for nothing.
+        if length > 0 {
+            store
+                .run(&format!("read {file}"), file.ty, async || source.open(store).await)
+                .map_err(|failure| store.error("read", file, failure))?;
+        }
         Ok(ObjectDownload { store, file, source })
     }
 }
@@ -46,6 +49,10 @@ impl<'s> ObjectDownload<'s> {
 impl Download for ObjectDownload<'_> {
     fn read(&mut self, out: &mut [u8]) -> Result<()> {
         let ObjectDownload { store, file, source } = self;
+        let (wanted, got) = (out.len() as u64, source.end - source.at);
+        if got < wanted {
+            return Err(StoreError::Short { file: *file, offset: source.at, wanted, got });
+        }
         let mut filled = 0;
         store
             .run(&format!("read {file}"), file.ty, async || {
