@@ -40,7 +40,7 @@ pub struct Index {
     added: Mutex<[HashSet<Id>; 2]>,
 }
 
-/// Entries by id, then pack and offset. An id is a hash, so its first bits tell nearly where it is.
+/// Entries by id, then pack and place in it. An id is a hash, so its first bits tell nearly where it is.
 #[derive(Default)]
 struct Sorted {
     entries: Vec<Entry>,
@@ -49,8 +49,14 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(mut entries: Vec<Entry>) -> Sorted {
-        entries.par_sort_unstable_by_key(|entry| (entry.id, entry.pack, entry.offset));
+    fn new(mut entries: Vec<Entry>, packs: &[Id]) -> Sorted {
+        // By the packs' ids, not their numbers: those depend on which index file was read first.
+        let pack = |entry: &Entry| packs[entry.pack as usize];
+        entries.par_sort_unstable_by(|a, b| {
+            a.id.cmp(&b.id).then_with(|| {
+                (pack(a), a.offset, a.length, a.uncompressed).cmp(&(pack(b), b.offset, b.length, b.uncompressed))
+            })
+        });
         entries.dedup_by_key(|entry| (entry.id, entry.pack, entry.offset, entry.length, entry.uncompressed));
         entries.shrink_to_fit();
         let count = (entries.len() / 8 + 1).next_power_of_two();
@@ -105,7 +111,8 @@ impl Building {
     }
 
     fn finish(self) -> Index {
-        Index { packs: self.packs, entries: self.entries.map(Sorted::new), added: Mutex::default() }
+        let Building { packs, entries, .. } = self;
+        Index { entries: entries.map(|entries| Sorted::new(entries, &packs)), packs, added: Mutex::default() }
     }
 }
 
@@ -276,11 +283,14 @@ mod tests {
         let pack = |name: &str, blobs| IndexedPack { id: Id::of(name.as_bytes()), blobs };
         let a = pack("p", vec![blob(BlobType::Data, "x", 0), blob(BlobType::Data, "y", 40)]);
         let b = pack("q", vec![blob(BlobType::Data, "x", 0)]);
-        let index = Index::from_packs(vec![a.clone(), b, a]);
-        assert_eq!(index.find(BlobType::Data, Id::of(b"x")).len(), 2);
+        let index = Index::from_packs(vec![a.clone(), b.clone(), a.clone()]);
+        let found = index.find(BlobType::Data, Id::of(b"x"));
+        assert_eq!(found.len(), 2);
         assert_eq!(index.find(BlobType::Data, Id::of(b"y")).len(), 1, "the same copy listed twice is one");
         assert_eq!(index.first(BlobType::Tree, Id::of(b"x")), None);
         assert_eq!((index.len(), index.packs().len()), (3, 2));
+        let read_otherwise = Index::from_packs(vec![b, a]).find(BlobType::Data, Id::of(b"x"));
+        assert_eq!(read_otherwise, found, "whichever file is read first");
     }
 
     #[test]
