@@ -29,6 +29,10 @@ pub const TREE_BLOB: u64 = 1 << 30;
 /// Pack size aimed at, in bytes; restic's default. A pack closes when it has reached this, so it may be larger by the chunks
 /// that are stored together.
 pub const PACK_SIZE: u64 = 16 << 20;
+/// How much larger a pack gets than that, in bytes, give or take a chunk.
+pub const PACK_EXCESS: u64 = 4 << 20;
+/// What sending them takes besides, in bytes: connections, their buffers, and what the allocator cannot give back of packs that are gone.
+pub const SENDING: u64 = 8 << 20;
 /// The pack sizes restic allows.
 pub const PACK_SIZES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
 
@@ -49,22 +53,24 @@ pub const RESTORE_PLAN: u64 = 1 << 30;
 /// directories and empty ones are common; endless repetition is not.
 pub const REPEATED_TREES: u64 = 10_000;
 
-/// The most bytes of packs and plaintext that a restore holds at a time, if its memory has room for that.
-pub const RESTORE_BUFFERS: u64 = 48 << 20;
-
-/// Bytes that a restore takes from a pack at a time, unless one blob is larger; and the most unwanted ones it reads rather than ask twice.
-pub const RESTORE_READ: u64 = 4 << 20;
+/// The most unwanted bytes that a restore reads rather than ask twice.
 pub const RESTORE_GAP: u64 = 1 << 20;
 
 /// Bytes of a buffer that are kept for its next use. Nearly all chunks fit; what a larger one needed is given back, for there is one
 /// buffer and more for each thread.
 pub const KEPT_BUFFER: usize = 4 << 20;
 
-/// Bytes of plaintext that a restore or check opens together, unless one blob has more: hashes are computed two at a time.
-pub const OPENED_TOGETHER: u64 = 4 << 20;
+/// Memory that is reserved at once on the word of an index, in bytes; a false word costs no more than that.
+pub const RESERVED: u64 = 16 << 20;
+
+/// Bytes of a pack, and of plaintext, that a restore or check has in hand at a time, unless one blob has more. Hashes are computed two at
+/// a time, and the more blobs there are the less is left for one alone: with 4 MiB it was half of all bytes.
+pub const OPENED_TOGETHER: u64 = 6 << 20;
+/// The most blobs of these bytes: what is kept of each is more than a tiny one has.
+pub const OPENED_BLOBS: usize = 4096;
 
 /// What a thread that reads packs has in its hands, in bytes: sealed blobs, the same expanded, and one between the two.
-pub const READING_THREAD: u64 = 12 << 20;
+pub const READING_THREAD: u64 = 14 << 20;
 
 /// Final errors of the store in a row, with no success between them, that end a restore: it is gone, and every further blob
 /// would wait out all retries again.

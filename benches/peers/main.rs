@@ -140,17 +140,20 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
     let repository = scratch.join("repository");
     let log = scratch.join("requests");
     let server = (medium == "s3").then(|| {
-        let options = ["--access-log", log.to_str().expect("a path")];
+        // As object stores do: a connection is used again.
+        let options = ["--keep-alive", "--access-log", log.to_str().expect("a path")];
         Versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
     });
     let place = match &server {
         Some(server) => Place::s3(tool, peers, scratch, server.port),
         None => Place::folder(tool, peers, scratch, &repository),
     };
+    let requests_so_far = || fs::read_to_string(&log).map_or(0, |log| log.lines().count());
+    place.init();
     let mut rows = Vec::new();
-    let mut requests = 0;
+    let mut requests = requests_so_far();
     let mut add = |work: Work, cost: Cost| {
-        let so_far = fs::read_to_string(&log).map_or(0, |log| log.lines().count());
+        let so_far = requests_so_far();
         let row = Row {
             medium: medium.to_owned(),
             data,
@@ -163,7 +166,6 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
         requests = so_far;
         rows.push(row);
     };
-    place.init();
     touch_memory(scratch);
     warm(&source);
     add(Work::Backup, place.backup(&source));

@@ -67,6 +67,9 @@ struct Chunk {
 const JOB_BYTES: usize = 2 << 20;
 const JOB_CHUNKS: usize = 128;
 
+/// Chunks in a slab at most. A tiny file's place in memory is many times its content: a slab full of them would be the smaller part.
+const SLAB_CHUNKS: usize = 2048;
+
 /// One reader with the slab it is filling.
 pub struct Reader<'s, 'c> {
     run: &'s Run<'s>,
@@ -112,6 +115,9 @@ impl<'s, 'c> Reader<'s, 'c> {
                 return;
             }
             self.read_file(work);
+            if self.chunks.len() >= SLAB_CHUNKS {
+                self.turn_slab();
+            }
         }
         self.turn_slab();
     }

@@ -76,10 +76,8 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
         return Err(bad(format!("it claims to hold {bound} bytes, more than the {max} allowed")));
     }
     let start = out.len();
-    // Up to this much is reserved at once on the word of the index; a false word costs no more than that. With room for all of it, zstd
-    // needs no window of its own.
-    const TRUSTED: u64 = 16 << 20;
-    out.reserve(usize::try_from(length.unwrap_or(0).min(TRUSTED)).expect("bounded above"));
+    // With room for all of it, zstd needs no window of its own.
+    out.reserve(usize::try_from(length.unwrap_or(0).min(limits::RESERVED)).expect("bounded above"));
     let outcome = with_decoder(|decoder| {
         let mut input = InBuffer::around(frames);
         loop {

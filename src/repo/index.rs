@@ -12,6 +12,7 @@ use crate::memory;
 use crate::store::{File, FileType};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// One copy of a blob.
@@ -134,34 +135,34 @@ fn slot(ty: BlobType) -> usize {
 impl Index {
     /// Loads all index files. One that cannot be read ends it: without it, blobs would be taken for missing.
     pub fn load(repo: &Repository) -> Result<Index> {
-        let (index, errors) = Index::load_readable(repo)?;
-        match errors.into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(index),
-        }
+        Index::load_each(repo, |_, content| content.map(|_| ()))
     }
 
-    /// Loads what can be loaded, with the errors of what cannot.
-    pub fn load_readable(repo: &Repository) -> Result<(Index, Vec<Error>)> {
+    /// Loads the index files, several at a time, and shows each to `look`: what it says, or why it cannot be read. An error that `look`
+    /// gives back ends it.
+    pub fn load_each(
+        repo: &Repository,
+        look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
+    ) -> Result<Index> {
         let files = repo.store().list(FileType::Index)?;
         let budget = repo.settings().budget;
         let threads = memory::threads(budget.left(0)?, LOADING, repo.store().connections());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-        let (building, errors) = (Mutex::new(Building::default()), Mutex::new(Vec::new()));
+        let building = Mutex::new(Building::default());
         let inside = "no holder of this lock panics";
         let load = |&(id, _): &(Id, u64)| -> Result<()> {
-            match load_file(repo, id) {
-                Ok(packs) => {
-                    let mut building = building.lock().expect(inside);
-                    packs.into_iter().for_each(|pack| building.add(pack));
-                    budget.left(building.memory())?;
-                }
-                Err(error) => errors.lock().expect(inside).push(error),
-            }
+            let packs = match load_file(repo, id) {
+                Ok(packs) => packs,
+                Err(error) => return look(id, Err(error)),
+            };
+            look(id, Ok(&packs))?;
+            let mut building = building.lock().expect(inside);
+            packs.into_iter().for_each(|pack| building.add(pack));
+            budget.left(building.memory())?;
             Ok(())
         };
         pool.install(|| files.par_iter().try_for_each(load))?;
-        Ok((building.into_inner().expect(inside).finish(), errors.into_inner().expect(inside)))
+        Ok(building.into_inner().expect(inside).finish())
     }
 
     /// An index of these packs; a pack may come several times.
@@ -232,19 +233,33 @@ impl Index {
             .flat_map(move |ty| self.entries[slot(ty)].entries.iter().map(move |entry| self.location(ty, entry)))
     }
 
-    /// The loaded blobs by pack, each list in order of offset.
-    pub fn by_pack(&self) -> HashMap<Id, Vec<PackedBlob>> {
-        let mut packs: HashMap<Id, Vec<PackedBlob>> = self.packs.iter().map(|&id| (id, Vec::new())).collect();
-        for location in self.iter() {
-            packs.entry(location.pack).or_default().push(location.blob);
+    /// The loaded blobs in the order of packs and of places in them, for four bytes a blob.
+    pub fn by_pack(&self) -> ByPack<'_> {
+        let pack = |&number: &u32| self.numbered(number).1.pack;
+        let mut order: Vec<u32> = (0..u32::try_from(self.len()).expect("fewer than 2^32 blobs")).collect();
+        order.par_sort_unstable_by_key(|number| (pack(number), self.numbered(*number).1.offset));
+        let mut ranges: HashMap<Id, Range<usize>> = self.packs.iter().map(|&id| (id, 0..0)).collect();
+        let mut start = 0;
+        for same in order.chunk_by(|a, b| pack(a) == pack(b)) {
+            let end = start + same.len();
+            ranges.insert(self.packs[pack(&same[0]) as usize], start..end);
+            start = end;
         }
-        packs.values_mut().for_each(|blobs| blobs.sort_unstable_by_key(|blob| blob.offset));
-        packs
+        ByPack { index: self, order, ranges }
     }
 
     /// The packs that some loaded index names.
     pub fn packs(&self) -> HashSet<Id> {
         self.packs.iter().copied().collect()
+    }
+
+    /// Every copy has a number: first those of data blobs, then those of trees.
+    fn numbered(&self, number: u32) -> (BlobType, &Entry) {
+        let [data, trees] = &self.entries;
+        match (number as usize).checked_sub(data.entries.len()) {
+            None => (BlobType::Data, &data.entries[number as usize]),
+            Some(number) => (BlobType::Tree, &trees.entries[number]),
+        }
     }
 
     fn loaded(&self, ty: BlobType, id: Id) -> &[Entry] {
@@ -260,6 +275,30 @@ impl Index {
 
     fn added(&self) -> std::sync::MutexGuard<'_, [HashSet<Id>; 2]> {
         self.added.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The loaded blobs in the order of packs and of places in them.
+pub struct ByPack<'i> {
+    index: &'i Index,
+    order: Vec<u32>,
+    ranges: HashMap<Id, Range<usize>>,
+}
+
+impl ByPack<'_> {
+    /// What the index says is in a pack, front to back.
+    pub fn blobs(&self, pack: Id) -> Vec<PackedBlob> {
+        let numbers = &self.order[self.ranges.get(&pack).cloned().unwrap_or_default()];
+        let blob = |&number: &u32| {
+            let (ty, entry) = self.index.numbered(number);
+            self.index.location(ty, entry).blob
+        };
+        numbers.iter().map(blob).collect()
+    }
+
+    /// Whether an index file names a pack.
+    pub fn names(&self, pack: Id) -> bool {
+        self.ranges.contains_key(&pack)
     }
 }
 

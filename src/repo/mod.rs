@@ -20,7 +20,7 @@ pub use init::{InitOptions, init};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, unlock};
 pub use reader::TreeReader;
-pub(crate) use reader::{check_size, reading_pool, reading_threads, room, together};
+pub(crate) use reader::{ReadBuffers, check_size, reading_pool, reading_threads, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock;

@@ -38,6 +38,9 @@ impl Repository {
         out: &mut Vec<u8>,
     ) -> Vec<Result<Range<usize>>> {
         out.clear();
+        // All at once: to grow step by step takes more, and moves what is there.
+        let lengths = blobs.iter().map(|(location, _)| location.blob.plain_length());
+        out.reserve_exact(usize::try_from(lengths.sum::<u64>().min(limits::RESERVED)).expect("bounded"));
         let opened: Vec<_> = blobs.iter().map(|(location, sealed)| self.unseal_blob(location, sealed, out)).collect();
         let plaintexts: Vec<&[u8]> =
             opened.iter().map(|opened| opened.as_ref().map_or(&[][..], |range| &out[range.clone()])).collect();
@@ -101,13 +104,13 @@ impl Repository {
     }
 }
 
-/// How many of some blobs, given by the lengths of their plaintexts, to open together; at least one.
-pub(crate) fn together(lengths: impl Iterator<Item = u64>) -> usize {
-    let sums = lengths.scan(0, |sum, length| {
-        *sum += length;
+/// How many of some blobs that lie one behind the other to open together; at least one.
+pub(crate) fn together<'b>(blobs: impl Iterator<Item = &'b PackedBlob>) -> usize {
+    let sums = blobs.scan(0, |sum, blob| {
+        *sum += blob.plain_length();
         Some(*sum)
     });
-    sums.take_while(|&sum| sum <= limits::OPENED_TOGETHER).count().max(1)
+    sums.take(limits::OPENED_BLOBS).take_while(|&sum| sum <= limits::OPENED_TOGETHER).count().max(1)
 }
 
 /// How many threads may read packs side by side, when `held` bytes are taken for good: more than cores hide the latency of an object store.
@@ -122,9 +125,32 @@ pub(crate) fn reading_pool(repo: &Repository, held: u64) -> Result<rayon::Thread
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
 }
 
+/// What a thread reads packs with, again and again.
+pub(crate) struct ReadBuffers {
+    pub sealed: Vec<u8>,
+    pub plaintexts: Vec<u8>,
+}
+
+impl ReadBuffers {
+    /// Of full size at once: buffers that grow step by step leave holes of all sizes behind.
+    pub fn new() -> ReadBuffers {
+        let new = || Vec::with_capacity(limits::OPENED_TOGETHER as usize);
+        ReadBuffers { sealed: new(), plaintexts: new() }
+    }
+
+    /// Gives back what only a blob of unusual size has needed.
+    pub fn shrink(&mut self) {
+        for buffer in [&mut self.sealed, &mut self.plaintexts] {
+            buffer.truncate(limits::OPENED_TOGETHER as usize);
+            buffer.shrink_to(limits::OPENED_TOGETHER as usize);
+        }
+    }
+}
+
 /// The first `length` bytes of a buffer that is used again and again, and grows when it must.
 pub(crate) fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.len() < length {
+        buffer.reserve_exact(length - buffer.len());
         buffer.resize(length, 0);
     }
     &mut buffer[..length]
@@ -175,6 +201,9 @@ struct Windows {
 }
 
 impl<'r> TreeReader<'r> {
+    /// Bytes that one keeps at most.
+    pub const KEPT: u64 = WINDOW * WINDOWS as u64;
+
     pub fn new(repo: &'r Repository, index: &'r Index) -> TreeReader<'r> {
         let mut ends = HashMap::new();
         for Location { pack, blob } in index.iter().filter(|location| location.blob.ty == BlobType::Tree) {

@@ -91,8 +91,9 @@ impl Writer {
         let left = budget.left(index.memory())?;
         let threads = budget.writers(left);
         let (packs, kept) = if repo.store().keeps_uploads() {
-            let packs = memory::packs(left, pack_size, threads);
-            (packs, packs as u64 * pack_size)
+            let each = pack_size + limits::PACK_EXCESS;
+            let packs = memory::packs(left, each, threads);
+            (packs, packs as u64 * each + limits::SENDING)
         } else {
             (threads + UPLOADERS, 0)
         };

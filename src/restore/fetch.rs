@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, Repository, check_size, reading_threads, room, together};
+use crate::repo::{self, Index, ReadBuffers, Repository, TreeReader, check_size, reading_threads, room};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -48,15 +48,8 @@ struct Run {
     bytes: u64,
 }
 
-/// A blob in a pack, and the steps that use it.
-type Wanted<'f> = (&'f [Step], Location);
-
-/// Used again and again.
-#[derive(Default)]
-struct Buffers {
-    sealed: Vec<u8>,
-    plaintexts: Vec<u8>,
-}
+/// A blob, and the steps that use it.
+type Wanted<'s> = (&'s [Step], Location);
 
 struct Fetch<'f> {
     repo: &'f Repository,
@@ -75,7 +68,9 @@ struct Fetch<'f> {
 
 /// Fetches everything that the sink wants.
 pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progress: &Progress) -> Result<()> {
-    let held = index.memory() + plan.memory();
+    let steps = order(index, plan, sink);
+    // Trees have been read, and will be once more.
+    let held = index.memory() + plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
     let left = repo.settings().budget.left(held).map_err(repo::Error::from)?;
     let fetch = Fetch {
         repo,
@@ -83,9 +78,9 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
         plan,
         sink,
         progress,
-        steps: order(index, plan, sink),
+        steps,
         next: Mutex::new(0),
-        room: Room::new(left.min(limits::RESTORE_BUFFERS)),
+        room: Room::new(left),
         failure: Mutex::new(None),
         stopped: AtomicBool::new(false),
         store_errors: AtomicU32::new(0),
@@ -115,34 +110,32 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
         let needed = u32::try_from(number).expect("the plan's memory is bounded");
         steps.push(Step { pack, offset: blob.offset, needed });
     }
+    steps.shrink_to_fit();
     steps.sort_unstable();
     steps
 }
 
 /// Where a blob begins and ends in its pack.
-fn extent((_, Location { blob, .. }): &Wanted<'_>) -> (u64, u64) {
+fn extent(blob: &PackedBlob) -> (u64, u64) {
     (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.length))
 }
 
-/// Whether one blob follows another so closely that they are read with one request.
-fn adjoin(one: &Wanted<'_>, other: &Wanted<'_>) -> bool {
+/// Whether one blob is the other, or follows it so closely that they are read with one request.
+fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
     let ((_, end), (start, _)) = (extent(one), extent(other));
-    let sound = [one, other].iter().all(|(_, location)| check_size(&location.blob).is_ok());
-    sound && (end..=end + limits::RESTORE_GAP).contains(&start)
-}
-
-/// How many of some blobs to read and open together; at least one.
-fn read_together(left: &[Wanted<'_>]) -> usize {
-    let (start, _) = extent(&left[0]);
-    let near = left.iter().take_while(|wanted| extent(wanted).1 - start <= limits::RESTORE_READ);
-    together(near.map(|(_, location)| location.blob.plain_length()))
+    // A blob too large for memory is alone in its stretch, and refused before it is read.
+    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
+    one == other || sound && (end..=end + limits::RESTORE_GAP).contains(&start)
 }
 
 impl Fetch<'_> {
     fn work(&self) {
+        let mut buffers = ReadBuffers::new();
         while let Some(run) = self.next_run() {
             let _held = self.room.take(run.bytes);
-            if let Err(error) = self.fetch(&run) {
+            let outcome = self.fetch(&run, &mut buffers);
+            buffers.shrink();
+            if let Err(error) = outcome {
                 lock(&self.failure).get_or_insert(error);
                 self.stopped.store(true, Ordering::Relaxed);
             }
@@ -165,7 +158,7 @@ impl Fetch<'_> {
         };
         let largest = self.steps[steps.clone()].iter().fold(0, largest);
         // Sealed, expanded, and one of them between the two.
-        let bytes = limits::RESTORE_READ + limits::OPENED_TOGETHER + largest;
+        let bytes = 2 * limits::OPENED_TOGETHER + largest;
         Some(Run { pack: self.location(&self.steps[steps.start]).pack, steps, bytes })
     }
 
@@ -178,20 +171,18 @@ impl Fetch<'_> {
     }
 
     /// Reads what is wanted of a pack and hands it on.
-    fn fetch(&self, run: &Run) -> Result<()> {
-        let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
-        let uses = self.steps[run.steps.clone()].chunk_by(|a, b| blob(a) == blob(b));
-        let uses: Vec<Wanted> = uses.map(|same| (same, self.location(&same[0]))).collect();
-        let mut buffers = Buffers::default();
-        uses.chunk_by(adjoin).try_for_each(|stretch| self.fetch_stretch(run.pack, stretch, &mut buffers))
+    fn fetch(&self, run: &Run, buffers: &mut ReadBuffers) -> Result<()> {
+        let adjoin = |a: &Step, b: &Step| adjoin(&self.location(a).blob, &self.location(b).blob);
+        let mut stretches = self.steps[run.steps.clone()].chunk_by(adjoin);
+        stretches.try_for_each(|stretch| self.fetch_stretch(run.pack, stretch, buffers))
     }
 
     /// Reads a stretch of a pack front to back, with one request and the small gaps in it.
-    fn fetch_stretch(&self, pack: Id, stretch: &[Wanted<'_>], buffers: &mut Buffers) -> Result<()> {
-        let Buffers { sealed, plaintexts } = buffers;
-        let (start, end) = (extent(&stretch[0]).0, extent(&stretch[stretch.len() - 1]).1);
-        // A blob too large for memory is alone in its stretch, and refused before it is read.
-        let mut download = match check_size(&stretch[0].1.blob) {
+    fn fetch_stretch(&self, pack: Id, stretch: &[Step], buffers: &mut ReadBuffers) -> Result<()> {
+        let ReadBuffers { sealed, plaintexts } = buffers;
+        let first = self.location(&stretch[0]).blob;
+        let (start, end) = (extent(&first).0, extent(&self.location(&stretch[stretch.len() - 1]).blob).1);
+        let mut download = match check_size(&first) {
             Ok(()) => {
                 let download = self.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
                 self.heed(download.map_err(repo::Error::from))?
@@ -201,8 +192,8 @@ impl Fetch<'_> {
         let mut at = start;
         let mut left = stretch;
         while !left.is_empty() && !self.is_stopped() {
-            let (now, later) = left.split_at(read_together(left));
-            let (_, stop) = extent(&now[now.len() - 1]);
+            let (wanted, count) = self.portion(left);
+            let (_, stop) = extent(&wanted[wanted.len() - 1].1.blob);
             let read = match &mut download {
                 Some(download) => {
                     let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
@@ -213,11 +204,11 @@ impl Fetch<'_> {
             };
             let opened = match read {
                 Some(bytes) => {
-                    let part = |wanted: &Wanted| {
-                        let (from, to) = extent(wanted);
-                        (wanted.1, &bytes[(from - at) as usize..(to - at) as usize])
+                    let part = |&(_, location): &Wanted| {
+                        let (from, to) = extent(&location.blob);
+                        (location, &bytes[(from - at) as usize..(to - at) as usize])
                     };
-                    self.repo.open_blobs(&now.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
+                    self.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
                 }
                 None => {
                     download = None;
@@ -225,19 +216,37 @@ impl Fetch<'_> {
                 }
             };
             let mut opened = opened.into_iter();
-            for (same, location) in now {
+            for (same, location) in wanted {
                 match opened.next() {
                     Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
                     _ => {
                         let mut plaintext = Vec::new();
-                        let loaded = self.load_again(location, &mut plaintext)?;
+                        let loaded = self.load_again(&location, &mut plaintext)?;
                         self.deliver(same, &plaintext, loaded)?;
                     }
                 }
             }
-            (at, left) = (stop, later);
+            (at, left) = (stop, &left[count..]);
         }
         Ok(())
+    }
+
+    /// What to read and open together of a stretch that begins with these steps, and how many of them that takes: one blob's at least.
+    fn portion<'s>(&self, steps: &'s [Step]) -> (Vec<Wanted<'s>>, usize) {
+        let (start, _) = extent(&self.location(&steps[0]).blob);
+        let (mut wanted, mut count, mut plain) = (Vec::new(), 0, 0);
+        let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
+        for same in steps.chunk_by(|a, b| blob(a) == blob(b)) {
+            let location = self.location(&same[0]);
+            plain += location.blob.plain_length();
+            let bytes = plain.max(extent(&location.blob).1 - start);
+            if !wanted.is_empty() && (bytes > limits::OPENED_TOGETHER || wanted.len() >= limits::OPENED_BLOBS) {
+                break;
+            }
+            wanted.push((same, location));
+            count += same.len();
+        }
+        (wanted, count)
     }
 
     /// Reads one blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.

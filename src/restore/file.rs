@@ -34,7 +34,10 @@ pub struct Files<'f> {
 }
 
 /// Open files by number, the most recently used last.
-type Open = Vec<(u32, Arc<OwnedFd>)>;
+type Open = Vec<(u32, Arc<Handle>)>;
+
+/// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them sleep.
+type Handle = Mutex<OwnedFd>;
 
 impl<'f> Files<'f> {
     pub fn new(plan: &'f Plan, root: &'f Root, sparse: bool, progress: &'f Progress) -> Files<'f> {
@@ -79,7 +82,7 @@ impl<'f> Files<'f> {
     }
 
     /// The open file; made if it is to be new.
-    fn handle(&self, number: u32) -> rustix::io::Result<Arc<OwnedFd>> {
+    fn handle(&self, number: u32) -> rustix::io::Result<Arc<Handle>> {
         let file = &self.plan.files[number as usize];
         let mut open = self.shard(number);
         if let Some(at) = open.iter().position(|(other, _)| *other == number) {
@@ -88,7 +91,7 @@ impl<'f> Files<'f> {
             open.push(found);
             return Ok(fd);
         }
-        let fd = Arc::new(if file.state() == State::Planned {
+        let fd = Arc::new(Mutex::new(if file.state() == State::Planned {
             let fd = self.make(number)?;
             ftruncate(&fd, file.size)?;
             fd
@@ -97,7 +100,7 @@ impl<'f> Files<'f> {
             let fd = self.root.open_beneath(&self.plan.file_path(number), flags, Mode::empty())?;
             // Content goes into regular files only, whatever somebody has put in its place meanwhile.
             if is(&fstat(&fd)?, FileType::RegularFile) { fd } else { return Err(Errno::INVAL) }
-        });
+        }));
         if open.len() >= limits::RESTORE_OPEN_FILES / SHARDS {
             open.remove(0);
         }
@@ -115,12 +118,13 @@ impl<'f> Files<'f> {
         let file = &self.plan.files[number as usize];
         // Most files have one blob: nobody else will need them open.
         let whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
-        let fd = if whole { Arc::new(self.make(number)?) } else { self.handle(number)? };
+        let handle = if whole { Arc::new(Mutex::new(self.make(number)?)) } else { self.handle(number)? };
+        let fd = handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !self.sparse || file.state() == State::Correcting {
             return write_at(&*fd, plaintext, offset);
         }
         if whole && plaintext.last() == Some(&0) {
-            ftruncate(&fd, file.size)?;
+            ftruncate(&*fd, file.size)?;
         }
         if !all_zero {
             for piece in without_zero_blocks(plaintext, offset) {

@@ -213,6 +213,14 @@ impl Plan {
         Ok(offset)
     }
 
+    /// Gives back what the tables could still grow by.
+    fn shrink(&mut self) {
+        self.names.shrink_to_fit();
+        self.dirs.shrink_to_fit();
+        self.files.shrink_to_fit();
+        self.uses.shrink_to_fit();
+    }
+
     pub fn memory(&self) -> u64 {
         let of = |count: usize, size: usize| (count * size) as u64;
         self.names.len() as u64

@@ -11,10 +11,9 @@ use crate::hash::{Sha256, Stream};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{Error, Repository, Result, check_size, room, together};
+use crate::repo::{Error, ReadBuffers, Repository, Result, check_size, room, together};
 use crate::store::{Download, File, FileType};
-use rayon::prelude::*;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which packs are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,21 +64,22 @@ struct Verdict {
 impl Check<'_> {
     /// Reads packs. Those that are in no index are left out: nothing needs them.
     pub fn data(&mut self, subset: Subset) -> Result<()> {
-        let mut indexed = self.index.by_pack();
-        let packs: Vec<(Id, u64)> = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
-        let jobs: Vec<(Id, u64, Vec<PackedBlob>)> = subset
-            .choose(packs)
-            .into_iter()
-            .filter_map(|(id, size)| indexed.remove(&id).map(|blobs| (id, size, blobs)))
-            .collect();
-        drop(indexed);
-        self.count(jobs.len() as u64, jobs.iter().map(|(_, size, _)| size).sum());
-        self.report.packs_read = jobs.len() as u64;
-        let read = |(id, size, blobs): &(Id, u64, Vec<PackedBlob>)| -> Result<(Id, Verdict)> {
-            Ok((*id, self.read(*id, *size, blobs)?))
-        };
-        let verdicts: Vec<(Id, Verdict)> =
-            self.pool.install(|| jobs.par_iter().with_max_len(1).map(read).collect::<Result<_>>())?;
+        let indexed = self.index.by_pack();
+        let packs = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
+        let mut packs = subset.choose(packs);
+        packs.retain(|&(id, _)| indexed.names(id));
+        self.count(packs.len() as u64, packs.iter().map(|(_, size)| size).sum());
+        self.report.packs_read = packs.len() as u64;
+        let next = AtomicUsize::new(0);
+        let verdicts = self.pool.broadcast(|_| {
+            let mut buffers = ReadBuffers::new();
+            let packs = std::iter::from_fn(|| packs.get(next.fetch_add(1, Ordering::Relaxed)));
+            let read = |&(id, size)| Ok((id, self.read(id, size, &indexed.blobs(id), &mut buffers)?));
+            packs.map(read).collect()
+        });
+        let mut verdicts: Vec<(Id, Verdict)> =
+            verdicts.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten().collect();
+        verdicts.sort_unstable_by_key(|&(id, _)| id);
         for (id, verdict) in verdicts.into_iter().filter(|(_, verdict)| !verdict.errors.is_empty()) {
             self.report.broken_packs.push(id);
             self.report.suggest_repair_index |= verdict.index_differs;
@@ -89,8 +89,8 @@ impl Check<'_> {
     }
 
     /// Reads a pack, and once more if it fails.
-    fn read(&self, id: Id, size: u64, blobs: &[PackedBlob]) -> Result<Verdict> {
-        let read = || PackRead::run(self.repo, self.progress, id, size, blobs);
+    fn read(&self, id: Id, size: u64, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<Verdict> {
+        let mut read = || PackRead::run(self.repo, self.progress, id, size, blobs, buffers);
         let mut verdict = read()?;
         if !verdict.errors.is_empty() {
             let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
@@ -125,14 +125,22 @@ struct PackRead<'r> {
 
 impl PackRead<'_> {
     /// What is wrong with the pack; an error only when interrupted.
-    fn run(repo: &Repository, progress: &Progress, id: Id, size: u64, blobs: &[PackedBlob]) -> Result<Verdict> {
+    fn run(
+        repo: &Repository,
+        progress: &Progress,
+        id: Id,
+        size: u64,
+        blobs: &[PackedBlob],
+        buffers: &mut ReadBuffers,
+    ) -> Result<Verdict> {
         let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
             Ok(download) => download,
             Err(error) => return Ok(Verdict { errors: vec![error.to_string()], index_differs: false }),
         };
         let (hash, errors) = (Sha256::new(), Vec::new());
         let mut read = PackRead { repo, progress, id, size, download, at: 0, hash, errors, index_differs: false };
-        let outcome = read.read_blobs(blobs).and_then(|()| read.read_header(blobs));
+        let outcome = read.read_blobs(blobs, buffers).and_then(|()| read.read_header(blobs));
+        buffers.shrink();
         let PackRead { hash, mut errors, index_differs, .. } = read;
         match outcome {
             Ok(()) => {
@@ -148,9 +156,9 @@ impl PackRead<'_> {
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
-    fn read_blobs(&mut self, blobs: &[PackedBlob]) -> Result<()> {
+    fn read_blobs(&mut self, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
         let mut left = blobs;
-        let (mut sealed, mut plaintext) = (Vec::new(), Vec::new());
+        let ReadBuffers { sealed, plaintexts } = buffers;
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
             if let Err(error) = check_size(first) {
                 self.errors.push(error.to_string());
@@ -158,9 +166,9 @@ impl PackRead<'_> {
                 left = &left[1..];
                 continue;
             }
-            let (now, later) = left.split_at(together(adjoining(left).map(PackedBlob::plain_length)));
+            let (now, later) = left.split_at(together(adjoining(left)));
             left = later;
-            let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), &mut sealed)?;
+            let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), sealed)?;
             let mut rest = bytes;
             let now = now.iter().map(|&blob| {
                 let one = rest.split_off(..blob.length as usize).expect("all of them were read");
@@ -168,7 +176,7 @@ impl PackRead<'_> {
             });
             let now: Vec<(Location, &[u8])> = now.collect();
             let beside = Stream { hash: &mut self.hash, parts: &[bytes] };
-            let opened = self.repo.open_blobs(&now, Some(beside), &mut plaintext);
+            let opened = self.repo.open_blobs(&now, Some(beside), plaintexts);
             self.errors.extend(opened.into_iter().filter_map(|opened| Some(opened.err()?.to_string())));
         }
         Ok(())

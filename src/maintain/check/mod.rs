@@ -14,14 +14,13 @@ use crate::format::index_file::IndexedPack;
 use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, index, reading_pool};
+use crate::repo::{Error, Index, Repository, Result, reading_pool};
 use crate::store::FileType;
 use rayon::ThreadPool;
-use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,52 +60,25 @@ struct Indexed {
 impl<'r> Check<'r> {
     /// Reads the index.
     pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
-        let (index, listed, report) = (Index::default(), HashMap::new(), Report::default());
-        let mut check = Check { repo, progress, pool: reading_pool(repo, 0)?, index, listed, report };
-        check.load_index()?;
-        // The index is there from now on, and what is read besides has to do with what it leaves.
-        check.pool = reading_pool(repo, check.index.memory())?;
+        let said = Mutex::new(Said::default());
+        let index = Index::load_each(repo, |file, content| {
+            said.lock().unwrap_or_else(PoisonError::into_inner).add(file, content);
+            Ok(())
+        })?;
+        let pool = reading_pool(repo, index.memory())?;
+        let (listed, report) = (HashMap::new(), Report::default());
+        let mut check = Check { repo, progress, pool, index, listed, report };
+        check.tell(said.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(check)
     }
 
-    fn load_index(&mut self) -> Result<()> {
-        let files = self.repo.store().list(FileType::Index)?;
-        let repo = self.repo;
-        let loaded: Vec<(Id, Result<Vec<IndexedPack>>)> =
-            self.pool.install(|| files.par_iter().map(|&(id, _)| (id, index::load_file(repo, id))).collect());
-        let mut packs: Vec<IndexedPack> = Vec::new();
-        // The first index file of each pack, and the hash of what it says.
-        let mut known: HashMap<Id, (Id, Id)> = HashMap::new();
-        for (file, content) in loaded {
-            let content = match content {
-                Ok(content) => content,
-                Err(error) => {
-                    self.problem(format!("index {file}"), error);
-                    self.report.suggest_repair_index = true;
-                    continue;
-                }
-            };
-            for pack in content {
-                let says = fingerprint(&pack.blobs);
-                match known.insert(pack.id, (file, says)) {
-                    None => packs.push(pack),
-                    Some((other, said)) if said == says => {
-                        self.report.suggest_repair_index = true;
-                        self.hint(format!("pack {} is in several index files: {other}, {file}", pack.id));
-                    }
-                    Some((other, _)) => {
-                        self.report.suggest_repair_index = true;
-                        self.problem(
-                            format!("pack {}", pack.id),
-                            format!("the index files {other} and {file} disagree about what is in it"),
-                        );
-                        packs.push(pack);
-                    }
-                }
-            }
-        }
-        self.index = Index::from_packs(packs);
-        Ok(())
+    /// What is wrong with the index files; in the same order whichever was read first.
+    fn tell(&mut self, Said { mut problems, mut repeated, .. }: Said) {
+        self.report.suggest_repair_index |= !problems.is_empty() || !repeated.is_empty();
+        problems.sort_unstable();
+        problems.into_iter().for_each(|(item, why)| self.problem(item, why));
+        repeated.sort_unstable();
+        repeated.into_iter().for_each(|text| self.hint(text));
     }
 
     /// Compares the index with the pack files that are there.
@@ -187,6 +159,36 @@ impl<'r> Check<'r> {
 
     fn check_interrupted(&self) -> Result<()> {
         if self.progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// What the index files say, one compared with the other.
+#[derive(Default)]
+struct Said {
+    /// One index file of each pack, and the hash of what it says.
+    known: HashMap<Id, (Id, Id)>,
+    /// What each is about, and what it is.
+    problems: Vec<(String, String)>,
+    repeated: Vec<String>,
+}
+
+impl Said {
+    fn add(&mut self, file: Id, content: Result<&[IndexedPack]>) {
+        let packs = match content {
+            Ok(packs) => packs,
+            Err(error) => return self.problems.push((format!("index {file}"), error.to_string())),
+        };
+        for pack in packs {
+            let says = fingerprint(&pack.blobs);
+            let Some((other, said)) = self.known.insert(pack.id, (file, says)) else { continue };
+            let (one, two) = (file.min(other), file.max(other));
+            if said == says {
+                self.repeated.push(format!("pack {} is in several index files: {one}, {two}", pack.id));
+            } else {
+                let why = format!("the index files {one} and {two} disagree about what is in it");
+                self.problems.push((format!("pack {}", pack.id), why));
+            }
+        }
     }
 }
 

@@ -20,7 +20,8 @@ pub fn build(walk: &Walk<'_>, index: &Index, max: u64) -> Result<Plan> {
     let plan = Plan::default();
     let mut planner = Planner { walk, index, max, plan, above: Vec::new(), trees_seen: HashSet::new(), repeats: 0 };
     walk.run(&mut planner)?;
-    let Planner { plan, .. } = planner;
+    let Planner { mut plan, .. } = planner;
+    plan.shrink();
     walk.progress.files_total.store(plan.entries, Ordering::Relaxed);
     walk.progress.bytes_total.store(plan.bytes, Ordering::Relaxed);
     Ok(plan)
