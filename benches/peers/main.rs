@@ -21,6 +21,7 @@ mod versitygw;
 use clap::Parser;
 use data::Data;
 use report::{Row, Work};
+use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -229,10 +230,21 @@ fn warm(path: &Path) {
         let kind = entry.file_type().expect("its type");
         if kind.is_dir() {
             warm(&entry.path());
-        } else if kind.is_file() && entry.metadata().expect("its size").len() < 8 << 30 {
-            io::copy(&mut File::open(entry.path()).expect("the file"), &mut io::sink()).expect("it can be read");
+        } else if kind.is_file() {
+            warm_file(&File::open(entry.path()).expect("the file")).expect("it can be read");
         }
     }
+}
+
+/// Reads what is not in holes.
+fn warm_file(mut file: &File) -> io::Result<()> {
+    let mut at = 0;
+    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+        at = seek(file, SeekFrom::Hole(data))?;
+        seek(file, SeekFrom::Start(data))?;
+        io::copy(&mut Read::by_ref(&mut file).take(at - data), &mut io::sink())?;
+    }
+    Ok(())
 }
 
 /// Uses as much memory as a run will, and frees it. A virtual machine gives free pages back to its host, and whoever is first to
