@@ -2,7 +2,7 @@
 //!
 //! The process's memory is what it takes at rest, the index, and what passes through: the last is fitted into what the others leave of
 //! the budget, whatever the number of cores, files or blobs. An index that leaves too little is an error if somebody set the budget;
-//! else the run takes the least it can do with, because data must come back.
+//! else the run takes what it needs to work well, because data must come back.
 
 use crate::host;
 use crate::limits;
@@ -28,10 +28,14 @@ pub struct TooLittle {
 
 /// The program, its stacks, the network's runtime, the codecs' tables and what the allocator cannot give back.
 const AT_REST: u64 = 32 * MIB;
-/// What passes through a run can be squeezed into this: one thread with its largest buffers, and a pack or two.
-const LEAST: u64 = 48 * MIB;
-/// What a thread of a backup has in its hands: a few chunks, compressed, sealed, and opened again to prove it.
-const PER_THREAD: u64 = 16 * MIB;
+/// What is provided for an index: a smaller one grows with what is backed up. So much is 170,000 blobs.
+const INDEX: u64 = 8 * MIB;
+/// What a thread of a backup has in its hands: a few chunks, compressed, sealed, and what their pack has not hashed.
+const PER_THREAD: u64 = 12 * MIB;
+/// What passes through a run can be squeezed into this: one thread and two slabs of 8 MiB.
+const LEAST: u64 = PER_THREAD + 16 * MIB;
+/// The same where nobody set a limit: two threads work side by side.
+const LEAST_UNLIMITED: u64 = LEAST + PER_THREAD;
 
 /// The parts of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +52,13 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What is left for what passes through, when `held` bytes are taken for good.
-    pub fn left(&self, held: u64) -> Result<u64, TooLittle> {
-        let limit = self.memory.unwrap_or(limits::MEMORY);
-        let left = limit.saturating_sub(AT_REST + held);
+    /// What is left for what passes through, when an index takes `index` bytes and something else `held` for good.
+    pub fn left(&self, index: u64, held: u64) -> Result<u64, TooLittle> {
+        let taken = AT_REST + index.max(INDEX) + held;
         match self.memory {
-            Some(limit) if left < LEAST => Err(TooLittle { limit, needed: AT_REST + held + LEAST }),
-            _ => Ok(left.max(LEAST)),
+            Some(limit) if limit < taken + LEAST => Err(TooLittle { limit, needed: taken + LEAST }),
+            Some(limit) => Ok(limit - taken),
+            None => Ok(limits::MEMORY.saturating_sub(taken).max(LEAST_UNLIMITED)),
         }
     }
 
@@ -78,10 +82,12 @@ pub fn threads(left: u64, each: u64, most: usize) -> usize {
     count(left, each).clamp(1, most.max(1))
 }
 
-/// How many packs of this size may be open or on their way, where they are kept in memory until they have arrived: one for each
-/// thread, and two on their way; or as many as half of what is left holds.
-pub fn packs(left: u64, pack_size: u64, threads: usize) -> usize {
-    count(left / 2, pack_size).clamp(1, threads + 2)
+/// How many packs of data may be open or on their way, where they are kept in memory until they have arrived, and the bytes they and the
+/// one of trees take: one for each thread, and two on their way; or as many as half of what is left holds.
+pub fn packs(left: u64, pack_size: u64, tree_pack_size: u64, threads: usize) -> (usize, u64) {
+    let each = pack_size + limits::PACK_EXCESS;
+    let packs = count(left.saturating_sub(tree_pack_size) / 2, each).clamp(1, threads + 2);
+    (packs, packs as u64 * each + tree_pack_size)
 }
 
 fn count(bytes: u64, each: u64) -> usize {
@@ -92,15 +98,20 @@ fn count(bytes: u64, each: u64) -> usize {
 mod tests {
     use super::*;
 
+    /// What the packs of a backup into a bucket take.
+    fn kept(left: u64, threads: usize) -> (usize, u64) {
+        packs(left, limits::PACK_SIZE, limits::PACK_SIZE / 2, threads)
+    }
+
     #[test]
     fn what_passes_through_fits_whatever_the_machine() {
-        for memory in [80, 96, 128, 256, 1024].map(|mib| mib * MIB) {
+        for memory in [95, 96, 128, 256, 1024].map(|mib| mib * MIB) {
             for threads in [1, 2, 4, 64, 512] {
                 for readers in [1, 2, 16, 1000] {
                     let budget = Budget { memory: Some(memory), threads };
-                    let left = budget.left(0).unwrap();
-                    let kept = packs(left, 16 * MIB, threads) as u64 * 16 * MIB;
-                    for left in [left, left - kept] {
+                    let left = budget.left(0, 0).unwrap();
+                    let (_, kept) = kept(left, threads);
+                    for left in [left, budget.left(0, kept).unwrap()] {
                         let Backup { threads: used, readers, slabs } = budget.backup(left, readers, 8 * MIB);
                         let taken = used as u64 * PER_THREAD + slabs as u64 * 8 * MIB;
                         assert!(taken <= left, "{taken} of {left}: {memory} {threads} {readers}");
@@ -114,20 +125,23 @@ mod tests {
     #[test]
     fn two_cores_are_kept_busy_by_default() {
         let budget = Budget { memory: None, threads: 2 };
-        let left = budget.left(8 * MIB).unwrap();
+        let left = budget.left(INDEX, 0).unwrap();
         assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 4 });
-        let kept = packs(left, 16 * MIB, 2);
-        assert_eq!(kept, 2);
-        let left = left - kept as u64 * 16 * MIB;
-        assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 3 });
+        // Also beside packs for a bucket, which take one reader's part, and whatever the index takes.
+        for (index, packs) in [(0, 2), (INDEX, 2), (100 * MIB, 1)] {
+            let (count, kept) = kept(budget.left(index, 0).unwrap(), 2);
+            assert_eq!(count, packs);
+            let left = budget.left(index, kept).unwrap();
+            assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 1, slabs: 2 });
+        }
     }
 
     #[test]
     fn a_large_index_is_an_error_only_for_who_set_a_limit() {
         let budget = |memory| Budget { memory, threads: 2 };
-        assert_eq!(budget(None).left(1 << 40), Ok(LEAST));
-        let error = budget(Some(128 * MIB)).left(100 * MIB).unwrap_err();
-        assert_eq!(error, TooLittle { limit: 128 * MIB, needed: 180 * MIB });
-        assert_eq!(budget(Some(180 * MIB)).left(100 * MIB), Ok(LEAST));
+        assert_eq!(budget(None).left(1 << 40, 0), Ok(LEAST_UNLIMITED));
+        let error = budget(Some(128 * MIB)).left(100 * MIB, 0).unwrap_err();
+        assert_eq!(error, TooLittle { limit: 128 * MIB, needed: 160 * MIB });
+        assert_eq!(budget(Some(160 * MIB)).left(100 * MIB, 0), Ok(LEAST));
     }
 }

@@ -22,6 +22,7 @@ use clap::Parser;
 use data::Data;
 use report::{Row, Work};
 use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -239,12 +240,17 @@ fn warm(path: &Path) {
 /// Reads what is not in holes.
 fn warm_file(mut file: &File) -> io::Result<()> {
     let mut at = 0;
-    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+    loop {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole follows.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         at = seek(file, SeekFrom::Hole(data))?;
         seek(file, SeekFrom::Start(data))?;
         io::copy(&mut Read::by_ref(&mut file).take(at - data), &mut io::sink())?;
     }
-    Ok(())
 }
 
 /// Uses as much memory as a run will, and frees it. A virtual machine gives free pages back to its host, and whoever is first to

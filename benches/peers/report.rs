@@ -151,6 +151,12 @@ struct Compared<'r> {
 }
 
 impl Compared<'_> {
+    /// The beginning of a table's line.
+    fn head(&self) -> String {
+        let Row { medium, data, work, .. } = self.first;
+        format!("| {medium} | {} | {}", data.name(), work.name())
+    }
+
     /// How many times as long as ours the faster peer takes.
     fn ratio(&self) -> f64 {
         self.restic.wall.min(self.rustic.wall) / self.ours.wall
@@ -181,14 +187,7 @@ pub fn table(rows: &[Row]) -> String {
     for work in compared(rows) {
         let Compared { first, ours, unverified, restic, rustic } = &work;
         let unverified = unverified.as_ref().map_or_else(String::new, |medians| format!("{:.1}", medians.wall));
-        let _ = write!(
-            text,
-            "| {} | {} | {} | **{:.1}**",
-            first.medium,
-            first.data.name(),
-            first.work.name(),
-            work.ratio()
-        );
+        let _ = write!(text, "{} | **{:.1}**", work.head(), work.ratio());
         let modelled = match first.medium.as_str() {
             "tmpfs" => format!("{:.1}", model::seconds(first.data, first.work, cores())),
             _ => String::new(),
@@ -246,13 +245,12 @@ fn short_table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for Compared { first, ours, restic, rustic, .. } in compared(rows) {
+    for work in compared(rows) {
+        let Compared { ours, restic, rustic, .. } = &work;
         let _ = writeln!(
             text,
-            "| {} | {} | {} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
-            first.medium,
-            first.data.name(),
-            first.work.name(),
+            "{} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
+            work.head(),
             ours.wall,
             restic.wall,
             rustic.wall,

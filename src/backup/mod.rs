@@ -179,7 +179,7 @@ pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progres
         None
     } else {
         let snapshot = describe(options, paths, tree, parent, summary.clone());
-        Some(repo.save_file(FileType::Snapshot, snapshot.encode())?)
+        Some(repo.save_file(FileType::Snapshot, |out| out.write_all(&snapshot.encode()))?)
     };
     Ok(Report { snapshot, tree, parent, summary, problems: progress.problem_count() })
 }
@@ -196,7 +196,7 @@ fn read_source(
 ) -> Result<(Id, Counts)> {
     let root_device = tops.values().next().and_then(|top| stat::lstat(&top.path).ok()).map(|stat| stat.st_dev);
     let budget = repo.settings().budget;
-    let left = budget.left(index.memory() + writer.kept())?;
+    let left = budget.left(index.memory(), writer.kept())?;
     let run = Run {
         options,
         parts: budget.backup(left, options.read_concurrency, slab::SLAB_SIZE as u64),

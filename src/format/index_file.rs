@@ -4,7 +4,7 @@ use super::pack::PackedBlob;
 use super::{BlobType, FormatError, Result};
 use crate::id::Id;
 use serde::Deserialize;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// One pack and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,28 +38,24 @@ struct RawBlob {
     uncompressed_length: Option<u32>,
 }
 
-/// The JSON of an index file.
-pub fn encode<'a>(packs: impl IntoIterator<Item = &'a IndexedPack>) -> Vec<u8> {
-    let mut out = b"{\"packs\":[".to_vec();
-    for (index, pack) in packs.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write!(out, "{{\"id\":\"{}\",\"blobs\":[", pack.id).expect("memory");
+/// Writes the JSON of an index file.
+pub fn encode(packs: &[IndexedPack], mut out: impl Write) -> io::Result<()> {
+    let comma = |index| if index > 0 { "," } else { "" };
+    write!(out, "{{\"packs\":[")?;
+    for (index, pack) in packs.iter().enumerate() {
+        write!(out, "{}{{\"id\":\"{}\",\"blobs\":[", comma(index), pack.id)?;
         for (index, blob) in pack.blobs.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
             let PackedBlob { ty, id, offset, length, uncompressed } = blob;
-            write!(out, "{comma}{{\"id\":\"{id}\",\"type\":\"{ty}\",\"offset\":{offset},\"length\":{length}")
-                .expect("memory");
+            let comma = comma(index);
+            write!(out, "{comma}{{\"id\":\"{id}\",\"type\":\"{ty}\",\"offset\":{offset},\"length\":{length}")?;
             if *uncompressed != 0 {
-                write!(out, ",\"uncompressed_length\":{uncompressed}").expect("memory");
+                write!(out, ",\"uncompressed_length\":{uncompressed}")?;
             }
-            out.push(b'}');
+            write!(out, "}}")?;
         }
-        out.extend_from_slice(b"]}");
+        write!(out, "]}}")?;
     }
-    out.extend_from_slice(b"]}");
-    out
+    write!(out, "]}}")
 }
 
 /// The packs of an index file. rustic's `packs_to_delete` and other unknown fields are skipped, as restic skips them.
@@ -102,15 +98,13 @@ mod tests {
             IndexedPack { id: Id::of(b"p"), blobs: vec![blob(BlobType::Data, 0), blob(BlobType::Tree, 100)] },
             IndexedPack { id: Id::of(b"q"), blobs: vec![] },
         ];
-        let json = encode(&packs);
+        let mut json = Vec::new();
+        encode(&packs, &mut json).unwrap();
         assert_eq!(decode(&json).unwrap(), packs);
-        let nulls = String::from_utf8(json.clone())
-            .unwrap()
-            .replace("\"length\":40}", "\"length\":40,\"uncompressed_length\":null}");
+        let json = String::from_utf8(json).unwrap();
+        let nulls = json.replace("\"length\":40}", "\"length\":40,\"uncompressed_length\":null}");
         assert_eq!(decode(nulls.as_bytes()).unwrap(), packs);
-        let marked = String::from_utf8(json)
-            .unwrap()
-            .replace("{\"packs\"", "{\"supersedes\":[],\"packs_to_delete\":[{}],\"packs\"");
+        let marked = json.replace("{\"packs\"", "{\"supersedes\":[],\"packs_to_delete\":[{}],\"packs\"");
         assert_eq!(decode(marked.as_bytes()).unwrap(), packs);
         assert_eq!(decode(b"{}").unwrap(), []);
         assert!(decode(b"[]").is_err());

@@ -30,6 +30,11 @@ pub struct PackedBlob {
 }
 
 impl PackedBlob {
+    /// Where it ends in its pack.
+    pub fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
+
     /// Bytes of plaintext.
     pub fn plain_length(&self) -> u64 {
         match self.uncompressed {

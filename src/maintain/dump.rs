@@ -19,7 +19,7 @@ pub struct Dump<'d> {
 
 impl<'d> Dump<'d> {
     pub fn new(repo: &'d Repository, index: &'d Index, progress: &'d Progress) -> Result<Dump<'d>> {
-        let pool = reading_pool(repo, index.memory())?;
+        let pool = reading_pool(repo, index)?;
         Ok(Dump { repo, index, progress, pool })
     }
 

@@ -146,7 +146,7 @@ impl Index {
     ) -> Result<Index> {
         let files = repo.store().list(FileType::Index)?;
         let budget = repo.settings().budget;
-        let threads = memory::threads(budget.left(0)?, LOADING, repo.store().connections());
+        let threads = memory::threads(budget.left(0, 0)?, LOADING, repo.store().connections());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
         let building = Mutex::new(Building::default());
         let inside = "no holder of this lock panics";
@@ -158,7 +158,7 @@ impl Index {
             look(id, Ok(&packs))?;
             let mut building = building.lock().expect(inside);
             packs.into_iter().for_each(|pack| building.add(pack));
-            budget.left(building.memory())?;
+            budget.left(building.memory(), 0)?;
             Ok(())
         };
         pool.install(|| files.par_iter().try_for_each(load))?;
@@ -237,7 +237,7 @@ impl Index {
     pub fn by_pack(&self) -> ByPack<'_> {
         let pack = |&number: &u32| self.numbered(number).1.pack;
         let mut order: Vec<u32> = (0..u32::try_from(self.len()).expect("fewer than 2^32 blobs")).collect();
-        order.par_sort_unstable_by_key(|number| (pack(number), self.numbered(*number).1.offset));
+        order.par_sort_unstable_by_key(|number| (pack(number), self.numbered(*number).1.offset, *number));
         let mut ranges: HashMap<Id, Range<usize>> = self.packs.iter().map(|&id| (id, 0..0)).collect();
         let mut start = 0;
         for same in order.chunk_by(|a, b| pack(a) == pack(b)) {

@@ -33,6 +33,7 @@ use crate::limits;
 use crate::memory::Budget;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// Choices of the caller that are not part of the repository.
@@ -126,9 +127,9 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// Seals a JSON document and stores it under the hash of its bytes.
-    pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
-        let plaintext = unpacked::encode(self.config.version, Compression::Auto, json);
+    /// Seals the JSON document that `json` writes and stores it under the hash of its bytes.
+    pub fn save_file(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Id> {
+        let plaintext = unpacked::encode(self.config.version, json);
         let mut sealed = Vec::new();
         if !self.seal_proven(&plaintext, &mut sealed) {
             return Err(Error::VerifyFailed { what: format!("a new {ty}") });

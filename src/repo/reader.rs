@@ -104,24 +104,25 @@ impl Repository {
     }
 }
 
-/// How many of some blobs that lie one behind the other to open together; at least one.
-pub(crate) fn together<'b>(blobs: impl Iterator<Item = &'b PackedBlob>) -> usize {
-    let sums = blobs.scan(0, |sum, blob| {
-        *sum += blob.plain_length();
-        Some(*sum)
-    });
-    sums.take(limits::OPENED_BLOBS).take_while(|&sum| sum <= limits::OPENED_TOGETHER).count().max(1)
+/// How many of some blobs of a pack, front to back, to read and open together; at least one.
+pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>) -> usize {
+    let (mut start, mut plain) = (None, 0);
+    let fits = |blob: &PackedBlob| {
+        plain += blob.plain_length();
+        let sealed = blob.end() - *start.get_or_insert(u64::from(blob.offset));
+        plain.max(sealed) <= limits::OPENED_TOGETHER
+    };
+    blobs.take(limits::OPENED_BLOBS).take_while(fits).count().max(1)
 }
 
-/// How many threads may read packs side by side, when `held` bytes are taken for good: more than cores hide the latency of an object store.
-pub(crate) fn reading_threads(repo: &Repository, held: u64) -> Result<usize> {
-    let budget = repo.settings().budget;
-    Ok(memory::threads(budget.left(held)?, limits::READING_THREAD, budget.threads.max(repo.store().connections())))
+/// How many threads may read packs side by side, with `left` bytes for all of them: more than cores hide the latency of an object store.
+pub(crate) fn reading_threads(repo: &Repository, left: u64) -> usize {
+    memory::threads(left, limits::READING_THREAD, repo.settings().budget.threads.max(repo.store().connections()))
 }
 
-/// [`reading_threads`] as a pool.
-pub(crate) fn reading_pool(repo: &Repository, held: u64) -> Result<rayon::ThreadPool> {
-    let threads = reading_threads(repo, held)?;
+/// As many as there may be beside an index.
+pub(crate) fn reading_pool(repo: &Repository, index: &Index) -> Result<rayon::ThreadPool> {
+    let threads = reading_threads(repo, repo.settings().budget.left(index.memory(), 0)?);
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
 }
 
@@ -208,7 +209,7 @@ impl<'r> TreeReader<'r> {
         let mut ends = HashMap::new();
         for Location { pack, blob } in index.iter().filter(|location| location.blob.ty == BlobType::Tree) {
             let end = ends.entry(pack).or_insert(0);
-            *end = u64::max(*end, u64::from(blob.offset) + u64::from(blob.length));
+            *end = u64::max(*end, blob.end());
         }
         TreeReader { repo, index, ends, windows: Mutex::default() }
     }

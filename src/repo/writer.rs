@@ -70,6 +70,8 @@ struct Unsaved {
 pub struct Writer {
     shared: Arc<Shared>,
     data: Arc<Packs>,
+    pack_size: u64,
+    tree_pack_size: u64,
     kept: u64,
     /// Buffers of batches that have been written, to be used again.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
@@ -88,14 +90,15 @@ const UPLOADERS: usize = 2;
 impl Writer {
     pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Result<Writer> {
         let Settings { budget, pack_size, .. } = repo.settings();
-        let left = budget.left(index.memory())?;
+        let left = budget.left(index.memory(), 0)?;
         let threads = budget.writers(left);
-        let (packs, kept) = if repo.store().keeps_uploads() {
-            let each = pack_size + limits::PACK_EXCESS;
-            let packs = memory::packs(left, each, threads);
-            (packs, packs as u64 * each + limits::SENDING)
+        let (packs, tree_pack_size, kept) = if repo.store().keeps_uploads() {
+            // Trees come slowly, and their pack is in memory all the time.
+            let tree_pack_size = pack_size / 2;
+            let (packs, kept) = memory::packs(left, pack_size, tree_pack_size, threads);
+            (packs, tree_pack_size, kept)
         } else {
-            (threads + UPLOADERS, 0)
+            (threads + UPLOADERS, pack_size, 0)
         };
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: Instant::now() };
         let shared = Arc::new(Shared {
@@ -115,6 +118,8 @@ impl Writer {
         Ok(Writer {
             shared,
             data: Packs::new(packs),
+            pack_size,
+            tree_pack_size,
             kept,
             spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
@@ -125,7 +130,7 @@ impl Writer {
         })
     }
 
-    /// Bytes of memory that packs of data take at most until they are durable.
+    /// Bytes of memory that packs take at most until they are durable.
     pub fn kept(&self) -> u64 {
         self.kept
     }
@@ -156,7 +161,7 @@ impl Writer {
             return Ok(ids);
         }
         let mut pack = self.add(self.open_data()?, batch, || self.open_data())?;
-        if self.is_full(&pack) {
+        if is_full(&pack, self.pack_size) {
             // It is uploaded when its last bytes have been hashed, beside the next chunks.
             pack = self.complete(pack)?;
         }
@@ -206,7 +211,7 @@ impl Writer {
         let mut pack = self.add(open, batch, new)?;
         // Trees come one by one, often long after each other: none waits for the next.
         pack.settle();
-        if self.is_full(&pack) {
+        if is_full(&pack, self.tree_pack_size) {
             drop(trees);
             self.close(pack)?;
         } else {
@@ -254,10 +259,6 @@ impl Writer {
         pack.write(bytes)?;
         pack.blobs.extend(blobs.iter().map(|&(blob, _)| PackedBlob { offset: start + blob.offset, ..blob }));
         Ok(pack)
-    }
-
-    fn is_full(&self, pack: &OpenPack) -> bool {
-        pack.size >= self.repo().settings().pack_size || pack.blobs.len() >= limits::INDEX_BLOBS
     }
 
     fn count(&self, batch: &Batch) {
@@ -378,8 +379,12 @@ impl Shared {
             unsaved.since = Instant::now();
             std::mem::take(&mut unsaved.packs)
         };
-        self.repo.save_file(FileType::Index, index_file::encode(&packs)).map(|_| ())
+        self.repo.save_file(FileType::Index, |out| index_file::encode(&packs, out)).map(|_| ())
     }
+}
+
+fn is_full(pack: &OpenPack, size: u64) -> bool {
+    pack.size >= size || pack.blobs.len() >= limits::INDEX_BLOBS
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

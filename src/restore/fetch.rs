@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, ReadBuffers, Repository, TreeReader, check_size, reading_threads, room};
+use crate::repo::{self, Index, ReadBuffers, Repository, TreeReader, check_size, reading_threads, room, together};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -70,8 +70,8 @@ struct Fetch<'f> {
 pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progress: &Progress) -> Result<()> {
     let steps = order(index, plan, sink);
     // Trees have been read, and will be once more.
-    let held = index.memory() + plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
-    let left = repo.settings().budget.left(held).map_err(repo::Error::from)?;
+    let held = plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
+    let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
     let fetch = Fetch {
         repo,
         index,
@@ -85,7 +85,7 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
         stopped: AtomicBool::new(false),
         store_errors: AtomicU32::new(0),
     };
-    let threads = reading_threads(repo, held)?;
+    let threads = reading_threads(repo, left);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| fetch.work());
@@ -115,17 +115,11 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
     steps
 }
 
-/// Where a blob begins and ends in its pack.
-fn extent(blob: &PackedBlob) -> (u64, u64) {
-    (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.length))
-}
-
 /// Whether one blob is the other, or follows it so closely that they are read with one request.
 fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
-    let ((_, end), (start, _)) = (extent(one), extent(other));
     // A blob too large for memory is alone in its stretch, and refused before it is read.
     let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
-    one == other || sound && (end..=end + limits::RESTORE_GAP).contains(&start)
+    one == other || sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
 }
 
 impl Fetch<'_> {
@@ -181,7 +175,7 @@ impl Fetch<'_> {
     fn fetch_stretch(&self, pack: Id, stretch: &[Step], buffers: &mut ReadBuffers) -> Result<()> {
         let ReadBuffers { sealed, plaintexts } = buffers;
         let first = self.location(&stretch[0]).blob;
-        let (start, end) = (extent(&first).0, extent(&self.location(&stretch[stretch.len() - 1]).blob).1);
+        let (start, end) = (u64::from(first.offset), self.location(&stretch[stretch.len() - 1]).blob.end());
         let mut download = match check_size(&first) {
             Ok(()) => {
                 let download = self.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
@@ -193,7 +187,7 @@ impl Fetch<'_> {
         let mut left = stretch;
         while !left.is_empty() && !self.is_stopped() {
             let (wanted, count) = self.portion(left);
-            let (_, stop) = extent(&wanted[wanted.len() - 1].1.blob);
+            let stop = wanted[wanted.len() - 1].1.blob.end();
             let read = match &mut download {
                 Some(download) => {
                     let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
@@ -205,8 +199,8 @@ impl Fetch<'_> {
             let opened = match read {
                 Some(bytes) => {
                     let part = |&(_, location): &Wanted| {
-                        let (from, to) = extent(&location.blob);
-                        (location, &bytes[(from - at) as usize..(to - at) as usize])
+                        let from = u64::from(location.blob.offset) - at;
+                        (location, &bytes[from as usize..(location.blob.end() - at) as usize])
                     };
                     self.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
                 }
@@ -233,19 +227,10 @@ impl Fetch<'_> {
 
     /// What to read and open together of a stretch that begins with these steps, and how many of them that takes: one blob's at least.
     fn portion<'s>(&self, steps: &'s [Step]) -> (Vec<Wanted<'s>>, usize) {
-        let (start, _) = extent(&self.location(&steps[0]).blob);
-        let (mut wanted, mut count, mut plain) = (Vec::new(), 0, 0);
         let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
-        for same in steps.chunk_by(|a, b| blob(a) == blob(b)) {
-            let location = self.location(&same[0]);
-            plain += location.blob.plain_length();
-            let bytes = plain.max(extent(&location.blob).1 - start);
-            if !wanted.is_empty() && (bytes > limits::OPENED_TOGETHER || wanted.len() >= limits::OPENED_BLOBS) {
-                break;
-            }
-            wanted.push((same, location));
-            count += same.len();
-        }
+        let uses = || steps.chunk_by(|a, b| blob(a) == blob(b)).map(|same| (same, self.location(&same[0])));
+        let wanted: Vec<Wanted> = uses().take(together(uses().map(|(_, location)| location.blob))).collect();
+        let count = wanted.iter().map(|(same, _)| same.len()).sum();
         (wanted, count)
     }
 

@@ -73,9 +73,9 @@ impl Check<'_> {
         let next = AtomicUsize::new(0);
         let verdicts = self.pool.broadcast(|_| {
             let mut buffers = ReadBuffers::new();
-            let packs = std::iter::from_fn(|| packs.get(next.fetch_add(1, Ordering::Relaxed)));
+            let mine = std::iter::from_fn(|| packs.get(next.fetch_add(1, Ordering::Relaxed)));
             let read = |&(id, size)| Ok((id, self.read(id, size, &indexed.blobs(id), &mut buffers)?));
-            packs.map(read).collect()
+            mine.map(read).collect()
         });
         let mut verdicts: Vec<(Id, Verdict)> =
             verdicts.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten().collect();
@@ -166,7 +166,7 @@ impl PackRead<'_> {
                 left = &left[1..];
                 continue;
             }
-            let (now, later) = left.split_at(together(adjoining(left)));
+            let (now, later) = left.split_at(together(adjoining(left).copied()));
             left = later;
             let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), sealed)?;
             let mut rest = bytes;

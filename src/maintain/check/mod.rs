@@ -65,20 +65,32 @@ impl<'r> Check<'r> {
             said.lock().unwrap_or_else(PoisonError::into_inner).add(file, content);
             Ok(())
         })?;
-        let pool = reading_pool(repo, index.memory())?;
+        let pool = reading_pool(repo, &index)?;
         let (listed, report) = (HashMap::new(), Report::default());
         let mut check = Check { repo, progress, pool, index, listed, report };
-        check.tell(said.into_inner().unwrap_or_else(PoisonError::into_inner));
+        check.compare(said.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(check)
     }
 
-    /// What is wrong with the index files; in the same order whichever was read first.
-    fn tell(&mut self, Said { mut problems, mut repeated, .. }: Said) {
-        self.report.suggest_repair_index |= !problems.is_empty() || !repeated.is_empty();
-        problems.sort_unstable();
-        problems.into_iter().for_each(|(item, why)| self.problem(item, why));
-        repeated.sort_unstable();
-        repeated.into_iter().for_each(|text| self.hint(text));
+    /// Compares what the index files say; the outcome does not depend on which was read first.
+    fn compare(&mut self, Said { mut unreadable, mut packs }: Said) {
+        unreadable.sort_unstable();
+        self.report.suggest_repair_index |= !unreadable.is_empty();
+        unreadable.into_iter().for_each(|(file, why)| self.problem(format!("index {file}"), why));
+        packs.sort_unstable();
+        for (one, other) in packs.iter().zip(&packs[packs.len().min(1)..]).filter(|(one, other)| one.pack == other.pack)
+        {
+            self.report.suggest_repair_index = true;
+            let (pack, files) = (one.pack, format!("{}, {}", one.file, other.file));
+            if one.blobs == other.blobs {
+                self.hint(format!("pack {pack} is in several index files: {files}"));
+            } else {
+                self.problem(
+                    format!("pack {pack}"),
+                    format!("these index files disagree about what is in it: {files}"),
+                );
+            }
+        }
     }
 
     /// Compares the index with the pack files that are there.
@@ -162,32 +174,31 @@ impl<'r> Check<'r> {
     }
 }
 
-/// What the index files say, one compared with the other.
+/// What the index files say.
 #[derive(Default)]
 struct Said {
-    /// One index file of each pack, and the hash of what it says.
-    known: HashMap<Id, (Id, Id)>,
-    /// What each is about, and what it is.
-    problems: Vec<(String, String)>,
-    repeated: Vec<String>,
+    unreadable: Vec<(Id, String)>,
+    packs: Vec<PackSaid>,
+}
+
+/// What an index file says of a pack.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct PackSaid {
+    pack: Id,
+    file: Id,
+    /// A hash of the list.
+    blobs: Id,
 }
 
 impl Said {
     fn add(&mut self, file: Id, content: Result<&[IndexedPack]>) {
-        let packs = match content {
-            Ok(packs) => packs,
-            Err(error) => return self.problems.push((format!("index {file}"), error.to_string())),
-        };
-        for pack in packs {
-            let says = fingerprint(&pack.blobs);
-            let Some((other, said)) = self.known.insert(pack.id, (file, says)) else { continue };
-            let (one, two) = (file.min(other), file.max(other));
-            if said == says {
-                self.repeated.push(format!("pack {} is in several index files: {one}, {two}", pack.id));
-            } else {
-                let why = format!("the index files {one} and {two} disagree about what is in it");
-                self.problems.push((format!("pack {}", pack.id), why));
-            }
+        match content {
+            Ok(packs) => self.packs.extend(packs.iter().map(|pack| PackSaid {
+                pack: pack.id,
+                file,
+                blobs: fingerprint(&pack.blobs),
+            })),
+            Err(error) => self.unreadable.push((file, error.to_string())),
         }
     }
 }

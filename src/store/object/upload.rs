@@ -1,56 +1,48 @@
-//! A file in the making: its parts are kept until its name is known, then sent in one PUT.
+//! A file in the making: its bytes are kept until its name is known, then sent in one PUT.
 //!
-//! Large parts are kept as they were given, without a copy. Small ones, like the blobs of a pack of trees, are gathered,
-//! so that a pack of many thousand blobs is not as many pieces on its way through the network stack.
+//! They are copied into blocks of one size. Kept as they come they would cost no copy, but many times a pack's size: pieces of every
+//! size, each with the room it once needed uncompressed, leave holes of every size behind.
 
 use super::Inner;
 use crate::id::Id;
 use crate::store::{File, FileType, Result, Upload};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::PutPayload;
 use std::sync::Arc;
 
-/// Parts below the first size are gathered into pieces of the second.
-const SMALL_PART: usize = 16 << 10;
-const GATHERED: usize = 64 << 10;
+/// Bytes in a block: many in a pack, and few enough pieces on its way through the network stack.
+const BLOCK: usize = 1 << 20;
 
-/// The parts of a file to be, kept until its name is known.
+/// The bytes of a file to be, kept until its name is known.
 pub(super) struct ObjectUpload {
     store: Arc<Inner>,
     ty: FileType,
-    parts: Vec<Bytes>,
-    gathered: BytesMut,
+    /// All full but the last.
+    blocks: Vec<Vec<u8>>,
 }
 
 impl ObjectUpload {
     pub fn new(store: Arc<Inner>, ty: FileType) -> ObjectUpload {
-        ObjectUpload { store, ty, parts: Vec::new(), gathered: BytesMut::new() }
-    }
-
-    fn settle(&mut self) {
-        if !self.gathered.is_empty() {
-            self.parts.push(self.gathered.split().freeze());
-        }
+        ObjectUpload { store, ty, blocks: Vec::new() }
     }
 }
 
 impl Upload for ObjectUpload {
     fn write(&mut self, part: Bytes) -> Result<()> {
-        if part.len() < SMALL_PART {
-            self.gathered.extend_from_slice(&part);
-        }
-        if part.len() >= SMALL_PART || self.gathered.len() >= GATHERED {
-            self.settle();
-        }
-        if part.len() >= SMALL_PART {
-            self.parts.push(part);
+        let mut rest = &part[..];
+        while !rest.is_empty() {
+            let block = match self.blocks.last_mut() {
+                Some(last) if last.len() < BLOCK => last,
+                _ => self.blocks.push_mut(Vec::with_capacity(BLOCK)),
+            };
+            let fits = rest.split_off(..rest.len().min(BLOCK - block.len())).expect("no more than there are");
+            block.extend_from_slice(fits);
         }
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, id: Id) -> Result<()> {
-        self.settle();
-        let payload = PutPayload::from_iter(std::mem::take(&mut self.parts));
+    fn commit(self: Box<Self>, id: Id) -> Result<()> {
+        let payload = PutPayload::from_iter(self.blocks.into_iter().map(Bytes::from));
         self.store.replace(File::new(self.ty, id), &payload)
     }
 }
