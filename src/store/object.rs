@@ -1,8 +1,8 @@
 //! [`ObjectStore`]: a repository in an object store, reached over HTTP.
 //!
 //! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`); everything here holds for
-//! all of them. Calls come from plain threads, many at once, and each drives its own request; a small runtime of two
-//! threads moves the bytes. A file is one object, written by one PUT, so it is there whole or not at all.
+//! all of them. Calls come from plain threads, many at once, and each drives its own request. A file is one object, written
+//! by one PUT, so it is there whole or not at all.
 //! Calls must not be made from a thread that drives another async runtime.
 
 mod attempt;
@@ -10,6 +10,7 @@ mod credentials;
 mod download;
 mod failure;
 mod retry;
+mod runtime;
 mod s3;
 mod signing;
 mod transport;
@@ -26,10 +27,10 @@ use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
 use retry::Retry;
+use runtime::Runtimes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use upload::ObjectUpload;
 
@@ -59,8 +60,7 @@ pub struct ObjectStore(Arc<Inner>);
 
 struct Inner {
     remote: Remote,
-    /// None only while it is dropped.
-    runtime: Option<Runtime>,
+    runtimes: Runtimes,
     retry: Retry,
     permits: Semaphore,
     /// Whether the server has said that it cannot create conditionally.
@@ -70,21 +70,12 @@ struct Inner {
 impl ObjectStore {
     /// A place in an S3 bucket. The only question asked here is for the region, if nobody gave one.
     pub fn s3(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("store")
-            .enable_all()
-            .build()
-            .map_err(|source| StoreError::Failed {
-                action: "start the threads of the network".to_owned(),
-                location: bucket.to_string(),
-                source: source.into(),
-            })?;
-        let remote = s3::remote(bucket, options, &runtime)?;
+        let runtimes = Runtimes::default();
+        let remote = s3::remote(bucket, options, &runtimes)?;
         let permits = Semaphore::new(remote.connections);
         let retry = Retry::new(options);
         let unconditional = AtomicBool::new(false);
-        Ok(ObjectStore(Arc::new(Inner { remote, runtime: Some(runtime), retry, permits, unconditional })))
+        Ok(ObjectStore(Arc::new(Inner { remote, runtimes, retry, permits, unconditional })))
     }
 }
 
@@ -103,12 +94,12 @@ impl Inner {
         ty: FileType,
         mut attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
-        let Some(runtime) = &self.runtime else { return Err(Failure::new(Kind::Final, "the store is closed")) };
-        runtime.block_on(self.retry.run(action, async || {
+        let attempts = self.retry.run(action, async || {
             // Locks must be refreshed in time, however long the line of packs is. The semaphore is never closed.
             let _permit = if ty == FileType::Lock { None } else { self.permits.acquire().await.ok() };
             attempt().await
-        }))
+        });
+        self.runtimes.block_on(attempts).unwrap_or_else(|error| Err(Failure::new(Kind::Final, error.to_string())))
     }
 
     /// What an attempt's failure means to the caller.
@@ -274,15 +265,6 @@ impl Store for ObjectStore {
                 made.and_then(|()| self.0.probe()).map_err(|failure| self.0.general(&action, failure))
             }
             (Err(failure), _) => Err(self.0.general("list keys", failure)),
-        }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Nothing of ours runs in it any more, and waiting is forbidden in some threads.
-            runtime.shutdown_background();
         }
     }
 }

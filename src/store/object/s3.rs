@@ -6,8 +6,9 @@
 
 use super::credentials::Credentials;
 use super::failure::{self, Answer, Failure, Kind};
+use super::runtime::Runtimes;
 use super::signing;
-use super::transport::{self, Transport};
+use super::transport::{Clients, Transport};
 use super::{Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::BucketLookup;
@@ -21,7 +22,6 @@ use reqwest::Method;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Runtime;
 
 pub(super) const CONNECTIONS: usize = 5;
 
@@ -32,28 +32,33 @@ const DEFAULT_REGION: &str = "us-east-1";
 const REGION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects a bucket.
-pub(super) fn remote(bucket: &Bucket, options: &Options, runtime: &Runtime) -> Result<Remote, StoreError> {
-    let client = transport::client(options, bucket.tls).map_err(|source| failed(bucket, source))?;
+pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) -> Result<Remote, StoreError> {
+    let clients = Arc::new(Clients::new(options, bucket.tls).map_err(|reason| failed(bucket, reason.into()))?);
     let given = |option: &str| options.environment.get(option).map(str::to_owned);
     let region = options.s3.region.clone();
     let region = region.or_else(|| given("AWS_DEFAULT_REGION")).or_else(|| given("AWS_REGION"));
     let region = match region.or_else(|| region_of_host(&bucket.endpoint)) {
         Some(region) => region,
         None => {
-            let probe = build(bucket, options, DEFAULT_REGION, &client)?;
+            let probe = build(bucket, options, DEFAULT_REGION, &clients)?;
             let asked = async { tokio::time::timeout(REGION_PATIENCE, ask_region(&probe)).await };
-            runtime.block_on(asked).ok().flatten().unwrap_or_else(|| DEFAULT_REGION.to_owned())
+            runtimes
+                .block_on(asked)
+                .ok()
+                .and_then(std::result::Result::ok)
+                .flatten()
+                .unwrap_or_else(|| DEFAULT_REGION.to_owned())
         }
     };
-    let store = Arc::new(build(bucket, options, &region, &client)?);
+    let store = Arc::new(build(bucket, options, &region, &clients)?);
     let mut packs = Attributes::new();
     if let Some(class) = &options.s3.storage_class {
         packs.insert(Attribute::StorageClass, class.clone().into());
     }
     let made = store.clone();
     let make: Make = Box::new(move || {
-        let (store, client, region) = (made.clone(), client.clone(), region.clone());
-        Box::pin(async move { make_bucket(&store, &client, &region).await })
+        let (store, clients, region) = (made.clone(), clients.clone(), region.clone());
+        Box::pin(async move { make_bucket(&store, &clients, &region).await })
     });
     Ok(Remote {
         store,
@@ -70,7 +75,7 @@ fn failed(bucket: &Bucket, source: Box<dyn Error + Send + Sync>) -> StoreError {
     StoreError::Failed { action: "connect to the bucket".to_owned(), location: bucket.to_string(), source }
 }
 
-fn build(bucket: &Bucket, options: &Options, region: &str, client: &reqwest::Client) -> Result<AmazonS3, StoreError> {
+fn build(bucket: &Bucket, options: &Options, region: &str, clients: &Arc<Clients>) -> Result<AmazonS3, StoreError> {
     let aws = is_amazon(host(&bucket.endpoint));
     let credentials = Credentials::find(&options.environment, options.s3.anonymous, aws)
         .map_err(|reason| StoreError::Location { location: bucket.to_string(), reason })?;
@@ -80,7 +85,7 @@ fn build(bucket: &Bucket, options: &Options, region: &str, client: &reqwest::Cli
         .with_virtual_hosted_style_request(virtual_host)
         .with_bucket_name(&bucket.name)
         .with_region(region)
-        .with_http_connector(Transport(client.clone()))
+        .with_http_connector(Transport(clients.clone()))
         .with_crypto_provider(Arc::new(signing::Provider))
         .with_client_options(
             ClientOptions::new().with_allow_http(!bucket.tls).with_default_content_type("application/octet-stream"),
@@ -146,7 +151,7 @@ async fn ask_region(store: &AmazonS3) -> Option<String> {
 }
 
 /// Makes the bucket. One that is already there is a success; whose it is, the next call finds out.
-async fn make_bucket(store: &AmazonS3, client: &reqwest::Client, region: &str) -> Result<(), Failure> {
+async fn make_bucket(store: &AmazonS3, clients: &Clients, region: &str) -> Result<(), Failure> {
     let url = store.signed_url(Method::PUT, &Path::ROOT, Duration::from_secs(300)).await?;
     let body = if region == DEFAULT_REGION {
         String::new()
@@ -157,6 +162,7 @@ async fn make_bucket(store: &AmazonS3, client: &reqwest::Client, region: &str) -
         )
     };
     let lost = |error: reqwest::Error| Failure::new(Kind::Link, error.without_url().to_string());
+    let client = clients.get().map_err(|error| Failure::new(Kind::Final, error))?;
     let response = client.put(url).body(body).send().await.map_err(lost)?;
     let status = response.status();
     if status.is_success() || status.as_u16() == 409 {

@@ -1,19 +1,24 @@
-//! The HTTP client that every object store is reached by, and the one place where TLS is set up.
+//! The HTTP client that every object store is reached by, and the one place where TLS is set up. Each thread has its own, because a
+//! connection is served by the [`runtime`](super::runtime) that it was made in.
 //!
 //! Trust is the system's certificates (or those of `SSL_CERT_FILE`) and the file the caller names. A system without any,
 //! like an image made from scratch, can still use plain http. Redirects are not followed, since a signature is good for
 //! one host only; answers that are not a success become errors that carry what the server said.
 
-use super::failure::Answer;
+use super::failure::{Answer, Failure, Kind};
 use crate::store::Options;
+use crate::store::options::RetryPolicy;
 use futures::StreamExt;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+use thread_local::ThreadLocal;
 
 /// No server keeps an idle connection for long; one it has closed costs a failed attempt.
 const IDLE: Duration = Duration::from_secs(20);
@@ -21,50 +26,75 @@ const IDLE: Duration = Duration::from_secs(20);
 /// As much of an error document as is worth reading.
 const ERROR_DOCUMENT: usize = 16 << 10;
 
-/// A client for an endpoint with or without TLS.
-pub(super) fn client(options: &Options, tls: bool) -> Result<reqwest::Client, Box<dyn Error + Send + Sync>> {
-    // An error means that one is installed already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let certificates = match &options.cacert {
-        Some(path) => {
-            let read = || Ok(reqwest::Certificate::from_pem_bundle(&fs::read(path)?)?);
-            let read = { read }().map_err(|error: Box<dyn Error + Send + Sync>| {
-                format!("cannot read certificates from {}: {error}", path.display())
-            })?;
-            if read.is_empty() {
-                return Err(format!("{} holds no PEM certificate", path.display()).into());
+/// A client for each thread, for one endpoint.
+pub(super) struct Clients {
+    each: ThreadLocal<reqwest::Client>,
+    certificates: Vec<reqwest::Certificate>,
+    retry: RetryPolicy,
+    tls: bool,
+}
+
+impl Clients {
+    /// Clients for an endpoint with or without TLS.
+    pub fn new(options: &Options, tls: bool) -> Result<Clients, String> {
+        // An error means that one is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certificates = match &options.cacert {
+            Some(path) => {
+                let read = || Ok(reqwest::Certificate::from_pem_bundle(&fs::read(path)?)?);
+                let read = { read }().map_err(|error: Box<dyn Error + Send + Sync>| {
+                    format!("cannot read certificates from {}: {error}", path.display())
+                })?;
+                if read.is_empty() {
+                    return Err(format!("{} holds no PEM certificate", path.display()));
+                }
+                read
             }
-            read
-        }
-        None => Vec::new(),
-    };
-    let retry = &options.retry;
-    let builder = || {
-        reqwest::Client::builder()
-            .user_agent(concat!("vsm/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            // One connection per request in flight: a stream of a shared connection waits for the others' windows.
-            .http1_only()
-            .connect_timeout(retry.connect)
-            .pool_idle_timeout(IDLE)
-            .tcp_keepalive(Duration::from_secs(30))
-            // Sees to uploads that no longer move; the callers' own clocks see to everything else.
-            .tcp_user_timeout(retry.stall)
-    };
-    match builder().tls_certs_merge(certificates.clone()).build() {
-        Ok(client) => Ok(client),
-        Err(_) if !tls => Ok(builder().tls_certs_only(certificates).build()?),
-        Err(error) => {
+            None => Vec::new(),
+        };
+        let clients = Clients { each: ThreadLocal::new(), certificates, retry: options.retry.clone(), tls };
+        clients.get()?;
+        Ok(clients)
+    }
+
+    /// This thread's.
+    pub fn get(&self) -> Result<&reqwest::Client, String> {
+        self.each.get_or_try(|| self.build())
+    }
+
+    fn build(&self) -> Result<reqwest::Client, String> {
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("vsm/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                // One connection per request in flight: a stream of a shared connection waits for the others' windows.
+                .http1_only()
+                .connect_timeout(self.retry.connect)
+                .pool_idle_timeout(IDLE)
+                .tcp_keepalive(Duration::from_secs(30))
+                // Sees to uploads that no longer move; the callers' own clocks see to everything else.
+                .tcp_user_timeout(self.retry.stall)
+        };
+        let built = match builder().tls_certs_merge(self.certificates.clone()).build() {
+            Err(_) if !self.tls => builder().tls_certs_only(self.certificates.clone()).build(),
+            built => built,
+        };
+        built.map_err(|error| {
             let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            Err(format!("cannot set up TLS: {cause}; name a file of trusted certificates (--cacert or SSL_CERT_FILE)")
-                .into())
-        }
+            format!("cannot set up TLS: {cause}; name a file of trusted certificates (--cacert or SSL_CERT_FILE)")
+        })
     }
 }
 
-/// The client as the object store crate wants it.
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clients")
+    }
+}
+
+/// The clients as the object store crate wants them.
 #[derive(Clone, Debug)]
-pub(super) struct Transport(pub reqwest::Client);
+pub(super) struct Transport(pub Arc<Clients>);
 
 impl HttpConnector for Transport {
     fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
@@ -81,7 +111,9 @@ impl HttpService for Transport {
         Self: 'a,
     {
         Box::pin(async move {
-            let response = HttpService::call(&self.0, request).await?;
+            let hopeless = |text| HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text));
+            let client = self.0.get().map_err(hopeless)?;
+            let response = HttpService::call(client, request).await?;
             if response.status().is_success() {
                 return Ok(response);
             }
