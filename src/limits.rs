@@ -6,6 +6,8 @@ pub const MEMORY: u64 = 128 << 20;
 /// Memory one key derivation may take, in bytes. rustic's keys need 128 MiB (N=2^17, r=8); a key file that asks for more than
 /// twice that is hostile or a mistake.
 pub const KDF_MEMORY: u64 = 256 << 20;
+/// The most a part of it may take for two to be computed side by side, in bytes: those of our keys and of restic's need 32 MiB.
+pub const KDF_BESIDE: u64 = 40 << 20;
 
 /// Key files tried per opening; restic's own limit.
 pub const KEYS_TRIED: usize = 20;

@@ -36,7 +36,8 @@ impl Params {
         Params { n: 1 << 15, r: 8, p: 3, salt: salt.to_vec() }
     }
 
-    /// Derives the key. Takes 128*N*r bytes of memory while it runs, which is refused beyond [`limits::KDF_MEMORY`].
+    /// Derives the key. Takes 128*N*r bytes of memory while it runs, which is refused beyond [`limits::KDF_MEMORY`]; twice as much if that
+    /// is within [`limits::KDF_BESIDE`], and half the time.
     pub fn derive(&self, password: &[u8]) -> Result<Key, KdfError> {
         let Params { n, r, p, ref salt } = *self;
         let invalid = KdfError::Invalid { n, r, p };
@@ -53,7 +54,10 @@ impl Params {
         let log_n = u8::try_from(n.trailing_zeros()).expect("at most 63");
         let Ok(params) = scrypt::Params::new(log_n, r, p) else { return Err(invalid) };
         let mut derived = Zeroizing::new([0u8; 64]);
-        scrypt::scrypt(password, salt, &params, &mut derived[..]).expect("64 bytes are a valid output length");
+        let beside = if needed <= limits::KDF_BESIDE { 2 } else { 1 };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(beside).build().expect("threads can be started");
+        pool.install(|| scrypt::scrypt(password, salt, &params, &mut derived[..]))
+            .expect("64 bytes are a valid output length");
         Ok(Key::from_bytes(&derived))
     }
 }
