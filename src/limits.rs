@@ -33,8 +33,8 @@ pub const TREE_BLOB: u64 = 1 << 30;
 pub const PACK_SIZE: u64 = 16 << 20;
 /// The pack sizes restic allows.
 pub const PACK_SIZES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
-/// How much larger a pack gets, in bytes: 2 MiB on average with random data, whose chunks are large, and seldom more than 4.
-pub const PACK_EXCESS: u64 = 3 << 20;
+/// How much larger a pack gets, in bytes: 2 MiB on average with random data, whose chunks are large, and seldom more than this.
+pub const PACK_EXCESS: u64 = 4 << 20;
 
 /// Blobs per index file, and age in seconds, at which it is saved while a backup runs; restic's rules.
 pub const INDEX_BLOBS: usize = 50_000;

@@ -179,7 +179,7 @@ pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progres
         None
     } else {
         let snapshot = describe(options, paths, tree, parent, summary.clone());
-        Some(repo.save_file(FileType::Snapshot, |out| out.write_all(&snapshot.encode()))?)
+        Some(repo.save_file(FileType::Snapshot, snapshot.encode())?)
     };
     Ok(Report { snapshot, tree, parent, summary, problems: progress.problem_count() })
 }

@@ -38,7 +38,7 @@ pub fn change(repo: &Repository, stored: &StoredSnapshot, change: &Change) -> Re
     let mut snapshot = stored.snapshot.clone();
     snapshot.tags = tags;
     snapshot.original.get_or_insert(stored.id);
-    let id = repo.save_file(FileType::Snapshot, |out| out.write_all(&snapshot.encode()))?;
+    let id = repo.save_file(FileType::Snapshot, snapshot.encode())?;
     repo.remove_snapshot(stored.id)?;
     Ok(Some(id))
 }

@@ -83,6 +83,6 @@ impl Fixture {
     pub fn snapshot(&self, tree: Id) -> Id {
         let json = format!(r#"{{"time":"2024-02-29T12:00:00Z","tree":"{tree}","paths":["/data"],"hostname":"h"}}"#);
         let snapshot = Snapshot::decode(json.as_bytes()).unwrap();
-        self.repo.save_file(FileType::Snapshot, |out| out.write_all(&snapshot.encode())).unwrap()
+        self.repo.save_file(FileType::Snapshot, snapshot.encode()).unwrap()
     }
 }

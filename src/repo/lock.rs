@@ -145,7 +145,7 @@ fn write(repo: &Repository, mode: LockMode) -> Result<Id> {
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
     };
-    repo.save_file(FileType::Lock, |out| out.write_all(&lock.encode()))
+    repo.save_file(FileType::Lock, lock.encode())
 }
 
 /// An error if another lock excludes one of this mode.

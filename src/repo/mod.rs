@@ -127,8 +127,13 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// Seals the JSON document that `json` writes and stores it under the hash of its bytes.
-    pub fn save_file(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Id> {
+    /// Seals a JSON document and stores it under the hash of its bytes.
+    pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
+        self.save_written(ty, |out| out.write_all(&json))
+    }
+
+    /// [`Repository::save_file`] for a document that is too large to be in memory as a whole: `json` writes it.
+    pub fn save_written(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Id> {
         let plaintext = unpacked::encode(self.config.version, json);
         let mut sealed = Vec::new();
         if !self.seal_proven(&plaintext, &mut sealed) {

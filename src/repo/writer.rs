@@ -70,7 +70,6 @@ struct Unsaved {
 pub struct Writer {
     shared: Arc<Shared>,
     data: Arc<Packs>,
-    pack_size: u64,
     tree_pack_size: u64,
     kept: u64,
     /// Buffers of batches that have been written, to be used again.
@@ -118,7 +117,6 @@ impl Writer {
         Ok(Writer {
             shared,
             data: Packs::new(packs),
-            pack_size,
             tree_pack_size,
             kept,
             spare: crossbeam_channel::bounded(threads),
@@ -130,7 +128,7 @@ impl Writer {
         })
     }
 
-    /// Bytes of memory that packs take at most until they are durable.
+    /// Bytes of memory that packs take until they are durable.
     pub fn kept(&self) -> u64 {
         self.kept
     }
@@ -161,7 +159,7 @@ impl Writer {
             return Ok(ids);
         }
         let mut pack = self.add(self.open_data()?, batch, || self.open_data())?;
-        if is_full(&pack, self.pack_size) {
+        if is_full(&pack, self.repo().settings().pack_size) {
             // It is uploaded when its last bytes have been hashed, beside the next chunks.
             pack = self.complete(pack)?;
         }
@@ -379,7 +377,7 @@ impl Shared {
             unsaved.since = Instant::now();
             std::mem::take(&mut unsaved.packs)
         };
-        self.repo.save_file(FileType::Index, |out| index_file::encode(&packs, out)).map(|_| ())
+        self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).map(|_| ())
     }
 }
 

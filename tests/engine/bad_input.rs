@@ -93,7 +93,7 @@ impl Bed {
         let snapshot =
             format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":["/forged"],"hostname":"forger"}}"#);
         let snapshot = Snapshot::decode(snapshot.as_bytes()).unwrap();
-        repo.save_file(FileType::Snapshot, |out| out.write_all(&snapshot.encode())).unwrap().to_string()
+        repo.save_file(FileType::Snapshot, snapshot.encode()).unwrap().to_string()
     }
 }
 
@@ -432,7 +432,7 @@ fn huge_length() {
     let index = format!(
         r#"{{"packs":[{{"id":"{pack}","blobs":[{{"id":"{id}","type":"data","offset":0,"length":1000,"uncompressed_length":4294967295}}]}}]}}"#
     );
-    repo.save_file(FileType::Index, |out| out.write_all(index.as_bytes())).unwrap();
+    repo.save_file(FileType::Index, index.into_bytes()).unwrap();
     let snapshot = bed.forge(|store| {
         let file = Node { mode: 0o644, size: 1 << 32, content: Some(vec![id]), ..Node::new("huge", NodeType::File) };
         store(tree(&[file]))
@@ -486,7 +486,7 @@ fn unreadable_file() {
 fn not_json() {
     let bed = Bed::new();
     let repo = bed.open();
-    let id = repo.save_file(FileType::Snapshot, |out| out.write_all(b"[[[[[[")).unwrap().to_string();
+    let id = repo.save_file(FileType::Snapshot, b"[[[[[[".to_vec()).unwrap().to_string();
     fails(bed.vsm(&["check"]), 1, &[&id[..8], "damaged"]);
     bed.restore(&bed.snapshot("first")).0.ok();
 }

@@ -113,11 +113,11 @@ fn index_files_that_disagree_are_found_and_copies_are_not_errors() {
     let repo = fixture.repo();
     let (id, _) = repo.store().list(FileType::Index).unwrap()[0];
     let mut packs = crate::repo::index::load_file(&repo, id).unwrap();
-    repo.save_file(FileType::Index, |out| index_file::encode(&packs, out)).unwrap();
+    repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).unwrap();
     let (report, told) = check(&fixture);
     assert!(report.errors == 0 && report.suggest_repair_index && told.len() == 2, "{told:?}");
     packs[0].blobs[0].length += 1;
-    repo.save_file(FileType::Index, |out| index_file::encode(&packs, out)).unwrap();
+    repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).unwrap();
     let (report, told) = check(&fixture);
     assert!(report.errors > 0 && told.iter().any(|text| text.contains("disagree")), "{told:?}");
 }

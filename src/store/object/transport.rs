@@ -13,20 +13,20 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use std::error::Error;
-use std::fmt;
 use std::fs;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use thread_local::ThreadLocal;
 
-/// No server keeps an idle connection for long; one it has closed costs a failed attempt.
+/// No server keeps an idle connection for long; one that it closes just when it is used again costs a failed attempt.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// As much of an error document as is worth reading.
 const ERROR_DOCUMENT: usize = 16 << 10;
 
 /// A client for each thread, for one endpoint.
+#[derive(Debug)]
 pub(super) struct Clients {
     each: ThreadLocal<reqwest::Client>,
     certificates: Vec<reqwest::Certificate>,
@@ -83,12 +83,6 @@ impl Clients {
             let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
             format!("cannot set up TLS: {cause}; name a file of trusted certificates (--cacert or SSL_CERT_FILE)")
         })
-    }
-}
-
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clients")
     }
 }
 
