@@ -17,6 +17,10 @@ use crate::limits;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// So long after its key was seen another `init` may take to see ours and to remove its own: a listing and a removal, on a slow day.
+const GIVING_WAY: Duration = Duration::from_secs(5);
 
 /// What a new repository is like.
 pub struct InitOptions {
@@ -97,7 +101,7 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Res
             Err(Error::Store(StoreError::NotFound { .. })) => true,
             Err(error) => return Err(error),
         };
-        if !same {
+        if !same && stays(store, id)? {
             let reason = format!(
                 "has key {id}, which is not of this repository's master key; remove it if no other init is running"
             );
@@ -105,6 +109,19 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Res
         }
     }
     config
+}
+
+/// Whether a key file is still there when its maker must have seen ours and given way.
+fn stays(store: &dyn Store, id: Id) -> Result<bool> {
+    let deadline = Instant::now() + GIVING_WAY;
+    loop {
+        match store.size(File::new(FileType::Key, id)) {
+            Err(StoreError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+            Ok(_) if Instant::now() >= deadline => return Ok(true),
+            Ok(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 /// The config that belongs to a master key: id and polynomial from a stream of hashes of it.
@@ -187,6 +204,23 @@ mod tests {
         // Whoever opens it gets the key that is the config's, whichever comes first.
         let opened = Repository::open(store, &password, None, Settings::default()).unwrap();
         assert_eq!(opened.key_id(), id);
+    }
+
+    #[test]
+    fn who_gives_way_late_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = folder(&dir);
+        let ours = start(&store, "one").unwrap();
+        let other = Key::from_bytes(&clock::random_bytes());
+        let password = Password::new("one");
+        let late = keys::create(&*store, &other, &password, KeyOwner::default()).unwrap();
+        std::thread::scope(|threads| {
+            let confirmed = threads.spawn(|| confirm(&*store, &ours.key, ours.key_id, &password));
+            // Long enough to have derived both keys and to have found the other's there.
+            std::thread::sleep(Duration::from_secs(2));
+            store.remove(File::new(FileType::Key, late)).unwrap();
+            assert_eq!(confirmed.join().unwrap().unwrap(), *ours.config());
+        });
     }
 
     /// A store on which creating is looking and then writing, as on a bucket without conditional writes.
