@@ -19,6 +19,9 @@ fuzz_target!(|input: ([u8; 64], [u8; 16], Vec<u8>, u16)| {
     ours.seal(&nonce, &message, &mut sealed);
     let theirs = Aes256CtrPoly1305Aes::new(&key.into()).encrypt(&nonce.into(), &message[..]).expect("it encrypts");
     assert_eq!(sealed[16..], theirs);
+    let mut in_place = [&nonce[..], &message].concat();
+    ours.seal_in_place(&mut in_place, 0);
+    assert_eq!(in_place, sealed);
     let mut opened = Vec::new();
     ours.open(&sealed, &mut opened).expect("it opens");
     assert_eq!(opened, message);

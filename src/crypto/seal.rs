@@ -59,6 +59,15 @@ impl Key {
         out.extend_from_slice(&tag);
     }
 
+    /// Seals in place what stands in `out` from `start` on: a nonce and the plaintext.
+    pub fn seal_in_place(&self, out: &mut Vec<u8>, start: usize) {
+        let (nonce, message) = out[start..].split_first_chunk_mut::<NONCE>().expect("it begins with a nonce");
+        debug_assert!(nonce.iter().any(|&byte| byte != 0), "an all-zero nonce is refused by every reader");
+        ctr::apply(&self.encrypt, nonce, message);
+        let tag = self.tag(nonce, message);
+        out.extend_from_slice(&tag);
+    }
+
     /// Authenticates `sealed`, then appends its plaintext to `out`: `sealed.len() - OVERHEAD` bytes. On an error `out` is as it was.
     pub fn open(&self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         let (nonce, ciphertext) = self.authenticate(sealed)?;
@@ -181,6 +190,9 @@ mod tests {
             ours.seal(&nonce, &text, &mut sealed);
             let expected = theirs.encrypt(&nonce.into(), &text[..]).unwrap();
             prop_assert_eq!(&sealed[16..], &expected[..]);
+            let mut in_place = [b"before", &nonce[..], &text].concat();
+            ours.seal_in_place(&mut in_place, 6);
+            prop_assert_eq!(&in_place[6..], &sealed[..]);
             let mut opened = Vec::new();
             ours.open(&sealed, &mut opened).unwrap();
             prop_assert_eq!(opened, text);

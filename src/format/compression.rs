@@ -6,7 +6,7 @@
 use super::{FormatError, Result};
 use crate::limits;
 use std::cell::RefCell;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Cursor, Write};
 use zstd::bulk::Compressor;
 use zstd::stream::raw::{Decoder, Operation};
 use zstd::stream::write::Encoder;
@@ -94,25 +94,29 @@ struct BlobEncoder {
     how: Compression,
     level: Compressor<'static>,
     quick: Option<(Compressor<'static>, Choice)>,
-    frame: Vec<u8>,
 }
 
 impl BlobEncoder {
     fn new(how: Compression) -> BlobEncoder {
         let quick = (how == Compression::Auto).then(|| (compressor(QUICK), Choice::default()));
-        BlobEncoder { how, level: compressor(how.level()), quick, frame: Vec::new() }
+        BlobEncoder { how, level: compressor(how.level()), quick }
     }
 
-    fn compress(&mut self, plaintext: &[u8]) -> &[u8] {
-        let BlobEncoder { level, quick, frame, .. } = self;
-        let Some((quick, choice)) = quick else { return run(level, plaintext, frame) };
-        if choice.tries_both() {
-            // What does not get smaller is not stored compressed.
-            let [quick, thorough] = [quick, level].map(|level| run(level, plaintext, frame).len().min(plaintext.len()));
-            choice.learn(quick, thorough);
-            return frame;
+    fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
+        let BlobEncoder { level, quick, .. } = self;
+        let Some((quick, choice)) = quick else { return append(level, plaintext, out) };
+        if !choice.tries_both() {
+            return append(if choice.is_quick() { quick } else { level }, plaintext, out);
         }
-        run(if choice.is_quick() { quick } else { level }, plaintext, frame)
+        let start = out.len();
+        let length = |level, out: &mut Vec<u8>| {
+            out.truncate(start);
+            // What does not get smaller is not stored compressed.
+            if append(level, plaintext, out) { out.len() - start } else { plaintext.len() }
+        };
+        let (quick, thorough) = (length(quick, out), length(level, out));
+        choice.learn(quick, thorough);
+        thorough < plaintext.len()
     }
 }
 
@@ -124,11 +128,17 @@ fn compressor((level, tuning): Level) -> Compressor<'static> {
     compressor
 }
 
-fn run<'f>(compressor: &mut Compressor<'_>, plaintext: &[u8], frame: &'f mut Vec<u8>) -> &'f [u8] {
-    frame.clear();
-    frame.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
-    compressor.compress_to_buffer(plaintext, frame).expect("the buffer has zstd's own bound");
-    frame
+fn append(compressor: &mut Compressor<'_>, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    out.reserve(plaintext.len());
+    let mut room = Cursor::new(&mut *out);
+    room.set_position(start as u64);
+    // It fails where the room, which is the plaintext's length or more, does not do.
+    let smaller = compressor.compress_to_buffer(plaintext, &mut room).is_ok_and(|length| length < plaintext.len());
+    if !smaller {
+        out.truncate(start);
+    }
+    smaller
 }
 
 thread_local! {
@@ -136,15 +146,11 @@ thread_local! {
     static DECODER: RefCell<Option<Decoder<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses `plaintext` into one frame, and hands that to `take`.
-pub fn compress<T>(how: Compression, plaintext: &[u8], take: impl FnOnce(&[u8]) -> T) -> T {
-    ENCODER.with_borrow_mut(|kept| {
-        let mut encoder = kept.take().filter(|encoder| encoder.how == how).unwrap_or_else(|| BlobEncoder::new(how));
-        let taken = take(encoder.compress(plaintext));
-        encoder.frame.clear();
-        encoder.frame.shrink_to(limits::KEPT_BUFFER);
-        *kept = Some(encoder);
-        taken
+/// Appends a frame of `plaintext` to `out` if that is smaller, and says whether it is.
+pub fn append_smaller(how: Compression, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
+    ENCODER.with_borrow_mut(|kept| match kept {
+        Some(encoder) if encoder.how == how => encoder.append(plaintext, out),
+        _ => kept.insert(BlobEncoder::new(how)).append(plaintext, out),
     })
 }
 
@@ -200,23 +206,38 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
     outcome
 }
 
-/// Whether a frame decompresses to exactly this.
-pub fn expands_to(frame: &[u8], plaintext: &[u8]) -> bool {
-    let mut piece = Vec::with_capacity(PIECE);
+/// Expands the one frame that `feed` gives away in pieces, and hands on what it holds, until `take` returns `false`. Says whether the frame
+/// was whole, `take` always returned `true`, and so did `feed`.
+pub fn expand_in_pieces(
+    feed: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let mut expanded = Vec::with_capacity(PIECE);
     with_decoder(|decoder| {
-        let mut input = InBuffer::around(frame);
-        let mut rest = plaintext;
-        loop {
-            piece.clear();
-            let Ok(wanted) = decoder.run(&mut input, &mut OutBuffer::around(&mut piece)) else { return false };
-            match rest.split_at_checked(piece.len()) {
-                Some((expected, later)) if expected == piece => rest = later,
-                _ => return false,
+        let mut ended = false;
+        let fed = feed(&mut |piece| {
+            if ended {
+                return piece.is_empty();
             }
-            if wanted == 0 || piece.is_empty() {
-                return wanted == 0 && rest.is_empty() && input.pos() == frame.len();
+            let mut input = InBuffer::around(piece);
+            loop {
+                expanded.clear();
+                let Ok(wanted) = decoder.run(&mut input, &mut OutBuffer::around(&mut expanded)) else { return false };
+                if !take(&expanded) {
+                    return false;
+                }
+                ended = wanted == 0;
+                let consumed = input.pos() == piece.len();
+                if ended {
+                    return consumed;
+                }
+                // Had it more to give, it would have filled the room.
+                if consumed && expanded.len() < expanded.capacity() {
+                    return true;
+                }
             }
-        }
+        });
+        fed && ended
     })
 }
 
@@ -234,7 +255,19 @@ mod tests {
     use super::*;
 
     fn compressed(plaintext: &[u8]) -> Vec<u8> {
-        compress(Compression::Auto, plaintext, <[u8]>::to_vec)
+        let mut out = Vec::new();
+        assert!(append_smaller(Compression::Auto, plaintext, &mut out));
+        out
+    }
+
+    /// The plaintext of a frame that comes in pieces of so many bytes.
+    fn expanded(frame: &[u8], piece: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let take = |piece: &[u8]| {
+            out.extend_from_slice(piece);
+            true
+        };
+        expand_in_pieces(|give| frame.chunks(piece).all(give), take).then_some(out)
     }
 
     #[test]
@@ -245,11 +278,11 @@ mod tests {
         decompress(raw, None, 100, &mut out).unwrap();
         assert_eq!(out, b"{\"packs\":[]}");
         // Several frames, and one without a content size.
-        let mut frames = compressed(b"one ");
+        let mut frames = compressed(&[b'1'; 100]);
         frames.extend(zstd::stream::encode_all(&b"two"[..], 19).unwrap());
         out.clear();
-        decompress(&frames, Some(7), 100, &mut out).unwrap();
-        assert_eq!(out, b"one two");
+        decompress(&frames, Some(103), 1000, &mut out).unwrap();
+        assert_eq!(out, [&[b'1'; 100][..], b"two"].concat());
     }
 
     #[test]
@@ -281,10 +314,40 @@ mod tests {
                 plaintext.extend_from_slice(words[(state >> 24) as usize % words.len()].as_bytes());
             }
             for level in [THOROUGH, QUICK] {
-                assert!(expands_to(run(&mut compressor(level), &plaintext, &mut Vec::new()), &plaintext));
+                let mut frame = Vec::new();
+                assert!(append(&mut compressor(level), &plaintext, &mut frame) || length == 0);
+                for piece in [1, 1000, 16 << 10, 1 << 20] {
+                    assert!(expanded(&frame, piece).as_ref() == Some(&plaintext) || length == 0);
+                }
             }
-            assert!(expands_to(&compressed(&plaintext), &plaintext));
         }
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_not_there() {
+        let noise = crate::clock::random_bytes::<3000>();
+        for plaintext in [&[][..], b"x", &noise] {
+            for how in [Compression::Auto, Compression::Max] {
+                let mut out = b"kept".to_vec();
+                assert!(!append_smaller(how, plaintext, &mut out));
+                assert_eq!(out, b"kept");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_one_whole_frame() {
+        // As much as the room for it, and more.
+        for length in [100, PIECE, PIECE + 1, 1 << 20] {
+            let plaintext = vec![7; length];
+            let frame = compressed(&plaintext);
+            assert!(expanded(&frame, 5).unwrap() == plaintext);
+            assert_eq!(expanded(&frame[..frame.len() - 1], 5), None, "torn");
+            assert_eq!(expanded(&[&frame[..], b"x"].concat(), 5), None, "with something behind it");
+            assert_eq!(expanded(&[&frame[..], b"x"].concat(), frame.len()), None, "in a piece of its own");
+            assert_eq!(expanded(&[&frame[..], &frame].concat(), 5), None, "twice");
+        }
+        assert_eq!(expanded(b"", 5), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) use reader::{ReadBuffers, check_size, reading_pool, reading_threads, 
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock;
-use crate::crypto::{Key, NONCE};
+use crate::crypto::{Key, NONCE, OVERHEAD};
 use crate::format::compression::{self, Compression};
 use crate::format::config::Config;
 use crate::format::{BlobType, FormatError, Version, unpacked};
@@ -134,12 +134,15 @@ impl Repository {
 
     /// [`Repository::save_file`] for a document that is too large to be in memory as a whole: `json` writes it.
     pub fn save_written(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Id> {
-        let plaintext = unpacked::encode(self.config.version, json);
-        let mut sealed = Vec::new();
-        if !self.seal_proven(&plaintext, &mut sealed) {
+        let version = self.config.version;
+        let (mut sealed, digest) = unpacked::encode(version, self.nonce().to_vec(), json);
+        self.key.seal_in_place(&mut sealed, 0);
+        #[cfg(test)]
+        tests::tamper(&mut sealed);
+        let opened = |take: &mut dyn FnMut(&[u8]) -> bool| self.key.open_in_pieces(&sealed, take) == Ok(true);
+        if self.settings.extra_verify && !unpacked::holds(version, digest, opened) {
             return Err(Error::VerifyFailed { what: format!("a new {ty}") });
         }
-        drop(plaintext);
         let id = Id::of(&sealed);
         self.store.write(File::new(ty, id), Bytes::from(sealed))?;
         Ok(id)
@@ -149,46 +152,36 @@ impl Repository {
     /// the same bytes again. On an error `out` is as it was.
     pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8], out: &mut Vec<u8>) -> Result<SealedBlob> {
         let start = out.len();
+        let nonce = self.nonce();
         let compress = self.config.version == Version::V2
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
-        let (uncompressed, proven) = if compress {
-            compression::compress(self.settings.compression, plaintext, |frame| {
-                // What does not get smaller is stored as it is, as restic stores it with compression off.
-                if frame.len() < plaintext.len() {
-                    let proven = self.seal_proven(frame, out)
-                        && (!self.settings.extra_verify || compression::expands_to(frame, plaintext));
-                    (plaintext.len(), proven)
-                } else {
-                    (0, self.seal_proven(plaintext, out))
-                }
-            })
+        out.reserve(plaintext.len() + OVERHEAD);
+        out.extend_from_slice(&nonce);
+        // What does not get smaller is stored as it is, as restic stores it with compression off.
+        let compressed = compress && compression::append_smaller(self.settings.compression, plaintext, out);
+        if compressed {
+            self.key.seal_in_place(out, start);
         } else {
-            (0, self.seal_proven(plaintext, out))
-        };
-        if !proven {
+            out.truncate(start);
+            self.key.seal(&nonce, plaintext, out);
+        }
+        #[cfg(test)]
+        tests::tamper(&mut out[start..]);
+        if self.settings.extra_verify && !self.opens_to(&out[start..], compressed, plaintext) {
             out.truncate(start);
             return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
         }
         let bytes = |count| u32::try_from(count).expect("a blob is below 4 GiB");
+        let uncompressed = if compressed { plaintext.len() } else { 0 };
         Ok(SealedBlob { length: bytes(out.len() - start), uncompressed: bytes(uncompressed) })
     }
 
-    /// Appends the sealed form of `stored` to `out`; whether it opens to that again, as far as this is to be proven.
-    fn seal_proven(&self, stored: &[u8], out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        self.key.seal(&self.nonce(), stored, out);
-        let sealed = &mut out[start..];
-        #[cfg(test)]
-        tests::tamper(sealed);
-        let mut rest = stored;
-        let same = |piece: &[u8]| match rest.split_at_checked(piece.len()) {
-            Some((expected, later)) if expected == piece => {
-                rest = later;
-                true
-            }
-            _ => false,
-        };
-        !self.settings.extra_verify || (self.key.open_in_pieces(sealed, same) == Ok(true) && rest.is_empty())
+    fn opens_to(&self, sealed: &[u8], compressed: bool, plaintext: &[u8]) -> bool {
+        let mut rest = plaintext;
+        let mut same = |piece: &[u8]| rest.split_off(..piece.len()).is_some_and(|expected| expected == piece);
+        let opened = |take: &mut dyn FnMut(&[u8]) -> bool| self.key.open_in_pieces(sealed, take) == Ok(true);
+        let whole = if compressed { compression::expand_in_pieces(opened, same) } else { opened(&mut same) };
+        whole && rest.is_empty()
     }
 
     fn nonce(&self) -> [u8; NONCE] {

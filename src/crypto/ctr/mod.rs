@@ -19,11 +19,24 @@ pub(super) fn append(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mu
     if vaes::append(key, u128::from_be_bytes(*nonce), bytes, out) {
         return;
     }
-    library(key, nonce, bytes, out);
+    append_by_library(key, nonce, bytes, out);
 }
 
-fn library(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mut Vec<u8>) {
-    let mut cipher = ctr::Ctr128BE::<Aes256>::new(key.into(), nonce.into());
+/// The same in place.
+pub(super) fn apply(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if vaes::apply(key, u128::from_be_bytes(*nonce), bytes) {
+        return;
+    }
+    by_library(key, nonce).apply_keystream(bytes);
+}
+
+fn by_library(key: &[u8; 32], nonce: &[u8; BLOCK]) -> ctr::Ctr128BE<Aes256> {
+    ctr::Ctr128BE::new(key.into(), nonce.into())
+}
+
+fn append_by_library(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mut Vec<u8>) {
+    let mut cipher = by_library(key, nonce);
     out.reserve(bytes.len());
     for piece in bytes.chunks(PIECE) {
         let start = out.len();
@@ -51,12 +64,15 @@ mod tests {
     fn appended(key: &[u8; 32], nonce: &[u8; 16], bytes: &[u8]) -> Vec<u8> {
         let mut out = b"before".to_vec();
         append(key, nonce, bytes, &mut out);
+        let mut in_place = bytes.to_vec();
+        apply(key, nonce, &mut in_place);
+        assert_eq!(out, [b"before", &in_place[..]].concat(), "in place it is the same");
         out.split_off(b"before".len())
     }
 
-    fn by_library(key: &[u8; 32], nonce: &[u8; 16], bytes: &[u8]) -> Vec<u8> {
+    fn expected(key: &[u8; 32], nonce: &[u8; 16], bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        library(key, nonce, bytes, &mut out);
+        append_by_library(key, nonce, bytes, &mut out);
         out
     }
 
@@ -74,7 +90,7 @@ mod tests {
             "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
         ));
         assert_eq!(appended(&key, &nonce, &plaintext), ciphertext);
-        assert_eq!(by_library(&key, &nonce, &plaintext), ciphertext);
+        assert_eq!(expected(&key, &nonce, &plaintext), ciphertext);
         assert_eq!(appended(&key, &skip(&nonce, 32), &plaintext[32..]), ciphertext[32..]);
     }
 
@@ -94,7 +110,7 @@ mod tests {
         let message: Vec<u8> = (0..1700u32).map(|i| (i * 7) as u8).collect();
         for length in 0..message.len() {
             let message = &message[..length];
-            assert_eq!(appended(&[3; 32], &[5; 16], message), by_library(&[3; 32], &[5; 16], message), "{length}");
+            assert_eq!(appended(&[3; 32], &[5; 16], message), expected(&[3; 32], &[5; 16], message), "{length}");
         }
     }
 
@@ -104,10 +120,10 @@ mod tests {
             // Counters that carry, too.
             for low in [high.rotate_left(32), u64::MAX - back, u64::MAX] {
                 let nonce = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
-                prop_assert_eq!(appended(&key, &nonce, &message), by_library(&key, &nonce, &message));
+                prop_assert_eq!(appended(&key, &nonce, &message), expected(&key, &nonce, &message));
             }
             let nonce = (u128::MAX - u128::from(back)).to_be_bytes();
-            prop_assert_eq!(appended(&key, &nonce, &message), by_library(&key, &nonce, &message));
+            prop_assert_eq!(appended(&key, &nonce, &message), expected(&key, &nonce, &message));
         }
     }
 }

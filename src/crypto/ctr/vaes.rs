@@ -14,31 +14,46 @@ const ROUNDS: usize = 14;
 
 /// Appends `bytes` with the key stream added; `false`, and nothing is done, where the kernel cannot run.
 pub(super) fn append(key: &[u8; 32], counter: u128, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    // The kernel counts in the lower half alone; one message in 2^40 is left to the library.
-    let carries = (counter as u64).checked_add(bytes.len().div_ceil(BLOCK) as u64).is_none();
-    let able = is_x86_feature_detected!("vaes")
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("aes");
-    if carries || !able {
+    if !runs(counter, bytes.len()) {
         return false;
     }
     out.reserve(bytes.len());
     let room = out.spare_capacity_mut();
     // SAFETY: the processor has what it needs; there is room for all bytes, and all of it is written.
     unsafe {
-        xor(key, counter, bytes, room.as_mut_ptr().cast());
+        xor(key, counter, bytes.as_ptr(), room.as_mut_ptr().cast(), bytes.len());
         out.set_len(out.len() + bytes.len());
     }
     true
 }
 
-/// Writes `bytes`, with the key stream added, to `out`.
+/// Adds the key stream to `bytes`; `false`, and nothing is done, where the kernel cannot run.
+pub(super) fn apply(key: &[u8; 32], counter: u128, bytes: &mut [u8]) -> bool {
+    if !runs(counter, bytes.len()) {
+        return false;
+    }
+    let start = bytes.as_mut_ptr();
+    // SAFETY: the processor has what it needs; what is read and written are these bytes.
+    unsafe { xor(key, counter, start, start, bytes.len()) };
+    true
+}
+
+fn runs(counter: u128, length: usize) -> bool {
+    // The kernel counts in the lower half alone; one message in 2^40 is left to the library.
+    let carries = (counter as u64).checked_add(length.div_ceil(BLOCK) as u64).is_none();
+    !carries
+        && is_x86_feature_detected!("vaes")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("aes")
+}
+
+/// Reads `length` bytes at `from`, and writes them with the key stream added to `to`.
 ///
 /// # Safety
-/// `out` must be valid for writing as many bytes.
+/// They must be valid for that; they may be the same, and must not overlap otherwise.
 #[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
-unsafe fn xor(key: &[u8; 32], counter: u128, bytes: &[u8], out: *mut u8) {
+unsafe fn xor(key: &[u8; 32], counter: u128, from: *const u8, to: *mut u8, length: usize) {
     let round_keys = expand(key).map(|key| _mm512_broadcast_i32x4(key));
     let (low, high) = ((counter as u64).cast_signed(), ((counter >> 64) as u64).cast_signed());
     let mut next =
@@ -51,8 +66,8 @@ unsafe fn xor(key: &[u8; 32], counter: u128, bytes: &[u8], out: *mut u8) {
         now
     };
 
-    let (groups, rest) = bytes.as_chunks::<GROUP>();
-    for (number, group) in groups.iter().enumerate() {
+    let groups = length / GROUP;
+    for number in 0..groups {
         let mut blocks = [_mm512_setzero_si512(); VECTORS];
         for vector in &mut blocks {
             *vector = _mm512_xor_si512(counters(), round_keys[0]);
@@ -64,26 +79,25 @@ unsafe fn xor(key: &[u8; 32], counter: u128, bytes: &[u8], out: *mut u8) {
         }
         for (place, vector) in blocks.into_iter().enumerate() {
             let stream = _mm512_aesenclast_epi128(vector, round_keys[ROUNDS]);
-            // SAFETY: within the group, and within as many bytes of `out`.
+            let at = number * GROUP + place * VECTOR;
+            // SAFETY: within a whole group.
             unsafe {
-                let text = _mm512_loadu_si512(group.as_ptr().add(place * VECTOR).cast());
-                let to = out.add(number * GROUP + place * VECTOR);
-                _mm512_storeu_si512(to.cast(), _mm512_xor_si512(text, stream));
+                let text = _mm512_loadu_si512(from.add(at).cast());
+                _mm512_storeu_si512(to.add(at).cast(), _mm512_xor_si512(text, stream));
             }
         }
     }
-    let done = groups.len() * GROUP;
-    for (number, part) in rest.chunks(VECTOR).enumerate() {
+    for at in (groups * GROUP..length).step_by(VECTOR) {
         let mut vector = _mm512_xor_si512(counters(), round_keys[0]);
         for key in &round_keys[1..ROUNDS] {
             vector = _mm512_aesenc_epi128(vector, *key);
         }
         let stream = _mm512_aesenclast_epi128(vector, round_keys[ROUNDS]);
-        let mask = u64::MAX >> (VECTOR - part.len());
-        // SAFETY: the mask has a bit for each byte of the part.
+        let mask = u64::MAX >> VECTOR.saturating_sub(length - at);
+        // SAFETY: the mask has a bit for each byte that is left.
         unsafe {
-            let text = _mm512_maskz_loadu_epi8(mask, part.as_ptr().cast());
-            _mm512_mask_storeu_epi8(out.add(done + number * VECTOR).cast(), mask, _mm512_xor_si512(text, stream));
+            let text = _mm512_maskz_loadu_epi8(mask, from.add(at).cast());
+            _mm512_mask_storeu_epi8(to.add(at).cast(), mask, _mm512_xor_si512(text, stream));
         }
     }
 }
