@@ -4,16 +4,16 @@ use super::{Repository, Result};
 use crate::format::pack::PackedBlob;
 use crate::hash::Sha256;
 use crate::store::{FileType, Upload};
-use bytes::Bytes;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A pack being filled.
 pub(super) struct OpenPack {
     pub upload: Box<dyn Upload>,
-    /// Of all bytes but those in `unhashed`.
+    /// Of all bytes in `upload`.
     pub hash: Sha256,
-    /// Written last. Two hashes at a time cost little more than one, so these wait for the next plaintext to be hashed.
-    pub unhashed: Vec<Bytes>,
+    /// The latest, on their way into both. Two hashes at a time cost little more than one, so these wait for the next plaintext to be
+    /// hashed.
+    pub waiting: Vec<Vec<u8>>,
     pub blobs: Vec<PackedBlob>,
     pub size: u64,
     /// It has its header.
@@ -24,22 +24,22 @@ pub(super) struct OpenPack {
 impl OpenPack {
     pub fn new(repo: &Repository, place: Option<Place>) -> Result<OpenPack> {
         let upload = repo.store().upload(FileType::Pack)?;
-        let (hash, unhashed, blobs) = (Sha256::new(), Vec::new(), Vec::new());
-        Ok(OpenPack { upload, hash, unhashed, blobs, size: 0, complete: false, place })
+        let (hash, waiting, blobs) = (Sha256::new(), Vec::new(), Vec::new());
+        Ok(OpenPack { upload, hash, waiting, blobs, size: 0, complete: false, place })
     }
 
-    pub fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let bytes = Bytes::from(bytes);
+    pub fn push(&mut self, bytes: Vec<u8>) {
         self.size += bytes.len() as u64;
-        self.unhashed.push(bytes.clone());
-        Ok(self.upload.write(bytes)?)
+        self.waiting.push(bytes);
     }
 
-    /// Hashes what waits for it.
-    pub fn settle(&mut self) {
-        for bytes in self.unhashed.drain(..) {
+    /// Hashes and writes what waits for it.
+    pub fn settle(&mut self) -> Result<()> {
+        for bytes in self.waiting.drain(..) {
             self.hash.update(&bytes);
+            self.upload.write(&bytes)?;
         }
+        Ok(())
     }
 }
 
@@ -73,18 +73,18 @@ impl Packs {
         Arc::new(Packs { state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// The idle pack that has the most to be hashed.
+    /// The idle pack that has the most waiting.
     pub fn take_to_hash(&self) -> Option<OpenPack> {
         let idle = &mut self.lock().idle;
-        let most = (0..idle.len()).max_by_key(|&at| idle[at].unhashed.len())?;
+        let most = (0..idle.len()).max_by_key(|&at| idle[at].waiting.len())?;
         Some(idle.swap_remove(most))
     }
 
-    /// The idle pack that has the least to be hashed, or the place for a new one; waits while there are as many as there may be.
+    /// The idle pack that has the least waiting, or the place for a new one; waits while there are as many as there may be.
     pub fn take_to_write(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
         let mut state = self.lock();
         loop {
-            if let Some(least) = (0..state.idle.len()).min_by_key(|&at| state.idle[at].unhashed.len()) {
+            if let Some(least) = (0..state.idle.len()).min_by_key(|&at| state.idle[at].waiting.len()) {
                 return Ok(state.idle.swap_remove(least));
             }
             if state.free > 0 {
@@ -139,13 +139,13 @@ mod tests {
         let open = [3, 1].map(|parts| {
             let Err(place) = packs.take_to_write() else { panic!("none is idle") };
             let mut pack = OpenPack::new(&repo, Some(place)).unwrap();
-            (0..parts).for_each(|_| pack.write(vec![0; 10]).unwrap());
+            (0..parts).for_each(|_| pack.push(vec![0; 10]));
             pack
         });
         open.into_iter().for_each(|pack| packs.put_down(pack));
         let most = packs.take_to_hash().unwrap();
-        assert_eq!(most.unhashed.len(), 3);
+        assert_eq!(most.waiting.len(), 3);
         packs.put_down(most);
-        assert_eq!(packs.take_to_write().ok().unwrap().unhashed.len(), 1);
+        assert_eq!(packs.take_to_write().ok().unwrap().waiting.len(), 1);
     }
 }

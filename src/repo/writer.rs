@@ -160,29 +160,29 @@ impl Writer {
         }
         let mut pack = self.add(self.open_data()?, batch, || self.open_data())?;
         if is_full(&pack, self.repo().settings().pack_size) {
-            // It is uploaded when its last bytes have been hashed, beside the next chunks.
+            // It is uploaded when its last bytes have been hashed and written, beside the next chunks.
             pack = self.complete(pack)?;
         }
         self.data.put_down(pack);
         Ok(ids)
     }
 
-    /// The ids of chunks, with the hash of some pack brought up to date beside them. A pack that is complete then is uploaded.
+    /// The ids of chunks; beside them, what waits in some pack is hashed, and then written. A pack that is complete then is uploaded.
     fn hash_beside(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
         let mut pack = self.data.take_to_hash();
-        let unhashed = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.unhashed));
-        let parts: Vec<&[u8]> = unhashed.iter().map(|bytes| &bytes[..]).collect();
+        let waiting = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.waiting));
+        let parts: Vec<&[u8]> = waiting.iter().map(|bytes| &bytes[..]).collect();
         let beside = pack.as_mut().map(|pack| Stream { hash: &mut pack.hash, parts: &parts });
         let ids = hash_all(chunks, beside).into_iter().map(Id).collect();
-        // A folder has no more use for them; what an object store still keeps is not ours.
-        unhashed.into_iter().filter_map(|bytes| bytes.try_into_mut().ok()).for_each(|mut bytes| {
-            bytes.clear();
-            self.keep_buffer(bytes.into());
-        });
-        match pack {
-            Some(complete) if complete.complete => self.upload(complete)?,
-            Some(open) => self.data.put_down(open),
-            None => {}
+        let Some(mut pack) = pack else { return Ok(ids) };
+        for bytes in waiting {
+            pack.upload.write(&bytes)?;
+            self.keep_buffer(bytes);
+        }
+        if pack.complete {
+            self.upload(pack)?;
+        } else {
+            self.data.put_down(pack);
         }
         Ok(ids)
     }
@@ -208,7 +208,7 @@ impl Writer {
         let open = trees.take().map_or_else(new, Ok)?;
         let mut pack = self.add(open, batch, new)?;
         // Trees come one by one, often long after each other: none waits for the next.
-        pack.settle();
+        pack.settle()?;
         if is_full(&pack, self.tree_pack_size) {
             drop(trees);
             self.close(pack)?;
@@ -242,8 +242,7 @@ impl Writer {
         }
     }
 
-    /// Puts sealed blobs into a pack, or into a new one if it has no room for them. A pack that cannot be written is dropped: it may
-    /// hold a part of them.
+    /// Puts sealed blobs into a pack, or into a new one if it has no room for them.
     fn add(&self, pack: OpenPack, batch: Batch, new: impl Fn() -> Result<OpenPack>) -> Result<OpenPack> {
         let mut pack = pack;
         // Offsets in a pack are 32 bits wide.
@@ -254,7 +253,7 @@ impl Writer {
         let start = u32::try_from(pack.size).expect("checked above");
         self.count(&batch);
         let Batch { bytes, blobs } = batch;
-        pack.write(bytes)?;
+        pack.push(bytes);
         pack.blobs.extend(blobs.iter().map(|&(blob, _)| PackedBlob { offset: start + blob.offset, ..blob }));
         Ok(pack)
     }
@@ -289,14 +288,14 @@ impl Writer {
             }
         }
         end.extend_from_slice(&u32::try_from(end.len()).expect("at most 16 MiB").to_le_bytes());
-        pack.write(end)?;
+        pack.push(end);
         pack.complete = true;
         Ok(pack)
     }
 
     /// Hands a complete pack to the uploaders.
     fn upload(&self, mut pack: OpenPack) -> Result<()> {
-        pack.settle();
+        pack.settle()?;
         let id = Id(pack.hash.finish());
         let OpenPack { upload, blobs, place, .. } = pack;
         let full = FullPack { upload, pack: IndexedPack { id, blobs }, _place: place };
@@ -410,11 +409,11 @@ mod tests {
     }
 
     impl Upload for TornUpload {
-        fn write(&mut self, part: Bytes) -> store::Result<()> {
+        fn write(&mut self, part: &[u8]) -> store::Result<()> {
             if !self.tear.swap(false, Ordering::Relaxed) {
                 return self.upload.write(part);
             }
-            self.upload.write(part.slice(..part.len() / 2))?;
+            self.upload.write(&part[..part.len() / 2])?;
             let source = "no space left".into();
             Err(StoreError::Failed { action: "write".into(), location: "here".into(), source })
         }

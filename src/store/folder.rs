@@ -333,8 +333,8 @@ struct FolderUpload {
 }
 
 impl Upload for FolderUpload {
-    fn write(&mut self, part: Bytes) -> Result<()> {
-        self.writer.write_all(&part).map_err(|source| self.folder.failed("write a new", &self.ty.to_string(), source))
+    fn write(&mut self, part: &[u8]) -> Result<()> {
+        self.writer.write_all(part).map_err(|source| self.folder.failed("write a new", &self.ty.to_string(), source))
     }
 
     fn commit(self: Box<Self>, id: Id) -> Result<()> {

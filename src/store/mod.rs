@@ -187,7 +187,7 @@ pub trait Download {
 /// A file being written in pieces: a folder appends them to a temporary file, an object store keeps them for one PUT.
 /// Dropped without [`Upload::commit`], it leaves nothing behind.
 pub trait Upload: Send {
-    fn write(&mut self, part: Bytes) -> Result<()>;
+    fn write(&mut self, part: &[u8]) -> Result<()>;
 
     /// Gives the file its name. When this returns, the file is durable.
     fn commit(self: Box<Self>, id: Id) -> Result<()>;

@@ -45,7 +45,7 @@ pub fn a_cut_upload_is_whole(endpoint: &Endpoint) {
     proxy.inject("PUT /", [Fault::CutRequest(0), Fault::CutRequest(1_000_000), Fault::LoseAnswer]);
     let mut upload = store.upload(FileType::Pack).expect("an upload");
     for part in content.chunks(700_001) {
-        upload.write(part.to_vec().into()).expect("a part");
+        upload.write(part).expect("a part");
     }
     upload.commit(Id::of(&content)).expect("an upload");
     assert_eq!(proxy.requests().len(), 4);

@@ -217,7 +217,7 @@ pub fn a_pack_is_one_request(endpoint: &Endpoint) {
     let content = bytes(20 << 20, 3);
     let mut upload = store.upload(FileType::Pack).expect("an upload");
     for part in content.chunks(1 << 20) {
-        upload.write(part.to_vec().into()).expect("a part");
+        upload.write(part).expect("a part");
     }
     assert!(proxy.requests().is_empty());
     upload.commit(Id::of(&content)).expect("a pack");

@@ -67,8 +67,8 @@ fn follows_a_group_readable_config() {
 fn a_dropped_upload_leaves_nothing() {
     let (_directory, folder) = folder();
     let mut upload = folder.upload(FileType::Pack).unwrap();
-    upload.write(vec![1; 100_000].into()).unwrap();
-    upload.write(vec![2; 10].into()).unwrap();
+    upload.write(&[1; 100_000]).unwrap();
+    upload.write(&[2; 10]).unwrap();
     assert_eq!(folder.list(FileType::Pack).unwrap(), []);
     assert_eq!(files(&folder.root).len(), 1, "the temporary file");
     drop(upload);
@@ -81,8 +81,8 @@ fn an_upload_lands_in_a_missing_shard() {
     let id = Id::of(b"onetwo");
     fs::remove_dir(folder.root.join(layout::parent(File::new(FileType::Pack, id)))).unwrap();
     let mut upload = folder.upload(FileType::Pack).unwrap();
-    upload.write(Bytes::from_static(b"one")).unwrap();
-    upload.write(Bytes::from_static(b"two")).unwrap();
+    upload.write(b"one").unwrap();
+    upload.write(b"two").unwrap();
     upload.commit(id).unwrap();
     let file = File::new(FileType::Pack, id);
     assert_eq!(files(&folder.root), [layout::path(file)]);

@@ -28,8 +28,8 @@ impl ObjectUpload {
 }
 
 impl Upload for ObjectUpload {
-    fn write(&mut self, part: Bytes) -> Result<()> {
-        let mut rest = &part[..];
+    fn write(&mut self, part: &[u8]) -> Result<()> {
+        let mut rest = part;
         while !rest.is_empty() {
             let block = match self.blocks.last_mut() {
                 Some(last) if last.len() < BLOCK => last,
