@@ -5,6 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use vsm::format::BlobType;
+use vsm::format::index_file::{self, IndexedPack};
+use vsm::format::pack::PackedBlob;
+use vsm::id::Id;
+use vsm::repo::{Password, Repository, Settings};
+use vsm::store::{self, FileType};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -22,7 +28,12 @@ pub enum Data {
     Sparse,
     Text,
     Zeros,
+    /// One small file, for a repository that has [`KNOWN_BLOBS`] others.
+    LargeIndex,
 }
+
+/// What a volume of a terabyte has.
+pub const KNOWN_BLOBS: usize = 1_000_000;
 
 impl Data {
     pub fn name(self) -> &'static str {
@@ -35,6 +46,7 @@ impl Data {
             Data::Sparse => "20 GiB sparse with 500 MiB of data",
             Data::Text => "1 GiB text",
             Data::Zeros => "4 GiB zeros",
+            Data::LargeIndex => "one file beside 1,000,000 known blobs",
         }
     }
 
@@ -49,6 +61,7 @@ impl Data {
             Data::Sparse => "sparse",
             Data::Text => "text",
             Data::Zeros => "zeros",
+            Data::LargeIndex => "large-index",
         }
     }
 
@@ -75,8 +88,39 @@ impl Data {
             Data::Sparse => sparse(&image),
             Data::Text => fill(&image, GIB, |at, out| text(&mut random(7, at), out)),
             Data::Zeros => fill(&image, 4 * GIB, |_, out| out.fill(0)),
+            Data::LargeIndex => fill(&image, MIB as u64, |at, out| random(8, at).fill(out)),
         }?;
         fs::rename(part, done)
+    }
+}
+
+/// Gives a repository index files of [`KNOWN_BLOBS`] blobs, in packs that nobody has.
+pub fn add_known_blobs(repository: &Path) {
+    let location = repository.to_str().and_then(|path| path.parse().ok()).expect("a folder");
+    let store = store::open(&location, &store::Options::default()).expect("a store");
+    let repository = Repository::open(store, &Password::new("bench"), None, Settings::default()).expect("a repository");
+    let mut random = random(9, 0);
+    let mut id = || {
+        let mut id = [0; 32];
+        random.fill(&mut id);
+        Id(id)
+    };
+    // Packs of 16 MiB, and index files as large as restic makes them.
+    let (blobs_in_pack, packs_in_file) = (16, 3125);
+    for _ in 0..KNOWN_BLOBS / (blobs_in_pack * packs_in_file) {
+        let mut pack = || {
+            let blob = |number| PackedBlob {
+                ty: BlobType::Data,
+                id: id(),
+                offset: number * MIB as u32,
+                length: MIB as u32,
+                uncompressed: 2 * MIB as u32,
+            };
+            let blobs = (0..blobs_in_pack as u32).map(blob).collect();
+            IndexedPack { blobs, id: id() }
+        };
+        let packs: Vec<IndexedPack> = (0..packs_in_file).map(|_| pack()).collect();
+        repository.save_written(FileType::Index, |out| index_file::encode(&packs, out)).expect("an index file");
     }
 }
 
