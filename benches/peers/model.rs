@@ -1,6 +1,6 @@
 //! What a run must cost: every byte copied, hashed, compressed and sealed once, at what one core does it at, on two cores.
 //!
-//! Rates per byte are those of `benches/stages.rs` and `benches/chunker.rs` on the machine of `docs/PERFORMANCE.md`, and for zstd those
+//! Rates per byte are those of `benches/stages.rs` and `benches/chunker` on the machine of `docs/PERFORMANCE.md`, and for zstd those
 //! of the data itself, at the quick level where that is what pays; a medium counts with what the kernel takes to copy from and to
 //! it. What a file costs beside its bytes is an estimate, made from the system calls it takes. Nothing is added for what could be
 //! done without: waiting, allocation, idle cores.
