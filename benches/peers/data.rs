@@ -1,6 +1,7 @@
 //! The volumes that are backed up: made from fixed seeds, so that every machine has the same bytes.
 
 use crate::random::Random;
+use crate::tool::PASSWORD;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, symlink};
@@ -28,12 +29,9 @@ pub enum Data {
     Sparse,
     Text,
     Zeros,
-    /// One small file, for a repository that has [`KNOWN_BLOBS`] others.
+    /// One small file, for a repository that has the blobs of a terabyte.
     LargeIndex,
 }
-
-/// What a volume of a terabyte has.
-pub const KNOWN_BLOBS: usize = 1_000_000;
 
 impl Data {
     pub fn name(self) -> &'static str {
@@ -48,6 +46,11 @@ impl Data {
             Data::Zeros => "4 GiB zeros",
             Data::LargeIndex => "one file beside 1,000,000 known blobs",
         }
+    }
+
+    /// How many other blobs the repository has before.
+    pub fn known_blobs(self) -> usize {
+        if self == Data::LargeIndex { 1_000_000 } else { 0 }
     }
 
     /// Its directory's name.
@@ -94,11 +97,12 @@ impl Data {
     }
 }
 
-/// Gives a repository index files of [`KNOWN_BLOBS`] blobs, in packs that nobody has.
-pub fn add_known_blobs(repository: &Path) {
+/// Gives a repository in a folder index files of so many blobs, in packs that nobody has.
+pub fn add_known_blobs(repository: &Path, count: usize) {
     let location = repository.to_str().and_then(|path| path.parse().ok()).expect("a folder");
     let store = store::open(&location, &store::Options::default()).expect("a store");
-    let repository = Repository::open(store, &Password::new("bench"), None, Settings::default()).expect("a repository");
+    let repository =
+        Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).expect("a repository");
     let mut random = random(9, 0);
     let mut id = || {
         let mut id = [0; 32];
@@ -107,7 +111,7 @@ pub fn add_known_blobs(repository: &Path) {
     };
     // Packs of 16 MiB, and index files as large as restic makes them.
     let (blobs_in_pack, packs_in_file) = (16, 3125);
-    for _ in 0..KNOWN_BLOBS / (blobs_in_pack * packs_in_file) {
+    for _ in 0..count / (blobs_in_pack * packs_in_file) {
         let mut pack = || {
             let blob = |number| PackedBlob {
                 ty: BlobType::Data,

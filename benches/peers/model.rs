@@ -5,7 +5,7 @@
 //! it. What a file costs beside its bytes is an estimate, made from the system calls it takes. Nothing is added for what could be
 //! done without: waiting, allocation, idle cores.
 
-use crate::data::{Data, KNOWN_BLOBS};
+use crate::data::Data;
 use crate::report::Work;
 
 /// Nanoseconds per byte of one core.
@@ -31,8 +31,6 @@ struct Volume {
     /// Of them, not in holes or zeros.
     content: f64,
     files: f64,
-    /// In the repository before.
-    known_blobs: f64,
     /// Nanoseconds per byte.
     compress: f64,
     expand: f64,
@@ -42,10 +40,8 @@ struct Volume {
 
 fn volume(data: Data) -> Volume {
     const GIB: f64 = (1u64 << 30) as f64;
-    let volume = |bytes, content, files, compress, expand, stored| {
-        let known_blobs = if data == Data::LargeIndex { KNOWN_BLOBS as f64 } else { 0.0 };
-        Volume { bytes, content, files, known_blobs, compress, expand, stored }
-    };
+    let volume =
+        |bytes, content, files, compress, expand, stored| Volume { bytes, content, files, compress, expand, stored };
     match data {
         Data::Random => volume(4.0 * GIB, 4.0 * GIB, 1.0, 0.17, 0.04, 1.0),
         Data::VmImage | Data::VmImageChanged => volume(4.0 * GIB, 3.5 * GIB, 1.0, 2.3, 0.46, 0.47),
@@ -60,12 +56,12 @@ fn volume(data: Data) -> Volume {
 
 /// Seconds on this many cores.
 pub fn seconds(data: Data, work: Work, cores: usize) -> f64 {
-    let Volume { bytes, content, files, known_blobs, compress, expand, stored } = volume(data);
+    let Volume { bytes, content, files, compress, expand, stored } = volume(data);
     let known = bytes * (READ + SEARCH) + content * HASH;
     let new = content * (compress + expand + stored * (SEAL + OPEN + HASH + WRITE));
     let opened = content * (expand + HASH + stored * (READ + OPEN));
     let nanoseconds = match work {
-        Work::Backup => known + new + files * 1e3 * READ_FILE + known_blobs * KNOWN_BLOB,
+        Work::Backup => known + new + files * 1e3 * READ_FILE + data.known_blobs() as f64 * KNOWN_BLOB,
         // Nearly every chunk has a page that changed.
         Work::Changed => known + new,
         Work::Touched => known,

@@ -3,6 +3,7 @@
 use crate::data::Data;
 use crate::model;
 use crate::tool::{Cost, Tool};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -220,8 +221,12 @@ pub fn publish(table: &str, rows: &[Row], versions: &[String]) {
         }
         text
     });
-    let rounds = compared(rows).iter().map(|work| work.ours.rounds).min().unwrap_or(0);
-    let machine = format!("Medians of {rounds} rounds at least, {}; {versions}.", machine());
+    let rounds: BTreeSet<usize> = compared(rows).iter().map(|work| work.ours.rounds).collect();
+    let rounds = match (rounds.first(), rounds.last()) {
+        (Some(fewest), Some(most)) if fewest < most => format!("{fewest} to {most}"),
+        (_, most) => most.copied().unwrap_or(0).to_string(),
+    };
+    let machine = format!("Medians of {rounds} rounds, {}; {versions}.", machine());
     let picture_of = |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
     replace(&root.join("docs/PERFORMANCE.md"), &format!("{}{machine}\n\n{table}", picture_of("performance.svg")));
     replace(

@@ -18,6 +18,9 @@ pub enum Tool {
 
 pub const TOOLS: [Tool; 4] = [Tool::Ours, Tool::OursUnverified, Tool::Restic, Tool::Rustic];
 
+/// Of every repository.
+pub const PASSWORD: &str = "bench";
+
 /// What one process took.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -101,7 +104,7 @@ impl<'p> Place<'p> {
             .env("TMPDIR", temporary);
         match self.tool {
             Tool::Rustic => {
-                command.env("RUSTIC_PASSWORD", "bench").args(["--no-progress", "--log-level", "error"]);
+                command.env("RUSTIC_PASSWORD", PASSWORD).args(["--no-progress", "--log-level", "error"]);
                 match self.port {
                     Some(port) => command
                         .env("RUSTIC_REPOSITORY", "opendal:s3")
@@ -113,7 +116,7 @@ impl<'p> Place<'p> {
                 }
             }
             _ => command
-                .env("RESTIC_PASSWORD", "bench")
+                .env("RESTIC_PASSWORD", PASSWORD)
                 .env("RESTIC_REPOSITORY", &self.repository)
                 .env("AWS_DEFAULT_REGION", "us-east-1")
                 .arg("--quiet"),
