@@ -96,10 +96,8 @@ fn stages(criterion: &mut Criterion) {
         // What does not get smaller is no frame of ours, but one of restic's.
         let frame = |chunk| {
             let mut frame = Vec::new();
-            match append_smaller(Compression::Auto, chunk, &mut frame) {
-                true => frame,
-                false => zstd::bulk::compress(chunk, 3).expect("a frame"),
-            }
+            let smaller = append_smaller(Compression::Auto, chunk, &mut frame);
+            if smaller { frame } else { zstd::bulk::compress(chunk, 3).expect("a frame") }
         };
         let frames: Vec<Vec<u8>> = data.chunks(CHUNK).map(frame).collect();
         group.bench_function(format!("expand/{name}"), |bencher| {

@@ -42,7 +42,7 @@ const QUICK: Level = (1, &[CParameter::HashLog(15)]);
 const FORM: [CParameter; 3] =
     [CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(false), CParameter::WindowLog(19)];
 
-/// Bytes that are decompressed at a time to be compared.
+/// Bytes that are decompressed at a time and handed on.
 const PIECE: usize = 64 << 10;
 
 impl Compression {

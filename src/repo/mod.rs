@@ -139,8 +139,7 @@ impl Repository {
         self.key.seal_in_place(&mut sealed, 0);
         #[cfg(test)]
         tests::tamper(&mut sealed);
-        let opened = |take: &mut dyn FnMut(&[u8]) -> bool| self.key.open_in_pieces(&sealed, take) == Ok(true);
-        if self.settings.extra_verify && !unpacked::holds(version, digest, opened) {
+        if self.settings.extra_verify && !unpacked::holds(version, digest, |take| self.opens(&sealed, take)) {
             return Err(Error::VerifyFailed { what: format!("a new {ty}") });
         }
         let id = Id::of(&sealed);
@@ -179,9 +178,17 @@ impl Repository {
     fn opens_to(&self, sealed: &[u8], compressed: bool, plaintext: &[u8]) -> bool {
         let mut rest = plaintext;
         let mut same = |piece: &[u8]| rest.split_off(..piece.len()).is_some_and(|expected| expected == piece);
-        let opened = |take: &mut dyn FnMut(&[u8]) -> bool| self.key.open_in_pieces(sealed, take) == Ok(true);
-        let whole = if compressed { compression::expand_in_pieces(opened, same) } else { opened(&mut same) };
+        let whole = if compressed {
+            compression::expand_in_pieces(|take| self.opens(sealed, take), same)
+        } else {
+            self.opens(sealed, &mut same)
+        };
         whole && rest.is_empty()
+    }
+
+    /// Whether a message is authentic and `take` accepts each piece of it.
+    fn opens(&self, sealed: &[u8], take: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.key.open_in_pieces(sealed, take) == Ok(true)
     }
 
     fn nonce(&self) -> [u8; NONCE] {
@@ -242,6 +249,16 @@ mod tests {
             FLIP.set(Some(99));
             assert!(trusting.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok(), "nobody looked");
         }
+    }
+
+    #[test]
+    fn a_document_with_a_flipped_bit_is_not_uploaded() {
+        let (_dir, repo) = new_repository(Settings::default());
+        FLIP.set(Some(333));
+        let json = || b"{\"packs\":[]}".to_vec();
+        assert!(matches!(repo.save_file(FileType::Index, json()), Err(Error::VerifyFailed { .. })));
+        assert!(repo.store().list(FileType::Index).unwrap().is_empty());
+        repo.save_file(FileType::Index, json()).unwrap();
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes or writes, and puts it down again.
+//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
+//! it down again. One that cannot be written is dropped, with the error that ends the run: it may hold a part of what it should.
 
 use super::{Repository, Result};
 use crate::format::pack::PackedBlob;
@@ -81,7 +82,7 @@ impl Packs {
     }
 
     /// The idle pack that has the least waiting, or the place for a new one; waits while there are as many as there may be.
-    pub fn take_to_write(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
+    pub fn take_to_fill(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
         let mut state = self.lock();
         loop {
             if let Some(least) = (0..state.idle.len()).min_by_key(|&at| state.idle[at].waiting.len()) {
@@ -120,16 +121,16 @@ mod tests {
     fn who_finds_no_place_waits_for_the_pack_or_for_its_end() {
         let (_dir, repo) = new_repository(Settings::default());
         let packs = Packs::new(1);
-        let Err(place) = packs.take_to_write() else { panic!("there is no pack yet") };
+        let Err(place) = packs.take_to_fill() else { panic!("there is no pack yet") };
         let pack = OpenPack::new(&repo, Some(place)).unwrap();
         assert!(packs.take_to_hash().is_none());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| packs.take_to_write().is_ok());
+            let waiting = scope.spawn(|| packs.take_to_fill().is_ok());
             packs.put_down(pack);
             assert!(waiting.join().unwrap(), "the pack that was put down");
         });
         // That thread has dropped it, so there is a place again.
-        assert!(packs.take_to_write().is_err());
+        assert!(packs.take_to_fill().is_err());
     }
 
     #[test]
@@ -137,7 +138,7 @@ mod tests {
         let (_dir, repo) = new_repository(Settings::default());
         let packs = Packs::new(2);
         let open = [3, 1].map(|parts| {
-            let Err(place) = packs.take_to_write() else { panic!("none is idle") };
+            let Err(place) = packs.take_to_fill() else { panic!("none is idle") };
             let mut pack = OpenPack::new(&repo, Some(place)).unwrap();
             (0..parts).for_each(|_| pack.push(vec![0; 10]));
             pack
@@ -146,6 +147,6 @@ mod tests {
         let most = packs.take_to_hash().unwrap();
         assert_eq!(most.waiting.len(), 3);
         packs.put_down(most);
-        assert_eq!(packs.take_to_write().ok().unwrap().waiting.len(), 1);
+        assert_eq!(packs.take_to_fill().ok().unwrap().waiting.len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Sealed blobs in, durable packs and index files out.
 //!
-//! A thread that stores data blobs has a pack to itself while it hashes or writes, and waits for none as long as memory allows that;
+//! A thread that stores data blobs has a pack to itself while it hashes and writes, or adds to it, and waits for none as long as memory allows;
 //! trees share one. A pack that is full gets its header, and a few uploader threads make it durable while the next one fills; only
 //! then an index file names it. Those are saved along the way by restic's rules, so that what an interrupted run has uploaded is found
 //! by the next.
@@ -231,10 +231,10 @@ impl Writer {
         Ok(())
     }
 
-    /// A pack of data to write into.
+    /// A pack of data to add to.
     fn open_data(&self) -> Result<OpenPack> {
         loop {
-            match self.data.take_to_write() {
+            match self.data.take_to_fill() {
                 Ok(complete) if complete.complete => self.upload(complete)?,
                 Ok(open) => return Ok(open),
                 Err(place) => return OpenPack::new(self.repo(), Some(place)),
