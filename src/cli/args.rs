@@ -77,13 +77,13 @@ pub struct Global {
     /// Time after which a request that does not move is made again
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     pub stuck_request_timeout: Duration,
-    /// Without effect: there is no cache
+    /// Keep no copies of indexes, snapshots and trees on this machine
     #[arg(long, global = true)]
     pub no_cache: bool,
-    /// Without effect: there is no cache
+    /// Where to keep copies of indexes, snapshots and trees [default: $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, global = true, env = "RESTIC_CACHE_DIR", value_name = "DIRECTORY", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Without effect: there is no cache
+    /// Without effect: what is old is always removed from the cache
     #[arg(long, global = true)]
     pub cleanup_cache: bool,
 }

@@ -5,9 +5,19 @@ use super::password;
 use super::session::Context;
 use crate::memory::Budget;
 use crate::repo::{self, Lock, LockMode, Repository, Settings};
-use crate::store::{self, Location, Store};
+use crate::store::{self, Cached, Location, Store};
 use anyhow::{Context as _, Result, bail};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// How long copies of a repository's files may be kept on this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// For later runs, too.
+    Lasting,
+    /// For this run alone, which believes in no copy that it has not made.
+    ThisRun,
+}
 
 /// Passwords a person may try at the prompt.
 const PROMPTS: usize = 3;
@@ -54,6 +64,11 @@ impl Context {
 
     /// The open repository, without a lock.
     pub fn open(&self) -> Result<Arc<Repository>> {
+        self.open_with(CacheUse::Lasting)
+    }
+
+    /// [`Context::open`] with copies of another kind.
+    pub fn open_with(&self, cache: CacheUse) -> Result<Arc<Repository>> {
         let store = self.store()?;
         let hint = self.global.key_hint.as_deref().filter(|hint| !hint.is_empty());
         let given = password::given(&self.global)?;
@@ -79,7 +94,31 @@ impl Context {
             let (id, version) = (repo.config().id.short(), repo.config().version.number());
             self.out.note(format_args!("repository {id} opened (version {version})"))?;
         }
-        Ok(Arc::new(repo))
+        Ok(Arc::new(self.cached(repo, cache)))
+    }
+
+    /// The repository with copies of some of its files on this machine, unless it is on this machine itself. They are a convenience:
+    /// without a place for them, and if that fails, there are none.
+    fn cached(&self, repo: Repository, cache: CacheUse) -> Repository {
+        let Global { no_cache, cache_dir, .. } = &self.global;
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let usual = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+        let given = cache_dir.clone().filter(|directory| !directory.as_os_str().is_empty());
+        let is_folder = matches!(self.location(), Ok(Location::Folder(_)));
+        let Some(parent) = given.or_else(usual).filter(|_| !no_cache && !is_folder) else { return repo };
+        let parent = parent.join("vsm-mover");
+        let id = repo.config().id.to_string();
+        let temporary = cache == CacheUse::ThisRun;
+        let out = self.out.clone();
+        let warn = move |why: anyhow::Error| out.warn(format_args!("warning: going on without a cache: {why:#}"));
+        let later = warn.clone();
+        repo.through(|store| match Cached::open(store.clone(), &parent, &id, temporary, move |why| later(why.into())) {
+            Ok(cached) => Arc::new(cached),
+            Err(error) => {
+                warn(anyhow::Error::from(error).context(format!("cannot use {}", parent.display())));
+                store
+            }
+        })
     }
 
     /// The open repository, locked until the end of the run.

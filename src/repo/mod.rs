@@ -95,6 +95,12 @@ impl Repository {
         Ok(Repository { store, key, key_id, config, settings })
     }
 
+    /// The same, its files reached through what `wrap` makes of its store.
+    pub fn through(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Repository {
+        let Repository { store, key, key_id, config, settings } = self;
+        Repository { store: wrap(store), key, key_id, config, settings }
+    }
+
     pub fn store(&self) -> &dyn Store {
         &*self.store
     }

@@ -23,8 +23,10 @@ pub(super) struct OpenPack {
 }
 
 impl OpenPack {
+    /// One of data, which has a place, or one of trees.
     pub fn new(repo: &Repository, place: Option<Place>) -> Result<OpenPack> {
-        let upload = repo.store().upload(FileType::Pack)?;
+        let store = repo.store();
+        let upload = if place.is_some() { store.upload(FileType::Pack) } else { store.upload_kept(FileType::Pack) }?;
         let (hash, waiting, blobs) = (Sha256::new(), Vec::new(), Vec::new());
         Ok(OpenPack { upload, hash, waiting, blobs, size: 0, complete: false, place })
     }

@@ -15,9 +15,9 @@ use crate::memory;
 use crate::store::{File, FileType};
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 impl Repository {
     /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
@@ -180,38 +180,89 @@ pub(crate) fn check_size(blob: &PackedBlob) -> Result<()> {
     Ok(())
 }
 
-/// Reads trees. Packs are read in windows that are kept for a while: neighbouring trees are asked for together, so a walk costs an object store
-/// one request per window instead of one per directory.
+/// Reads trees. Neighbouring trees are asked for together and kept for a while, so a walk costs an object store one request per pack, or
+/// per window where all packs of trees are more than can be kept, instead of one per directory.
 pub struct TreeReader<'r> {
     repo: &'r Repository,
     index: &'r Index,
-    /// Where the last indexed tree of each pack ends; beyond it nothing may be read.
-    ends: HashMap<Id, u64>,
-    windows: Mutex<Windows>,
+    packs: HashMap<Id, TreePack>,
+    /// Bytes asked for at a time.
+    window: u64,
+    kept: Mutex<Kept>,
 }
 
 const WINDOW: u64 = 1 << 20;
-/// 12 MiB of sealed trees hold about a quarter of a million entries.
-const WINDOWS: usize = 12;
 
+/// What the index says of the trees in a pack.
+#[derive(Clone, Copy, Default)]
+struct TreePack {
+    trees: u64,
+    /// Where the last tree ends; beyond it nothing may be read.
+    end: u64,
+    /// Bytes of the file, if it holds nothing else.
+    size: u64,
+}
+
+impl TreePack {
+    fn add(&mut self, blob: &PackedBlob) {
+        self.trees += u64::from(blob.length);
+        self.end = self.end.max(blob.end());
+        self.size += u64::from(blob.length) + pack::header_size([blob]) - pack::header_size([]);
+    }
+
+    /// Whether the pack may hold nothing but trees: a few kilobytes of data behind them would go unnoticed, and make it another file
+    /// than the one of [`TreePack::size`].
+    fn is_of_trees(&self) -> bool {
+        self.trees == self.end
+    }
+}
+
+/// Windows of packs, those not used for the longest time dropped first.
 #[derive(Default)]
-struct Windows {
-    kept: HashMap<(Id, u64), Bytes>,
-    /// Oldest first.
-    order: VecDeque<(Id, u64)>,
+struct Kept {
+    windows: HashMap<(Id, u64), Window>,
+    bytes: u64,
+    uses: u64,
+}
+
+struct Window {
+    length: u64,
+    used: u64,
+    /// Empty until it has been read. Who reads it holds the lock, so that nobody reads it twice.
+    content: Arc<Mutex<Option<Bytes>>>,
+}
+
+impl Kept {
+    /// A window of `length` bytes, the latest in use now.
+    fn window(&mut self, key: (Id, u64), length: u64) -> Arc<Mutex<Option<Bytes>>> {
+        self.uses += 1;
+        let window = self.windows.entry(key).or_insert_with(|| {
+            self.bytes += length;
+            Window { length, used: 0, content: Arc::default() }
+        });
+        window.used = self.uses;
+        let content = window.content.clone();
+        while self.bytes > TreeReader::KEPT && self.windows.len() > 1 {
+            let oldest = self.windows.iter().min_by_key(|(_, window)| window.used).map(|(&key, _)| key);
+            let dropped = oldest.and_then(|key| self.windows.remove(&key)).expect("there are several");
+            self.bytes -= dropped.length;
+        }
+        content
+    }
 }
 
 impl<'r> TreeReader<'r> {
-    /// Bytes that one keeps at most.
-    pub const KEPT: u64 = WINDOW * WINDOWS as u64;
+    /// Bytes that one keeps at most: sealed trees of about a third of a million entries.
+    pub const KEPT: u64 = 16 << 20;
 
     pub fn new(repo: &'r Repository, index: &'r Index) -> TreeReader<'r> {
-        let mut ends = HashMap::new();
+        let mut packs: HashMap<Id, TreePack> = HashMap::new();
         for Location { pack, blob } in index.iter().filter(|location| location.blob.ty == BlobType::Tree) {
-            let end = ends.entry(pack).or_insert(0);
-            *end = u64::max(*end, blob.end());
+            packs.entry(pack).or_default().add(&blob);
         }
-        TreeReader { repo, index, ends, windows: Mutex::default() }
+        let all: u64 = packs.values().map(|pack| pack.end).sum();
+        let window = if all <= TreeReader::KEPT { TreeReader::KEPT } else { WINDOW };
+        TreeReader { repo, index, packs, window, kept: Mutex::default() }
     }
 
     /// The plaintext of a tree.
@@ -260,12 +311,12 @@ impl<'r> TreeReader<'r> {
 
     fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {
         check_size(&location.blob)?;
-        let Some(&end) = self.ends.get(&location.pack) else { return self.repo.load_copy(location) };
+        let Some(pack) = self.packs.get(&location.pack) else { return self.repo.load_copy(location) };
         let (start, length) = (u64::from(location.blob.offset), u64::from(location.blob.length));
         let mut sealed = Vec::with_capacity(location.blob.length as usize);
-        for number in start / WINDOW..=(start + length - 1) / WINDOW {
-            let window = self.window(location.pack, number, end)?;
-            let base = number * WINDOW;
+        for number in start / self.window..=(start + length - 1) / self.window {
+            let window = self.window(location.pack, pack, number)?;
+            let base = number * self.window;
             let from = start.max(base) - base;
             let to = (start + length - base).min(window.len() as u64);
             sealed.extend_from_slice(&window[from as usize..to as usize]);
@@ -275,27 +326,79 @@ impl<'r> TreeReader<'r> {
         Ok(plaintext)
     }
 
-    fn window(&self, pack: Id, number: u64, end: u64) -> Result<Bytes> {
-        let key = (pack, number);
-        if let Some(window) = self.lock().kept.get(&key) {
-            return Ok(window.clone());
+    fn window(&self, id: Id, pack: &TreePack, number: u64) -> Result<Bytes> {
+        let start = number * self.window;
+        let length = self.window.min(pack.end - start);
+        let content = lock(&self.kept).window((id, number), length);
+        let mut content = lock(&content);
+        if let Some(bytes) = &*content {
+            return Ok(bytes.clone());
         }
-        let start = number * WINDOW;
-        let length = usize::try_from(WINDOW.min(end - start)).expect("at most a window");
-        let window = self.repo.store().read_at(File::new(FileType::Pack, pack), start, length)?;
-        let mut windows = self.lock();
-        if windows.kept.insert(key, window.clone()).is_none() {
-            windows.order.push_back(key);
+        let file = File::new(FileType::Pack, id);
+        if pack.is_of_trees() {
+            self.repo.store().keep(file, pack.size + pack::header_size([]));
         }
-        if windows.order.len() > WINDOWS
-            && let Some(oldest) = windows.order.pop_front()
-        {
-            windows.kept.remove(&oldest);
+        let bytes = self.repo.store().read_at(file, start, usize::try_from(length).expect("at most what is kept"))?;
+        *content = Some(bytes.clone());
+        Ok(bytes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Version;
+    use crate::repo::writer::Writer;
+    use crate::repo::{InitOptions, Password, Settings, init};
+    use crate::store::folder::Folder;
+
+    #[test]
+    fn a_tree_is_the_same_whatever_the_window() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let store = Arc::new(Folder::new(dir.path().join("repo"), 1));
+        let repo = Arc::new(init(store, &Password::new("x"), options, Settings::default()).unwrap());
+        let tree = |length: usize| crate::clock::random_bytes::<2000>()[..length].to_vec();
+        let trees: Vec<Vec<u8>> = (0..200).map(|number| tree(number * 10)).collect();
+        for part in trees.chunks(70) {
+            let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+            for tree in part {
+                writer.store_tree(tree).unwrap();
+            }
+            writer.finish().unwrap();
         }
-        Ok(window)
+        let index = Index::load(&repo).unwrap();
+        for window in [None, Some(1000), Some(4096), Some(1 << 20)] {
+            let mut reader = TreeReader::new(&repo, &index);
+            assert_eq!((reader.packs.len(), reader.window), (3, TreeReader::KEPT));
+            assert!(reader.packs.values().all(TreePack::is_of_trees));
+            reader.window = window.unwrap_or(reader.window);
+            for tree in &trees {
+                assert_eq!(reader.load(Id::of(tree)).unwrap(), *tree);
+            }
+        }
+        for id in index.packs() {
+            let pack = &TreeReader::new(&repo, &index).packs[&id];
+            assert_eq!(repo.store().size(File::new(FileType::Pack, id)).unwrap(), pack.size + pack::header_size([]));
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Windows> {
-        self.windows.lock().expect("no holder of this lock panics")
+    #[test]
+    fn what_was_used_last_is_kept() {
+        let mut kept = Kept::default();
+        let mut read = |number: u64| {
+            let content = kept.window((Id::NULL, number), TreeReader::KEPT / 4);
+            lock(&content).replace(Bytes::new()).is_some()
+        };
+        let asked = [0, 1, 2, 3, 0, 4, 0, 2, 3, 1, 4];
+        let there = asked.map(&mut read);
+        assert_eq!(there, [false, false, false, false, true, false, true, true, true, false, false]);
+        // One that is larger than all that may be kept is kept alone.
+        kept.window((Id::NULL, 9), 2 * TreeReader::KEPT);
+        assert_eq!((kept.windows.len(), kept.bytes), (1, 2 * TreeReader::KEPT));
     }
 }

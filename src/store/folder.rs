@@ -27,6 +27,8 @@ pub struct Folder {
     root: Arc<Path>,
     location: Arc<str>,
     connections: usize,
+    /// What is written is made durable.
+    durable: bool,
     /// What a file's mode is once written, and what new directories have (before the umask).
     file_mode: u32,
     directory_mode: u32,
@@ -39,7 +41,12 @@ impl Folder {
         let group = fs::metadata(root.join("config")).is_ok_and(|config| config.mode() & 0o040 != 0);
         let (file_mode, directory_mode) = if group { (0o440, 0o770) } else { (0o400, 0o700) };
         let location = root.display().to_string().into();
-        Folder { root: root.into(), location, connections, file_mode, directory_mode }
+        Folder { root: root.into(), location, connections, durable: true, file_mode, directory_mode }
+    }
+
+    /// A folder of copies: what a crash of the machine takes from it is no loss.
+    pub(super) fn of_copies(root: impl Into<PathBuf>) -> Folder {
+        Folder { durable: false, ..Folder::new(root, CONNECTIONS) }
     }
 
     fn failed(&self, action: &str, path: &str, source: impl Into<io::Error>) -> StoreError {
@@ -77,7 +84,7 @@ impl Folder {
             let above = path.clone();
             path.push(part);
             match fs::DirBuilder::new().mode(self.directory_mode).create(&path) {
-                Ok(()) => sync_directory(&above)?,
+                Ok(()) => self.sync_directory(&above)?,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -105,7 +112,9 @@ impl Folder {
         let target = self.root.join(layout::path(file));
         let publish = || {
             set_mode(&temporary.file, self.file_mode)?;
-            temporary.file.sync_all()?;
+            if self.durable {
+                temporary.file.sync_all()?;
+            }
             let rename =
                 || if replace { fs::rename(&temporary.path, &target) } else { rename_new(&temporary.path, &target) };
             match rename() {
@@ -115,7 +124,7 @@ impl Folder {
                 }
                 other => other?,
             }
-            sync_directory(&self.root.join(&directory))
+            self.sync_directory(&self.root.join(&directory))
         };
         match publish() {
             Ok(()) => {
@@ -126,6 +135,17 @@ impl Folder {
                 Err(StoreError::AlreadyExists { file, location: self.location.to_string() })
             }
             Err(error) => Err(self.failed("write", &layout::path(file), error)),
+        }
+    }
+
+    /// Makes the names in a directory durable, where the file system can.
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if !self.durable {
+            return Ok(());
+        }
+        match fs::File::open(path)?.sync_all() {
+            Err(error) if Errno::from_io_error(&error).is_some_and(unsupported) => Ok(()),
+            other => other,
         }
     }
 
@@ -254,7 +274,7 @@ impl Store for Folder {
             Err(error) => Err(error),
             // Packs go only after the index entries that name them, so those must be gone for good.
             Ok(()) if matches!(file.ty, FileType::Pack | FileType::Lock) => Ok(()),
-            Ok(()) => sync_directory(&self.root.join(layout::parent(file))),
+            Ok(()) => self.sync_directory(&self.root.join(layout::parent(file))),
         };
         remove().map_err(|source| self.failed("remove", &layout::path(file), source))
     }
@@ -265,9 +285,7 @@ impl Store for Folder {
             .recursive(true)
             .create(&self.root)
             .map_err(|source| self.failed("make the folder", ".", source))?;
-        let shards = (0..=255).map(|byte| format!("{}/{byte:02x}", layout::directory(FileType::Pack)));
-        let tops = layout::DIRECTORIES.map(layout::directory).into_iter().map(str::to_owned);
-        for directory in tops.chain(shards) {
+        for directory in layout::directories() {
             self.make_directory(&directory).map_err(|source| self.failed("make", &directory, source))?;
         }
         Ok(())
@@ -388,14 +406,6 @@ fn unsupported(error: Errno) -> bool {
 fn set_mode(file: &fs::File, mode: u32) -> io::Result<()> {
     match file.set_permissions(fs::Permissions::from_mode(mode)) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-        Err(error) if Errno::from_io_error(&error).is_some_and(unsupported) => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes the names in a directory durable, where the file system can.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match fs::File::open(path)?.sync_all() {
         Err(error) if Errno::from_io_error(&error).is_some_and(unsupported) => Ok(()),
         other => other,
     }

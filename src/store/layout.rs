@@ -23,6 +23,12 @@ pub fn directory(ty: FileType) -> &'static str {
     }
 }
 
+/// All directories, relative to the root; those above come before those below.
+pub fn directories() -> impl Iterator<Item = String> {
+    let shards = (0..=255).map(|byte| format!("{}/{byte:02x}", directory(FileType::Pack)));
+    DIRECTORIES.map(directory).into_iter().map(str::to_owned).chain(shards)
+}
+
 /// The directory a file lies in, relative to the root.
 pub fn parent(file: File) -> String {
     match file.ty {

@@ -4,6 +4,7 @@
 //! runtime inside. A write returns only when the file is durable and visible under its name, whole or not at all.
 //! Retrying what can be retried is the store's duty: an error that leaves it is final.
 
+mod cache;
 pub mod folder;
 pub mod layout;
 pub mod location;
@@ -11,6 +12,7 @@ pub mod location;
 pub mod object;
 pub mod options;
 
+pub use cache::Cached;
 pub use location::Location;
 pub use options::Options;
 
@@ -170,6 +172,17 @@ pub trait Store: Send + Sync {
 
     /// Starts a file whose name is not known before its last byte.
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>>;
+
+    /// [`Store::upload`] of a file that will be read again soon: a store that keeps copies keeps one.
+    fn upload_kept(&self, ty: FileType) -> Result<Box<dyn Upload>> {
+        self.upload(ty)
+    }
+
+    /// Copies a file of `size` bytes, if this store keeps copies: parts of it are about to be read, again and again. Failing, which they
+    /// will tell, leaves no copy.
+    fn keep(&self, file: File, size: u64) {
+        let _ = (file, size);
+    }
 
     /// Removes a file; one that is absent is a success.
     fn remove(&self, file: File) -> Result<()>;

@@ -32,6 +32,19 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix(&prefix).tempdir_in(scratch_root()).expect("a scratch directory")
 }
 
+/// The files of a directory and of those below, sorted.
+pub fn files_below(root: &Path) -> Vec<PathBuf> {
+    let (mut files, mut directories) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}")) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { directories.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
+}
+
 fn scratch_root() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }

@@ -5,7 +5,7 @@
 
 use crate::common::loops::LoopFs;
 use crate::common::peers::{PASSWORD, Peer, Repo, Run};
-use crate::common::{Random, scratch};
+use crate::common::{Random, files_below, scratch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,17 +42,7 @@ impl Bed {
 
     /// The files of a directory of the repository, sorted.
     fn files(&self, dir: &str) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut stack = vec![self.repo.path().join(dir)];
-        while let Some(path) = stack.pop() {
-            if path.is_dir() {
-                stack.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            } else {
-                found.push(path);
-            }
-        }
-        found.sort();
-        found
+        files_below(&self.repo.path().join(dir))
     }
 
     /// The one pack that is larger than a megabyte and holds the older, or newer, file.

@@ -5,6 +5,7 @@ use super::same_bytes::exact;
 use crate::common::corpus::{self, Corpus};
 use crate::common::peers::Peer;
 use crate::common::s3::S3;
+use crate::common::{files_below, scratch};
 
 #[test]
 fn restic_reads_our_bucket() {
@@ -61,4 +62,63 @@ fn a_refusing_store_fails_as_in_restic() {
     let found = refused.run(Peer::Vsm, ["snapshots"]);
     assert!(!expected.succeeded());
     assert_eq!(found.code(), expected.code(), "restic says:\n{expected}\nwe say:\n{found}");
+}
+
+/// What a run has read of indexes, snapshots and trees is not asked for again, nor believed by a check.
+#[test]
+fn a_cache_saves_requests_and_hides_no_damage() {
+    let (dir, corpus) = (scratch(), Corpus::shared());
+    let log = dir.path().join("access");
+    std::fs::write(&log, "").expect("a log");
+    let s3 = S3::with(&["--access-log", log.to_str().expect("UTF-8")]);
+    let repo = s3.repo("cached");
+    let gets = |directory: &str| {
+        let log = std::fs::read_to_string(&log).expect("the log");
+        let asked = format!("/cached/{directory}/");
+        log.lines().filter(|line| line.contains("GetObject") && line.contains(&asked)).count()
+    };
+    let all = || ["index", "snapshots", "data"].map(gets);
+    repo.init(Peer::Vsm, 2).ok();
+    for (turn, peer) in [Peer::Vsm, Peer::Vsm, Peer::Restic019, Peer::Vsm, Peer::Vsm].into_iter().enumerate() {
+        let before = all();
+        repo.backup(peer, corpus.parent(), corpus::NAME, exact(peer));
+        // To restic all is new, and to us its snapshot.
+        if peer != Peer::Vsm {
+            continue;
+        }
+        assert_eq!(all(), if turn == 3 { [before[0], before[1] + 1, before[2]] } else { before }, "turn {turn}");
+    }
+    demand_restored(&repo, Peer::Vsm, Peer::Vsm, &corpus);
+    let before = all();
+    repo.run(Peer::Vsm, ["ls", "latest", "--no-cache"]).ok();
+    assert!(all().into_iter().zip(before).all(|(after, before)| after > before), "without a cache all is asked for");
+
+    // The packs of which there are copies are those of trees.
+    let cache = repo.beside("home-Vsm/cache/vsm-mover");
+    let copies = files_below(&cache);
+    let pack = copies.iter().find(|copy| copy.to_str().is_some_and(|copy| copy.contains("/data/"))).expect("a copy");
+    let name = pack.file_name().expect("a name");
+    let bucket = files_below(&s3.root());
+    let original = bucket.iter().find(|file| file.file_name() == Some(name)).expect("an original");
+    assert_eq!(std::fs::read(original).expect("a pack"), std::fs::read(pack).expect("a pack"));
+    let mut damaged = std::fs::read(original).expect("a pack");
+    damaged[100] ^= 1;
+    std::fs::write(original, damaged).expect("a damaged pack");
+    for arguments in [&["check"][..], &["check", "--read-data"], &["check", "--no-cache"]] {
+        repo.run(Peer::Vsm, arguments).exits(1);
+    }
+    repo.run(Peer::Vsm, ["check", "--with-cache"]).ok();
+    assert_eq!(files_below(&cache), copies, "a check leaves nothing behind");
+}
+
+#[test]
+fn an_unusable_cache_is_told_and_harms_nothing() {
+    let (s3, dir) = (S3::new(), scratch());
+    let repo = s3.repo("uncached");
+    repo.init(Peer::Vsm, 2).ok();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "no directory").expect("a file");
+    let run = repo.run(Peer::Vsm, ["snapshots", "--cache-dir", file.to_str().expect("UTF-8")]).ok();
+    let told = format!("{run}");
+    assert!(told.contains("going on without a cache: cannot use ") && told.contains("Not a directory"), "{told}");
 }

@@ -12,7 +12,7 @@ pub mod s3;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vsm::store::options::{Notify, RetryPolicy};
-use vsm::store::{Location, Options, Result, Store};
+use vsm::store::{Cached, Location, Options, Result, Store};
 
 /// An S3 server with one bucket.
 #[derive(Clone)]
@@ -95,6 +95,15 @@ pub fn told(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[test]
+fn a_store_with_copies_conforms() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let location: Location = scratch.path().join("repo").to_str().expect("a plain path").parse().expect("a location");
+    let store = vsm::store::open(&location, &Options::default()).expect("a store");
+    let cached = Cached::open(store, &scratch.path().join("copies"), "id", false, |error| panic!("{error}"));
+    conformance::conforms(&cached.expect("a place for copies"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::cli::args;
 use crate::cli::exit::Outcome;
+use crate::cli::open::CacheUse;
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::id::Id;
@@ -18,7 +19,7 @@ pub struct Args {
     /// Read and verify some packs: part N of T as N/T, or a percentage as X%, or a size like 10G drawn at random
     #[arg(long, value_name = "SUBSET", value_parser = subset)]
     read_data_subset: Option<Subset>,
-    /// Without effect: there is no cache
+    /// Believe in copies that other runs have left on this machine
     #[arg(long)]
     with_cache: bool,
 }
@@ -50,7 +51,10 @@ struct SummaryMessage {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let repo = if context.global.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
+    let repo = context.open_with(if args.with_cache { CacheUse::Lasting } else { CacheUse::ThisRun })?;
+    if !context.global.no_lock {
+        context.lock(&repo, LockMode::Exclusive)?;
+    }
     let subset = if args.read_data { Some(Subset::All) } else { args.read_data_subset };
     let orderly = context.orderly();
     let report = check(context, &repo, subset)?;
