@@ -2,16 +2,21 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
+//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
+//! * L4 `mover`: what one Job does, from its work description to its report.
 //! * L5 `cli`: parses, calls, prints.
 
+#[cfg(feature = "controller")]
+pub mod api;
 pub mod backup;
 pub mod chunk;
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "controller")]
+pub mod controller;
 pub mod crypto;
 pub mod format;
 pub mod hash;
@@ -20,8 +25,10 @@ pub mod id;
 pub mod limits;
 pub mod maintain;
 pub mod memory;
+pub mod mover;
 pub mod pattern;
 pub mod progress;
 pub mod repo;
 pub mod restore;
 pub mod store;
+pub mod work;

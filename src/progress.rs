@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Problems that are kept for a report.
+const FIRST_PROBLEMS: usize = 10;
 
 /// Something that could not be done, while the rest goes on. It is counted, told at once, and makes the result incomplete.
 #[derive(Clone, Debug)]
@@ -70,6 +74,7 @@ pub struct Progress {
     pub files_done: AtomicU64,
     pub bytes_done: AtomicU64,
     pub problems: AtomicU64,
+    first_problems: Mutex<Vec<Problem>>,
     /// Set from outside to end the run early and in good order.
     stop: AtomicBool,
     wants_items: bool,
@@ -84,6 +89,7 @@ impl Progress {
             files_done: AtomicU64::new(0),
             bytes_done: AtomicU64::new(0),
             problems: AtomicU64::new(0),
+            first_problems: Mutex::default(),
             stop: AtomicBool::new(false),
             wants_items: false,
             sink: Box::new(sink),
@@ -102,7 +108,12 @@ impl Progress {
 
     pub fn problem(&self, during: Phase, item: impl Into<String>, message: impl fmt::Display) {
         self.problems.fetch_add(1, Ordering::Relaxed);
-        (self.sink)(Event::Problem(&Problem { item: item.into(), during, message: message.to_string() }));
+        let problem = Problem { item: item.into(), during, message: message.to_string() };
+        (self.sink)(Event::Problem(&problem));
+        let mut first = self.first_problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.len() < FIRST_PROBLEMS {
+            first.push(problem);
+        }
     }
 
     pub fn warning(&self, message: &str) {
@@ -125,6 +136,11 @@ impl Progress {
 
     pub fn problem_count(&self) -> u64 {
         self.problems.load(Ordering::Relaxed)
+    }
+
+    /// A few of the problems, those that came first.
+    pub fn first_problems(&self) -> Vec<Problem> {
+        self.first_problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks the run to end early.

@@ -8,11 +8,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module uses those below, and in the first layer each other.
-const LAYERS: [(&str, &[&str]); 5] = [
-    ("L0", &["id", "limits", "memory", "clock", "host", "format", "crypto", "hash", "chunk", "pattern", "progress"]),
+const LAYERS: [(&str, &[&str]); 6] = [
+    (
+        "L0",
+        &[
+            "id", "limits", "memory", "clock", "host", "format", "crypto", "hash", "chunk", "pattern", "progress",
+            "api", "work",
+        ],
+    ),
     ("L1", &["store"]),
     ("L2", &["repo"]),
     ("L3", &["backup", "restore", "maintain"]),
+    ("L4", &["mover", "controller"]),
     ("L5", &["cli"]),
 ];
 
@@ -25,8 +32,8 @@ const RESERVED: [(&[&str], &[&str], &str); 6] = [
     ),
     (
         &["object_store", "reqwest", "tokio", "rustls"],
-        &["store"],
-        "only the stores reach a network; take a `&dyn Store`",
+        &["store", "controller"],
+        "only the stores and the controller reach a network; take a `&dyn Store`",
     ),
     (
         &["SystemTime", "getrandom", "Timestamp::now", "Zoned::now"],
@@ -43,7 +50,7 @@ const RESERVED: [(&[&str], &[&str], &str); 6] = [
 ];
 
 /// Modules of bytes and types, and what would be I/O in them.
-const PURE: [&str; 7] = ["id", "format", "crypto", "hash", "chunk", "pattern", "limits"];
+const PURE: [&str; 8] = ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
 
 /// A source file without comments and without its tests.

@@ -171,7 +171,7 @@ pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progres
         Err(Error::Stopped) => return Err(finished.err().unwrap_or(Error::Stopped)),
         outcome => outcome?,
     };
-    let summary = summarise(&counts, &finished?, start);
+    let summary = Summary { problems: progress.problem_count(), ..summarise(&counts, &finished?, start) };
     let unchanged =
         options.skip_if_unchanged && parent.as_ref().is_some_and(|parent| parent.snapshot.tree == Some(tree));
     let parent = parent.map(|parent| parent.id);

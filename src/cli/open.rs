@@ -42,6 +42,11 @@ impl Context {
     }
 
     pub fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok(store::open(&self.location()?, &self.store_options()?)?)
+    }
+
+    /// How stores are reached, by the options and the environment.
+    pub fn store_options(&self) -> Result<store::Options> {
         let mut options = store::Options::of_process();
         for option in &self.global.option {
             options.set(option)?;
@@ -53,7 +58,7 @@ impl Context {
             let store::options::Attempt { action, error, wait } = attempt;
             out.warn(format_args!("{action} failed, trying again in {:.1} s: {error}", wait.as_secs_f64()));
         })));
-        Ok(store::open(&self.location()?, &options)?)
+        Ok(options)
     }
 
     pub fn settings(&self) -> Settings {

@@ -18,6 +18,12 @@ pub type Result<T> = std::result::Result<T, Failed>;
 /// How much is told: 0 quiet, 1 as usual, 2 with `-v`, 3 with `-vv`.
 pub type Verbosity = u8;
 
+#[derive(Serialize)]
+struct Warning {
+    message_type: &'static str,
+    message: String,
+}
+
 pub struct Output {
     pub json: bool,
     pub verbosity: Verbosity,
@@ -76,6 +82,10 @@ impl Output {
 
     /// One line on standard error.
     pub fn warn(&self, text: impl Display) {
+        if self.json {
+            // A file may be called what a line of ours looks like.
+            return self.warn_json(&Warning { message_type: "warning", message: text.to_string() });
+        }
         let mut screen = self.screen();
         screen.hide_status();
         stderr(text);

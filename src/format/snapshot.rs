@@ -8,7 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags whatever it does to a snapshot.
 pub const VOLUME_TAG: &str = "vsm:volume";
 
-/// The name of that directory.
+/// The tag of snapshots whose one file is a block device's content.
+pub const DEVICE_TAG: &str = "vsm:device";
+
+/// The name of a volume's top-level directory.
 pub const VOLUME_NAME: &str = "data";
 
 /// A snapshot file, fields in restic's order. Whatever was not recorded is empty or `None`.
@@ -68,11 +71,18 @@ pub struct Summary {
     pub data_added_packed: u64,
     pub total_files_processed: u64,
     pub total_bytes_processed: u64,
+    /// Entries that are missing or doubtful; of ours only, and only if there are any.
+    #[serde(skip_serializing_if = "no_problems")]
+    pub problems: u64,
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn no_problems(number: &u64) -> bool {
     *number == 0
 }
 

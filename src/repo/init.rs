@@ -12,6 +12,8 @@ use crate::crypto::Key;
 use crate::format::Version;
 use crate::format::config::Config;
 use crate::format::key_file::KeyOwner;
+use crate::format::time::Time;
+use crate::host;
 use crate::id::Id;
 use crate::limits;
 use crate::store::{File, FileType, Store, StoreError};
@@ -28,6 +30,16 @@ pub struct InitOptions {
     /// Taken over from another repository, so that both cut files alike; drawn at random if `None`.
     pub polynomial: Option<Polynomial>,
     pub owner: KeyOwner,
+}
+
+/// Who makes a key now; what is not said, the machine says.
+pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
+    let (seconds, nanos) = clock::now();
+    KeyOwner {
+        created: Time::utc(seconds, nanos),
+        username: user.filter(|user| !user.is_empty()).unwrap_or_else(host::username),
+        hostname: host.filter(|host| !host.is_empty()).unwrap_or_else(host::hostname),
+    }
 }
 
 /// Makes a repository and opens it.

@@ -244,11 +244,20 @@ fn is_stale(lock: &LockFile) -> bool {
         && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
+/// Removes the locks of processes on these hosts, which the caller knows to have ended, however fresh they are. Returns how many.
+pub fn remove_locks_of(repo: &Repository, hosts: &[String]) -> Result<usize> {
+    remove_locks(repo, |id| read(repo, id).is_ok_and(|lock| hosts.contains(&lock.hostname)))
+}
+
 /// Removes stale locks, or all of them. Returns how many were removed.
 pub fn unlock(repo: &Repository, all: bool) -> Result<usize> {
+    remove_locks(repo, |id| all || read(repo, id).is_ok_and(|lock| is_stale(&lock)))
+}
+
+fn remove_locks(repo: &Repository, condemned: impl Fn(Id) -> bool) -> Result<usize> {
     let mut removed = 0;
     for (id, _) in repo.store().list(FileType::Lock)? {
-        if all || read(repo, id).is_ok_and(|lock| is_stale(&lock)) {
+        if condemned(id) {
             repo.store().remove(File::new(FileType::Lock, id))?;
             removed += 1;
         }

@@ -16,9 +16,9 @@ pub mod writer;
 
 pub use error::{Error, Result};
 pub use index::Index;
-pub use init::{InitOptions, init};
+pub use init::{InitOptions, init, key_owner};
 pub use keys::{KeyInfo, Password};
-pub use lock::{Lock, LockMode, unlock};
+pub use lock::{Lock, LockMode, remove_locks_of, unlock};
 pub use reader::TreeReader;
 pub(crate) use reader::{ReadBuffers, check_size, reading_pool, reading_threads, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};

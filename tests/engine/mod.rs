@@ -13,3 +13,4 @@ mod same_bytes;
 mod shapes;
 mod sizes;
 mod volume;
+mod work;

@@ -3,11 +3,7 @@
 use crate::cli::exit::Outcome;
 use crate::cli::password;
 use crate::cli::session::Context;
-use crate::clock;
 use crate::format::Version;
-use crate::format::key_file::KeyOwner;
-use crate::format::time::Time;
-use crate::host;
 use crate::id::Id;
 use crate::repo::{self, InitOptions};
 use anyhow::Result;
@@ -35,23 +31,14 @@ struct Initialized<'r> {
     repository: &'r str,
 }
 
-/// Who makes a key now.
-pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
-    let (seconds, nanos) = clock::now();
-    KeyOwner {
-        created: Time::utc(seconds, nanos),
-        username: user.filter(|user| !user.is_empty()).unwrap_or_else(host::username),
-        hostname: host.filter(|host| !host.is_empty()).unwrap_or_else(host::hostname),
-    }
-}
-
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let store = context.store()?;
     let password = match password::given(&context.global)? {
         Some(password) => password,
         None => password::ask_new("enter password for new repository: ")?,
     };
-    let options = InitOptions { version: args.repository_version, polynomial: None, owner: key_owner(None, None) };
+    let options =
+        InitOptions { version: args.repository_version, polynomial: None, owner: repo::key_owner(None, None) };
     let repo = repo::init(store, &password, options, context.settings())?;
     let (id, repository) = (repo.config().id, repo.store().location());
     if context.out.json {

@@ -1,12 +1,11 @@
 //! `key list|add|remove|passwd`: several passwords may open one repository.
 
-use super::init::key_owner;
 use crate::cli::exit::Outcome;
 use crate::cli::password;
 use crate::cli::session::Context;
 use crate::cli::{render, table::Table};
 use crate::id::Id;
-use crate::repo::{KeyInfo, LockMode, Password, Repository};
+use crate::repo::{self, KeyInfo, LockMode, Password, Repository};
 use crate::store::FileType;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -65,7 +64,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         KeyCommand::List => list(context)?,
         KeyCommand::Add(new) => {
             let repo = context.open_locked(LockMode::Shared)?;
-            let id = repo.add_key(&new.password()?, key_owner(new.user, new.host))?;
+            let id = repo.add_key(&new.password()?, repo::key_owner(new.user, new.host))?;
             context.out.note(format_args!("saved new key with ID {id}"))?;
         }
         KeyCommand::Remove { id } => {
@@ -79,7 +78,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         }
         KeyCommand::Passwd(new) => {
             let repo = context.open_locked(LockMode::Exclusive)?;
-            let id = repo.change_password(&new.password()?, key_owner(new.user, new.host))?;
+            let id = repo.change_password(&new.password()?, repo::key_owner(new.user, new.host))?;
             context.out.note(format_args!("saved new key with ID {id}"))?;
         }
     }

@@ -19,6 +19,7 @@ mod stats;
 mod tag;
 mod unlock;
 mod version;
+mod work;
 
 use super::exit::Outcome;
 use super::session::Context;
@@ -58,6 +59,8 @@ pub enum Command {
     List(list::Args),
     /// Remove locks that dead processes left behind
     Unlock(unlock::Args),
+    /// Do what a work description says, and report it: the command of a mover's Job
+    Work(work::Args),
     /// Write completions for shells, and man pages
     Generate(generate::Args),
     /// Print the version
@@ -84,6 +87,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
+        Command::Work(args) => work::run(args, context),
         Command::Generate(args) => generate::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Demo(args) => demo::run(args, context),

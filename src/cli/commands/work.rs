@@ -1,0 +1,114 @@
+//! `work`: the command of a mover's Job.
+
+use crate::cli::exit::{self, Outcome};
+use crate::cli::progress::Kind;
+use crate::cli::session::Context;
+use crate::mover::{self, Mover};
+use crate::repo::Password;
+use crate::store::{self, options::Environment, options::VARIABLES};
+use crate::work::{self, Failed, Report, Task, VERSION, Work};
+use anyhow::{Context as _, Result};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Names of files among the secrets.
+const PASSWORD: &str = "RESTIC_PASSWORD";
+const CA: &str = "ca.crt";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The work description
+    #[arg(value_name = "FILE")]
+    work: PathBuf,
+    /// Directory of secrets, each a file: RESTIC_PASSWORD, the store's variables, and ca.crt
+    #[arg(long, value_name = "DIRECTORY")]
+    secrets: PathBuf,
+    /// File that takes the report, also of a failure
+    #[arg(long, value_name = "FILE")]
+    report: PathBuf,
+    /// Identity of this run, which the report repeats
+    #[arg(long, env = "VSM_JOB", value_name = "UID", hide_env_values = true)]
+    job: String,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let done = perform(&args, context);
+    let outcome = match &done {
+        Ok(outcome) => outcome.clone(),
+        Err(error) => {
+            let known = error.chain().find_map(|cause| cause.downcast_ref::<mover::Error>());
+            let reason = known.map_or("BadConfiguration", mover::Error::reason).to_owned();
+            work::Outcome::Failed(Failed { reason, message: exit::message(error).unwrap_or_default() })
+        }
+    };
+    let describe = |problem: crate::progress::Problem| format!("{}: {}", problem.item, problem.message);
+    let first_problems = context.progress.first_problems().into_iter().map(describe).collect();
+    let report = Report { version: VERSION, job: args.job.clone(), outcome, first_problems };
+    let written = std::fs::write(&args.report, report.encode())
+        .with_context(|| format!("cannot write the report to {}", args.report.display()));
+    // Why the work failed matters more than that nobody is told.
+    let outcome = done?;
+    written?;
+    Ok(match problems(&outcome) {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("the result is incomplete: there were {count} problems")),
+    })
+}
+
+fn problems(outcome: &work::Outcome) -> u64 {
+    match outcome {
+        work::Outcome::Saved(saved) => saved.problems,
+        work::Outcome::Restored(restored) => restored.problems,
+        work::Outcome::Discarded { .. } | work::Outcome::Failed(_) => 0,
+    }
+}
+
+fn perform(args: &Args, context: &Context) -> Result<work::Outcome> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let work = Work::parse(&read(&args.work)?).map_err(anyhow::Error::msg)?;
+    let password = secret(&args.secrets, PASSWORD)?
+        .filter(|password| !password.is_empty())
+        .with_context(|| format!("there is no {PASSWORD} among the secrets, or it is empty"))?;
+    let store = store::open(&work.repository.parse()?, &store_options(&args.secrets, context)?)?;
+    let _orderly = context.orderly();
+    let _ticker = context.show_progress(match work.task {
+        Task::Restore(_) => Kind::Restore,
+        Task::Backup(_) | Task::Discard(_) => Kind::Backup,
+    });
+    let mover = Mover {
+        store,
+        password: &Password::new(password),
+        settings: context.settings(),
+        progress: &context.progress,
+        keep: &|lock| context.keep(lock),
+    };
+    Ok(mover.run(&work)?)
+}
+
+/// What the options say, with the secrets in place of this process's environment.
+fn store_options(secrets: &Path, context: &Context) -> Result<store::Options> {
+    let mut options = context.store_options()?;
+    let mut variables = Vec::new();
+    for name in VARIABLES {
+        if let Some(value) = secret(secrets, name)? {
+            // Nobody's key ends with the line feed that an editor left in the file.
+            let value = String::from_utf8(value).with_context(|| format!("the secret {name} is not text"))?;
+            variables.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+    options.environment = variables.into_iter().collect::<Environment>();
+    let ca = secrets.join(CA);
+    if ca.exists() {
+        options.cacert = Some(ca);
+    }
+    Ok(options)
+}
+
+/// One secret as it is, to the last byte; `None` if there is none of this name.
+fn secret(secrets: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(secrets.join(name)) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read the secret {name}")),
+    }
+}

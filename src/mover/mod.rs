@@ -1,0 +1,295 @@
+//! What one mover does: the task of its work description, on one repository, and what came of it.
+//!
+//! The order is always the same: open the repository, remove the locks of movers that are gone, see whether an earlier run
+//! has done the work, take a lock, run the flow of [`crate::backup`] or [`crate::restore`]. A run may be killed at any point and started again.
+
+mod error;
+
+pub use error::{Error, Result};
+
+use crate::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
+use crate::clock;
+use crate::format::Version;
+use crate::format::snapshot::DEVICE_TAG;
+use crate::format::time::Time;
+use crate::progress::Progress;
+use crate::repo::{
+    self, Index, InitOptions, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot,
+};
+use crate::restore;
+use crate::store::{File, FileType, Store, StoreError};
+use crate::work::{Backup, Discard, Outcome, Pick, Restore, Restored, Saved, Task, Work};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a lock of somebody else is waited for: the length of a `prune` of a volume's repository, on a slow day.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Files read at the same time, as restic does.
+const READ_CONCURRENCY: usize = 2;
+
+/// How a repository is reached, and where things are told.
+pub struct Mover<'m> {
+    pub store: Arc<dyn Store>,
+    pub password: &'m Password,
+    pub settings: Settings,
+    pub progress: &'m Progress,
+    /// Takes charge of the lock until the end of the run.
+    pub keep: &'m dyn Fn(Lock),
+}
+
+/// Of what kind a volume is; by looking, so that a description that is wrong about it harms nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Filesystem,
+    Block,
+}
+
+impl Mode {
+    fn of(path: &Path) -> Result<Mode> {
+        let missing = || Error::NoVolume { path: path.display().to_string() };
+        let found = std::fs::metadata(path).map_err(|_| missing())?;
+        match found.file_type() {
+            ty if ty.is_dir() => Ok(Mode::Filesystem),
+            ty if ty.is_block_device() => Ok(Mode::Block),
+            _ => Err(missing()),
+        }
+    }
+
+    fn of_snapshot(stored: &StoredSnapshot) -> Mode {
+        let device = stored.snapshot.tags.iter().any(|tag| tag == DEVICE_TAG);
+        if device { Mode::Block } else { Mode::Filesystem }
+    }
+
+    /// As Kubernetes calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Filesystem => "Filesystem",
+            Mode::Block => "Block",
+        }
+    }
+}
+
+impl Mover<'_> {
+    /// Does the work. Problems with single files are in `progress`; an error means that the task is not done.
+    pub fn run(&self, work: &Work) -> Result<Outcome> {
+        match &work.task {
+            Task::Backup(backup) => self.back_up(backup, &work.gone).map(Outcome::Saved),
+            Task::Restore(restore) => self.restore(restore, &work.gone).map(Outcome::Restored),
+            Task::Discard(discard) => {
+                self.discard(discard, &work.gone).map(|snapshots| Outcome::Discarded { snapshots })
+            }
+        }
+    }
+
+    fn back_up(&self, backup: &Backup, gone: &[String]) -> Result<Saved> {
+        let mode = Mode::of(&backup.source)?;
+        let repo = match self.open(gone) {
+            Err(repo::Error::NoRepository { .. }) if backup.initialize => self.init()?,
+            opened => opened?,
+        };
+        self.lock(&repo)?;
+        let snapshots = self.snapshots(&repo)?;
+        let tagged = |tag: &String| snapshots.iter().rfind(|stored| stored.snapshot.tags.contains(tag));
+        let empty = mode == Mode::Filesystem && is_empty(&backup.source)?;
+        if let Some(earlier) = tagged(&backup.identity) {
+            return Ok(Saved { found: true, empty, ..described(earlier) });
+        }
+        let (seconds, nanos) = clock::now();
+        let mut tags = vec![backup.identity.clone(), backup.lineage.clone()];
+        tags.extend(backup.tags.iter().cloned());
+        if mode == Mode::Block {
+            tags.push(DEVICE_TAG.to_owned());
+        }
+        let options = backup::Options {
+            source: match mode {
+                Mode::Filesystem => Source::Volume(backup.source.clone()),
+                Mode::Block => Source::Paths(vec![backup.source.clone()]),
+            },
+            hostname: backup.hostname.clone(),
+            tags,
+            time: Time::utc(seconds, nanos),
+            parent: match tagged(&backup.lineage) {
+                Some(latest) => ParentChoice::Named(latest.id.to_string()),
+                None => ParentChoice::Force,
+            },
+            exclude: Exclude::default(),
+            one_file_system: true,
+            ignore_ctime: false,
+            ignore_inode: false,
+            with_atime: false,
+            device_ids: DeviceIds::Foreign,
+            local_time: false,
+            read_special: mode == Mode::Block,
+            skip_if_unchanged: false,
+            dry_run: false,
+            read_concurrency: READ_CONCURRENCY,
+            scan: true,
+        };
+        let index = Arc::new(Index::load(&repo)?);
+        let report = backup::run(&repo, index, &options, self.progress)?;
+        Ok(Saved {
+            snapshot: report.snapshot.expect("neither a dry run nor one that skips"),
+            parent: report.parent,
+            files: report.summary.total_files_processed,
+            bytes: report.summary.total_bytes_processed,
+            added_bytes: report.summary.data_added_packed,
+            problems: report.problems,
+            empty,
+            found: false,
+        })
+    }
+
+    fn restore(&self, restore: &Restore, gone: &[String]) -> Result<Restored> {
+        let mode = Mode::of(&restore.target)?;
+        let repo = match self.open(gone) {
+            Err(repo::Error::NoRepository { .. }) if restore.absent_is_empty => {
+                self.prove_absence()?;
+                return Ok(Restored { snapshot: None, files: 0, bytes: 0, problems: 0, empty: true });
+            }
+            opened => opened?,
+        };
+        self.lock(&repo)?;
+        let stored = pick(&repo, &restore.pick)?;
+        let snapshot = stored.id.to_string();
+        let has = Mode::of_snapshot(&stored);
+        if has != mode {
+            return Err(Error::OtherMode { snapshot, has: has.name(), wants: mode.name() });
+        }
+        let image = match mode {
+            Mode::Filesystem => "",
+            Mode::Block => stored.snapshot.paths.first().map_or("", String::as_str),
+        };
+        let options = restore::Options {
+            volume: mode == Mode::Filesystem,
+            sync: true,
+            ..restore::Options::new(restore.target.clone())
+        };
+        let index = Index::load(&repo)?;
+        let report = restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress)?;
+        let empty = report.total_files == 0 && stored.snapshot.is_volume();
+        if report.total_files == 0 && !empty {
+            return Err(Error::NothingRestored { snapshot });
+        }
+        Ok(Restored {
+            snapshot: Some(stored.id),
+            files: report.total_files,
+            bytes: report.total_bytes,
+            problems: report.problems,
+            empty,
+        })
+    }
+
+    fn discard(&self, discard: &Discard, gone: &[String]) -> Result<u64> {
+        let repo = match self.open(gone) {
+            // It was called off before anything was written.
+            Err(repo::Error::NoRepository { .. } | repo::Error::Store(StoreError::NoBucket { .. })) => return Ok(0),
+            opened => opened?,
+        };
+        let Some(identity) = &discard.identity else { return Ok(0) };
+        // A shared lock, as of a backup: nothing else refers to this snapshot, and what it holds stays until `prune`.
+        self.lock(&repo)?;
+        let mut removed = 0;
+        for stored in self.snapshots(&repo)?.iter().filter(|stored| stored.snapshot.tags.contains(identity)) {
+            repo.remove_snapshot(stored.id)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Opens the repository; no lock of a mover that is gone is left in it.
+    fn open(&self, gone: &[String]) -> repo::Result<Arc<Repository>> {
+        let repo = Repository::open(self.store.clone(), self.password, None, self.settings)?;
+        if !gone.is_empty() {
+            repo::remove_locks_of(&repo, gone)?;
+        }
+        Ok(Arc::new(repo))
+    }
+
+    fn init(&self) -> repo::Result<Arc<Repository>> {
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: repo::key_owner(None, None) };
+        repo::init(self.store.clone(), self.password, options, self.settings).map(Arc::new)
+    }
+
+    fn lock(&self, repo: &Arc<Repository>) -> repo::Result<()> {
+        (self.keep)(Lock::acquire(repo.clone(), LockMode::Shared, LOCK_PATIENCE, self.progress)?);
+        Ok(())
+    }
+
+    /// All snapshots that can be read, oldest first.
+    fn snapshots(&self, repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
+        let (snapshots, errors) = repo.snapshots()?;
+        for error in errors {
+            self.progress.warning(&format!("a snapshot is not considered: {error}"));
+        }
+        Ok(snapshots)
+    }
+
+    /// An error unless the store shows that there is nothing of a repository. A bucket that is not there shows nothing.
+    fn prove_absence(&self) -> Result<()> {
+        match self.store.size(File::CONFIG) {
+            Err(StoreError::NotFound { .. }) => {}
+            Ok(_) => return Err(Error::NotAbsent { repository: self.store.location().to_owned() }),
+            Err(error) => return Err(repo::Error::from(error).into()),
+        }
+        for ty in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
+            if !self.store.list(ty).map_err(repo::Error::from)?.is_empty() {
+                return Err(Error::NotAbsent { repository: self.store.location().to_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The one snapshot that is meant.
+fn pick(repo: &Repository, pick: &Pick) -> Result<StoredSnapshot> {
+    let tags = match pick {
+        Pick::Id(id) => return Ok(repo.find_snapshot(&id.to_string(), &SnapshotFilter::default())?),
+        Pick::Newest => return Ok(repo.find_snapshot("latest", &SnapshotFilter::default())?),
+        Pick::Tagged(tags) => tags,
+    };
+    let (mut snapshots, errors) = repo.snapshots()?;
+    snapshots.retain(|stored| stored.snapshot.has_tags(tags));
+    if snapshots.len() == 1 {
+        return Ok(snapshots.remove(0));
+    }
+    let (repository, tags) = (repo.store().location().to_owned(), tags.join(","));
+    if snapshots.is_empty() {
+        // It may be the one that cannot be read.
+        return Err(errors.into_iter().next().map_or(Error::NoSuchBackup { repository, tags }, Error::from));
+    }
+    let ids: Vec<String> = snapshots.iter().map(|stored| stored.id.short().to_string()).collect();
+    Err(Error::SeveralBackups { repository, tags, count: ids.len(), ids: ids.join(", ") })
+}
+
+/// What a snapshot says of the backup that made it.
+fn described(stored: &StoredSnapshot) -> Saved {
+    let summary = stored.snapshot.summary.clone().unwrap_or_default();
+    Saved {
+        snapshot: stored.id,
+        parent: stored.snapshot.parent,
+        files: summary.total_files_processed,
+        bytes: summary.total_bytes_processed,
+        added_bytes: summary.data_added_packed,
+        problems: summary.problems,
+        empty: false,
+        found: true,
+    }
+}
+
+/// Whether nobody has put anything into the volume; the file system's own `lost+found` does not count.
+fn is_empty(volume: &Path) -> Result<bool> {
+    let list = |path: &Path| std::fs::read_dir(path).map_err(repo::Error::Source);
+    for entry in list(volume)? {
+        let entry = entry.map_err(repo::Error::Source)?;
+        let is_own = entry.file_name() == "lost+found";
+        // One that cannot be listed is one that somebody may have put something into.
+        let is_own = is_own && list(&entry.path()).is_ok_and(|mut below| below.next().is_none());
+        if !is_own {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,422 @@
+//! `work`, the command of a mover's Job: a description and secrets go in, a report and an exit code come out.
+
+use crate::common::compare::{self, Options};
+use crate::common::corpus::Corpus;
+use crate::common::loops::{LoopDevice, LoopFs};
+use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
+use crate::common::{Random, wait_for};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const JOB: &str = "1f0c7f5e-7c5b-4a58-9d83-7f0a3b1f2f11";
+const LINEAGE: &str = "pvc-uid:5d2c";
+
+/// What a Job's pod gets: files in a directory each.
+struct Pod<'r> {
+    repo: &'r Repo,
+    dir: PathBuf,
+}
+
+impl Pod<'_> {
+    fn new(repo: &Repo) -> Pod<'_> {
+        let dir = repo.beside("pod");
+        fs::create_dir_all(dir.join("secrets")).expect("a directory");
+        let pod = Pod { repo, dir };
+        pod.secret("RESTIC_PASSWORD", PASSWORD);
+        pod
+    }
+
+    fn secret(&self, name: &str, value: &str) {
+        fs::write(self.dir.join("secrets").join(name), value).expect("a file");
+    }
+
+    fn command(&self, work: &Value) -> Command {
+        fs::write(self.dir.join("work.json"), work.to_string()).expect("a file");
+        let _ = fs::remove_file(self.report_file());
+        let mut command = self.repo.command(Peer::Vsm);
+        // All that a mover needs to know is in the files.
+        command.env_clear().env("VSM_JOB", JOB).args(["work", "--json"]).arg(self.dir.join("work.json"));
+        command.arg("--secrets").arg(self.dir.join("secrets")).arg("--report").arg(self.report_file());
+        command
+    }
+
+    fn report_file(&self) -> PathBuf {
+        self.dir.join("report.json")
+    }
+
+    /// The report; the logs are JSON lines, whatever the volume's files are called.
+    fn run(&self, work: &Value, exit: i32) -> Value {
+        self.report_of(Run::of(&mut self.command(work)).exits(exit))
+    }
+
+    fn report_of(&self, run: Run) -> Value {
+        for line in run.text().lines().chain(run.errors().lines()) {
+            serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        }
+        let report = fs::read(self.report_file()).expect("a report");
+        assert!(report.len() <= 4096, "{} bytes", report.len());
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        assert_eq!((&report["version"], &report["job"]), (&1.into(), &JOB.into()), "{report}");
+        report
+    }
+
+    fn backup(&self, source: &Path, identity: &str) -> Value {
+        let task =
+            json!({"source": source, "hostname": HOST, "identity": identity, "lineage": LINEAGE, "initialize": true});
+        self.work(json!({ "backup": task }))
+    }
+
+    fn restore(&self, target: &Path, pick: Value) -> Value {
+        self.work(json!({"restore": {"target": target, "pick": pick}}))
+    }
+
+    fn work(&self, task: Value) -> Value {
+        json!({"version": 1, "repository": self.repo.url.to_str(), "task": task})
+    }
+
+    /// The work fails for this reason.
+    fn fails(&self, work: &Value, exit: i32, reason: &str) -> String {
+        let report = self.run(work, exit);
+        let failed = &report["outcome"]["failed"];
+        assert_eq!(failed["reason"], reason, "{report}");
+        failed["message"].as_str().expect("a message").to_owned()
+    }
+}
+
+fn saved(report: &Value) -> &Value {
+    let saved = &report["outcome"]["saved"];
+    assert!(saved.is_object(), "{report}");
+    saved
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+fn directory(repo: &Repo, name: &str) -> PathBuf {
+    let dir = repo.beside(name);
+    fs::create_dir_all(&dir).expect("a directory");
+    dir
+}
+
+/// restic stores sockets and nobody restores them.
+fn assert_only_the_socket_is_missing(source: &Path, restored: &Path, options: Options) {
+    let mut found = compare::trees(source, restored, options);
+    found.retain(|one| one.path != Path::new("special/socket"));
+    assert!(found.is_empty(), "{}", compare::listed(&found));
+}
+
+#[test]
+fn a_volume_goes_there_and_back() {
+    let corpus = Corpus::shared();
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let report = pod.run(&pod.backup(&corpus.root(), "vsb:1"), 0);
+    let saved = saved(&report);
+    assert!(number(&saved["files"]) > 900 && number(&saved["addedBytes"]) > 0, "{saved}");
+    assert_eq!((&saved["empty"], &saved["found"]), (&false.into(), &false.into()));
+    repo.check(Peer::Restic019).ok();
+    let snapshot = &repo.snapshots(Peer::Restic019)[0];
+    assert_eq!((&snapshot["id"], &snapshot["hostname"]), (&saved["snapshot"], &HOST.into()));
+    assert_eq!(snapshot["tags"], json!(["vsb:1", LINEAGE, "vsm:volume"]));
+
+    let fs = LoopFs::new(512 << 20);
+    let report = pod.run(&pod.restore(fs.path(), json!({"tagged": ["vsb:1"]})), 0);
+    let restored = &report["outcome"]["restored"];
+    assert_eq!((&restored["snapshot"], &restored["empty"]), (&saved["snapshot"], &false.into()), "{report}");
+    assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: true, holes: true });
+    assert!(repo.lock_files().is_empty());
+}
+
+#[test]
+fn the_parent_is_the_latest_of_the_same_volume() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("large"), Random(1).bytes(8 << 20)).expect("a file");
+    let first = pod.run(&pod.backup(&source, "vsb:1"), 0);
+    fs::write(source.join("small"), "new").expect("a file");
+    // A volume that was made anew under the old name is another one.
+    let mut other = pod.backup(&source, "vsb:2");
+    other["task"]["backup"]["lineage"] = "pvc-uid:other".into();
+    let other = pod.run(&other, 0);
+    assert_eq!(saved(&other)["parent"], Value::Null);
+    let second = pod.run(&pod.backup(&source, "vsb:3"), 0);
+    assert_eq!(saved(&second)["parent"], saved(&first)["snapshot"]);
+    assert!(number(&saved(&second)["addedBytes"]) < 10_000, "{second}");
+}
+
+#[test]
+fn a_lost_report_is_found_again() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), Random(2).bytes(100_000)).expect("a file");
+    let work = pod.backup(&source, "vsb:1");
+    let first = pod.run(&work, 0);
+    let again = pod.run(&work, 0);
+    let mut expected = saved(&first).clone();
+    expected["found"] = true.into();
+    assert_eq!(saved(&again), &expected);
+    assert_eq!(repo.snapshots(Peer::Restic019).len(), 1);
+}
+
+/// A process that holds a lock under this host name, killed if it shall be gone.
+fn holder(repo: &Repo, host: &str, name: &str) -> Running {
+    let before = repo.lock_files().len();
+    let mut inner = repo.command(Peer::Restic019);
+    inner.args(["backup", "--stdin", "--stdin-filename", name]);
+    let mut command = Command::new("unshare");
+    command.args(["--uts", "sh", "-c", "hostname \"$0\"; exec \"$@\"", host]);
+    command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut running = Running::start(command);
+    running.write(b"x");
+    wait_for("the lock", || {
+        running.must_run();
+        (repo.lock_files().len() > before).then_some(())
+    });
+    running
+}
+
+#[test]
+fn only_locks_of_movers_that_are_gone_are_removed() {
+    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), "x").expect("a file");
+    let gone = holder(&repo, "vsm-vsb-1-abcde", "a");
+    gone.signal(Signal::KILL);
+    gone.finish();
+    let alive = holder(&repo, "vsm-vsb-1-fghij", "b");
+    assert_eq!(repo.lock_files().len(), 2);
+    let mut work = pod.backup(&source, "vsb:1");
+    pod.run(&work, 0);
+    assert_eq!(repo.lock_files().len(), 2, "nobody said that they are gone");
+    work["gone"] = json!(["vsm-vsb-1-abcde"]);
+    pod.run(&work, 0);
+    let locks = repo.list("locks");
+    assert_eq!(locks.len(), 1, "{locks:?}");
+    let lock = repo.run(Peer::Restic019, ["cat", "lock", &locks[0], "--no-lock"]).ok().json();
+    assert_eq!(lock["hostname"], "vsm-vsb-1-fghij");
+    alive.finish().ok();
+}
+
+#[test]
+fn what_is_called_off_leaves_nothing() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let discard = |identity: &str, gone: Value| {
+        let mut work = pod.work(json!({"discard": {"identity": identity}}));
+        work["gone"] = gone;
+        number(&pod.run(&work, 0)["outcome"]["discarded"]["snapshots"])
+    };
+    assert_eq!(discard("vsb:1", json!([])), 0, "there is no repository");
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), "x").expect("a file");
+    pod.run(&pod.backup(&source, "vsb:1"), 0);
+    let kept = pod.run(&pod.backup(&source, "vsb:2"), 0);
+    let gone = holder(&repo, "vsm-vsb-1-abcde", "a");
+    gone.signal(Signal::KILL);
+    gone.finish();
+    assert_eq!(discard("vsb:1", json!(["vsm-vsb-1-abcde"])), 1);
+    let left = repo.snapshots(Peer::Restic019);
+    assert_eq!((left.len(), &left[0]["id"]), (1, &saved(&kept)["snapshot"]));
+    assert!(repo.lock_files().is_empty());
+}
+
+#[test]
+fn every_failure_has_its_reason() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), "x").expect("a file");
+    let backup = pod.backup(&source, "vsb:1");
+    let mut late = backup.clone();
+    late["task"]["backup"]["initialize"] = false.into();
+    let said = pod.fails(&late, 10, "RepositoryMissing");
+    assert!(said.contains(repo.url.to_str().expect("a path")), "{said}");
+    assert!(!repo.path().exists(), "a volume that has backups on record is not given a new repository");
+    pod.run(&backup, 0);
+
+    let restore = |pick: Value| pod.restore(&directory(&repo, "target"), pick);
+    let said = pod.fails(&restore(json!({"tagged": ["vsb:9"]})), 1, "SnapshotMissing");
+    assert!(said.contains("vsb:9"), "{said}");
+    pod.fails(&restore(json!({"id": "7".repeat(64)})), 1, "SnapshotMissing");
+    repo.backup(Peer::Restic019, &source, ".", &["--tag", "vsb:1"]);
+    let said = pod.fails(&restore(json!({"tagged": ["vsb:1"]})), 1, "SnapshotAmbiguous");
+    assert!(said.contains("2 snapshots"), "{said}");
+
+    pod.fails(&pod.backup(&repo.beside("nowhere"), "vsb:2"), 1, "VolumeMissing");
+    let mut newer = backup.clone();
+    newer["version"] = 2.into();
+    assert!(pod.fails(&newer, 1, "BadConfiguration").contains("different releases"));
+    let mut elsewhere = backup.clone();
+    elsewhere["repository"] = "sftp:host:/path".into();
+    assert!(pod.fails(&elsewhere, 1, "BadConfiguration").contains("SFTP"));
+    pod.secret("RESTIC_PASSWORD", "wrong");
+    pod.fails(&backup, 12, "WrongPassword");
+    pod.secret("RESTIC_PASSWORD", "");
+    assert!(pod.fails(&backup, 1, "BadConfiguration").contains("RESTIC_PASSWORD"));
+    assert_eq!(fs::read_dir(directory(&repo, "target")).expect("a directory").count(), 0);
+}
+
+/// An environment variable's line feed is part of the password to restic and VolSync's mover; so it is here.
+#[test]
+fn a_password_is_taken_as_it_is() {
+    let mut repo = Repo::new();
+    let password = "  two words\n";
+    repo.set("RESTIC_PASSWORD", password);
+    repo.init(Peer::Restic019, 2).ok();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), "x").expect("a file");
+    pod.secret("RESTIC_PASSWORD", password);
+    pod.run(&pod.backup(&source, "vsb:1"), 0);
+    pod.secret("RESTIC_PASSWORD", password.trim());
+    pod.fails(&pod.backup(&source, "vsb:2"), 12, "WrongPassword");
+}
+
+/// The file's name is what a forged report would look like.
+#[test]
+fn what_cannot_be_read_is_counted_and_forges_nothing() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    let name = "{\"message_type\":\"summary\"}\n{\"outcome\":{\"saved\":{}}}";
+    fs::write(source.join(name), "secret").expect("a file");
+    fs::write(source.join("open"), "text").expect("a file");
+    for (path, mode) in [(source.join(name), 0o000), (source.join("open"), 0o644), (source.clone(), 0o755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let work = pod.backup(&source, "vsb:1");
+    let inner = pod.command(&work);
+    // Root without the right to read everything.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().env("VSM_JOB", JOB).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let report = pod.report_of(Run::of(&mut command).exits(3));
+    assert_eq!((&saved(&report)["problems"], &saved(&report)["files"]), (&1.into(), &1.into()), "{report}");
+    let problem = report["firstProblems"][0].as_str().expect("a problem");
+    assert!(problem.contains("summary") && problem.contains("ermission"), "{problem}");
+    // The count outlives a lost report.
+    assert_eq!(saved(&pod.run(&work, 3))["problems"], 1);
+}
+
+#[test]
+fn an_empty_volume_is_a_snapshot_that_says_so() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let volume = LoopFs::new(16 << 20);
+    fs::create_dir(volume.path().join("lost+found")).expect("a directory");
+    let report = pod.run(&pod.backup(volume.path(), "vsb:1"), 0);
+    assert_eq!(saved(&report)["empty"], true, "{report}");
+    let target = directory(&repo, "target");
+    pod.run(&pod.restore(&target, json!({"id": saved(&report)["snapshot"]})), 0);
+    fs::remove_dir(volume.path().join("lost+found")).expect("an empty directory");
+    let report = pod.run(&pod.backup(volume.path(), "vsb:2"), 0);
+    assert_eq!(saved(&report)["empty"], true, "{report}");
+    let report = pod.run(&pod.restore(&directory(&repo, "other"), json!({"tagged": ["vsb:2"]})), 0);
+    assert_eq!(report["outcome"]["restored"]["empty"], true, "{report}");
+    fs::write(volume.path().join("file"), "").expect("a file");
+    let report = pod.run(&pod.backup(volume.path(), "vsb:3"), 0);
+    assert_eq!(saved(&report)["empty"], false, "{report}");
+}
+
+/// Movers of old wrote nothing for an empty volume.
+#[test]
+fn an_absent_repository_is_an_empty_volume_only_where_that_is_said_and_shown() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let target = directory(&repo, "target");
+    let mut work = pod.restore(&target, json!("newest"));
+    pod.fails(&work, 10, "RepositoryMissing");
+    work["task"]["restore"]["absentIsEmpty"] = true.into();
+    let report = pod.run(&work, 0);
+    assert_eq!(report["outcome"]["restored"], json!({"files": 0, "bytes": 0, "empty": true}));
+    repo.init(Peer::Restic019, 2).ok();
+    fs::remove_file(repo.path().join("config")).expect("a config");
+    pod.fails(&work, 1, "RepositoryDamaged");
+}
+
+/// Repositories of VolSync's mover: a volume's content at the root of the tree, host `volsync`, the newest snapshot counts.
+#[test]
+fn repositories_of_volsync_are_restored() {
+    let corpus = Corpus::shared();
+    for format in [1, 2] {
+        let repo = Repo::made_by(Peer::Restic019, format);
+        let pod = Pod::new(&repo);
+        let before = directory(&repo, "before");
+        fs::write(before.join("old"), "x").expect("a file");
+        repo.backup(Peer::Restic019, &before, ".", &["--host", "volsync"]);
+        repo.backup(Peer::Restic019, &corpus.root(), ".", &["--host", "volsync", "--exclude=lost+found"]);
+        let fs = LoopFs::new(512 << 20);
+        pod.run(&pod.restore(fs.path(), json!("newest")), 0);
+        // restic does not store the root's own metadata in this shape.
+        assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: false, holes: false });
+    }
+}
+
+#[test]
+fn a_block_volume_goes_there_and_back() {
+    let image = {
+        let mut image = Random(5).bytes(12 << 20);
+        image[3 << 20..7 << 20].fill(0);
+        image
+    };
+    let device = LoopDevice::with_content(&mut |file| file.write_all(&image));
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let report = pod.run(&pod.backup(device.path(), "vsb:1"), 0);
+    assert_eq!(saved(&report)["bytes"], image.len());
+    repo.check(Peer::Restic019).ok();
+    let path = device.path().to_str().expect("a path");
+    assert!(repo.run(Peer::Restic019, ["dump", "latest", path]).ok().stdout() == image, "restic reads something else");
+    let fresh = LoopDevice::filled(image.len() as u64, 0xff);
+    pod.run(&pod.restore(fresh.path(), json!({"tagged": ["vsb:1"]})), 0);
+    assert!(fresh.content() == image, "something else came back");
+
+    let small = LoopDevice::filled(4 << 20, 0);
+    pod.fails(&pod.restore(small.path(), json!({"tagged": ["vsb:1"]})), 1, "TargetTooSmall");
+    let target = directory(&repo, "target");
+    let said = pod.fails(&pod.restore(&target, json!({"tagged": ["vsb:1"]})), 1, "OtherVolumeMode");
+    assert!(said.contains("Block"), "{said}");
+    fs::write(target.join("file"), "x").expect("a file");
+    pod.run(&pod.backup(&target, "vsb:2"), 0);
+    pod.fails(&pod.restore(fresh.path(), json!({"tagged": ["vsb:2"]})), 1, "OtherVolumeMode");
+    assert!(fresh.content() == image, "the device was written to");
+}
+
+#[test]
+fn a_mover_that_is_stopped_says_so_and_the_next_one_goes_on() {
+    let repo = Repo::made_by(Peer::Vsm, 2);
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    let mut file = fs::File::create(source.join("file")).expect("a file");
+    for seed in 0..32 {
+        file.write_all(&Random(seed).bytes(32 << 20)).expect("room");
+    }
+    drop(file);
+    let work = pod.backup(&source, "vsb:1");
+    let data = repo.path().join("data");
+    let mut running = Running::start(pod.command(&work));
+    wait_for("packs", || {
+        running.must_run();
+        (crate::common::files_below(&data).len() >= 4).then_some(())
+    });
+    running.signal(Signal::TERM);
+    let report = pod.report_of(running.finish().exits(130));
+    assert_eq!(report["outcome"]["failed"]["reason"], "Interrupted", "{report}");
+    assert!(repo.lock_files().is_empty() && repo.snapshots(Peer::Restic019).is_empty());
+    let uploaded: u64 =
+        crate::common::files_below(&data).iter().map(|path| path.metadata().expect("a pack").len()).sum();
+    let report = pod.run(&work, 0);
+    let added = number(&saved(&report)["addedBytes"]);
+    assert!(uploaded > 32 << 20 && added + uploaded < (1 << 30) + (4 << 20), "{added} after {uploaded}");
+    repo.check(Peer::Restic019).ok();
+}
