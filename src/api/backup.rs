@@ -1,0 +1,95 @@
+//! `VolumeSnapshotBackup`: a volume snapshot is to be moved into a repository.
+
+// Each column is an attribute with the same names in it.
+#![allow(clippy::duplicated_attributes)]
+
+use super::shared::{ClaimData, NameRef, Problems, Progress, SyncData};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "datamover.oadp.openshift.io",
+    version = "v1alpha1",
+    kind = "VolumeSnapshotBackup",
+    plural = "volumesnapshotbackups",
+    singular = "volumesnapshotbackup",
+    shortname = "vsb",
+    doc = "Moves the data of a volume snapshot into a restic repository.",
+    namespaced,
+    status = "BackupStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    printcolumn(name = "PVC Name", type_ = "string", json_path = ".status.sourcePVCData.name"),
+    printcolumn(name = "VolumeSnapshotContent", type_ = "string", json_path = ".spec.volumeSnapshotContent.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "BatchingStatus", type_ = "string", json_path = ".status.batchingStatus"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Done", type_ = "integer", json_path = ".status.progress.bytesDone", priority = 1),
+    printcolumn(name = "Total", type_ = "integer", json_path = ".status.progress.totalBytes", priority = 1),
+    printcolumn(name = "Snapshot", type_ = "string", json_path = ".status.snapshotID", priority = 1)
+)]
+#[x_kube(validation = ("self == oldSelf", "a backup cannot be changed; make another one"))]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSpec {
+    /// The VolumeSnapshotContent to move; only its name counts. It must be bound to a VolumeSnapshot in this object's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_content: Option<ObjectReference>,
+    /// The namespace of Velero and of the controller, in which the data is moved.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub protected_namespace: String,
+    /// The secret in the protected namespace with the location, the credentials and the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restic_secret_ref: Option<NameRef>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Not written any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    #[serde(default, rename = "sourcePVCData", skip_serializing_if = "Option::is_none")]
+    pub source_pvc_data: Option<ClaimData>,
+    /// The repository's location: what stock restic opens.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resticrepository: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub batching_status: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub volume_snapshot_class_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication_source_data: Option<SyncData>,
+
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The restic snapshot that holds the volume.
+    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<String>,
+    /// There was nothing in the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_volume: Option<bool>,
+    /// `Filesystem` or `Block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Problems>,
+    /// The pod in the protected namespace that moves the data, or moved it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mover_pod: Option<String>,
+    /// What brings the data back without this controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_command: Option<String>,
+}

@@ -1,0 +1,39 @@
+//! The kinds of Kubernetes objects that are ours, and the few of the snapshot API that we read and write.
+//!
+//! `VolumeSnapshotBackup` and `VolumeSnapshotRestore` are those of VolumeSnapshotMover 1.2, field by field and letter by letter, and a
+//! superset: whatever it served stays valid, and what its clients read means what it meant. The manifests in
+//! `manifests/base/crds` are generated from these types; a test compares them.
+
+mod backup;
+mod restore;
+mod shared;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use backup::{BackupSpec, BackupStatus, VolumeSnapshotBackup};
+pub use restore::{BackupRef, RestoreSpec, RestoreStatus, RestoreTarget, VolumeSnapshotRestore};
+pub use shared::{ClaimData, NameRef, Problems, Progress, SyncData};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
+use kube::CustomResourceExt;
+
+/// The API group of our kinds.
+pub const GROUP: &str = "datamover.oadp.openshift.io";
+
+/// The definitions of our kinds, as a cluster is given them.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [VolumeSnapshotBackup::crd(), VolumeSnapshotRestore::crd()].map(|mut definition| {
+        for version in &mut definition.spec.versions {
+            let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+            let Some(schema) = schema else { continue };
+            // Objects without a spec were valid.
+            schema.required = None;
+            if let Some(spec) = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
+                spec.default = Some(JSON(serde_json::json!({})));
+            }
+        }
+        definition
+    })
+}

@@ -1,0 +1,138 @@
+//! `VolumeSnapshotRestore`: a fresh volume is to be made from a repository.
+
+// Each column is an attribute with the same names in it.
+#![allow(clippy::duplicated_attributes)]
+
+use super::shared::{ClaimData, NameRef, Problems, Progress, SyncData};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "datamover.oadp.openshift.io",
+    version = "v1alpha1",
+    kind = "VolumeSnapshotRestore",
+    plural = "volumesnapshotrestores",
+    singular = "volumesnapshotrestore",
+    shortname = "vsr",
+    doc = "Makes a fresh volume from a snapshot in a restic repository.",
+    namespaced,
+    status = "RestoreStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    printcolumn(
+        name = "PVC Name",
+        type_ = "string",
+        json_path = ".spec.volumeSnapshotMoverBackupRef.sourcePVCData.name"
+    ),
+    printcolumn(name = "VolumeSnapshotContent", type_ = "string", json_path = ".status.volumeSnapshotContentName"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "BatchingStatus", type_ = "string", json_path = ".status.batchingStatus"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Done", type_ = "integer", json_path = ".status.progress.bytesDone", priority = 1),
+    printcolumn(name = "Total", type_ = "integer", json_path = ".status.progress.totalBytes", priority = 1)
+)]
+#[x_kube(
+    validation = ("self == oldSelf", "a restore cannot be changed; make another one"),
+    validation = ("!(has(self.snapshotID) && has(self.volumeSnapshotBackupName))", "snapshotID and volumeSnapshotBackupName exclude each other")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreSpec {
+    /// The secret in the protected namespace with the location, the credentials and the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restic_secret_ref: Option<NameRef>,
+    /// The namespace of Velero and of the controller, in which the data is moved.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub protected_namespace: String,
+    /// What the backup recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_mover_backup_ref: Option<BackupRef>,
+    /// The restic snapshot to restore: all 64 digits.
+    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
+    pub snapshot_id: Option<String>,
+    /// The VolumeSnapshotBackup whose snapshot to restore; by default the one that the label `velero.io/vsb-name` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_backup_name: Option<String>,
+    /// A claim in this object's namespace that is made and filled, without a snapshot on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<RestoreTarget>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupRef {
+    #[serde(default, rename = "sourcePVCData", skip_serializing_if = "Option::is_none")]
+    pub source_pvc_data: Option<ClaimData>,
+    /// The repository's location.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resticrepository: String,
+    /// The class for the snapshot of the restored volume.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub volume_snapshot_class_name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTarget {
+    /// The name of the claim, which must not exist yet.
+    #[x_kube(validation = ("size(self) >= 1 && size(self) <= 253", "a claim has a name of 1 to 253 characters"))]
+    pub name: String,
+    /// By default the class of the claim that was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// By default the size of the claim that was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// By default `ReadWriteOnce`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access_modes: Vec<String>,
+    /// `Filesystem`, unless it says `Block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self in ['Filesystem', 'Block']", "a volume mode is Filesystem or Block"))]
+    pub volume_mode: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub batching_status: String,
+    /// The storage system's snapshot of the restored volume.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub snapshot_handle: String,
+    /// The VolumeSnapshotContent of that snapshot, which whoever takes the handle may delete.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub volume_snapshot_content_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication_destination_data: Option<SyncData>,
+
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The restic snapshot that was restored.
+    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<String>,
+    /// The backup recorded an empty volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_volume: Option<bool>,
+    /// `Filesystem` or `Block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Problems>,
+    /// The pod in the protected namespace that moves the data, or moved it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mover_pod: Option<String>,
+}

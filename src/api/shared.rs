@@ -1,0 +1,66 @@
+//! What a backup and a restore have in common.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An object in the protected namespace, by its name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// The claim that was backed up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimData {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What the claim requested, as a quantity in canonical form.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub size: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub storage_class_name: String,
+}
+
+/// Name and times of what moves the data: a ReplicationSource or ReplicationDestination once, a Job of ours now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncData {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_timestamp: Option<Time>,
+}
+
+/// How far the mover is. Totals are 0 until it has counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    #[serde(default)]
+    pub total_bytes: i64,
+    #[serde(default)]
+    pub bytes_done: i64,
+    #[serde(default)]
+    pub total_files: i64,
+    #[serde(default)]
+    pub files_done: i64,
+    /// Bytes that the repository grew by; known at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_bytes: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<Time>,
+}
+
+/// Entries that are missing or doubtful.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Problems {
+    #[serde(default)]
+    pub count: i64,
+    /// A few of them, as `path: reason`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+}

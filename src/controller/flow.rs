@@ -1,0 +1,265 @@
+//! What every flow is made of: the helpers that are there, the one thing to be done next, and how everything is taken down again.
+
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::controller::expose;
+use crate::controller::job::{self, State, Wanted};
+use crate::controller::names::Subject;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// A mover's objects that are there now, all of one name.
+#[derive(Clone, Debug, Default)]
+pub struct Mover {
+    pub secret: Option<Secret>,
+    pub config_map: Option<ConfigMap>,
+    pub job: Option<Job>,
+    pub pods: Vec<Pod>,
+}
+
+/// An object to be created.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    Content(Box<VolumeSnapshotContent>),
+    Snapshot(Box<VolumeSnapshot>),
+    Claim(Box<PersistentVolumeClaim>),
+    Secret(Box<Secret>),
+    ConfigMap(Box<ConfigMap>),
+    Job(Box<Job>),
+}
+
+impl Object {
+    /// As Kubernetes calls it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Object::Content(_) => "VolumeSnapshotContent",
+            Object::Snapshot(_) => "VolumeSnapshot",
+            Object::Claim(_) => "PersistentVolumeClaim",
+            Object::Secret(_) => "Secret",
+            Object::ConfigMap(_) => "ConfigMap",
+            Object::Job(_) => "Job",
+        }
+    }
+}
+
+/// A helper by its kind; its name is the subject's, or the cleaner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helper {
+    Content,
+    Snapshot,
+    Claim,
+    Secret,
+    ConfigMap,
+    Job,
+}
+
+/// The one thing to be done next. `S` is what is written to the status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act<S> {
+    AddFinalizer,
+    RemoveFinalizer,
+    Status(Box<S>),
+    Create(Object),
+    /// The mover's description says something else from now on.
+    Describe(Box<ConfigMap>),
+    /// A mover's Job and pods need not be kept any more.
+    Release {
+        name: String,
+    },
+    Delete {
+        helper: Helper,
+        name: String,
+    },
+    /// Others have to do something first; what, for people.
+    Wait(String),
+    /// Nothing will ever be to do.
+    Nothing,
+}
+
+/// How often a mover is run anew that ended without a word. It finds what its predecessors did.
+const RERUNS: u32 = 2;
+
+/// On a mover's description and its Job: which run of it this is.
+const RUN_ANNOTATION: &str = "datamover.oadp.openshift.io/run";
+
+fn number_of_run(meta: &ObjectMeta) -> u32 {
+    let number = meta.annotations.as_ref().and_then(|all| all.get(RUN_ANNOTATION));
+    number.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Brings a mover to life and tells how far it is. `Err` is what is to be done before that can be told. A mover that ended
+/// without a word is run again: [`State::Lost`] is the end only after the last run.
+pub fn run<S>(mut wanted: Wanted<'_>, there: &Mover) -> Result<State, Box<Act<S>>> {
+    let create = |object| Err(Box::new(Act::Create(object)));
+    let state = there.job.as_ref().map(|job| job::observe(job, &there.pods));
+    let before = there.config_map.as_ref();
+    let mut number = before.map_or(0, |before| number_of_run(&before.metadata));
+    let current = |number| there.job.as_ref().is_some_and(|job| number_of_run(&job.metadata) == number);
+    let again = matches!(state, Some(State::Lost { .. })) && current(number) && number < RERUNS;
+    number += u32::from(again);
+    wanted.annotations.insert(RUN_ANNOTATION.to_owned(), number.to_string());
+    // A pod that is to come must know which of its predecessors are gone.
+    wanted.work.gone.extend(before.and_then(job::described).map(|work| work.gone).unwrap_or_default());
+    wanted.work.gone.extend(there.job.as_ref().map(|job| job::gone(job, &there.pods)).unwrap_or_default());
+    wanted.work.gone.sort();
+    wanted.work.gone.dedup();
+    if there.secret.is_none() {
+        return create(Object::Secret(Box::new(wanted.secret())));
+    }
+    let described = wanted.config_map();
+    // Nobody will read what is written after the last pod.
+    let readers = again || !there.job.as_ref().is_some_and(job::is_finished);
+    match before {
+        None => return create(Object::ConfigMap(Box::new(described))),
+        Some(before) if !readers && number_of_run(&before.metadata) == number => {}
+        Some(before) if before.data != described.data || number_of_run(&before.metadata) != number => {
+            return Err(Box::new(Act::Describe(Box::new(described))));
+        }
+        Some(_) => {}
+    }
+    match state {
+        None if there.pods.is_empty() => create(Object::Job(Box::new(wanted.job()))),
+        Some(state) if current(number) => Ok(state),
+        _ => Err(Box::new(remove_job(there, &wanted.name).unwrap_or(Act::Wait("waiting for a pod to be gone".into())))),
+    }
+}
+
+/// Asks a mover to stop, and waits until it has. `None`: nothing of it runs.
+pub fn stop_running<S>(mover: &Mover, name: &str) -> Option<Act<S>> {
+    let running = mover.job.as_ref().filter(|job| !job::is_finished(job));
+    if running.is_some_and(|job| job.metadata.deletion_timestamp.is_none()) {
+        return Some(Act::Delete { helper: Helper::Job, name: name.to_owned() });
+    }
+    let ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed")) || never_ran(pod)
+    };
+    (!mover.pods.iter().all(ended)).then(|| Act::Wait("waiting for the mover to stop".into()))
+}
+
+/// Takes down a Job and its pods: they are stopped, and only then let go. `None`: nothing is left of them.
+fn remove_job<S>(mover: &Mover, name: &str) -> Option<Act<S>> {
+    let kept =
+        |meta: &ObjectMeta| meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == job::FINALIZER));
+    if mover.job.as_ref().is_some_and(|job| job.metadata.deletion_timestamp.is_none()) {
+        return Some(Act::Delete { helper: Helper::Job, name: name.to_owned() });
+    }
+    if let Some(act) = stop_running(mover, name) {
+        return Some(act);
+    }
+    if mover.job.as_ref().is_some_and(|job| kept(&job.metadata)) || mover.pods.iter().any(|pod| kept(&pod.metadata)) {
+        return Some(Act::Release { name: name.to_owned() });
+    }
+    (mover.job.is_some() || !mover.pods.is_empty()).then(|| Act::Wait("waiting for the mover's Job to be gone".into()))
+}
+
+/// Takes down a mover: its Job and pods, and then what they used. `None`: nothing is left.
+pub fn stop<S>(mover: &Mover, subject: &Subject, name: &str) -> Option<Act<S>> {
+    remove_job(mover, name)
+        .or_else(|| delete_one(mover.secret.as_ref().map(|it| &it.metadata), Helper::Secret, subject, name))
+        .or_else(|| delete_one(mover.config_map.as_ref().map(|it| &it.metadata), Helper::ConfigMap, subject, name))
+}
+
+/// Whether a pod that is to go has no container that ran: no kubelet may have been given it, and nobody will report its end.
+fn never_ran(pod: &Pod) -> bool {
+    let assigned = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    pod.metadata.deletion_timestamp.is_some() && !assigned
+}
+
+/// Takes down what [`expose`] made, backwards. `None`: nothing is left.
+pub fn withdraw<S>(seen: &expose::Seen, subject: &Subject) -> Option<Act<S>> {
+    let name = &subject.object_name();
+    delete_one(seen.claim.as_ref().map(|it| &it.metadata), Helper::Claim, subject, name)
+        .or_else(|| delete_one(seen.snapshot.as_ref().map(|it| &it.metadata), Helper::Snapshot, subject, name))
+        .or_else(|| delete_one(seen.content.as_ref().map(|it| &it.metadata), Helper::Content, subject, name))
+}
+
+fn delete_one<S>(meta: Option<&ObjectMeta>, helper: Helper, subject: &Subject, name: &str) -> Option<Act<S>> {
+    // What has the name and is not ours stays.
+    let meta = meta.filter(|meta| meta.labels.as_ref().is_some_and(|labels| subject.owns(labels)))?;
+    Some(match meta.deletion_timestamp {
+        None => Act::Delete { helper, name: name.to_owned() },
+        Some(_) => Act::Wait(format!("waiting for the {helper:?} {name} to be gone")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json};
+
+    fn subject() -> Subject {
+        let kind = crate::controller::names::Kind::Backup;
+        Subject { kind, namespace: "a".into(), name: "b".into(), uid: "1".into() }
+    }
+
+    fn owned() -> ObjectMeta {
+        ObjectMeta { labels: Some(subject().labels()), ..ObjectMeta::default() }
+    }
+
+    fn meta(finalizers: &[&str], deleted: bool) -> serde_json::Value {
+        let deleted = deleted.then_some("2026-01-01T00:00:00Z");
+        json!({"name": "n", "finalizers": finalizers, "deletionTimestamp": deleted})
+    }
+
+    fn mover(job: Option<(&[&str], bool)>, pod: Option<(&str, &[&str])>) -> Mover {
+        let job = job.map(|(finalizers, deleted)| {
+            from_value(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta(finalizers, deleted)})).unwrap()
+        });
+        let pods = pod.into_iter().map(|(phase, finalizers)| {
+            let spec = json!({"containers": [], "nodeName": "node"});
+            let status = json!({"phase": phase});
+            from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta(finalizers, true), "spec": spec, "status": status})).unwrap()
+        });
+        Mover { job, pods: pods.collect(), ..Mover::default() }
+    }
+
+    #[test]
+    fn a_mover_is_asked_waited_for_released_and_only_then_its_secret_goes() {
+        let step = |mover: &Mover| stop::<()>(mover, &subject(), "n");
+        let kept: &[&str] = &[job::FINALIZER];
+        assert_eq!(
+            step(&mover(Some((kept, false)), Some(("Running", kept)))),
+            Some(Act::Delete { helper: Helper::Job, name: "n".into() })
+        );
+        assert!(matches!(step(&mover(Some((kept, true)), Some(("Running", kept)))), Some(Act::Wait(_))));
+        assert_eq!(step(&mover(Some((kept, true)), Some(("Failed", kept)))), Some(Act::Release { name: "n".into() }));
+        assert!(matches!(step(&mover(Some((&[], true)), Some(("Failed", &[])))), Some(Act::Wait(_))));
+        // A Job that somebody else deleted leaves its pods.
+        assert_eq!(step(&mover(None, Some(("Failed", kept)))), Some(Act::Release { name: "n".into() }));
+        let mut rest = mover(None, None);
+        rest.secret = Some(Secret { metadata: owned(), ..Secret::default() });
+        assert_eq!(step(&rest), Some(Act::Delete { helper: Helper::Secret, name: "n".into() }));
+        assert_eq!(step(&mover(None, None)), None);
+    }
+
+    #[test]
+    fn a_pod_that_no_node_has_is_not_waited_for() {
+        let mut mover = mover(Some((&[job::FINALIZER], true)), Some(("Pending", &[job::FINALIZER])));
+        assert!(matches!(stop::<()>(&mover, &subject(), "n"), Some(Act::Wait(_))));
+        mover.pods[0].spec.as_mut().unwrap().node_name = None;
+        assert_eq!(stop::<()>(&mover, &subject(), "n"), Some(Act::Release { name: "n".into() }));
+    }
+
+    #[test]
+    fn what_was_exposed_goes_backwards() {
+        let mut seen = expose::Seen {
+            content: Some(VolumeSnapshotContent { metadata: owned(), ..VolumeSnapshotContent::default() }),
+            snapshot: Some(VolumeSnapshot { metadata: owned(), ..VolumeSnapshot::default() }),
+            claim: Some(PersistentVolumeClaim { metadata: owned(), ..PersistentVolumeClaim::default() }),
+        };
+        let deleted = |seen: &expose::Seen| match withdraw::<()>(seen, &subject()) {
+            Some(Act::Delete { helper, .. }) => Some(helper),
+            _ => None,
+        };
+        assert_eq!(deleted(&seen), Some(Helper::Claim));
+        seen.claim = None;
+        assert_eq!(deleted(&seen), Some(Helper::Snapshot));
+        seen.snapshot = None;
+        assert_eq!(deleted(&seen), Some(Helper::Content));
+        seen.content = None;
+        // What has the name and not the labels is somebody else's.
+        seen.content = Some(VolumeSnapshotContent::default());
+        assert_eq!(withdraw::<()>(&seen, &subject()), None);
+    }
+}

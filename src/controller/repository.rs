@@ -1,0 +1,223 @@
+//! Which repository a volume has, and what a repository's location says about whose it is.
+//!
+//! A volume keeps its repository for as long as its claim has its name, so that the second backup of it is incremental:
+//! `<bucket>/<prefix>/restic/<cluster>/<namespace>/<claim>`, below the directory `restic` that Velero's validation of a location
+//! accepts. VolumeSnapshotMover of old made one for each volume of each backup, `<bucket>/<protected namespace>/<backup>/<content>-pvc`
+//! (1.2.0 and before without the backup), whose paths name no namespace.
+//!
+//! Locations are compared part by part after cleaning, never as texts. Nothing is contacted here.
+
+use crate::controller::names::MANAGED_BY;
+use crate::id::Id;
+use crate::store::Location;
+use crate::store::location::Bucket;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+
+/// The directory below a location's prefix that all repositories are in.
+const DIRECTORY: &str = "restic";
+
+/// What comes after the name of a VolumeSnapshotContent in the repositories of old.
+const OLD_SUFFIX: &str = "-pvc";
+
+/// A place in a bucket that repositories may be below: what the administrator's secret says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base(Bucket);
+
+/// Why a location is refused. Nothing is asked of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Unusable(String),
+    #[error("the location is a folder, and only buckets are moved to and from")]
+    Folder,
+    #[error("the repository {repository} is not in the bucket and path of the secret's own location {base}")]
+    Elsewhere { repository: String, base: String },
+}
+
+/// Whose a repository is, as its path says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One of ours: of a claim in a namespace of a cluster.
+    Volume { cluster: String, namespace: String, claim: String },
+    /// One of VolumeSnapshotMover's, of a volume in a backup; those of 1.2.0 and before do not name the backup.
+    Old { protected: String, backup: Option<String>, content: String },
+    /// Something else below the base.
+    Unknown,
+}
+
+fn bucket(location: &str) -> Result<Bucket, Refused> {
+    match location.parse() {
+        Ok(Location::S3(bucket)) => Ok(bucket),
+        Ok(Location::Folder(_)) => Err(Refused::Folder),
+        Err(error) => Err(Refused::Unusable(error.to_string())),
+    }
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
+}
+
+impl Base {
+    /// The base that a secret's `RESTIC_REPOSITORY` and the backup location's prefix make together.
+    pub fn new(secret: &str, prefix: &str) -> Result<Base, Refused> {
+        let whole = bucket(secret)?;
+        if prefix.is_empty() {
+            return Ok(Base(whole));
+        }
+        // Through the parser, so that a prefix is cleaned by the rules of every location.
+        let joined = Bucket { prefix: [whole.prefix.as_str(), prefix].join("/"), ..whole.clone() };
+        let cleaned = bucket(&joined.to_string())?;
+        if !is_below(&cleaned.prefix, &whole.prefix) {
+            return Err(Refused::Unusable(format!("the prefix {prefix:?} leaves the location {whole}")));
+        }
+        Ok(Base(cleaned))
+    }
+
+    /// The repository of a claim.
+    pub fn of_volume(&self, cluster: &str, namespace: &str, claim: &str) -> String {
+        let below = [DIRECTORY, cluster, namespace, claim];
+        let prefix = parts(&self.0.prefix).chain(below).collect::<Vec<_>>().join("/");
+        Bucket { prefix, ..self.0.clone() }.to_string()
+    }
+
+    /// What a location below this base is, in the form that restic opens; an error if it is not below it.
+    pub fn locate(&self, repository: &str) -> Result<(String, Layout), Refused> {
+        let there = bucket(repository)?;
+        let Bucket { tls, endpoint, name, prefix } = &self.0;
+        let same_bucket = (there.tls, &there.name) == (*tls, name) && there.endpoint.eq_ignore_ascii_case(endpoint);
+        if !same_bucket || !is_below(&there.prefix, prefix) {
+            return Err(Refused::Elsewhere { repository: there.to_string(), base: self.0.to_string() });
+        }
+        let below: Vec<&str> = parts(&there.prefix).skip(parts(prefix).count()).collect();
+        Ok((there.to_string(), Layout::of(&below)))
+    }
+}
+
+impl Layout {
+    fn of(path: &[&str]) -> Layout {
+        let own = |part: &str| part.to_owned();
+        match *path {
+            [DIRECTORY, cluster, namespace, claim] => {
+                Layout::Volume { cluster: own(cluster), namespace: own(namespace), claim: own(claim) }
+            }
+            [protected, backup, last] if protected != DIRECTORY => match last.strip_suffix(OLD_SUFFIX) {
+                Some(content) => {
+                    Layout::Old { protected: own(protected), backup: Some(own(backup)), content: own(content) }
+                }
+                None => Layout::Unknown,
+            },
+            [protected, last] if protected != DIRECTORY => match last.strip_suffix(OLD_SUFFIX) {
+                Some(content) => Layout::Old { protected: own(protected), backup: None, content: own(content) },
+                None => Layout::Unknown,
+            },
+            _ => Layout::Unknown,
+        }
+    }
+}
+
+/// The object that says that a repository has been made, and is never made again: a bucket that lost it must not look like a new one.
+pub fn record(repository: &str, namespace: &str) -> ConfigMap {
+    let name = format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32]);
+    let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([("repository".to_owned(), repository.to_owned())])),
+        ..ConfigMap::default()
+    }
+}
+
+/// Whether a cleaned path is below another one, on component boundaries.
+fn is_below(path: &str, base: &str) -> bool {
+    let mut path = parts(path);
+    parts(base).all(|part| path.next() == Some(part)) && path.next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(secret: &str, prefix: &str) -> Base {
+        Base::new(secret, prefix).unwrap()
+    }
+
+    #[test]
+    fn a_volume_has_one_repository_below_restic() {
+        let url = |secret, prefix| base(secret, prefix).of_volume("cluster", "shop", "data");
+        assert_eq!(url("s3:https://host:9000/bkt", ""), "s3:https://host:9000/bkt/restic/cluster/shop/data");
+        assert_eq!(
+            url("s3:s3.amazonaws.com/bkt/", "velero/"),
+            "s3:https://s3.amazonaws.com/bkt/velero/restic/cluster/shop/data"
+        );
+        assert_eq!(url("s3:http://host/bkt/a//b/", "/c/./d/"), "s3:http://host/bkt/a/b/c/d/restic/cluster/shop/data");
+        // And it is recognised again.
+        let base = base("s3:http://host/bkt/a", "c");
+        let (again, layout) = base.locate(&base.of_volume("cluster", "shop", "data")).unwrap();
+        assert_eq!(again, "s3:http://host/bkt/a/c/restic/cluster/shop/data");
+        let expected = Layout::Volume { cluster: "cluster".into(), namespace: "shop".into(), claim: "data".into() };
+        assert_eq!(layout, expected);
+    }
+
+    #[test]
+    fn only_buckets_are_bases() {
+        for folder in ["/mnt/backups", "local:/mnt", "relative"] {
+            assert_eq!(Base::new(folder, ""), Err(Refused::Folder));
+        }
+        for bad in
+            ["", "sftp:host:/x", "s3:https://key:secret@host/bkt", "s3:https://host", "s3:https://host/bkt/../other"]
+        {
+            assert!(matches!(Base::new(bad, ""), Err(Refused::Unusable(_))), "{bad}");
+        }
+        assert!(matches!(Base::new("s3:https://host/bkt/deep/er", "../../x"), Err(Refused::Unusable(_))));
+    }
+
+    /// What a tenant could write into a restore.
+    #[test]
+    fn nothing_but_what_is_below_the_base_is_located() {
+        let base = base("s3:https://host/bkt/tenants", "");
+        for bad in [
+            "s3:https://host/bkt/tenants",
+            "s3:https://host/bkt/tenants/",
+            "s3:https://host/bkt/tenants-of-others/x/y-pvc",
+            "s3:https://host/bkt/tenants/../other/x",
+            "s3:https://host/bkt/tenants/%2e%2e/other/x",
+            "s3:https://host/other/tenants/x",
+            "s3:http://host/bkt/tenants/x",
+            "s3:https://evil.example/bkt/tenants/x",
+            "s3:https://host:8443/bkt/tenants/x",
+            "s3:https://host/BKT/tenants/x",
+        ] {
+            assert!(matches!(base.locate(bad), Err(Refused::Elsewhere { .. })), "{bad}");
+        }
+        assert_eq!(base.locate("/etc"), Err(Refused::Folder));
+        assert!(matches!(base.locate("s3:https://host/../../etc"), Err(Refused::Unusable(_))));
+        assert!(matches!(base.locate("s3:https://me:pw@host/bkt/tenants/x"), Err(Refused::Unusable(_))));
+        // Cleaned, and the same endpoint in another notation.
+        let (url, _) = base.locate("s3:HOST/bkt//tenants/./a/../b/").unwrap();
+        assert_eq!(url, "s3:https://HOST/bkt/tenants/b");
+    }
+
+    /// The forms of the sheet on VolumeSnapshotMover, section 7.1.
+    #[test]
+    fn repositories_of_old_are_recognised() {
+        let base = base("s3:s3.amazonaws.com/bkt", "");
+        let layout = |url: &str| base.locate(url).unwrap().1;
+        let old = |backup: Option<&str>| Layout::Old {
+            protected: "openshift-adp".into(),
+            backup: backup.map(Into::into),
+            content: "snapcontent-1".into(),
+        };
+        assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/b1/snapcontent-1-pvc"), old(Some("b1")));
+        assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/snapcontent-1-pvc"), old(None));
+        // An empty backup label leaves two slashes, which restic takes for one.
+        assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp//snapcontent-1-pvc"), old(None));
+        assert_eq!(layout("s3:s3.amazonaws.com/bkt/data-mover-snapshots"), Layout::Unknown);
+        assert_eq!(layout("s3:s3.amazonaws.com/bkt/restic/cluster/data-pvc"), Layout::Unknown);
+    }
+}
