@@ -2,11 +2,11 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
+//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
-//! * L4 `mover`: what one Job does, from its work description to its report.
+//! * L4 `mover`: what one Job does, from its work description to its report; `controller`: what is done with the kinds of `api`.
 //! * L5 `cli`: parses, calls, prints.
 
 #[cfg(feature = "controller")]

@@ -4,6 +4,7 @@
 //! Both carry a version and refuse unknown fields: a controller and a mover of different releases must not half understand each other.
 
 use crate::id::Id;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -77,35 +78,40 @@ pub enum Pick {
     Newest,
 }
 
-/// A backup that was called off leaves nothing: its snapshot and the locks of its movers go.
+/// What a backup left that did not come to its end: the locks of its movers go, and if it was called off, its snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Discard {
-    /// [`Backup::identity`] of what is removed; `None`: only locks are.
+    /// [`Backup::identity`] of what is removed; `None`: only locks are, and what was saved stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
 
 impl Work {
     pub fn parse(json: &[u8]) -> Result<Work, String> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let bad = |error: serde_json::Error| format!("the work description cannot be read: {error}");
-        let Versioned { version } = serde_json::from_slice(json).map_err(bad)?;
-        if version != VERSION {
-            return Err(format!(
-                "the work description has version {version} and this mover knows version {VERSION}: the controller and the mover image are of different releases"
-            ));
-        }
-        serde_json::from_slice(json).map_err(bad)
+        parse("work description", json)
     }
+}
+
+/// Reads one of the two documents. The version comes first: what another one has in it is not ours to judge.
+fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let bad = |error: serde_json::Error| format!("the {what} cannot be read: {error}");
+    let Versioned { version } = serde_json::from_slice(json).map_err(bad)?;
+    if version != VERSION {
+        return Err(format!(
+            "the {what} has version {version} and this program knows version {VERSION}: the controller and the mover image are of different releases"
+        ));
+    }
+    serde_json::from_slice(json).map_err(bad)
 }
 
 /// How a mover ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     pub version: u32,
     /// The Job's uid: a report that a volume's content made up, or one of another run, does not have it.
@@ -126,7 +132,7 @@ pub enum Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Saved {
     pub snapshot: Id,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +153,7 @@ pub struct Saved {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Restored {
     /// `None`: there is no repository, and that was said to mean an empty volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,7 +169,7 @@ pub struct Restored {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failed {
     /// One word in CamelCase that programs can rely on; `docs/MOVER.md` lists them.
     pub reason: String,
@@ -176,8 +182,8 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Report {
-    pub fn parse(json: &[u8]) -> Result<Report, serde_json::Error> {
-        serde_json::from_slice(json)
+    pub fn parse(json: &[u8]) -> Result<Report, String> {
+        parse("report", json)
     }
 
     /// At most [`REPORT_SIZE`] bytes: texts are cut, and problems left out from the last one on, until it fits.
@@ -235,6 +241,11 @@ mod tests {
         }
         let short = failed("why".into(), vec!["a: b".into()]);
         assert_eq!(Report::parse(&short.clone().encode()).unwrap(), short);
+        let other = Report { version: 2, ..short.clone() };
+        assert!(Report::parse(&other.encode()).unwrap_err().contains("different releases"));
+        let mut more = serde_json::to_value(&short).unwrap();
+        more["forged"] = 1.into();
+        assert!(Report::parse(more.to_string().as_bytes()).unwrap_err().contains("forged"));
     }
 
     #[test]

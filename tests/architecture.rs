@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// What stands only in the modules or files named: where it stands anywhere else, the message says what to do.
-const RESERVED: [(&[&str], &[&str], &str); 6] = [
+const RESERVED: [(&[&str], &[&str], &str); 7] = [
     (
         &["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "io::stdout", "io::stderr"],
         &["cli", "main"],
@@ -49,6 +49,11 @@ const RESERVED: [(&[&str], &[&str], &str); 6] = [
         &["std::env"],
         &["cli", "main", "controller_main", "store"],
         "the library does not read the environment; take an option",
+    ),
+    (
+        &["compat::", "::compat"],
+        &["controller/compat.rs", "controller/cluster.rs", "controller/run.rs", "controller/mod.rs"],
+        "the words of VolumeSnapshotMover are translated at the edge, and nothing inside knows them",
     ),
     (
         &["unsafe {", "unsafe fn", "unsafe impl"],

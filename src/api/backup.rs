@@ -3,9 +3,8 @@
 // Each column is an attribute with the same names in it.
 #![allow(clippy::duplicated_attributes)]
 
-use super::shared::{ClaimData, NameRef, Problems, Progress, SyncData};
+use super::shared::{ClaimData, MoveStatus, NameRef, SyncData};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -48,47 +47,20 @@ pub struct BackupSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
+    #[serde(flatten)]
+    pub moved: MoveStatus,
     /// Not written any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<bool>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
     #[serde(default, rename = "sourcePVCData", skip_serializing_if = "Option::is_none")]
     pub source_pvc_data: Option<ClaimData>,
     /// The repository's location: what stock restic opens.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub resticrepository: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub phase: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub batching_status: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume_snapshot_class_name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_timestamp: Option<Time>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completion_timestamp: Option<Time>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_source_data: Option<SyncData>,
-
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
-    /// The restic snapshot that holds the volume.
-    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
-    pub snapshot_id: Option<String>,
-    /// There was nothing in the volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub empty_volume: Option<bool>,
-    /// `Filesystem` or `Block`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problems: Option<Problems>,
-    /// The pod in the protected namespace that moves the data, or moved it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mover_pod: Option<String>,
     /// What brings the data back without this controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_command: Option<String>,

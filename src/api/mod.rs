@@ -13,7 +13,7 @@ mod tests;
 
 pub use backup::{BackupSpec, BackupStatus, VolumeSnapshotBackup};
 pub use restore::{BackupRef, RestoreSpec, RestoreStatus, RestoreTarget, VolumeSnapshotRestore};
-pub use shared::{ClaimData, NameRef, Problems, Progress, SyncData};
+pub use shared::{ClaimData, MoveStatus, NameRef, Problems, Progress, SyncData};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;

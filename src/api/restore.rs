@@ -3,8 +3,7 @@
 // Each column is an attribute with the same names in it.
 #![allow(clippy::duplicated_attributes)]
 
-use super::shared::{ClaimData, NameRef, Problems, Progress, SyncData};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use super::shared::{ClaimData, MoveStatus, NameRef, SyncData};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,12 +97,8 @@ pub struct RestoreTarget {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreStatus {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub phase: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub batching_status: String,
+    #[serde(flatten)]
+    pub moved: MoveStatus,
     /// The storage system's snapshot of the restored volume.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub snapshot_handle: String,
@@ -111,28 +106,5 @@ pub struct RestoreStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume_snapshot_content_name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_timestamp: Option<Time>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completion_timestamp: Option<Time>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_destination_data: Option<SyncData>,
-
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
-    /// The restic snapshot that was restored.
-    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
-    pub snapshot_id: Option<String>,
-    /// The backup recorded an empty volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub empty_volume: Option<bool>,
-    /// `Filesystem` or `Block`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problems: Option<Problems>,
-    /// The pod in the protected namespace that moves the data, or moved it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mover_pod: Option<String>,
 }

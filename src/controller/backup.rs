@@ -11,7 +11,7 @@ use crate::controller::flow::{self, Act, Mover, Object};
 use crate::controller::job::{self, Direction, State, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::quantity;
-use crate::controller::repository::{self, Base};
+use crate::controller::repository::{self, Base, Refused};
 use crate::controller::trust;
 use crate::work::{self, Discard, Outcome, Task, VERSION, Work};
 use k8s_openapi::ByteString;
@@ -39,9 +39,11 @@ pub struct Request {
 /// How far it is, by what was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Nothing has been recorded, or only that it waits for its turn.
+    /// Nothing has been recorded.
     #[default]
     New,
+    /// It waits for its turn.
+    Queued,
     /// It has its turn.
     Started,
     /// What came of the mover is recorded; the data is safe.
@@ -71,8 +73,8 @@ pub struct Observed {
     pub recorded: Option<Moving>,
     /// What the mover's log says now.
     pub progress: Option<Progress>,
-    /// Since it has its turn.
-    pub started: Option<Duration>,
+    /// How long ago it had its turn, or its mover was last seen to get on.
+    pub quiet_for: Option<Duration>,
     pub request: Request,
     pub velero: Velero,
     pub content: Option<VolumeSnapshotContent>,
@@ -105,7 +107,7 @@ pub struct Config {
     /// Secrets that may be used although they have no label.
     pub allowed_secrets: Vec<String>,
     pub mover: job::Settings,
-    /// How long it may take from a backup's turn until its mover runs.
+    /// How long nothing may run of a backup that has its turn.
     pub prepare: Duration,
     /// Whether a backup that could not read everything has failed.
     pub incomplete_fails: bool,
@@ -115,7 +117,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
     pub claim: String,
-    /// What the claim requests, as it says it.
+    /// What the claim requests, as a quantity in canonical form.
     pub size: String,
     pub storage_class: String,
     pub snapshot_class: String,
@@ -163,20 +165,16 @@ pub enum Update {
 
 /// The next thing to be done.
 pub fn decide(subject: &Subject, seen: &Observed, config: &Config) -> Act<Update> {
-    if let Stage::Ended { completed } = seen.stage {
-        return end(subject, seen, config, !completed);
-    }
-    if seen.deleted {
-        return end(subject, seen, config, seen.stage < Stage::Moved);
+    if seen.deleted || matches!(seen.stage, Stage::Ended { .. }) {
+        return end(subject, seen, config);
     }
     if !seen.finalizer {
         return Act::AddFinalizer;
     }
     match seen.stage {
-        // The repository is known to be there from now on: a lost config must not look like a new volume.
         Stage::Moved => return status(Update::Cleaning),
         Stage::Cleaning => return take_down(seen, subject).unwrap_or_else(|| status(Update::Completed)),
-        Stage::New | Stage::Started | Stage::Ended { .. } => {}
+        Stage::New | Stage::Queued | Stage::Started | Stage::Ended { .. } => {}
     }
     if seen.velero == Velero::Failed {
         return status(Update::PartiallyFailed);
@@ -185,10 +183,12 @@ pub fn decide(subject: &Subject, seen: &Observed, config: &Config) -> Act<Update
         Ok(source) => source,
         Err(act) => return *act,
     };
-    if seen.stage == Stage::New {
-        return status(if seen.turn { Update::Started } else { Update::Queued });
+    match (seen.stage, seen.turn) {
+        (Stage::New | Stage::Queued, true) => status(Update::Started),
+        (Stage::New, false) => status(Update::Queued),
+        (Stage::Queued, false) => Act::Wait("waiting for its turn".into()),
+        _ => move_out(subject, seen, config, &source),
     }
-    move_out(subject, seen, config, &source)
 }
 
 fn status(update: Update) -> Act<Update> {
@@ -211,10 +211,14 @@ struct Source {
 
 /// The repository of the volume that is backed up, as far as that is known; nothing is judged here.
 pub fn repository(subject: &Subject, seen: &Observed, config: &Config) -> Option<String> {
-    let data = seen.secret.as_ref()?.data.as_ref()?;
-    let base = String::from_utf8_lossy(&data.get("RESTIC_REPOSITORY")?.0).trim().to_owned();
-    let base = Base::new(&base, &seen.prefix).ok()?;
+    let base = base(seen.secret.as_ref()?.data.as_ref()?, &seen.prefix).ok()?;
     Some(base.of_volume(&config.cluster, &subject.namespace, &seen.claim.as_ref()?.name_any()))
+}
+
+/// Where repositories may be, by what a secret says.
+fn base(data: &BTreeMap<String, ByteString>, prefix: &str) -> Result<Base, Refused> {
+    let location = data.get("RESTIC_REPOSITORY").map(|location| String::from_utf8_lossy(&location.0));
+    Base::new(location.unwrap_or_default().trim(), prefix)
 }
 
 /// Looks at the request. `Err` is what is to be done instead of it.
@@ -240,8 +244,7 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Source
     if !missing.is_empty() {
         return Err(invalid(format!("the secret {secret_name} lacks {}, or has it empty", missing.join(", "))));
     }
-    let base = String::from_utf8_lossy(&data["RESTIC_REPOSITORY"].0).trim().to_owned();
-    let base = Base::new(&base, &seen.prefix).map_err(|error| denied(error.into()))?;
+    let base = base(&data, &seen.prefix).map_err(|error| denied(error.into()))?;
     let ready = content.status.clone().unwrap_or_default();
     let Some(handle) = ready.snapshot_handle.filter(|_| ready.ready_to_use != Some(false)) else {
         return Err(Box::new(Act::Wait(format!("waiting for the VolumeSnapshotContent {wanted} to be ready"))));
@@ -252,11 +255,13 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Source
     let spec = claim.spec.clone().unwrap_or_default();
     let requested = spec.resources.and_then(|it| it.requests).and_then(|it| it.get("storage").cloned());
     let requested = requested.map(|it| it.0).unwrap_or_default();
-    let size = quantity::bytes(&requested).unwrap_or(0);
+    let name = claim.name_any();
+    let Some(size) = quantity::bytes(&requested) else {
+        return Err(invalid(format!("the claim {name} requests {requested:?}, which is no size")));
+    };
     let mode = spec.volume_mode.unwrap_or_else(|| "Filesystem".into());
     let storage_class = spec.storage_class_name.unwrap_or_default();
     let options = |key: &str| seen.options.get(key).filter(|value| !value.is_empty()).cloned();
-    let name = claim.name_any();
     let mut tags = vec![format!("{BACKUP_TAG}:{}", subject.name)];
     tags.extend(backup.as_ref().map(|backup| format!("{VELERO_TAG}:{backup}")));
     let secrets = trust::SECRET_KEYS.into_iter().filter_map(|key| Some((key.to_owned(), data.get(key)?.clone())));
@@ -292,7 +297,7 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Source
 /// The data's way: exposed, moved, recorded.
 fn move_out(subject: &Subject, seen: &Observed, config: &Config, source: &Source) -> Act<Update> {
     let name = subject.object_name();
-    let late = seen.started.is_some_and(|since| since > config.prepare);
+    let late = seen.quiet_for.is_some_and(|quiet| quiet > config.prepare);
     let waits = |why: String| {
         if late {
             failed("NotPrepared", format!("{why}; that took longer than {} s", config.prepare.as_secs()))
@@ -301,10 +306,7 @@ fn move_out(subject: &Subject, seen: &Observed, config: &Config, source: &Source
         }
     };
     let wish = Wish {
-        name: name.clone(),
-        namespace: config.namespace.clone(),
-        labels: subject.labels(),
-        annotations: subject.annotations(),
+        naming: subject.naming(name.clone(), &config.namespace),
         origin: source.origin.clone(),
         claim: source.claim.clone(),
     };
@@ -328,12 +330,9 @@ fn move_out(subject: &Subject, seen: &Observed, config: &Config, source: &Source
     let repository = source.volume.repository.clone();
     let work = Work { version: VERSION, repository, task: Task::Backup(task), gone: vec![] };
     let wanted = Wanted {
-        name: name.clone(),
-        namespace: config.namespace.clone(),
-        labels: subject.labels(),
-        annotations: subject.annotations(),
+        naming: subject.naming(name.clone(), &config.namespace),
         direction: Direction::Out,
-        claim: Some(name.clone()),
+        claim: Some(name),
         block,
         work,
         secrets: source.secrets.clone(),
@@ -354,6 +353,7 @@ fn move_out(subject: &Subject, seen: &Observed, config: &Config, source: &Source
         }
         State::Lost { why } => failed("MoverLost", why),
         State::Reported { report, pod } => match report.outcome {
+            // Before all else: from now on a bucket that lost it must not look like that of a new volume.
             Outcome::Saved(_) if !seen.repository_made => {
                 let record = repository::record(&source.volume.repository, &config.namespace);
                 Act::Create(Object::ConfigMap(Box::new(record)))
@@ -384,14 +384,14 @@ pub fn incomplete(count: u64, first: &[String]) -> String {
     format!("{count} entries could not be read{first}")
 }
 
-/// Takes everything down and lets go. With `discard`, what a backup may have left in its repository goes before.
-fn end(subject: &Subject, seen: &Observed, config: &Config, discard: bool) -> Act<Update> {
+/// Takes everything down and lets go; what is left in the repository goes before.
+fn end(subject: &Subject, seen: &Observed, config: &Config) -> Act<Update> {
     if let Some(act) = flow::stop_running(&seen.mover, &subject.object_name()) {
         return act;
     }
-    // Only a mover that was started can have left anything, and its pods say so as long as they are kept.
-    if discard && let Some(act) = clean(subject, seen, config) {
-        return act;
+    match tidy(subject, seen, config) {
+        Tidied::Not(act) => return *act,
+        Tidied::Yes | Tidied::Failed(_) => {}
     }
     match take_down(seen, subject) {
         Some(act) => act,
@@ -400,20 +400,41 @@ fn end(subject: &Subject, seen: &Observed, config: &Config, discard: bool) -> Ac
     }
 }
 
-/// Removes what a backup that did not come to its end left in the repository. `None`: nothing is left, or it could not be removed.
-fn clean(subject: &Subject, seen: &Observed, config: &Config) -> Option<Act<Update>> {
-    let (job, config_map) = (seen.mover.job.as_ref()?, seen.mover.config_map.as_ref()?);
-    if !job::left_something(job, &seen.mover.pods) {
-        return None;
+/// Whether the repository is rid of what a backup left that did not come to its end.
+enum Tidied {
+    /// There is nothing, or nothing any more.
+    Yes,
+    /// This is to be done before.
+    Not(Box<Act<Update>>),
+    /// It cannot be; why.
+    Failed(String),
+}
+
+/// Why a lock or a snapshot of a backup that ended early stays in its repository, if it does: nobody will remove it.
+pub fn untidied(subject: &Subject, seen: &Observed, config: &Config) -> Option<String> {
+    match tidy(subject, seen, config) {
+        Tidied::Failed(why) => Some(why),
+        Tidied::Yes | Tidied::Not(_) => None,
     }
-    let mut work = job::described(config_map)?;
-    work.task = Task::Discard(Discard { identity: Some(identity(subject)) });
+}
+
+/// Locks of movers that ended without a word go. A snapshot goes only if the backup was called off: one of a backup that
+/// failed may be all there is.
+fn tidy(subject: &Subject, seen: &Observed, config: &Config) -> Tidied {
+    let (Some(job), Some(config_map)) = (&seen.mover.job, &seen.mover.config_map) else { return Tidied::Yes };
+    let called_off = seen.deleted && seen.stage < Stage::Moved;
+    let left = job::left(job, &seen.mover.pods);
+    if seen.stage == (Stage::Ended { completed: true }) || !(left.unknown || called_off && left.snapshot) {
+        return Tidied::Yes;
+    }
+    let mut work = match job::described(config_map) {
+        Ok(work) => work,
+        Err(why) => return Tidied::Failed(why),
+    };
+    work.task = Task::Discard(Discard { identity: called_off.then(|| identity(subject)) });
     work.gone.extend(job::gone(job, &seen.mover.pods));
     let wanted = Wanted {
-        name: cleaner(subject),
-        namespace: config.namespace.clone(),
-        labels: subject.labels(),
-        annotations: subject.annotations(),
+        naming: subject.naming(cleaner(subject), &config.namespace),
         direction: Direction::None,
         claim: None,
         block: false,
@@ -421,15 +442,16 @@ fn clean(subject: &Subject, seen: &Observed, config: &Config) -> Option<Act<Upda
         secrets: seen.mover.secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default(),
         settings: &config.mover,
     };
-    let state = match flow::run(wanted, &seen.cleaner) {
-        Ok(state) => state,
-        Err(act) => return Some(*act),
-    };
-    match state {
-        State::Waiting { why } => Some(Act::Wait(why)),
-        State::Running { .. } => Some(Act::Wait("waiting for the repository to be tidied".into())),
-        // What could not be removed then, is removed by nobody: a lock until it is stale, a snapshot that nobody asked for.
-        State::Reported { .. } | State::Lost { .. } => None,
+    let wait = |why: String| Tidied::Not(Box::new(Act::Wait(why)));
+    match flow::run(wanted, &seen.cleaner) {
+        Err(act) => Tidied::Not(act),
+        Ok(State::Waiting { why }) => wait(why),
+        Ok(State::Running { .. }) => wait("waiting for the repository to be tidied".into()),
+        Ok(State::Lost { why }) => Tidied::Failed(why),
+        Ok(State::Reported { report, .. }) => match report.outcome {
+            Outcome::Discarded { .. } => Tidied::Yes,
+            other => Tidied::Failed(format!("{other:?}")),
+        },
     }
 }
 

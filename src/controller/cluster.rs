@@ -1,7 +1,7 @@
 //! What is in the cluster, read when it is needed, and the writes. Nothing is kept from one look to the next.
 
-use crate::api::VolumeSnapshotBackup;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::api::{Progress, VolumeSnapshotBackup};
 use crate::clock;
 use crate::controller::backup::{self, Config, Observed, Stage, Velero};
 use crate::controller::flow::{Helper, Mover, Object};
@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
+use tracing::warn;
 
 pub type Result<T> = std::result::Result<T, kube::Error>;
 
@@ -85,7 +86,9 @@ impl Cluster {
             turn,
             ..Observed::default()
         };
-        seen.started = status.start_timestamp.and_then(|started| started.0.duration_until(now().0).try_into().ok());
+        let got_on = status.moved.progress.and_then(|progress| progress.updated);
+        let last = status.moved.start_timestamp.into_iter().chain(got_on).max();
+        seen.quiet_for = last.and_then(|last| last.0.duration_until(now().0).try_into().ok());
         if seen.stage < Stage::Moved && !seen.deleted {
             self.observe_source(&subject, &mut seen).await?;
             if let Some(repository) = backup::repository(&subject, &seen, config) {
@@ -163,11 +166,16 @@ impl Cluster {
         })
     }
 
-    /// What a running mover's log says last. No log is no reason to stop.
-    async fn progress(&self, pod: &str) -> Option<crate::api::Progress> {
+    /// What a running mover's log says last. No log is no reason to stop, but to say so: perhaps the right is missing.
+    async fn progress(&self, pod: &str) -> Option<Progress> {
         let last = LogParams { tail_lines: Some(5), ..LogParams::default() };
-        let log = self.here::<Pod>().logs(pod, &last).await.ok()?;
-        log.lines().rev().find_map(job::progress)
+        match self.here::<Pod>().logs(pod, &last).await {
+            Ok(log) => log.lines().rev().find_map(job::progress),
+            Err(error) => {
+                warn!(pod, %error, "the mover's log, and with it its progress, cannot be read");
+                None
+            }
+        }
     }
 
     pub async fn create(&self, object: &Object) -> Result<()> {

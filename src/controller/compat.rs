@@ -10,9 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// On every object that is being worked on.
 pub const FINALIZER: &str = "oadp.openshift.io/oadp-datamover";
-/// The Velero backup or restore that an object is a part of.
+/// The Velero backup that an object is a part of.
 pub const BACKUP_LABEL: &str = "velero.io/backup-name";
-pub const RESTORE_LABEL: &str = "velero.io/restore-name";
 
 const IN_PROGRESS: &str = "InProgress";
 const BACKUP_DONE: &str = "SnapshotBackupDone";
@@ -38,57 +37,54 @@ pub fn request(backup: &VolumeSnapshotBackup) -> Request {
 
 /// How far a backup is by its status.
 pub fn stage(status: &BackupStatus) -> Stage {
-    match (status.phase.as_str(), status.batching_status.as_str()) {
+    match (status.moved.phase.as_str(), status.moved.batching_status.as_str()) {
         (COMPLETED, _) => Stage::Ended { completed: true },
         (FAILED | PARTIALLY_FAILED, _) => Stage::Ended { completed: false },
         (CLEANUP, _) => Stage::Cleaning,
         (BACKUP_DONE, _) => Stage::Moved,
         (_, PROCESSING) | (IN_PROGRESS, _) => Stage::Started,
+        (_, QUEUED) => Stage::Queued,
         _ => Stage::New,
     }
 }
 
 /// What is recorded of its mover.
 pub fn recorded(status: &BackupStatus) -> Option<Moving> {
-    let pod = status.mover_pod.clone()?;
-    let progress = status.progress.clone().unwrap_or_default();
+    let pod = status.moved.mover_pod.clone()?;
+    let progress = status.moved.progress.clone().unwrap_or_default();
     Some(Moving { pod, progress })
 }
 
 /// Whether an object holds a place among those that are worked on.
 pub fn has_turn(status: &BackupStatus) -> bool {
-    status.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
-}
-
-/// Whether it is recorded that an object waits for its turn.
-pub fn is_queued(backup: &VolumeSnapshotBackup) -> bool {
-    backup.status.as_ref().is_some_and(|status| status.batching_status == QUEUED)
+    status.moved.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
 }
 
 /// The status after an update.
 pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, now: &Time) -> BackupStatus {
-    let mut status = BackupStatus { observed_generation: generation, ..before.clone() };
+    let mut status = before.clone();
+    status.moved.observed_generation = generation;
     let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
-        set_condition(&mut status.conditions, kind, value, reason, message, generation, now);
+        set_condition(&mut status.moved.conditions, kind, value, reason, message, generation, now);
     };
     match update {
         Update::Queued => {
             set("Reconciled", true, "Complete", "Reconcile complete");
             set("Progressing", false, "Queued", "waiting for its turn");
-            status.batching_status = QUEUED.into();
+            status.moved.batching_status = QUEUED.into();
         }
         Update::Started => {
             set("Reconciled", true, "Complete", "Reconcile complete");
             set("Progressing", true, "Preparing", "the snapshot is being made readable");
-            status.batching_status = PROCESSING.into();
-            status.phase = IN_PROGRESS.into();
-            status.start_timestamp = Some(now.clone());
+            status.moved.batching_status = PROCESSING.into();
+            status.moved.phase = IN_PROGRESS.into();
+            status.moved.start_timestamp = Some(now.clone());
         }
         Update::Moving(Moving { pod, progress }) => {
             set("Progressing", true, "Moving", &format!("the mover {pod} runs"));
-            status.phase = IN_PROGRESS.into();
-            status.mover_pod = Some(pod.clone());
-            status.progress = Some(Progress { updated: Some(now.clone()), ..progress.clone() });
+            status.moved.phase = IN_PROGRESS.into();
+            status.moved.mover_pod = Some(pod.clone());
+            status.moved.progress = Some(Progress { updated: Some(now.clone()), ..progress.clone() });
             let sync = status.replication_source_data.get_or_insert_with(SyncData::default);
             sync.start_timestamp.get_or_insert_with(|| now.clone());
             sync.name.clone_from(pod);
@@ -102,9 +98,9 @@ pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, no
                 set("Degraded", false, "Whole", "everything was read");
             }
             let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            status.phase = BACKUP_DONE.into();
-            status.batching_status = COMPLETED.into();
-            status.completion_timestamp = Some(now.clone());
+            status.moved.phase = BACKUP_DONE.into();
+            status.moved.batching_status = COMPLETED.into();
+            status.moved.completion_timestamp = Some(now.clone());
             status.source_pvc_data = Some(ClaimData {
                 name: volume.claim.clone(),
                 size: volume.size.clone(),
@@ -112,12 +108,12 @@ pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, no
             });
             status.volume_snapshot_class_name.clone_from(&volume.snapshot_class);
             status.resticrepository.clone_from(&volume.repository);
-            status.volume_mode = Some(volume.mode.clone());
-            status.snapshot_id = Some(saved.snapshot.to_string());
-            status.empty_volume = saved.empty.then_some(true);
+            status.moved.volume_mode = Some(volume.mode.clone());
+            status.moved.snapshot_id = Some(saved.snapshot.to_string());
+            status.moved.empty_volume = saved.empty.then_some(true);
             status.restore_command =
                 Some(format!("restic -r {} restore {} --target DIRECTORY", volume.repository, saved.snapshot));
-            status.progress = Some(Progress {
+            status.moved.progress = Some(Progress {
                 total_bytes: number(saved.bytes),
                 bytes_done: number(saved.bytes),
                 total_files: number(saved.files),
@@ -125,36 +121,36 @@ pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, no
                 added_bytes: Some(number(saved.added_bytes)),
                 updated: Some(now.clone()),
             });
-            status.problems =
+            status.moved.problems =
                 (saved.problems > 0).then(|| Problems { count: number(saved.problems), first: first_problems.clone() });
-            status.mover_pod = Some(pod.clone());
+            status.moved.mover_pod = Some(pod.clone());
             let sync = status.replication_source_data.get_or_insert_with(SyncData::default);
             sync.name.clone_from(pod);
             sync.completion_timestamp = Some(now.clone());
         }
-        Update::Cleaning => status.phase = CLEANUP.into(),
+        Update::Cleaning => status.moved.phase = CLEANUP.into(),
         Update::Completed => {
             set("Reconciled", true, "Complete", "Reconcile complete");
             set("Complete", true, "Completed", "the data is in the repository, and nothing is left to be done");
-            status.phase = COMPLETED.into();
-            status.batching_status = COMPLETED.into();
+            status.moved.phase = COMPLETED.into();
+            status.moved.batching_status = COMPLETED.into();
         }
         Update::Failed { reason, message } => {
             set("Reconciled", false, "Error", message);
             set("Progressing", false, reason, message);
             set("Complete", false, reason, message);
             set("Degraded", true, reason, message);
-            status.phase = FAILED.into();
-            status.batching_status = COMPLETED.into();
-            status.completion_timestamp = Some(now.clone());
+            status.moved.phase = FAILED.into();
+            status.moved.batching_status = COMPLETED.into();
+            status.moved.completion_timestamp = Some(now.clone());
         }
         Update::PartiallyFailed => {
             let message = "the Velero backup that this is a part of has failed";
             set("Progressing", false, "BackupFailed", message);
             set("Complete", false, "BackupFailed", message);
-            status.phase = PARTIALLY_FAILED.into();
-            status.batching_status = COMPLETED.into();
-            status.completion_timestamp = Some(now.clone());
+            status.moved.phase = PARTIALLY_FAILED.into();
+            status.moved.batching_status = COMPLETED.into();
+            status.moved.completion_timestamp = Some(now.clone());
         }
     }
     status

@@ -6,6 +6,7 @@
 use crate::api::snapshot::{
     ContentSource, ContentSpec, SnapshotSource, SnapshotSpec, VolumeSnapshot, VolumeSnapshotContent,
 };
+use crate::controller::names::Naming;
 use crate::controller::quantity;
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference,
@@ -18,12 +19,8 @@ use std::collections::BTreeMap;
 /// What shall be there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
-    /// Of all three objects.
-    pub name: String,
-    pub namespace: String,
-    /// By these an object is known to be ours.
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    /// All three objects are called so.
+    pub naming: Naming,
     pub origin: Origin,
     pub claim: Claim,
 }
@@ -76,8 +73,9 @@ pub enum Step {
 pub fn decide(wish: &Wish, seen: &Seen) -> Step {
     let taken = |kind: &str, meta: &ObjectMeta| {
         let there = meta.labels.as_ref();
-        let ours = wish.labels.iter().all(|(key, value)| there.and_then(|labels| labels.get(key)) == Some(value));
-        (!ours).then(|| Step::Failed(format!("there is a {kind} {} that is not ours", wish.name)))
+        let ours =
+            wish.naming.labels.iter().all(|(key, value)| there.and_then(|labels| labels.get(key)) == Some(value));
+        (!ours).then(|| Step::Failed(format!("there is a {kind} {} that is not ours", wish.naming.name)))
     };
     let Some(content) = &seen.content else { return Step::CreateContent(Box::new(content(wish))) };
     if let Some(step) = taken("VolumeSnapshotContent", &content.metadata) {
@@ -93,7 +91,10 @@ pub fn decide(wish: &Wish, seen: &Seen) -> Step {
         // The snapshot controller and the driver try again by themselves: an error is not the end.
         let error = status.error.or(ready.error).and_then(|error| error.message);
         let why = error.map_or_else(String::new, |error| format!("; its last error: {error}"));
-        return Step::Wait(format!("waiting for the VolumeSnapshot {}/{} to be ready{why}", wish.namespace, wish.name));
+        return Step::Wait(format!(
+            "waiting for the VolumeSnapshot {}/{} to be ready{why}",
+            wish.naming.namespace, wish.naming.name
+        ));
     }
     let Some(claim) = &seen.claim else {
         let restore_size = status.restore_size.and_then(|bytes| u64::try_from(bytes).ok());
@@ -104,18 +105,8 @@ pub fn decide(wish: &Wish, seen: &Seen) -> Step {
         return step;
     }
     match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Lost") => Step::Failed(format!("the volume of the claim {} is lost", wish.name)),
+        Some("Lost") => Step::Failed(format!("the volume of the claim {} is lost", wish.naming.name)),
         _ => Step::Ready,
-    }
-}
-
-fn meta(wish: &Wish, namespaced: bool) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(wish.name.clone()),
-        namespace: namespaced.then(|| wish.namespace.clone()),
-        labels: Some(wish.labels.clone()),
-        annotations: Some(wish.annotations.clone()),
-        ..ObjectMeta::default()
     }
 }
 
@@ -130,19 +121,21 @@ fn content(wish: &Wish) -> VolumeSnapshotContent {
         volume_snapshot_ref: ObjectReference {
             api_version: Some("snapshot.storage.k8s.io/v1".into()),
             kind: Some("VolumeSnapshot".into()),
-            namespace: Some(wish.namespace.clone()),
-            name: Some(wish.name.clone()),
+            namespace: Some(wish.naming.namespace.clone()),
+            name: Some(wish.naming.name.clone()),
             ..ObjectReference::default()
         },
     };
-    VolumeSnapshotContent { metadata: meta(wish, false), spec, status: None }
+    VolumeSnapshotContent { metadata: ObjectMeta { namespace: None, ..wish.naming.meta() }, spec, status: None }
 }
 
 fn snapshot_of(wish: &Wish) -> VolumeSnapshot {
-    let source =
-        SnapshotSource { volume_snapshot_content_name: Some(wish.name.clone()), persistent_volume_claim_name: None };
+    let source = SnapshotSource {
+        volume_snapshot_content_name: Some(wish.naming.name.clone()),
+        persistent_volume_claim_name: None,
+    };
     let spec = SnapshotSpec { source, volume_snapshot_class_name: wish.origin.class.clone() };
-    VolumeSnapshot { metadata: meta(wish, true), spec, status: None }
+    VolumeSnapshot { metadata: wish.naming.meta(), spec, status: None }
 }
 
 fn claim_of(wish: &Wish, restore_size: u64) -> PersistentVolumeClaim {
@@ -159,11 +152,11 @@ fn claim_of(wish: &Wish, restore_size: u64) -> PersistentVolumeClaim {
         data_source: Some(TypedLocalObjectReference {
             api_group: Some("snapshot.storage.k8s.io".into()),
             kind: "VolumeSnapshot".into(),
-            name: wish.name.clone(),
+            name: wish.naming.name.clone(),
         }),
         ..PersistentVolumeClaimSpec::default()
     };
-    PersistentVolumeClaim { metadata: meta(wish, true), spec: Some(spec), status: None }
+    PersistentVolumeClaim { metadata: wish.naming.meta(), spec: Some(spec), status: None }
 }
 
 #[cfg(test)]
@@ -174,10 +167,12 @@ mod tests {
 
     fn wish() -> Wish {
         Wish {
-            name: "vsm-vsb-1".into(),
-            namespace: "adp".into(),
-            labels: BTreeMap::from([("uid".into(), "1".into())]),
-            annotations: BTreeMap::new(),
+            naming: Naming {
+                name: "vsm-vsb-1".into(),
+                namespace: "adp".into(),
+                labels: BTreeMap::from([("uid".into(), "1".into())]),
+                annotations: BTreeMap::new(),
+            },
             origin: Origin {
                 driver: "csi.example".into(),
                 handle: "snap-0815".into(),

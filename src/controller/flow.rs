@@ -97,9 +97,12 @@ pub fn run<S>(mut wanted: Wanted<'_>, there: &Mover) -> Result<State, Box<Act<S>
     let current = |number| there.job.as_ref().is_some_and(|job| number_of_run(&job.metadata) == number);
     let again = matches!(state, Some(State::Lost { .. })) && current(number) && number < RERUNS;
     number += u32::from(again);
-    wanted.annotations.insert(RUN_ANNOTATION.to_owned(), number.to_string());
+    wanted.naming.annotations.insert(RUN_ANNOTATION.to_owned(), number.to_string());
     // A pod that is to come must know which of its predecessors are gone.
-    wanted.work.gone.extend(before.and_then(job::described).map(|work| work.gone).unwrap_or_default());
+    wanted
+        .work
+        .gone
+        .extend(before.and_then(|before| job::described(before).ok()).map(|work| work.gone).unwrap_or_default());
     wanted.work.gone.extend(there.job.as_ref().map(|job| job::gone(job, &there.pods)).unwrap_or_default());
     wanted.work.gone.sort();
     wanted.work.gone.dedup();
@@ -120,7 +123,9 @@ pub fn run<S>(mut wanted: Wanted<'_>, there: &Mover) -> Result<State, Box<Act<S>
     match state {
         None if there.pods.is_empty() => create(Object::Job(Box::new(wanted.job()))),
         Some(state) if current(number) => Ok(state),
-        _ => Err(Box::new(remove_job(there, &wanted.name).unwrap_or(Act::Wait("waiting for a pod to be gone".into())))),
+        _ => Err(Box::new(
+            remove_job(there, &wanted.naming.name).unwrap_or(Act::Wait("waiting for a pod to be gone".into())),
+        )),
     }
 }
 
@@ -130,10 +135,7 @@ pub fn stop_running<S>(mover: &Mover, name: &str) -> Option<Act<S>> {
     if running.is_some_and(|job| job.metadata.deletion_timestamp.is_none()) {
         return Some(Act::Delete { helper: Helper::Job, name: name.to_owned() });
     }
-    let ended = |pod: &Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed")) || never_ran(pod)
-    };
+    let ended = |pod: &Pod| job::has_ended(pod) || never_ran(pod);
     (!mover.pods.iter().all(ended)).then(|| Act::Wait("waiting for the mover to stop".into()))
 }
 
@@ -194,7 +196,7 @@ mod tests {
     }
 
     fn owned() -> ObjectMeta {
-        ObjectMeta { labels: Some(subject().labels()), ..ObjectMeta::default() }
+        subject().naming("n".into(), "adp").meta()
     }
 
     fn meta(finalizers: &[&str], deleted: bool) -> serde_json::Value {

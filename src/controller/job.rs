@@ -5,6 +5,7 @@
 //! the volume read-only unless it is restored into.
 
 use crate::api::Progress;
+use crate::controller::names::Naming;
 use crate::work::{Outcome, Report, Work};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
@@ -91,11 +92,8 @@ pub struct Settings {
 /// One mover.
 #[derive(Clone, Debug)]
 pub struct Wanted<'w> {
-    /// Of the Job, its work description and its secrets.
-    pub name: String,
-    pub namespace: String,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    /// The Job, its work description and its secrets are called so.
+    pub naming: Naming,
     pub direction: Direction,
     /// The claim, in the same namespace.
     pub claim: Option<String>,
@@ -106,42 +104,32 @@ pub struct Wanted<'w> {
 }
 
 impl Wanted<'_> {
-    fn meta(&self) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(self.name.clone()),
-            namespace: Some(self.namespace.clone()),
-            labels: Some(self.labels.clone()),
-            annotations: Some(self.annotations.clone()),
-            ..ObjectMeta::default()
-        }
-    }
-
     /// The secrets, as the mover reads them.
     pub fn secret(&self) -> Secret {
-        Secret { metadata: self.meta(), data: Some(self.secrets.clone()), ..Secret::default() }
+        Secret { metadata: self.naming.meta(), data: Some(self.secrets.clone()), ..Secret::default() }
     }
 
     /// The work description.
     pub fn config_map(&self) -> ConfigMap {
         let work = serde_json::to_string(&self.work).expect("plain data");
         let data = BTreeMap::from([(WORK_FILE.to_owned(), work)]);
-        ConfigMap { metadata: self.meta(), data: Some(data), ..ConfigMap::default() }
+        ConfigMap { metadata: self.naming.meta(), data: Some(data), ..ConfigMap::default() }
     }
 
     pub fn job(&self) -> Job {
         let Settings { pod_labels, retries, .. } = self.settings;
         let mut labels = pod_labels.clone();
-        labels.extend(self.labels.clone());
+        labels.extend(self.naming.labels.clone());
         let template = PodTemplateSpec {
             metadata: Some(ObjectMeta {
                 labels: Some(labels),
-                annotations: Some(self.annotations.clone()),
+                annotations: Some(self.naming.annotations.clone()),
                 finalizers: Some(vec![FINALIZER.to_owned()]),
                 ..ObjectMeta::default()
             }),
             spec: Some(self.pod()),
         };
-        let metadata = ObjectMeta { finalizers: Some(vec![FINALIZER.to_owned()]), ..self.meta() };
+        let metadata = ObjectMeta { finalizers: Some(vec![FINALIZER.to_owned()]), ..self.naming.meta() };
         let spec = JobSpec {
             backoff_limit: Some(*retries),
             completions: Some(1),
@@ -160,13 +148,16 @@ impl Wanted<'_> {
         let mut volumes = vec![
             Volume {
                 name: "work".into(),
-                config_map: Some(ConfigMapVolumeSource { name: self.name.clone(), ..ConfigMapVolumeSource::default() }),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: self.naming.name.clone(),
+                    ..ConfigMapVolumeSource::default()
+                }),
                 ..Volume::default()
             },
             Volume {
                 name: "secrets".into(),
                 secret: Some(SecretVolumeSource {
-                    secret_name: Some(self.name.clone()),
+                    secret_name: Some(self.naming.name.clone()),
                     // Whoever the container runs as has to read it, and nobody else is in there.
                     default_mode: Some(if self.settings.unprivileged { 0o444 } else { 0o400 }),
                     ..SecretVolumeSource::default()
@@ -335,9 +326,9 @@ pub fn observe(job: &Job, pods: &[Pod]) -> State {
         };
     }
     let Some(pod) = newest else { return State::Waiting { why: "the Job has no pod yet".into() } };
-    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Running") => State::Running { pod: name },
-        Some("Succeeded" | "Failed") => State::Waiting {
+    match phase(pod) {
+        "Running" => State::Running { pod: name },
+        _ if has_ended(pod) => State::Waiting {
             why: match report(pod, &uid).map(|report| report.outcome) {
                 Some(Outcome::Failed(failed)) => {
                     format!("the mover failed and is started again: {}: {}", failed.reason, failed.message)
@@ -352,18 +343,25 @@ pub fn observe(job: &Job, pods: &[Pod]) -> State {
 /// The host names of movers that have ended, and whose locks nobody will release.
 pub fn gone(job: &Job, pods: &[Pod]) -> Vec<String> {
     let uid = job.uid().unwrap_or_default();
-    let ended = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        is_of(pod, &uid) && matches!(phase, Some("Succeeded" | "Failed"))
-    };
-    let mut names: Vec<String> = pods.iter().filter(ended).map(|pod| pod.name_any()).collect();
+    let ended = pods.iter().filter(|pod| is_of(pod, &uid) && has_ended(pod));
+    let mut names: Vec<String> = ended.map(|pod| pod.name_any()).collect();
     names.sort();
     names
 }
 
-/// The work that a mover was given.
-pub fn described(config_map: &ConfigMap) -> Option<Work> {
-    Work::parse(config_map.data.as_ref()?.get(WORK_FILE)?.as_bytes()).ok()
+/// Whether a pod runs no more, and never will.
+pub fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// The work that a mover was given; an error if this controller cannot read it.
+pub fn described(config_map: &ConfigMap) -> Result<Work, String> {
+    let work = config_map.data.as_ref().and_then(|data| data.get(WORK_FILE));
+    Work::parse(work.map_or("", String::as_str).as_bytes())
 }
 
 /// What a line of a mover's log says of how far it is.
@@ -390,12 +388,23 @@ pub fn progress(line: &str) -> Option<Progress> {
     })
 }
 
-/// Whether a mover of this Job may have left a lock or a snapshot: one that ended without a word, or with a snapshot.
-pub fn left_something(job: &Job, pods: &[Pod]) -> bool {
+/// What movers of a Job left in the repository that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// One ended without a word: its lock may be there, and a snapshot.
+    pub unknown: bool,
+    /// One made a snapshot.
+    pub snapshot: bool,
+}
+
+pub fn left(job: &Job, pods: &[Pod]) -> Left {
     let uid = job.uid().unwrap_or_default();
-    let clean = |pod: &Pod| matches!(report(pod, &uid), Some(Report { outcome: Outcome::Failed(_), .. }));
-    let ran = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() != Some("Pending"));
-    pods.iter().any(|pod| is_of(pod, &uid) && ran(pod) && !clean(pod))
+    let ran = pods.iter().filter(|pod| is_of(pod, &uid) && phase(pod) != "Pending");
+    ran.fold(Left::default(), |left, pod| match report(pod, &uid).map(|report| report.outcome) {
+        None => Left { unknown: true, ..left },
+        Some(Outcome::Saved(_)) => Left { snapshot: true, ..left },
+        Some(_) => left,
+    })
 }
 
 /// Whether a Job will start no more pods.

@@ -4,6 +4,7 @@
 //! same name in two namespaces makes anything collide. `vsm-vsb-` and a uid are 44 characters: with what the Job controller appends
 //! to a pod's name, that is within the 63 of a label or host name.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// What the helper objects are made for.
@@ -32,6 +33,27 @@ pub struct Subject {
     pub uid: String,
 }
 
+/// How an object is called that is made for somebody.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Naming {
+    pub name: String,
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Naming {
+    pub fn meta(&self) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.name.clone()),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels.clone()),
+            annotations: Some(self.annotations.clone()),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
 /// On every helper: the uid of what it was made for.
 pub const UID_LABEL: &str = "datamover.oadp.openshift.io/uid";
 /// On every helper: whose it is, for people; too long for a label, and not to be selected by.
@@ -47,8 +69,19 @@ impl Subject {
         format!("vsm-{}-{}", self.kind.short(), self.uid)
     }
 
-    /// The labels of all its helpers. The second is VolumeSnapshotMover's, which scripts select by; a name that no label holds is left out.
-    pub fn labels(&self) -> BTreeMap<String, String> {
+    /// How one of its helpers is called; by the labels it is known to be ours.
+    pub fn naming(&self, name: String, namespace: &str) -> Naming {
+        let owner = format!("{}/{}", self.namespace, self.name);
+        Naming {
+            name,
+            namespace: namespace.to_owned(),
+            labels: self.labels(),
+            annotations: BTreeMap::from([(OWNER_ANNOTATION.to_owned(), owner)]),
+        }
+    }
+
+    /// The second is VolumeSnapshotMover's, which scripts select by; a name that no label holds is left out.
+    fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
             (UID_LABEL.to_owned(), self.uid.clone()),
@@ -57,10 +90,6 @@ impl Subject {
             labels.insert(format!("{}/{}", crate::api::GROUP, self.kind.short()), self.name.clone());
         }
         labels
-    }
-
-    pub fn annotations(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([(OWNER_ANNOTATION.to_owned(), format!("{}/{}", self.namespace, self.name))])
     }
 
     /// Selects all its helpers.

@@ -5,7 +5,7 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::backup::{self, Config, Stage};
 use crate::controller::cluster::{self, Cluster};
 use crate::controller::compat;
-use crate::controller::flow::Act;
+use crate::controller::flow::{Act, Helper};
 use crate::controller::names::{MANAGED_BY, OWNER_ANNOTATION};
 use crate::controller::queue::{self, Entry, Place};
 use futures::StreamExt;
@@ -90,7 +90,7 @@ fn entry(backup: &VolumeSnapshotBackup) -> Entry {
     let status = backup.status.clone().unwrap_or_default();
     let state = match compat::stage(&status) {
         _ if compat::has_turn(&status) => Place::Working,
-        Stage::New if backup.meta().deletion_timestamp.is_none() => Place::Waiting,
+        Stage::New | Stage::Queued if backup.meta().deletion_timestamp.is_none() => Place::Waiting,
         _ => Place::Out,
     };
     let created = backup.creation_timestamp().map_or(0, |created| created.0.as_second());
@@ -123,11 +123,12 @@ async fn step(backup: &VolumeSnapshotBackup, context: &Context) -> cluster::Resu
     let Context { cluster, config, limit, places } = context;
     let subject = cluster::subject(backup);
     let stage = compat::stage(&backup.status.clone().unwrap_or_default());
-    let _held = if stage == Stage::New { Some(places.lock().await) } else { None };
-    let turn = stage == Stage::New && {
+    let waiting = stage < Stage::Started;
+    let _held = if waiting { Some(places.lock().await) } else { None };
+    let turn = waiting && {
         let all = cluster.backups().list(&ListParams::default()).await?;
         let entries: Vec<Entry> = all.iter().map(entry).collect();
-        queue::is_turn(&subject.uid, &entries, *limit)
+        queue::next(&entries, *limit).contains(&subject.uid.as_str())
     };
     let seen = cluster.observe(backup, turn, config).await?;
     let act = backup::decide(&subject, &seen, config);
@@ -142,9 +143,6 @@ async fn step(backup: &VolumeSnapshotBackup, context: &Context) -> cluster::Resu
         Act::AddFinalizer => cluster.add_finalizer(backup).await?,
         Act::RemoveFinalizer => cluster.remove_finalizer(backup).await?,
         Act::Status(update) => {
-            if **update == backup::Update::Queued && compat::is_queued(backup) {
-                return Ok(Some(Action::requeue(PATIENCE)));
-            }
             info!(namespace, name, ?update, "records");
             cluster.update(backup, update).await?;
         }
@@ -159,6 +157,18 @@ async fn step(backup: &VolumeSnapshotBackup, context: &Context) -> cluster::Resu
         }
         Act::Delete { helper, name: helper_name } => {
             info!(namespace, name, ?helper, helper_name, "deletes");
+            // With the mover's Job goes the knowledge of what it left.
+            if *helper == Helper::Job
+                && *helper_name == subject.object_name()
+                && let Some(why) = backup::untidied(&subject, &seen, config)
+            {
+                warn!(
+                    namespace,
+                    name,
+                    why,
+                    "a lock or a snapshot stays in the repository: `restic unlock` and `restic forget` remove them"
+                );
+            }
             cluster.delete(*helper, helper_name).await?;
         }
     }

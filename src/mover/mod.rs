@@ -234,7 +234,7 @@ impl Mover<'_> {
             Ok(_) => return Err(Error::NotAbsent { repository: self.store.location().to_owned() }),
             Err(error) => return Err(repo::Error::from(error).into()),
         }
-        for ty in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
+        for ty in [FileType::Key, FileType::Lock, FileType::Snapshot, FileType::Index, FileType::Pack] {
             if !self.store.list(ty).map_err(repo::Error::from)?.is_empty() {
                 return Err(Error::NotAbsent { repository: self.store.location().to_owned() });
             }

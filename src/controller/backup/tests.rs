@@ -112,7 +112,7 @@ impl World {
             Act::Status(update) => {
                 let now = Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
                 self.status = compat::apply(&self.status, &update, Some(1), &now);
-                let phase = format!("{}/{}", self.status.phase, self.status.batching_status);
+                let phase = format!("{}/{}", self.status.moved.phase, self.status.moved.batching_status);
                 if self.phases.last() != Some(&phase) {
                     self.phases.push(phase);
                 }
@@ -211,7 +211,7 @@ impl World {
     }
 
     fn condition(&self, kind: &str) -> Option<(String, String, String)> {
-        let condition = self.status.conditions.iter().find(|condition| condition.type_ == kind)?;
+        let condition = self.status.moved.conditions.iter().find(|condition| condition.type_ == kind)?;
         Some((condition.status.clone(), condition.reason.clone(), condition.message.clone()))
     }
 }
@@ -242,6 +242,7 @@ fn a_backup_goes_its_way() {
     }
     let act = world.act();
     world.apply(act);
+    assert_eq!(world.settle(), "waiting for its turn", "and it is not recorded again");
     assert!(world.nothing_is_left() && world.seen.finalizer);
     world.seen.turn = true;
     assert!(world.settle().contains("no pod yet"));
@@ -283,7 +284,7 @@ fn the_five_fields_come_before_completed() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
-    while world.status.phase != "SnapshotBackupDone" {
+    while world.status.moved.phase != "SnapshotBackupDone" {
         let act = world.act();
         world.apply(act);
     }
@@ -296,7 +297,7 @@ fn an_incomplete_backup_is_completed_and_degraded_unless_told_otherwise() {
     world.settle();
     world.pod(MOVER, "Failed", 3, Some(saved(2)), Some("Failed"));
     world.settle();
-    assert_eq!((&*world.status.phase, world.status.problems.as_ref().unwrap().count), ("Completed", 2));
+    assert_eq!((&*world.status.moved.phase, world.status.moved.problems.as_ref().unwrap().count), ("Completed", 2));
     assert_eq!(world.condition("Degraded").unwrap().1, "Incomplete");
     assert_eq!(world.condition("Reconciled").unwrap().0, "True");
     let seen = {
@@ -318,7 +319,7 @@ fn a_movers_failure_is_told_and_everything_goes() {
     let failed = Failed { reason: "WrongPassword".into(), message: "no key opens".into() };
     world.pod(MOVER, "Failed", 12, Some(Outcome::Failed(failed)), Some("Failed"));
     assert_eq!(world.settle(), "");
-    assert_eq!(&*world.status.phase, "Failed");
+    assert_eq!(&*world.status.moved.phase, "Failed");
     assert_eq!(world.condition("Reconciled"), Some(("False".into(), "Error".into(), "no key opens".into())));
     assert_eq!(world.condition("Degraded").unwrap().1, "WrongPassword");
     // It released its lock itself: nothing is to be tidied.
@@ -339,9 +340,13 @@ fn a_mover_that_is_lost_is_run_again() {
             assert_eq!(work.gone, ["vsm-vsb-u-1-0"]);
         }
     }
-    assert_eq!((&*world.status.phase, &*world.condition("Degraded").unwrap().1), ("Failed", "MoverLost"));
+    assert_eq!((&*world.status.moved.phase, &*world.condition("Degraded").unwrap().1), ("Failed", "MoverLost"));
     let work = job::described(world.seen.cleaner.config_map.as_ref().unwrap()).unwrap();
-    assert_eq!(work.task, Task::Discard(Discard { identity: Some("vsb-uid:u-1".into()) }));
+    assert_eq!(
+        work.task,
+        Task::Discard(Discard { identity: None }),
+        "its snapshot, if there is one, may be all there is"
+    );
     assert_eq!(work.gone, ["vsm-vsb-u-1-0"]);
     world.pod(TIDY, "Succeeded", 0, Some(Outcome::Discarded { snapshots: 0 }), Some("Complete"));
     assert_eq!(world.settle(), "");
@@ -360,6 +365,8 @@ fn one_that_is_deleted_while_it_runs_stops_its_mover_and_leaves_nothing() {
     // It had made the snapshot, and was killed before it could say so.
     world.pod(MOVER, "Failed", 137, None, None);
     assert!(world.settle().contains("no pod yet") && world.seen.cleaner.job.is_some());
+    let work = job::described(world.seen.cleaner.config_map.as_ref().unwrap()).unwrap();
+    assert_eq!(work.task, Task::Discard(Discard { identity: Some("vsb-uid:u-1".into()) }));
     world.pod(TIDY, "Succeeded", 0, Some(Outcome::Discarded { snapshots: 1 }), Some("Complete"));
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left() && !world.seen.finalizer);
@@ -370,6 +377,36 @@ fn one_that_is_deleted_while_it_runs_stops_its_mover_and_leaves_nothing() {
     world.settle();
     world.seen.deleted = true;
     assert_eq!((world.act(), world.settle()), (Act::Nothing, String::new()));
+}
+
+/// What could not be removed is told, and does not keep everything else from going.
+#[test]
+fn a_repository_that_cannot_be_tidied_is_told() {
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Failed", 137, None, None);
+    world.seen.deleted = true;
+    world.settle();
+    let failed = Failed { reason: "StoreFailed".into(), message: "no route".into() };
+    assert_eq!(untidied(&subject(), &world.seen, &config()), None);
+    world.pod(TIDY, "Failed", 1, Some(Outcome::Failed(failed)), Some("Failed"));
+    assert!(untidied(&subject(), &world.seen, &config()).unwrap().contains("no route"));
+    assert_eq!(world.settle(), "");
+    assert!(world.nothing_is_left() && !world.seen.finalizer);
+}
+
+/// One that could not read everything is better than none.
+#[test]
+fn an_incomplete_backup_that_counts_as_failed_keeps_its_snapshot() {
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Failed", 3, Some(saved(2)), Some("Failed"));
+    let now = Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+    let update = Update::Failed { reason: "Incomplete".into(), message: "2 entries".into() };
+    world.status = compat::apply(&world.status, &update, Some(1), &now);
+    world.seen.stage = compat::stage(&world.status);
+    assert_eq!(world.settle(), "");
+    assert!(world.nothing_is_left() && world.seen.cleaner.job.is_none());
 }
 
 #[test]
@@ -383,7 +420,7 @@ fn one_that_is_deleted_before_anything_is_let_go() {
 #[test]
 fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, &str, Change); 10] = [
+    let cases: [(&str, &str, Change); 11] = [
         ("Invalid", "is empty", |seen| seen.request.content.clear()),
         ("Invalid", "no VolumeSnapshotContent snapcontent-1", |seen| seen.content = None),
         ("Denied", "kube-system", |seen| seen.request.protected_namespace = "kube-system".into()),
@@ -397,6 +434,10 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
             seen.secret = Some(secret(&data));
         }),
         ("Invalid", "is gone", |seen| seen.claim = None),
+        ("Invalid", "which is no size", |seen| {
+            let spec = seen.claim.as_mut().unwrap().spec.as_mut().unwrap();
+            spec.resources = None;
+        }),
         ("Denied", "leaves its bucket", |seen| seen.prefix = "../other".into()),
     ];
     for (reason, text, change) in cases {
@@ -405,7 +446,7 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
         let mut world = World::new(seen);
         world.settle();
         let (status, why, message) = world.condition("Degraded").unwrap_or_default();
-        assert_eq!((&*status, &*why, &*world.status.phase), ("True", reason, "Failed"), "{text}: {message}");
+        assert_eq!((&*status, &*why, &*world.status.moved.phase), ("True", reason, "Failed"), "{text}: {message}");
         assert!(message.contains(text), "{text}: {message}");
         assert!(world.nothing_is_left());
     }
@@ -418,14 +459,14 @@ fn what_is_not_ready_is_waited_for_and_not_for_ever() {
     assert!(world.settle().contains("to be ready"));
     let mut world = World::new(ready());
     world.settle();
-    world.seen.started = Some(Duration::from_secs(3600));
+    world.seen.quiet_for = Some(Duration::from_secs(3600));
     world.settle();
     assert_eq!(world.condition("Degraded").unwrap().1, "NotPrepared");
     // Once it runs it may take as long as it takes.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Running", 0, None, None);
-    world.seen.started = Some(Duration::from_secs(360_000));
+    world.seen.quiet_for = Some(Duration::from_secs(360_000));
     assert_eq!(world.settle(), "the mover runs");
 }
 
@@ -433,7 +474,7 @@ fn what_is_not_ready_is_waited_for_and_not_for_ever() {
 fn a_failed_velero_backup_ends_it_and_options_are_heeded() {
     let mut world = World::new(Observed { velero: Velero::Failed, ..ready() });
     world.settle();
-    assert_eq!(&*world.status.phase, "PartiallyFailed");
+    assert_eq!(&*world.status.moved.phase, "PartiallyFailed");
     let mut world = World::new(ready());
     world.seen.options = BTreeMap::from([
         ("SourceStorageClassName".to_owned(), "shallow".to_owned()),

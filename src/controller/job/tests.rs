@@ -16,10 +16,7 @@ fn work() -> Work {
 
 fn wanted(work: Work, settings: &Settings, direction: Direction, block: bool) -> Wanted<'_> {
     Wanted {
-        name: "vsm-vsb-1".into(),
-        namespace: "adp".into(),
-        labels: BTreeMap::from([("uid".to_owned(), "1".to_owned())]),
-        annotations: BTreeMap::new(),
+        naming: Naming { name: "vsm-vsb-1".into(), namespace: "adp".into(), ..Naming::default() },
         direction,
         claim: Some("vsm-vsb-1".into()),
         block,
