@@ -7,15 +7,19 @@ use kube::{Api, Client};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use vsm::controller::backup::Config;
+use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
+use vsm::controller::flow::Config;
 use vsm::controller::job;
 use vsm::controller::run::{self, Context};
 
 /// Where Kubernetes tells a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// VolumeSnapshotMover's variable for how many backups run at a time, and what it is unless set.
-const BACKUPS: (&str, usize) = ("DATAMOVER_CONCURRENT_BACKUP", 10);
+/// VolumeSnapshotMover's variables for how many backups and restores run at a time.
+const BACKUPS: &str = "DATAMOVER_CONCURRENT_BACKUP";
+const RESTORES: &str = "DATAMOVER_CONCURRENT_RESTORE";
+/// What they are unless set.
+const LIMIT: usize = 10;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -56,10 +60,11 @@ async fn start() -> anyhow::Result<()> {
         Some(image) => image,
         None => own_image(client, &namespace).await?,
     };
-    let limit = match variable(BACKUPS.0) {
-        Some(text) => text.parse().with_context(|| format!("{} is {text:?}, and not a number", BACKUPS.0))?,
-        None => BACKUPS.1,
+    let limit = |name: &str| match variable(name) {
+        Some(text) => text.parse().with_context(|| format!("{name} is {text:?}, and not a number")),
+        None => Ok(LIMIT),
     };
+    let (backups, restores) = (limit(BACKUPS)?, limit(RESTORES)?);
     let mover = job::Settings {
         image,
         pull_policy: variable("VSM_MOVER_PULL_POLICY"),
@@ -75,10 +80,23 @@ async fn start() -> anyhow::Result<()> {
             .unwrap_or_default(),
         mover,
         prepare: Duration::from_secs(30 * 60),
+        hand_over: Duration::from_secs(12 * 60 * 60),
         incomplete_fails: variable("VSM_INCOMPLETE_FAILS").is_some_and(|value| value == "true"),
     };
-    tracing::info!(namespace = config.namespace, cluster = config.cluster, image = config.mover.image, limit, "starts");
-    run::backups(Arc::new(Context::new(cluster, config, limit))).await;
+    tracing::info!(
+        namespace = config.namespace,
+        cluster = config.cluster,
+        image = config.mover.image,
+        backups,
+        restores,
+        "starts"
+    );
+    let config = Arc::new(config);
+    let context = |limit| Context::new(cluster.clone(), config.clone(), limit);
+    tokio::join!(
+        run::requests::<VolumeSnapshotBackup>(context(backups)),
+        run::requests::<VolumeSnapshotRestore>(context(restores)),
+    );
     Ok(())
 }
 

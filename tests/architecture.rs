@@ -52,7 +52,13 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
     ),
     (
         &["compat::", "::compat"],
-        &["controller/compat.rs", "controller/cluster.rs", "controller/run.rs", "controller/mod.rs"],
+        &[
+            "controller/compat.rs",
+            "controller/cluster",
+            "controller/kinds.rs",
+            "controller/run.rs",
+            "controller/mod.rs",
+        ],
         "the words of VolumeSnapshotMover are translated at the edge, and nothing inside knows them",
     ),
     (

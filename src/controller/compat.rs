@@ -1,20 +1,38 @@
 //! The words of VolumeSnapshotMover 1.2: phases, batching, conditions, finalizer and labels, to and from our own. Nothing else knows them.
 //!
 //! Its clients read the fields in an order. Velero's plugin looks at nothing before `phase` and `batchingStatus` are both there, takes
-//! `Completed` and `Failed` for the only ends, and at the end wants five fields and a condition `Reconciled` that is `True`, written before
-//! `Completed` or with it. So what a mover brought is recorded with phase `SnapshotBackupDone`, condition and all, and `Completed` is the last write.
+//! `Completed` and `Failed` for the only ends, and at the end of a backup wants five fields and a condition `Reconciled` that is `True`,
+//! written before `Completed` or with it. So what a mover brought is recorded with phase `SnapshotBackupDone`, condition and all, and
+//! `Completed` is the last write. Of a restore it takes the handle as soon as there is a phase and a handle, and deletes the content that is named
+//! beside it: all three are one write, and from then on the restore must not fail any more.
 
-use crate::api::{BackupStatus, ClaimData, Problems, Progress, SyncData, VolumeSnapshotBackup};
-use crate::controller::backup::{Moving, Request, Stage, Update, incomplete};
+use crate::api::{
+    BackupStatus, ClaimData, MoveStatus, Problems, Progress, RestoreStatus, SyncData, VolumeSnapshotBackup,
+    VolumeSnapshotRestore,
+};
+use crate::controller::flow::{Moving, Stage, Update, incomplete};
+use crate::controller::{backup, restore};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 
 /// On every object that is being worked on.
 pub const FINALIZER: &str = "oadp.openshift.io/oadp-datamover";
-/// The Velero backup that an object is a part of.
-pub const BACKUP_LABEL: &str = "velero.io/backup-name";
+/// The Velero Backup that an object is a part of, or was made from.
+const BACKUP_LABEL: &str = "velero.io/backup-name";
+/// The Velero Restore that a restore is a part of.
+pub const RESTORE_LABEL: &str = "velero.io/restore-name";
+/// The claim whose volume a restore brings: together with [`RESTORE_LABEL`] what the plugin finds a restore by.
+pub const CLAIM_LABEL: &str = "velero.io/persistent-volume-claim-name";
+/// The VolumeSnapshotBackup whose data a restore brings.
+const MADE_BY_LABEL: &str = "velero.io/vsb-name";
+/// Keeps an object out of Velero's backups.
+pub const EXCLUDE_LABEL: (&str, &str) = ("velero.io/exclude-from-backup", "true");
+/// On a restore: where there is provably no repository, the volume was empty when it was backed up. VolumeSnapshotMover wrote none then.
+const ABSENT_ANNOTATION: &str = "datamover.oadp.openshift.io/absent-repository-is-empty-volume";
 
 const IN_PROGRESS: &str = "InProgress";
 const BACKUP_DONE: &str = "SnapshotBackupDone";
+const RESTORE_DONE: &str = "SnapshotRestoreDone";
 const CLEANUP: &str = "Cleanup";
 const COMPLETED: &str = "Completed";
 const FAILED: &str = "Failed";
@@ -23,84 +41,94 @@ const PARTIALLY_FAILED: &str = "PartiallyFailed";
 const QUEUED: &str = "Queued";
 const PROCESSING: &str = "Processing";
 
+fn label(object: &impl ResourceExt, key: &str) -> Option<String> {
+    object.labels().get(key).filter(|value| !value.is_empty()).cloned()
+}
+
 /// What a backup asks for.
-pub fn request(backup: &VolumeSnapshotBackup) -> Request {
+pub fn backup_request(backup: &VolumeSnapshotBackup) -> backup::Request {
     let spec = &backup.spec;
-    let labels = backup.metadata.labels.as_ref();
-    Request {
+    backup::Request {
         content: spec.volume_snapshot_content.as_ref().and_then(|content| content.name.clone()).unwrap_or_default(),
         protected_namespace: spec.protected_namespace.clone(),
         secret: spec.restic_secret_ref.as_ref().map(|secret| secret.name.clone()).unwrap_or_default(),
-        backup: labels.and_then(|labels| labels.get(BACKUP_LABEL)).filter(|name| !name.is_empty()).cloned(),
+        backup: label(backup, BACKUP_LABEL),
     }
 }
 
-/// How far a backup is by its status.
-pub fn stage(status: &BackupStatus) -> Stage {
-    match (status.moved.phase.as_str(), status.moved.batching_status.as_str()) {
+/// What a restore asks for.
+pub fn restore_request(restore: &VolumeSnapshotRestore) -> restore::Request {
+    let spec = &restore.spec;
+    let from = spec.volume_snapshot_mover_backup_ref.clone().unwrap_or_default();
+    let excluded = label(restore, EXCLUDE_LABEL.0).is_some();
+    restore::Request {
+        protected_namespace: spec.protected_namespace.clone(),
+        secret: spec.restic_secret_ref.as_ref().map(|secret| secret.name.clone()).unwrap_or_default(),
+        repository: from.resticrepository,
+        claim: from.source_pvc_data.unwrap_or_default(),
+        snapshot_class: Some(from.volume_snapshot_class_name).filter(|class| !class.is_empty()),
+        snapshot: spec.snapshot_id.clone(),
+        made_by: spec.volume_snapshot_backup_name.clone().or_else(|| label(restore, MADE_BY_LABEL)),
+        backup: label(restore, BACKUP_LABEL),
+        target: spec.target.as_ref().map(|target| restore::Target {
+            name: target.name.clone(),
+            storage_class: target.storage_class_name.clone(),
+            size: target.size.clone(),
+            access_modes: target.access_modes.clone(),
+            mode: target.volume_mode.clone(),
+        }),
+        absent_is_empty: restore.annotations().get(ABSENT_ANNOTATION).is_some_and(|value| value == "true"),
+        // We put the label on with the finalizer, and what has it is in no backup.
+        copied: restore.finalizers().iter().any(|one| one == FINALIZER) && !excluded,
+    }
+}
+
+/// The Velero Backup that a backup is a part of.
+pub fn velero_backup(backup: &VolumeSnapshotBackup) -> Option<String> {
+    label(backup, BACKUP_LABEL)
+}
+
+/// The Velero Restore that a restore is a part of.
+pub fn velero_restore(restore: &VolumeSnapshotRestore) -> Option<String> {
+    label(restore, RESTORE_LABEL)
+}
+
+/// How far something is by its status.
+pub fn stage(status: &MoveStatus) -> Stage {
+    match (status.phase.as_str(), status.batching_status.as_str()) {
         (COMPLETED, _) => Stage::Ended { completed: true },
         (FAILED | PARTIALLY_FAILED, _) => Stage::Ended { completed: false },
         (CLEANUP, _) => Stage::Cleaning,
-        (BACKUP_DONE, _) => Stage::Moved,
+        (BACKUP_DONE | RESTORE_DONE, _) => Stage::Moved,
         (_, PROCESSING) | (IN_PROGRESS, _) => Stage::Started,
         (_, QUEUED) => Stage::Queued,
         _ => Stage::New,
     }
 }
 
-/// What is recorded of its mover.
-pub fn recorded(status: &BackupStatus) -> Option<Moving> {
-    let pod = status.moved.mover_pod.clone()?;
-    let progress = status.moved.progress.clone().unwrap_or_default();
+/// What is recorded of a mover.
+pub fn recorded(status: &MoveStatus) -> Option<Moving> {
+    let pod = status.mover_pod.clone()?;
+    let progress = status.progress.clone().unwrap_or_default();
     Some(Moving { pod, progress })
 }
 
 /// Whether an object holds a place among those that are worked on.
-pub fn has_turn(status: &BackupStatus) -> bool {
-    status.moved.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
+pub fn has_turn(status: &MoveStatus) -> bool {
+    status.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
 }
 
-/// The status after an update.
-pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, now: &Time) -> BackupStatus {
-    let mut status = before.clone();
-    status.moved.observed_generation = generation;
-    let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
-        set_condition(&mut status.moved.conditions, kind, value, reason, message, generation, now);
-    };
+/// When and at which generation a status is written.
+pub struct Now {
+    pub time: Time,
+    pub generation: Option<i64>,
+}
+
+/// The status of a backup after an update.
+pub fn apply_to_backup(status: &mut BackupStatus, update: &backup::Update, now: &Now) {
+    apply(&mut status.moved, update, now);
     match update {
-        Update::Queued => {
-            set("Reconciled", true, "Complete", "Reconcile complete");
-            set("Progressing", false, "Queued", "waiting for its turn");
-            status.moved.batching_status = QUEUED.into();
-        }
-        Update::Started => {
-            set("Reconciled", true, "Complete", "Reconcile complete");
-            set("Progressing", true, "Preparing", "the snapshot is being made readable");
-            status.moved.batching_status = PROCESSING.into();
-            status.moved.phase = IN_PROGRESS.into();
-            status.moved.start_timestamp = Some(now.clone());
-        }
-        Update::Moving(Moving { pod, progress }) => {
-            set("Progressing", true, "Moving", &format!("the mover {pod} runs"));
-            status.moved.phase = IN_PROGRESS.into();
-            status.moved.mover_pod = Some(pod.clone());
-            status.moved.progress = Some(Progress { updated: Some(now.clone()), ..progress.clone() });
-            let sync = status.replication_source_data.get_or_insert_with(SyncData::default);
-            sync.start_timestamp.get_or_insert_with(|| now.clone());
-            sync.name.clone_from(pod);
-        }
-        Update::Moved { volume, saved, first_problems, pod } => {
-            set("Reconciled", true, "Complete", "Reconcile complete");
-            set("Progressing", false, "Moved", "the data is in the repository");
-            if saved.problems > 0 {
-                set("Degraded", true, "Incomplete", &incomplete(saved.problems, first_problems));
-            } else {
-                set("Degraded", false, "Whole", "everything was read");
-            }
-            let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            status.moved.phase = BACKUP_DONE.into();
-            status.moved.batching_status = COMPLETED.into();
-            status.moved.completion_timestamp = Some(now.clone());
+        Update::Started(volume) => {
             status.source_pvc_data = Some(ClaimData {
                 name: volume.claim.clone(),
                 size: volume.size.clone(),
@@ -109,76 +137,167 @@ pub fn apply(before: &BackupStatus, update: &Update, generation: Option<i64>, no
             status.volume_snapshot_class_name.clone_from(&volume.snapshot_class);
             status.resticrepository.clone_from(&volume.repository);
             status.moved.volume_mode = Some(volume.mode.clone());
+        }
+        Update::Moving(Moving { pod, .. }) => sync_started(&mut status.replication_source_data, pod, now),
+        Update::Moved(backup::Brought { saved, first_problems, pod }) => {
+            let [bytes, files, added] = [saved.bytes, saved.files, saved.added_bytes].map(number);
+            let progress = Progress {
+                total_bytes: bytes,
+                bytes_done: bytes,
+                total_files: files,
+                files_done: files,
+                added_bytes: Some(added),
+                updated: Some(now.time.clone()),
+            };
+            brought(&mut status.moved, BACKUP_DONE, progress, (saved.problems, first_problems), pod, now);
             status.moved.snapshot_id = Some(saved.snapshot.to_string());
             status.moved.empty_volume = saved.empty.then_some(true);
+            let repository = &status.resticrepository;
             status.restore_command =
-                Some(format!("restic -r {} restore {} --target DIRECTORY", volume.repository, saved.snapshot));
-            status.moved.progress = Some(Progress {
-                total_bytes: number(saved.bytes),
-                bytes_done: number(saved.bytes),
-                total_files: number(saved.files),
-                files_done: number(saved.files),
-                added_bytes: Some(number(saved.added_bytes)),
-                updated: Some(now.clone()),
-            });
-            status.moved.problems =
-                (saved.problems > 0).then(|| Problems { count: number(saved.problems), first: first_problems.clone() });
-            status.moved.mover_pod = Some(pod.clone());
-            let sync = status.replication_source_data.get_or_insert_with(SyncData::default);
-            sync.name.clone_from(pod);
-            sync.completion_timestamp = Some(now.clone());
+                Some(format!("restic -r {repository} restore {} --target DIRECTORY", saved.snapshot));
+            sync_ended(&mut status.replication_source_data, pod, now);
         }
-        Update::Cleaning => status.moved.phase = CLEANUP.into(),
+        _ => {}
+    }
+}
+
+/// The status of a restore after an update.
+pub fn apply_to_restore(status: &mut RestoreStatus, update: &restore::Update, now: &Now) {
+    apply(&mut status.moved, update, now);
+    match update {
+        Update::Started(known) => status.moved.volume_mode = Some(known.mode.clone()),
+        Update::Moving(Moving { pod, .. }) => sync_started(&mut status.replication_destination_data, pod, now),
+        Update::Moved(restore::Brought { restored, first_problems, pod, snapshot }) => {
+            let [bytes, files] = [restored.bytes, restored.files].map(number);
+            let progress = Progress {
+                total_bytes: bytes,
+                bytes_done: bytes,
+                total_files: files,
+                files_done: files,
+                added_bytes: None,
+                updated: Some(now.time.clone()),
+            };
+            brought(&mut status.moved, RESTORE_DONE, progress, (restored.problems, first_problems), pod, now);
+            status.moved.snapshot_id = restored.snapshot.map(|id| id.to_string());
+            status.moved.empty_volume = restored.empty.then_some(true);
+            if let Some((handle, content)) = snapshot {
+                status.snapshot_handle.clone_from(handle);
+                status.volume_snapshot_content_name.clone_from(content);
+            }
+            sync_ended(&mut status.replication_destination_data, pod, now);
+        }
+        _ => {}
+    }
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn sync_started(sync: &mut Option<SyncData>, pod: &str, now: &Now) {
+    let sync = sync.get_or_insert_default();
+    sync.start_timestamp.get_or_insert_with(|| now.time.clone());
+    pod.clone_into(&mut sync.name);
+}
+
+fn sync_ended(sync: &mut Option<SyncData>, pod: &str, now: &Now) {
+    let sync = sync.get_or_insert_default();
+    pod.clone_into(&mut sync.name);
+    sync.completion_timestamp = Some(now.time.clone());
+}
+
+/// What both directions record when the data has moved.
+fn brought(
+    status: &mut MoveStatus,
+    phase: &str,
+    progress: Progress,
+    (problems, first): (u64, &[String]),
+    pod: &str,
+    now: &Now,
+) {
+    set_condition(status, "Reconciled", true, "Complete", "Reconcile complete", now);
+    set_condition(status, "Progressing", false, "Moved", "the data is where it should be", now);
+    if problems > 0 {
+        set_condition(status, "Degraded", true, "Incomplete", &incomplete(problems, first), now);
+    } else {
+        set_condition(status, "Degraded", false, "Whole", "everything was moved", now);
+    }
+    phase.clone_into(&mut status.phase);
+    COMPLETED.clone_into(&mut status.batching_status);
+    status.completion_timestamp = Some(now.time.clone());
+    status.progress = Some(progress);
+    status.problems = (problems > 0).then(|| Problems { count: number(problems), first: first.to_vec() });
+    status.mover_pod = Some(pod.to_owned());
+}
+
+/// What all updates mean for what backups and restores have in common.
+fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
+    status.observed_generation = now.generation;
+    let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
+        set_condition(status, kind, value, reason, message, now);
+    };
+    match update {
+        Update::Queued => {
+            set("Reconciled", true, "Complete", "Reconcile complete");
+            set("Progressing", false, "Queued", "waiting for its turn");
+            status.batching_status = QUEUED.into();
+        }
+        Update::Started(_) => {
+            set("Reconciled", true, "Complete", "Reconcile complete");
+            set("Progressing", true, "Preparing", "the volume is being prepared");
+            status.batching_status = PROCESSING.into();
+            status.phase = IN_PROGRESS.into();
+            status.start_timestamp.get_or_insert_with(|| now.time.clone());
+        }
+        Update::Moving(Moving { pod, progress }) => {
+            set("Progressing", true, "Moving", &format!("the mover {pod} runs"));
+            status.phase = IN_PROGRESS.into();
+            status.mover_pod = Some(pod.clone());
+            status.progress = Some(Progress { updated: Some(now.time.clone()), ..progress.clone() });
+        }
+        Update::Moved(_) => {}
+        Update::Cleaning => status.phase = CLEANUP.into(),
         Update::Completed => {
             set("Reconciled", true, "Complete", "Reconcile complete");
-            set("Complete", true, "Completed", "the data is in the repository, and nothing is left to be done");
-            status.moved.phase = COMPLETED.into();
-            status.moved.batching_status = COMPLETED.into();
+            set("Complete", true, "Completed", "the data is where it should be, and nothing is left to be done");
+            status.phase = COMPLETED.into();
+            status.batching_status = COMPLETED.into();
         }
         Update::Failed { reason, message } => {
             set("Reconciled", false, "Error", message);
             set("Progressing", false, reason, message);
             set("Complete", false, reason, message);
             set("Degraded", true, reason, message);
-            status.moved.phase = FAILED.into();
-            status.moved.batching_status = COMPLETED.into();
-            status.moved.completion_timestamp = Some(now.clone());
+            status.phase = FAILED.into();
+            status.batching_status = COMPLETED.into();
+            status.completion_timestamp = Some(now.time.clone());
         }
         Update::PartiallyFailed => {
-            let message = "the Velero backup that this is a part of has failed";
-            set("Progressing", false, "BackupFailed", message);
-            set("Complete", false, "BackupFailed", message);
-            status.moved.phase = PARTIALLY_FAILED.into();
-            status.moved.batching_status = COMPLETED.into();
-            status.moved.completion_timestamp = Some(now.clone());
+            let message = "Velero's own Backup or Restore, which this is a part of, has failed";
+            set("Progressing", false, "VeleroFailed", message);
+            set("Complete", false, "VeleroFailed", message);
+            status.phase = PARTIALLY_FAILED.into();
+            status.batching_status = COMPLETED.into();
+            status.completion_timestamp = Some(now.time.clone());
         }
     }
-    status
 }
 
 /// Sets a condition; its time stays unless its status changes.
-fn set_condition(
-    conditions: &mut Vec<Condition>,
-    kind: &str,
-    value: bool,
-    reason: &str,
-    message: &str,
-    generation: Option<i64>,
-    now: &Time,
-) {
-    let status = if value { "True" } else { "False" };
-    let before = conditions.iter().find(|condition| condition.type_ == kind);
-    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+fn set_condition(status: &mut MoveStatus, kind: &str, value: bool, reason: &str, message: &str, now: &Now) {
+    let truth = if value { "True" } else { "False" };
+    let before = status.conditions.iter().find(|condition| condition.type_ == kind);
+    let since = before.filter(|before| before.status == truth).map(|before| before.last_transition_time.clone());
     let condition = Condition {
         type_: kind.into(),
-        status: status.into(),
+        status: truth.into(),
         reason: reason.into(),
         message: message.into(),
-        last_transition_time: since.unwrap_or_else(|| now.clone()),
-        observed_generation: generation,
+        last_transition_time: since.unwrap_or_else(|| now.time.clone()),
+        observed_generation: now.generation,
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == kind) {
+    match status.conditions.iter_mut().find(|condition| condition.type_ == kind) {
         Some(place) => *place = condition,
-        None => conditions.push(condition),
+        None => status.conditions.push(condition),
     }
 }

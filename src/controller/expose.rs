@@ -9,7 +9,7 @@ use crate::api::snapshot::{
 use crate::controller::names::Naming;
 use crate::controller::quantity;
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference,
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference,
     VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -53,6 +53,8 @@ pub struct Seen {
     pub content: Option<VolumeSnapshotContent>,
     pub snapshot: Option<VolumeSnapshot>,
     pub claim: Option<PersistentVolumeClaim>,
+    /// The claim's.
+    pub volume: Option<PersistentVolume>,
 }
 
 /// What is to be done next.

@@ -1,12 +1,126 @@
-//! What every flow is made of: the helpers that are there, the one thing to be done next, and how everything is taken down again.
+//! The words of every flow: what is seen, what is recorded of it, and the one thing to be done next.
+//!
+//! A flow is a function from what is seen to one [`Act`]. At each point the state is that of the cluster: a controller that was
+//! killed goes on where the cluster is.
 
+use crate::api::Progress;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
-use crate::controller::expose;
-use crate::controller::job::{self, State, Wanted};
-use crate::controller::names::Subject;
+use crate::controller::job;
+use crate::controller::rehome;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the controller is told by whoever runs it.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The protected namespace.
+    pub namespace: String,
+    /// What tells this cluster from others that use the bucket.
+    pub cluster: String,
+    /// Secrets that may be used although they have no label.
+    pub allowed_secrets: Vec<String>,
+    pub mover: job::Settings,
+    /// How long nothing may run of what has its turn.
+    pub prepare: Duration,
+    /// How long what was restored may take to be handed over: a storage system may upload a snapshot before it is ready.
+    pub hand_over: Duration,
+    /// Whether what could not be moved whole has failed.
+    pub incomplete_fails: bool,
+}
+
+/// How far a backup or restore is, by what was recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nothing has been recorded.
+    #[default]
+    New,
+    /// It waits for its turn.
+    Queued,
+    /// It has its turn.
+    Started,
+    /// What came of it is recorded and may be used. From here on it only ends well.
+    Moved,
+    /// Its helpers are being removed.
+    Cleaning,
+    /// The end, whichever.
+    Ended { completed: bool },
+}
+
+/// Velero's own Backup or Restore that something is a part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Velero {
+    /// None, or one that nothing bad is known of.
+    #[default]
+    Fine,
+    Failed,
+}
+
+/// What every flow sees of its object, its secret and its mover.
+#[derive(Clone, Debug, Default)]
+pub struct Common {
+    pub finalizer: bool,
+    pub deleted: bool,
+    pub stage: Stage,
+    /// What is recorded of how far the mover is.
+    pub recorded: Option<Moving>,
+    /// What the mover's log says now.
+    pub progress: Option<Progress>,
+    /// How long ago it had its turn, or its mover was last seen to get on.
+    pub quiet_for: Option<Duration>,
+    pub velero: Velero,
+    /// Whether it is its turn.
+    pub turn: bool,
+    pub secret: Option<Secret>,
+    /// Of the backup location that the secret belongs to.
+    pub prefix: String,
+    /// The options of the claim's storage class.
+    pub options: BTreeMap<String, String>,
+    pub mover: Mover,
+    /// The mover that removes from the repository what the other one left.
+    pub cleaner: Mover,
+}
+
+impl Common {
+    /// What the options of the storage class say.
+    pub fn option(&self, key: &str) -> Option<String> {
+        self.options.get(key).filter(|value| !value.is_empty()).cloned()
+    }
+}
+
+/// How far a mover is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moving {
+    pub pod: String,
+    pub progress: Progress,
+}
+
+impl Moving {
+    /// Whether it is the same, but for when that was seen.
+    pub fn says(&self, other: &Moving) -> bool {
+        let timeless = |moving: &Moving| Progress { updated: None, ..moving.progress.clone() };
+        self.pod == other.pod && timeless(self) == timeless(other)
+    }
+}
+
+/// What is recorded next. `S` is what is known at the start, `D` what is known when the data has moved.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update<S, D> {
+    Queued,
+    Started(S),
+    Moving(Moving),
+    /// With everything that others need to know before they hear of an end.
+    Moved(D),
+    Cleaning,
+    Completed,
+    Failed {
+        reason: String,
+        message: String,
+    },
+    /// The Velero Backup or Restore that it is a part of has failed.
+    PartiallyFailed,
+}
 
 /// A mover's objects that are there now, all of one name.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +156,7 @@ impl Object {
     }
 }
 
-/// A helper by its kind; its name is the subject's, or the cleaner's.
+/// A helper by its kind. All but the last are in the protected namespace, and called after the subject, or the cleaner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
     Content,
@@ -51,6 +165,8 @@ pub enum Helper {
     Secret,
     ConfigMap,
     Job,
+    /// The claim that a restore makes for whoever asked for it, in their namespace.
+    Target,
 }
 
 /// The one thing to be done next. `S` is what is written to the status.
@@ -70,198 +186,33 @@ pub enum Act<S> {
         helper: Helper,
         name: String,
     },
+    /// Whose a volume is, and what becomes of it without a claim.
+    Volume {
+        name: String,
+        change: rehome::Change,
+    },
+    /// What becomes of a storage snapshot when its content is deleted.
+    Policy {
+        content: String,
+        policy: &'static str,
+    },
     /// Others have to do something first; what, for people.
     Wait(String),
     /// Nothing will ever be to do.
     Nothing,
 }
 
-/// How often a mover is run anew that ended without a word. It finds what its predecessors did.
-const RERUNS: u32 = 2;
-
-/// On a mover's description and its Job: which run of it this is.
-const RUN_ANNOTATION: &str = "datamover.oadp.openshift.io/run";
-
-fn number_of_run(meta: &ObjectMeta) -> u32 {
-    let number = meta.annotations.as_ref().and_then(|all| all.get(RUN_ANNOTATION));
-    number.and_then(|text| text.parse().ok()).unwrap_or(0)
+/// An act that is an update of the status.
+pub fn status<S, D>(update: Update<S, D>) -> Act<Update<S, D>> {
+    Act::Status(Box::new(update))
 }
 
-/// Brings a mover to life and tells how far it is. `Err` is what is to be done before that can be told. A mover that ended
-/// without a word is run again: [`State::Lost`] is the end only after the last run.
-pub fn run<S>(mut wanted: Wanted<'_>, there: &Mover) -> Result<State, Box<Act<S>>> {
-    let create = |object| Err(Box::new(Act::Create(object)));
-    let state = there.job.as_ref().map(|job| job::observe(job, &there.pods));
-    let before = there.config_map.as_ref();
-    let mut number = before.map_or(0, |before| number_of_run(&before.metadata));
-    let current = |number| there.job.as_ref().is_some_and(|job| number_of_run(&job.metadata) == number);
-    let again = matches!(state, Some(State::Lost { .. })) && current(number) && number < RERUNS;
-    number += u32::from(again);
-    wanted.naming.annotations.insert(RUN_ANNOTATION.to_owned(), number.to_string());
-    // A pod that is to come must know which of its predecessors are gone.
-    wanted
-        .work
-        .gone
-        .extend(before.and_then(|before| job::described(before).ok()).map(|work| work.gone).unwrap_or_default());
-    wanted.work.gone.extend(there.job.as_ref().map(|job| job::gone(job, &there.pods)).unwrap_or_default());
-    wanted.work.gone.sort();
-    wanted.work.gone.dedup();
-    if there.secret.is_none() {
-        return create(Object::Secret(Box::new(wanted.secret())));
-    }
-    let described = wanted.config_map();
-    // Nobody will read what is written after the last pod.
-    let readers = again || !there.job.as_ref().is_some_and(job::is_finished);
-    match before {
-        None => return create(Object::ConfigMap(Box::new(described))),
-        Some(before) if !readers && number_of_run(&before.metadata) == number => {}
-        Some(before) if before.data != described.data || number_of_run(&before.metadata) != number => {
-            return Err(Box::new(Act::Describe(Box::new(described))));
-        }
-        Some(_) => {}
-    }
-    match state {
-        None if there.pods.is_empty() => create(Object::Job(Box::new(wanted.job()))),
-        Some(state) if current(number) => Ok(state),
-        _ => Err(Box::new(
-            remove_job(there, &wanted.naming.name).unwrap_or(Act::Wait("waiting for a pod to be gone".into())),
-        )),
-    }
+pub fn failed<S, D>(reason: &str, message: impl Into<String>) -> Act<Update<S, D>> {
+    status(Update::Failed { reason: reason.to_owned(), message: message.into() })
 }
 
-/// Asks a mover to stop, and waits until it has. `None`: nothing of it runs.
-pub fn stop_running<S>(mover: &Mover, name: &str) -> Option<Act<S>> {
-    let running = mover.job.as_ref().filter(|job| !job::is_finished(job));
-    if running.is_some_and(|job| job.metadata.deletion_timestamp.is_none()) {
-        return Some(Act::Delete { helper: Helper::Job, name: name.to_owned() });
-    }
-    let ended = |pod: &Pod| job::has_ended(pod) || never_ran(pod);
-    (!mover.pods.iter().all(ended)).then(|| Act::Wait("waiting for the mover to stop".into()))
-}
-
-/// Takes down a Job and its pods: they are stopped, and only then let go. `None`: nothing is left of them.
-fn remove_job<S>(mover: &Mover, name: &str) -> Option<Act<S>> {
-    let kept =
-        |meta: &ObjectMeta| meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == job::FINALIZER));
-    if mover.job.as_ref().is_some_and(|job| job.metadata.deletion_timestamp.is_none()) {
-        return Some(Act::Delete { helper: Helper::Job, name: name.to_owned() });
-    }
-    if let Some(act) = stop_running(mover, name) {
-        return Some(act);
-    }
-    if mover.job.as_ref().is_some_and(|job| kept(&job.metadata)) || mover.pods.iter().any(|pod| kept(&pod.metadata)) {
-        return Some(Act::Release { name: name.to_owned() });
-    }
-    (mover.job.is_some() || !mover.pods.is_empty()).then(|| Act::Wait("waiting for the mover's Job to be gone".into()))
-}
-
-/// Takes down a mover: its Job and pods, and then what they used. `None`: nothing is left.
-pub fn stop<S>(mover: &Mover, subject: &Subject, name: &str) -> Option<Act<S>> {
-    remove_job(mover, name)
-        .or_else(|| delete_one(mover.secret.as_ref().map(|it| &it.metadata), Helper::Secret, subject, name))
-        .or_else(|| delete_one(mover.config_map.as_ref().map(|it| &it.metadata), Helper::ConfigMap, subject, name))
-}
-
-/// Whether a pod that is to go has no container that ran: no kubelet may have been given it, and nobody will report its end.
-fn never_ran(pod: &Pod) -> bool {
-    let assigned = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    pod.metadata.deletion_timestamp.is_some() && !assigned
-}
-
-/// Takes down what [`expose`] made, backwards. `None`: nothing is left.
-pub fn withdraw<S>(seen: &expose::Seen, subject: &Subject) -> Option<Act<S>> {
-    let name = &subject.object_name();
-    delete_one(seen.claim.as_ref().map(|it| &it.metadata), Helper::Claim, subject, name)
-        .or_else(|| delete_one(seen.snapshot.as_ref().map(|it| &it.metadata), Helper::Snapshot, subject, name))
-        .or_else(|| delete_one(seen.content.as_ref().map(|it| &it.metadata), Helper::Content, subject, name))
-}
-
-fn delete_one<S>(meta: Option<&ObjectMeta>, helper: Helper, subject: &Subject, name: &str) -> Option<Act<S>> {
-    // What has the name and is not ours stays.
-    let meta = meta.filter(|meta| meta.labels.as_ref().is_some_and(|labels| subject.owns(labels)))?;
-    Some(match meta.deletion_timestamp {
-        None => Act::Delete { helper, name: name.to_owned() },
-        Some(_) => Act::Wait(format!("waiting for the {helper:?} {name} to be gone")),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{from_value, json};
-
-    fn subject() -> Subject {
-        let kind = crate::controller::names::Kind::Backup;
-        Subject { kind, namespace: "a".into(), name: "b".into(), uid: "1".into() }
-    }
-
-    fn owned() -> ObjectMeta {
-        subject().naming("n".into(), "adp").meta()
-    }
-
-    fn meta(finalizers: &[&str], deleted: bool) -> serde_json::Value {
-        let deleted = deleted.then_some("2026-01-01T00:00:00Z");
-        json!({"name": "n", "finalizers": finalizers, "deletionTimestamp": deleted})
-    }
-
-    fn mover(job: Option<(&[&str], bool)>, pod: Option<(&str, &[&str])>) -> Mover {
-        let job = job.map(|(finalizers, deleted)| {
-            from_value(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta(finalizers, deleted)})).unwrap()
-        });
-        let pods = pod.into_iter().map(|(phase, finalizers)| {
-            let spec = json!({"containers": [], "nodeName": "node"});
-            let status = json!({"phase": phase});
-            from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta(finalizers, true), "spec": spec, "status": status})).unwrap()
-        });
-        Mover { job, pods: pods.collect(), ..Mover::default() }
-    }
-
-    #[test]
-    fn a_mover_is_asked_waited_for_released_and_only_then_its_secret_goes() {
-        let step = |mover: &Mover| stop::<()>(mover, &subject(), "n");
-        let kept: &[&str] = &[job::FINALIZER];
-        assert_eq!(
-            step(&mover(Some((kept, false)), Some(("Running", kept)))),
-            Some(Act::Delete { helper: Helper::Job, name: "n".into() })
-        );
-        assert!(matches!(step(&mover(Some((kept, true)), Some(("Running", kept)))), Some(Act::Wait(_))));
-        assert_eq!(step(&mover(Some((kept, true)), Some(("Failed", kept)))), Some(Act::Release { name: "n".into() }));
-        assert!(matches!(step(&mover(Some((&[], true)), Some(("Failed", &[])))), Some(Act::Wait(_))));
-        // A Job that somebody else deleted leaves its pods.
-        assert_eq!(step(&mover(None, Some(("Failed", kept)))), Some(Act::Release { name: "n".into() }));
-        let mut rest = mover(None, None);
-        rest.secret = Some(Secret { metadata: owned(), ..Secret::default() });
-        assert_eq!(step(&rest), Some(Act::Delete { helper: Helper::Secret, name: "n".into() }));
-        assert_eq!(step(&mover(None, None)), None);
-    }
-
-    #[test]
-    fn a_pod_that_no_node_has_is_not_waited_for() {
-        let mut mover = mover(Some((&[job::FINALIZER], true)), Some(("Pending", &[job::FINALIZER])));
-        assert!(matches!(stop::<()>(&mover, &subject(), "n"), Some(Act::Wait(_))));
-        mover.pods[0].spec.as_mut().unwrap().node_name = None;
-        assert_eq!(stop::<()>(&mover, &subject(), "n"), Some(Act::Release { name: "n".into() }));
-    }
-
-    #[test]
-    fn what_was_exposed_goes_backwards() {
-        let mut seen = expose::Seen {
-            content: Some(VolumeSnapshotContent { metadata: owned(), ..VolumeSnapshotContent::default() }),
-            snapshot: Some(VolumeSnapshot { metadata: owned(), ..VolumeSnapshot::default() }),
-            claim: Some(PersistentVolumeClaim { metadata: owned(), ..PersistentVolumeClaim::default() }),
-        };
-        let deleted = |seen: &expose::Seen| match withdraw::<()>(seen, &subject()) {
-            Some(Act::Delete { helper, .. }) => Some(helper),
-            _ => None,
-        };
-        assert_eq!(deleted(&seen), Some(Helper::Claim));
-        seen.claim = None;
-        assert_eq!(deleted(&seen), Some(Helper::Snapshot));
-        seen.snapshot = None;
-        assert_eq!(deleted(&seen), Some(Helper::Content));
-        seen.content = None;
-        // What has the name and not the labels is somebody else's.
-        seen.content = Some(VolumeSnapshotContent::default());
-        assert_eq!(withdraw::<()>(&seen, &subject()), None);
-    }
+/// What to say of problems.
+pub fn incomplete(count: u64, first: &[String]) -> String {
+    let first = first.first().map_or_else(String::new, |problem| format!(", the first: {problem}"));
+    format!("{count} entries could not be moved{first}")
 }

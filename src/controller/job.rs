@@ -40,8 +40,8 @@ pub const FINALIZER: &str = "datamover.oadp.openshift.io/outcome";
 /// Seconds that a mover has to index what it uploaded and to release its lock.
 const GRACE: i64 = 120;
 
-/// Exit codes after which the same would only happen again: incomplete, no repository, wrong password.
-const FINAL_EXITS: [i32; 3] = [3, 10, 12];
+/// Exit codes after which the same would only happen again: incomplete, no repository, wrong password, and what the mover says of.
+const FINAL_EXITS: [i32; 4] = [3, 10, 12, 13];
 
 /// Times a second at which progress is logged.
 const PROGRESS_RATE: &str = "0.2";

@@ -7,21 +7,34 @@
 //! * [`queue`]: whose turn it is.
 //! * [`expose`]: a storage snapshot becomes a claim in the controller's own namespace.
 //! * [`job`]: one mover as a Job, and how it ended.
-//! * [`flow`]: what a flow is made of, and how everything is taken down again.
-//! * [`backup`]: the flow of a backup.
+//! * [`capture`]: a claim becomes a storage snapshot that outlives it.
+//! * [`rehome`]: a volume leaves its claim for one in another namespace.
+//! * [`access`]: which bucket a request may use, and with what.
+//! * [`flow`]: the words of every flow: what is seen, recorded, and to be done.
+//! * [`helpers`]: how helpers are brought to life and taken down again.
+//! * [`backup`] and [`restore`]: the two flows.
 //! * [`compat`]: the words of VolumeSnapshotMover 1.2, to and from our own.
 //!
-//! Two are not: [`cluster`] reads what is there and writes what is to be done, [`run`] waits for changes and calls them all.
+//! Three are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
+//! waits for changes and calls them all.
 
+pub mod access;
 pub mod backup;
+pub mod capture;
 pub mod cluster;
 pub mod compat;
 pub mod expose;
 pub mod flow;
+pub mod helpers;
 pub mod job;
+pub mod kinds;
 pub mod names;
 pub mod quantity;
 pub mod queue;
+pub mod rehome;
 pub mod repository;
+pub mod restore;
 pub mod run;
+#[cfg(test)]
+mod testing;
 pub mod trust;

@@ -15,8 +15,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The short name, part of the helpers' names and of their label.
-    fn short(self) -> &'static str {
+    /// The short name, part of the helpers' names and of their labels.
+    pub fn short(self) -> &'static str {
         match self {
             Kind::Backup => "vsb",
             Kind::Restore => "vsr",
@@ -56,6 +56,8 @@ impl Naming {
 
 /// On every helper: the uid of what it was made for.
 pub const UID_LABEL: &str = "datamover.oadp.openshift.io/uid";
+/// On every helper: the short name of the kind of what it was made for.
+pub const KIND_LABEL: &str = "datamover.oadp.openshift.io/kind";
 /// On every helper: whose it is, for people; too long for a label, and not to be selected by.
 pub const OWNER_ANNOTATION: &str = "datamover.oadp.openshift.io/owner";
 /// Says that the object is ours, by the convention of Kubernetes.
@@ -80,11 +82,17 @@ impl Subject {
         }
     }
 
-    /// The second is VolumeSnapshotMover's, which scripts select by; a name that no label holds is left out.
+    /// The tag of the snapshot that a backup makes, and of no other.
+    pub fn identity(&self) -> Option<String> {
+        (self.kind == Kind::Backup).then(|| format!("vsb-uid:{}", self.uid))
+    }
+
+    /// The last is VolumeSnapshotMover's, which scripts select by; a name that no label holds is left out.
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
             (UID_LABEL.to_owned(), self.uid.clone()),
+            (KIND_LABEL.to_owned(), self.kind.short().to_owned()),
         ]);
         if self.name.len() <= LABEL_VALUE {
             labels.insert(format!("{}/{}", crate::api::GROUP, self.kind.short()), self.name.clone());

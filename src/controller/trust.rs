@@ -94,14 +94,6 @@ impl RunningRestore {
     }
 }
 
-/// An administrator's permission, in the protected namespace: this namespace may read this repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    pub namespace: String,
-    /// A location that was [located](super::repository::Base::locate).
-    pub repository: String,
-}
-
 /// Who wants to read what.
 pub struct Reader<'r> {
     /// This cluster's id.
@@ -112,7 +104,8 @@ pub struct Reader<'r> {
     pub namespace: &'r str,
     /// The one that the restore's label names, if it is there and runs.
     pub restore: Option<&'r RunningRestore>,
-    pub grants: &'r [Grant],
+    /// Locations, [cleaned](super::repository::Base::locate), that an administrator lets the namespace read.
+    pub grants: &'r [String],
 }
 
 impl Reader<'_> {
@@ -120,7 +113,7 @@ impl Reader<'_> {
     /// what an administrator granted.
     pub fn may_read(&self, repository: &str, layout: &Layout) -> Result<(), Denied> {
         let Reader { cluster, protected, namespace, restore, grants } = *self;
-        let granted = || grants.iter().any(|grant| grant.namespace == namespace && grant.repository == repository);
+        let granted = || grants.iter().any(|granted| granted == repository);
         let allowed = match layout {
             Layout::Volume { cluster: of, namespace: from, .. } => {
                 let own = of == cluster && from == namespace;
@@ -231,7 +224,7 @@ mod tests {
             included: vec!["bank".into(), "shop".into(), "secret".into()],
             excluded: vec!["secret".into()],
         };
-        let grants = [Grant { namespace: "lab".into(), repository: "url".into() }];
+        let grants = ["other".to_owned(), "url".to_owned()];
         let old = |backup: Option<&str>, protected: &str| Layout::Old {
             protected: protected.into(),
             backup: backup.map(Into::into),
@@ -268,7 +261,7 @@ mod tests {
                 protected: "adp",
                 namespace,
                 restore: with_restore.then_some(&restore),
-                grants: &grants,
+                grants: if namespace == "lab" { &grants } else { &grants[..1] },
             };
             assert_eq!(reader.may_read("url", &layout).is_ok(), allowed, "{namespace} {with_restore} {layout:?}");
         }

@@ -43,6 +43,13 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether another try would end the same: what is wanted is not there, or does not fit.
+    pub fn is_final(&self) -> bool {
+        let fits = ["OtherVolumeMode", "TargetFull", "TargetTooSmall", "TooLittleMemory", "VolumeMissing"];
+        let there = ["SnapshotMissing", "SnapshotAmbiguous", "NothingRestored", "BucketMissing"];
+        fits.contains(&self.reason()) || there.contains(&self.reason())
+    }
+
     /// One word in CamelCase; `docs/MOVER.md` says what each means and what to do.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -245,14 +245,14 @@ fn every_failure_has_its_reason() {
     pod.run(&backup, 0);
 
     let restore = |pick: Value| pod.restore(&directory(&repo, "target"), pick);
-    let said = pod.fails(&restore(json!({"tagged": ["vsb:9"]})), 1, "SnapshotMissing");
+    let said = pod.fails(&restore(json!({"tagged": ["vsb:9"]})), 13, "SnapshotMissing");
     assert!(said.contains("vsb:9"), "{said}");
-    pod.fails(&restore(json!({"id": "7".repeat(64)})), 1, "SnapshotMissing");
+    pod.fails(&restore(json!({"id": "7".repeat(64)})), 13, "SnapshotMissing");
     repo.backup(Peer::Restic019, &source, ".", &["--tag", "vsb:1"]);
-    let said = pod.fails(&restore(json!({"tagged": ["vsb:1"]})), 1, "SnapshotAmbiguous");
+    let said = pod.fails(&restore(json!({"tagged": ["vsb:1"]})), 13, "SnapshotAmbiguous");
     assert!(said.contains("2 snapshots"), "{said}");
 
-    pod.fails(&pod.backup(&repo.beside("nowhere"), "vsb:2"), 1, "VolumeMissing");
+    pod.fails(&pod.backup(&repo.beside("nowhere"), "vsb:2"), 13, "VolumeMissing");
     let mut newer = backup.clone();
     newer["version"] = 2.into();
     assert!(pod.fails(&newer, 1, "BadConfiguration").contains("different releases"));
@@ -382,13 +382,13 @@ fn a_block_volume_goes_there_and_back() {
     assert!(fresh.content() == image, "something else came back");
 
     let small = LoopDevice::filled(4 << 20, 0);
-    pod.fails(&pod.restore(small.path(), json!({"tagged": ["vsb:1"]})), 1, "TargetTooSmall");
+    pod.fails(&pod.restore(small.path(), json!({"tagged": ["vsb:1"]})), 13, "TargetTooSmall");
     let target = directory(&repo, "target");
-    let said = pod.fails(&pod.restore(&target, json!({"tagged": ["vsb:1"]})), 1, "OtherVolumeMode");
+    let said = pod.fails(&pod.restore(&target, json!({"tagged": ["vsb:1"]})), 13, "OtherVolumeMode");
     assert!(said.contains("Block"), "{said}");
     fs::write(target.join("file"), "x").expect("a file");
     pod.run(&pod.backup(&target, "vsb:2"), 0);
-    pod.fails(&pod.restore(fresh.path(), json!({"tagged": ["vsb:2"]})), 1, "OtherVolumeMode");
+    pod.fails(&pod.restore(fresh.path(), json!({"tagged": ["vsb:2"]})), 13, "OtherVolumeMode");
     assert!(fresh.content() == image, "the device was written to");
 }
 

@@ -75,7 +75,7 @@ fn retries_are_bounded() {
     let spec = &job_of(Direction::Out, false, &settings)["spec"];
     assert_eq!((&spec["backoffLimit"], &spec["podReplacementPolicy"]), (&3.into(), &"Failed".into()));
     let rules = &spec["podFailurePolicy"]["rules"];
-    assert_eq!(rules[0]["onExitCodes"]["values"], json!([3, 10, 12]));
+    assert_eq!(rules[0]["onExitCodes"]["values"], json!([3, 10, 12, 13]));
     assert_eq!((&rules[0]["action"], &rules[1]["action"]), (&"FailJob".into(), &"Ignore".into()));
 }
 

@@ -1,0 +1,202 @@
+//! What is in the cluster, read when it is needed, and the writes. Nothing is kept from one look to the next.
+
+mod observe;
+
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::clock;
+use crate::controller::compat::{self, Now};
+use crate::controller::flow::{Helper, Mover, Object, Update};
+use crate::controller::kinds::Request;
+use crate::controller::names::Subject;
+use crate::controller::{job, rehome};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+pub type Result<T> = std::result::Result<T, kube::Error>;
+
+/// The cluster as this controller reaches it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    /// The protected namespace, in which all helpers are.
+    pub namespace: String,
+}
+
+impl Cluster {
+    fn here<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn of<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn contents(&self) -> Api<VolumeSnapshotContent> {
+        Api::all(self.client.clone())
+    }
+
+    /// Objects of one kind in all namespaces.
+    pub fn all<R: Request>(&self) -> Api<R> {
+        Api::all(self.client.clone())
+    }
+
+    /// What tells this cluster from all others: the uid of `kube-system`, by custom.
+    pub async fn id(&self) -> Result<String> {
+        let namespace = Api::<Namespace>::all(self.client.clone()).get("kube-system").await?;
+        Ok(namespace.uid().unwrap_or_default())
+    }
+
+    /// The request as it is now.
+    pub async fn current<R: Request>(&self, namespace: &str, name: &str) -> Result<Option<R>> {
+        self.of(namespace).get_opt(name).await
+    }
+
+    pub async fn create(&self, object: &Object) -> Result<()> {
+        let made = match object {
+            Object::Content(it) => self.contents().create(&PostParams::default(), it).await.map(drop),
+            Object::Snapshot(it) => self.create_here(&**it).await,
+            // A restore's target is in the namespace of whoever asked for it.
+            Object::Claim(it) => {
+                let claims = self.of::<PersistentVolumeClaim>(&it.namespace().unwrap_or_default());
+                claims.create(&PostParams::default(), it).await.map(drop)
+            }
+            Object::Secret(it) => self.create_here(&**it).await,
+            Object::ConfigMap(it) => self.create_here(&**it).await,
+            Object::Job(it) => self.create_here(&**it).await,
+        };
+        match made {
+            // Somebody was quicker, perhaps we ourselves: the next look finds out whose it is.
+            Err(kube::Error::Api(error)) if error.reason == "AlreadyExists" => Ok(()),
+            made => made,
+        }
+    }
+
+    async fn create_here<K>(&self, object: &K) -> Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        self.here::<K>().create(&PostParams::default(), object).await.map(drop)
+    }
+
+    /// Writes a mover's description anew.
+    pub async fn describe(&self, config_map: &ConfigMap) -> Result<()> {
+        let patch = json!({"data": config_map.data, "metadata": {"annotations": config_map.metadata.annotations}});
+        let name = config_map.name_any();
+        self.here::<ConfigMap>().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    }
+
+    /// Deletes a helper of somebody.
+    pub async fn delete(&self, subject: &Subject, helper: Helper, name: &str) -> Result<()> {
+        match helper {
+            Helper::Content => gone(self.contents().delete(name, &DeleteParams::default()).await.map(drop)),
+            Helper::Snapshot => self.delete_here::<VolumeSnapshot>(name).await,
+            Helper::Claim => self.delete_here::<PersistentVolumeClaim>(name).await,
+            Helper::Secret => self.delete_here::<Secret>(name).await,
+            Helper::ConfigMap => self.delete_here::<ConfigMap>(name).await,
+            Helper::Target => {
+                let claims = self.of::<PersistentVolumeClaim>(&subject.namespace);
+                gone(claims.delete(name, &DeleteParams::default()).await.map(drop))
+            }
+            // With its pods, which stop in good order.
+            Helper::Job => gone(self.here::<Job>().delete(name, &DeleteParams::foreground()).await.map(drop)),
+        }
+    }
+
+    async fn delete_here<K>(&self, name: &str) -> Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        gone(self.here::<K>().delete(name, &DeleteParams::default()).await.map(drop))
+    }
+
+    /// Lets go of a mover's Job and pods.
+    pub async fn release(&self, mover: &Mover) -> Result<()> {
+        if let Some(job) = &mover.job {
+            without_finalizer(&self.here::<Job>(), job, job::FINALIZER).await?;
+        }
+        for pod in &mover.pods {
+            without_finalizer(&self.here::<Pod>(), pod, job::FINALIZER).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn change_volume(&self, name: &str, change: &rehome::Change) -> Result<()> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        volumes.patch(name, &PatchParams::default(), &Patch::Merge(change.patch())).await.map(drop)
+    }
+
+    pub async fn set_policy(&self, content: &str, policy: &str) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"deletionPolicy": policy}}));
+        gone(self.contents().patch(content, &PatchParams::default(), &patch).await.map(drop))
+    }
+
+    pub async fn add_finalizer<R: Request>(&self, request: &R) -> Result<()> {
+        let mut finalizers = request.finalizers().to_vec();
+        finalizers.push(compat::FINALIZER.to_owned());
+        let labels: BTreeMap<&str, &str> = R::LABELS.iter().copied().collect();
+        let api = self.of::<R>(&request.namespace().unwrap_or_default());
+        set_meta(&api, request, json!({"finalizers": finalizers, "labels": labels})).await
+    }
+
+    pub async fn remove_finalizer<R: Request>(&self, request: &R) -> Result<()> {
+        let api = self.of::<R>(&request.namespace().unwrap_or_default());
+        without_finalizer(&api, request, compat::FINALIZER).await
+    }
+
+    /// Writes the status, unless it was written by somebody else since it was read.
+    pub async fn update<R: Request>(&self, request: &R, update: &Update<R::Known, R::Brought>) -> Result<()> {
+        let status = request.after(update, &Now { time: now(), generation: request.meta().generation });
+        let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
+        let api = self.of::<R>(&request.namespace().unwrap_or_default());
+        api.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    }
+}
+
+fn now() -> Time {
+    let (seconds, nanos) = clock::now();
+    let nanos = i32::try_from(nanos).expect("less than a second");
+    Time(Timestamp::new(seconds, nanos).expect("a time that clocks show"))
+}
+
+/// What is gone already is as good as deleted.
+fn gone(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
+        outcome => outcome,
+    }
+}
+
+async fn without_finalizer<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let left: Vec<String> = object.finalizers().iter().filter(|one| *one != finalizer).cloned().collect();
+    if left.len() == object.finalizers().len() {
+        return Ok(());
+    }
+    gone(set_meta(api, object, json!({"finalizers": left})).await)
+}
+
+/// Of the very object that was read: another one of its name, or a list that somebody changed, is not ours to write.
+async fn set_meta<K>(api: &Api<K>, object: &K, mut meta: Value) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    meta["uid"] = json!(object.uid());
+    meta["resourceVersion"] = json!(object.resource_version());
+    let patch = Patch::Merge(json!({ "metadata": meta }));
+    api.patch(&object.name_any(), &PatchParams::default(), &patch).await.map(drop)
+}

@@ -1,0 +1,306 @@
+//! What is read of the cluster for a look at a request. Only what can matter at its stage is asked for: a request that waits for its
+//! turn has no helpers yet, and what a mover was told needs no source any more.
+
+use super::{Cluster, Result, now};
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
+use crate::controller::flow::{Common, Config, Mover, Stage, Velero};
+use crate::controller::kinds::Request;
+use crate::controller::names::Subject;
+use crate::controller::trust::RunningRestore;
+use crate::controller::{backup, capture, compat, expose, helpers, job, rehome, repository, restore};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{ApiResource, DynamicObject, ListParams, LogParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tracing::warn;
+
+/// The label of a secret that says which backup location it belongs to.
+const LOCATION_LABEL: &str = "openshift.io/oadp-bsl-name";
+/// What comes after a storage class's name in the name of its options.
+const OPTIONS_SUFFIX: &str = "-config";
+/// On a ConfigMap in the protected namespace: the namespace that may read the repositories which are its values.
+const GRANT_LABEL: &str = "datamover.oadp.openshift.io/grant-to";
+
+/// Phases of a Velero Restore in which it is being carried out.
+const UNDER_WAY: [&str; 5] = [
+    "InProgress",
+    "WaitingForPluginOperations",
+    "WaitingForPluginOperationsPartiallyFailed",
+    "Finalizing",
+    "FinalizingPartiallyFailed",
+];
+
+impl Cluster {
+    /// What every flow sees, but for what depends on what is asked for.
+    pub async fn observe<R: Request>(&self, request: &R, turn: bool, config: &Config) -> Result<R::Observed> {
+        let subject = request.subject();
+        let status = request.moved();
+        let got_on = status.progress.as_ref().and_then(|progress| progress.updated.clone());
+        let last = status.start_timestamp.clone().into_iter().chain(got_on).max();
+        let mut seen = Common {
+            finalizer: request.finalizers().iter().any(|one| one == compat::FINALIZER),
+            deleted: request.meta().deletion_timestamp.is_some(),
+            stage: compat::stage(&status),
+            recorded: compat::recorded(&status),
+            quiet_for: last.and_then(|last| now().0.duration_since(last.0).try_into().ok()),
+            turn,
+            ..Common::default()
+        };
+        if seen.stage >= Stage::Started {
+            seen.mover = self.mover(&subject, &subject.object_name()).await?;
+        }
+        if seen.deleted || matches!(seen.stage, Stage::Ended { .. }) {
+            seen.cleaner = self.mover(&subject, &helpers::cleaner(&subject)).await?;
+        }
+        if let Some(job) = &seen.mover.job
+            && let job::State::Running { pod } = job::observe(job, &seen.mover.pods)
+        {
+            seen.progress = self.progress(&pod).await;
+        }
+        request.observe(self, seen, config).await
+    }
+
+    pub async fn observe_backup(
+        &self,
+        backup: &VolumeSnapshotBackup,
+        common: Common,
+        config: &Config,
+    ) -> Result<backup::Observed> {
+        let subject = backup.subject();
+        let mut seen = backup::Observed { common, request: compat::backup_request(backup), ..Default::default() };
+        if open(&seen.common) {
+            seen.common.velero = self.verdict("Backup", compat::velero_backup(backup)).await?;
+            if helpers::order(&seen.common.mover).is_none() {
+                self.observe_source(&subject, &mut seen).await?;
+            }
+            if let Some(repository) = backup::repository(&subject, &seen, config) {
+                let record = repository::record(&repository, &self.namespace).name_any();
+                seen.repository_made = self.here::<ConfigMap>().get_opt(&record).await?.is_some();
+            }
+        }
+        if seen.common.stage >= Stage::Started {
+            let name = subject.object_name();
+            let claim = self.here().get_opt(&name).await?;
+            seen.exposed = expose::Seen {
+                content: self.contents().get_opt(&name).await?,
+                snapshot: self.here().get_opt(&name).await?,
+                volume: self.volume_of(claim.as_ref()).await?,
+                claim,
+            };
+        }
+        Ok(seen)
+    }
+
+    async fn observe_source(&self, subject: &Subject, seen: &mut backup::Observed) -> Result<()> {
+        let request = seen.request.clone();
+        if !request.content.is_empty() {
+            seen.content = self.contents().get_opt(&request.content).await?;
+        }
+        let back = seen.content.as_ref().and_then(|content| content.spec.volume_snapshot_ref.name.clone());
+        if let Some(name) = back {
+            seen.snapshot = self.of::<VolumeSnapshot>(&subject.namespace).get_opt(&name).await?;
+        }
+        let claim = seen.snapshot.as_ref().and_then(|it| it.spec.source.persistent_volume_claim_name.clone());
+        if let Some(name) = claim {
+            seen.claim = self.of::<PersistentVolumeClaim>(&subject.namespace).get_opt(&name).await?;
+        }
+        self.observe_secret(&request.secret, &mut seen.common).await?;
+        let class = seen.claim.as_ref().and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());
+        seen.common.options = self.options(class.as_deref()).await?;
+        Ok(())
+    }
+
+    pub async fn observe_restore(&self, request: &VolumeSnapshotRestore, common: Common) -> Result<restore::Observed> {
+        let subject = request.subject();
+        let mut seen = restore::Observed {
+            common,
+            request: compat::restore_request(request),
+            mode: request.moved().volume_mode,
+            ..Default::default()
+        };
+        if open(&seen.common) {
+            let velero = compat::velero_restore(request);
+            seen.common.velero = self.verdict("Restore", velero.clone()).await?;
+            seen.rivals = self.rivals(request).await?;
+            let class = seen.request.claim.storage_class_name.clone();
+            seen.common.options = self.options(Some(&*class)).await?;
+            if helpers::order(&seen.common.mover).is_none() {
+                self.observe_secret(&seen.request.secret.clone(), &mut seen.common).await?;
+                seen.restore = match velero {
+                    Some(name) => self.velero("Restore", &name).await?.as_ref().and_then(running),
+                    None => None,
+                };
+                seen.grants = self.grants(&subject.namespace).await?;
+                seen.missing = self.missing_classes(&seen).await?;
+            }
+        }
+        if seen.common.stage < Stage::Started {
+            return Ok(seen);
+        }
+        let claim: Option<PersistentVolumeClaim> = self.here().get_opt(&subject.object_name()).await?;
+        let target: Option<PersistentVolumeClaim> = match &seen.request.target {
+            Some(target) => self.of(&subject.namespace).get_opt(&target.name).await?,
+            None => None,
+        };
+        let volume = self.volume_of(claim.as_ref().or(target.as_ref())).await?;
+        seen.volume = rehome::Seen { claim, volume, target };
+        if seen.request.target.is_none() {
+            let snapshot: Option<VolumeSnapshot> = self.here().get_opt(&subject.object_name()).await?;
+            let bound = snapshot.as_ref().and_then(|it| it.status.as_ref()?.bound_volume_snapshot_content_name.clone());
+            let content: Option<VolumeSnapshotContent> = match bound {
+                Some(name) => self.contents().get_opt(&name).await?,
+                None => None,
+            };
+            seen.captured = capture::Seen { snapshot, content };
+        }
+        Ok(seen)
+    }
+
+    async fn observe_secret(&self, name: &str, seen: &mut Common) -> Result<()> {
+        if !name.is_empty() {
+            seen.secret = self.here::<Secret>().get_opt(name).await?;
+        }
+        let location = seen.secret.as_ref().and_then(|secret| secret.labels().get(LOCATION_LABEL).cloned());
+        if let Some(location) = location {
+            let location = self.velero("BackupStorageLocation", &location).await?;
+            let prefix = location.as_ref().and_then(|it| text(it, "/spec/objectStorage/prefix"));
+            seen.prefix = prefix.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The options of a storage class.
+    async fn options(&self, class: Option<&str>) -> Result<BTreeMap<String, String>> {
+        let Some(class) = class.filter(|class| !class.is_empty()) else { return Ok(BTreeMap::new()) };
+        let options = self.here::<ConfigMap>().get_opt(&format!("{class}{OPTIONS_SUFFIX}")).await?;
+        Ok(options.and_then(|options| options.data).unwrap_or_default())
+    }
+
+    async fn volume_of(&self, claim: Option<&PersistentVolumeClaim>) -> Result<Option<PersistentVolume>> {
+        let name = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
+        match name.filter(|name| !name.is_empty()) {
+            Some(name) => Api::all(self.client.clone()).get_opt(name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Other restores that Velero's plugin finds by the same labels.
+    async fn rivals(&self, restore: &VolumeSnapshotRestore) -> Result<Vec<String>> {
+        let value = |key: &str| restore.labels().get(key).filter(|value| !value.is_empty());
+        let (Some(run), Some(claim)) = (value(compat::RESTORE_LABEL), value(compat::CLAIM_LABEL)) else {
+            return Ok(vec![]);
+        };
+        if restore.spec.target.is_some() {
+            return Ok(vec![]);
+        }
+        let same = format!("{}={run},{}={claim}", compat::RESTORE_LABEL, compat::CLAIM_LABEL);
+        let found = Api::<VolumeSnapshotRestore>::all(self.client.clone());
+        let found = found.list(&ListParams::default().labels(&same)).await?;
+        let others = found.iter().filter(|it| it.uid() != restore.uid() && it.metadata.deletion_timestamp.is_none());
+        Ok(others.map(|it| format!("{}/{}", it.namespace().unwrap_or_default(), it.name_any())).collect())
+    }
+
+    /// The repositories that administrators let a namespace read.
+    async fn grants(&self, namespace: &str) -> Result<Vec<String>> {
+        let to = ListParams::default().labels(&format!("{GRANT_LABEL}={namespace}"));
+        let maps = self.here::<ConfigMap>().list(&to).await?;
+        Ok(maps.into_iter().flat_map(|map| map.data.unwrap_or_default().into_values()).collect())
+    }
+
+    async fn missing_classes(&self, seen: &restore::Observed) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        if let Some(class) = restore::storage_class(seen)
+            && Api::<StorageClass>::all(self.client.clone()).get_opt(&class).await?.is_none()
+        {
+            missing.push(format!("StorageClass {class}"));
+        }
+        if let Some(class) = &seen.request.snapshot_class
+            && seen.request.target.is_none()
+        {
+            let resource = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
+            let mut resource = ApiResource::from_gvk(&resource);
+            resource.plural = "volumesnapshotclasses".into();
+            let classes: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            if classes.get_opt(class).await?.is_none() {
+                missing.push(format!("VolumeSnapshotClass {class}"));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What became of the Backup or Restore of Velero's that something is a part of.
+    async fn verdict(&self, kind: &str, name: Option<String>) -> Result<Velero> {
+        let Some(name) = name else { return Ok(Velero::Fine) };
+        let phase = self.velero(kind, &name).await?.and_then(|it| text(&it, "/status/phase"));
+        let failed = matches!(phase.as_deref(), Some("Failed" | "PartiallyFailed"));
+        Ok(if failed { Velero::Failed } else { Velero::Fine })
+    }
+
+    /// An object of Velero's in the protected namespace; `None` also where there is no Velero.
+    async fn velero(&self, kind: &str, name: &str) -> Result<Option<DynamicObject>> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("velero.io", "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        api.get_opt(name).await
+    }
+
+    async fn mover(&self, subject: &Subject, name: &str) -> Result<Mover> {
+        let job: Option<Job> = self.here().get_opt(name).await?;
+        // By the name that the Job controller gives them: a Job that somebody deleted leaves its pods, and they count.
+        let pods = ListParams::default().labels(&format!("{},batch.kubernetes.io/job-name={name}", subject.selector()));
+        Ok(Mover {
+            secret: self.here().get_opt(name).await?,
+            config_map: self.here().get_opt(name).await?,
+            pods: self.here::<Pod>().list(&pods).await?.items,
+            job,
+        })
+    }
+
+    /// What a running mover's log says last. No log is no reason to stop, but to say so: perhaps the right is missing.
+    async fn progress(&self, pod: &str) -> Option<Progress> {
+        let last = LogParams { tail_lines: Some(5), ..LogParams::default() };
+        match self.here::<Pod>().logs(pod, &last).await {
+            Ok(log) => log.lines().rev().find_map(job::progress),
+            Err(error) => {
+                warn!(pod, %error, "the mover's log, and with it its progress, cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Whether it is not decided yet what comes of it.
+fn open(seen: &Common) -> bool {
+    seen.stage < Stage::Moved && !seen.deleted
+}
+
+/// A Velero Restore, if it is under way.
+fn running(restore: &DynamicObject) -> Option<RunningRestore> {
+    let phase = text(restore, "/status/phase")?;
+    if !UNDER_WAY.contains(&&*phase) {
+        return None;
+    }
+    let names = |pointer: &str| {
+        let list = restore.data.pointer(pointer).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let mapping = restore.data.pointer("/spec/namespaceMapping").and_then(Value::as_object);
+    Some(RunningRestore {
+        backup: text(restore, "/spec/backupName").unwrap_or_default(),
+        mapping: mapping
+            .into_iter()
+            .flatten()
+            .filter_map(|(from, to)| Some((from.clone(), to.as_str()?.to_owned())))
+            .collect(),
+        included: names("/spec/includedNamespaces"),
+        excluded: names("/spec/excludedNamespaces"),
+    })
+}
+
+fn text(object: &DynamicObject, pointer: &str) -> Option<String> {
+    object.data.pointer(pointer)?.as_str().map(str::to_owned)
+}
