@@ -34,11 +34,10 @@ pub const FILES: Asked = Asked { mode: "Filesystem", size: "64Mi", class: "testb
 pub const DEVICE: Asked = Asked { mode: "Block", size: "64Mi", class: "testbed" };
 
 impl App {
-    /// An empty namespace, whatever an earlier run left in one of that name.
-    pub fn new(namespace: &str) -> App {
-        let cluster = Cluster::admin();
-        let app = App { cluster, namespace: namespace.to_owned() };
-        app.remove();
+    /// A new namespace, which no earlier run had: what is in a bucket stays.
+    pub fn new(name: &str) -> App {
+        let namespace = &format!("{name}-{}", std::process::id());
+        let app = App { cluster: Cluster::admin(), namespace: namespace.clone() };
         app.cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
         let account = || app.cluster.get("ServiceAccount", namespace, "default");
         wait_for(Duration::from_secs(60), account).expect("the namespace's account");
@@ -195,7 +194,10 @@ impl App {
     /// Takes the handle of a restore as the plugin does: a content of its own, a snapshot bound to it, the content that the restore
     /// names deleted, and a claim from the snapshot.
     pub fn take_handle(&self, restore: &str, claim: &str, asked: Asked<'_>) -> PathBuf {
-        let vsr = self.until(RESTORE, restore, |vsr| !text(vsr, "/status/snapshotHandle").is_empty());
+        let vsr = self.until(RESTORE, restore, |vsr| {
+            assert_ne!(text(vsr, "/status/phase"), "Failed", "{vsr:#}");
+            !text(vsr, "/status/snapshotHandle").is_empty()
+        });
         assert!(!text(&vsr, "/status/phase").is_empty(), "{vsr:#}");
         let theirs = text(&vsr, "/status/volumeSnapshotContentName");
         assert!(

@@ -206,7 +206,7 @@ fn a_claim_is_filled_directly() {
     app.cluster.create(&app.direct("refused", &vsb, "data", None));
     let refused = app.ended(RESTORE, "refused");
     assert_eq!(text(&refused, "/status/phase"), "Failed", "{refused:#}");
-    assert!(message(&refused, "Reconciled").contains("flow-direct/data"), "{refused:#}");
+    assert!(message(&refused, "Reconciled").contains(&format!("{}/data", app.namespace)), "{refused:#}");
     app.assert_bare(&refused);
     assert_same(&volume, &app.volume("data"));
     app.remove();

@@ -11,3 +11,4 @@ mod cluster;
 #[path = "../../common/mod.rs"]
 mod common;
 mod flows;
+mod trust;

@@ -1,0 +1,335 @@
+//! What goes wrong, and what a user reads then: each case ends in a phase, with a reason and words that name what it is about, and
+//! leaves nothing behind.
+
+use crate::app::{App, BACKUP, FILES, PASSWORD, RESTORE, assert_whole, condition, message, reason, repository};
+use crate::cluster::{Cluster, PROTECTED, files, setting, text, wait_for};
+use crate::common::Random;
+use crate::common::compare::{self, Options};
+use crate::common::peers::Peer;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// A base secret that is that of the backup location but for these keys; one without a value is left out.
+fn secret(name: &str, changes: &[(&str, Option<&str>)]) {
+    let mut data = json!({
+        "RESTIC_REPOSITORY": format!("s3:{}/velero", setting("S3_URL")), "RESTIC_PASSWORD": PASSWORD,
+        "AWS_ACCESS_KEY_ID": setting("S3_KEY"), "AWS_SECRET_ACCESS_KEY": setting("S3_SECRET"),
+    });
+    for (key, value) in changes {
+        let data = data.as_object_mut().expect("an object");
+        match value {
+            Some(value) => data.insert((*key).to_owned(), json!(value)),
+            None => data.remove(*key),
+        };
+    }
+    let labels = json!({"openshift.io/oadp-bsl-provider": "aws"});
+    Cluster::admin().delete("Secret", PROTECTED, name);
+    Cluster::admin().create(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": PROTECTED, "labels": labels}, "stringData": data,
+    }));
+}
+
+fn using(mut object: Value, secret: &str) -> Value {
+    object["spec"]["resticSecretRef"]["name"] = json!(secret);
+    object
+}
+
+/// The object ends as failed, for this reason and with these words, on record for the plugin too, and leaves nothing.
+fn fails(app: &App, object: &Value, why: &str, words: &str) {
+    let made = app.cluster.create(object);
+    let ended = app.ended(text(&made, "/kind"), text(&made, "/metadata/name"));
+    assert_eq!((text(&ended, "/status/phase"), reason(&ended, "Degraded")), ("Failed", why), "{ended:#}");
+    assert_eq!((condition(&ended, "Reconciled"), reason(&ended, "Reconciled")), ("False", "Error"), "{ended:#}");
+    let said = message(&ended, "Reconciled");
+    assert!(said.contains(words), "{said}");
+    assert!(text(&ended, "/status/snapshotHandle").is_empty(), "{ended:#}");
+    app.assert_bare(&ended);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_named() {
+    let app = App::new("fault-store");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    let vsb = app.back_up("good", "b", "data");
+    let content = text(&vsb, "/spec/volumeSnapshotContent/name").to_owned();
+    let both = |name: &str, why: &str, words: &str| {
+        fails(&app, &using(app.vsb(&format!("b-{name}"), "b", &content), &format!("fault-{name}")), why, words);
+        let mut vsr = using(app.vsr(&format!("r-{name}"), name, &vsb), &format!("fault-{name}"));
+        let location = Cluster::admin().get("Secret", PROTECTED, &format!("fault-{name}")).expect("the secret");
+        if let Some(base) = location["data"]["RESTIC_REPOSITORY"].as_str() {
+            use base64::Engine as _;
+            let base = base64::engine::general_purpose::STANDARD.decode(base).expect("base64");
+            let url = text(&vsb, "/status/resticrepository").split_once("/velero/").expect("a bucket").1.to_owned();
+            let moved = format!("{}/{url}", String::from_utf8(base).expect("text"));
+            vsr["spec"]["volumeSnapshotMoverBackupRef"]["resticrepository"] = json!(moved);
+        }
+        fails(&app, &vsr, why, words);
+    };
+    secret("fault-password", &[("RESTIC_PASSWORD", Some("wrong"))]);
+    both("password", "WrongPassword", "password");
+    secret("fault-keys", &[("RESTIC_PASSWORD", None), ("AWS_ACCESS_KEY_ID", Some(""))]);
+    both("keys", "Invalid", "lacks RESTIC_PASSWORD, AWS_ACCESS_KEY_ID");
+    secret("fault-down", &[("RESTIC_REPOSITORY", Some("s3:http://10.89.0.1:9/velero"))]);
+    both("down", "StoreFailed", "10.89.0.1:9");
+    secret("fault-bucket", &[("RESTIC_REPOSITORY", Some(&format!("s3:{}/nowhere", setting("S3_URL"))))]);
+    both("bucket", "BucketMissing", "nowhere");
+    // The apiserver's certificate is of the cluster's own authority, which nobody else trusts.
+    secret("fault-ca", &[("RESTIC_REPOSITORY", Some("s3:https://10.89.0.1:443/velero"))]);
+    both("ca", "StoreFailed", "certificate");
+    secret("fault-credentials", &[("AWS_SECRET_ACCESS_KEY", Some("wrong"))]);
+    both("credentials", "StoreFailed", "");
+    fails(&app, &using(app.vsb("no-secret", "b", &content), "fault-absent"), "Invalid", "no secret \"fault-absent\"");
+    assert_whole(&app.repository(&vsb));
+    app.remove();
+}
+
+/// Where a location's bucket has the repository that a status names.
+fn folder(object: &Value) -> std::path::PathBuf {
+    let url = text(object, "/status/resticrepository");
+    files().join("s3").join(url.strip_prefix(&format!("s3:{}/", setting("S3_URL"))).expect("the cluster's store"))
+}
+
+#[test]
+fn a_repository_that_is_gone_is_neither_made_anew_nor_taken_for_empty() {
+    let app = App::new("fault-gone");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    let vsb = app.back_up("good", "b", "data");
+    let content = text(&vsb, "/spec/volumeSnapshotContent/name").to_owned();
+    let (there, aside) = (folder(&vsb), files().join("s3").join(format!("aside-{}", std::process::id())));
+    fs::rename(&there, &aside).expect("the bucket loses it");
+    fails(&app, &app.vsb("again", "b", &content), "RepositoryMissing", text(&vsb, "/status/resticrepository"));
+    fails(&app, &app.vsr("restore", "r", &vsb), "RepositoryMissing", text(&vsb, "/status/resticrepository"));
+    assert!(!there.join("config").exists(), "it was made anew");
+    // An administrator says that this is what VolumeSnapshotMover left of an empty volume, and the store shows that nothing is there.
+    let mut empty = app.vsr("empty", "e", &vsb);
+    empty["metadata"]["annotations"] = json!({"datamover.oadp.openshift.io/absent-repository-is-empty-volume": "true"});
+    app.cluster.create(&empty);
+    let back = app.take_handle("empty", "empty", FILES);
+    app.completed(RESTORE, "empty");
+    assert_eq!(fs::read_dir(back).expect("a folder").count(), 0);
+    // Not so if only the config is gone.
+    fs::rename(&aside, &there).expect("it is back");
+    fs::rename(there.join("config"), &aside).expect("the config goes");
+    empty["metadata"]["name"] = json!("damaged");
+    empty["metadata"]["labels"]["velero.io/restore-name"] = json!("damaged");
+    fails(&app, &empty, "RepositoryDamaged", "config");
+    fs::rename(&aside, there.join("config")).expect("it is back");
+    app.remove();
+}
+
+#[test]
+fn which_snapshot_is_never_guessed() {
+    let app = App::new("fault-pick");
+    app.bound("data", FILES);
+    let vsb = app.back_up("vsb", "b", "data");
+    let mut none = app.vsr("none", "none", &vsb);
+    none["metadata"]["labels"]["velero.io/vsb-name"] = json!("another");
+    fails(&app, &none, "SnapshotMissing", "vsb:another");
+    let mut unsaid = app.vsr("unsaid", "unsaid", &vsb);
+    unsaid["metadata"]["labels"] = json!({});
+    fails(&app, &unsaid, "Invalid", "snapshotID");
+    let restic = app.repository(&vsb);
+    restic.run(Peer::Restic019, ["tag", "--no-cache", "--add", "vsb:twice,backup:b", text(&vsb, "/status/snapshotID")]).ok();
+    app.back_up("twice", "b", "data");
+    let mut twice = app.vsr("twice", "twice", &vsb);
+    twice["metadata"]["labels"]["velero.io/vsb-name"] = json!("twice");
+    fails(&app, &twice, "SnapshotAmbiguous", "2 snapshots");
+    app.remove();
+}
+
+#[test]
+fn classes_are_named_when_they_are_missing_and_two_defaults_do_no_harm() {
+    let app = App::new("fault-classes");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    let name = format!("second-{}", std::process::id());
+    let storage = "storageclass.kubernetes.io/is-default-class";
+    let snapshot = "snapshot.storage.kubernetes.io/is-default-class";
+    app.cluster.create(&json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "csi.testbed.local",
+        "metadata": {"name": name, "annotations": {storage: "true"}},
+    }));
+    app.cluster.create(&json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "driver": "csi.testbed.local", "deletionPolicy": "Delete",
+        "metadata": {"name": name, "annotations": {snapshot: "true"}},
+    }));
+    let vsb = app.back_up("vsb", "b", "data");
+    app.cluster.create(&app.vsr("vsr", "r", &vsb));
+    let back = app.take_handle("vsr", "back", FILES);
+    app.completed(RESTORE, "vsr");
+    assert_eq!(fs::read(back.join("file")).expect("the file"), b"text");
+    app.cluster.delete("StorageClass", "", &name);
+    app.cluster.delete("VolumeSnapshotClass", "", &name);
+
+    let mut storage = app.vsr("storage", "s", &vsb);
+    storage["spec"]["volumeSnapshotMoverBackupRef"]["sourcePVCData"]["storageClassName"] = json!("nowhere");
+    fails(&app, &storage, "Invalid", "no StorageClass nowhere");
+    let mut snapshots = app.vsr("snapshots", "n", &vsb);
+    snapshots["spec"]["volumeSnapshotMoverBackupRef"]["volumeSnapshotClassName"] = json!("nowhere");
+    fails(&app, &snapshots, "Invalid", "no VolumeSnapshotClass nowhere");
+    app.remove();
+}
+
+/// A volume that takes a mover some seconds.
+fn fill(volume: &Path) {
+    for number in 0..6 {
+        fs::write(volume.join(format!("{number}")), Random(number).bytes(32 << 20)).expect("a file");
+    }
+}
+
+#[test]
+fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
+    let app = App::new("fault-deleted");
+    fill(&app.bound("data", FILES));
+    let content = app.snapshot("snap", "data");
+    let first = app.cluster.create(&app.vsb("first", "b", &content));
+    let url = text(&app.completed(BACKUP, "first"), "/status/resticrepository").to_owned();
+    let repo = repository(&url);
+    let helper = |vsb: &Value, kind: &str| app.helpers(vsb).iter().any(|it| it.starts_with(kind));
+    type Reached<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+    let moments: [(&str, Reached<'_>); 8] = [
+        ("created", Box::new(|_| true)),
+        ("started", Box::new(|vsb| text(vsb, "/status/phase") == "InProgress")),
+        ("content", Box::new(|vsb| helper(vsb, "VolumeSnapshotContent "))),
+        ("claim", Box::new(|vsb| helper(vsb, "PersistentVolumeClaim "))),
+        ("job", Box::new(|vsb| helper(vsb, "Job "))),
+        ("pod", Box::new(|vsb| !text(vsb, "/status/moverPod").is_empty())),
+        ("done", Box::new(|vsb| text(vsb, "/status/phase") == "SnapshotBackupDone" || text(vsb, "/status/phase") == "Cleanup")),
+        ("completed", Box::new(|vsb| text(vsb, "/status/phase") == "Completed")),
+    ];
+    for (moment, reached) in &moments {
+        let made = app.cluster.create(&app.vsb(moment, "b", &content));
+        app.until(BACKUP, moment, reached);
+        app.cluster.delete(BACKUP, &app.namespace, moment);
+        app.cluster.until_gone(BACKUP, &app.namespace, moment);
+        assert_eq!(app.helpers(&made), Vec::<String>::new(), "{moment}");
+        assert_whole(&repo);
+        let tag = format!("vsb:{moment}");
+        let left = repo.run(Peer::Restic019, ["snapshots", "--no-cache", "--json", "--tag", &tag]).ok().json();
+        let kept = matches!(*moment, "done" | "completed");
+        if moment != &"pod" {
+            assert_eq!(left.as_array().map(Vec::len), Some(usize::from(kept)), "{moment}: {left}");
+        }
+    }
+    // The first one is still there, and so is its data: Velero deletes every VolumeSnapshotBackup minutes after it has succeeded.
+    app.assert_bare(&first);
+    app.cluster.delete(BACKUP, &app.namespace, "first");
+    app.cluster.until_gone(BACKUP, &app.namespace, "first");
+    let left = repo.run(Peer::Restic019, ["snapshots", "--no-cache", "--json", "--tag", "vsb:first"]).ok().json();
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    app.remove();
+}
+
+#[test]
+fn a_restore_that_is_called_off_leaves_nothing() {
+    let app = App::new("fault-undone");
+    fill(&app.bound("data", FILES));
+    let vsb = app.back_up("vsb", "b", "data");
+    let helper = |vsr: &Value, kind: &str| app.helpers(vsr).iter().any(|it| it.starts_with(kind));
+    type Reached<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+    let moments: [(&str, Reached<'_>); 6] = [
+        ("created", Box::new(|_| true)),
+        ("started", Box::new(|vsr| text(vsr, "/status/phase") == "InProgress")),
+        ("claim", Box::new(|vsr| helper(vsr, "PersistentVolumeClaim "))),
+        ("job", Box::new(|vsr| helper(vsr, "Job "))),
+        ("pod", Box::new(|vsr| !text(vsr, "/status/moverPod").is_empty())),
+        ("volume", Box::new(|vsr| helper(vsr, "VolumeSnapshot ") || helper(vsr, "PersistentVolume "))),
+    ];
+    for (moment, reached) in &moments {
+        for direct in [false, true] {
+            let name = format!("{moment}-{direct}");
+            let vsr = if direct { app.direct(&name, &vsb, &name, None) } else { app.vsr(&name, &name, &vsb) };
+            let made = app.cluster.create(&vsr);
+            app.until(RESTORE, &name, |vsr| reached(vsr) || text(vsr, "/status/phase") == "Completed");
+            app.cluster.delete(RESTORE, &app.namespace, &name);
+            app.cluster.until_gone(RESTORE, &app.namespace, &name);
+            assert_eq!(app.helpers(&made), Vec::<String>::new(), "{name}");
+            // Unless it was too late to call it off.
+            if let Some(claim) = app.get("PersistentVolumeClaim", &name) {
+                assert!(direct && text(&claim, "/status/phase") == "Bound", "{claim:#}");
+                compare::assert_same(&app.volume("data"), &app.volume(&name), Options { root: false, holes: false });
+            }
+        }
+    }
+    assert_whole(&app.repository(&vsb));
+    app.remove();
+}
+
+#[test]
+fn two_claims_of_one_name_are_never_taken_for_each_other() {
+    let apps = [App::new("fault-twin-a"), App::new("fault-twin-b")];
+    let vsbs = apps.each_ref().map(|app| {
+        fs::write(app.bound("data", FILES).join("whose"), &app.namespace).expect("a file");
+        app.back_up("vsb", "b", "data")
+    });
+    assert_ne!(vsbs[0]["status"]["resticrepository"], vsbs[1]["status"]["resticrepository"]);
+    // In one Velero restore, which the plugin cannot tell apart: neither gets a handle.
+    for (app, vsb) in apps.iter().zip(&vsbs) {
+        let mut vsr = app.vsr("both", "", vsb);
+        vsr["metadata"]["labels"]["velero.io/restore-name"] = json!(format!("both-{}", std::process::id()));
+        app.cluster.create(&vsr);
+    }
+    for app in &apps {
+        let ended = app.ended(RESTORE, "both");
+        assert_eq!((text(&ended, "/status/phase"), reason(&ended, "Degraded")), ("Failed", "Ambiguous"), "{ended:#}");
+        assert!(text(&ended, "/status/snapshotHandle").is_empty());
+        app.cluster.delete(RESTORE, &app.namespace, "both");
+    }
+    for (app, vsb) in apps.iter().zip(&vsbs) {
+        app.cluster.create(&app.vsr("alone", "alone", vsb));
+        let back = app.take_handle("alone", "back", FILES);
+        app.completed(RESTORE, "alone");
+        assert_eq!(fs::read_to_string(back.join("whose")).expect("the file"), app.namespace);
+        app.remove();
+    }
+}
+
+/// The limit of the tests' deployment is ten of each kind.
+#[test]
+fn no_more_than_the_limit_run_at_a_time_and_all_come_to_their_end() {
+    let app = App::new("fault-queue");
+    fs::write(app.bound("data", FILES).join("file"), Random(1).bytes(1 << 20)).expect("a file");
+    let content = app.snapshot("snap", "data");
+    let names: Vec<String> = (0..11).map(|number| format!("vsb-{number:02}")).collect();
+    for name in &names {
+        app.cluster.create(&app.vsb(name, "b", &content));
+    }
+    let (mut most, mut queued) = (0, false);
+    let done = wait_for(Duration::from_secs(300), || {
+        let all = app.cluster.list(BACKUP, &app.namespace, "");
+        let count = |status: &str| all.iter().filter(|vsb| text(vsb, "/status/batchingStatus") == status).count();
+        most = most.max(count("Processing"));
+        queued |= count("Queued") > 0;
+        all.iter().all(|vsb| text(vsb, "/status/phase") == "Completed").then_some(())
+    });
+    assert!(done.is_some() && most <= 10 && queued, "at most {most} at a time, queued: {queued}");
+    // One content, eleven backups of it: each has a snapshot of its own.
+    let vsb = app.completed(BACKUP, "vsb-00");
+    let repo = app.repository(&vsb);
+    assert_eq!(repo.run(Peer::Restic019, ["snapshots", "--no-cache", "--json"]).ok().json().as_array().map(Vec::len), Some(11));
+    assert_whole(&repo);
+    for name in &names {
+        app.assert_bare(&app.completed(BACKUP, name));
+    }
+    app.remove();
+}
+
+#[test]
+fn long_names_are_no_trouble() {
+    let app = App::new(&"n".repeat(50));
+    let long = |letter: &str| letter.repeat(253);
+    fs::write(app.bound(&long("c"), FILES).join("file"), "text").expect("a file");
+    let vsb = {
+        let content = app.snapshot(&long("s"), &long("c"));
+        let mut vsb = app.vsb(&long("v"), &"b".repeat(63), &content);
+        vsb["metadata"]["labels"].as_object_mut().expect("labels").remove("datamover.io/vsb-volumesnapshotcontent");
+        app.cluster.create(&vsb);
+        app.completed(BACKUP, &long("v"))
+    };
+    assert_whole(&app.repository(&vsb));
+    app.cluster.create(&app.direct(&long("r"), &vsb, &long("t"), None));
+    app.completed(RESTORE, &long("r"));
+    assert_eq!(fs::read(app.volume(&long("t")).join("file")).expect("the file"), b"text");
+    app.remove();
+}

@@ -1,0 +1,198 @@
+//! The controller as a process of the test's own, with exactly the rights of the shipped one, and something between it and the
+//! apiserver that counts what it asks and can kill it at any of its writes.
+
+use crate::cluster::{Cluster, PROTECTED, RUNTIME, files};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::client::Body;
+use serde_json::json;
+use std::convert::Infallible;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+
+/// Where a write is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The apiserver never hears of it.
+    Before,
+    /// The apiserver has done it, and the controller never hears of that.
+    After,
+}
+
+/// What the controller's requests go through.
+struct Proxy {
+    cluster: Cluster,
+    writes: AtomicU64,
+    requests: AtomicU64,
+    /// At the write of this number, counted from 1, the controller is killed; 0 for never.
+    at: AtomicU64,
+    after: AtomicBool,
+    controller: Mutex<Option<Child>>,
+}
+
+impl Proxy {
+    fn kill(&self) {
+        if let Some(mut child) = self.controller.lock().expect("a lock").take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    async fn pass(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, hyper::Error> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes().to_vec();
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        // What elections and events write is no step of a flow.
+        let aside = ["/leases", "/events", "accessreviews", "rulesreviews"].iter().any(|it| head.uri.path().contains(it));
+        let write = !aside && head.method != http::Method::GET;
+        let number = if write { self.writes.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+        let cut = write && number == self.at.load(Ordering::SeqCst);
+        let after = self.after.load(Ordering::SeqCst);
+        if cut && !after {
+            self.kill();
+            return Ok(refused());
+        }
+        let answer = self.cluster.client().send(http::Request::from_parts(head, Body::from(body))).await;
+        if cut {
+            self.kill();
+        }
+        Ok(answer.unwrap_or_else(|_| refused()))
+    }
+}
+
+fn refused() -> http::Response<Body> {
+    http::Response::builder().status(502).body(Body::from(vec![])).expect("an answer")
+}
+
+/// The controller, beside the cluster.
+pub struct Controller {
+    proxy: Arc<Proxy>,
+    address: SocketAddr,
+    settings: PathBuf,
+}
+
+impl Controller {
+    /// Makes ready for a controller that may do what `token` may; it does not run yet.
+    pub fn new(token: &str) -> Controller {
+        let proxy = Arc::new(Proxy {
+            cluster: Cluster::anonymous(),
+            writes: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            at: AtomicU64::new(0),
+            after: AtomicBool::new(false),
+            controller: Mutex::new(None),
+        });
+        let listener = RUNTIME.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let address = listener.local_addr().expect("a port");
+        RUNTIME.spawn(serve(listener, proxy.clone()));
+        let settings = files().join(format!("controller-{}.conf", address.port()));
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "c", "user": {"token": token}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        });
+        std::fs::write(&settings, config.to_string()).expect("its settings");
+        Controller { proxy, address, settings }
+    }
+
+    /// Runs it until [`kill`](Self::kill), or until its write of that number, counted from now, is cut off.
+    pub fn start(&self, cut: Option<(u64, Cut)>) {
+        let Proxy { writes, at, after, controller, .. } = &*self.proxy;
+        writes.store(0, Ordering::SeqCst);
+        at.store(cut.map_or(0, |(number, _)| number), Ordering::SeqCst);
+        after.store(cut.is_some_and(|(_, cut)| cut == Cut::After), Ordering::SeqCst);
+        let log = files().join("logs").join(format!("controller-{}", self.address.port()));
+        let log = || File::options().create(true).append(true).open(&log).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
+        command.env_clear().env("KUBECONFIG", &self.settings).env("POD_NAMESPACE", PROTECTED).env("POD_NAME", "beside-the-cluster");
+        command.env("VSM_MOVER_IMAGE", "testbed.local/vsm:1").env("VSM_MOVER_PULL_POLICY", "Never");
+        command.env("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover");
+        command.stdin(Stdio::null()).stdout(log()).stderr(log());
+        *controller.lock().expect("a lock") = Some(command.spawn().expect("the controller starts"));
+    }
+
+    /// As a loss of power would.
+    pub fn kill(&self) {
+        self.proxy.kill();
+    }
+
+    /// Whether it was killed, or has ended.
+    pub fn is_gone(&self) -> bool {
+        let mut controller = self.proxy.controller.lock().expect("a lock");
+        controller.as_mut().is_none_or(|child| child.try_wait().expect("a child").is_some())
+    }
+
+    /// Writes of flows since it was started.
+    pub fn writes(&self) -> u64 {
+        self.proxy.writes.load(Ordering::SeqCst)
+    }
+
+    /// Requests of all kinds, in all.
+    pub fn requests(&self) -> u64 {
+        self.proxy.requests.load(Ordering::SeqCst)
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn memory(&self) -> u64 {
+        let controller = self.proxy.controller.lock().expect("a lock");
+        let id = controller.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let proxy = proxy.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(|request| async { Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| refused())) });
+            // Whoever is killed leaves its connections broken.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+/// While it lives, the deployed controller does not: there may be one at a time.
+pub struct Alone;
+
+impl Alone {
+    pub fn new() -> Alone {
+        scale(0);
+        Alone
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        scale(1);
+    }
+}
+
+fn scale(replicas: u64) {
+    let cluster = Cluster::admin();
+    let name = "volume-snapshot-mover";
+    cluster.merge("Deployment", PROTECTED, name, &json!({"spec": {"replicas": replicas}})).expect("the deployment");
+    let pods = || cluster.list("Pod", PROTECTED, "component=data-mover-controller").len() as u64 == replicas;
+    crate::cluster::wait_for(std::time::Duration::from_secs(120), || pods().then_some(())).expect("its pods");
+}
+
+/// The token of the shipped account.
+pub fn shipped() -> String {
+    Cluster::admin().token(PROTECTED, "vsm-controller")
+}
