@@ -1,6 +1,6 @@
 //! Which bucket a request may use, and with what: its secret, looked at once and for both directions.
 
-use crate::controller::flow::{Act, Common, Config, Update, failed};
+use crate::controller::flow::{Common, Config, Instead, failed};
 use crate::controller::repository::{Base, Refused};
 use crate::controller::trust::{self, Denied};
 use k8s_openapi::ByteString;
@@ -41,7 +41,7 @@ impl From<Refused> for Rejected {
     }
 }
 
-impl<S, D> From<Rejected> for Box<Act<Update<S, D>>> {
+impl<S, D> From<Rejected> for Instead<S, D> {
     fn from(Rejected { reason, message }: Rejected) -> Self {
         Box::new(failed(reason, message))
     }

@@ -202,6 +202,9 @@ pub enum Act<S> {
     Nothing,
 }
 
+/// What is to be done before, or instead of, what was asked for.
+pub type Instead<S, D> = Box<Act<Update<S, D>>>;
+
 /// An act that is an update of the status.
 pub fn status<S, D>(update: Update<S, D>) -> Act<Update<S, D>> {
     Act::Status(Box::new(update))

@@ -2,7 +2,9 @@
 
 use crate::api::snapshot::VolumeSnapshot;
 use crate::controller::expose;
-use crate::controller::flow::{Act, Common, Config, Helper, Mover, Moving, Object, Stage, Update, failed, status};
+use crate::controller::flow::{
+    Act, Common, Config, Helper, Instead, Mover, Moving, Object, Stage, Update, failed, status,
+};
 use crate::controller::job::{self, Direction, State, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::rehome;
@@ -242,11 +244,7 @@ pub fn end<S>(subject: &Subject, seen: &Common, config: &Config, take_down: impl
 }
 
 /// A mover that is followed: what is to be done as long as it has not reported, or what it reported and its pod.
-pub fn follow<S, D>(
-    wanted: Wanted<'_>,
-    seen: &Common,
-    config: &Config,
-) -> Result<(Report, String), Box<Act<Update<S, D>>>> {
+pub fn follow<S, D>(wanted: Wanted<'_>, seen: &Common, config: &Config) -> Result<(Report, String), Instead<S, D>> {
     match run(wanted, &seen.mover)? {
         State::Waiting { why } => Err(Box::new(wait(seen, config.prepare, why))),
         State::Running { pod } => {

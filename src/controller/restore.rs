@@ -15,7 +15,7 @@ use crate::controller::names::Subject;
 use crate::controller::quantity;
 use crate::controller::rehome;
 use crate::controller::repository::Layout;
-use crate::controller::trust::{Reader, RunningRestore};
+use crate::controller::trust::{self, Reader, RunningRestore};
 use crate::id::Id;
 use crate::work::{self, Outcome, Pick, Task, VERSION, Work};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
@@ -202,6 +202,7 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Order,
         }
     }
     let Access { base, secrets } = access::look(&seen.common, secret, protected_namespace, config)?;
+    trust::part_of(seen.restore.as_ref(), &subject.namespace)?;
     let (repository, layout) = base.locate(repository)?;
     let grants: Vec<String> = seen.grants.iter().filter_map(|it| Some(base.locate(it).ok()?.0)).collect();
     let reader = Reader {

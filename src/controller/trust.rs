@@ -25,6 +25,10 @@ pub enum Denied {
         "namespace {namespace} may not read the repository {repository}: it is not its own, no running Restore in the protected namespace brings it there, and no administrator granted it"
     )]
     Repository { namespace: String, repository: String },
+    #[error(
+        "the label says that this is a part of a Velero Restore, and that one brings nothing to namespace {namespace}"
+    )]
+    Restore { namespace: String },
 }
 
 /// The label that the OADP operator puts on the secrets that are meant for this.
@@ -89,9 +93,17 @@ impl RunningRestore {
     }
 
     /// Whether it brings anything to a namespace.
-    fn reaches(&self, to: &str) -> bool {
+    pub fn reaches(&self, to: &str) -> bool {
         self.mapping.values().any(|target| target == to) || (!self.mapping.contains_key(to) && self.brings(to, to))
     }
+}
+
+/// Whether a restore may bear the label of a Velero Restore that is under way: Velero's plugin takes what it made for a part of that.
+pub fn part_of(restore: Option<&RunningRestore>, namespace: &str) -> Result<(), Denied> {
+    if restore.is_none_or(|restore| restore.reaches(namespace)) {
+        return Ok(());
+    }
+    Err(Denied::Restore { namespace: namespace.to_owned() })
 }
 
 /// Who wants to read what.

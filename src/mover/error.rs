@@ -46,7 +46,7 @@ impl Error {
     /// Whether another try would end the same: what is wanted is not there, or does not fit.
     pub fn is_final(&self) -> bool {
         let fits = ["OtherVolumeMode", "TargetFull", "TargetTooSmall", "TooLittleMemory", "VolumeMissing"];
-        let there = ["SnapshotMissing", "SnapshotAmbiguous", "NothingRestored", "BucketMissing"];
+        let there = ["SnapshotMissing", "SnapshotAmbiguous", "NothingRestored", "BucketMissing", "RepositoryDamaged"];
         fits.contains(&self.reason()) || there.contains(&self.reason())
     }
 

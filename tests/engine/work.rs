@@ -341,7 +341,7 @@ fn an_absent_repository_is_an_empty_volume_only_where_that_is_said_and_shown() {
     assert_eq!(report["outcome"]["restored"], json!({"files": 0, "bytes": 0, "empty": true}));
     repo.init(Peer::Restic019, 2).ok();
     fs::remove_file(repo.path().join("config")).expect("a config");
-    pod.fails(&work, 1, "RepositoryDamaged");
+    pod.fails(&work, 13, "RepositoryDamaged");
 }
 
 /// Repositories of VolSync's mover: a volume's content at the root of the tree, host `volsync`, the newest snapshot counts.

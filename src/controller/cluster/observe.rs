@@ -74,7 +74,7 @@ impl Cluster {
         let subject = backup.subject();
         let mut seen = backup::Observed { common, request: compat::backup_request(backup), ..Default::default() };
         if open(&seen.common) {
-            seen.common.velero = self.verdict("Backup", compat::velero_backup(backup)).await?;
+            seen.common.velero = verdict(self.velero("Backup", compat::velero_backup(backup)).await?.as_ref());
             if helpers::order(&seen.common.mover).is_none() {
                 self.observe_source(&subject, &mut seen).await?;
             }
@@ -124,17 +124,14 @@ impl Cluster {
             ..Default::default()
         };
         if open(&seen.common) {
-            let velero = compat::velero_restore(request);
-            seen.common.velero = self.verdict("Restore", velero.clone()).await?;
-            seen.rivals = self.rivals(request).await?;
+            let restore = self.velero("Restore", compat::velero_restore(request)).await?;
+            seen.common.velero = verdict(restore.as_ref());
+            seen.restore = restore.as_ref().and_then(running);
+            seen.rivals = self.rivals(request, seen.restore.as_ref()).await?;
             let class = seen.request.claim.storage_class_name.clone();
             seen.common.options = self.options(Some(&*class)).await?;
             if helpers::order(&seen.common.mover).is_none() {
                 self.observe_secret(&seen.request.secret.clone(), &mut seen.common).await?;
-                seen.restore = match velero {
-                    Some(name) => self.velero("Restore", &name).await?.as_ref().and_then(running),
-                    None => None,
-                };
                 seen.grants = self.grants(&subject.namespace).await?;
                 seen.missing = self.missing_classes(&seen).await?;
             }
@@ -166,11 +163,9 @@ impl Cluster {
             seen.secret = self.here::<Secret>().get_opt(name).await?;
         }
         let location = seen.secret.as_ref().and_then(|secret| secret.labels().get(LOCATION_LABEL).cloned());
-        if let Some(location) = location {
-            let location = self.velero("BackupStorageLocation", &location).await?;
-            let prefix = location.as_ref().and_then(|it| text(it, "/spec/objectStorage/prefix"));
-            seen.prefix = prefix.unwrap_or_default();
-        }
+        let location = self.velero("BackupStorageLocation", location).await?;
+        let prefix = location.as_ref().and_then(|it| text(it, "/spec/objectStorage/prefix"));
+        seen.prefix = prefix.unwrap_or_default();
         Ok(())
     }
 
@@ -189,8 +184,9 @@ impl Cluster {
         }
     }
 
-    /// Other restores that Velero's plugin finds by the same labels.
-    async fn rivals(&self, restore: &VolumeSnapshotRestore) -> Result<Vec<String>> {
+    /// Other restores that Velero's plugin finds by the same labels: also those that have failed, because it takes the first of them for
+    /// every claim. Anybody can write these labels: what the Velero Restore does not reach is refused, and is in nobody's way.
+    async fn rivals(&self, restore: &VolumeSnapshotRestore, running: Option<&RunningRestore>) -> Result<Vec<String>> {
         let value = |key: &str| restore.labels().get(key).filter(|value| !value.is_empty());
         let (Some(run), Some(claim)) = (value(compat::RESTORE_LABEL), value(compat::CLAIM_LABEL)) else {
             return Ok(vec![]);
@@ -201,7 +197,11 @@ impl Cluster {
         let same = format!("{}={run},{}={claim}", compat::RESTORE_LABEL, compat::CLAIM_LABEL);
         let found = Api::<VolumeSnapshotRestore>::all(self.client.clone());
         let found = found.list(&ListParams::default().labels(&same)).await?;
-        let others = found.iter().filter(|it| it.uid() != restore.uid() && it.metadata.deletion_timestamp.is_none());
+        let others = found.iter().filter(|it| {
+            let out = it.metadata.deletion_timestamp.is_some()
+                || running.is_some_and(|running| !running.reaches(&it.namespace().unwrap_or_default()));
+            it.uid() != restore.uid() && !out
+        });
         Ok(others.map(|it| format!("{}/{}", it.namespace().unwrap_or_default(), it.name_any())).collect())
     }
 
@@ -233,19 +233,12 @@ impl Cluster {
         Ok(missing)
     }
 
-    /// What became of the Backup or Restore of Velero's that something is a part of.
-    async fn verdict(&self, kind: &str, name: Option<String>) -> Result<Velero> {
-        let Some(name) = name else { return Ok(Velero::Fine) };
-        let phase = self.velero(kind, &name).await?.and_then(|it| text(&it, "/status/phase"));
-        let failed = matches!(phase.as_deref(), Some("Failed" | "PartiallyFailed"));
-        Ok(if failed { Velero::Failed } else { Velero::Fine })
-    }
-
     /// An object of Velero's in the protected namespace; `None` also where there is no Velero.
-    async fn velero(&self, kind: &str, name: &str) -> Result<Option<DynamicObject>> {
+    async fn velero(&self, kind: &str, name: Option<String>) -> Result<Option<DynamicObject>> {
+        let Some(name) = name else { return Ok(None) };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("velero.io", "v1", kind));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        api.get_opt(name).await
+        api.get_opt(&name).await
     }
 
     async fn mover(&self, subject: &Subject, name: &str) -> Result<Mover> {
@@ -276,6 +269,12 @@ impl Cluster {
 /// Whether it is not decided yet what comes of it.
 fn open(seen: &Common) -> bool {
     seen.stage < Stage::Moved && !seen.deleted
+}
+
+/// What became of the Backup or Restore of Velero's that something is a part of.
+fn verdict(velero: Option<&DynamicObject>) -> Velero {
+    let phase = velero.and_then(|it| text(it, "/status/phase"));
+    if matches!(phase.as_deref(), Some("Failed" | "PartiallyFailed")) { Velero::Failed } else { Velero::Fine }
 }
 
 /// A Velero Restore, if it is under way.

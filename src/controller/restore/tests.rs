@@ -310,7 +310,11 @@ fn a_claim_that_is_there_is_never_written_into() {
 #[test]
 fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, &str, Change); 14] = [
+    let elsewhere = |seen: &mut Observed| {
+        seen.restore = Some(RunningRestore { included: vec!["bank".into()], ..RunningRestore::default() });
+    };
+    let cases: [(&str, &str, Change); 15] = [
+        ("Denied", "brings nothing to namespace shop", elsewhere),
         ("Invalid", "sourcePVCData.name", |seen| seen.request.claim.name.clear()),
         ("Invalid", "which is no size", |seen| seen.request.claim.size = "much".into()),
         ("Invalid", "which is no size", |seen| seen.request.claim.size.clear()),

@@ -78,24 +78,31 @@ pub fn name(object: &Value) -> &str {
 impl Cluster {
     /// As its administrator.
     pub fn admin() -> Cluster {
-        static ADMIN: LazyLock<Cluster> = LazyLock::new(|| Cluster::of(None));
+        static ADMIN: LazyLock<Cluster> = LazyLock::new(|| Cluster::of(|_| {}));
         ADMIN.clone()
+    }
+
+    /// As nobody: whoever sends a request says who they are.
+    pub fn anonymous() -> Cluster {
+        Cluster::of(|auth| *auth = AuthInfo::default())
     }
 
     /// As whoever has the token.
     pub fn with_token(token: &str) -> Cluster {
-        Cluster::of(Some(token))
+        Cluster::of(|auth| *auth = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() })
     }
 
-    fn of(token: Option<&str>) -> Cluster {
+    pub fn client(&self) -> &Client {
+        &self.0
+    }
+
+    fn of(change: impl FnOnce(&mut AuthInfo)) -> Cluster {
         RUNTIME.block_on(async {
             let _ = rustls::crypto::ring::default_provider().install_default();
             let file = Kubeconfig::read_from(setting("KUBECONFIG")).expect("a kubeconfig");
             let mut config =
                 Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("settings");
-            if let Some(token) = token {
-                config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
-            }
+            change(&mut config.auth_info);
             Cluster(Client::try_from(config).expect("a client"))
         })
     }

@@ -50,7 +50,8 @@ impl Proxy {
         let body = body.collect().await?.to_bytes().to_vec();
         self.requests.fetch_add(1, Ordering::SeqCst);
         // What elections and events write is no step of a flow.
-        let aside = ["/leases", "/events", "accessreviews", "rulesreviews"].iter().any(|it| head.uri.path().contains(it));
+        let aside =
+            ["/leases", "/events", "accessreviews", "rulesreviews"].iter().any(|it| head.uri.path().contains(it));
         let write = !aside && head.method != http::Method::GET;
         let number = if write { self.writes.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         let cut = write && number == self.at.load(Ordering::SeqCst);
@@ -112,7 +113,11 @@ impl Controller {
         let log = files().join("logs").join(format!("controller-{}", self.address.port()));
         let log = || File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
-        command.env_clear().env("KUBECONFIG", &self.settings).env("POD_NAMESPACE", PROTECTED).env("POD_NAME", "beside-the-cluster");
+        command
+            .env_clear()
+            .env("KUBECONFIG", &self.settings)
+            .env("POD_NAMESPACE", PROTECTED)
+            .env("POD_NAME", "beside-the-cluster");
         command.env("VSM_MOVER_IMAGE", "testbed.local/vsm:1").env("VSM_MOVER_PULL_POLICY", "Never");
         command.env("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover");
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
@@ -161,7 +166,9 @@ async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
         let (stream, _) = listener.accept().await.expect("a connection");
         let proxy = proxy.clone();
         tokio::spawn(async move {
-            let answer = service_fn(|request| async { Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| refused())) });
+            let answer = service_fn(|request| async {
+                Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| refused()))
+            });
             // Whoever is killed leaves its connections broken.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });

@@ -10,5 +10,8 @@ mod cluster;
 #[allow(dead_code)]
 #[path = "../../common/mod.rs"]
 mod common;
+mod faults;
 mod flows;
+mod kills;
+mod local;
 mod trust;

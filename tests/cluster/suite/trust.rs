@@ -20,7 +20,8 @@ impl Tenant {
         ]);
         let rbac = "rbac.authorization.k8s.io";
         app.cluster.create(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta}));
-        app.cluster.create(&json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": meta, "rules": rules}));
+        app.cluster
+            .create(&json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": meta, "rules": rules}));
         app.cluster.create(&json!({
             "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": meta,
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "tenant"},
@@ -37,7 +38,10 @@ impl Tenant {
         assert_eq!((text(&ended, "/status/phase"), reason(&ended, "Degraded")), ("Failed", why), "{ended:#}");
         let said = message(&ended, "Reconciled");
         assert!(said.contains(words), "{said}");
-        assert!(text(&ended, "/status/snapshotHandle").is_empty() && text(&ended, "/status/moverPod").is_empty(), "{ended:#}");
+        assert!(
+            text(&ended, "/status/snapshotHandle").is_empty() && text(&ended, "/status/moverPod").is_empty(),
+            "{ended:#}"
+        );
         self.app.assert_bare(&ended);
     }
 }
@@ -70,12 +74,20 @@ fn a_backup_takes_nothing_that_is_not_its_authors() {
     thief.app.bound("own", FILES);
     let own = thief.app.snapshot("own", "own");
     let attack = |name: &str, pointer: &str, value: Value| with(thief.app.vsb(name, "b", &own), name, pointer, value);
-    thief.is_refused(&attack("ns", "/spec/protectedNamespace", json!("kube-system")), "Denied", "this controller works in");
+    thief.is_refused(
+        &attack("ns", "/spec/protectedNamespace", json!("kube-system")),
+        "Denied",
+        "this controller works in",
+    );
     // The secret of the cloud account, which is there for Velero, and one of the controller's own helpers.
     thief.app.cluster.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-for-movers", "namespace": PROTECTED}, "stringData": {"cloud": "x"},
     }));
-    thief.is_refused(&attack("secret", "/spec/resticSecretRef/name", json!("not-for-movers")), "Denied", "carries no label");
+    thief.is_refused(
+        &attack("secret", "/spec/resticSecretRef/name", json!("not-for-movers")),
+        "Denied",
+        "carries no label",
+    );
     for app in [&victim, &thief.app] {
         app.remove();
     }
@@ -88,7 +100,7 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
     let vsb = victim.back_up("vsb", "b", "data");
     let url = text(&vsb, "/status/resticrepository");
     let repository = "/spec/volumeSnapshotMoverBackupRef/resticrepository";
-    let attack = |name: &str, pointer: &str, value: Value| with(thief.app.vsr(name, "r", &vsb), name, pointer, value);
+    let attack = |name: &str, pointer: &str, value: Value| with(thief.app.vsr(name, name, &vsb), name, pointer, value);
     thief.is_refused(&attack("plain", repository, json!(url)), "Denied", "may not read the repository");
     // Labels are anybody's to write: that of a Restore that does not exist proves nothing.
     let mut labelled = attack("labelled", repository, json!(url));
@@ -125,13 +137,15 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
 #[test]
 fn a_tenant_reaches_nothing_of_the_protected_namespace() {
     let tenant = Tenant::new("trust-rights");
-    for (kind, name) in [("Secret", SECRET), ("ConfigMap", "vsm-repository-x"), ("PersistentVolumeClaim", "vsm-vsb-x")] {
+    for (kind, name) in [("Secret", SECRET), ("ConfigMap", "vsm-repository-x"), ("PersistentVolumeClaim", "vsm-vsb-x")]
+    {
         let path = match kind {
             "Secret" => format!("/api/v1/namespaces/{PROTECTED}/secrets/{name}"),
             "ConfigMap" => format!("/api/v1/namespaces/{PROTECTED}/configmaps/{name}"),
             _ => format!("/api/v1/namespaces/{PROTECTED}/persistentvolumeclaims/{name}"),
         };
-        let refused = tenant.cluster.request("GET", &path, None, "application/json").expect_err("it is not the tenant's");
+        let refused =
+            tenant.cluster.request("GET", &path, None, "application/json").expect_err("it is not the tenant's");
         assert_eq!(refused.code, 403, "{refused:?}");
     }
     // Our kinds are in no role that namespaces' administrators or editors have by default.
