@@ -238,7 +238,11 @@ impl Cluster {
         let Some(name) = name else { return Ok(None) };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("velero.io", "v1", kind));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        api.get_opt(&name).await
+        match api.get_opt(&name).await {
+            // A kind that is not known has no answer that says what is not found.
+            Err(kube::Error::Api(error)) if error.code == 404 => Ok(None),
+            found => found,
+        }
     }
 
     async fn mover(&self, subject: &Subject, name: &str) -> Result<Mover> {
