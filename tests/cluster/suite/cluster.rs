@@ -192,9 +192,20 @@ impl Cluster {
 
     /// What a pod's container wrote.
     pub fn log(&self, namespace: &str, pod: &str) -> String {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log");
+        self.text(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/log"))
+    }
+
+    /// An answer that is not one object.
+    pub fn text(&self, path: &str) -> String {
         let request = http::Request::get(path).body(vec![]).expect("a request");
-        RUNTIME.block_on(self.0.request_text(request)).unwrap_or_else(|error| panic!("the log of {pod}: {error}"))
+        RUNTIME.block_on(self.0.request_text(request)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Objects as `kubectl get` shows them.
+    pub fn table(&self, path: &str) -> Value {
+        let request = http::Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+        let request = request.body(vec![]).expect("a request");
+        RUNTIME.block_on(self.0.request(request)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
     /// A token of a service account.

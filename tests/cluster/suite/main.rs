@@ -10,6 +10,7 @@ mod cluster;
 #[allow(dead_code)]
 #[path = "../../common/mod.rs"]
 mod common;
+mod contract;
 mod faults;
 mod flows;
 mod kills;
