@@ -1,25 +1,20 @@
 //! `vsm-controller`: the Deployment in the namespace of Velero.
 //!
-//! It is told everything by its environment, because the OADP operator starts it without arguments.
+//! It is told everything by its [environment](vsm::controller::settings), because the OADP operator starts it without arguments.
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
 use vsm::controller::flow::Config;
-use vsm::controller::job;
 use vsm::controller::run::{self, Context};
+use vsm::controller::settings::Settings;
 
 /// Where Kubernetes tells a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// VolumeSnapshotMover's variables for how many backups and restores run at a time.
-const BACKUPS: &str = "DATAMOVER_CONCURRENT_BACKUP";
-const RESTORES: &str = "DATAMOVER_CONCURRENT_RESTORE";
-/// What they are unless set.
-const LIMIT: usize = 10;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,59 +25,18 @@ async fn main() -> ExitCode {
     match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the controller cannot start");
+            tracing::error!(error = format!("{error:#}"), "the controller ends");
             ExitCode::FAILURE
         }
     }
 }
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 async fn start() -> anyhow::Result<()> {
-    use anyhow::Context as _;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let namespace = match variable("POD_NAMESPACE") {
-        Some(namespace) => namespace,
-        None => std::fs::read_to_string(NAMESPACE)
-            .with_context(|| format!("the namespace is neither in POD_NAMESPACE nor in {NAMESPACE}"))?,
-    };
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
     let client = Client::try_default().await.context("no cluster can be reached")?;
-    let cluster = Cluster { client: client.clone(), namespace: namespace.clone() };
-    let id = match variable("VSM_CLUSTER_ID") {
-        Some(id) => id,
-        None => {
-            cluster.id().await.context("the namespace kube-system, whose uid tells clusters apart, cannot be read")?
-        }
-    };
-    let image = match variable("VSM_MOVER_IMAGE") {
-        Some(image) => image,
-        None => own_image(client, &namespace).await?,
-    };
-    let limit = |name: &str| match variable(name) {
-        Some(text) => text.parse().with_context(|| format!("{name} is {text:?}, and not a number")),
-        None => Ok(LIMIT),
-    };
-    let (backups, restores) = (limit(BACKUPS)?, limit(RESTORES)?);
-    let mover = job::Settings {
-        image,
-        pull_policy: variable("VSM_MOVER_PULL_POLICY"),
-        service_account: variable("VSM_MOVER_SERVICE_ACCOUNT"),
-        retries: 3,
-        ..job::Settings::default()
-    };
-    let config = Config {
-        namespace,
-        cluster: id,
-        allowed_secrets: variable("VSM_ALLOWED_SECRETS")
-            .map(|list| list.split(',').map(|name| name.trim().to_owned()).collect())
-            .unwrap_or_default(),
-        mover,
-        prepare: Duration::from_secs(30 * 60),
-        hand_over: Duration::from_secs(12 * 60 * 60),
-        incomplete_fails: variable("VSM_INCOMPLETE_FAILS").is_some_and(|value| value == "true"),
-    };
+    let (backups, restores) = (settings.backups, settings.restores);
+    let (cluster, config) = complete(client, settings).await?;
     tracing::info!(
         namespace = config.namespace,
         cluster = config.cluster,
@@ -100,11 +54,31 @@ async fn start() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the settings leave open is asked of the cluster.
+async fn complete(client: Client, settings: Settings) -> anyhow::Result<(Cluster, Config)> {
+    let namespace = match &settings.namespace {
+        Some(namespace) => namespace.clone(),
+        None => std::fs::read_to_string(NAMESPACE)
+            .with_context(|| format!("the namespace is neither in POD_NAMESPACE nor in {NAMESPACE}"))?,
+    };
+    let cluster = Cluster { client, namespace: namespace.clone() };
+    let id = match &settings.cluster {
+        Some(id) => id.clone(),
+        None => cluster.id().await.context(
+            "VSM_CLUSTER_ID is not set, and the namespace kube-system, whose uid it would be, cannot be read",
+        )?,
+    };
+    let image = match &settings.image {
+        Some(image) => image.clone(),
+        None => own_image(&cluster, settings.pod.clone().unwrap_or_else(vsm::host::hostname)).await?,
+    };
+    Ok((cluster, settings.config(namespace, id, image)))
+}
+
 /// The image of this very pod: the mover is in it.
-async fn own_image(client: Client, namespace: &str) -> anyhow::Result<String> {
-    use anyhow::Context as _;
-    let name = vsm::host::hostname();
-    let pod = Api::<Pod>::namespaced(client, namespace).get(&name).await.with_context(|| {
+async fn own_image(cluster: &Cluster, name: String) -> anyhow::Result<String> {
+    let namespace = &cluster.namespace;
+    let pod = Api::<Pod>::namespaced(cluster.client.clone(), namespace).get(&name).await.with_context(|| {
         format!("VSM_MOVER_IMAGE is not set, and the pod {namespace}/{name}, whose image it would be, cannot be read")
     })?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();

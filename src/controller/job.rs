@@ -30,6 +30,9 @@ pub const DEVICE: &str = "/dev/volume";
 const WORK: &str = "/etc/vsm/work";
 const WORK_FILE: &str = "work.json";
 const SECRETS: &str = "/etc/vsm/secrets";
+const CA: &str = "/etc/vsm/ca";
+/// The key of certificates in a ConfigMap: OpenShift puts its own there, with the system's, where it is asked to.
+const CA_KEY: &str = "ca-bundle.crt";
 const REPORT: &str = "/dev/termination-log";
 
 const CONTAINER: &str = "mover";
@@ -83,6 +86,8 @@ pub struct Settings {
     pub tolerations: Vec<Toleration>,
     pub priority_class: Option<String>,
     pub pod_labels: BTreeMap<String, String>,
+    /// A ConfigMap with the certificates that movers trust instead of those in their image.
+    pub ca_config_map: Option<String>,
     /// Of the mover's process: proxies, `VSM_MEMORY`, `VSM_THREADS`.
     pub environment: BTreeMap<String, String>,
     /// Run as whoever the image or the cluster says, without capabilities. What cannot be read or set then is counted.
@@ -144,7 +149,9 @@ impl Wanted<'_> {
     }
 
     fn pod(&self) -> PodSpec {
-        let Settings { service_account, node_selector, tolerations, priority_class, pull_secrets, .. } = self.settings;
+        let Settings {
+            service_account, node_selector, tolerations, priority_class, pull_secrets, ca_config_map, ..
+        } = self.settings;
         let mut volumes = vec![
             Volume {
                 name: "work".into(),
@@ -174,6 +181,10 @@ impl Wanted<'_> {
                 }),
                 ..Volume::default()
             });
+        }
+        if let Some(name) = ca_config_map {
+            let source = ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() };
+            volumes.push(Volume { name: "ca".into(), config_map: Some(source), ..Volume::default() });
         }
         PodSpec {
             automount_service_account_token: Some(false),
@@ -228,6 +239,10 @@ impl Wanted<'_> {
             devices = Some(vec![VolumeDevice { name: "volume".into(), device_path: DEVICE.into() }]);
         } else if self.claim.is_some() {
             mounts.push(mount("volume", VOLUME, self.direction == Direction::Out));
+        }
+        if self.settings.ca_config_map.is_some() {
+            mounts.push(mount("ca", CA, true));
+            env.push(text("SSL_CERT_FILE", &format!("{CA}/{CA_KEY}")));
         }
         let added: Vec<String> = self.direction.capabilities().iter().map(|one| (*one).to_owned()).collect();
         let added = (!unprivileged && !added.is_empty()).then_some(added);

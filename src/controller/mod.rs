@@ -1,5 +1,6 @@
 //! The controller's rooms. Most are pure: what is there goes in, what is to be done comes out.
 //!
+//! * [`settings`]: what whoever runs the controller says of it.
 //! * [`names`]: how the objects are called that are made for a backup or a restore.
 //! * [`quantity`]: sizes as Kubernetes writes them.
 //! * [`repository`]: which repository a volume has, and what a location says about whose it is.
@@ -35,6 +36,7 @@ pub mod rehome;
 pub mod repository;
 pub mod restore;
 pub mod run;
+pub mod settings;
 #[cfg(test)]
 mod testing;
 pub mod trust;

@@ -68,6 +68,19 @@ fn a_block_volume_is_a_device_and_no_mount() {
     assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn certificates_of_the_cluster_are_mounted_and_named() {
+    let settings = Settings { ca_config_map: Some("trusted".into()), ..Settings::default() };
+    let job = job_of(Direction::Out, true, &settings);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][3], json!({"name": "ca", "configMap": {"name": "trusted"}}));
+    let container = &pod["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let env = container["env"].as_array().unwrap();
+    assert!(mounts.contains(&json!({"name": "ca", "mountPath": "/etc/vsm/ca", "readOnly": true})));
+    assert!(env.contains(&json!({"name": "SSL_CERT_FILE", "value": "/etc/vsm/ca/ca-bundle.crt"})));
+}
+
 /// What cannot get better is not tried again, and a drained node costs no try.
 #[test]
 fn retries_are_bounded() {
