@@ -10,7 +10,8 @@ use crate::api::{
     BackupStatus, ClaimData, MoveStatus, Problems, Progress, RestoreStatus, SyncData, VolumeSnapshotBackup,
     VolumeSnapshotRestore,
 };
-use crate::controller::flow::{Moving, Stage, Update, incomplete};
+use crate::controller::advice::advised;
+use crate::controller::flow::{Moving, Stage, Update, VELERO_FAILED, incomplete};
 use crate::controller::{backup, restore};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -264,6 +265,7 @@ fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
             status.batching_status = COMPLETED.into();
         }
         Update::Failed { reason, message } => {
+            let message = &advised(reason, message);
             set("Reconciled", false, "Error", message);
             set("Progressing", false, reason, message);
             set("Complete", false, reason, message);
@@ -273,7 +275,7 @@ fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
             status.completion_timestamp = Some(now.time.clone());
         }
         Update::PartiallyFailed => {
-            let message = "Velero's own Backup or Restore, which this is a part of, has failed";
+            let message = &advised("VeleroFailed", VELERO_FAILED);
             set("Progressing", false, "VeleroFailed", message);
             set("Complete", false, "VeleroFailed", message);
             status.phase = PARTIALLY_FAILED.into();

@@ -214,6 +214,9 @@ pub fn failed<S, D>(reason: &str, message: impl Into<String>) -> Act<Update<S, D
     status(Update::Failed { reason: reason.to_owned(), message: message.into() })
 }
 
+/// What to say when Velero's own object has failed.
+pub const VELERO_FAILED: &str = "Velero's own Backup or Restore, which this is a part of, has failed";
+
 /// What to say of problems.
 pub fn incomplete(count: u64, first: &[String]) -> String {
     let first = first.first().map_or_else(String::new, |problem| format!(", the first: {problem}"));

@@ -14,12 +14,14 @@
 //! * [`flow`]: the words of every flow: what is seen, recorded, and to be done.
 //! * [`helpers`]: how helpers are brought to life and taken down again.
 //! * [`backup`] and [`restore`]: the two flows.
+//! * [`advice`]: what to do about a failure.
 //! * [`compat`]: the words of VolumeSnapshotMover 1.2, to and from our own.
 //!
 //! Three are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
 //! waits for changes and calls them all.
 
 pub mod access;
+pub mod advice;
 pub mod backup;
 pub mod capture;
 pub mod cluster;
