@@ -31,6 +31,7 @@ pub mod flow;
 pub mod helpers;
 pub mod job;
 pub mod kinds;
+pub mod lease;
 pub mod names;
 pub mod quantity;
 pub mod queue;
