@@ -31,7 +31,7 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
         "only the command line prints; tell `Progress`",
     ),
     (
-        &["object_store", "reqwest", "tokio", "rustls"],
+        &["object_store", "reqwest", "tokio", "rustls", "hyper"],
         &["store", "controller", "controller_main"],
         "only the stores and the controller reach a network; take a `&dyn Store`",
     ),

@@ -17,8 +17,9 @@
 //! * [`advice`]: what to do about a failure.
 //! * [`compat`]: the words of VolumeSnapshotMover 1.2, to and from our own.
 //!
-//! Three are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
-//! waits for changes and calls them all.
+//! The others are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
+//! waits for changes and calls them all. Of several controllers [`lease`] lets one work; [`metrics`] counts what happens, [`health`] says
+//! whether it is well, and [`serve`] tells both to whoever asks.
 
 pub mod access;
 pub mod advice;
@@ -28,10 +29,12 @@ pub mod cluster;
 pub mod compat;
 pub mod expose;
 pub mod flow;
+pub mod health;
 pub mod helpers;
 pub mod job;
 pub mod kinds;
 pub mod lease;
+pub mod metrics;
 pub mod names;
 pub mod quantity;
 pub mod queue;
@@ -39,6 +42,7 @@ pub mod rehome;
 pub mod repository;
 pub mod restore;
 pub mod run;
+pub mod serve;
 pub mod settings;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,143 @@
+//! What is asked of the controller over HTTP: whether it lives, whether it is ready, and its figures.
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::warn;
+
+/// How long somebody who asks may take to say what.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after the machine could not.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An answer: whether all is well, the kind of text, and the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub kind: &'static str,
+    pub text: String,
+}
+
+impl Answer {
+    /// Plain text.
+    pub fn new(well: bool, text: impl Into<String>) -> Answer {
+        let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Answer { status, kind: "text/plain; charset=utf-8", text: text.into() }
+    }
+}
+
+/// Listens at `[HOST]:PORT`, at all addresses of the machine if no host is given. `None` at `0`, which says nowhere.
+pub async fn listen(address: &str) -> io::Result<Option<TcpListener>> {
+    match address {
+        "0" => Ok(None),
+        address => match address.strip_prefix(':') {
+            // The first takes both families where there are both.
+            Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+                Ok(listener) => Ok(Some(listener)),
+                Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await.map(Some),
+            },
+            None => TcpListener::bind(address).await.map(Some),
+        },
+    }
+}
+
+/// Answers what is asked by GET, by its path; there is nothing else at `None`. It does not end.
+pub async fn serve(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let response = respond(request.method(), request.uri().path(), &*answer);
+                async { Ok::<_, Infallible>(response) }
+            });
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            // Whoever asks and goes away harms nobody but themselves.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn respond(method: &Method, path: &str, answer: &impl Fn(&str) -> Option<Answer>) -> Response<Full<Bytes>> {
+    let plain = |status, text: &str| Answer { status, ..Answer::new(true, text) };
+    let answer = match (method, answer(path)) {
+        (&Method::GET | &Method::HEAD, Some(answer)) => answer,
+        (_, Some(_)) => plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+        (_, None) => plain(StatusCode::NOT_FOUND, "nothing is here\n"),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(answer.text)));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(answer.kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_path_has_an_answer_and_others_have_none() {
+        let listener = listen("127.0.0.1:0").await.unwrap().unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, |path| match path {
+            "/healthz" => Some(Answer::new(true, "ok\n")),
+            "/readyz" => Some(Answer::new(false, "not yet\n")),
+            _ => None,
+        }));
+        for (request, status, text) in [
+            ("GET /healthz", "200 OK", "ok\n"),
+            ("GET /healthz?verbose", "200 OK", "ok\n"),
+            ("GET /readyz", "503 Service Unavailable", "not yet\n"),
+            ("POST /healthz", "405 Method Not Allowed", "only GET\n"),
+            ("GET /", "404 Not Found", "nothing is here\n"),
+        ] {
+            let answer = ask(address, request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.ends_with(text), "{answer}");
+        }
+        assert!(ask(address, "HEAD /healthz").await.ends_with("\r\n\r\n"));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_address_may_say_only_a_port_or_nowhere() {
+        assert!(listen("0").await.unwrap().is_none());
+        let everywhere = listen(":0").await.unwrap().unwrap();
+        let address = everywhere.local_addr().unwrap();
+        assert!(address.ip().is_unspecified());
+        assert!(TcpStream::connect(("127.0.0.1", address.port())).await.is_ok());
+        for bad in ["8080", "localhost", "127.0.0.1:http", ":99999"] {
+            assert!(listen(bad).await.is_err(), "{bad}");
+        }
+    }
+}
