@@ -12,6 +12,7 @@ use crate::api::{
 };
 use crate::controller::advice::advised;
 use crate::controller::flow::{Moving, Stage, Update, VELERO_FAILED, incomplete};
+use crate::controller::waiting::{MOVING, Said};
 use crate::controller::{backup, restore};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -117,6 +118,29 @@ pub fn recorded(status: &MoveStatus) -> Option<Moving> {
 /// Whether an object holds a place among those that are worked on.
 pub fn has_turn(status: &MoveStatus) -> bool {
     status.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
+}
+
+/// What is recorded of how something gets on.
+pub fn said(status: &MoveStatus) -> Said<'_> {
+    condition(status, "Progressing").map(|condition| (&*condition.reason, &*condition.message))
+}
+
+/// Whether it failed, or is not whole.
+pub fn is_degraded(status: &MoveStatus) -> bool {
+    condition(status, "Degraded").is_some_and(|condition| condition.status == "True")
+}
+
+/// The phase, for people and figures: what has none yet is new, or waits for its turn.
+pub fn phase(status: &MoveStatus) -> &str {
+    match (status.phase.as_str(), status.batching_status.as_str()) {
+        ("", QUEUED) => QUEUED,
+        ("", _) => "New",
+        (phase, _) => phase,
+    }
+}
+
+fn condition<'s>(status: &'s MoveStatus, kind: &str) -> Option<&'s Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == kind)
 }
 
 /// When and at which generation a status is written.
@@ -251,7 +275,7 @@ fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
             status.start_timestamp.get_or_insert_with(|| now.time.clone());
         }
         Update::Moving(Moving { pod, progress }) => {
-            set("Progressing", true, "Moving", &format!("the mover {pod} runs"));
+            set("Progressing", true, MOVING, &format!("the mover {pod} runs"));
             status.phase = IN_PROGRESS.into();
             status.mover_pod = Some(pod.clone());
             status.progress = Some(Progress { updated: Some(now.time.clone()), ..progress.clone() });
@@ -260,6 +284,7 @@ fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
         Update::Cleaning => status.phase = CLEANUP.into(),
         Update::Completed => {
             set("Reconciled", true, "Complete", "Reconcile complete");
+            set("Progressing", false, "Moved", "the data is where it should be");
             set("Complete", true, "Completed", "the data is where it should be, and nothing is left to be done");
             status.phase = COMPLETED.into();
             status.batching_status = COMPLETED.into();
@@ -281,6 +306,12 @@ fn apply<S, D>(status: &mut MoveStatus, update: &Update<S, D>, now: &Now) {
             status.phase = PARTIALLY_FAILED.into();
             status.batching_status = COMPLETED.into();
             status.completion_timestamp = Some(now.time.clone());
+        }
+        Update::Waiting { reason, why } => set("Progressing", false, reason, why),
+        Update::Settled => {
+            let end = condition(status, "Complete").map(|end| (end.reason.clone(), end.message.clone()));
+            let (reason, message) = end.unwrap_or_default();
+            set_condition(status, "Progressing", false, &reason, &message, now);
         }
     }
 }

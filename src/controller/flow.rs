@@ -120,6 +120,13 @@ pub enum Update<S, D> {
     },
     /// The Velero Backup or Restore that it is a part of has failed.
     PartiallyFailed,
+    /// Nothing gets on: one word for it, and what it waits for.
+    Waiting {
+        reason: &'static str,
+        why: String,
+    },
+    /// It came to its end, and nothing is waited for any more.
+    Settled,
 }
 
 /// A mover's objects that are there now, all of one name.

@@ -14,7 +14,9 @@
 //! * [`flow`]: the words of every flow: what is seen, recorded, and to be done.
 //! * [`helpers`]: how helpers are brought to life and taken down again.
 //! * [`backup`] and [`restore`]: the two flows.
+//! * [`waiting`]: what keeps a request from getting on.
 //! * [`advice`]: what to do about a failure.
+//! * [`events`]: what people are told beside the status.
 //! * [`compat`]: the words of VolumeSnapshotMover 1.2, to and from our own.
 //!
 //! The others are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
@@ -27,6 +29,7 @@ pub mod backup;
 pub mod capture;
 pub mod cluster;
 pub mod compat;
+pub mod events;
 pub mod expose;
 pub mod flow;
 pub mod health;
@@ -47,3 +50,4 @@ pub mod settings;
 #[cfg(test)]
 mod testing;
 pub mod trust;
+pub mod waiting;

@@ -4,6 +4,7 @@ use crate::api::{BackupStatus, MoveStatus};
 use crate::controller::flow::Helper;
 use crate::controller::names::Kind;
 use crate::controller::testing::{self, KEYS, Played, World, config, now, object, secret};
+use crate::controller::waiting::{self, Word};
 use crate::controller::{compat, rehome};
 use crate::id::Id;
 use crate::work::{Discard, Failed, Saved};
@@ -125,6 +126,33 @@ fn with(change: impl FnOnce(&mut Observed)) -> Observed {
 const MOVER: &str = "vsm-vsb-u-1";
 const TIDY: &str = "vsm-vsb-u-1-tidy";
 
+/// Does what is to be done until others have to do something, as slowly as if each wait lasted, and says how often the status was
+/// written.
+fn settle_slowly(world: &mut World<Observed>) -> usize {
+    let mut writes = 0;
+    for _ in 0..80 {
+        let act = world.act();
+        let (said, slow) = (compat::said(&world.status.moved), Duration::from_secs(60));
+        let update = match (waiting::settle(&world.seen.common, said, &act), &act) {
+            (Some(settled), _) => settled,
+            (None, Act::Wait(why)) => match waiting::wait(&world.seen.common, said, slow, why) {
+                Word::Say(update) => update,
+                Word::No => return writes,
+                Word::Later(left) => panic!("{left:?}"),
+            },
+            (None, Act::Nothing) => return writes,
+            (None, Act::Status(update)) => (**update).clone(),
+            (None, _) => {
+                world.apply(act);
+                continue;
+            }
+        };
+        writes += 1;
+        world.record(&update);
+    }
+    panic!("it never settles: {:?}", world.act());
+}
+
 fn saved(problems: u64) -> Outcome {
     Outcome::Saved(Saved {
         snapshot: Id::of(b"s"),
@@ -182,6 +210,48 @@ fn a_backup_goes_its_way() {
     assert_eq!((&*status.resticrepository, &*status.volume_snapshot_class_name), (&*work.repository, "fast"));
     assert_eq!(world.condition("Reconciled"), Some(("True".into(), "Complete".into(), "Reconcile complete".into())));
     assert_eq!(world.condition("Complete").unwrap().0, "True");
+}
+
+/// Each write is seen by the watch, which leads to another look: one that writes again would never end.
+#[test]
+fn a_slow_backup_says_what_it_waits_for_and_writes_no_more_than_that() {
+    let mut world = World::new(with(|seen| (seen.common.finalizer, seen.common.turn) = (false, false)));
+    world.seen.content.as_mut().unwrap().status.as_mut().unwrap().ready_to_use = Some(false);
+    assert_eq!(settle_slowly(&mut world), 1, "the snapshot is not ready");
+    let (truth, reason, message) = world.condition("Progressing").unwrap();
+    assert_eq!((&*truth, &*reason), ("False", "Waiting"));
+    assert!(message.contains("to be ready"), "{message}");
+    assert_eq!(settle_slowly(&mut world), 0);
+    world.seen.content.as_mut().unwrap().status.as_mut().unwrap().ready_to_use = Some(true);
+    assert_eq!(settle_slowly(&mut world), 1, "it is queued");
+    assert_eq!(world.condition("Progressing").unwrap().1, "Queued");
+    world.seen.common.turn = true;
+    assert_eq!(settle_slowly(&mut world), 2, "it has its turn, and its mover has no pod");
+    assert!(world.condition("Progressing").unwrap().2.contains("no pod yet"));
+    world.pod(MOVER, "Running", 0, None, None);
+    assert_eq!(settle_slowly(&mut world), 1, "the mover runs");
+    assert_eq!(world.condition("Progressing").unwrap().1, "Moving");
+    assert_eq!(settle_slowly(&mut world), 0);
+    world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
+    assert_eq!(settle_slowly(&mut world), 3, "moved, cleaning, completed");
+    assert_eq!(world.condition("Progressing").unwrap().1, "Moved");
+}
+
+/// What failed keeps its reason in all its conditions, also if something was waited for after the end.
+#[test]
+fn a_wait_after_the_end_leaves_no_trace() {
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Running", 0, None, None);
+    world.settle();
+    world.record(&Update::Failed { reason: "Invalid".into(), message: "no".into() });
+    assert_eq!(settle_slowly(&mut world), 1);
+    assert_eq!(world.condition("Progressing").unwrap().2, "waiting for the mover to stop");
+    assert_eq!(world.condition("Degraded").unwrap().1, "Invalid");
+    world.pod(MOVER, "Failed", 130, Some(saved(0)), None);
+    assert_eq!(settle_slowly(&mut world), 1, "nothing is waited for any more");
+    assert_eq!(world.condition("Progressing").unwrap().1, "Invalid");
+    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
 }
 
 /// The plugin must find everything in place before it hears of the end.
