@@ -17,6 +17,7 @@
 //! * [`waiting`]: what keeps a request from getting on.
 //! * [`advice`]: what to do about a failure.
 //! * [`events`]: what people are told beside the status.
+//! * [`rights`]: what the controller must be allowed to do.
 //! * [`compat`]: the words of VolumeSnapshotMover 1.2, to and from our own.
 //!
 //! The others are not: [`cluster`] reads what is there and writes what is to be done, [`kinds`] says which flow an object has, and [`run`]
@@ -44,6 +45,7 @@ pub mod queue;
 pub mod rehome;
 pub mod repository;
 pub mod restore;
+pub mod rights;
 pub mod run;
 pub mod serve;
 pub mod settings;
