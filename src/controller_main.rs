@@ -1,57 +1,152 @@
 //! `vsm-controller`: the Deployment in the namespace of Velero.
 //!
-//! It is told everything by its [environment](vsm::controller::settings), because the OADP operator starts it without arguments.
+//! Most of what it is told is in its [environment](vsm::controller::settings), because the OADP operator starts it without arguments.
 
 use anyhow::Context as _;
+use clap::Parser;
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::ClientBuilder;
 use kube::{Api, Client};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
+use tracing::{error, info, warn};
 use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
 use vsm::controller::flow::Config;
+use vsm::controller::health::Health;
+use vsm::controller::lease::Candidate;
+use vsm::controller::metrics::Metrics;
 use vsm::controller::run::{self, Context};
+use vsm::controller::serve::{self, Answer};
 use vsm::controller::settings::Settings;
 
 /// Where Kubernetes tells a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// How long what is being written may take once it is told to stop: less than the 30 seconds that Kubernetes gives a pod.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Moves the data of volume snapshots into restic repositories and back. docs/CONTROLLER.md lists its variables.
+#[derive(Parser)]
+#[command(name = "vsm-controller", version)]
+struct Options {
+    /// Where metrics are served; 0 for nowhere
+    #[arg(long, value_name = "[HOST]:PORT", default_value = ":8080")]
+    metrics_bind_address: String,
+    /// Where /healthz and /readyz are served; 0 for nowhere
+    #[arg(long, value_name = "[HOST]:PORT", default_value = ":8081")]
+    health_probe_bind_address: String,
+    /// Whether it works only while it has the lease, so that of several one works
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let options = Options::parse();
     tracing_subscriber::fmt()
         .json()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("VSM_LOG").unwrap_or_else(|_| "info".into()))
         .init();
-    match start().await {
+    // One line, as everything that is logged.
+    std::panic::set_hook(Box::new(|panic| error!(%panic, "a fault in the program")));
+    match start(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the controller ends");
+            error!(error = format!("{error:#}"), "the controller ends");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn start() -> anyhow::Result<()> {
+async fn start(options: Options) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
-    let client = Client::try_default().await.context("no cluster can be reached")?;
+    let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
+    let stop = stop_on_signals().context("signals cannot be heard")?;
+    let figures = metrics.clone();
+    let answer = move |path: &str| (path == "/metrics").then(|| figures.answer());
+    listen("metrics-bind-address", &options.metrics_bind_address, answer).await?;
+    let probed = health.clone();
+    listen("health-probe-bind-address", &options.health_probe_bind_address, move |path| probed.answer(path)).await?;
+
     let (backups, restores) = (settings.backups, settings.restores);
-    let (cluster, config) = complete(client, settings).await?;
-    tracing::info!(
-        namespace = config.namespace,
-        cluster = config.cluster,
-        image = config.mover.image,
-        backups,
-        restores,
-        "starts"
-    );
+    let (cluster, config) = complete(client(&metrics).await?, settings).await?;
+    let Config { namespace, cluster: id, mover, .. } = &config;
+    info!(namespace, cluster = id, pod = cluster.pod, image = mover.image, backups, restores, "starts");
+    tell_missing_rights(&cluster, &metrics).await;
+
     let config = Arc::new(config);
-    let context = |limit| Context::new(cluster.clone(), config.clone(), limit);
-    tokio::join!(
-        run::requests::<VolumeSnapshotBackup>(context(backups)),
-        run::requests::<VolumeSnapshotRestore>(context(restores)),
-    );
+    let context = |limit| Context::new(cluster.clone(), config.clone(), metrics.clone(), stop.clone(), limit);
+    let work = async {
+        metrics.leads(true);
+        health.expect(2);
+        tokio::join!(
+            run::requests::<VolumeSnapshotBackup>(context(backups), &health),
+            run::requests::<VolumeSnapshotRestore>(context(restores), &health),
+        );
+    };
+    let work = async {
+        select! {
+            () = work => {}
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
+                warn!("a write is not through after {} s and is left to the next controller", GRACE.as_secs());
+            }
+        }
+    };
+    if options.leader_elect {
+        let leases = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        Candidate::new(leases, cluster.pod.clone()).lead(&stop, work).await?;
+    } else {
+        work.await;
+    }
+    anyhow::ensure!(stop.is_cancelled(), "the watches ended, which they never should");
+    info!("has stopped");
     Ok(())
+}
+
+/// Cancelled when the process is told to end.
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stops: what is being written is finished");
+        told.cancel();
+    });
+    Ok(stop)
+}
+
+async fn listen(
+    option: &str,
+    address: &str,
+    answer: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let listener = serve::listen(address).await.with_context(|| format!("--{option} {address}"))?;
+    if let Some(listener) = listener {
+        tokio::spawn(serve::serve(listener, answer));
+    }
+    Ok(())
+}
+
+/// The way to the apiserver, on which every request is counted.
+async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
+    let reach = "no cluster can be reached";
+    let config = kube::Config::infer().await.context(reach)?;
+    let metrics = metrics.clone();
+    let counted = MapRequestLayer::new(move |request| {
+        metrics.called(&request);
+        request
+    });
+    Ok(ClientBuilder::try_from(config).context(reach)?.with_layer(&counted).build())
 }
 
 /// What the settings leave open is asked of the cluster.
@@ -61,7 +156,8 @@ async fn complete(client: Client, settings: Settings) -> anyhow::Result<(Cluster
         None => std::fs::read_to_string(NAMESPACE)
             .with_context(|| format!("the namespace is neither in POD_NAMESPACE nor in {NAMESPACE}"))?,
     };
-    let cluster = Cluster { client, namespace: namespace.clone() };
+    let pod = settings.pod.clone().unwrap_or_else(vsm::host::hostname);
+    let cluster = Cluster { client, namespace: namespace.clone(), pod };
     let id = match &settings.cluster {
         Some(id) => id.clone(),
         None => cluster.id().await.context(
@@ -70,18 +166,61 @@ async fn complete(client: Client, settings: Settings) -> anyhow::Result<(Cluster
     };
     let image = match &settings.image {
         Some(image) => image.clone(),
-        None => own_image(&cluster, settings.pod.clone().unwrap_or_else(vsm::host::hostname)).await?,
+        None => own_image(&cluster).await?,
     };
     Ok((cluster, settings.config(namespace, id, image)))
 }
 
 /// The image of this very pod: the mover is in it.
-async fn own_image(cluster: &Cluster, name: String) -> anyhow::Result<String> {
-    let namespace = &cluster.namespace;
-    let pod = Api::<Pod>::namespaced(cluster.client.clone(), namespace).get(&name).await.with_context(|| {
+async fn own_image(Cluster { client, namespace, pod: name }: &Cluster) -> anyhow::Result<String> {
+    let pod = Api::<Pod>::namespaced(client.clone(), namespace).get(name).await.with_context(|| {
         format!("VSM_MOVER_IMAGE is not set, and the pod {namespace}/{name}, whose image it would be, cannot be read")
     })?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
     let image = containers.into_iter().next().and_then(|container| container.image);
     image.with_context(|| format!("the pod {namespace}/{name} names no image"))
+}
+
+/// It starts all the same: what it lacks may be needed seldom, and each object that needs it says so.
+async fn tell_missing_rights(cluster: &Cluster, metrics: &Metrics) {
+    match cluster.missing_rights().await {
+        Ok(missing) => {
+            metrics.missing_rights(missing.len());
+            for right in missing {
+                let namespace = right.namespace(&cluster.namespace).unwrap_or("all");
+                error!(right = %right, namespace, "a right is missing, which manifests/base/rbac.yaml grants");
+            }
+        }
+        Err(error) => warn!(%error, "the apiserver does not say which rights there are"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    const DOCUMENT: &str = include_str!("../docs/CONTROLLER.md");
+
+    #[test]
+    fn the_command_line_is_that_of_old() {
+        let options = |arguments: &[&str]| Options::try_parse_from([&["vsm-controller"], arguments].concat());
+        let none = options(&[]).ok().unwrap();
+        assert_eq!((&*none.metrics_bind_address, &*none.health_probe_bind_address), (":8080", ":8081"), "VSM 2");
+        assert!(none.leader_elect);
+        let old = ["--metrics-bind-address=127.0.0.1:8080", "--leader-elect", "--health-probe-bind-address", ":8082"];
+        let old = options(&old).ok().unwrap();
+        assert_eq!((&*old.metrics_bind_address, &*old.health_probe_bind_address), ("127.0.0.1:8080", ":8082"));
+        assert!(old.leader_elect && !options(&["--leader-elect=false"]).ok().unwrap().leader_elect);
+        assert!(options(&["--leader-elect", "false"]).is_err() && options(&["--kubeconfig=x"]).is_err());
+    }
+
+    #[test]
+    fn every_option_is_in_the_published_table() {
+        let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once('`'));
+        let documented: Vec<&str> = rows.map(|(option, _)| option).collect();
+        let command = Options::command();
+        let defined: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert_eq!(documented, defined);
+    }
 }

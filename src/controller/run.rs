@@ -3,12 +3,16 @@
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::cluster::{self, Cluster};
 use crate::controller::compat;
-use crate::controller::flow::{Act, Config, Helper, Stage};
+use crate::controller::events;
+use crate::controller::flow::{Act, Config, Helper, Stage, Update};
+use crate::controller::health::Health;
 use crate::controller::helpers;
 use crate::controller::job;
 use crate::controller::kinds::Request;
+use crate::controller::metrics::{Metrics, Standing};
 use crate::controller::names::{KIND_LABEL, MANAGED_BY, OWNER_ANNOTATION};
 use crate::controller::queue::{self, Entry, Place};
+use crate::controller::waiting::{self, Word};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -20,6 +24,7 @@ use kube::{Api, Resource, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// How often something that waits is looked at although nothing was heard of it.
@@ -28,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How often somebody is asked who tells nothing: a volume or a content on its way is not watched.
 const ASK: Duration = Duration::from_secs(2);
+/// How often what is forbidden is tried again: somebody has to allow it.
+const REFUSED: Duration = Duration::from_secs(30);
 /// Requests of a kind that are worked on at the same time, by this process; they wait for the apiserver, not for a core.
 const CONCURRENCY: u16 = 8;
 /// Writes after which a look at one request ends: others want their turn, and a loop that does not end is a fault.
@@ -35,35 +42,49 @@ const STEPS: usize = 40;
 
 /// What every look at requests of one kind needs.
 pub struct Context {
-    pub cluster: Cluster,
-    pub config: Arc<Config>,
+    cluster: Cluster,
+    config: Arc<Config>,
+    metrics: Metrics,
+    /// Says that nothing new is to be begun.
+    stop: CancellationToken,
     /// Requests at a time.
-    pub limit: usize,
+    limit: usize,
     /// Held from the counting of places until one is taken.
     places: Mutex<()>,
 }
 
 impl Context {
-    pub fn new(cluster: Cluster, config: Arc<Config>, limit: usize) -> Context {
-        Context { cluster, config, limit, places: Mutex::new(()) }
+    pub fn new(
+        cluster: Cluster,
+        config: Arc<Config>,
+        metrics: Metrics,
+        stop: CancellationToken,
+        limit: usize,
+    ) -> Context {
+        Context { cluster, config, metrics, stop, limit, places: Mutex::new(()) }
     }
 }
 
-/// Works on all requests of a kind until the process is told to stop.
-pub async fn requests<R: Request>(context: Context) {
+/// Works on all requests of a kind until it is told to stop, and then finishes what it is writing.
+pub async fn requests<R: Request>(context: Context, health: &Health) {
     let context = Arc::new(context);
     let cluster = &context.cluster;
     let all = Controller::new(cluster.all::<R>(), watcher::Config::default())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .shutdown_on_signal();
+        .graceful_shutdown_on(context.stop.clone().cancelled_owned());
     let (store, limit) = (all.store(), context.limit);
+    let counted = store.clone();
+    let standings = move || counted.state().iter().map(|request| standing(&**request)).collect();
+    context.metrics.watch(R::KIND.short(), limit, standings);
+    let listed = all.store();
     let ours = || {
         let kind = R::KIND.short();
         watcher::Config::default().labels(&format!("{}={},{KIND_LABEL}={kind}", MANAGED_BY.0, MANAGED_BY.1))
     };
     let client = || cluster.client.clone();
     let here = &cluster.namespace;
-    all.watches(cluster.all::<R>(), watcher::Config::default(), move |_| waiting(&store, limit))
+    let watching = all
+        .watches(cluster.all::<R>(), watcher::Config::default(), move |_| waiting(&store, limit))
         .watches(Api::<VolumeSnapshotContent>::all(client()), ours(), |it| owner(&it))
         .watches(Api::<VolumeSnapshot>::namespaced(client(), here), ours(), |it| owner(&it))
         .watches(Api::<PersistentVolumeClaim>::namespaced(client(), here), ours(), |it| owner(&it))
@@ -74,14 +95,30 @@ pub async fn requests<R: Request>(context: Context) {
             if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = outcome {
                 error!(%error, "watching failed");
             }
-        })
-        .await;
+        });
+    let ready = async {
+        if listed.wait_until_ready().await.is_ok() {
+            health.listed();
+        }
+    };
+    tokio::join!(watching, ready);
 }
 
 /// What a helper was made for.
 fn owner<K: Resource<DynamicType = ()>, R: Request>(helper: &K) -> Option<ObjectRef<R>> {
     let (namespace, name) = helper.annotations().get(OWNER_ANNOTATION)?.split_once('/')?;
     Some(ObjectRef::new(name).within(namespace))
+}
+
+fn standing<R: Request>(request: &R) -> Standing {
+    let status = request.moved();
+    let completed = matches!(compat::stage(&status), Stage::Ended { completed: true });
+    Standing {
+        phase: compat::phase(&status).to_owned(),
+        degraded: compat::is_degraded(&status),
+        place: entry(request).state,
+        completed: status.completion_timestamp.filter(|_| completed).map(|time| time.0.as_second()),
+    }
 }
 
 /// The requests whose turn it may be now: one of others has changed.
@@ -104,40 +141,95 @@ fn entry<R: Request>(request: &R) -> Entry {
     Entry { created, uid: request.uid().unwrap_or_default(), state }
 }
 
-fn after_error<R: Request>(request: Arc<R>, error: &kube::Error, _: Arc<Context>) -> Action {
-    let conflict = matches!(error, kube::Error::Api(error) if error.code == 409);
-    if conflict {
+fn after_error<R: Request>(request: Arc<R>, error: &kube::Error, context: Arc<Context>) -> Action {
+    if matches!(error, kube::Error::Api(error) if error.code == 409) {
         return Action::requeue(Duration::from_millis(100));
     }
-    warn!(namespace = request.namespace(), name = request.name_any(), %error, "the cluster could not be asked or told");
-    Action::requeue(Duration::from_secs(5))
+    let kind = R::KIND.short();
+    context.metrics.failed(kind);
+    let (namespace, name) = (request.namespace(), request.name_any());
+    warn!(kind, namespace, name, %error, "the cluster could not be asked or told");
+    Action::requeue(if refused(error).is_some() { REFUSED } else { Duration::from_secs(5) })
+}
+
+/// What the apiserver says that it does not allow.
+fn refused(error: &kube::Error) -> Option<&str> {
+    match error {
+        kube::Error::Api(error) if error.code == 403 => Some(&error.message),
+        _ => None,
+    }
 }
 
 async fn reconcile<R: Request>(request: Arc<R>, context: Arc<Context>) -> cluster::Result<Action> {
+    let looked = look(&*request, &context).await;
+    if let Err(error) = &looked
+        && let Some(why) = refused(error)
+        && let Err(error) = say_refused(&*request, &context, why).await
+    {
+        warn!(name = request.name_any(), %error, "it could not be written to the object that something is forbidden");
+    }
+    looked
+}
+
+/// A right that is missing can be seen in every object that needs it.
+async fn say_refused<R: Request>(request: &R, context: &Context, why: &str) -> cluster::Result<()> {
+    let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
+    let Some(request) = context.cluster.current::<R>(&namespace, &name).await? else { return Ok(()) };
+    let status = request.moved();
+    let (said, stage, limit) = (compat::said(&status), compat::stage(&status), context.config.prepare);
+    match waiting::refused(&status, said, stage, limit, &cluster::now(), why) {
+        Some(update) => record(&request, context, &update).await,
+        None => Ok(()),
+    }
+}
+
+async fn look<R: Request>(request: &R, context: &Context) -> cluster::Result<Action> {
     let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
     for _ in 0..STEPS {
+        if context.stop.is_cancelled() {
+            return Ok(Action::await_change());
+        }
         // The watch may be behind what we wrote a moment ago.
         let Some(request) = context.cluster.current::<R>(&namespace, &name).await? else {
             return Ok(Action::await_change());
         };
-        if let Some(action) = step(&request, &context).await? {
+        if let Some(action) = step(&request, context).await? {
             return Ok(action);
         }
     }
     Ok(Action::requeue(Duration::from_secs(1)))
 }
 
+/// Writes something to the status, and tells whom it concerns.
+async fn record<R: Request>(
+    request: &R,
+    context: &Context,
+    update: &Update<R::Known, R::Brought>,
+) -> cluster::Result<()> {
+    let (kind, namespace, name) = (R::KIND.short(), request.namespace(), request.name_any());
+    info!(kind, namespace, name, ?update, "records");
+    let after = context.cluster.update(request, update).await?.moved();
+    context.metrics.recorded(kind, update, &after);
+    for news in events::news(update, &request.moved(), &after) {
+        if let Err(error) = context.cluster.tell(request, news).await {
+            warn!(kind, namespace, name, %error, "an event could not be made");
+        }
+    }
+    Ok(())
+}
+
 /// One look and one write. `Some`: there is nothing more to do until then.
 async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Option<Action>> {
-    let Context { cluster, config, limit, places } = context;
+    let Context { cluster, config, limit, places, .. } = context;
     let subject = request.subject();
-    let stage = compat::stage(&request.moved());
+    let status = request.moved();
+    let (stage, said) = (compat::stage(&status), compat::said(&status));
     if matches!(stage, Stage::Ended { .. }) && request.finalizers().is_empty() {
         return Ok(Some(Action::await_change()));
     }
-    let waiting = stage < Stage::Started;
-    let _held = if waiting { Some(places.lock().await) } else { None };
-    let turn = waiting && {
+    let queued = stage < Stage::Started;
+    let _held = if queued { Some(places.lock().await) } else { None };
+    let turn = queued && {
         let all = cluster.all::<R>().list(&ListParams::default()).await?;
         let entries: Vec<Entry> = all.iter().map(entry).collect();
         queue::next(&entries, *limit).contains(&subject.uid.as_str())
@@ -146,24 +238,35 @@ async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Opt
     let act = R::decide(&subject, &seen, config);
     let common = R::common(&seen);
     let (kind, namespace, name) = (subject.kind.short(), &subject.namespace, &subject.name);
+    if let Some(update) = waiting::settle(common, said, &act) {
+        record(request, context, &update).await?;
+        return Ok(None);
+    }
     match &act {
         Act::Wait(why) => {
             tracing::debug!(kind, namespace, name, why, "waits");
             let reported = common.mover.job.as_ref().is_some_and(job::is_finished);
-            return Ok(Some(Action::requeue(match stage {
+            let again = match stage {
                 Stage::Started if reported => ASK,
                 Stage::Started if common.mover.job.is_some() => PROGRESS,
                 Stage::Moved | Stage::Cleaning => ASK,
                 _ => PATIENCE,
-            })));
+            };
+            let quiet = waiting::quiet(request.meta(), &status, &cluster::now());
+            let again = match waiting::wait(common, said, quiet, why) {
+                Word::No => again,
+                Word::Later(left) => again.min(left),
+                Word::Say(update) => {
+                    record(request, context, &update).await?;
+                    again
+                }
+            };
+            return Ok(Some(Action::requeue(again)));
         }
         Act::Nothing => return Ok(Some(Action::await_change())),
         Act::AddFinalizer => cluster.add_finalizer(request).await?,
         Act::RemoveFinalizer => cluster.remove_finalizer(request).await?,
-        Act::Status(update) => {
-            info!(kind, namespace, name, ?update, "records");
-            cluster.update(request, update).await?;
-        }
+        Act::Status(update) => record(request, context, update).await?,
         Act::Create(object) => {
             info!(kind, namespace, name, object = object.kind(), "creates");
             cluster.create(object).await?;

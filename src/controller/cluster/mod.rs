@@ -5,13 +5,17 @@ mod observe;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::clock;
 use crate::controller::compat::{self, Now};
+use crate::controller::events::{self, News};
 use crate::controller::flow::{Helper, Mover, Object, Update};
 use crate::controller::kinds::Request;
 use crate::controller::names::Subject;
+use crate::controller::rights::{self, Right};
 use crate::controller::{job, rehome};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -29,7 +33,12 @@ pub struct Cluster {
     pub client: Client,
     /// The protected namespace, in which all helpers are.
     pub namespace: String,
+    /// The name of its own pod.
+    pub pod: String,
 }
+
+/// How many rights are asked for at a time.
+const ASKED: usize = 8;
 
 impl Cluster {
     fn here<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
@@ -53,6 +62,28 @@ impl Cluster {
     pub async fn id(&self) -> Result<String> {
         let namespace = Api::<Namespace>::all(self.client.clone()).get("kube-system").await?;
         Ok(namespace.uid().unwrap_or_default())
+    }
+
+    /// The rights that it lacks.
+    pub async fn missing_rights(&self) -> Result<Vec<Right>> {
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let ask = |right: Right| {
+            let reviews = reviews.clone();
+            let question = right.question(&self.namespace);
+            async move {
+                let answer = reviews.create(&PostParams::default(), &question).await?;
+                Ok::<_, kube::Error>(rights::is_denied(answer.status.as_ref()).then_some(right))
+            }
+        };
+        let denied: Vec<Option<Right>> = stream::iter(rights::all()).map(ask).buffered(ASKED).try_collect().await?;
+        Ok(denied.into_iter().flatten().collect())
+    }
+
+    /// Tells people something of a request.
+    pub async fn tell<R: Request>(&self, request: &R, news: News) -> Result<()> {
+        let event = events::event(news, request.object_ref(&()), &self.pod, now());
+        let events = self.of::<Event>(&request.namespace().unwrap_or_default());
+        events.create(&PostParams::default(), &event).await.map(drop)
     }
 
     /// The request as it is now.
@@ -156,16 +187,17 @@ impl Cluster {
         without_finalizer(&api, request, compat::FINALIZER).await
     }
 
-    /// Writes the status, unless it was written by somebody else since it was read.
-    pub async fn update<R: Request>(&self, request: &R, update: &Update<R::Known, R::Brought>) -> Result<()> {
+    /// Writes the status, unless it was written by somebody else since it was read, and returns the request as it is then.
+    pub async fn update<R: Request>(&self, request: &R, update: &Update<R::Known, R::Brought>) -> Result<R> {
         let status = request.after(update, &Now { time: now(), generation: request.meta().generation });
         let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
         let api = self.of::<R>(&request.namespace().unwrap_or_default());
-        api.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        api.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
     }
 }
 
-fn now() -> Time {
+/// The time, as Kubernetes writes it.
+pub fn now() -> Time {
     let (seconds, nanos) = clock::now();
     let nanos = i32::try_from(nanos).expect("less than a second");
     Time(Timestamp::new(seconds, nanos).expect("a time that clocks show"))
