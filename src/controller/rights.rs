@@ -47,7 +47,7 @@ const TABLE: [(Place, &str, &str, Option<&str>, &[&str]); 24] = [
     (Everywhere, "", "namespaces", Some("kube-system"), &["get"]),
     (Everywhere, "", "events", None, &["create"]),
     (Here, SNAPSHOTS, "volumesnapshots", None, &["list", "watch", "create", "delete"]),
-    (Here, "", "persistentvolumeclaims", None, &["list", "watch"]),
+    (Here, "", "persistentvolumeclaims", None, &["list", "watch", "create", "delete"]),
     (Here, "", "secrets", None, &["get", "create", "delete"]),
     (Here, "", "configmaps", None, &["get", "list", "create", "patch", "delete"]),
     (Here, "batch", "jobs", None, &["get", "list", "watch", "create", "patch", "delete"]),
@@ -115,7 +115,8 @@ mod tests {
     use serde_json::Value;
     use std::collections::BTreeSet;
 
-    const MANIFEST: &str = include_str!("../../manifests/base/rbac.yaml");
+    const MANIFESTS: [&str; 2] =
+        [include_str!("../../manifests/base/rbac.yaml"), include_str!("../../manifests/base/direct-restore.yaml")];
 
     /// Place, group, resource, verb, name.
     type Plain = (Place, String, String, String, Option<String>);
@@ -127,7 +128,7 @@ mod tests {
 
     fn granted() -> BTreeSet<Plain> {
         let mut granted = BTreeSet::new();
-        for document in MANIFEST.split("\n---\n") {
+        for document in MANIFESTS.iter().flat_map(|manifest| manifest.split("\n---\n")) {
             let object: Value = serde_saphyr::from_str(document).expect("YAML");
             let place = match object["kind"].as_str().expect("a kind") {
                 "ClusterRole" => Everywhere,

@@ -31,6 +31,27 @@ fn secret(name: &str, changes: &[(&str, Option<&str>)]) {
     }));
 }
 
+/// A certificate that has signed nothing.
+fn authority() -> String {
+    let mut command = std::process::Command::new("openssl");
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=nobody",
+        "-keyout",
+        "/dev/null",
+    ]);
+    let made = command.output().expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8(made.stdout).expect("text")
+}
+
 fn using(mut object: Value, secret: &str) -> Value {
     object["spec"]["resticSecretRef"]["name"] = json!(secret);
     object
@@ -81,8 +102,12 @@ fn a_store_that_cannot_be_used_is_named() {
     let nowhere = format!("s3:{}/nowhere", setting("S3_URL"));
     secret("fault-bucket", &[("RESTIC_REPOSITORY", Some(&nowhere))]);
     both("bucket", &nowhere, "BucketMissing", "nowhere");
-    // The apiserver's certificate is of the cluster's own authority, which nobody else trusts.
-    secret("fault-ca", &[("RESTIC_REPOSITORY", Some("s3:https://10.89.0.1:443/velero"))]);
+    // The apiserver's certificate is of the cluster's own authority, and not of this one.
+    let ca = authority();
+    secret(
+        "fault-ca",
+        &[("RESTIC_REPOSITORY", Some("s3:https://10.89.0.1:443/velero")), ("RESTIC_CUSTOM_CA", Some(&ca))],
+    );
     both("ca", "s3:https://10.89.0.1:443/velero", "StoreFailed", "certificate");
     secret("fault-credentials", &[("AWS_SECRET_ACCESS_KEY", Some("wrong"))]);
     both("credentials", &own, "StoreFailed", "");

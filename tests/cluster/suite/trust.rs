@@ -104,7 +104,7 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
     thief.is_refused(&attack("plain", repository, json!(url)), "Denied", "may not read the repository");
     // Labels are anybody's to write: that of a Restore that does not exist proves nothing.
     let mut labelled = attack("labelled", repository, json!(url));
-    labelled["metadata"]["labels"]["velero.io/restore-name"] = json!("nightly");
+    labelled["metadata"]["labels"]["velero.io/restore-name"] = json!(format!("nightly-{}", thief.app.namespace));
     thief.is_refused(&labelled, "Denied", "may not read the repository");
     // Nor does a grant in the thief's own namespace.
     thief.cluster.create(&json!({
