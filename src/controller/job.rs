@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{
     VolumeDevice, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -367,6 +367,11 @@ pub fn gone(job: &Job, pods: &[Pod]) -> Vec<String> {
 /// Whether a pod runs no more, and never will.
 pub fn has_ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// When a pod's mover ended, if that is on record.
+pub fn ended_at(pod: &Pod) -> Option<&Time> {
+    terminated(pod)?.finished_at.as_ref()
 }
 
 fn phase(pod: &Pod) -> &str {

@@ -227,12 +227,12 @@ impl Collector for Censuses {
             last.extend(seen.max(own).map(|at| (OfKind { kind }, at)));
         }
         let phases = phases.into_iter().map(|((kind, phase), count)| (InPhase { kind, phase }, count)).collect();
-        gauges(&mut encoder, "vsm_requests", "Requests by their phase", phases)?;
-        gauges(&mut encoder, "vsm_degraded", "Requests that are degraded: failed or incomplete", degraded)?;
-        gauges(&mut encoder, "vsm_queue_waiting", "Requests that wait for their turn", waiting)?;
-        gauges(&mut encoder, "vsm_queue_working", "Requests that have their turn", working)?;
-        gauges(&mut encoder, "vsm_queue_limit", "How many may have their turn at a time", limits)?;
-        gauges(&mut encoder, "vsm_last_success_timestamp_seconds", "When one was completed last", last)
+        gauges(&mut encoder, "vsm_requests", "Requests by their phase.", phases)?;
+        gauges(&mut encoder, "vsm_degraded", "Requests that are degraded: failed or incomplete.", degraded)?;
+        gauges(&mut encoder, "vsm_queue_waiting", "Requests that wait for their turn.", waiting)?;
+        gauges(&mut encoder, "vsm_queue_working", "Requests that have their turn.", working)?;
+        gauges(&mut encoder, "vsm_queue_limit", "How many may have their turn at a time.", limits)?;
+        gauges(&mut encoder, "vsm_last_success_timestamp_seconds", "When one was completed last.", last)
     }
 }
 
@@ -266,7 +266,7 @@ impl Collector for Process {
         let Some(bytes) = resident(&status) else { return Ok(()) };
         let mut metric = encoder.encode_descriptor(
             "process_resident_memory_bytes",
-            "Resident memory size in bytes",
+            "Resident memory size in bytes.",
             None,
             MetricType::Gauge,
         )?;

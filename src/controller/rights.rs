@@ -32,8 +32,11 @@ pub struct Right {
 const OURS: &str = "datamover.oadp.openshift.io";
 const SNAPSHOTS: &str = "snapshot.storage.k8s.io";
 
-/// What is needed of each resource, where, and of which object if it is only one.
-const TABLE: [(Place, &str, &str, Option<&str>, &[&str]); 24] = [
+/// Where, group, resource, the only object if it is one, and verbs.
+type Row = (Place, &'static str, &'static str, Option<&'static str>, &'static [&'static str]);
+
+/// What is needed of each resource.
+const TABLE: [Row; 24] = [
     (Everywhere, OURS, "volumesnapshotbackups", None, &["get", "list", "watch", "patch"]),
     (Everywhere, OURS, "volumesnapshotbackups/status", None, &["patch"]),
     (Everywhere, OURS, "volumesnapshotrestores", None, &["get", "list", "watch", "patch"]),

@@ -252,7 +252,7 @@ async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Opt
                 Stage::Moved | Stage::Cleaning => ASK,
                 _ => PATIENCE,
             };
-            let quiet = waiting::quiet(request.meta(), &status, &cluster::now());
+            let quiet = waiting::quiet(request.meta(), &status, &common.mover, &cluster::now());
             let again = match waiting::wait(common, said, quiet, why) {
                 Word::No => again,
                 Word::Later(left) => again.min(left),

@@ -3,7 +3,7 @@
 //! It is written when it changes and at no other time, and only if it lasts: most waits are over before anybody could read of them.
 
 use crate::api::MoveStatus;
-use crate::controller::flow::{Act, Common, Stage, Update};
+use crate::controller::flow::{Act, Common, Mover, Stage, Update};
 use crate::controller::job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::time::Duration;
@@ -71,12 +71,15 @@ pub fn settle<S, D>(seen: &Common, said: Said<'_>, act: &Act<Update<S, D>>) -> O
     (ended && waits && matches!(act, Act::RemoveFinalizer)).then_some(Update::Settled)
 }
 
-/// How long ago the last thing happened that the object itself knows of.
-pub fn quiet(meta: &ObjectMeta, status: &MoveStatus, now: &Time) -> Duration {
+/// How long ago the last thing happened that the object or its mover knows of.
+pub fn quiet(meta: &ObjectMeta, status: &MoveStatus, mover: &Mover, now: &Time) -> Duration {
     let progress = status.progress.as_ref().and_then(|progress| progress.updated.as_ref());
-    let times = [meta.creation_timestamp.as_ref(), meta.deletion_timestamp.as_ref(), progress];
-    let recorded = [status.start_timestamp.as_ref(), status.completion_timestamp.as_ref()];
-    times.into_iter().chain(recorded).flatten().max().map(|last| elapsed(last, now)).unwrap_or_default()
+    let recorded = [progress, status.start_timestamp.as_ref(), status.completion_timestamp.as_ref()];
+    let jobs = mover.job.iter().map(|job| &job.metadata);
+    let metas = jobs.chain(mover.pods.iter().map(|pod| &pod.metadata)).chain([meta]);
+    let made = metas.flat_map(|meta| [meta.creation_timestamp.as_ref(), meta.deletion_timestamp.as_ref()]);
+    let ended = mover.pods.iter().map(job::ended_at);
+    recorded.into_iter().chain(made).chain(ended).flatten().max().map(|last| elapsed(last, now)).unwrap_or_default()
 }
 
 fn elapsed(since: &Time, now: &Time) -> Duration {
@@ -101,7 +104,7 @@ fn same(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::flow::{Mover, Moving};
+    use crate::controller::flow::Moving;
     use crate::controller::testing::{epoch, object};
     use k8s_openapi::jiff::{SignedDuration, Timestamp};
     use serde_json::json;
@@ -209,15 +212,24 @@ mod tests {
     #[test]
     fn the_last_thing_that_happened_counts() {
         let mut meta = ObjectMeta { creation_timestamp: Some(epoch()), ..ObjectMeta::default() };
-        let mut status = MoveStatus::default();
-        assert_eq!(quiet(&meta, &status, &after(100)), seconds(100));
+        let (mut status, mut mover) = (MoveStatus::default(), Mover::default());
+        assert_eq!(quiet(&meta, &status, &mover, &after(100)), seconds(100));
         status.start_timestamp = Some(after(40));
-        assert_eq!(quiet(&meta, &status, &after(100)), seconds(60));
+        assert_eq!(quiet(&meta, &status, &mover, &after(100)), seconds(60));
+        mover.pods = vec![object(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"creationTimestamp": after(50)},
+            "status": {"containerStatuses": [{
+                "name": "mover", "ready": false, "restartCount": 0, "image": "i", "imageID": "i",
+                "state": {"terminated": {"exitCode": 0, "finishedAt": after(65)}},
+            }]},
+        }))];
+        assert_eq!(quiet(&meta, &status, &mover, &after(100)), seconds(35));
         status.completion_timestamp = Some(after(70));
-        assert_eq!(quiet(&meta, &status, &after(100)), seconds(30));
+        assert_eq!(quiet(&meta, &status, &mover, &after(100)), seconds(30));
         meta.deletion_timestamp = Some(after(90));
-        assert_eq!(quiet(&meta, &status, &after(100)), seconds(10));
-        assert_eq!(quiet(&meta, &status, &after(80)), seconds(0), "clocks differ");
-        assert_eq!(quiet(&ObjectMeta::default(), &MoveStatus::default(), &after(80)), seconds(0));
+        assert_eq!(quiet(&meta, &status, &mover, &after(100)), seconds(10));
+        assert_eq!(quiet(&meta, &status, &mover, &after(80)), seconds(0), "clocks differ");
+        let nothing = (ObjectMeta::default(), MoveStatus::default(), Mover::default());
+        assert_eq!(quiet(&nothing.0, &nothing.1, &nothing.2, &after(80)), seconds(0));
     }
 }
