@@ -5,7 +5,7 @@
 //! take part when the config that is there is group-readable. Temporary names (`*-tmp-*`) are foreign to every listing.
 //! One that a crash leaves behind stays: it is never read, and removing it would race with whoever may still write it.
 
-use super::{Download, File, FileType, Result, Store, StoreError, Upload, layout};
+use super::{Directory, Download, File, FileType, Result, Store, StoreError, Upload, layout};
 use crate::clock;
 use crate::id::Id;
 use bytes::Bytes;
@@ -290,6 +290,29 @@ impl Store for Folder {
         }
         Ok(())
     }
+}
+
+/// What is in a directory, as [`Place::directory`](super::Place::directory) tells of it.
+pub(super) fn directory(path: &Path, wanted: &[&str]) -> Result<Directory> {
+    let list = || {
+        let mut found = Directory::default();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let (name, ty) = (entry.file_name(), entry.file_type()?);
+            match name.to_str() {
+                Some(name) if ty.is_dir() => found.directories.push(name.to_owned()),
+                Some(name) if ty.is_file() => found.files.extend(wanted.contains(&name).then(|| name.to_owned())),
+                _ if ty.is_dir() || ty.is_symlink() => found.passed_over.push(name.to_string_lossy().into_owned()),
+                _ => {}
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(|source: io::Error| StoreError::Failed {
+        action: "list what is".to_owned(),
+        location: path.display().to_string(),
+        source: source.into(),
+    })
 }
 
 /// A file that has no name yet. Unless it is moved to one, it goes with this value.

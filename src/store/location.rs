@@ -6,7 +6,7 @@
 
 use super::StoreError;
 use std::fmt::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a repository is.
@@ -27,6 +27,38 @@ pub struct Bucket {
     pub name: String,
     /// Cleaned: no empty, `.` or `..` parts, no slash at either end; empty for the bucket's root.
     pub prefix: String,
+}
+
+impl Location {
+    /// A place below this one; `path` has `/` between its parts, which are names.
+    pub fn below(&self, path: &str) -> Location {
+        match self {
+            Location::Folder(folder) => Location::Folder(folder_below(folder, path)),
+            Location::S3(bucket) => Location::S3(bucket.below(path)),
+        }
+    }
+
+    /// The names that lead here, outermost first: of folders, or of what is in the bucket.
+    pub fn parts(&self) -> Vec<String> {
+        let path = match self {
+            Location::Folder(folder) => folder.to_string_lossy(),
+            Location::S3(bucket) => bucket.prefix.as_str().into(),
+        };
+        path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+impl Bucket {
+    /// [`Location::below`]
+    pub fn below(&self, path: &str) -> Bucket {
+        let parts = [self.prefix.as_str(), path].into_iter().filter(|part| !part.is_empty());
+        Bucket { prefix: parts.collect::<Vec<_>>().join("/"), ..self.clone() }
+    }
+}
+
+/// [`Location::below`] of a folder.
+pub(super) fn folder_below(folder: &Path, path: &str) -> PathBuf {
+    if path.is_empty() { folder.to_owned() } else { folder.join(path) }
 }
 
 /// Schemes restic knows and we do not, with what a person can do about it.

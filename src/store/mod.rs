@@ -1,7 +1,7 @@
 //! Where a repository's files live: a folder or an object store.
 //!
 //! A store knows names and bytes and nothing of what is in them. Its calls block; an object store runs its own small
-//! runtime inside. A write returns only when the file is durable and visible under its name, whole or not at all.
+//! runtime inside. A [`Place`] is where many repositories are, and shows what is there. A write returns only when the file is durable and visible under its name, whole or not at all.
 //! Retrying what can be retried is the store's duty: an error that leaves it is final.
 
 mod cache;
@@ -11,10 +11,12 @@ pub mod location;
 #[cfg(feature = "cloud")]
 pub mod object;
 pub mod options;
+mod place;
 
 pub use cache::Cached;
 pub use location::Location;
 pub use options::Options;
+pub use place::{Directory, Place};
 
 use crate::id::Id;
 use bytes::Bytes;
@@ -108,6 +110,17 @@ pub enum StoreError {
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+impl StoreError {
+    /// Whether it was tried again and again until patience ended: what is asked next may wait as long, for nothing.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            #[cfg(feature = "cloud")]
+            StoreError::Failed { source, .. } => object::was_patient(&**source),
+            _ => false,
+        }
+    }
+}
+
 /// The store at a location. Nothing is asked of it yet: whether it can be reached, the first call finds out.
 pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
     match location {
@@ -118,11 +131,14 @@ pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "cloud")]
         Location::S3(bucket) => Ok(Arc::new(object::ObjectStore::s3(bucket, options)?)),
         #[cfg(not(feature = "cloud"))]
-        Location::S3(_) => {
-            let reason = "this build knows folders only; build it with the feature \"cloud\"".to_owned();
-            Err(StoreError::Location { location: location.to_string(), reason })
-        }
+        Location::S3(_) => Err(folders_only(location)),
     }
+}
+
+#[cfg(not(feature = "cloud"))]
+fn folders_only(location: &Location) -> StoreError {
+    let reason = "this build knows folders only; build it with the feature \"cloud\"".to_owned();
+    StoreError::Location { location: location.to_string(), reason }
 }
 
 /// The files of one repository.

@@ -6,6 +6,7 @@
 //! Calls must not be made from a thread that drives another async runtime.
 
 mod attempt;
+mod browse;
 mod credentials;
 mod download;
 mod failure;
@@ -24,10 +25,12 @@ use download::ObjectDownload;
 use failure::{Failure, Kind};
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use object_store::list::PaginatedListStore;
 use object_store::path::Path;
 use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
 use retry::Retry;
 use runtime::Runtimes;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -40,15 +43,23 @@ const MAX_OBJECT: u64 = 5 << 30;
 /// The slowest upload that is not taken for a stalled one.
 const SLOWEST_UPLOAD: u64 = 32 << 10;
 
+/// Whether an error comes from a call that was made again until patience ended.
+pub(super) fn was_patient(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(Failure::is_passing)
+}
+
 /// Makes the bucket.
-type Make = Box<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
+type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
 
 /// A place in some cloud.
+#[derive(Clone)]
 struct Remote {
     store: Arc<dyn object_store::ObjectStore>,
+    /// The same, for listings by directory.
+    pages: Arc<dyn PaginatedListStore>,
+    place: Bucket,
+    /// The place as people write it.
     location: String,
-    bucket: String,
-    prefix: String,
     connections: usize,
     /// What packs are stored with; everything else is stored plainly.
     packs: Attributes,
@@ -58,13 +69,15 @@ struct Remote {
 /// A repository in an object store.
 pub struct ObjectStore(Arc<Inner>);
 
+/// What all places in one bucket share is behind an `Arc`.
+#[derive(Clone)]
 struct Inner {
     remote: Remote,
-    runtimes: Runtimes,
-    retry: Retry,
-    permits: Semaphore,
+    runtimes: Arc<Runtimes>,
+    retry: Arc<Retry>,
+    permits: Arc<Semaphore>,
     /// Whether the server has said that it cannot create conditionally.
-    unconditional: AtomicBool,
+    unconditional: Arc<AtomicBool>,
 }
 
 impl ObjectStore {
@@ -72,16 +85,19 @@ impl ObjectStore {
     pub fn s3(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
         let runtimes = Runtimes::default();
         let remote = s3::remote(bucket, options, &runtimes)?;
-        let permits = Semaphore::new(remote.connections);
-        let retry = Retry::new(options);
-        let unconditional = AtomicBool::new(false);
-        Ok(ObjectStore(Arc::new(Inner { remote, runtimes, retry, permits, unconditional })))
+        Ok(ObjectStore(Arc::new(Inner {
+            permits: Arc::new(Semaphore::new(remote.connections)),
+            remote,
+            runtimes: Arc::new(runtimes),
+            retry: Arc::new(Retry::new(options)),
+            unconditional: Arc::default(),
+        })))
     }
 }
 
 impl Inner {
     fn key(&self, path: &str) -> Path {
-        let prefix = &self.remote.prefix;
+        let prefix = &self.remote.place.prefix;
         let key = if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
         // Kept as it is when it is a valid key, which the location's parser sees to.
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
@@ -106,7 +122,7 @@ impl Inner {
     fn error(&self, action: &str, file: File, failure: Failure) -> StoreError {
         let location = self.remote.location.clone();
         match failure.kind {
-            Kind::Missing { bucket: true } => StoreError::NoBucket { bucket: self.remote.bucket.clone(), location },
+            Kind::Missing { bucket: true } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Missing { bucket: false } => StoreError::NotFound { file, location },
             Kind::Exists => StoreError::AlreadyExists { file, location },
             Kind::Short { offset, wanted, got } => StoreError::Short { file, offset, wanted, got },
@@ -118,7 +134,7 @@ impl Inner {
     fn general(&self, action: &str, failure: Failure) -> StoreError {
         let (action, location) = (action.to_owned(), self.remote.location.clone());
         match failure.kind {
-            Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.bucket.clone(), location },
+            Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
             _ => StoreError::Failed { action, location, source: failure.into() },
         }
@@ -170,7 +186,8 @@ impl Store for ObjectStore {
 
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
         let directory = self.0.key(layout::directory(ty));
-        let above = self.0.remote.prefix.len() + usize::from(!self.0.remote.prefix.is_empty());
+        let prefix = &self.0.remote.place.prefix;
+        let above = prefix.len() + usize::from(!prefix.is_empty());
         let mut found = Vec::new();
         let mut last: Option<Path> = None;
         let action = format!("list {}", layout::directory(ty));
@@ -260,7 +277,7 @@ impl Store for ObjectStore {
         match (self.0.probe(), &self.0.remote.make) {
             (Ok(()), _) => Ok(()),
             (Err(failure), Some(make)) if matches!(failure.kind, Kind::Missing { .. }) => {
-                let action = format!("make the bucket {}", self.0.remote.bucket);
+                let action = format!("make the bucket {}", self.0.remote.place.name);
                 let made = self.0.run(&action, FileType::Config, async || make().await);
                 made.and_then(|()| self.0.probe()).map_err(|failure| self.0.general(&action, failure))
             }

@@ -12,7 +12,7 @@ pub mod s3;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vsm::store::options::{Notify, RetryPolicy};
-use vsm::store::{Cached, Location, Options, Result, Store};
+use vsm::store::{Cached, Location, Options, Place, Result, Store, StoreError};
 
 /// An S3 server with one bucket.
 #[derive(Clone)]
@@ -112,4 +112,30 @@ fn a_folder_conforms() {
     let path = scratch.path().join("repo");
     let location: Location = path.to_str().expect("a plain path").parse().expect("a location");
     conformance::conforms(&*vsm::store::open(&location, &Options::default()).expect("a store"));
+}
+
+#[test]
+fn a_folder_tells_what_is_in_it_and_what_it_does_not_follow() {
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let root = scratch.path();
+    for directory in ["a/b", "c"] {
+        std::fs::create_dir_all(root.join(directory)).expect("a directory");
+    }
+    std::fs::create_dir(root.join(std::ffi::OsStr::from_bytes(b"\xff"))).expect("a directory");
+    for file in ["config", "other", "a/config"] {
+        std::fs::write(root.join(file), "x").expect("a file");
+    }
+    std::os::unix::fs::symlink("a", root.join("link")).expect("a link");
+    let location: Location = root.to_str().expect("UTF-8").parse().expect("a location");
+    let place = Place::new(&location, &Options::default()).expect("a place");
+    let mut found = place.directory("", &["config"]).expect("a directory");
+    found.directories.sort();
+    found.passed_over.sort();
+    assert_eq!((found.directories, found.files), (vec!["a".into(), "c".into()], vec!["config".into()]));
+    assert_eq!(found.passed_over, ["link", "\u{fffd}"]);
+    assert_eq!(place.directory("a", &["config"]).expect("a directory").directories, ["b"]);
+    assert!(matches!(place.directory("none", &[]), Err(StoreError::Failed { .. })));
+    assert_eq!(place.location("a/b").to_string(), root.join("a/b").to_str().expect("UTF-8"));
+    assert_eq!(place.store("").location(), location.to_string());
 }

@@ -26,7 +26,7 @@ on_a_server! {
     faults::a_create_that_lost_its_answer_knows_its_own, faults::trouble_passes, faults::a_hanging_request_is_made_again,
     faults::an_outage_is_sat_out, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
     faults::the_default_patience_at_a_wrong_address_is_short;
-    lays_out_as_restic_does, foreign_objects_are_not_listed, long_listings_are_whole, a_missing_bucket_is_named_and_made
+    lays_out_as_restic_does, foreign_objects_are_not_listed, long_listings_are_whole, directories_are_listed_whole, a_missing_bucket_is_named_and_made
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Endpoint, bytes, listen, told};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vsm::id::Id;
-use vsm::store::{File, FileType, StoreError};
+use vsm::store::{File, FileType, Place, StoreError};
 
 pub fn conforms_below_a_prefix(endpoint: &Endpoint) {
     conforms(&*endpoint.open("deep/er/prefix with space/100%25~[x]"));
@@ -83,6 +83,40 @@ pub fn long_listings_are_whole(endpoint: &Endpoint, root: &Path) {
     assert_eq!(heard.lock().expect("no panic").len(), 1);
     let requests = proxy.requests();
     assert!(requests.len() == 4 && requests[2].contains("start-after="), "{requests:#?}");
+}
+
+/// What is in a directory, told page by page and without a look at what is below it, also when the connection breaks between two pages.
+pub fn directories_are_listed_whole(endpoint: &Endpoint, root: &Path) {
+    let at = root.join(&endpoint.bucket).join("base/many");
+    let mut expected: Vec<String> = (0..2500).map(|n| format!("{n:04} with a space")).collect();
+    for name in &expected {
+        std::fs::create_dir_all(at.join(name).join("below")).expect("a folder");
+        std::fs::write(at.join(name).join("below/config"), b"x").expect("an object");
+    }
+    for name in ["config", "configuration", "other"] {
+        std::fs::write(at.join(name), b"x").expect("an object");
+    }
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let place = Place::new(&endpoint.location("base"), &endpoint.options()).expect("a place");
+    proxy.inject("continuation-token", [super::proxy::Fault::CutAnswer(30_000)]);
+    let mut found = place.directory("many", &["config"]).expect("a directory");
+    found.directories.sort();
+    expected.sort();
+    assert!(found.directories == expected, "{} directories", found.directories.len());
+    assert_eq!((found.files, found.passed_over), (vec!["config".to_owned()], vec![]));
+    assert_eq!(proxy.requests().len(), 4, "three pages, one of them twice");
+
+    // What is below is reached by its path, and by the same connections.
+    let below = place.directory("many/0007 with a space", &["config"]).expect("a directory");
+    assert_eq!((below.directories, below.files), (vec!["below".to_owned()], vec![]));
+    let store = place.store("many/0007 with a space/below");
+    assert_eq!(store.location(), format!("{}/many/0007 with a space/below", endpoint.location("base")));
+    assert_eq!(store.size(File::CONFIG).expect("the config"), 1);
+    assert_eq!(place.directory("nothing", &["config"]).expect("a prefix"), vsm::store::Directory::default());
+    let nowhere = Endpoint { bucket: "not-there-yet".to_owned(), ..endpoint };
+    let place = Place::new(&nowhere.location(""), &nowhere.options()).expect("a place");
+    assert!(matches!(place.directory("", &[]), Err(StoreError::NoBucket { .. })));
 }
 
 /// A missing bucket is told from a missing repository, in words that scripts look for; preparing makes it.

@@ -56,15 +56,15 @@ pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) ->
         packs.insert(Attribute::StorageClass, class.clone().into());
     }
     let made = store.clone();
-    let make: Make = Box::new(move || {
+    let make: Make = Arc::new(move || {
         let (store, clients, region) = (made.clone(), clients.clone(), region.clone());
         Box::pin(async move { make_bucket(&store, &clients, &region).await })
     });
     Ok(Remote {
+        pages: store.clone(),
         store,
+        place: bucket.clone(),
         location: bucket.to_string(),
-        bucket: bucket.name.clone(),
-        prefix: bucket.prefix.clone(),
         connections: options.s3.connections.unwrap_or(CONNECTIONS),
         packs,
         make: Some(make),

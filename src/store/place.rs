@@ -1,0 +1,86 @@
+//! [`Place`]: where many repositories are, one beside and below the other: a folder, or a bucket and a prefix.
+
+#[cfg(feature = "cloud")]
+use super::object::ObjectStore;
+use super::{Location, Options, Result, Store, folder, location};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where many repositories are.
+pub struct Place {
+    location: Location,
+    by: Way,
+}
+
+/// How it is reached.
+enum Way {
+    Folder {
+        root: PathBuf,
+        connections: usize,
+    },
+    /// All that is below shares connections, the bucket's region, and the bound on requests.
+    #[cfg(feature = "cloud")]
+    Bucket(ObjectStore),
+}
+
+/// What is in one directory; nothing of what is below it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    pub directories: Vec<String>,
+    /// Those that were asked for.
+    pub files: Vec<String>,
+    /// What may lead on and is not followed: symbolic links, and names that are no text.
+    pub passed_over: Vec<String>,
+}
+
+impl Place {
+    /// Nothing is asked of it yet, but for the region of a bucket if nobody said it.
+    pub fn new(location: &Location, options: &Options) -> Result<Place> {
+        let by = match location {
+            #[cfg(feature = "cloud")]
+            Location::S3(bucket) => Way::Bucket(ObjectStore::s3(bucket, options)?),
+            #[cfg(not(feature = "cloud"))]
+            Location::S3(_) => return Err(super::folders_only(location)),
+            Location::Folder(root) => {
+                let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
+                Way::Folder { root: root.clone(), connections }
+            }
+        };
+        Ok(Place { location: location.clone(), by })
+    }
+
+    /// How many calls may usefully run at the same time.
+    pub fn connections(&self) -> usize {
+        match &self.by {
+            Way::Folder { connections, .. } => *connections,
+            #[cfg(feature = "cloud")]
+            Way::Bucket(bucket) => bucket.connections(),
+        }
+    }
+
+    /// The location of what is at `path` below this place, with `/` between its parts; that of the place itself if it is empty.
+    pub fn location(&self, path: &str) -> Location {
+        self.location.below(path)
+    }
+
+    /// What is in a directory; of files only those with one of the names that are `wanted`. A bucket has no empty directories, so that
+    /// there one that is not there is empty; a folder must be there.
+    pub fn directory(&self, path: &str, wanted: &[&str]) -> Result<Directory> {
+        match &self.by {
+            Way::Folder { root, .. } => folder::directory(&location::folder_below(root, path), wanted),
+            #[cfg(feature = "cloud")]
+            Way::Bucket(bucket) => bucket.below(path).directory(wanted),
+        }
+    }
+
+    /// The repository at `path`. Nothing is asked of it yet.
+    pub fn store(&self, path: &str) -> Arc<dyn Store> {
+        match &self.by {
+            Way::Folder { root, connections } => {
+                Arc::new(folder::Folder::new(location::folder_below(root, path), *connections))
+            }
+            #[cfg(feature = "cloud")]
+            Way::Bucket(bucket) => Arc::new(bucket.below(path)),
+        }
+    }
+}
