@@ -12,8 +12,20 @@ const LAYERS: [(&str, &[&str]); 6] = [
     (
         "L0",
         &[
-            "id", "limits", "memory", "clock", "host", "format", "crypto", "hash", "chunk", "pattern", "progress",
-            "api", "work",
+            "id",
+            "limits",
+            "memory",
+            "clock",
+            "host",
+            "format",
+            "crypto",
+            "hash",
+            "chunk",
+            "pattern",
+            "progress",
+            "api",
+            "work",
+            "provenance",
         ],
     ),
     ("L1", &["store"]),
@@ -69,7 +81,7 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
 ];
 
 /// Modules of bytes and types, and what would be I/O in them.
-const PURE: [&str; 8] = ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work"];
+const PURE: [&str; 9] = ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
 
 /// A source file without comments and without its tests.

@@ -14,17 +14,13 @@ use crate::controller::names::Subject;
 use crate::controller::quantity;
 use crate::controller::repository;
 use crate::controller::trust;
+use crate::provenance::Tag;
 use crate::work::{self, Outcome, Task, VERSION, Work};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Tags of the snapshots that are made here: by the first two a restore finds its snapshot.
-pub const BACKUP_TAG: &str = "vsb";
-pub const VELERO_TAG: &str = "backup";
-const LINEAGE_TAG: &str = "pvc-uid";
 
 /// What is wanted, in the words of whoever asked.
 #[derive(Clone, Debug, Default)]
@@ -156,8 +152,13 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Source
     let mode = spec.volume_mode.unwrap_or_else(|| "Filesystem".into());
     let storage_class = spec.storage_class_name.unwrap_or_default();
     let options = |key: &str| seen.common.option(key);
-    let mut tags = vec![format!("{BACKUP_TAG}:{}", subject.name)];
-    tags.extend(backup.as_ref().map(|backup| format!("{VELERO_TAG}:{backup}")));
+    let access_modes = spec.access_modes.unwrap_or_default();
+    let mut tags = vec![Tag::Backup.of(&subject.name)];
+    tags.extend(backup.as_ref().map(|backup| Tag::Velero.of(backup)));
+    // What it takes to make the claim anew, when nothing is left but the repository.
+    tags.push(Tag::Size.of(&quantity::canonical(size)));
+    tags.extend(Some(&*storage_class).filter(|class| !class.is_empty()).map(|class| Tag::StorageClass.of(class)));
+    tags.extend(access_modes.iter().map(|mode| Tag::AccessMode.of(mode)));
     Ok(Source {
         volume: Volume {
             repository: base.of_volume(&config.cluster, &subject.namespace, &name),
@@ -175,13 +176,12 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Source
         },
         claim: Claim {
             storage_class: options("SourceStorageClassName").or(Some(storage_class).filter(|it| !it.is_empty())),
-            access_modes: options("SourceAccessMode")
-                .map_or_else(|| spec.access_modes.unwrap_or_default(), |mode| vec![mode]),
+            access_modes: options("SourceAccessMode").map_or(access_modes, |mode| vec![mode]),
             volume_mode: mode,
             size,
         },
         tags,
-        lineage: format!("{LINEAGE_TAG}:{}", claim.uid().unwrap_or_default()),
+        lineage: Tag::Lineage.of(&claim.uid().unwrap_or_default()),
         secrets,
     })
 }

@@ -4,6 +4,7 @@
 //! same name in two namespaces makes anything collide. `vsm-vsb-` and a uid are 44 characters: with what the Job controller appends
 //! to a pod's name, that is within the 63 of a label or host name.
 
+use crate::provenance::Tag;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
@@ -84,7 +85,7 @@ impl Subject {
 
     /// The tag of the snapshot that a backup makes, and of no other.
     pub fn identity(&self) -> Option<String> {
-        (self.kind == Kind::Backup).then(|| format!("vsb-uid:{}", self.uid))
+        (self.kind == Kind::Backup).then(|| Tag::Identity.of(&self.uid))
     }
 
     /// The last is VolumeSnapshotMover's, which scripts select by; a name that no label holds is left out.

@@ -1,25 +1,15 @@
-//! Which repository a volume has, and what a repository's location says about whose it is.
-//!
-//! A volume keeps its repository for as long as its claim has its name, so that the second backup of it is incremental:
-//! `<bucket>/<prefix>/restic/<cluster>/<namespace>/<claim>`, below the directory `restic` that Velero's validation of a location
-//! accepts. VolumeSnapshotMover of old made one for each volume of each backup, `<bucket>/<protected namespace>/<backup>/<content>-pvc`
-//! (1.2.0 and before without the backup), whose paths name no namespace.
+//! Which repository a volume has ([`provenance`](crate::provenance) has the layouts), and whose one is that somebody names.
 //!
 //! Locations are compared part by part after cleaning, never as texts. Nothing is contacted here.
 
 use crate::controller::names::MANAGED_BY;
 use crate::id::Id;
+use crate::provenance::{self, Layout};
 use crate::store::Location;
 use crate::store::location::Bucket;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
-
-/// The directory below a location's prefix that all repositories are in.
-const DIRECTORY: &str = "restic";
-
-/// What comes after the name of a VolumeSnapshotContent in the repositories of old.
-const OLD_SUFFIX: &str = "-pvc";
 
 /// A place in a bucket that repositories may be below: what the administrator's secret says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,17 +24,6 @@ pub enum Refused {
     Folder,
     #[error("the repository {repository} is not in the bucket and path of the secret's own location {base}")]
     Elsewhere { repository: String, base: String },
-}
-
-/// Whose a repository is, as its path says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// One of ours: of a claim in a namespace of a cluster.
-    Volume { cluster: String, namespace: String, claim: String },
-    /// One of VolumeSnapshotMover's, of a volume in a backup; those of 1.2.0 and before do not name the backup.
-    Old { protected: String, backup: Option<String>, content: String },
-    /// Something else below the base.
-    Unknown,
 }
 
 fn bucket(location: &str) -> Result<Bucket, Refused> {
@@ -77,7 +56,7 @@ impl Base {
 
     /// The repository of a claim.
     pub fn of_volume(&self, cluster: &str, namespace: &str, claim: &str) -> String {
-        let below = [DIRECTORY, cluster, namespace, claim];
+        let below = [provenance::DIRECTORY, cluster, namespace, claim];
         let prefix = parts(&self.0.prefix).chain(below).collect::<Vec<_>>().join("/");
         Bucket { prefix, ..self.0.clone() }.to_string()
     }
@@ -93,28 +72,6 @@ impl Base {
         let below: Vec<&str> = parts(&there.prefix).skip(parts(prefix).count()).collect();
         // In the base's own notation, so that two names of one place are the same text.
         Ok((Bucket { prefix: there.prefix.clone(), ..self.0.clone() }.to_string(), Layout::of(&below)))
-    }
-}
-
-impl Layout {
-    fn of(path: &[&str]) -> Layout {
-        let own = |part: &str| part.to_owned();
-        match *path {
-            [DIRECTORY, cluster, namespace, claim] => {
-                Layout::Volume { cluster: own(cluster), namespace: own(namespace), claim: own(claim) }
-            }
-            [protected, backup, last] if protected != DIRECTORY => match last.strip_suffix(OLD_SUFFIX) {
-                Some(content) => {
-                    Layout::Old { protected: own(protected), backup: Some(own(backup)), content: own(content) }
-                }
-                None => Layout::Unknown,
-            },
-            [protected, last] if protected != DIRECTORY => match last.strip_suffix(OLD_SUFFIX) {
-                Some(content) => Layout::Old { protected: own(protected), backup: None, content: own(content) },
-                None => Layout::Unknown,
-            },
-            _ => Layout::Unknown,
-        }
     }
 }
 

@@ -6,7 +6,6 @@
 
 use crate::api::ClaimData;
 use crate::controller::access::{self, Access, Rejected};
-use crate::controller::backup::{BACKUP_TAG, VELERO_TAG};
 use crate::controller::capture;
 use crate::controller::flow::{self, Act, Common, Config, Helper, Object, Stage, Velero, failed, status};
 use crate::controller::helpers::{self, Order};
@@ -14,9 +13,9 @@ use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::quantity;
 use crate::controller::rehome;
-use crate::controller::repository::Layout;
 use crate::controller::trust::{self, Reader, RunningRestore};
 use crate::id::Id;
+use crate::provenance::{Layout, Tag};
 use crate::work::{self, Outcome, Pick, Task, VERSION, Work};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -243,8 +242,8 @@ fn pick(request: &Request, layout: &Layout) -> Result<Pick, Rejected> {
             "it is not said which snapshot is meant: name one by spec.snapshotID, or its VolumeSnapshotBackup by spec.volumeSnapshotBackupName",
         ));
     };
-    let mut tags = vec![format!("{BACKUP_TAG}:{made_by}")];
-    tags.extend(request.backup.as_ref().map(|backup| format!("{VELERO_TAG}:{backup}")));
+    let mut tags = vec![Tag::Backup.of(made_by)];
+    tags.extend(request.backup.as_ref().map(|backup| Tag::Velero.of(backup)));
     Ok(Pick::Tagged(tags))
 }
 

@@ -1,8 +1,9 @@
 //! What the author of a backup or restore may ask for. They are tenants, not administrators: nothing they write is believed
 //! unless an object says the same that only the cluster, a driver or an administrator can write.
 
-use super::repository::{Layout, Refused};
+use super::repository::Refused;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::provenance::Layout;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 

@@ -184,7 +184,11 @@ fn a_backup_goes_its_way() {
     assert_eq!(work.repository, "s3:http://s3/bkt/restic/c-1/shop/data");
     let Task::Backup(task) = &work.task else { panic!() };
     assert_eq!((&*task.identity, &*task.lineage, task.initialize), ("vsb-uid:u-1", "pvc-uid:p-1", true));
-    assert_eq!(task.tags, ["vsb:vsb-abcde", "backup:b1"]);
+    assert_eq!(
+        task.tags,
+        ["vsb:vsb-abcde", "backup:b1", "size:1Gi", "storage-class:sc", "access-mode:ReadWriteOnce"],
+        "with what it takes to make the claim anew"
+    );
     let given = world.seen.common.mover.secret.clone().unwrap().data.unwrap();
     let given: Vec<_> = given.keys().map(String::as_str).collect();
     assert_eq!(given, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RESTIC_PASSWORD", "ca.crt"], "and no command");
