@@ -26,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "api",
             "work",
             "provenance",
+            "expiry",
         ],
     ),
     ("L1", &["store"]),
@@ -81,7 +82,8 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
 ];
 
 /// Modules of bytes and types, and what would be I/O in them.
-const PURE: [&str; 9] = ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance"];
+const PURE: [&str; 10] =
+    ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "expiry"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
 
 /// A source file without comments and without its tests.
