@@ -2,7 +2,7 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`, `expiry`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
+//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`, `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows.
@@ -25,6 +25,7 @@ pub mod host;
 pub mod id;
 pub mod limits;
 pub mod maintain;
+pub mod manifest;
 pub mod memory;
 pub mod mover;
 pub mod pattern;

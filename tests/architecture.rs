@@ -27,6 +27,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "work",
             "provenance",
             "expiry",
+            "manifest",
         ],
     ),
     ("L1", &["store"]),
@@ -82,8 +83,8 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
 ];
 
 /// Modules of bytes and types, and what would be I/O in them.
-const PURE: [&str; 10] =
-    ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "expiry"];
+const PURE: [&str; 11] =
+    ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "expiry", "manifest"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
 
 /// A source file without comments and without its tests.

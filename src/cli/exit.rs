@@ -34,15 +34,17 @@ pub fn message(error: &anyhow::Error) -> Option<String> {
     if error.chain().any(is_broken_pipe) {
         return None;
     }
-    let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if message.is_empty() {
-            message = cause;
-        } else if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
-        }
-    }
-    Some(message)
+    Some(reasons(error.as_ref()))
+}
+
+/// An error and each of its causes, unless it was already said.
+pub fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 #[derive(Serialize)]

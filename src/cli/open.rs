@@ -4,8 +4,8 @@ use super::args::Global;
 use super::password;
 use super::session::Context;
 use crate::memory::Budget;
-use crate::repo::{self, Lock, LockMode, Repository, Settings};
-use crate::store::{self, Cached, Location, Store};
+use crate::repo::{self, Lock, LockMode, Password, Repository, Settings};
+use crate::store::{self, Cached, Location, Place, Store};
 use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +59,19 @@ impl Context {
             out.warn(format_args!("{action} failed, trying again in {:.1} s: {error}", wait.as_secs_f64()));
         })));
         Ok(options)
+    }
+
+    /// A place that repositories may be below, by its location.
+    pub fn place(&self, location: &str) -> Result<Place> {
+        Ok(Place::new(&location.parse()?, &self.store_options()?)?)
+    }
+
+    /// The password for whatever is opened: nobody can be asked again whether it was right.
+    pub fn password(&self) -> Result<Password> {
+        match password::given(&self.global)? {
+            Some(password) => Ok(password),
+            None => password::ask("enter password for the repositories: "),
+        }
     }
 
     pub fn settings(&self) -> Settings {

@@ -106,6 +106,21 @@ impl Snapshot {
         self.tags.iter().any(|tag| tag == VOLUME_TAG)
     }
 
+    /// Whether it is of a block volume.
+    pub fn is_device(&self) -> bool {
+        self.tags.iter().any(|tag| tag == DEVICE_TAG)
+    }
+
+    /// The volume's mode as Kubernetes calls it.
+    pub fn volume_mode(&self) -> &'static str {
+        if self.is_device() { "Block" } else { "Filesystem" }
+    }
+
+    /// Whether it is of a volume in which there was not a single file.
+    pub fn is_empty_volume(&self) -> bool {
+        self.is_volume() && self.summary.as_ref().is_some_and(|summary| summary.total_files_processed == 0)
+    }
+
     pub fn has_tags(&self, tags: &[String]) -> bool {
         tags.iter().all(|tag| self.tags.contains(tag))
     }

@@ -1,7 +1,8 @@
 //! Looking at a repository and looking after it: everything that is neither a backup nor a restore.
 //!
 //! Each module is one operation and decides nothing about how it is shown. What they share is [`walk`], a tree walk that holds
-//! one directory per level and no call stack, and [`group`], snapshots of the same host, paths and tags.
+//! one directory per level and no call stack, and [`group`], snapshots of the same host, paths and tags. [`survey`] looks at many
+//! repositories, one after the other.
 
 pub mod blobs;
 pub mod check;
@@ -11,6 +12,7 @@ pub mod find;
 pub mod forget;
 pub mod group;
 pub mod stats;
+pub mod survey;
 pub mod tag;
 mod tar;
 #[cfg(test)]

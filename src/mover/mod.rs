@@ -59,8 +59,7 @@ impl Mode {
     }
 
     fn of_snapshot(stored: &StoredSnapshot) -> Mode {
-        let device = stored.snapshot.tags.iter().any(|tag| tag == DEVICE_TAG);
-        if device { Mode::Block } else { Mode::Filesystem }
+        if stored.snapshot.is_device() { Mode::Block } else { Mode::Filesystem }
     }
 
     /// As Kubernetes calls it.

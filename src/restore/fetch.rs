@@ -246,7 +246,7 @@ impl Fetch<'_> {
             Err(error) => error,
         };
         if let repo::Error::Store(StoreError::Failed { .. }) = why
-            && self.store_errors.fetch_add(1, Ordering::Relaxed) + 1 >= limits::RESTORE_STORE_ERRORS
+            && self.store_errors.fetch_add(1, Ordering::Relaxed) + 1 >= limits::STORE_ERRORS
         {
             return Err(why.into());
         }
@@ -262,7 +262,7 @@ impl Fetch<'_> {
             }
             Err(error @ repo::Error::Store(StoreError::Failed { .. })) => {
                 let errors = self.store_errors.fetch_add(1, Ordering::Relaxed) + 1;
-                if errors >= limits::RESTORE_STORE_ERRORS { Err(error.into()) } else { Ok(None) }
+                if errors >= limits::STORE_ERRORS { Err(error.into()) } else { Ok(None) }
             }
             Err(_) => Ok(None),
         }

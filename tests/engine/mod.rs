@@ -8,6 +8,7 @@ mod golden;
 mod interop;
 mod interrupt;
 mod locks;
+mod repositories;
 mod s3;
 mod same_bytes;
 mod shapes;

@@ -4,10 +4,13 @@
 
 use super::proxy::{Fault, Proxy};
 use super::{Endpoint, bytes, listen, told};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vsm::id::Id;
-use vsm::store::{File, FileType, Options, Store, StoreError};
+use vsm::maintain::survey;
+use vsm::store::{File, FileType, Options, Place, Store, StoreError};
 
 /// A store behind a proxy that has answered once, so that it is given all the patience there is.
 fn behind(endpoint: &Endpoint, prefix: &str) -> (Proxy, Endpoint, Arc<dyn Store>) {
@@ -37,6 +40,35 @@ pub fn a_cut_download_is_whole(endpoint: &Endpoint) {
     proxy.inject("GET /", cuts);
     assert_eq!(store.read(file, 3_000_000).expect("the file"), content);
     assert_eq!(proxy.left(), 0);
+}
+
+/// What looks at many directories waits with all patience for a few of them, and not for each, when the store has gone.
+pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint, root: &Path) {
+    let at = root.join(&endpoint.bucket).join("survey");
+    for n in 0..40 {
+        std::fs::create_dir_all(at.join(format!("dir-{n:02}"))).expect("a folder");
+        std::fs::write(at.join(format!("dir-{n:02}/object")), "x").expect("an object");
+    }
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let mut options = endpoint.options();
+    options.retry.patience = Duration::from_millis(300);
+    let place = Place::new(&endpoint.location("survey"), &options).expect("a place");
+    let found = survey::find(&place, "").expect("nothing is wrong yet");
+    assert!(found.repositories.is_empty() && found.failed.is_empty());
+    assert_eq!(proxy.requests().len(), 41);
+    // One that fails for ever is told, and the others are looked into.
+    proxy.inject("dir-07", vec![Fault::CutRequest(0); 1000]);
+    let found = survey::find(&place, "").expect("a survey");
+    assert_eq!(found.failed.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["dir-07"]);
+    proxy.requests();
+    proxy.inject("dir-", vec![Fault::CutRequest(0); 100_000]);
+    let error = survey::find(&place, "").expect_err("it is gone");
+    assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
+    let asked: BTreeSet<String> =
+        proxy.requests().iter().filter_map(|head| Some(head.split("dir-").nth(1)?[..2].to_owned())).collect();
+    // Four that failed, and those that were under way beside them.
+    assert!((4..=8).contains(&asked.len()), "{asked:?}");
 }
 
 pub fn a_cut_upload_is_whole(endpoint: &Endpoint) {

@@ -30,6 +30,12 @@ on_a_server! {
 }
 
 #[test]
+fn a_survey_ends_when_the_store_is_gone() {
+    let server = S3::new();
+    faults::a_survey_ends_when_the_store_is_gone(&endpoint(&server, "http"), &server.root());
+}
+
+#[test]
 fn the_region_is_found_out() {
     let server = S3::with(&["--region", "eu-test-7"]);
     s3::the_region_is_found_out(&endpoint(&server, "http"), "eu-test-7");

@@ -13,6 +13,7 @@ mod init;
 mod key;
 mod list;
 mod ls;
+mod repositories;
 mod restore;
 mod snapshots;
 mod stats;
@@ -59,6 +60,8 @@ pub enum Command {
     List(list::Args),
     /// Remove locks that dead processes left behind
     Unlock(unlock::Args),
+    /// List the repositories below a location, and write manifests that restore their volumes
+    Repositories(repositories::Args),
     /// Do what a work description says, and report it: the command of a mover's Job
     Work(work::Args),
     /// Write completions for shells, and man pages
@@ -87,6 +90,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Key(args) => key::run(args, context),
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
+        Command::Repositories(args) => repositories::run(args, context),
         Command::Work(args) => work::run(args, context),
         Command::Generate(args) => generate::run(args, context),
         Command::Version(args) => version::run(args, context),

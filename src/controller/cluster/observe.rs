@@ -9,6 +9,7 @@ use crate::controller::kinds::Request;
 use crate::controller::names::Subject;
 use crate::controller::trust::RunningRestore;
 use crate::controller::{backup, capture, compat, expose, helpers, job, rehome, repository, restore};
+use crate::manifest::GRANT_LABEL;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -23,8 +24,6 @@ use tracing::warn;
 const LOCATION_LABEL: &str = "openshift.io/oadp-bsl-name";
 /// What comes after a storage class's name in the name of its options.
 const OPTIONS_SUFFIX: &str = "-config";
-/// On a ConfigMap in the protected namespace: the namespace that may read the repositories which are its values.
-const GRANT_LABEL: &str = "datamover.oadp.openshift.io/grant-to";
 
 /// Phases of a Velero Restore in which it is being carried out.
 const UNDER_WAY: [&str; 5] = [

@@ -1,0 +1,188 @@
+//! Many repositories below one place: where they are, and which snapshots each of them has.
+//!
+//! They are found by going down directory by directory. A directory that is a repository is not gone into, so that its packs, which may
+//! be millions, are never listed; nor are Velero's own directories beside its backups. Everything that is not looked into is told.
+
+use crate::expiry::Backups;
+use crate::limits;
+use crate::repo::{self, Error, Password, Repository, Settings, StoredSnapshot};
+use crate::store::{Directory, Place, Store, StoreError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Velero's directory of backups in a location, and what is in the directory of each that is complete.
+pub const BACKUPS: &str = "backups";
+const COMPLETE: &str = "velero-backup.json";
+
+/// What else Velero keeps in a location, as its validation of one lists it (`pkg/persistence`), but for `restic`, where repositories are.
+const VELERO: [&str; 5] = [BACKUPS, "restores", "kopia", "metadata", "plugins"];
+
+const CONFIG: &str = "config";
+
+/// What there is below a place; paths are relative to it.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Repositories, sorted.
+    pub repositories: Vec<String>,
+    /// Directories that could not be listed.
+    pub failed: Vec<(String, StoreError)>,
+    /// What was not looked into: Velero's own directories, and what may lead out of the place.
+    pub passed_over: Vec<String>,
+}
+
+/// Finds every repository at or below a directory of a place (the place itself, if that is empty). An error means that this directory
+/// cannot be listed, or that the store is gone.
+pub fn find(place: &Place, directory: &str) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    let given_up = InARow::default();
+    let mut level = vec![directory.to_owned()];
+    while !level.is_empty() {
+        let mut below = Vec::new();
+        for part in level.chunks(WINDOW) {
+            let listed = side_by_side(place.connections(), part, |path| {
+                let listed = (!given_up.too_often()).then(|| place.directory(path, &[CONFIG]))?;
+                given_up.count(listed.as_ref().err());
+                Some(listed)
+            });
+            let gone = listed.iter().any(Option::is_none);
+            for (path, listed) in part.iter().zip(listed).filter_map(|(path, listed)| Some((path, listed?))) {
+                match listed {
+                    Ok(listed) if is_repository(&listed) => found.repositories.push(path.clone()),
+                    Ok(listed) => sort_out(path, &listed, &mut below, &mut found.passed_over),
+                    Err(error) if path == directory => return Err(error),
+                    Err(error) => found.failed.push((path.clone(), error)),
+                }
+            }
+            if gone {
+                return Err(found.failed.pop().expect("those that were counted").1);
+            }
+        }
+        level = below;
+    }
+    found.repositories.sort_unstable();
+    Ok(found)
+}
+
+/// Whether a directory is a repository, or what is left of one. Many a thing has a `config`, and many a thing has `data`.
+fn is_repository(directory: &Directory) -> bool {
+    let has = |name: &str| directory.directories.iter().any(|one| one == name);
+    let config = !directory.files.is_empty();
+    let marks = [config, has("keys"), has("snapshots"), has("data")].into_iter().filter(|mark| *mark).count();
+    (config && has("keys")) || marks >= 3
+}
+
+/// What is looked into next, and what is not.
+fn sort_out(path: &str, directory: &Directory, below: &mut Vec<String>, passed_over: &mut Vec<String>) {
+    let full = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+    let is_location = directory.directories.iter().any(|name| name == BACKUPS);
+    for name in &directory.directories {
+        let of_velero = is_location && VELERO.contains(&&**name);
+        if of_velero { &mut *passed_over } else { &mut *below }.push(full(name));
+    }
+    passed_over.extend(directory.passed_over.iter().map(|name| full(name)));
+}
+
+/// What is in one repository.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Oldest first.
+    pub snapshots: Vec<StoredSnapshot>,
+    /// Snapshots that cannot be read.
+    pub damaged: Vec<Error>,
+}
+
+/// Reads the snapshots of some repositories, so many at a time as the store takes, and hands over what came of each, in order. Nothing is
+/// locked: what is read is never changed, and a snapshot that goes meanwhile is not there.
+pub fn read<E>(
+    place: &Place,
+    paths: &[String],
+    password: &Password,
+    settings: Settings,
+    mut take: impl FnMut(&str, repo::Result<Contents>) -> Result<(), E>,
+) -> Result<(), E> {
+    // Each derives a key, which takes a core and the memory of `limits::KDF_MEMORY`.
+    let threads = place.connections().min(settings.budget.threads);
+    let given_up = InARow::default();
+    for part in paths.chunks(WINDOW) {
+        let contents = side_by_side(threads, part, |path| {
+            if given_up.too_often() {
+                return Err(Error::Stopped);
+            }
+            let contents = contents(place.store(path), password, settings);
+            given_up.count(match &contents {
+                Err(Error::Store(error)) => Some(error),
+                _ => None,
+            });
+            contents
+        });
+        for (path, contents) in part.iter().zip(contents) {
+            take(path, contents)?;
+        }
+    }
+    Ok(())
+}
+
+fn contents(store: Arc<dyn Store>, password: &Password, settings: Settings) -> repo::Result<Contents> {
+    let repo = Repository::open(store, password, None, settings)?;
+    let (snapshots, mut damaged) = repo.snapshots()?;
+    damaged.retain(|error| !matches!(error, Error::Store(StoreError::NotFound { .. })));
+    Ok(Contents { snapshots, damaged })
+}
+
+/// The Velero backups in a location. An error leaves it open which there are.
+pub fn backups(place: &Place) -> Result<Backups, StoreError> {
+    let mut backups = Backups::default();
+    let names = place.directory(BACKUPS, &[])?.directories;
+    for part in names.chunks(WINDOW) {
+        let listed =
+            side_by_side(place.connections(), part, |name| place.directory(&format!("{BACKUPS}/{name}"), &[COMPLETE]));
+        for (name, directory) in part.iter().zip(listed) {
+            backups.add(name, !directory?.files.is_empty());
+        }
+    }
+    Ok(backups)
+}
+
+/// Outcomes that are kept until their turn.
+const WINDOW: usize = 64;
+
+/// Does the same with each of some items, on a few threads; outcomes are in the items' order.
+fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    let (queue, done) = (Mutex::new(items.iter().enumerate()), Mutex::new(Vec::with_capacity(items.len())));
+    let next = || lock(&queue).next();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                while let Some((index, item)) = next() {
+                    let outcome = work(item);
+                    lock(&done).push((index, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Counts how often in a row a store was given up. Each time was waited for with all patience: a store that is gone must not be waited for
+/// once for everything in it.
+#[derive(Default)]
+struct InARow(AtomicU32);
+
+impl InARow {
+    fn count(&self, error: Option<&StoreError>) {
+        if error.is_some_and(StoreError::is_given_up) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn too_often(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= limits::STORE_ERRORS
+    }
+}
