@@ -3,6 +3,7 @@
 mod bad_input;
 mod cuts;
 mod device;
+mod expired;
 mod format_doc;
 mod golden;
 mod interop;

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod diff;
 mod dump;
+mod expired;
 mod find;
 mod forget;
 mod generate;
@@ -62,6 +63,8 @@ pub enum Command {
     Unlock(unlock::Args),
     /// List the repositories below a location, and write manifests that restore their volumes
     Repositories(repositories::Args),
+    /// Tell of snapshots whose Velero backups are gone, and remove them if asked to
+    Expired(expired::Args),
     /// Do what a work description says, and report it: the command of a mover's Job
     Work(work::Args),
     /// Write completions for shells, and man pages
@@ -91,6 +94,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List(args) => list::run(args, context),
         Command::Unlock(args) => unlock::run(args, context),
         Command::Repositories(args) => repositories::run(args, context),
+        Command::Expired(args) => expired::run(args, context),
         Command::Work(args) => work::run(args, context),
         Command::Generate(args) => generate::run(args, context),
         Command::Version(args) => version::run(args, context),

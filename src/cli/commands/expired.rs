@@ -1,0 +1,232 @@
+//! `expired`: snapshots whose Velero backups are gone. Without `--remove` it only tells.
+
+use crate::cli::args;
+use crate::cli::exit::{Outcome, reasons};
+use crate::cli::render;
+use crate::cli::session::Context;
+use crate::cli::table::Table;
+use crate::clock;
+use crate::expiry::{self, Entry, Rules};
+use crate::format::time::Time;
+use crate::id::Id;
+use crate::maintain::survey;
+use crate::provenance::{DIRECTORY, Layout};
+use crate::repo::{self, Lock, LockMode, Password, Repository};
+use crate::store::{Place, Store};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Velero's backup location: s3:https://HOST/BUCKET/PREFIX, or a folder
+    #[arg(value_name = "BASE")]
+    base: String,
+    /// Remove these snapshots
+    #[arg(long)]
+    remove: bool,
+    /// How old a snapshot must be; 24h at least
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "72h")]
+    age: Duration,
+    /// Go on where no Velero backup is left
+    #[arg(long)]
+    unsafe_allow_remove_all: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    if context.global.no_lock && args.remove {
+        bail!("--no-lock does not go with --remove: removing snapshots needs the repository alone");
+    }
+    let place = context.place(&args.base)?;
+    let (seconds, nanos) = clock::now();
+    let rules = Rules { now: Time::utc(seconds, nanos), age: args.age, may_be_all: args.unsafe_allow_remove_all };
+    let look = || survey::backups(&place);
+    let backups = look()?;
+    // Before a password is asked for: a location that is none is told at once.
+    expiry::compare(&[], &backups, &rules)?;
+    let password = context.password()?;
+    let Gathered { entries, repositories, unread } = gather(context, &place, &password)?;
+    let report = expiry::compare(&entries, &backups, &rules)?;
+    tell(context, &place, &report.expired)?;
+    let mut removed = 0;
+    if args.remove && !report.expired.is_empty() {
+        let again = expiry::compare(&entries, &look()?, &rules)?;
+        let sure = expiry::in_both(&report, &again);
+        if sure.len() < report.expired.len() {
+            let back = report.expired.len() - sure.len();
+            context.out.warn(format_args!("warning: {back} snapshots stay: at a second look their backups are there"));
+        }
+        removed = remove(context, &place, &password, &sure)?;
+    }
+    let summary = SummaryJson {
+        message_type: "summary",
+        repositories,
+        backups: backups.count(),
+        expired: report.expired.len(),
+        expired_bytes: report.expired.iter().map(|entry| entry.bytes).sum(),
+        young: report.young,
+        kept: report.kept,
+        removed,
+        unread,
+    };
+    summary.tell(context, args.remove)?;
+    let left = if args.remove { summary.expired - removed } else { 0 };
+    let parts = [(unread, "repositories or snapshots were not read"), (left, "expired snapshots were not removed")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    Ok(if parts.is_empty() { Outcome::Complete } else { Outcome::Incomplete(parts.join(", ")) })
+}
+
+/// What is in the repositories of a location.
+struct Gathered {
+    entries: Vec<Entry>,
+    repositories: usize,
+    /// Repositories, directories and snapshots that could not be read.
+    unread: usize,
+}
+
+/// Reads what our repositories have of Velero's backups.
+fn gather(context: &Context, place: &Place, password: &Password) -> Result<Gathered> {
+    let mut found = survey::find(place, DIRECTORY)?;
+    let ours = |path: &String| matches!(Layout::of(&path.split('/').collect::<Vec<_>>()), Layout::Volume { .. });
+    found.repositories.retain(ours);
+    let mut gathered =
+        Gathered { entries: Vec::new(), repositories: found.repositories.len(), unread: found.failed.len() };
+    let warn = |path: &str, error: &(dyn Error + 'static)| {
+        context.out.warn(format_args!("error: {}: {}", place.location(path), reasons(error)));
+    };
+    found.failed.iter().for_each(|(path, error)| warn(path, error));
+    survey::read(place, &found.repositories, password, context.settings(), |path, contents| {
+        match contents {
+            Ok(contents) => {
+                contents.damaged.iter().for_each(|error| warn(path, error));
+                gathered.unread += contents.damaged.len();
+                let entries = contents.snapshots.iter().filter_map(|it| Entry::of(path, it.id, &it.snapshot));
+                gathered.entries.extend(entries);
+            }
+            Err(error) => {
+                warn(path, &error);
+                gathered.unread += 1;
+            }
+        }
+        Ok::<(), anyhow::Error>(())
+    })?;
+    Ok(gathered)
+}
+
+#[derive(Serialize)]
+struct ExpiredJson<'e> {
+    message_type: &'static str,
+    repository: String,
+    snapshot: Id,
+    time: Time,
+    backup: &'e str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SummaryJson {
+    message_type: &'static str,
+    repositories: usize,
+    /// Velero backups in the location.
+    backups: usize,
+    expired: usize,
+    /// What their volumes had.
+    expired_bytes: u64,
+    young: usize,
+    kept: usize,
+    removed: usize,
+    /// Repositories, directories and snapshots that could not be read.
+    unread: usize,
+}
+
+impl SummaryJson {
+    fn tell(&self, context: &Context, remove: bool) -> Result<()> {
+        if context.out.json {
+            return Ok(context.out.json(self)?);
+        }
+        let SummaryJson { repositories, backups, expired, expired_bytes, young, kept, removed, .. } = self;
+        let what = format!("{expired} snapshots of volumes of {} have expired", render::bytes(*expired_bytes));
+        let did = match (remove, *expired) {
+            (_, 0) => String::new(),
+            (false, _) => "; --remove removes them".to_owned(),
+            (true, _) => {
+                format!(", {removed} are removed; `restic prune` in their repositories frees what only they needed")
+            }
+        };
+        context.out.line(format_args!("{what}{did}"))?;
+        context.out.line(format_args!(
+            "{repositories} repositories and {backups} Velero backups; of other snapshots {kept} have their backups, \
+             and {young} are too young to tell"
+        ))?;
+        Ok(())
+    }
+}
+
+/// Tells of each snapshot, by repository.
+fn tell(context: &Context, place: &Place, expired: &[&Entry]) -> Result<()> {
+    for same in expired.chunk_by(|a, b| a.repository == b.repository) {
+        let repository = place.location(&same[0].repository).to_string();
+        let mut table = Table::new(vec!["ID", "Time", "Backup", "Size"]);
+        for &Entry { snapshot, time, ref backup, bytes, .. } in same.iter().copied() {
+            if context.out.json {
+                let repository = repository.clone();
+                context.out.json(&ExpiredJson {
+                    message_type: "expired",
+                    repository,
+                    snapshot,
+                    time,
+                    backup,
+                    bytes,
+                })?;
+            }
+            table.row(vec![snapshot.short(), render::local_time(&time), backup.clone(), render::bytes(bytes)]);
+        }
+        if !context.out.json {
+            context.out.line(&repository)?;
+            table.lines().iter().try_for_each(|line| context.out.line(line))?;
+            context.out.line("")?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes snapshots, each repository locked in its turn, and says how many. One that cannot be locked does not save the others.
+fn remove(context: &Context, place: &Place, password: &Password, expired: &[&Entry]) -> Result<usize> {
+    let _orderly = context.orderly();
+    let mut removed = 0;
+    for same in expired.chunk_by(|a, b| a.repository == b.repository) {
+        let path = &same[0].repository;
+        match remove_from(context, place.store(path), password, same, &mut removed) {
+            Err(error @ repo::Error::Interrupted) => {
+                context.out.warn(format_args!("{removed} snapshots were removed"));
+                return Err(error.into());
+            }
+            Err(error) => context.out.warn(format_args!("error: {}: {}", place.location(path), reasons(&error))),
+            Ok(()) => {}
+        }
+    }
+    Ok(removed)
+}
+
+fn remove_from(
+    context: &Context,
+    store: Arc<dyn Store>,
+    password: &Password,
+    expired: &[&Entry],
+    removed: &mut usize,
+) -> repo::Result<()> {
+    let repo = Arc::new(Repository::open(store, password, None, context.settings())?);
+    let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, context.global.retry_lock, &context.progress)?;
+    for entry in expired {
+        if context.progress.is_interrupted() {
+            return Err(repo::Error::Interrupted);
+        }
+        lock.check()?;
+        repo.remove_snapshot(entry.snapshot)?;
+        *removed += 1;
+    }
+    lock.release()
+}
