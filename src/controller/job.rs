@@ -37,6 +37,9 @@ const REPORT: &str = "/dev/termination-log";
 
 const CONTAINER: &str = "mover";
 
+/// The mover's program in its image, be that `vsm-mover` or the controller's own (`mover-image/README.md`).
+const MOVER: &str = "/vsm-mover";
+
 /// Keeps a mover's Job and pods until what came of them is recorded.
 pub const FINALIZER: &str = "datamover.oadp.openshift.io/outcome";
 
@@ -250,6 +253,8 @@ impl Wanted<'_> {
             name: CONTAINER.into(),
             image: Some(image.clone()),
             image_pull_policy: pull_policy.clone(),
+            // The controller's own image has the mover too, and starts the controller unless told.
+            command: Some(vec![MOVER.into()]),
             args: Some(
                 ["work", &format!("{WORK}/{WORK_FILE}"), "--json", "--secrets", SECRETS, "--report", REPORT]
                     .map(str::to_owned)

@@ -60,6 +60,14 @@ fn a_mover_has_the_rights_of_its_direction_and_no_others() {
     assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&true.into(), &Value::Null));
 }
 
+/// What the image starts by itself may be the controller.
+#[test]
+fn a_mover_is_told_which_program_it_is() {
+    let job = job_of(Direction::Out, false, &Settings::default());
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&container["command"], &container["args"][0]), (&json!(["/vsm-mover"]), &json!("work")));
+}
+
 #[test]
 fn a_block_volume_is_a_device_and_no_mount() {
     let job = job_of(Direction::Out, true, &Settings::default());
