@@ -1,5 +1,5 @@
 //! The controller as a process of the test's own, with exactly the rights of the shipped one, and something between it and the
-//! apiserver that counts what it asks and can kill it at any of its writes.
+//! apiserver that counts its writes and can kill it at any of them.
 
 use crate::cluster::{Cluster, PROTECTED, RUNTIME, files};
 use http_body_util::BodyExt;
@@ -30,7 +30,6 @@ pub enum Cut {
 struct Proxy {
     cluster: Cluster,
     writes: AtomicU64,
-    requests: AtomicU64,
     /// At the write of this number, counted from 1, the controller is killed; 0 for never.
     at: AtomicU64,
     after: AtomicBool,
@@ -48,7 +47,6 @@ impl Proxy {
     async fn pass(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, hyper::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes().to_vec();
-        self.requests.fetch_add(1, Ordering::SeqCst);
         // What elections and events write is no step of a flow.
         let aside =
             ["/leases", "/events", "accessreviews", "rulesreviews"].iter().any(|it| head.uri.path().contains(it));
@@ -85,7 +83,6 @@ impl Controller {
         let proxy = Arc::new(Proxy {
             cluster: Cluster::anonymous(),
             writes: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
             at: AtomicU64::new(0),
             after: AtomicBool::new(false),
             controller: Mutex::new(None),
@@ -138,20 +135,6 @@ impl Controller {
     /// Writes of flows since it was started.
     pub fn writes(&self) -> u64 {
         self.proxy.writes.load(Ordering::SeqCst)
-    }
-
-    /// Requests of all kinds, in all.
-    pub fn requests(&self) -> u64 {
-        self.proxy.requests.load(Ordering::SeqCst)
-    }
-
-    /// Resident memory now, in bytes.
-    pub fn memory(&self) -> u64 {
-        let controller = self.proxy.controller.lock().expect("a lock");
-        let id = controller.as_ref().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 }
 
