@@ -46,6 +46,15 @@ impl Tenant {
     }
 }
 
+/// A secret in the protected namespace that is for somebody else, as that of the cloud account is.
+fn foreign_secret() -> &'static str {
+    let name = "not-for-movers";
+    Cluster::admin().apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": PROTECTED}, "stringData": {"cloud": "x"},
+    }));
+    name
+}
+
 fn with(mut object: Value, name: &str, pointer: &str, value: Value) -> Value {
     object["metadata"]["name"] = json!(name);
     *object.pointer_mut(pointer).expect("a field") = value;
@@ -79,12 +88,8 @@ fn a_backup_takes_nothing_that_is_not_its_authors() {
         "Denied",
         "this controller works in",
     );
-    // The secret of the cloud account, which is there for Velero, and one of the controller's own helpers.
-    thief.app.cluster.apply(&json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-for-movers", "namespace": PROTECTED}, "stringData": {"cloud": "x"},
-    }));
     thief.is_refused(
-        &attack("secret", "/spec/resticSecretRef/name", json!("not-for-movers")),
+        &attack("secret", "/spec/resticSecretRef/name", json!(foreign_secret())),
         "Denied",
         "carries no label",
     );
@@ -127,8 +132,11 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
     for (name, location) in ways {
         thief.is_refused(&attack(name, repository, json!(location)), "Denied", "");
     }
-    thief.is_refused(&attack("secret", "/spec/resticSecretRef/name", json!("cloud-credentials")), "Denied", "");
-    // A claim of the thief's is never written into, and one in another namespace cannot even be named.
+    thief.is_refused(
+        &attack("secret", "/spec/resticSecretRef/name", json!(foreign_secret())),
+        "Denied",
+        "carries no label",
+    );
     thief.app.remove();
     victim.remove();
 }
