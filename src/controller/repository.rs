@@ -11,9 +11,14 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
-/// A place in a bucket that repositories may be below: what the administrator's secret says.
+/// The place that repositories may be below: what the administrator's secret says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base(Bucket);
+pub struct Base {
+    /// The secret's own location: VolumeSnapshotMover's repositories are here, whatever the prefix.
+    own: Bucket,
+    /// With the backup location's prefix: new repositories are here.
+    prefixed: Bucket,
+}
 
 /// Why a location is refused. Nothing is asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,37 +46,39 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
 impl Base {
     /// The base that a secret's `RESTIC_REPOSITORY` and the backup location's prefix make together.
     pub fn new(secret: &str, prefix: &str) -> Result<Base, Refused> {
-        let whole = bucket(secret)?;
+        let own = bucket(secret)?;
         if prefix.is_empty() {
-            return Ok(Base(whole));
+            return Ok(Base { prefixed: own.clone(), own });
         }
         // Through the parser, so that a prefix is cleaned by the rules of every location.
-        let joined = Bucket { prefix: [whole.prefix.as_str(), prefix].join("/"), ..whole.clone() };
-        let cleaned = bucket(&joined.to_string())?;
-        if !is_below(&cleaned.prefix, &whole.prefix) {
-            return Err(Refused::Unusable(format!("the prefix {prefix:?} leaves the location {whole}")));
+        let joined = Bucket { prefix: [own.prefix.as_str(), prefix].join("/"), ..own.clone() };
+        let prefixed = bucket(&joined.to_string())?;
+        if below(&prefixed.prefix, &own.prefix).is_none() {
+            return Err(Refused::Unusable(format!("the prefix {prefix:?} leaves the location {own}")));
         }
-        Ok(Base(cleaned))
+        Ok(Base { own, prefixed })
     }
 
     /// The repository of a claim.
     pub fn of_volume(&self, cluster: &str, namespace: &str, claim: &str) -> String {
         let below = [provenance::DIRECTORY, cluster, namespace, claim];
-        let prefix = parts(&self.0.prefix).chain(below).collect::<Vec<_>>().join("/");
-        Bucket { prefix, ..self.0.clone() }.to_string()
+        let prefix = parts(&self.prefixed.prefix).chain(below).collect::<Vec<_>>().join("/");
+        Bucket { prefix, ..self.prefixed.clone() }.to_string()
     }
 
-    /// What a location below this base is, in the form that restic opens; an error if it is not below it.
+    /// What a location below the secret's own is, in the form that restic opens; an error if it is not below it.
     pub fn locate(&self, repository: &str) -> Result<(String, Layout), Refused> {
         let there = bucket(repository)?;
-        let Bucket { tls, endpoint, name, prefix } = &self.0;
+        let Bucket { tls, endpoint, name, prefix } = &self.own;
         let same_bucket = (there.tls, &there.name) == (*tls, name) && there.endpoint.eq_ignore_ascii_case(endpoint);
-        if !same_bucket || !is_below(&there.prefix, prefix) {
-            return Err(Refused::Elsewhere { repository: there.to_string(), base: self.0.to_string() });
-        }
-        let below: Vec<&str> = parts(&there.prefix).skip(parts(prefix).count()).collect();
+        let Some(whole) = below(&there.prefix, prefix).filter(|_| same_bucket) else {
+            return Err(Refused::Elsewhere { repository: there.to_string(), base: self.own.to_string() });
+        };
+        // A prefix may look like the protected namespace that paths of old begin with: below it only new ones are looked for.
+        let ours = below(&there.prefix, &self.prefixed.prefix).map(|below| Layout::of(&below));
+        let layout = ours.filter(|it| matches!(it, Layout::Volume { .. })).unwrap_or_else(|| Layout::of(&whole));
         // In the base's own notation, so that two names of one place are the same text.
-        Ok((Bucket { prefix: there.prefix.clone(), ..self.0.clone() }.to_string(), Layout::of(&below)))
+        Ok((Bucket { prefix: there.prefix.clone(), ..self.own.clone() }.to_string(), layout))
     }
 }
 
@@ -91,10 +98,11 @@ pub fn record(repository: &str, namespace: &str) -> ConfigMap {
     }
 }
 
-/// Whether a cleaned path is below another one, on component boundaries.
-fn is_below(path: &str, base: &str) -> bool {
+/// The components of a cleaned path below another one; `None` if it is not below it.
+fn below<'p>(path: &'p str, base: &str) -> Option<Vec<&'p str>> {
     let mut path = parts(path);
-    parts(base).all(|part| path.next() == Some(part)) && path.next().is_some()
+    let below = parts(base).all(|part| path.next() == Some(part));
+    Some(path.collect()).filter(|rest: &Vec<_>| below && !rest.is_empty())
 }
 
 #[cfg(test)]
