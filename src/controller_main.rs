@@ -188,7 +188,8 @@ async fn tell_missing_rights(cluster: &Cluster, metrics: &Metrics) {
             metrics.missing_rights(missing.len());
             for right in missing {
                 let namespace = right.namespace(&cluster.namespace).unwrap_or("all");
-                error!(right = %right, namespace, "a right is missing, which manifests/base/rbac.yaml grants");
+                let granted_by = format!("manifests/base/{}", right.granted_by());
+                error!(right = %right, namespace, granted_by, "a right is missing");
             }
         }
         Err(error) => warn!(%error, "the apiserver does not say which rights there are"),

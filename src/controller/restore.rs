@@ -13,6 +13,7 @@ use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::quantity;
 use crate::controller::rehome;
+use crate::controller::rights::Right;
 use crate::controller::trust::{self, Reader, RunningRestore};
 use crate::id::Id;
 use crate::provenance::{Layout, Tag};
@@ -77,6 +78,8 @@ pub struct Observed {
     pub rivals: Vec<String>,
     /// The classes that the request names and that are not there, for people.
     pub missing: Vec<String>,
+    /// What the controller may not do of what it takes to fill the target.
+    pub missing_rights: Vec<Right>,
     pub captured: capture::Seen,
     pub volume: rehome::Seen,
 }
@@ -215,6 +218,13 @@ fn examine(subject: &Subject, seen: &Observed, config: &Config) -> Result<Order,
     if !seen.missing.is_empty() {
         let options = "the ConfigMap of options for the storage class, or spec.target, can name another";
         return Err(Rejected::invalid(format!("there is no {}; {options}", seen.missing.join(", and no "))));
+    }
+    if let Some(right) = seen.missing_rights.first() {
+        let (namespace, file) = (&subject.namespace, right.granted_by());
+        let message = format!(
+            "the controller may not {right} in namespace {namespace}, and spec.target needs that: manifests/base/{file} grants it"
+        );
+        return Err(Rejected { reason: "Forbidden", message });
     }
     if let Some(why) = way(subject, seen, config).and_then(|way| rehome::occupied(&way, &seen.volume)) {
         return Err(Rejected::invalid(why));

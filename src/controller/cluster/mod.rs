@@ -66,16 +66,29 @@ impl Cluster {
 
     /// The rights that it lacks.
     pub async fn missing_rights(&self) -> Result<Vec<Right>> {
+        self.missing(rights::all(), |right| right.namespace(&self.namespace)).await
+    }
+
+    /// The rights that it lacks to fill a claim in a namespace.
+    pub async fn missing_for_target(&self, namespace: &str) -> Result<Vec<Right>> {
+        self.missing(rights::of_targets(), |_| Some(namespace)).await
+    }
+
+    async fn missing<'n>(
+        &self,
+        rights: impl Iterator<Item = Right>,
+        namespace: impl Fn(&Right) -> Option<&'n str>,
+    ) -> Result<Vec<Right>> {
         let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let ask = |right: Right| {
             let reviews = reviews.clone();
-            let question = right.question(&self.namespace);
+            let question = right.question(namespace(&right));
             async move {
                 let answer = reviews.create(&PostParams::default(), &question).await?;
                 Ok::<_, kube::Error>(rights::is_denied(answer.status.as_ref()).then_some(right))
             }
         };
-        let denied: Vec<Option<Right>> = stream::iter(rights::all()).map(ask).buffered(ASKED).try_collect().await?;
+        let denied: Vec<Option<Right>> = stream::iter(rights).map(ask).buffered(ASKED).try_collect().await?;
         Ok(denied.into_iter().flatten().collect())
     }
 

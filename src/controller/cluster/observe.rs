@@ -155,6 +155,9 @@ impl Cluster {
             seen.captured = capture::Seen { snapshot, content };
         }
         Ok(seen)
+                if seen.request.target.is_some() && (seen.common.turn || seen.common.stage >= Stage::Started) {
+                    seen.missing_rights = self.missing_for_target(&subject.namespace).await?;
+                }
     }
 
     async fn observe_secret(&self, name: &str, seen: &mut Common) -> Result<()> {

@@ -313,7 +313,12 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
     let elsewhere = |seen: &mut Observed| {
         seen.restore = Some(RunningRestore { included: vec!["bank".into()], ..RunningRestore::default() });
     };
-    let cases: [(&str, &str, Change); 15] = [
+    let forbidden = |seen: &mut Observed| {
+        seen.request.target = Some(Target { name: "mine".into(), ..Target::default() });
+        seen.missing_rights = crate::controller::rights::of_targets().collect();
+    };
+    let cases: [(&str, &str, Change); 16] = [
+        ("Forbidden", "create persistentvolumeclaims in namespace shop, and spec.target needs", forbidden),
         ("Denied", "brings nothing to namespace shop", elsewhere),
         ("Invalid", "sourcePVCData.name", |seen| seen.request.claim.name.clear()),
         ("Invalid", "which is no size", |seen| seen.request.claim.size = "much".into()),
