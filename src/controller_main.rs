@@ -88,6 +88,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
         tokio::join!(
             run::requests::<VolumeSnapshotBackup>(context(backups), &health),
             run::requests::<VolumeSnapshotRestore>(context(restores), &health),
+            run::storage_snapshots(cluster.clone(), config.clone(), stop.clone()),
         );
     };
     let work = async {

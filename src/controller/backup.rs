@@ -7,7 +7,7 @@
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::access::{self, Access, Rejected};
 use crate::controller::expose::{self, Claim, Origin, Wish};
-use crate::controller::flow::{self, Act, Common, Config, Object, Stage, Velero, failed, status};
+use crate::controller::flow::{self, Act, Common, Config, Helper, Object, Stage, Velero, failed, status};
 use crate::controller::helpers::{self, Order};
 use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
@@ -47,6 +47,8 @@ pub struct Observed {
     pub exposed: expose::Seen,
 }
 
+    /// Whether the storage snapshot may be freed when it is nobody's any more.
+    pub frees: bool,
 /// The volume, as far as others want to know of it; known from the start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
@@ -249,7 +251,11 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, order: Order) -> 
 
 /// Takes down the helpers. `None`: nothing is left.
 fn take_down(seen: &Observed, subject: &Subject) -> Option<Act<Update>> {
-    helpers::stop_all(&seen.common, subject).or_else(|| helpers::withdraw(&seen.exposed, subject))
+    let kept = |act| match act {
+        Act::Delete { helper: Helper::Content, name } if seen.frees => Act::Keep { content: name },
+        act => act,
+    };
+    helpers::stop_all(&seen.common, subject).or_else(|| helpers::withdraw(&seen.exposed, subject).map(kept))
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub struct Config {
     pub prepare: Duration,
     /// How long what was restored may take to be handed over: a storage system may upload a snapshot before it is ready.
     pub hand_over: Duration,
+    /// How long a storage snapshot that may be freed has to be nobody's.
+    pub free_after: Duration,
     /// Whether what could not be moved whole has failed.
     pub incomplete_fails: bool,
 }
@@ -197,6 +199,10 @@ pub enum Act<S> {
     Volume {
         name: String,
         change: rehome::Change,
+    },
+    /// A backup's content stays, so that its storage snapshot is [freed](crate::controller::free) later.
+    Keep {
+        content: String,
     },
     /// What becomes of a storage snapshot when its content is deleted.
     Policy {

@@ -10,6 +10,7 @@
 //! * [`job`]: one mover as a Job, and how it ended.
 //! * [`capture`]: a claim becomes a storage snapshot that outlives it.
 //! * [`rehome`]: a volume leaves its claim for one in another namespace.
+//! * [`free`]: a storage snapshot that is nobody's any more goes.
 //! * [`access`]: which bucket a request may use, and with what.
 //! * [`flow`]: the words of every flow: what is seen, recorded, and to be done.
 //! * [`helpers`]: how helpers are brought to life and taken down again.
@@ -33,6 +34,7 @@ pub mod compat;
 pub mod events;
 pub mod expose;
 pub mod flow;
+pub mod free;
 pub mod health;
 pub mod helpers;
 pub mod job;

@@ -5,6 +5,7 @@ use crate::controller::cluster::{self, Cluster};
 use crate::controller::compat;
 use crate::controller::events;
 use crate::controller::flow::{Act, Config, Helper, Stage, Update};
+use crate::controller::free;
 use crate::controller::health::Health;
 use crate::controller::helpers;
 use crate::controller::job;
@@ -21,6 +22,7 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -102,6 +104,48 @@ pub async fn requests<R: Request>(context: Context, health: &Health) {
         }
     };
     tokio::join!(watching, ready);
+}
+
+/// Frees storage snapshots that are nobody's any more, until it is told to stop.
+pub async fn storage_snapshots(cluster: Cluster, config: Arc<Config>, stop: CancellationToken) {
+    let kept = watcher::Config::default().labels(&free::selector());
+    let all = Controller::new(cluster.contents(), kept).graceful_shutdown_on(stop.cancelled_owned());
+    let store = all.store();
+    all.watches(cluster.contents(), watcher::Config::default(), move |other| {
+        let same = store.state().into_iter().filter(|kept| free::name_the_same(kept, &other));
+        same.map(|kept| ObjectRef::from_obj(&*kept)).collect::<Vec<_>>()
+    })
+    .run(free_one, |_, _, _| Action::requeue(REFUSED), Arc::new((cluster, config)))
+    .for_each(|outcome| async move {
+        if let Err(error) = outcome {
+            warn!(%error, "a storage snapshot could not be looked after");
+        }
+    })
+    .await;
+}
+
+async fn free_one(
+    content: Arc<VolumeSnapshotContent>,
+    context: Arc<(Cluster, Arc<Config>)>,
+) -> cluster::Result<Action> {
+    let (cluster, config) = &*context;
+    let name = content.name_any();
+    let all = cluster.contents().list(&ListParams::default()).await?.items;
+    let Some(content) = all.iter().find(|it| it.uid() == content.uid()) else { return Ok(Action::await_change()) };
+    match free::decide(content, &all, &cluster::now(), config.free_after) {
+        free::Step::Patch(patch) => {
+            info!(content = name, %patch, "changes");
+            cluster.change_content(&name, &patch).await?;
+        }
+        free::Step::Delete => {
+            info!(content = name, policy = content.spec.deletion_policy, "deletes");
+            cluster.delete_content(&name).await?;
+        }
+        free::Step::Later(left) => return Ok(Action::requeue(left)),
+        free::Step::Nothing => {}
+    }
+    // What was written is heard of.
+    Ok(Action::await_change())
 }
 
 /// What a helper was made for.
@@ -297,9 +341,13 @@ async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Opt
             info!(kind, namespace, name, volume, ?change, "changes");
             cluster.change_volume(volume, change).await?;
         }
+        Act::Keep { content } => {
+            info!(kind, namespace, name, content, "keeps, to free its storage snapshot");
+            cluster.change_content(content, &free::keep()).await?;
+        }
         Act::Policy { content, policy } => {
             info!(kind, namespace, name, content, policy, "changes");
-            cluster.set_policy(content, policy).await?;
+            cluster.change_content(content, &json!({"spec": {"deletionPolicy": policy}})).await?;
         }
     }
     Ok(None)

@@ -21,6 +21,8 @@ const RETRIES: i32 = 3;
 const PREPARE: Duration = Duration::from_secs(30 * 60);
 /// How long what was restored may take to be handed over: some storage systems upload a snapshot before it is ready.
 const HAND_OVER: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long a storage snapshot that may be freed has to be nobody's: Velero takes seconds to make a content anew.
+const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A mover keeps two cores busy if they are there, and is content with little.
 const CPU_REQUEST: &str = "100m";
@@ -53,6 +55,7 @@ pub struct Settings {
     allowed_secrets: Vec<String>,
     prepare: Duration,
     hand_over: Duration,
+    free_after: Duration,
     incomplete_fails: bool,
 }
 
@@ -114,6 +117,7 @@ impl Settings {
             allowed_secrets: variables.list("VSM_ALLOWED_SECRETS"),
             prepare: variables.duration("VSM_PREPARE_TIMEOUT")?.unwrap_or(PREPARE),
             hand_over: variables.duration("VSM_HAND_OVER_TIMEOUT")?.unwrap_or(HAND_OVER),
+            free_after: variables.duration("VSM_FREE_SNAPSHOTS_AFTER")?.unwrap_or(FREE_AFTER),
             incomplete_fails: variables.truth("VSM_INCOMPLETE_FAILS")?,
         };
         settings.fits(memory)?;
@@ -143,6 +147,7 @@ impl Settings {
             mover: job::Settings { image, ..self.mover },
             prepare: self.prepare,
             hand_over: self.hand_over,
+            free_after: self.free_after,
             incomplete_fails: self.incomplete_fails,
         }
     }
@@ -279,6 +284,7 @@ mod tests {
             ("VSM_ALLOWED_SECRETS", "a, b,"),
             ("VSM_PREPARE_TIMEOUT", "1h30m"),
             ("VSM_HAND_OVER_TIMEOUT", "90s"),
+            ("VSM_FREE_SNAPSHOTS_AFTER", "30s"),
             ("VSM_INCOMPLETE_FAILS", "true"),
             ("VSM_MOVER_PULL_POLICY", "Always"),
             ("VSM_MOVER_PULL_SECRETS", "pull"),
@@ -304,7 +310,8 @@ mod tests {
         assert_eq!((settings.backups, settings.restores), (3, 0));
         let config = settings.config("adp".into(), "c".into(), "i".into());
         assert_eq!(config.allowed_secrets, ["a", "b"]);
-        assert_eq!((config.prepare.as_secs(), config.hand_over.as_secs(), config.incomplete_fails), (5400, 90, true));
+        let times = [config.prepare, config.hand_over, config.free_after].map(|time| time.as_secs());
+        assert_eq!((times, config.incomplete_fails), ([5400, 90, 30], true));
         let mover = config.mover;
         assert_eq!((mover.pull_policy.as_deref(), &*mover.pull_secrets), (Some("Always"), &["pull".to_owned()][..]));
         let given =

@@ -22,6 +22,7 @@ pub fn config() -> Config {
         cluster: "c-1".into(),
         prepare: Duration::from_secs(1800),
         hand_over: Duration::from_secs(36_000),
+        free_after: Duration::from_secs(600),
         ..Config::default()
     }
 }
@@ -94,6 +95,7 @@ pub trait Played {
     fn delete(&mut self, helper: Helper);
     fn change(&mut self, change: &rehome::Change);
     fn set_policy(&mut self, policy: &str);
+    fn keep(&mut self);
     /// Whether none of its own helpers is left.
     fn is_bare(&self) -> bool;
 }
@@ -162,6 +164,7 @@ impl<F: Played> World<F> {
             Act::Delete { helper, .. } => self.seen.delete(helper),
             Act::Volume { change, .. } => self.seen.change(&change),
             Act::Policy { policy, .. } => self.seen.set_policy(policy),
+            Act::Keep { .. } => self.seen.keep(),
             Act::Wait(_) | Act::Nothing => unreachable!("nothing to apply"),
         }
     }

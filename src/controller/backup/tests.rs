@@ -112,6 +112,12 @@ impl Played for Observed {
         panic!("{policy}: what was exposed is always retained");
     }
 
+    fn keep(&mut self) {
+        let content = self.exposed.content.as_mut().expect("a content");
+        assert_eq!(content.spec.deletion_policy, "Retain");
+        content.metadata.labels = None;
+    }
+
     fn is_bare(&self) -> bool {
         self.exposed.content.is_none() && self.exposed.snapshot.is_none() && self.exposed.claim.is_none()
     }
@@ -268,6 +274,43 @@ fn the_five_fields_come_before_completed() {
         let act = world.act();
         world.apply(act);
     }
+#[test]
+fn a_content_is_kept_if_its_class_says_so_and_all_went_well() {
+    let ends = |outcome: Outcome, frees: bool, finished: &str| {
+        let mut world = World::new(ready());
+        world.settle();
+        world.pod(MOVER, "Succeeded", 0, Some(outcome), Some(finished));
+        world.seen.frees = frees;
+        assert_eq!(world.settle(), "");
+        (world.status.moved.phase.clone(), world.seen.exposed.content.is_some())
+    };
+    assert_eq!(ends(saved(0), true, "Complete"), ("Completed".into(), true));
+    assert_eq!(ends(saved(0), false, "Complete"), ("Completed".into(), false));
+}
+
+/// Of two first backups of a volume one makes the repository, and the other one waits for that.
+#[test]
+fn a_repository_is_made_by_one() {
+    let initialize = |world: &World<Observed>| {
+        let work = job::described(world.seen.common.mover.config_map.as_ref().expect("a mover")).unwrap();
+        let Task::Backup(task) = work.task else { panic!() };
+        task.initialize
+    };
+    let mut world = World::new(with(|seen| seen.record = Some(record_of(Some(("other", "u-2"))))));
+    world.seen.being_made = true;
+    assert_eq!(world.settle(), "another backup makes the repository");
+    assert!(world.seen.common.mover.config_map.is_none() && world.seen.exposed.claim.is_some());
+    // The other one has it open, or has ended.
+    world.seen.being_made = false;
+    world.settle();
+    let ours = Some(Maker { name: "vsb-abcde".into(), uid: "u-1".into() });
+    assert_eq!((Record::maker(world.seen.record.as_ref().unwrap()), initialize(&world)), (ours, true));
+    // Or it has been made.
+    let mut world = World::new(with(|seen| seen.record = Some(made())));
+    world.settle();
+    assert!(!initialize(&world));
+}
+
     assert!(!world.status.resticrepository.is_empty() && world.condition("Reconciled").unwrap().0 == "True");
 }
 

@@ -49,7 +49,7 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn contents(&self) -> Api<VolumeSnapshotContent> {
+    pub fn contents(&self) -> Api<VolumeSnapshotContent> {
         Api::all(self.client.clone())
     }
 
@@ -145,7 +145,7 @@ impl Cluster {
     /// Deletes a helper of somebody.
     pub async fn delete(&self, subject: &Subject, helper: Helper, name: &str) -> Result<()> {
         match helper {
-            Helper::Content => gone(self.contents().delete(name, &DeleteParams::default()).await.map(drop)),
+            Helper::Content => self.delete_content(name).await,
             Helper::Snapshot => self.delete_here::<VolumeSnapshot>(name).await,
             Helper::Claim => self.delete_here::<PersistentVolumeClaim>(name).await,
             Helper::Secret => self.delete_here::<Secret>(name).await,
@@ -182,9 +182,12 @@ impl Cluster {
         volumes.patch(name, &PatchParams::default(), &Patch::Merge(change.patch())).await.map(drop)
     }
 
-    pub async fn set_policy(&self, content: &str, policy: &str) -> Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"deletionPolicy": policy}}));
-        gone(self.contents().patch(content, &PatchParams::default(), &patch).await.map(drop))
+    pub async fn change_content(&self, name: &str, patch: &Value) -> Result<()> {
+        gone(self.contents().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop))
+    }
+
+    pub async fn delete_content(&self, name: &str) -> Result<()> {
+        gone(self.contents().delete(name, &DeleteParams::default()).await.map(drop))
     }
 
     pub async fn add_finalizer<R: Request>(&self, request: &R) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::controller::flow::{Common, Config, Mover, Stage, Velero};
 use crate::controller::kinds::Request;
 use crate::controller::names::Subject;
 use crate::controller::trust::RunningRestore;
-use crate::controller::{backup, capture, compat, expose, helpers, job, rehome, repository, restore};
+use crate::controller::{backup, capture, compat, expose, free, helpers, job, rehome, restore};
 use crate::manifest::GRANT_LABEL;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
@@ -96,6 +96,13 @@ impl Cluster {
     }
 
     async fn observe_source(&self, subject: &Subject, seen: &mut backup::Observed) -> Result<()> {
+        // What could not be read whole may be all there is.
+        if seen.common.stage == Stage::Cleaning && backup.moved().problems.is_none() {
+            let class = seen.exposed.content.as_ref().and_then(|it| it.spec.volume_snapshot_class_name.clone());
+            if let Some(class) = class {
+                seen.frees = self.snapshot_class(&class).await?.as_ref().is_some_and(free::is_allowed);
+            }
+        }
         let request = seen.request.clone();
         if !request.content.is_empty() {
             seen.content = self.contents().get_opt(&request.content).await?;
@@ -243,12 +250,20 @@ impl Cluster {
         match api.get_opt(&name).await {
             // A kind that is not known has no answer that says what is not found.
             Err(kube::Error::Api(error)) if error.code == 404 => Ok(None),
+            && self.snapshot_class(class).await?.is_none()
             found => found,
         }
     }
 
     async fn mover(&self, subject: &Subject, name: &str) -> Result<Mover> {
         let job: Option<Job> = self.here().get_opt(name).await?;
+    async fn snapshot_class(&self, name: &str) -> Result<Option<DynamicObject>> {
+        let resource = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
+        let mut resource = ApiResource::from_gvk(&resource);
+        resource.plural = "volumesnapshotclasses".into();
+        Api::all_with(self.client.clone(), &resource).get_opt(name).await
+    }
+
         // By the name that the Job controller gives them: a Job that somebody deleted leaves its pods, and they count.
         let pods = ListParams::default().labels(&format!("{},batch.kubernetes.io/job-name={name}", subject.selector()));
         Ok(Mover {

@@ -126,6 +126,10 @@ impl Played for Observed {
         self.captured.content.as_mut().expect("a content").spec.deletion_policy = policy.to_owned();
     }
 
+    fn keep(&mut self) {
+        panic!("what a restore makes is handed over");
+    }
+
     fn is_bare(&self) -> bool {
         self.volume.claim.is_none() && self.captured.snapshot.is_none()
     }

@@ -377,3 +377,47 @@ fn long_names_are_no_trouble() {
     assert_eq!(fs::read(app.volume(&long("t")).join("file")).expect("the file"), b"text");
     app.remove();
 }
+
+/// Velero removes its own content of a class of policy `Retain`, and with it the last trace of the snapshot on the storage system.
+#[test]
+fn a_storage_snapshot_is_freed_when_its_class_says_so() {
+    let app = App::new("fault-free");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    let take = |class: &str, annotations: Value| {
+        let name = format!("{class}-{}", std::process::id());
+        app.cluster.create(&json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "driver": "csi.testbed.local", "deletionPolicy": "Retain",
+            "metadata": {"name": name, "annotations": annotations},
+        }));
+        app.snapshot_of_class(class, "data", &name);
+        let ready = app.until("VolumeSnapshot", class, |it| it["status"]["readyToUse"] == true);
+        let content = text(&ready, "/status/boundVolumeSnapshotContentName").to_owned();
+        app.cluster.create(&app.vsb(class, "b", &content));
+        app.assert_bare(&app.completed(BACKUP, class));
+        app.cluster.delete("VolumeSnapshotClass", "", &name);
+        let handle = app.cluster.get("VolumeSnapshotContent", "", &content).expect("the source");
+        (content, text(&handle, "/status/snapshotHandle").to_owned())
+    };
+    let kept = take("kept", json!({}));
+    let freed = take("freed", json!({"datamover.oadp.openshift.io/free-storage-snapshots": "true"}));
+    let is_there = |handle: &str| files().join("csi/snapshots").join(handle).exists();
+    let named = |handle: &str| {
+        let all = app.cluster.list("VolumeSnapshotContent", "", "");
+        all.iter().filter(|it| it["status"]["snapshotHandle"] == handle).count()
+    };
+    assert_eq!((named(&kept.1), named(&freed.1)), (1, 2), "the source, and what is kept to be the last");
+    // The tests' controller waits for 5 s.
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(is_there(&freed.1), "its source is still there");
+    for (name, (content, handle)) in [("kept", &kept), ("freed", &freed)] {
+        app.cluster.delete("VolumeSnapshot", &app.namespace, name);
+        app.cluster.until_gone("VolumeSnapshot", &app.namespace, name);
+        app.cluster.delete("VolumeSnapshotContent", "", content);
+        app.cluster.until_gone("VolumeSnapshotContent", "", content);
+        assert!(is_there(handle), "{name}: nobody was there to remove it");
+    }
+    let gone = wait_for(Duration::from_secs(60), || (!is_there(&freed.1) && named(&freed.1) == 0).then_some(()));
+    assert!(gone.is_some(), "it was not freed, or {} contents name it", named(&freed.1));
+    assert!(is_there(&kept.1) && named(&kept.1) == 0, "nobody said that it may go");
+    app.remove();
+}
