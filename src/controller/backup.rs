@@ -12,12 +12,12 @@ use crate::controller::helpers::{self, Order};
 use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::quantity;
-use crate::controller::repository;
+use crate::controller::repository::{Maker, Record};
 use crate::controller::trust;
 use crate::provenance::Tag;
 use crate::work::{self, Outcome, Task, VERSION, Work};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,13 +42,15 @@ pub struct Observed {
     pub snapshot: Option<VolumeSnapshot>,
     /// What that was taken of.
     pub claim: Option<PersistentVolumeClaim>,
-    /// Whether the volume's repository is known to have been made.
-    pub repository_made: bool,
+    /// What is on record of the volume's repository.
+    pub record: Option<ConfigMap>,
+    /// Whether another backup, which that names, is about to make it.
+    pub being_made: bool,
     pub exposed: expose::Seen,
-}
-
     /// Whether the storage snapshot may be freed when it is nobody's any more.
     pub frees: bool,
+}
+
 /// The volume, as far as others want to know of it; known from the start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
@@ -203,6 +205,14 @@ fn prepare(subject: &Subject, seen: &Observed, config: &Config, source: Source) 
         expose::Step::Failed(why) => return failed("NotExposed", why),
         expose::Step::Ready => {}
     }
+    let maker = seen.record.as_ref().map(Record::maker);
+    if maker.as_ref().is_none_or(|maker| maker.as_ref().is_some_and(|maker| maker.uid != subject.uid)) {
+        if seen.being_made {
+            return helpers::wait(&seen.common, config.prepare, "another backup makes the repository".into());
+        }
+        let maker = Some(Maker { name: subject.name.clone(), uid: subject.uid.clone() });
+        return record(seen, config, Record { repository: source.volume.repository, maker });
+    }
     let block = source.volume.mode == "Block";
     let task = work::Backup {
         source: if block { job::DEVICE } else { job::VOLUME }.into(),
@@ -210,10 +220,16 @@ fn prepare(subject: &Subject, seen: &Observed, config: &Config, source: Source) 
         tags: source.tags,
         identity: subject.identity().expect("a backup has one"),
         lineage: source.lineage,
-        initialize: !seen.repository_made,
+        initialize: maker.flatten().is_some(),
     };
     let work = Work { version: VERSION, repository: source.volume.repository, task: Task::Backup(task), gone: vec![] };
     follow(subject, seen, config, Order { work, secrets: source.secrets })
+}
+
+/// A repository's record is written, unless somebody else did meanwhile.
+fn record(seen: &Observed, config: &Config, record: Record) -> Act<Update> {
+    let object = Box::new(record.object(&config.namespace, seen.record.as_ref()));
+    if seen.record.is_none() { Act::Create(Object::ConfigMap(object)) } else { Act::Rewrite(object) }
 }
 
 /// The mover is run until it reports, and what it reported is recorded.
@@ -236,9 +252,8 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, order: Order) -> 
     };
     match report.outcome {
         // Before all else: from now on a bucket that lost it must not look like that of a new volume.
-        Outcome::Saved(_) if !seen.repository_made => {
-            let record = repository::record(&repository, &config.namespace);
-            Act::Create(Object::ConfigMap(Box::new(record)))
+        Outcome::Saved(_) if seen.record.as_ref().is_none_or(|made| Record::maker(made).is_some()) => {
+            record(seen, config, Record { repository, maker: None })
         }
         Outcome::Saved(saved) if saved.problems > 0 && config.incomplete_fails => {
             failed("Incomplete", flow::incomplete(saved.problems, &report.first_problems))

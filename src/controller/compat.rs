@@ -120,6 +120,14 @@ pub fn has_turn(status: &MoveStatus) -> bool {
     status.batching_status == PROCESSING && !matches!(stage(status), Stage::Ended { .. })
 }
 
+/// Whether a backup is at work and may not have its repository yet: a mover counts files only when it has opened that.
+pub fn may_make_repository(backup: &VolumeSnapshotBackup) -> bool {
+    backup.status.as_ref().is_some_and(|BackupStatus { moved, .. }| {
+        let counted = moved.progress.as_ref().is_some_and(|it| it.total_files > 0 || it.total_bytes > 0);
+        has_turn(moved) && stage(moved) == Stage::Started && !counted
+    })
+}
+
 /// What is recorded of how something gets on.
 pub fn said(status: &MoveStatus) -> Said<'_> {
     condition(status, "Progressing").map(|condition| (&*condition.reason, &*condition.message))

@@ -185,8 +185,8 @@ pub enum Act<S> {
     RemoveFinalizer,
     Status(Box<S>),
     Create(Object),
-    /// The mover's description says something else from now on.
-    Describe(Box<ConfigMap>),
+    /// A ConfigMap of ours says something else from now on: a mover's description, or a repository's record.
+    Rewrite(Box<ConfigMap>),
     /// A mover's Job and pods need not be kept any more.
     Release {
         name: String,

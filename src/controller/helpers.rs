@@ -70,7 +70,7 @@ pub fn run<S>(mut wanted: Wanted<'_>, there: &Mover) -> Result<State, Box<Act<S>
         None => return create(Object::ConfigMap(Box::new(described))),
         Some(before) if !readers && number_of_run(&before.metadata) == number => {}
         Some(before) if before.data != described.data || number_of_run(&before.metadata) != number => {
-            return Err(Box::new(Act::Describe(Box::new(described))));
+            return Err(Box::new(Act::Rewrite(Box::new(described))));
         }
         Some(_) => {}
     }

@@ -9,6 +9,7 @@ use crate::store::Location;
 use crate::store::location::Bucket;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use std::collections::BTreeMap;
 
 /// The place that repositories may be below: what the administrator's secret says.
@@ -82,19 +83,52 @@ impl Base {
     }
 }
 
-/// The object that says that a repository has been made, and is never made again: a bucket that lost it must not look like a new one.
-pub fn record(repository: &str, namespace: &str) -> ConfigMap {
-    let name = format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32]);
-    let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
-    ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace: Some(namespace.to_owned()),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([("repository".to_owned(), repository.to_owned())])),
-        ..ConfigMap::default()
+/// The backup that is to make a repository, by the name and uid of its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    pub name: String,
+    pub uid: String,
+}
+
+/// The record of a repository: which backup is to make it, or, without one, that it has been made. Then it is never made again: a bucket
+/// that lost it must not look like a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub repository: String,
+    pub maker: Option<Maker>,
+}
+
+/// The key of a record that has the name and the uid of a maker. A record without it is of a repository that has been made.
+const MAKER_KEY: &str = "madeBy";
+
+impl Record {
+    /// The name of a repository's record. Two backups that would both make it meet there.
+    pub fn name(repository: &str) -> String {
+        format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32])
+    }
+
+    /// As an object; to be written over the one that was read, and no other.
+    pub fn object(&self, namespace: &str, over: Option<&ConfigMap>) -> ConfigMap {
+        let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
+        let maker = self.maker.as_ref().map_or_else(String::new, |maker| format!("{}/{}", maker.name, maker.uid));
+        let data = [("repository", self.repository.clone()), (MAKER_KEY, maker)];
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(Record::name(&self.repository)),
+                namespace: Some(namespace.to_owned()),
+                labels: Some(labels),
+                resource_version: over.and_then(ResourceExt::resource_version),
+                ..ObjectMeta::default()
+            },
+            data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+            ..ConfigMap::default()
+        }
+    }
+
+    /// The maker that a record names.
+    pub fn maker(record: &ConfigMap) -> Option<Maker> {
+        let (name, uid) = record.data.as_ref()?.get(MAKER_KEY)?.split_once('/')?;
+        Some(Maker { name: name.to_owned(), uid: uid.to_owned() })
     }
 }
 
@@ -185,5 +219,39 @@ mod tests {
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp//snapcontent-1-pvc"), old(None));
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/data-mover-snapshots"), Layout::Unknown);
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/restic/cluster/data-pvc"), Layout::Unknown);
+    }
+
+    #[test]
+    fn a_record_names_its_maker_until_the_repository_is_made() {
+        let maker = Some(Maker { name: "vsb".into(), uid: "u-1".into() });
+        let begun = Record { repository: "s3:https://host/bkt/x".into(), maker: maker.clone() };
+        let mut object = begun.object("adp", None);
+        assert_eq!(Record::maker(&object), maker);
+        assert_eq!(object.metadata.name.as_deref().map(str::len), Some(47));
+        object.metadata.resource_version = Some("7".into());
+        let made = Record { maker: None, ..begun }.object("adp", Some(&object));
+        assert_eq!((Record::maker(&made), made.metadata.resource_version.as_deref()), (None, Some("7")));
+        assert_eq!(made.metadata.name, object.metadata.name);
+    }
+
+    /// VolumeSnapshotMover knew of no prefix.
+    #[test]
+    fn repositories_of_old_are_beside_a_prefix() {
+        let layout = |prefix: &str, url: &str| base("s3:https://host/bkt", prefix).locate(url).map(|it| it.1);
+        let old =
+            Layout::Old { protected: "velero".into(), backup: Some("b1".into()), content: "snapcontent-1".into() };
+        let volume =
+            |cluster: &str| Layout::Volume { cluster: cluster.into(), namespace: "shop".into(), claim: "data".into() };
+        for prefix in ["", "velero", "backups/of"] {
+            assert_eq!(
+                layout(prefix, "s3:https://host/bkt/velero/b1/snapcontent-1-pvc").as_ref(),
+                Ok(&old),
+                "{prefix}"
+            );
+            assert_eq!(layout(prefix, "s3:https://host/bkt/restic/c1/shop/data"), Ok(volume("c1")), "{prefix}");
+        }
+        assert_eq!(layout("velero", "s3:https://host/bkt/velero/restic/c2/shop/data"), Ok(volume("c2")));
+        assert_eq!(layout("other", "s3:https://host/bkt/velero/restic/c2/shop/data"), Ok(Layout::Unknown));
+        assert!(matches!(layout("velero", "s3:https://host/bucket/velero/x"), Err(Refused::Elsewhere { .. })));
     }
 }

@@ -315,7 +315,7 @@ async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Opt
             info!(kind, namespace, name, object = object.kind(), "creates");
             cluster.create(object).await?;
         }
-        Act::Describe(config_map) => cluster.describe(config_map).await?,
+        Act::Rewrite(config_map) => cluster.rewrite(config_map).await?,
         Act::Release { name: mover } => {
             let tidy = *mover == helpers::cleaner(&subject);
             cluster.release(if tidy { &common.cleaner } else { &common.mover }).await?;

@@ -146,7 +146,8 @@ impl<F: Played> World<F> {
                 self.mover(&name).job = Some(*it);
             }
             Act::Create(object) => self.seen.create(object),
-            Act::Describe(it) => {
+            Act::Rewrite(it) if it.name_any().starts_with("vsm-repository-") => self.seen.create(Object::ConfigMap(it)),
+            Act::Rewrite(it) => {
                 let name = it.name_any();
                 self.mover(&name).config_map = Some(*it);
             }
@@ -163,8 +164,8 @@ impl<F: Played> World<F> {
             }
             Act::Delete { helper, .. } => self.seen.delete(helper),
             Act::Volume { change, .. } => self.seen.change(&change),
-            Act::Policy { policy, .. } => self.seen.set_policy(policy),
             Act::Keep { .. } => self.seen.keep(),
+            Act::Policy { policy, .. } => self.seen.set_policy(policy),
             Act::Wait(_) | Act::Nothing => unreachable!("nothing to apply"),
         }
     }

@@ -90,7 +90,7 @@ impl Played for Observed {
                 it.metadata.uid = Some("claim-of-ours".into());
                 self.exposed.claim = Some(*it);
             }
-            Object::ConfigMap(_) => self.repository_made = true,
+            Object::ConfigMap(it) => self.record = Some(*it),
             other => panic!("{other:?}"),
         }
     }
@@ -127,6 +127,15 @@ fn with(change: impl FnOnce(&mut Observed)) -> Observed {
     let mut seen = ready();
     change(&mut seen);
     seen
+}
+
+fn record_of(maker: Option<(&str, &str)>) -> ConfigMap {
+    let maker = maker.map(|(name, uid)| Maker { name: name.into(), uid: uid.into() });
+    Record { repository: "s3:http://s3/bkt/restic/c-1/shop/data".into(), maker }.object("adp", None)
+}
+
+fn made() -> ConfigMap {
+    record_of(None)
 }
 
 const MOVER: &str = "vsm-vsb-u-1";
@@ -202,7 +211,8 @@ fn a_backup_goes_its_way() {
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer && world.seen.repository_made);
+    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    assert_eq!(Record::maker(world.seen.record.as_ref().unwrap()), None, "it is made, and never again");
     assert_eq!(
         world.phases,
         [
@@ -264,16 +274,6 @@ fn a_wait_after_the_end_leaves_no_trace() {
     assert!(world.nothing_is_left() && !world.seen.common.finalizer);
 }
 
-/// The plugin must find everything in place before it hears of the end.
-#[test]
-fn the_five_fields_come_before_completed() {
-    let mut world = World::new(ready());
-    world.settle();
-    world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
-    while world.status.moved.phase != "SnapshotBackupDone" {
-        let act = world.act();
-        world.apply(act);
-    }
 #[test]
 fn a_content_is_kept_if_its_class_says_so_and_all_went_well() {
     let ends = |outcome: Outcome, frees: bool, finished: &str| {
@@ -311,6 +311,16 @@ fn a_repository_is_made_by_one() {
     assert!(!initialize(&world));
 }
 
+/// The plugin must find everything in place before it hears of the end.
+#[test]
+fn the_five_fields_come_before_completed() {
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
+    while world.status.moved.phase != "SnapshotBackupDone" {
+        let act = world.act();
+        world.apply(act);
+    }
     assert!(!world.status.resticrepository.is_empty() && world.condition("Reconciled").unwrap().0 == "True");
 }
 
@@ -327,7 +337,7 @@ fn an_incomplete_backup_is_completed_and_degraded_unless_told_otherwise() {
         let mut world = World::new(ready());
         world.settle();
         world.pod(MOVER, "Failed", 3, Some(saved(2)), Some("Failed"));
-        world.seen.repository_made = true;
+        world.seen.record = Some(made());
         world.seen
     };
     let strict = Config { incomplete_fails: true, ..config() };
@@ -503,7 +513,7 @@ fn a_failed_velero_backup_ends_it_and_options_are_heeded() {
         ("SourceAccessMode".to_owned(), "ReadOnlyMany".to_owned()),
     ]);
     world.seen.claim.as_mut().unwrap().spec.as_mut().unwrap().volume_mode = Some("Block".into());
-    world.seen.repository_made = true;
+    world.seen.record = Some(made());
     world.settle();
     let claim = world.seen.exposed.claim.clone().unwrap().spec.unwrap();
     assert_eq!(claim.storage_class_name.as_deref(), Some("shallow"));

@@ -64,7 +64,7 @@ impl Cluster {
         Ok(namespace.uid().unwrap_or_default())
     }
 
-    /// The rights that it lacks.
+    /// The rights that it lacks of all that it needs.
     pub async fn missing_rights(&self) -> Result<Vec<Right>> {
         self.missing(rights::all(), |right| right.namespace(&self.namespace)).await
     }
@@ -135,9 +135,12 @@ impl Cluster {
         self.here::<K>().create(&PostParams::default(), object).await.map(drop)
     }
 
-    /// Writes a mover's description anew.
-    pub async fn describe(&self, config_map: &ConfigMap) -> Result<()> {
-        let patch = json!({"data": config_map.data, "metadata": {"annotations": config_map.metadata.annotations}});
+    /// Writes a ConfigMap anew; one that says which version it was read at, only if nobody else has written it since.
+    pub async fn rewrite(&self, config_map: &ConfigMap) -> Result<()> {
+        let mut patch = json!({"data": config_map.data, "metadata": {"annotations": config_map.metadata.annotations}});
+        if let Some(version) = config_map.resource_version() {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
         let name = config_map.name_any();
         self.here::<ConfigMap>().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }

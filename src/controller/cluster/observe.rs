@@ -1,5 +1,5 @@
 //! What is read of the cluster for a look at a request. Only what can matter at its stage is asked for: a request that waits for its
-//! turn has no helpers yet, and what a mover was told needs no source any more.
+//! turn has no helpers yet, what a mover was told needs no source any more, and while it runs nothing becomes of what it works on.
 
 use super::{Cluster, Result, now};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
@@ -7,6 +7,7 @@ use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
 use crate::controller::flow::{Common, Config, Mover, Stage, Velero};
 use crate::controller::kinds::Request;
 use crate::controller::names::Subject;
+use crate::controller::repository::Record;
 use crate::controller::trust::RunningRestore;
 use crate::controller::{backup, capture, compat, expose, free, helpers, job, rehome, restore};
 use crate::manifest::GRANT_LABEL;
@@ -72,30 +73,29 @@ impl Cluster {
     ) -> Result<backup::Observed> {
         let subject = backup.subject();
         let mut seen = backup::Observed { common, request: compat::backup_request(backup), ..Default::default() };
+        let (started, told) = (seen.common.stage >= Stage::Started, helpers::order(&seen.common.mover).is_some());
         if open(&seen.common) {
             seen.common.velero = verdict(self.velero("Backup", compat::velero_backup(backup)).await?.as_ref());
-            if helpers::order(&seen.common.mover).is_none() {
+            if !told {
                 self.observe_source(&subject, &mut seen).await?;
             }
-            if let Some(repository) = backup::repository(&subject, &seen, config) {
-                let record = repository::record(&repository, &self.namespace).name_any();
-                seen.repository_made = self.here::<ConfigMap>().get_opt(&record).await?.is_some();
+            if started && !(told && runs(&seen.common.mover)) {
+                self.observe_record(&subject, &mut seen, config).await?;
             }
         }
-        if seen.common.stage >= Stage::Started {
+        if started && !(told && open(&seen.common)) {
             let name = subject.object_name();
             let claim = self.here().get_opt(&name).await?;
             seen.exposed = expose::Seen {
                 content: self.contents().get_opt(&name).await?,
                 snapshot: self.here().get_opt(&name).await?,
-                volume: self.volume_of(claim.as_ref()).await?,
+                volume: match &claim {
+                    Some(claim) => self.volume_of(claim).await?,
+                    None => None,
+                },
                 claim,
             };
         }
-        Ok(seen)
-    }
-
-    async fn observe_source(&self, subject: &Subject, seen: &mut backup::Observed) -> Result<()> {
         // What could not be read whole may be all there is.
         if seen.common.stage == Stage::Cleaning && backup.moved().problems.is_none() {
             let class = seen.exposed.content.as_ref().and_then(|it| it.spec.volume_snapshot_class_name.clone());
@@ -103,6 +103,21 @@ impl Cluster {
                 seen.frees = self.snapshot_class(&class).await?.as_ref().is_some_and(free::is_allowed);
             }
         }
+        Ok(seen)
+    }
+
+    async fn observe_record(&self, subject: &Subject, seen: &mut backup::Observed, config: &Config) -> Result<()> {
+        let Some(repository) = backup::repository(subject, seen, config) else { return Ok(()) };
+        seen.record = self.here().get_opt(&Record::name(&repository)).await?;
+        if let Some(maker) = seen.record.as_ref().and_then(Record::maker).filter(|maker| maker.uid != subject.uid) {
+            let maker_now: Option<VolumeSnapshotBackup> = self.of(&subject.namespace).get_opt(&maker.name).await?;
+            seen.being_made =
+                maker_now.is_some_and(|now| now.uid() == Some(maker.uid) && compat::may_make_repository(&now));
+        }
+        Ok(())
+    }
+
+    async fn observe_source(&self, subject: &Subject, seen: &mut backup::Observed) -> Result<()> {
         let request = seen.request.clone();
         if !request.content.is_empty() {
             seen.content = self.contents().get_opt(&request.content).await?;
@@ -140,6 +155,9 @@ impl Cluster {
                 self.observe_secret(&seen.request.secret.clone(), &mut seen.common).await?;
                 seen.grants = self.grants(&subject.namespace).await?;
                 seen.missing = self.missing_classes(&seen).await?;
+                if seen.request.target.is_some() && (seen.common.turn || seen.common.stage >= Stage::Started) {
+                    seen.missing_rights = self.missing_for_target(&subject.namespace).await?;
+                }
             }
         }
         if seen.common.stage < Stage::Started {
@@ -150,9 +168,14 @@ impl Cluster {
             Some(target) => self.of(&subject.namespace).get_opt(&target.name).await?,
             None => None,
         };
-        let volume = self.volume_of(claim.as_ref().or(target.as_ref())).await?;
+        // While a mover fills it, nothing becomes of it.
+        let idle = !runs(&seen.common.mover) || !open(&seen.common);
+        let volume = match claim.as_ref().or(target.as_ref()).filter(|_| idle) {
+            Some(claim) => self.volume_of(claim).await?,
+            None => None,
+        };
         seen.volume = rehome::Seen { claim, volume, target };
-        if seen.request.target.is_none() {
+        if seen.request.target.is_none() && idle {
             let snapshot: Option<VolumeSnapshot> = self.here().get_opt(&subject.object_name()).await?;
             let bound = snapshot.as_ref().and_then(|it| it.status.as_ref()?.bound_volume_snapshot_content_name.clone());
             let content: Option<VolumeSnapshotContent> = match bound {
@@ -162,9 +185,6 @@ impl Cluster {
             seen.captured = capture::Seen { snapshot, content };
         }
         Ok(seen)
-                if seen.request.target.is_some() && (seen.common.turn || seen.common.stage >= Stage::Started) {
-                    seen.missing_rights = self.missing_for_target(&subject.namespace).await?;
-                }
     }
 
     async fn observe_secret(&self, name: &str, seen: &mut Common) -> Result<()> {
@@ -185,8 +205,8 @@ impl Cluster {
         Ok(options.and_then(|options| options.data).unwrap_or_default())
     }
 
-    async fn volume_of(&self, claim: Option<&PersistentVolumeClaim>) -> Result<Option<PersistentVolume>> {
-        let name = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
+    async fn volume_of(&self, claim: &PersistentVolumeClaim) -> Result<Option<PersistentVolume>> {
+        let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Api::all(self.client.clone()).get_opt(name).await,
             None => Ok(None),
@@ -230,16 +250,18 @@ impl Cluster {
         }
         if let Some(class) = &seen.request.snapshot_class
             && seen.request.target.is_none()
+            && self.snapshot_class(class).await?.is_none()
         {
-            let resource = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
-            let mut resource = ApiResource::from_gvk(&resource);
-            resource.plural = "volumesnapshotclasses".into();
-            let classes: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-            if classes.get_opt(class).await?.is_none() {
-                missing.push(format!("VolumeSnapshotClass {class}"));
-            }
+            missing.push(format!("VolumeSnapshotClass {class}"));
         }
         Ok(missing)
+    }
+
+    async fn snapshot_class(&self, name: &str) -> Result<Option<DynamicObject>> {
+        let resource = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
+        let mut resource = ApiResource::from_gvk(&resource);
+        resource.plural = "volumesnapshotclasses".into();
+        Api::all_with(self.client.clone(), &resource).get_opt(name).await
     }
 
     /// An object of Velero's in the protected namespace; `None` also where there is no Velero.
@@ -250,20 +272,12 @@ impl Cluster {
         match api.get_opt(&name).await {
             // A kind that is not known has no answer that says what is not found.
             Err(kube::Error::Api(error)) if error.code == 404 => Ok(None),
-            && self.snapshot_class(class).await?.is_none()
             found => found,
         }
     }
 
     async fn mover(&self, subject: &Subject, name: &str) -> Result<Mover> {
         let job: Option<Job> = self.here().get_opt(name).await?;
-    async fn snapshot_class(&self, name: &str) -> Result<Option<DynamicObject>> {
-        let resource = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
-        let mut resource = ApiResource::from_gvk(&resource);
-        resource.plural = "volumesnapshotclasses".into();
-        Api::all_with(self.client.clone(), &resource).get_opt(name).await
-    }
-
         // By the name that the Job controller gives them: a Job that somebody deleted leaves its pods, and they count.
         let pods = ListParams::default().labels(&format!("{},batch.kubernetes.io/job-name={name}", subject.selector()));
         Ok(Mover {
@@ -290,6 +304,11 @@ impl Cluster {
 /// Whether it is not decided yet what comes of it.
 fn open(seen: &Common) -> bool {
     seen.stage < Stage::Moved && !seen.deleted
+}
+
+/// Whether there is a mover that has not come to its end.
+fn runs(mover: &Mover) -> bool {
+    mover.job.as_ref().is_some_and(|job| !job::is_finished(job))
 }
 
 /// What became of the Backup or Restore of Velero's that something is a part of.
