@@ -257,6 +257,14 @@ impl App {
     }
 }
 
+/// The processes of a pod that run a program, on this machine.
+pub fn processes(pod_uid: &str, program: &str) -> Vec<i32> {
+    let read = |pid: i32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let all = std::fs::read_dir("/proc").expect("processes").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| read(*pid, "cgroup").contains(pod_uid) && read(*pid, "comm").trim() == program).collect()
+}
+
 /// A bucket, and the base secret for it as the OADP operator makes it for a backup location of that name.
 pub fn secret_for(bucket: &str) {
     std::fs::create_dir_all(files().join("s3").join(bucket)).expect("a bucket");

@@ -1,7 +1,7 @@
 //! The controller is killed at each of its writes, before the apiserver hears of it and after, and movers at the worst moments. Every
 //! run ends well, with the right data, and leaves nothing. These tests need the cluster for themselves.
 
-use crate::app::{App, BACKUP, FILES, RESTORE, assert_whole};
+use crate::app::{App, BACKUP, FILES, RESTORE, assert_whole, processes};
 use crate::cluster::{files, setting, text, wait_for};
 use crate::common::Random;
 use crate::common::compare::{self, Options};
@@ -16,16 +16,16 @@ fn assert_same(source: &Path, restored: &Path) {
     compare::assert_same(source, restored, Options { root: false, holes: false });
 }
 
-/// Carries something out once for every write, with the controller killed there; gives how many writes there were.
-fn at_every_write(controller: &Controller, carry_out: impl Fn(&str), check: impl Fn(&str)) -> u64 {
+/// Makes an object once for every write that it takes, with the controller killed there; gives how many writes there were.
+fn at_every_write(controller: &Controller, app: &App, make: impl Fn(&str) -> Value, check: impl Fn(&str)) -> u64 {
     for number in 1.. {
         for cut in [Cut::Before, Cut::After] {
             let name = format!("{}-{number}", format!("{cut:?}").to_lowercase());
             controller.start(Some((number, cut)));
-            carry_out(&name);
+            let made = app.cluster.create(&make(&name));
             let ended = || {
-                let done = [BACKUP, RESTORE].iter().any(|kind| is_over(kind, &name));
-                (controller.is_gone() || done).then_some(controller.is_gone())
+                let gone = controller.is_gone();
+                (gone || is_over(&app.get(text(&made, "/kind"), crate::cluster::name(&made))?)).then_some(gone)
             };
             let killed = wait_for(Duration::from_secs(180), ended).expect("it is killed, or done");
             controller.kill();
@@ -43,13 +43,9 @@ fn at_every_write(controller: &Controller, carry_out: impl Fn(&str), check: impl
     unreachable!("flows end")
 }
 
-/// Whether an object of that name has come to its end, in whatever namespace.
-fn is_over(kind: &str, name: &str) -> bool {
-    let all = crate::cluster::Cluster::admin().list(kind, "", "");
-    let over = |it: &Value| {
-        text(it, "/status/phase") == "Completed" && it["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
-    };
-    all.iter().any(|it| crate::cluster::name(it) == name && over(it))
+/// Whether an object has come to its end.
+fn is_over(it: &Value) -> bool {
+    text(it, "/status/phase") == "Completed" && it["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
 #[test]
@@ -62,7 +58,8 @@ fn a_backup_goes_on_wherever_the_controller_was_killed() {
     let controller = Controller::new(&shipped());
     let writes = at_every_write(
         &controller,
-        |name| drop(app.cluster.create(&app.vsb(name, "b", &content))),
+        &app,
+        |name| app.vsb(name, "b", &content),
         |name| {
             let vsb = app.completed(BACKUP, name);
             app.assert_bare(&vsb);
@@ -94,10 +91,10 @@ fn a_restore_goes_on_wherever_the_controller_was_killed() {
     for direct in [false, true] {
         let writes = at_every_write(
             &controller,
+            &app,
             |name| {
                 let name = &format!("{name}{}", if direct { "d" } else { "" });
-                let vsr = if direct { app.direct(name, &vsb, name, None) } else { app.vsr(name, name, &vsb) };
-                app.cluster.create(&vsr);
+                if direct { app.direct(name, &vsb, name, None) } else { app.vsr(name, name, &vsb) }
             },
             |name| {
                 let name = &format!("{name}{}", if direct { "d" } else { "" });
@@ -117,18 +114,6 @@ fn a_restore_goes_on_wherever_the_controller_was_killed() {
     app.remove();
 }
 
-/// The processes of a pod, on this machine.
-fn processes(pod_uid: &str) -> Vec<i32> {
-    let all = fs::read_dir("/proc").expect("processes").flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let of_pod = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(pod_uid));
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        of_pod && name.trim() == "vsm-mover"
-    })
-    .collect()
-}
-
 fn kill(pid: i32) -> bool {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
@@ -144,7 +129,7 @@ fn pod(app: &App, object: &Value) -> Value {
 /// Waits for the mover's process, and gives it.
 fn running(app: &App, object: &Value) -> i32 {
     let uid = text(&pod(app, object), "/metadata/uid").to_owned();
-    wait_for(Duration::from_secs(120), || processes(&uid).pop()).expect("a process")
+    wait_for(Duration::from_secs(120), || processes(&uid, "vsm-mover").pop()).expect("a process")
 }
 
 #[test]

@@ -1,13 +1,13 @@
-//! The controller as a process of the test's own, with exactly the rights of the shipped one, and something between it and the
-//! apiserver that counts its writes and can kill it at any of them.
+//! The controller as a process of the test's own, with the rights of whoever the test says, and something between it and the apiserver
+//! that counts its writes, can kill it at any of them, and remembers what it was refused.
 
-use crate::cluster::{Cluster, PROTECTED, RUNTIME, files};
+use crate::cluster::{Cluster, PROTECTED, RUNTIME, files, text};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ struct Proxy {
     /// At the write of this number, counted from 1, the controller is killed; 0 for never.
     at: AtomicU64,
     after: AtomicBool,
+    /// What the apiserver said of requests that it does not allow.
+    refusals: Mutex<Vec<String>>,
     controller: Mutex<Option<Child>>,
 }
 
@@ -56,17 +58,28 @@ impl Proxy {
         let after = self.after.load(Ordering::SeqCst);
         if cut && !after {
             self.kill();
-            return Ok(refused());
+            return Ok(broken());
         }
         let answer = self.cluster.client().send(http::Request::from_parts(head, Body::from(body))).await;
         if cut {
             self.kill();
         }
-        Ok(answer.unwrap_or_else(|_| refused()))
+        match answer {
+            Ok(answer) if answer.status() == http::StatusCode::FORBIDDEN => Ok(self.remember(answer).await),
+            answer => Ok(answer.unwrap_or_else(|_| broken())),
+        }
+    }
+
+    async fn remember(&self, answer: http::Response<Body>) -> http::Response<Body> {
+        let (head, body) = answer.into_parts();
+        let body = body.collect_bytes().await.expect("an answer");
+        let status: Value = serde_json::from_slice(&body).expect("a Status");
+        self.refusals.lock().expect("a lock").push(text(&status, "/message").to_owned());
+        http::Response::from_parts(head, Body::from(body.to_vec()))
     }
 }
 
-fn refused() -> http::Response<Body> {
+fn broken() -> http::Response<Body> {
     http::Response::builder().status(502).body(Body::from(vec![])).expect("an answer")
 }
 
@@ -75,7 +88,13 @@ pub struct Controller {
     proxy: Arc<Proxy>,
     address: SocketAddr,
     settings: PathBuf,
+    image: Option<&'static str>,
 }
+
+/// The name of its pod.
+pub const POD: &str = "beside-the-cluster";
+/// The image that the node was given.
+const IMAGE: &str = "testbed.local/vsm:1";
 
 impl Controller {
     /// Makes ready for a controller that may do what `token` may; it does not run yet.
@@ -85,6 +104,7 @@ impl Controller {
             writes: AtomicU64::new(0),
             at: AtomicU64::new(0),
             after: AtomicBool::new(false),
+            refusals: Mutex::default(),
             controller: Mutex::new(None),
         });
         let listener = RUNTIME.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
@@ -98,7 +118,33 @@ impl Controller {
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
         });
         std::fs::write(&settings, config.to_string()).expect("its settings");
-        Controller { proxy, address, settings }
+        Controller { proxy, address, settings, image: Some(IMAGE) }
+    }
+
+    /// It is not told the movers' image, and finds it in its own pod: one that no node will ever run.
+    pub fn learn_image(&mut self) {
+        self.image = None;
+        let container = json!({"name": "main", "image": IMAGE, "imagePullPolicy": "Never"});
+        let spec = json!({"containers": [container], "nodeSelector": {"nowhere": "yes"}});
+        Cluster::admin().delete("Pod", PROTECTED, POD);
+        Cluster::admin().until_gone("Pod", PROTECTED, POD);
+        Cluster::admin().create(
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD, "namespace": PROTECTED}, "spec": spec}),
+        );
+    }
+
+    /// What the apiserver did not allow, since it was made.
+    pub fn refusals(&self) -> Vec<String> {
+        self.proxy.refusals.lock().expect("a lock").clone()
+    }
+
+    /// What it logged, since it was made.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        files().join("logs").join(format!("controller-{}", self.address.port()))
     }
 
     /// Runs it until [`kill`](Self::kill), or until its write of that number, counted from now, is cut off.
@@ -107,15 +153,10 @@ impl Controller {
         writes.store(0, Ordering::SeqCst);
         at.store(cut.map_or(0, |(number, _)| number), Ordering::SeqCst);
         after.store(cut.is_some_and(|(_, cut)| cut == Cut::After), Ordering::SeqCst);
-        let log = files().join("logs").join(format!("controller-{}", self.address.port()));
-        let log = || File::options().create(true).append(true).open(&log).expect("a log");
+        let log = || File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
-        command
-            .env_clear()
-            .env("KUBECONFIG", &self.settings)
-            .env("POD_NAMESPACE", PROTECTED)
-            .env("POD_NAME", "beside-the-cluster");
-        command.env("VSM_MOVER_IMAGE", "testbed.local/vsm:1").env("VSM_MOVER_PULL_POLICY", "Never");
+        command.env_clear().env("KUBECONFIG", &self.settings).env("POD_NAMESPACE", PROTECTED).env("POD_NAME", POD);
+        command.envs(self.image.map(|image| ("VSM_MOVER_IMAGE", image))).env("VSM_MOVER_PULL_POLICY", "Never");
         command.env("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover");
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         *controller.lock().expect("a lock") = Some(command.spawn().expect("the controller starts"));
@@ -150,7 +191,7 @@ async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
         let proxy = proxy.clone();
         tokio::spawn(async move {
             let answer = service_fn(|request| async {
-                Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| refused()))
+                Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| broken()))
             });
             // Whoever is killed leaves its connections broken.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;

@@ -15,4 +15,6 @@ mod faults;
 mod flows;
 mod kills;
 mod local;
+mod rights;
+mod scale;
 mod trust;

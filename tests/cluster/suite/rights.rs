@@ -1,0 +1,243 @@
+//! The controller begins with no right at all. What the apiserver refuses is granted, one right at a time, each only after its lack was
+//! told. When both flows have come to their end, what was granted must be what is shipped: with any right less something stands still
+//! or is missing, and no right is there for nothing. Needs the cluster for itself.
+
+use crate::app::{App, BACKUP, FILES, RESTORE};
+use crate::cluster::{Cluster, PROTECTED, RUNTIME, name, text, wait_for};
+use crate::local::{Alone, Controller, POD};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+/// The account that grows.
+const GROWN: &str = "grown";
+/// The lease that is held by whoever works.
+const LEASE: &str = "0acc6105.oadp.openshift.io";
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    /// In the protected namespace, and not everywhere.
+    here: bool,
+    group: String,
+    resource: String,
+    verb: String,
+    /// The only object that it is of.
+    name: Option<String>,
+}
+
+/// The rights that the shipped roles give, as the cluster has them.
+fn shipped() -> BTreeSet<Right> {
+    let mut rights = BTreeSet::new();
+    let roles = [
+        ("ClusterRole", "", "vsm-controller"),
+        ("ClusterRole", "", "vsm-controller-direct-restore"),
+        ("Role", PROTECTED, "vsm-controller"),
+    ];
+    for (kind, namespace, name) in roles {
+        let role = Cluster::admin().get(kind, namespace, name).expect("a shipped role");
+        let texts = |rule: &Value, key: &str| -> Vec<String> {
+            let all = rule[key].as_array().into_iter().flatten();
+            all.map(|one| one.as_str().expect("a text").to_owned()).collect()
+        };
+        for rule in role["rules"].as_array().expect("rules") {
+            let names: Vec<_> = texts(rule, "resourceNames").into_iter().map(Some).collect();
+            let names = if names.is_empty() { vec![None] } else { names };
+            for group in texts(rule, "apiGroups") {
+                for resource in texts(rule, "resources") {
+                    for verb in texts(rule, "verbs") {
+                        rights.extend(names.iter().map(|name| Right {
+                            here: kind == "Role",
+                            group: group.clone(),
+                            resource: resource.clone(),
+                            verb: verb.clone(),
+                            name: name.clone(),
+                        }));
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+struct Grown {
+    controller: Controller,
+    shipped: BTreeSet<Right>,
+    granted: BTreeSet<Right>,
+    /// Refusals that have been seen to.
+    settled: usize,
+}
+
+impl Grown {
+    fn new() -> Grown {
+        let cluster = Cluster::admin();
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": GROWN, "namespace": PROTECTED},
+        }));
+        for (kind, namespace) in [("ClusterRole", None), ("Role", Some(PROTECTED))] {
+            cluster.delete(kind, namespace.unwrap_or_default(), GROWN);
+            cluster.apply(&json!({
+                "apiVersion": format!("{RBAC}/v1"), "kind": format!("{kind}Binding"), "metadata": {"name": GROWN, "namespace": namespace},
+                "roleRef": {"apiGroup": RBAC, "kind": kind, "name": GROWN},
+                "subjects": [{"kind": "ServiceAccount", "name": GROWN, "namespace": PROTECTED}],
+            }));
+        }
+        let mut controller = Controller::new(&cluster.token(PROTECTED, GROWN));
+        // Its own image is to be looked up, as the shipped one does.
+        controller.learn_image();
+        Grown { controller, shipped: shipped(), granted: BTreeSet::new(), settled: 0 }
+    }
+
+    /// Writes the roles, and starts the controller anew: what it was refused it would try again in half a minute.
+    fn restart(&self) {
+        self.controller.kill();
+        let rules = |here: bool| -> Vec<Value> {
+            let rights = self.granted.iter().filter(|right| right.here == here);
+            rights
+                .map(|right| {
+                    let mut rule =
+                        json!({"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb]});
+                    if let Some(name) = &right.name {
+                        rule["resourceNames"] = json!([name]);
+                    }
+                    rule
+                })
+                .collect()
+        };
+        for (kind, namespace) in [("ClusterRole", None), ("Role", Some(PROTECTED))] {
+            Cluster::admin().apply(&json!({
+                "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": {"name": GROWN, "namespace": namespace},
+                "rules": rules(namespace.is_some()),
+            }));
+        }
+        // The apiserver hears of it by a watch of its own.
+        std::thread::sleep(Duration::from_millis(300));
+        self.controller.start(None);
+    }
+
+    /// The shipped right that a refusal is about.
+    fn right(&self, refusal: &str) -> Right {
+        let quoted = |after: &str| {
+            let rest = refusal.split_once(after).unwrap_or_else(|| panic!("no {after}: {refusal}")).1;
+            rest.split('"').next().expect("a word").to_owned()
+        };
+        let verb = refusal.split_once(" cannot ").expect("a verb").1.split(' ').next().expect("a verb").to_owned();
+        let (resource, group) = (quoted("resource \""), quoted("API group \""));
+        let here = refusal.contains(&format!("in the namespace \"{PROTECTED}\""));
+        let object = refusal.split_once(" is forbidden").expect("a refusal").0;
+        let fits = |right: &&Right| {
+            let named = right.name.as_ref().is_none_or(|name| object.contains(&format!("\"{name}\"")));
+            (&right.verb, &right.resource, &right.group) == (&verb, &resource, &group) && named && (here || !right.here)
+        };
+        // The narrowest first.
+        let found = self.shipped.iter().filter(fits).max_by_key(|right| (right.here, right.name.is_some()));
+        found.unwrap_or_else(|| panic!("the shipped roles do not grant what is needed: {refusal}")).clone()
+    }
+
+    /// Lets the controller work until it is done; what it lacks it is granted when it has told so. `grant` may change what is granted.
+    fn work(&mut self, what: &str, done: impl Fn() -> bool, grant: impl Fn(&Right, &mut BTreeSet<Right>)) {
+        loop {
+            let next = || {
+                let refusal = self.controller.refusals().get(self.settled).cloned();
+                (done() || refusal.is_some() || self.controller.is_gone()).then_some(refusal)
+            };
+            let refusal = wait_for(Duration::from_secs(120), next).unwrap_or_else(|| panic!("{what}: nothing happens"));
+            if done() {
+                return;
+            }
+            let Some(refusal) = refusal else {
+                // It ended, and what it was refused is on its way here.
+                assert!(!self.controller.refusals().is_empty(), "{what}: the controller ended");
+                self.restart();
+                continue;
+            };
+            self.settled += 1;
+            let right = self.right(&refusal);
+            if !self.granted.insert(right.clone()) {
+                continue;
+            }
+            let words = format!("cannot {} resource", right.verb);
+            let told = || {
+                let log = self.controller.log();
+                log.lines().any(|line| line.contains(&words) && line.contains(&right.resource)).then_some(())
+            };
+            assert!(
+                wait_for(Duration::from_secs(20), told).is_some(),
+                "{what}: it did not say that it lacks {right:?}"
+            );
+            println!("{what}: it stood still without {right:?}");
+            grant(&right, &mut self.granted);
+            self.restart();
+        }
+    }
+}
+
+#[test]
+fn each_right_that_is_shipped_is_needed_and_no_other_one() {
+    let _alone = Alone::new();
+    let app = App::new("rights");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    let content = app.snapshot("snap", "data");
+    let cluster = app.cluster.clone();
+    RUNTIME.block_on(async {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{PROTECTED}/leases/{LEASE}");
+        let request = http::Request::delete(path).body(vec![]).expect("a request");
+        let _ = cluster.client().request_text(request).await;
+    });
+    let mut grown = Grown::new();
+    let as_it_is = |_: &Right, _: &mut BTreeSet<Right>| {};
+    grown.restart();
+
+    let over = |kind: &'static str, name: &'static str| {
+        let app = &app;
+        move || {
+            let it = app.get(kind, name).expect("it is there");
+            assert_ne!(text(&it, "/status/phase"), "Failed", "{it:#}");
+            text(&it, "/status/phase") == "Completed"
+                && it["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+        }
+    };
+    app.cluster.create(&app.vsb("vsb", "b", &content));
+    grown.work("a backup", over(BACKUP, "vsb"), as_it_is);
+    let vsb = app.completed(BACKUP, "vsb");
+
+    app.cluster.create(&app.vsr("vsr", "r", &vsb));
+    let handle = || !text(&app.get(RESTORE, "vsr").expect("it is there"), "/status/snapshotHandle").is_empty();
+    grown.work("a restore", handle, as_it_is);
+    let back = app.take_handle("vsr", "back", FILES);
+    grown.work("a restore", over(RESTORE, "vsr"), as_it_is);
+    assert_eq!(fs::read(back.join("file")).expect("the file"), b"text");
+
+    // It is called off when its target is there and the volume is not given to it.
+    let of =
+        |right: &Right, verb: &str, resource: &str| !right.here && right.verb == verb && right.resource == resource;
+    app.cluster.create(&app.direct("off", &vsb, "off", None));
+    let target = || app.get("PersistentVolumeClaim", "off").is_some();
+    grown.work("a direct restore", target, |right, granted| {
+        if of(right, "create", "persistentvolumeclaims") {
+            granted.retain(|right| !of(right, "patch", "persistentvolumes"));
+        }
+    });
+    app.cluster.delete(RESTORE, &app.namespace, "off");
+    let gone = || app.get(RESTORE, "off").is_none();
+    grown.work("a direct restore that is called off", gone, as_it_is);
+    assert!(app.get("PersistentVolumeClaim", "off").is_none());
+
+    app.cluster.create(&app.direct("direct", &vsb, "direct", None));
+    grown.work("a direct restore", over(RESTORE, "direct"), as_it_is);
+    assert_eq!(fs::read(app.volume("direct").join("file")).expect("the file"), b"text");
+
+    let unused: Vec<_> = grown.shipped.difference(&grown.granted).collect();
+    assert!(unused.is_empty(), "nobody missed {unused:#?}");
+    println!("{} rights are shipped, and each was missed", grown.granted.len());
+    drop(grown);
+    for vsr in ["vsr", "direct"] {
+        assert_eq!(name(&app.completed(RESTORE, vsr)), vsr);
+    }
+    for (kind, namespace) in [("ClusterRoleBinding", ""), ("ClusterRole", ""), ("Pod", PROTECTED)] {
+        app.cluster.delete(kind, namespace, if kind == "Pod" { POD } else { GROWN });
+    }
+    app.remove();
+}
