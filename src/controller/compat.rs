@@ -128,9 +128,10 @@ pub fn may_make_repository(backup: &VolumeSnapshotBackup) -> bool {
     })
 }
 
-/// What is recorded of how something gets on.
+/// What is recorded of how something gets on. The word of its end is none, although a failure may have the same reason as a wait.
 pub fn said(status: &MoveStatus) -> Said<'_> {
-    condition(status, "Progressing").map(|condition| (&*condition.reason, &*condition.message))
+    let said = |kind| condition(status, kind).map(|condition| (&*condition.reason, &*condition.message));
+    said("Progressing").filter(|progressing| said("Complete") != Some(*progressing))
 }
 
 /// Whether it failed, or is not whole.

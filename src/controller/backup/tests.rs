@@ -260,18 +260,21 @@ fn a_slow_backup_says_what_it_waits_for_and_writes_no_more_than_that() {
 /// What failed keeps its reason in all its conditions, also if something was waited for after the end.
 #[test]
 fn a_wait_after_the_end_leaves_no_trace() {
-    let mut world = World::new(ready());
-    world.settle();
-    world.pod(MOVER, "Running", 0, None, None);
-    world.settle();
-    world.record(&Update::Failed { reason: "Invalid".into(), message: "no".into() });
-    assert_eq!(settle_slowly(&mut world), 1);
-    assert_eq!(world.condition("Progressing").unwrap().2, "waiting for the mover to stop");
-    assert_eq!(world.condition("Degraded").unwrap().1, "Invalid");
-    world.pod(MOVER, "Failed", 130, Some(saved(0)), None);
-    assert_eq!(settle_slowly(&mut world), 1, "nothing is waited for any more");
-    assert_eq!(world.condition("Progressing").unwrap().1, "Invalid");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    // The second is a wait's reason, too.
+    for reason in ["Invalid", "Forbidden"] {
+        let mut world = World::new(ready());
+        world.settle();
+        world.pod(MOVER, "Running", 0, None, None);
+        world.settle();
+        world.record(&Update::Failed { reason: reason.into(), message: "no".into() });
+        assert_eq!(settle_slowly(&mut world), 1);
+        assert_eq!(world.condition("Progressing").unwrap().2, "waiting for the mover to stop");
+        assert_eq!(world.condition("Degraded").unwrap().1, reason);
+        world.pod(MOVER, "Failed", 130, Some(saved(0)), None);
+        assert_eq!(settle_slowly(&mut world), 1, "nothing is waited for any more");
+        assert_eq!(world.condition("Progressing").unwrap().1, reason);
+        assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    }
 }
 
 #[test]

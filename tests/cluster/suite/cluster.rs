@@ -42,6 +42,7 @@ fn resource(kind: &str) -> (&'static str, &'static str, bool) {
         "Job" => ("apis/batch/v1", "jobs", true),
         "Deployment" => ("apis/apps/v1", "deployments", true),
         "StorageClass" => ("apis/storage.k8s.io/v1", "storageclasses", false),
+        "Lease" => ("apis/coordination.k8s.io/v1", "leases", true),
         "Event" => ("apis/events.k8s.io/v1", "events", true),
         "Role" => ("apis/rbac.authorization.k8s.io/v1", "roles", true),
         "RoleBinding" => ("apis/rbac.authorization.k8s.io/v1", "rolebindings", true),

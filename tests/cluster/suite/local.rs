@@ -158,6 +158,8 @@ impl Controller {
         command.env_clear().env("KUBECONFIG", &self.settings).env("POD_NAMESPACE", PROTECTED).env("POD_NAME", POD);
         command.envs(self.image.map(|image| ("VSM_MOVER_IMAGE", image))).env("VSM_MOVER_PULL_POLICY", "Never");
         command.env("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover");
+        // It shares the node's addresses with others.
+        command.args(["--metrics-bind-address=0", "--health-probe-bind-address=0"]);
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         *controller.lock().expect("a lock") = Some(command.spawn().expect("the controller starts"));
     }

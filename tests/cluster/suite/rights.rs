@@ -2,8 +2,8 @@
 //! told. When both flows have come to their end, what was granted must be what is shipped: with any right less something stands still
 //! or is missing, and no right is there for nothing. Needs the cluster for itself.
 
-use crate::app::{App, BACKUP, FILES, RESTORE};
-use crate::cluster::{Cluster, PROTECTED, RUNTIME, name, text, wait_for};
+use crate::app::{App, BACKUP, FILES, RESTORE, message, reason};
+use crate::cluster::{Cluster, PROTECTED, text, wait_for};
 use crate::local::{Alone, Controller, POD};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -91,8 +91,10 @@ impl Grown {
     }
 
     /// Writes the roles, and starts the controller anew: what it was refused it would try again in half a minute.
-    fn restart(&self) {
+    fn restart(&mut self) {
         self.controller.kill();
+        // What else it was refused it will be refused again.
+        self.settled = self.controller.refusals().len();
         let rules = |here: bool| -> Vec<Value> {
             let rights = self.granted.iter().filter(|right| right.here == here);
             rights
@@ -136,8 +138,8 @@ impl Grown {
         found.unwrap_or_else(|| panic!("the shipped roles do not grant what is needed: {refusal}")).clone()
     }
 
-    /// Lets the controller work until it is done; what it lacks it is granted when it has told so. `grant` may change what is granted.
-    fn work(&mut self, what: &str, done: impl Fn() -> bool, grant: impl Fn(&Right, &mut BTreeSet<Right>)) {
+    /// Lets the controller work until it is done; what it lacks it is granted when it has told so.
+    fn work(&mut self, what: &str, done: impl Fn() -> bool) {
         loop {
             let next = || {
                 let refusal = self.controller.refusals().get(self.settled).cloned();
@@ -156,6 +158,8 @@ impl Grown {
             self.settled += 1;
             let right = self.right(&refusal);
             if !self.granted.insert(right.clone()) {
+                // The apiserver had not heard of it yet.
+                self.restart();
                 continue;
             }
             let words = format!("cannot {} resource", right.verb);
@@ -168,7 +172,6 @@ impl Grown {
                 "{what}: it did not say that it lacks {right:?}"
             );
             println!("{what}: it stood still without {right:?}");
-            grant(&right, &mut self.granted);
             self.restart();
         }
     }
@@ -180,14 +183,9 @@ fn each_right_that_is_shipped_is_needed_and_no_other_one() {
     let app = App::new("rights");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let content = app.snapshot("snap", "data");
-    let cluster = app.cluster.clone();
-    RUNTIME.block_on(async {
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{PROTECTED}/leases/{LEASE}");
-        let request = http::Request::delete(path).body(vec![]).expect("a request");
-        let _ = cluster.client().request_text(request).await;
-    });
+    // The deployed one made it, and this one is to.
+    app.cluster.delete("Lease", PROTECTED, LEASE);
     let mut grown = Grown::new();
-    let as_it_is = |_: &Right, _: &mut BTreeSet<Right>| {};
     grown.restart();
 
     let over = |kind: &'static str, name: &'static str| {
@@ -200,42 +198,38 @@ fn each_right_that_is_shipped_is_needed_and_no_other_one() {
         }
     };
     app.cluster.create(&app.vsb("vsb", "b", &content));
-    grown.work("a backup", over(BACKUP, "vsb"), as_it_is);
+    grown.work("a backup", over(BACKUP, "vsb"));
     let vsb = app.completed(BACKUP, "vsb");
 
     app.cluster.create(&app.vsr("vsr", "r", &vsb));
     let handle = || !text(&app.get(RESTORE, "vsr").expect("it is there"), "/status/snapshotHandle").is_empty();
-    grown.work("a restore", handle, as_it_is);
+    grown.work("a restore", handle);
     let back = app.take_handle("vsr", "back", FILES);
-    grown.work("a restore", over(RESTORE, "vsr"), as_it_is);
+    grown.work("a restore", over(RESTORE, "vsr"));
     assert_eq!(fs::read(back.join("file")).expect("the file"), b"text");
 
-    // It is called off when its target is there and the volume is not given to it.
-    let of =
-        |right: &Right, verb: &str, resource: &str| !right.here && right.verb == verb && right.resource == resource;
-    app.cluster.create(&app.direct("off", &vsb, "off", None));
-    let target = || app.get("PersistentVolumeClaim", "off").is_some();
-    grown.work("a direct restore", target, |right, granted| {
-        if of(right, "create", "persistentvolumeclaims") {
-            granted.retain(|right| !of(right, "patch", "persistentvolumes"));
-        }
-    });
-    app.cluster.delete(RESTORE, &app.namespace, "off");
-    let gone = || app.get(RESTORE, "off").is_none();
-    grown.work("a direct restore that is called off", gone, as_it_is);
-    assert!(app.get("PersistentVolumeClaim", "off").is_none());
-
+    // What it takes to fill a target is asked for before anything is done.
+    for verb in ["create", "delete"] {
+        app.cluster.create(&app.direct(verb, &vsb, verb, None));
+        let over = || app.get(RESTORE, verb).is_some_and(|it| text(&it, "/status/phase") == "Failed");
+        grown.work("a direct restore", over);
+        let ended = app.ended(RESTORE, verb);
+        assert_eq!(reason(&ended, "Degraded"), "Forbidden", "{ended:#}");
+        let lacks = format!("may not {verb} persistentvolumeclaims in namespace {}", app.namespace);
+        assert!(message(&ended, "Degraded").contains(&lacks), "{ended:#}");
+        let of = |right: &&Right| !right.here && right.verb == verb && right.resource == "persistentvolumeclaims";
+        let right = grown.shipped.iter().find(of).expect("a shipped right").clone();
+        grown.granted.insert(right);
+        grown.restart();
+    }
     app.cluster.create(&app.direct("direct", &vsb, "direct", None));
-    grown.work("a direct restore", over(RESTORE, "direct"), as_it_is);
+    grown.work("a direct restore", over(RESTORE, "direct"));
     assert_eq!(fs::read(app.volume("direct").join("file")).expect("the file"), b"text");
 
     let unused: Vec<_> = grown.shipped.difference(&grown.granted).collect();
     assert!(unused.is_empty(), "nobody missed {unused:#?}");
     println!("{} rights are shipped, and each was missed", grown.granted.len());
     drop(grown);
-    for vsr in ["vsr", "direct"] {
-        assert_eq!(name(&app.completed(RESTORE, vsr)), vsr);
-    }
     for (kind, namespace) in [("ClusterRoleBinding", ""), ("ClusterRole", ""), ("Pod", PROTECTED)] {
         app.cluster.delete(kind, namespace, if kind == "Pod" { POD } else { GROWN });
     }
