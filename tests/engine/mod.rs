@@ -1,6 +1,7 @@
 //! The engine seen from outside: one module per claim.
 
 mod bad_input;
+mod capabilities;
 mod cuts;
 mod device;
 mod expired;

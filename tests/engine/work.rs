@@ -17,13 +17,13 @@ const JOB: &str = "1f0c7f5e-7c5b-4a58-9d83-7f0a3b1f2f11";
 const LINEAGE: &str = "pvc-uid:5d2c";
 
 /// What a Job's pod gets: files in a directory each.
-struct Pod<'r> {
+pub struct Pod<'r> {
     repo: &'r Repo,
     dir: PathBuf,
 }
 
 impl Pod<'_> {
-    fn new(repo: &Repo) -> Pod<'_> {
+    pub fn new(repo: &Repo) -> Pod<'_> {
         let dir = repo.beside("pod");
         fs::create_dir_all(dir.join("secrets")).expect("a directory");
         let pod = Pod { repo, dir };
@@ -45,12 +45,23 @@ impl Pod<'_> {
         command
     }
 
+    /// As root that has these capabilities and no others.
+    pub fn run_with(&self, capabilities: &[&str], work: &Value, exit: i32) -> Value {
+        let inner = self.command(work);
+        let set: String = capabilities.iter().map(|one| format!(",+{one}")).collect();
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set=-all{set}")).arg("--inh-caps=-all");
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.env_clear().env("VSM_JOB", JOB).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        self.report_of(Run::of(&mut command).exits(exit))
+    }
+
     fn report_file(&self) -> PathBuf {
         self.dir.join("report.json")
     }
 
     /// The report; the logs are JSON lines, whatever the volume's files are called.
-    fn run(&self, work: &Value, exit: i32) -> Value {
+    pub fn run(&self, work: &Value, exit: i32) -> Value {
         self.report_of(Run::of(&mut self.command(work)).exits(exit))
     }
 
@@ -65,13 +76,13 @@ impl Pod<'_> {
         report
     }
 
-    fn backup(&self, source: &Path, identity: &str) -> Value {
+    pub fn backup(&self, source: &Path, identity: &str) -> Value {
         let task =
             json!({"source": source, "hostname": HOST, "identity": identity, "lineage": LINEAGE, "initialize": true});
         self.work(json!({ "backup": task }))
     }
 
-    fn restore(&self, target: &Path, pick: Value) -> Value {
+    pub fn restore(&self, target: &Path, pick: Value) -> Value {
         self.work(json!({"restore": {"target": target, "pick": pick}}))
     }
 
@@ -88,7 +99,7 @@ impl Pod<'_> {
     }
 }
 
-fn saved(report: &Value) -> &Value {
+pub fn saved(report: &Value) -> &Value {
     let saved = &report["outcome"]["saved"];
     assert!(saved.is_object(), "{report}");
     saved
@@ -295,12 +306,8 @@ fn what_cannot_be_read_is_counted_and_forges_nothing() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
     }
     let work = pod.backup(&source, "vsb:1");
-    let inner = pod.command(&work);
     // Root without the right to read everything.
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(inner.get_program()).args(inner.get_args());
-    command.env_clear().env("VSM_JOB", JOB).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let report = pod.report_of(Run::of(&mut command).exits(3));
+    let report = pod.run_with(&[], &work, 3);
     assert_eq!((&saved(&report)["problems"], &saved(&report)["files"]), (&1.into(), &1.into()), "{report}");
     let problem = report["firstProblems"][0].as_str().expect("a problem");
     assert!(problem.contains("summary") && problem.contains("ermission"), "{problem}");
