@@ -40,6 +40,7 @@ fn resource(kind: &str) -> (&'static str, &'static str, bool) {
         "ConfigMap" => ("api/v1", "configmaps", true),
         "ServiceAccount" => ("api/v1", "serviceaccounts", true),
         "Job" => ("apis/batch/v1", "jobs", true),
+        "CronJob" => ("apis/batch/v1", "cronjobs", true),
         "Deployment" => ("apis/apps/v1", "deployments", true),
         "StorageClass" => ("apis/storage.k8s.io/v1", "storageclasses", false),
         "Lease" => ("apis/coordination.k8s.io/v1", "leases", true),

@@ -421,3 +421,32 @@ fn a_storage_snapshot_is_freed_when_its_class_says_so() {
     assert!(is_there(&kept.1) && named(&kept.1) == 0, "nobody said that it may go");
     app.remove();
 }
+
+#[test]
+fn a_snapshot_that_is_larger_than_its_claim_or_of_unknown_size_is_read() {
+    let app = App::new("fault-size");
+    fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
+    for (name, size, helper) in [("larger", 100 << 20, "100Mi"), ("unknown", 0, "64Mi")] {
+        let class = format!("{name}-{}", std::process::id());
+        app.cluster.create(&json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "driver": "csi.testbed.local", "deletionPolicy": "Delete",
+            "metadata": {"name": class}, "parameters": {"size": size.to_string()},
+        }));
+        app.snapshot_of_class(name, "data", &class);
+        let ready = app.until("VolumeSnapshot", name, |it| it["status"]["readyToUse"] == true);
+        let content = text(&ready, "/status/boundVolumeSnapshotContentName");
+        let told = app.cluster.get("VolumeSnapshotContent", "", content).expect("a content");
+        assert_eq!(told["status"]["restoreSize"].as_i64().unwrap_or(0), size, "{told:#}");
+        let vsb = app.cluster.create(&app.vsb(name, "b", content));
+        let claim = format!("vsm-vsb-{}", text(&vsb, "/metadata/uid"));
+        let claim = app.cluster.until("PersistentVolumeClaim", PROTECTED, &claim, |_| true);
+        assert_eq!(text(&claim, "/spec/resources/requests/storage"), helper);
+        let vsb = app.completed(BACKUP, name);
+        assert_eq!(vsb["status"]["sourcePVCData"]["size"], "64Mi", "what the claim requested");
+        app.cluster.create(&app.direct(name, &vsb, name, None));
+        app.completed(RESTORE, name);
+        assert_eq!(fs::read(app.volume(name).join("file")).expect("the file"), b"text");
+        app.cluster.delete("VolumeSnapshotClass", "", &class);
+    }
+    app.remove();
+}

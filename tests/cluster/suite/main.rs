@@ -11,6 +11,7 @@ mod cluster;
 #[path = "../../common/mod.rs"]
 mod common;
 mod contract;
+mod disaster;
 mod faults;
 mod flows;
 mod kills;
@@ -18,3 +19,4 @@ mod local;
 mod rights;
 mod scale;
 mod trust;
+mod velero;
