@@ -1,5 +1,5 @@
-//! What it costs: many backups at once, and a volume of a GiB by the phases of its way. `tests/full` keeps the figures, and builds what
-//! users run. These tests need the cluster for themselves.
+//! What it costs: many backups at once, and a volume of a GiB by the phases of its way. `tests/full` keeps the figures, and runs the image
+//! that users run. These tests need the cluster for themselves.
 
 use crate::app::{App, Asked, BACKUP, FILES, RESTORE, assert_whole, processes};
 use crate::cluster::{Cluster, PROTECTED, name, text, wait_for};
