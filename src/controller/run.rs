@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How often somebody is asked who tells nothing: a volume or a content on its way is not watched.
 const ASK: Duration = Duration::from_secs(2);
+/// How often what waits for its turn looks whether that has come, by what the watch knows: the change that would have told it may have been
+/// heard of before it was known.
+const QUEUED: Duration = Duration::from_secs(5);
 /// How often what is forbidden is tried again: somebody has to allow it.
 const REFUSED: Duration = Duration::from_secs(30);
 /// Requests of a kind that are worked on at the same time, by this process; they wait for the apiserver, not for a core.
@@ -85,6 +88,7 @@ pub async fn requests<R: Request>(context: Context, health: &Health) {
     };
     let client = || cluster.client.clone();
     let here = &cluster.namespace;
+    let known = store.clone();
     let watching = all
         .watches(cluster.all::<R>(), watcher::Config::default(), move |_| waiting(&store, limit))
         .watches(Api::<VolumeSnapshotContent>::all(client()), ours(), |it| owner(&it))
@@ -92,7 +96,14 @@ pub async fn requests<R: Request>(context: Context, health: &Health) {
         .watches(Api::<PersistentVolumeClaim>::namespaced(client(), here), ours(), |it| owner(&it))
         .watches(Api::<Job>::namespaced(client(), here), ours(), |it| owner(&it))
         .watches(Api::<Pod>::namespaced(client(), here), ours(), |it| owner(&it))
-        .run(reconcile, after_error, context.clone())
+        .run(
+            move |request, context| {
+                let first = is_first(&*request, &known, limit);
+                reconcile(request, context, first)
+            },
+            after_error,
+            context.clone(),
+        )
         .for_each(|outcome| async move {
             if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = outcome {
                 error!(%error, "watching failed");
@@ -174,6 +185,12 @@ fn waiting<R: Request>(store: &Store<R>, limit: usize) -> Vec<ObjectRef<R>> {
     next.iter().filter_map(named).map(|request| ObjectRef::from_obj(&**request)).collect()
 }
 
+/// Whether it may be its turn, by what the watch knows.
+fn is_first<R: Request>(request: &R, store: &Store<R>, limit: usize) -> bool {
+    let entries: Vec<Entry> = store.state().iter().map(|request| entry(&**request)).collect();
+    queue::next(&entries, limit).iter().any(|uid| request.uid().as_deref() == Some(uid))
+}
+
 fn entry<R: Request>(request: &R) -> Entry {
     let status = request.moved();
     let state = match compat::stage(&status) {
@@ -204,8 +221,12 @@ fn refused(error: &kube::Error) -> Option<&str> {
     }
 }
 
-async fn reconcile<R: Request>(request: Arc<R>, context: Arc<Context>) -> cluster::Result<Action> {
-    let looked = look(&*request, &context).await;
+async fn reconcile<R: Request>(request: Arc<R>, context: Arc<Context>, first: bool) -> cluster::Result<Action> {
+    // Nothing is asked of hundreds that wait.
+    if compat::stage(&request.moved()) == Stage::Queued && request.meta().deletion_timestamp.is_none() && !first {
+        return Ok(Action::requeue(QUEUED));
+    }
+    let looked = look(&*request, &context, first).await;
     if let Err(error) = &looked
         && let Some(why) = refused(error)
         && let Err(error) = say_refused(&*request, &context, why).await
@@ -227,7 +248,7 @@ async fn say_refused<R: Request>(request: &R, context: &Context, why: &str) -> c
     }
 }
 
-async fn look<R: Request>(request: &R, context: &Context) -> cluster::Result<Action> {
+async fn look<R: Request>(request: &R, context: &Context, first: bool) -> cluster::Result<Action> {
     let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
     for _ in 0..STEPS {
         if context.stop.is_cancelled() {
@@ -237,7 +258,7 @@ async fn look<R: Request>(request: &R, context: &Context) -> cluster::Result<Act
         let Some(request) = context.cluster.current::<R>(&namespace, &name).await? else {
             return Ok(Action::await_change());
         };
-        if let Some(action) = step(&request, context).await? {
+        if let Some(action) = step(&request, context, first).await? {
             return Ok(action);
         }
     }
@@ -263,7 +284,7 @@ async fn record<R: Request>(
 }
 
 /// One look and one write. `Some`: there is nothing more to do until then.
-async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Option<Action>> {
+async fn step<R: Request>(request: &R, context: &Context, first: bool) -> cluster::Result<Option<Action>> {
     let Context { cluster, config, limit, places, .. } = context;
     let subject = request.subject();
     let status = request.moved();
@@ -271,7 +292,8 @@ async fn step<R: Request>(request: &R, context: &Context) -> cluster::Result<Opt
     if matches!(stage, Stage::Ended { .. }) && request.finalizers().is_empty() {
         return Ok(Some(Action::await_change()));
     }
-    let queued = stage < Stage::Started;
+    // What the watch knows may be old: who is first by it is counted once more.
+    let queued = stage < Stage::Started && first;
     let _held = if queued { Some(places.lock().await) } else { None };
     let turn = queued && {
         let all = cluster.all::<R>().list(&ListParams::default()).await?;
