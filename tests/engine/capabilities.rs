@@ -80,7 +80,9 @@ fn a_restore_needs_each_of_its_capabilities() {
         (lost, told)
     };
     assert_eq!(restore("", 0), (vec![], vec![]));
-    let cases: [(&str, &[&str], &[(&str, What)]); 6] = [
+    // The capability, what the report says without it, and what the restored tree lacks.
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, What)]);
+    let cases: [Case; 6] = [
         (
             "chown",
             &["owner not applied to 4 entries"],
