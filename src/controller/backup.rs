@@ -12,7 +12,7 @@ use crate::controller::helpers::{self, Order};
 use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
 use crate::controller::quantity;
-use crate::controller::repository::{Maker, Record};
+use crate::controller::repository::{self, Maker, Standing};
 use crate::controller::trust;
 use crate::provenance::Tag;
 use crate::work::{self, Outcome, Task, VERSION, Work};
@@ -205,14 +205,18 @@ fn prepare(subject: &Subject, seen: &Observed, config: &Config, source: Source) 
         expose::Step::Failed(why) => return failed("NotExposed", why),
         expose::Step::Ready => {}
     }
-    let maker = seen.record.as_ref().map(Record::maker);
-    if maker.as_ref().is_none_or(|maker| maker.as_ref().is_some_and(|maker| maker.uid != subject.uid)) {
-        if seen.being_made {
+    let repository = source.volume.repository;
+    let initialize = match repository::standing(seen.record.as_ref()) {
+        Standing::Made => false,
+        Standing::Begun(maker) if maker.uid == subject.uid => true,
+        Standing::Begun(_) if seen.being_made => {
             return helpers::wait(&seen.common, config.prepare, "another backup makes the repository".into());
         }
-        let maker = Some(Maker { name: subject.name.clone(), uid: subject.uid.clone() });
-        return record(seen, config, Record { repository: source.volume.repository, maker });
-    }
+        Standing::Begun(_) | Standing::Unknown => {
+            let maker = Maker { name: subject.name.clone(), uid: subject.uid.clone() };
+            return record(seen, config, &repository, Some(&maker));
+        }
+    };
     let block = source.volume.mode == "Block";
     let task = work::Backup {
         source: if block { job::DEVICE } else { job::VOLUME }.into(),
@@ -220,15 +224,15 @@ fn prepare(subject: &Subject, seen: &Observed, config: &Config, source: Source) 
         tags: source.tags,
         identity: subject.identity().expect("a backup has one"),
         lineage: source.lineage,
-        initialize: maker.flatten().is_some(),
+        initialize,
     };
-    let work = Work { version: VERSION, repository: source.volume.repository, task: Task::Backup(task), gone: vec![] };
+    let work = Work { version: VERSION, repository, task: Task::Backup(task), gone: vec![] };
     follow(subject, seen, config, Order { work, secrets: source.secrets })
 }
 
 /// A repository's record is written, unless somebody else did meanwhile.
-fn record(seen: &Observed, config: &Config, record: Record) -> Act<Update> {
-    let object = Box::new(record.object(&config.namespace, seen.record.as_ref()));
+fn record(seen: &Observed, config: &Config, repository: &str, maker: Option<&Maker>) -> Act<Update> {
+    let object = Box::new(repository::record(repository, maker, &config.namespace, seen.record.as_ref()));
     if seen.record.is_none() { Act::Create(Object::ConfigMap(object)) } else { Act::Rewrite(object) }
 }
 
@@ -252,8 +256,8 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, order: Order) -> 
     };
     match report.outcome {
         // Before all else: from now on a bucket that lost it must not look like that of a new volume.
-        Outcome::Saved(_) if seen.record.as_ref().is_none_or(|made| Record::maker(made).is_some()) => {
-            record(seen, config, Record { repository, maker: None })
+        Outcome::Saved(_) if repository::standing(seen.record.as_ref()) != Standing::Made => {
+            record(seen, config, &repository, None)
         }
         Outcome::Saved(saved) if saved.problems > 0 && config.incomplete_fails => {
             failed("Incomplete", flow::incomplete(saved.problems, &report.first_problems))

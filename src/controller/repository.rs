@@ -90,46 +90,49 @@ pub struct Maker {
     pub uid: String,
 }
 
-/// The record of a repository: which backup is to make it, or, without one, that it has been made. Then it is never made again: a bucket
-/// that lost it must not look like a new one.
+/// What is on record of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub repository: String,
-    pub maker: Option<Maker>,
+pub enum Standing {
+    /// Nobody has begun to make it.
+    Unknown,
+    /// This backup may make it.
+    Begun(Maker),
+    /// It has been made, and is never made again: a bucket that lost it must not look like a new one.
+    Made,
 }
 
-/// The key of a record that has the name and the uid of a maker. A record without it is of a repository that has been made.
+/// The key of a record that has the name and the uid of a maker, or nothing when the repository has been made.
 const MAKER_KEY: &str = "madeBy";
 
-impl Record {
-    /// The name of a repository's record. Two backups that would both make it meet there.
-    pub fn name(repository: &str) -> String {
-        format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32])
-    }
+/// The name of a repository's record, a ConfigMap. Two backups that would both make the repository meet there.
+pub fn record_name(repository: &str) -> String {
+    format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32])
+}
 
-    /// As an object; to be written over the one that was read, and no other.
-    pub fn object(&self, namespace: &str, over: Option<&ConfigMap>) -> ConfigMap {
-        let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
-        let maker = self.maker.as_ref().map_or_else(String::new, |maker| format!("{}/{}", maker.name, maker.uid));
-        let data = [("repository", self.repository.clone()), (MAKER_KEY, maker)];
-        ConfigMap {
-            metadata: ObjectMeta {
-                name: Some(Record::name(&self.repository)),
-                namespace: Some(namespace.to_owned()),
-                labels: Some(labels),
-                resource_version: over.and_then(ResourceExt::resource_version),
-                ..ObjectMeta::default()
-            },
-            data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
-            ..ConfigMap::default()
-        }
+/// The record of a repository that this backup may make, or that has been made; to be written over the record that was read, and over no
+/// other.
+pub fn record(repository: &str, maker: Option<&Maker>, namespace: &str, over: Option<&ConfigMap>) -> ConfigMap {
+    let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
+    let maker = maker.map_or_else(String::new, |maker| format!("{}/{}", maker.name, maker.uid));
+    let data = [("repository", repository.to_owned()), (MAKER_KEY, maker)];
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(record_name(repository)),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels),
+            resource_version: over.and_then(ResourceExt::resource_version),
+            ..ObjectMeta::default()
+        },
+        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..ConfigMap::default()
     }
+}
 
-    /// The maker that a record names.
-    pub fn maker(record: &ConfigMap) -> Option<Maker> {
-        let (name, uid) = record.data.as_ref()?.get(MAKER_KEY)?.split_once('/')?;
-        Some(Maker { name: name.to_owned(), uid: uid.to_owned() })
-    }
+/// What a record says.
+pub fn standing(record: Option<&ConfigMap>) -> Standing {
+    let Some(record) = record else { return Standing::Unknown };
+    let maker = record.data.as_ref().and_then(|data| data.get(MAKER_KEY)?.split_once('/'));
+    maker.map_or(Standing::Made, |(name, uid)| Standing::Begun(Maker { name: name.to_owned(), uid: uid.to_owned() }))
 }
 
 /// The components of a cleaned path below another one; `None` if it is not below it.
@@ -223,15 +226,17 @@ mod tests {
 
     #[test]
     fn a_record_names_its_maker_until_the_repository_is_made() {
-        let maker = Some(Maker { name: "vsb".into(), uid: "u-1".into() });
-        let begun = Record { repository: "s3:https://host/bkt/x".into(), maker: maker.clone() };
-        let mut object = begun.object("adp", None);
-        assert_eq!(Record::maker(&object), maker);
-        assert_eq!(object.metadata.name.as_deref().map(str::len), Some(47));
-        object.metadata.resource_version = Some("7".into());
-        let made = Record { maker: None, ..begun }.object("adp", Some(&object));
-        assert_eq!((Record::maker(&made), made.metadata.resource_version.as_deref()), (None, Some("7")));
-        assert_eq!(made.metadata.name, object.metadata.name);
+        let maker = Maker { name: "vsb".into(), uid: "u-1".into() };
+        let mut begun = record("s3:https://host/bkt/x", Some(&maker), "adp", None);
+        assert_eq!(standing(Some(&begun)), Standing::Begun(maker));
+        assert_eq!(begun.metadata.name.as_deref().map(str::len), Some(47));
+        begun.metadata.resource_version = Some("7".into());
+        let made = record("s3:https://host/bkt/x", None, "adp", Some(&begun));
+        assert_eq!((standing(Some(&made)), standing(None)), (Standing::Made, Standing::Unknown));
+        assert_eq!(
+            (&made.metadata.name, &made.metadata.resource_version),
+            (&begun.metadata.name, &begun.metadata.resource_version)
+        );
     }
 
     /// VolumeSnapshotMover knew of no prefix.

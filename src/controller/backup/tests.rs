@@ -131,7 +131,7 @@ fn with(change: impl FnOnce(&mut Observed)) -> Observed {
 
 fn record_of(maker: Option<(&str, &str)>) -> ConfigMap {
     let maker = maker.map(|(name, uid)| Maker { name: name.into(), uid: uid.into() });
-    Record { repository: "s3:http://s3/bkt/restic/c-1/shop/data".into(), maker }.object("adp", None)
+    repository::record("s3:http://s3/bkt/restic/c-1/shop/data", maker.as_ref(), "adp", None)
 }
 
 fn made() -> ConfigMap {
@@ -212,7 +212,7 @@ fn a_backup_goes_its_way() {
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left() && !world.seen.common.finalizer);
-    assert_eq!(Record::maker(world.seen.record.as_ref().unwrap()), None, "it is made, and never again");
+    assert_eq!(repository::standing(world.seen.record.as_ref()), Standing::Made, "and never made again");
     assert_eq!(
         world.phases,
         [
@@ -306,8 +306,8 @@ fn a_repository_is_made_by_one() {
     // The other one has it open, or has ended.
     world.seen.being_made = false;
     world.settle();
-    let ours = Some(Maker { name: "vsb-abcde".into(), uid: "u-1".into() });
-    assert_eq!((Record::maker(world.seen.record.as_ref().unwrap()), initialize(&world)), (ours, true));
+    let ours = Standing::Begun(Maker { name: "vsb-abcde".into(), uid: "u-1".into() });
+    assert_eq!((repository::standing(world.seen.record.as_ref()), initialize(&world)), (ours, true));
     // Or it has been made.
     let mut world = World::new(with(|seen| seen.record = Some(made())));
     world.settle();

@@ -7,7 +7,7 @@ use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
 use crate::controller::flow::{Common, Config, Mover, Stage, Velero};
 use crate::controller::kinds::Request;
 use crate::controller::names::Subject;
-use crate::controller::repository::Record;
+use crate::controller::repository::{self, Standing};
 use crate::controller::trust::RunningRestore;
 use crate::controller::{backup, capture, compat, expose, free, helpers, job, rehome, restore};
 use crate::manifest::GRANT_LABEL;
@@ -108,8 +108,10 @@ impl Cluster {
 
     async fn observe_record(&self, subject: &Subject, seen: &mut backup::Observed, config: &Config) -> Result<()> {
         let Some(repository) = backup::repository(subject, seen, config) else { return Ok(()) };
-        seen.record = self.here().get_opt(&Record::name(&repository)).await?;
-        if let Some(maker) = seen.record.as_ref().and_then(Record::maker).filter(|maker| maker.uid != subject.uid) {
+        seen.record = self.here().get_opt(&repository::record_name(&repository)).await?;
+        if let Standing::Begun(maker) = repository::standing(seen.record.as_ref())
+            && maker.uid != subject.uid
+        {
             let maker_now: Option<VolumeSnapshotBackup> = self.of(&subject.namespace).get_opt(&maker.name).await?;
             seen.being_made =
                 maker_now.is_some_and(|now| now.uid() == Some(maker.uid) && compat::may_make_repository(&now));
