@@ -22,6 +22,7 @@ pub enum Phase {
     Archival,
     Restore,
     Check,
+    Prune,
 }
 
 impl fmt::Display for Phase {
@@ -30,6 +31,7 @@ impl fmt::Display for Phase {
             Phase::Archival => "archival",
             Phase::Restore => "restore",
             Phase::Check => "check",
+            Phase::Prune => "prune",
         })
     }
 }

@@ -76,6 +76,21 @@ pub enum Error {
     )]
     VerifyFailed { what: String },
 
+    #[error(
+        "what the snapshots need could not be found out, {problems} problems were told; nothing was changed. `check` tells what is damaged"
+    )]
+    Unreachable { problems: u64 },
+
+    #[error(
+        "{file} was written while this process had the repository for itself, by a program that takes no lock; nothing that it may need was removed, run this again when it has ended"
+    )]
+    Uninvited { file: File },
+
+    #[error(
+        "{ty} blob {id} did not get into a new pack; nothing was removed. This is an error of this program, report it"
+    )]
+    NotRepacked { ty: BlobType, id: Id },
+
     #[error("tree {id}: {source}")]
     Tree { id: Id, source: FormatError },
 

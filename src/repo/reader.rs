@@ -381,7 +381,7 @@ mod tests {
                 assert_eq!(reader.load(Id::of(tree)).unwrap(), *tree);
             }
         }
-        for id in index.packs() {
+        for &id in index.packs() {
             let pack = &TreeReader::new(&repo, &index).packs[&id];
             assert_eq!(repo.store().size(File::new(FileType::Pack, id)).unwrap(), pack.size + pack::header_size([]));
         }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod capabilities;
+mod crash;
 mod cuts;
 mod device;
 mod expired;
@@ -10,6 +11,7 @@ mod golden;
 mod interop;
 mod interrupt;
 mod locks;
+mod prune;
 mod repositories;
 mod s3;
 mod same_bytes;

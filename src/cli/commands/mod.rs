@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod list;
 mod ls;
+mod prune;
 mod repositories;
 mod restore;
 mod snapshots;
@@ -51,6 +52,8 @@ pub enum Command {
     Stats(stats::Args),
     /// Remove snapshots by a policy or by name
     Forget(forget::Args),
+    /// Remove what no snapshot needs
+    Prune(prune::Args),
     /// Change the tags of snapshots
     Tag(tag::Args),
     /// Print an object of the repository
@@ -88,6 +91,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
         Command::Forget(args) => forget::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
         Command::Tag(args) => tag::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),
