@@ -23,6 +23,7 @@ pub enum Phase {
     Restore,
     Check,
     Prune,
+    Repair,
 }
 
 impl fmt::Display for Phase {
@@ -32,6 +33,7 @@ impl fmt::Display for Phase {
             Phase::Restore => "restore",
             Phase::Check => "check",
             Phase::Prune => "prune",
+            Phase::Repair => "repair",
         })
     }
 }

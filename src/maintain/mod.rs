@@ -17,6 +17,8 @@ mod parallel;
 pub mod prune;
 mod reach;
 mod reindex;
+pub mod repair;
+pub mod rewrite;
 pub mod stats;
 pub mod survey;
 pub mod tag;

@@ -91,6 +91,9 @@ pub enum Error {
     )]
     NotRepacked { ty: BlobType, id: Id },
 
+    #[error("pack {pack} has {size} bytes, and what its header lists makes {expected}; it is damaged")]
+    PackSize { pack: Id, size: u64, expected: u64 },
+
     #[error("tree {id}: {source}")]
     Tree { id: Id, source: FormatError },
 

@@ -34,6 +34,8 @@ struct Entry {
 /// The merged index.
 #[derive(Default)]
 pub struct Index {
+    /// The files that it was read from.
+    files: Vec<Id>,
     packs: Vec<Id>,
     /// Data blobs, then tree blobs.
     entries: [Sorted; 2],
@@ -113,7 +115,8 @@ impl Building {
 
     fn finish(self) -> Index {
         let Building { packs, entries, .. } = self;
-        Index { entries: entries.map(|entries| Sorted::new(entries, &packs)), packs, added: Mutex::default() }
+        let entries = entries.map(|entries| Sorted::new(entries, &packs));
+        Index { files: Vec::new(), entries, packs, added: Mutex::default() }
     }
 }
 
@@ -162,7 +165,8 @@ impl Index {
             Ok(())
         };
         pool.install(|| files.par_iter().try_for_each(load))?;
-        Ok(building.into_inner().expect(inside).finish())
+        let files = files.into_iter().map(|(id, _)| id).collect();
+        Ok(Index { files, ..building.into_inner().expect(inside).finish() })
     }
 
     /// An index of these packs; a pack may come several times.
@@ -170,6 +174,11 @@ impl Index {
         let mut building = Building::default();
         packs.into_iter().for_each(|pack| building.add(pack));
         building.finish()
+    }
+
+    /// The index files that it was read from.
+    pub fn files(&self) -> &[Id] {
+        &self.files
     }
 
     /// Bytes that the loaded blobs take.

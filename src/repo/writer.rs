@@ -57,6 +57,8 @@ pub struct Written {
     pub plain_bytes: AtomicU64,
     /// Sealed bytes and their header entries.
     pub packed_bytes: AtomicU64,
+    /// The index files that name it; known at the end.
+    pub indexes: Vec<Id>,
 }
 
 /// What the uploaders and the caller share.
@@ -64,6 +66,7 @@ struct Shared {
     repo: Arc<Repository>,
     index: Arc<Index>,
     unsaved: Mutex<Unsaved>,
+    saved: Mutex<Vec<Id>>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -118,6 +121,7 @@ impl Writer {
             repo,
             index,
             unsaved: Mutex::new(unsaved),
+            saved: Mutex::default(),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
         });
@@ -386,7 +390,8 @@ impl Writer {
             return Err(failure);
         }
         outcome.and(saved)?;
-        Ok(std::mem::take(&mut self.written))
+        let indexes = std::mem::take(&mut *lock(&self.shared.saved));
+        Ok(Written { indexes, ..std::mem::take(&mut self.written) })
     }
 
     fn join(&mut self) {
@@ -442,7 +447,9 @@ impl Shared {
             unsaved.since = Instant::now();
             std::mem::take(&mut unsaved.packs)
         };
-        self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).map(|_| ())
+        let id = self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out))?;
+        lock(&self.saved).push(id);
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod interop;
 mod interrupt;
 mod locks;
 mod prune;
+mod repair;
 mod repositories;
 mod s3;
 mod same_bytes;

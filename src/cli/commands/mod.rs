@@ -15,6 +15,7 @@ mod key;
 mod list;
 mod ls;
 mod prune;
+mod repair;
 mod repositories;
 mod restore;
 mod snapshots;
@@ -54,6 +55,8 @@ pub enum Command {
     Forget(forget::Args),
     /// Remove what no snapshot needs
     Prune(prune::Args),
+    /// Put a damaged repository in order
+    Repair(repair::Args),
     /// Change the tags of snapshots
     Tag(tag::Args),
     /// Print an object of the repository
@@ -92,6 +95,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Stats(args) => stats::run(args, context),
         Command::Forget(args) => forget::run(args, context),
         Command::Prune(args) => prune::run(args, context),
+        Command::Repair(args) => repair::run(args, context),
         Command::Tag(args) => tag::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),

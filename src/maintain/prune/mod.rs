@@ -62,7 +62,7 @@ pub struct Done {
 }
 
 impl<'i> Prune<'i> {
-    /// Finds out what is to be done. The snapshots that are `gone` need nothing, whether they are there or not.
+    /// Finds out what is to be done; the index has been read under the same lock. The snapshots that are `gone` need nothing, whether they are there or not.
     pub fn plan(
         repo: &Repository,
         index: &'i Index,
@@ -71,8 +71,11 @@ impl<'i> Prune<'i> {
         progress: &Progress,
         tell: &dyn Fn(Stage),
     ) -> Result<Prune<'i>> {
-        let seen = Seen::now(repo)?;
         let (mut snapshots, errors) = repo.snapshots()?;
+        let seen = Seen {
+            snapshots: snapshots.iter().map(|stored| stored.id).collect(),
+            index: index.files().iter().copied().collect(),
+        };
         snapshots.retain(|stored| !gone.contains(&stored.id));
         let damaged = errors.len() as u64;
         errors.into_iter().for_each(|error| progress.problem(Phase::Prune, "snapshot", error));
@@ -166,11 +169,11 @@ impl<'i> Prune<'i> {
         // Also after an error: what is uploaded is found by the next prune.
         let written = writer.finish();
         outcome?;
-        written?;
+        let written = written?;
         if let Some(PackedBlob { ty, id, .. }) = missing {
             return Err(Error::NotRepacked { ty, id });
         }
-        self.seen.index = list(repo, FileType::Index)?;
+        self.seen.index.extend(written.indexes);
         Ok(())
     }
 
@@ -212,17 +215,14 @@ struct Seen {
 }
 
 impl Seen {
-    fn now(repo: &Repository) -> Result<Seen> {
-        Ok(Seen { snapshots: list(repo, FileType::Snapshot)?, index: list(repo, FileType::Index)? })
-    }
-
     /// An error if something was added since.
     fn is_all(&self, repo: &Repository) -> Result<()> {
-        let now = Seen::now(repo)?;
-        let new = |ty, now: &HashSet<Id>, then: &HashSet<Id>| now.difference(then).next().map(|&id| File::new(ty, id));
-        let new = new(FileType::Snapshot, &now.snapshots, &self.snapshots)
-            .or_else(|| new(FileType::Index, &now.index, &self.index));
-        new.map_or(Ok(()), |file| Err(Error::Uninvited { file }))
+        for (ty, seen) in [(FileType::Snapshot, &self.snapshots), (FileType::Index, &self.index)] {
+            if let Some(&new) = list(repo, ty)?.difference(seen).next() {
+                return Err(Error::Uninvited { file: File::new(ty, new) });
+            }
+        }
+        Ok(())
     }
 }
 
