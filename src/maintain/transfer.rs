@@ -93,7 +93,7 @@ impl Transfer<'_> {
                 }
             }
             self.writer.store_known(&known)?;
-            again.into_iter().try_for_each(|(ty, id)| self.from_anywhere(ty, id))?;
+            again.into_iter().try_for_each(|(ty, id)| self.any_copy(ty, id))?;
             if !read {
                 download = None;
             }
@@ -103,7 +103,7 @@ impl Transfer<'_> {
     }
 
     /// One blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.
-    fn from_anywhere(&self, ty: BlobType, id: Id) -> Result<()> {
+    fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
         let plaintext = self.from.load_blob(self.index, ty, id)?;
         self.writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: None }])
     }

@@ -9,6 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Something bad, and what it does to a repository.
+type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
+
 /// A repository of two snapshots.
 fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
     let repo = Repo::made_by(maker, 2).quick();
@@ -81,7 +84,7 @@ fn an_index_says_what_the_packs_hold() {
     for maker in [Peer::Restic019, Peer::Vsm] {
         let (repo, _source) = repository(maker);
         let first = |repo: &Repo| files_below(&repo.path().join("index"))[0].clone();
-        let damages: [(&str, &dyn Fn(&Repo)); 6] = [
+        let damages: [Damage<'_>; 6] = [
             ("nothing", &|_| {}),
             ("an index less", &|repo| fs::remove_file(first(repo)).expect("a file less")),
             ("no index at all", &|repo| {
@@ -148,7 +151,7 @@ fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
                 fs::write(place(repo), &bytes[..size / 2]).expect("damage");
             };
             let gone = |repo: &Repo| fs::remove_file(place(repo)).expect("a pack less");
-            let damages: [(&str, &dyn Fn(&Repo)); 3] = [("a bit", &flip), ("cut", &cut), ("gone", &gone)];
+            let damages: [Damage<'_>; 3] = [("a bit", &flip), ("cut", &cut), ("gone", &gone)];
             for (what, damage) in damages {
                 let told = format!("{maker:?} {what} {id}");
                 let (theirs, ours) = both(&repo, damage, &["repair", "packs", &id]);

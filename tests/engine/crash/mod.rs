@@ -19,6 +19,7 @@ use vsm::format::Version;
 use vsm::format::time::Time;
 use vsm::id::Id;
 use vsm::maintain::prune::{self, Limit, Prune};
+use vsm::maintain::repair;
 use vsm::maintain::tag;
 use vsm::progress::Progress;
 use vsm::repo::{
@@ -191,10 +192,8 @@ fn at_every_operation(
     let kept = complete(&oldest_first(&bed.repo));
     assert!(kept.iter().all(|id| before.contains(id)));
     let demand = Demand { complete: &kept, passwords };
-    let whole = Stopping::at(bed.copy().path(), None);
     let repo = bed.copy();
     let recorded = Stopping::at(repo.path(), None);
-    drop(whole);
     act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let operations = recorded.operations();
     let (mut tried, mut verdicts) = (0, 0);
@@ -269,6 +268,77 @@ fn a_prune() {
     let name = name.to_string();
     fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
     at_every_operation(&bed, "prune", &prune, &[PASSWORD], <[String]>::to_vec);
+}
+
+/// An index of which a file is lost, and packs that are moved elsewhere though nothing is wrong with them.
+#[test]
+fn repairs_of_index_and_packs() {
+    let bed = Bed::new();
+    let packs: Vec<Id> = names(&bed.repo, "data").iter().map(|name| name.parse().expect("an id")).collect();
+    let salvage = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            // Those of them that are still there: the others have been moved.
+            let listed = repo.store().list(vsm::store::FileType::Pack)?;
+            let there: Vec<Id> = packs.iter().copied().filter(|pack| listed.iter().any(|(id, _)| id == pack)).collect();
+            let outcome = repair::packs::repair(repo, &there, &Progress::silent())?;
+            if outcome.lost + outcome.left_behind == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
+        })
+    };
+    at_every_operation(&bed, "repair packs", &salvage, &[PASSWORD], <[String]>::to_vec);
+    let index = files_below(&bed.repo.path().join("index"));
+    assert!(index.len() > 1);
+    fs::remove_file(&index[0]).expect("an index less");
+    let reindex = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            let repaired = repair::index::repair(repo, false, &Progress::silent())?;
+            if repaired.silent == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
+        })
+    };
+    // A snapshot whose index is lost is not complete until the repair has ended.
+    at_every_repair(&bed, "repair index", &reindex);
+}
+
+/// A file is lost, and with it a part of both snapshots, which are made anew.
+#[test]
+fn a_repair_of_snapshots() {
+    let bed = Bed::new();
+    let holds_data = |pack: &PathBuf| pack.metadata().expect("a pack").len() > 30_000;
+    let lost = files_below(&bed.repo.path().join("data")).into_iter().find(holds_data).expect("a pack of data");
+    fs::remove_file(lost).expect("a pack less");
+    bed.repo.run(Peer::Vsm, ["repair", "index"]).ok();
+    let act = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            let (snapshots, _) = repo.snapshots()?;
+            let options = repair::snapshots::Options { forget: true, dry_run: false };
+            repair::snapshots::repair(repo, &snapshots, options, &Progress::silent(), &mut |_, _, _| {})
+        })
+    };
+    at_every_repair(&bed, "repair snapshots", &act);
+}
+
+/// As [`at_every_operation`] for what is damaged before: restic is asked when it has been repaired at last.
+fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
+    let repo = bed.copy();
+    let recorded = Stopping::at(repo.path(), None);
+    act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let whole = names(&repo, "snapshots").len();
+    let demand = Demand { complete: &[], passwords: &[PASSWORD] };
+    let operations = recorded.operations();
+    for (number, kind) in operations.iter().enumerate() {
+        for fault in [Fault::Stop, Fault::LoseReply, Fault::Fail]
+            .into_iter()
+            .filter(|fault| *kind != Kind::Read || *fault != Fault::LoseReply)
+        {
+            let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let repo = bed.copy();
+            let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
+            assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
+            assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is gone");
+            again(&repo, act, &demand, &told, true);
+            assert_eq!(names(&repo, "snapshots").len(), whole, "{told}");
+        }
+    }
+    println!("{what}: {} operations", operations.len());
 }
 
 #[test]
