@@ -146,7 +146,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         });
         let (json, nodes) = match read {
             Ok(read) => read,
-            Err(Error::Store(error)) if error.is_given_up() => return Err(error.into()),
+            Err(error) if !error.is_damage() => return Err(error),
             Err(error) => {
                 let became = match self.change.unreadable(path, error)? {
                     Unreadable::Empty => Some(self.writer.store_tree(&TreeWriter::new().finish())?),

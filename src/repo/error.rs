@@ -123,6 +123,28 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether what was asked for is not there, or not what it should be; anything else may be so only now, or only here.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Store(error) => {
+                matches!(error, StoreError::NotFound { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. })
+            }
+            Error::WrongHash { .. }
+            | Error::Damaged { .. }
+            | Error::Unauthentic { .. }
+            | Error::BlobMissing { .. }
+            | Error::BlobDamaged { .. }
+            | Error::PackSize { .. }
+            | Error::Tree { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Of several reasons why nothing of several copies could be had, the one that leaves hope.
+    pub(super) fn or_hope(self, other: Error) -> Error {
+        if self.is_damage() { other } else { self }
+    }
+
     /// restic's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -107,7 +107,7 @@ impl Repository {
         for location in index.find(ty, id) {
             match self.load_copy(&location) {
                 Ok(plaintext) => return Ok(plaintext),
-                Err(error) => failure = error,
+                Err(error) => failure = failure.or_hope(error),
             }
         }
         Err(failure)
@@ -286,14 +286,13 @@ impl<'r> TreeReader<'r> {
 
     /// The plaintext of a tree.
     pub fn load(&self, id: Id) -> Result<Vec<u8>> {
-        let mut failure = Error::BlobMissing { ty: BlobType::Tree, id };
         for location in self.index.find(BlobType::Tree, id) {
-            match self.load_copy(&location) {
-                Ok(plaintext) => return Ok(plaintext),
-                Err(error) => failure = error,
+            if let Ok(plaintext) = self.load_copy(&location) {
+                return Ok(plaintext);
             }
         }
-        Err(failure)
+        // What was kept may have been damaged on its way here.
+        self.repo.load_blob(self.index, BlobType::Tree, id)
     }
 
     /// The entry at a path below a tree; `None` for the tree itself. Empty components and `.` count for nothing.

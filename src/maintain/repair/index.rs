@@ -41,8 +41,7 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
     let unreadable = Mutex::new(Vec::new());
     let index = Index::load_each(repo, |file, content| match content {
         Ok(_) => Ok(()),
-        // The store may be at fault, and the file sound.
-        Err(Error::Store(error)) => Err(error.into()),
+        Err(error) if !error.is_damage() => Err(error),
         Err(error) => {
             unreadable.lock().unwrap_or_else(PoisonError::into_inner).push((file, error.to_string()));
             Ok(())
@@ -96,7 +95,7 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
         for (&(pack, _), blobs) in part.iter().zip(headers) {
             let blobs = match blobs {
                 Ok(blobs) => blobs,
-                Err(Error::Store(error)) if error.is_given_up() => return Err(error.into()),
+                Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
                     repaired.silent += 1;
                     progress.problem(Phase::Repair, format!("pack {pack}"), error);

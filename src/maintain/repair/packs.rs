@@ -39,7 +39,11 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
             let mut blobs = by_pack.blobs(pack);
             let file = File::new(FileType::Pack, pack);
             let own = repo.store().size(file).map_err(Error::from).and_then(|size| repo.load_pack_header(pack, size));
-            blobs.extend(own.unwrap_or_default().into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob)));
+            match own {
+                Ok(own) => blobs.extend(own.into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
             if blobs.is_empty() {
                 progress.warning(&format!("no blobs are known of pack {pack}"));
             }
@@ -83,16 +87,18 @@ fn save(
     let PackedBlob { ty, id, offset, length, uncompressed } = location.blob;
     let file = File::new(FileType::Pack, location.pack);
     let mut plaintext = Vec::new();
-    let read = check_size(&location.blob).and_then(|()| {
+    check_size(&location.blob)?;
+    let mut read = || {
         let sealed = repo.store().read_at(file, u64::from(offset), length as usize)?;
         repo.open_blob(&location, &sealed, &mut plaintext).map(|()| sealed)
-    });
-    match read {
+    };
+    // Once more, because it may have been damaged on its way here.
+    match read().or_else(|_| read()) {
         Ok(sealed) => {
             salvaged.saved += 1;
             writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: Some((&sealed, uncompressed)) }])
         }
-        Err(Error::Store(error)) if error.is_given_up() => Err(error.into()),
+        Err(error) if !error.is_damage() => Err(error),
         Err(error) => {
             salvaged.lost += 1;
             let what = if ty == BlobType::Tree { "tree" } else { "data" };

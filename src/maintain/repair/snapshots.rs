@@ -58,6 +58,7 @@ pub fn repair(
     drop(rewrite);
     // All that the new snapshots need is there before the first of them.
     writer.finish()?;
+    let (there, _) = repo.snapshots()?;
     for (stored, tree, changes) in became {
         let became = match tree {
             None => Became::Nothing,
@@ -70,7 +71,10 @@ pub fn repair(
                 if !options.forget && !snapshot.tags.iter().any(|tag| tag == TAG) {
                     snapshot.tags.push(TAG.to_owned());
                 }
-                Became::Repaired(repo.save_file(FileType::Snapshot, snapshot.encode())?)
+                // An earlier run may have ended between making it and removing the damaged one.
+                let made = there.iter().find(|other| other.snapshot == snapshot).map(|other| other.id);
+                let id = made.map_or_else(|| repo.save_file(FileType::Snapshot, snapshot.encode()), Ok)?;
+                Became::Repaired(id)
             }
         };
         if became != Became::Unchanged && options.forget && !options.dry_run {
