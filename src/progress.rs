@@ -24,6 +24,7 @@ pub enum Phase {
     Check,
     Prune,
     Repair,
+    Copy,
 }
 
 impl fmt::Display for Phase {
@@ -34,6 +35,7 @@ impl fmt::Display for Phase {
             Phase::Check => "check",
             Phase::Prune => "prune",
             Phase::Repair => "repair",
+            Phase::Copy => "copy",
         })
     }
 }

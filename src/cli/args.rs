@@ -27,6 +27,9 @@ pub struct Global {
     /// Command whose output is the password; run without a shell
     #[arg(long, global = true, env = "RESTIC_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
     pub password_command: Option<String>,
+    /// The variable that holds the password.
+    #[arg(skip = "RESTIC_PASSWORD")]
+    pub password_variable: &'static str,
     /// Id, or its beginning, of the key to try first
     #[arg(long, global = true, env = "RESTIC_KEY_HINT", value_name = "ID", hide_env_values = true)]
     pub key_hint: Option<String>,

@@ -2,13 +2,15 @@
 //!
 //! Each module is one operation and decides nothing about how it is shown. What they share is [`walk`], a tree walk that holds
 //! one directory per level and no call stack; [`forest`], all trees below a root by many threads; [`blobs`], a set of blobs; [`reach`], what the
-//! snapshots need; [`transfer`] and [`reindex`], new packs and index files in the places of old ones; and [`group`], snapshots of
+//! snapshots need; [`transfer`], [`rewrite`] and [`reindex`], new packs, trees and index files in the places of old ones; and [`group`], snapshots of
 //! the same host, paths and tags. [`survey`] looks at many repositories, one after the other.
 
 pub mod blobs;
 pub mod check;
+pub mod copy;
 pub mod diff;
 pub mod dump;
+pub mod exclude;
 pub mod find;
 mod forest;
 pub mod forget;
@@ -18,7 +20,7 @@ pub mod prune;
 mod reach;
 mod reindex;
 pub mod repair;
-pub mod rewrite;
+mod rewrite;
 pub mod stats;
 pub mod survey;
 pub mod tag;

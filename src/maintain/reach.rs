@@ -16,6 +16,7 @@ pub fn blobs<'i>(
     index: &'i Index,
     snapshots: &[StoredSnapshot],
     pool: &ThreadPool,
+    during: Phase,
     progress: &Progress,
 ) -> Result<BlobSet<'i>> {
     let mut reach = Reach {
@@ -23,6 +24,7 @@ pub fn blobs<'i>(
         index,
         found: BlobSet::new(index),
         snapshot: String::new(),
+        during,
         progress,
     };
     let before = progress.problem_count();
@@ -32,7 +34,7 @@ pub fn blobs<'i>(
         reach.snapshot = format!("snapshot {}", stored.id);
         match stored.tree() {
             Ok(root) => forest::walk(pool, root, &reach),
-            Err(error) => progress.problem(Phase::Prune, &*reach.snapshot, error),
+            Err(error) => progress.problem(during, &*reach.snapshot, error),
         }
         if progress.is_interrupted() {
             return Err(Error::Interrupted);
@@ -51,6 +53,7 @@ struct Reach<'r, 'i> {
     found: BlobSet<'i>,
     /// The one that is being walked.
     snapshot: String,
+    during: Phase,
     progress: &'r Progress,
 }
 
@@ -62,7 +65,7 @@ impl Visitor for Reach<'_, '_> {
     }
 
     fn look(&self, id: Id, below: &mut dyn FnMut(Id)) {
-        let problem = |error: Error| self.progress.problem(Phase::Prune, &*self.snapshot, error);
+        let problem = |error: Error| self.progress.problem(self.during, &*self.snapshot, error);
         let json = match self.trees.load(id) {
             Ok(json) => json,
             Err(error) => return problem(error),

@@ -14,6 +14,7 @@ mod locks;
 mod prune;
 mod repair;
 mod repositories;
+mod rewriting;
 mod s3;
 mod same_bytes;
 mod shapes;

@@ -84,7 +84,7 @@ impl<'i> Prune<'i> {
         }
         tell(Stage::FindNeeded { snapshots: snapshots.len() as u64 });
         let pool = reading_pool(repo, index)?;
-        let needed = reach::blobs(repo, index, &snapshots, &pool, progress)?;
+        let needed = reach::blobs(repo, index, &snapshots, &pool, Phase::Prune, progress)?;
         let mut listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
         let Weighed { packs, kept, duplicate } = plan::weigh(index, &needed, &listed);
         for pack in &packs {
