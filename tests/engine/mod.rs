@@ -4,6 +4,7 @@ mod bad_input;
 mod capabilities;
 mod crash;
 mod cuts;
+mod damage;
 mod device;
 mod expired;
 mod format_doc;

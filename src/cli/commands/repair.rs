@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::maintain::repair::index::{self, Repaired};
 use crate::maintain::repair::packs::{self, Salvaged};
 use crate::maintain::repair::snapshots::{self, Became, Options};
-use crate::repo::{LockMode, Repository};
+use crate::repo::{self, LockMode, Repository};
 use crate::store::{File, FileType, StoreError};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -88,9 +88,26 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             })
         }
         What::Snapshots { ids, filter, forget, dry_run } => {
-            let (snapshots, missing) = select::snapshots(context, &repo, &ids, &filter.build())?;
-            let mut changed = 0;
             let would = if dry_run { "would be " } else { "" };
+            let mut changed = 0;
+            let (snapshots, missing) = if forget && !ids.is_empty() {
+                let (damaged, readable): (Vec<_>, Vec<_>) =
+                    ids.into_iter().partition(|name| is_damaged(&repo, name).unwrap_or(false));
+                for name in &damaged {
+                    let id = repo.find_id(FileType::Snapshot, name)?;
+                    if !dry_run {
+                        repo.remove_snapshot(id)?;
+                    }
+                    context.out.note(format_args!("snapshot {} cannot be read, and is {would}removed", id.short()))?;
+                    changed += 1;
+                }
+                match readable.is_empty() {
+                    true => (Vec::new(), 0),
+                    false => select::snapshots(context, &repo, &readable, &filter.build())?,
+                }
+            } else {
+                select::snapshots(context, &repo, &ids, &filter.build())?
+            };
             snapshots::repair(
                 &repo,
                 &snapshots,
@@ -117,12 +134,19 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             context.out.note(format_args!("{changed} snapshots {would}changed"))?;
             Ok(match missing {
                 0 => Outcome::Complete,
-                count => {
-                    Outcome::Incomplete(format!("{count} snapshots could not be read; `forget ID` removes such a one"))
-                }
+                count => Outcome::Incomplete(format!(
+                    "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a one"
+                )),
             })
         }
     }
+}
+
+/// Whether the file of a snapshot is there and not what it should be.
+fn is_damaged(repo: &Repository, name: &str) -> repo::Result<bool> {
+    let id = repo.find_id(FileType::Snapshot, name)?;
+    let is_there = repo.store().size(File::new(FileType::Snapshot, id)).is_ok();
+    Ok(is_there && repo.load_snapshot(id).is_err_and(|error| error.is_damage()))
 }
 
 /// Copies a pack into the current directory before anything is done to it. One that is not there leaves no copy.
