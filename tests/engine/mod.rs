@@ -1,5 +1,6 @@
 //! The engine seen from outside: one module per claim.
 
+mod azure;
 mod bad_input;
 mod capabilities;
 mod crash;
