@@ -89,7 +89,9 @@ impl Azurite {
             .set("AZURE_ACCOUNT_KEY", KEY)
             .set("AZURE_ENDPOINT_SUFFIX", SUFFIX)
             .set("HTTPS_PROXY", format!("http://127.0.0.1:{}", forwards_to(self.port)))
-            .set("RESTIC_CACERT", authority);
+            .set("RESTIC_CACERT", authority)
+            // Without a tier, restic sends an empty one, which Azurite does not take.
+            .option("azure.access-tier=Hot");
         repo
     }
 }
