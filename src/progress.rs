@@ -22,6 +22,9 @@ pub enum Phase {
     Archival,
     Restore,
     Check,
+    Prune,
+    Repair,
+    Copy,
 }
 
 impl fmt::Display for Phase {
@@ -30,6 +33,9 @@ impl fmt::Display for Phase {
             Phase::Archival => "archival",
             Phase::Restore => "restore",
             Phase::Check => "check",
+            Phase::Prune => "prune",
+            Phase::Repair => "repair",
+            Phase::Copy => "copy",
         })
     }
 }

@@ -8,6 +8,7 @@
 mod args;
 mod commands;
 mod exit;
+mod from;
 mod open;
 #[cfg(test)]
 mod options_table;

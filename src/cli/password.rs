@@ -13,13 +13,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
-const VARIABLE: &str = "RESTIC_PASSWORD";
-
 /// The password that options or environment give; `None` if a person must be asked.
 pub fn given(global: &Global) -> Result<Option<Password>> {
     let file = global.password_file.as_deref().filter(|file| !file.as_os_str().is_empty());
     let command = global.password_command.as_deref().filter(|command| !command.is_empty());
-    let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    let variable = std::env::var_os(global.password_variable).filter(|value| !value.is_empty());
     if global.insecure_no_password {
         if file.is_some() || command.is_some() || variable.is_some() {
             bail!("--insecure-no-password and a password exclude each other");

@@ -32,7 +32,8 @@ struct Session {
     progress: Arc<Progress>,
     /// The command looks at [`Progress::is_interrupted`] and ends by itself.
     orderly: AtomicBool,
-    lock: Mutex<Option<Lock>>,
+    /// One for each repository.
+    locks: Mutex<Vec<Lock>>,
 }
 
 /// While it lives, the command promises to end soon after [`Progress::interrupt`].
@@ -52,9 +53,15 @@ impl Context {
         let progress = Progress::new(sink);
         let progress = Arc::new(if verbosity >= 3 { progress.with_items() } else { progress });
         let session =
-            Arc::new(Session { progress: progress.clone(), orderly: AtomicBool::new(false), lock: Mutex::new(None) });
+            Arc::new(Session { progress: progress.clone(), orderly: AtomicBool::new(false), locks: Mutex::default() });
         watch_signals(session.clone(), out.clone())?;
         Ok(Context { global, out, progress, session })
+    }
+
+    /// The same run with other options.
+    pub fn with(&self, global: Global) -> Context {
+        let Context { out, progress, session, .. } = self;
+        Context { global, out: out.clone(), progress: progress.clone(), session: session.clone() }
     }
 
     /// Makes the first signal a request instead of the end.
@@ -63,13 +70,20 @@ impl Context {
         Orderly(&self.session)
     }
 
-    /// Keeps the lock until the end of the run. If it is lost, the run is interrupted.
+    /// Keeps a lock until the end of the run. If one is lost, the run is interrupted.
     pub fn keep(&self, lock: Lock) {
-        *self.session.lock() = Some(lock);
+        let watched = {
+            let mut locks = self.session.locks();
+            locks.push(lock);
+            locks.len() > 1
+        };
+        if watched {
+            return;
+        }
         let session = Arc::downgrade(&self.session);
         std::thread::spawn(move || {
             while let Some(session) = session.upgrade() {
-                match session.lock().as_ref().map(Lock::check) {
+                match session.check() {
                     Some(Ok(())) => {}
                     Some(Err(_)) => return session.progress.interrupt(),
                     None => return,
@@ -80,16 +94,15 @@ impl Context {
         });
     }
 
-    /// An error if the lock was lost: whatever is written from now on could be removed by others.
+    /// An error if a lock was lost: whatever is written from now on could be removed by others.
     pub fn check_lock(&self) -> repo::Result<()> {
-        self.session.lock().as_ref().map_or(Ok(()), Lock::check)
+        self.session.check().unwrap_or(Ok(()))
     }
 
     /// Ends the run: the lock is released, and all output is out.
     pub fn close(self, outcome: Result<Outcome>) -> Result<Outcome> {
-        let lock = self.session.lock().take();
-        let lost = lock.as_ref().and_then(|lock| lock.check().err());
-        if let Some(Err(error)) = lock.map(Lock::release) {
+        let lost = self.check_lock().err();
+        for error in self.session.release() {
             self.out.warn(format_args!("error: the lock could not be removed: {error}"));
         }
         let flushed = self.out.flush();
@@ -106,8 +119,20 @@ impl Context {
 }
 
 impl Session {
-    fn lock(&self) -> MutexGuard<'_, Option<Lock>> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locks(&self) -> MutexGuard<'_, Vec<Lock>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all locks are held; `None` without any.
+    fn check(&self) -> Option<repo::Result<()>> {
+        let locks = self.locks();
+        (!locks.is_empty()).then(|| locks.iter().try_for_each(Lock::check))
+    }
+
+    /// Releases all locks; what went wrong with that.
+    fn release(&self) -> Vec<repo::Error> {
+        let locks = std::mem::take(&mut *self.locks());
+        locks.into_iter().filter_map(|lock| lock.release().err()).collect()
     }
 }
 
@@ -128,7 +153,7 @@ fn watch_signals(session: Arc<Session>, out: Arc<Output>) -> Result<()> {
                 let session = session.clone();
                 // In a thread of its own, so that a second signal is heard while the lock is being removed.
                 std::thread::spawn(move || {
-                    drop(session.lock().take());
+                    drop(session.release());
                     leave();
                 });
             }

@@ -28,6 +28,8 @@ pub enum Refused {
     Unusable(String),
     #[error("the location is a folder, and only buckets are moved to and from")]
     Folder,
+    #[error("the location is in Azure, which vsm-mover reaches, but the controller does not yet")]
+    Azure,
     #[error("the repository {repository} is not in the bucket and path of the secret's own location {base}")]
     Elsewhere { repository: String, base: String },
 }
@@ -36,6 +38,7 @@ fn bucket(location: &str) -> Result<Bucket, Refused> {
     match location.parse() {
         Ok(Location::S3(bucket)) => Ok(bucket),
         Ok(Location::Folder(_)) => Err(Refused::Folder),
+        Ok(Location::Azure(_)) => Err(Refused::Azure),
         Err(error) => Err(Refused::Unusable(error.to_string())),
     }
 }

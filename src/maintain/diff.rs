@@ -164,8 +164,8 @@ impl Diff<'_> {
     ) -> Result<()> {
         if let (Some(left), true) = (left, left == right) {
             // Its blobs are on both sides, also where another place has them on one.
-            stats::collect(self.trees, left, &mut self.before, progress)?;
-            return stats::collect(self.trees, left, &mut self.after, progress);
+            stats::collect(self.trees, left, &self.before, progress)?;
+            return stats::collect(self.trees, left, &self.after, progress);
         }
         for (set, id) in [(&mut self.before, left), (&mut self.after, right)] {
             if let Some(id) = id {

@@ -55,12 +55,12 @@ pub fn count(
 ) -> Result<Stats> {
     let trees = TreeReader::new(repo, index);
     let mut seen = Seen::default();
-    let mut blobs = BlobSet::new(index);
+    let blobs = BlobSet::new(index);
     let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
     progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
     for stored in snapshots {
         if mode == Mode::RawData {
-            collect(&trees, stored.tree()?, &mut blobs, progress)?;
+            collect(&trees, stored.tree()?, &blobs, progress)?;
         } else {
             seen.links.clear();
             let mut walk = Walk::new(&trees, stored.tree()?)?;
@@ -137,7 +137,7 @@ fn add_references(stats: &mut Stats, seen: &mut Seen, index: &Index, path: &[u8]
 }
 
 /// Adds all blobs of a tree and of what is below it; trees that are in the set are known.
-pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &mut BlobSet<'_>, progress: &Progress) -> Result<()> {
+pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, progress: &Progress) -> Result<()> {
     let mut stack = vec![root];
     while let Some(id) = stack.pop() {
         interruptible(progress)?;

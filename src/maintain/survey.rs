@@ -3,12 +3,13 @@
 //! They are found by going down directory by directory. A directory that is a repository is not gone into, so that its packs, which may
 //! be millions, are never listed; nor are Velero's own directories beside its backups. Everything that is not looked into is told.
 
+use super::parallel::side_by_side;
 use crate::expiry::Backups;
 use crate::limits;
 use crate::repo::{self, Error, Password, Repository, Settings, StoredSnapshot};
 use crate::store::{Directory, Place, Store, StoreError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Velero's directory of backups in a location, and what is in the directory of each that is complete.
 pub const BACKUPS: &str = "backups";
@@ -145,28 +146,6 @@ pub fn backups(place: &Place) -> Result<Backups, StoreError> {
 
 /// Outcomes that are kept until their turn.
 const WINDOW: usize = 64;
-
-/// Does the same with each of some items, on a few threads; outcomes are in the items' order.
-fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    let (queue, done) = (Mutex::new(items.iter().enumerate()), Mutex::new(Vec::with_capacity(items.len())));
-    let next = || lock(&queue).next();
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
-            scope.spawn(|| {
-                while let Some((index, item)) = next() {
-                    let outcome = work(item);
-                    lock(&done).push((index, outcome));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
-}
 
 /// Counts how often in a row a store was given up. Each time was waited for with all patience: a store that is gone must not be waited for
 /// once for everything in it.

@@ -76,6 +76,24 @@ pub enum Error {
     )]
     VerifyFailed { what: String },
 
+    #[error(
+        "what the snapshots need could not be found out, {problems} problems were told; nothing was changed. `check` tells what is damaged"
+    )]
+    Unreachable { problems: u64 },
+
+    #[error(
+        "{file} was written while this process had the repository for itself, by a program that takes no lock; nothing that it may need was removed, run this again when it has ended"
+    )]
+    Uninvited { file: File },
+
+    #[error(
+        "{ty} blob {id} did not get into a new pack; nothing was removed. This is an error of this program, report it"
+    )]
+    NotRepacked { ty: BlobType, id: Id },
+
+    #[error("pack {pack} has {size} bytes, and what its header lists makes {expected}; it is damaged")]
+    PackSize { pack: Id, size: u64, expected: u64 },
+
     #[error("tree {id}: {source}")]
     Tree { id: Id, source: FormatError },
 
@@ -105,6 +123,28 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether what was asked for is not there, or not what it should be; anything else may be so only now, or only here.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Store(error) => {
+                matches!(error, StoreError::NotFound { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. })
+            }
+            Error::WrongHash { .. }
+            | Error::Damaged { .. }
+            | Error::Unauthentic { .. }
+            | Error::BlobMissing { .. }
+            | Error::BlobDamaged { .. }
+            | Error::PackSize { .. }
+            | Error::Tree { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Of several reasons why nothing of several copies could be had, the one that leaves hope.
+    pub(super) fn or_hope(self, other: Error) -> Error {
+        if self.is_damage() { other } else { self }
+    }
+
     /// restic's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {

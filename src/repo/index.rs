@@ -34,6 +34,8 @@ struct Entry {
 /// The merged index.
 #[derive(Default)]
 pub struct Index {
+    /// The files that it was read from.
+    files: Vec<Id>,
     packs: Vec<Id>,
     /// Data blobs, then tree blobs.
     entries: [Sorted; 2],
@@ -113,7 +115,8 @@ impl Building {
 
     fn finish(self) -> Index {
         let Building { packs, entries, .. } = self;
-        Index { entries: entries.map(|entries| Sorted::new(entries, &packs)), packs, added: Mutex::default() }
+        let entries = entries.map(|entries| Sorted::new(entries, &packs));
+        Index { files: Vec::new(), entries, packs, added: Mutex::default() }
     }
 }
 
@@ -162,7 +165,8 @@ impl Index {
             Ok(())
         };
         pool.install(|| files.par_iter().try_for_each(load))?;
-        Ok(building.into_inner().expect(inside).finish())
+        let files = files.into_iter().map(|(id, _)| id).collect();
+        Ok(Index { files, ..building.into_inner().expect(inside).finish() })
     }
 
     /// An index of these packs; a pack may come several times.
@@ -170,6 +174,11 @@ impl Index {
         let mut building = Building::default();
         packs.into_iter().for_each(|pack| building.add(pack));
         building.finish()
+    }
+
+    /// The index files that it was read from.
+    pub fn files(&self) -> &[Id] {
+        &self.files
     }
 
     /// Bytes that the loaded blobs take.
@@ -200,6 +209,29 @@ impl Index {
     /// When the position is not below [`Index::loaded_len`].
     pub fn at(&self, ty: BlobType, position: usize) -> Location {
         self.location(ty, &self.entries[slot(ty)].entries[position])
+    }
+
+    /// Every loaded blob of a type once: the positions of its copies.
+    pub fn blobs(&self, ty: BlobType) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut start = 0;
+        self.entries[slot(ty)].entries.chunk_by(|a, b| a.id == b.id).map(move |copies| {
+            let end = start + copies.len();
+            std::mem::replace(&mut start, end)..end
+        })
+    }
+
+    /// The positions of all loaded copies of a blob.
+    pub fn copies(&self, ty: BlobType, id: Id) -> Range<usize> {
+        let start = self.entries[slot(ty)].find(id);
+        start..start + self.loaded(ty, id).len()
+    }
+
+    /// Where the pack of a copy stands in [`Index::packs`].
+    ///
+    /// # Panics
+    /// When the position is not below [`Index::loaded_len`].
+    pub fn pack_at(&self, ty: BlobType, position: usize) -> usize {
+        self.entries[slot(ty)].entries[position].pack as usize
     }
 
     /// How many copies of blobs of this type were loaded.
@@ -248,9 +280,9 @@ impl Index {
         ByPack { index: self, order, ranges }
     }
 
-    /// The packs that some loaded index names.
-    pub fn packs(&self) -> HashSet<Id> {
-        self.packs.iter().copied().collect()
+    /// The packs that some loaded index names, each once.
+    pub fn packs(&self) -> &[Id] {
+        &self.packs
     }
 
     /// Every copy has a number: first those of data blobs, then those of trees.
@@ -288,12 +320,22 @@ pub struct ByPack<'i> {
 impl ByPack<'_> {
     /// What the index says is in a pack, front to back.
     pub fn blobs(&self, pack: Id) -> Vec<PackedBlob> {
+        self.positions(pack).map(|(ty, position)| self.index.at(ty, position).blob).collect()
+    }
+
+    /// The same blobs by their positions in the index.
+    pub fn positions(&self, pack: Id) -> impl Iterator<Item = (BlobType, usize)> + '_ {
         let numbers = &self.order[self.ranges.get(&pack).cloned().unwrap_or_default()];
-        let blob = |&number: &u32| {
-            let (ty, entry) = self.index.numbered(number);
-            self.index.location(ty, entry).blob
-        };
-        numbers.iter().map(blob).collect()
+        let data = self.index.loaded_len(BlobType::Data);
+        numbers.iter().map(move |&number| match (number as usize).checked_sub(data) {
+            None => (BlobType::Data, number as usize),
+            Some(position) => (BlobType::Tree, position),
+        })
+    }
+
+    /// Bytes that the order takes.
+    pub fn memory(&self) -> u64 {
+        (self.order.len() * size_of::<u32>() + self.ranges.len() * size_of::<(Id, Range<usize>)>()) as u64
     }
 
     /// Whether an index file names a pack.

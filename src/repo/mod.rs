@@ -113,6 +113,22 @@ impl Repository {
         self.settings
     }
 
+    /// Makes the repository one of version 2. The new config takes the place of the old one at once, and is read again; if it does not open,
+    /// the old one comes back.
+    pub fn upgrade(&self) -> Result<()> {
+        let old = self.store.read(File::CONFIG, limits::SMALL_FILE)?;
+        let config = Config { version: Version::V2, ..self.config.clone() };
+        let mut sealed = Vec::new();
+        self.key.seal(&self.nonce(), &config.encode(), &mut sealed);
+        self.store.write(File::CONFIG, sealed.into())?;
+        let written = self.store.read(File::CONFIG, limits::SMALL_FILE)?;
+        if open_config(&self.key, &written).and_then(Result::ok).is_some_and(|written| written == config) {
+            return Ok(());
+        }
+        self.store.write(File::CONFIG, old)?;
+        Err(Error::VerifyFailed { what: "the new config".into() })
+    }
+
     /// The JSON of an index, snapshot or lock file. A file that does not have its own hash is read once more: the network may be at fault.
     pub fn load_file(&self, file: File) -> Result<Vec<u8>> {
         let max = match file.ty {

@@ -82,13 +82,32 @@ impl Repository {
         pack::decode_header(&header).map_err(|source| Error::Damaged { file, source })
     }
 
+    /// The blobs that a pack of `size` bytes lists at its end. One request, unless there are more than some hundreds.
+    pub fn load_pack_header(&self, id: Id, size: u64) -> Result<Vec<PackedBlob>> {
+        /// Bytes that are asked for first.
+        const TAIL: u64 = 32 << 10;
+        let file = File::new(FileType::Pack, id);
+        let damaged = |source| Error::Damaged { file, source };
+        let start = size.saturating_sub(TAIL);
+        let tail = self.store().read_at(file, start, usize::try_from(size - start).expect("at most a tail"))?;
+        let Some((before, field)) = tail.split_last_chunk() else {
+            return Err(damaged(FormatError::new("a pack's header", "the file ends before it")));
+        };
+        let length = pack::header_length(*field, size).map_err(damaged)?;
+        if let Some(start) = before.len().checked_sub(length) {
+            return self.open_pack_header(id, &before[start..]);
+        }
+        let start = size - (length + pack::LENGTH_FIELD) as u64;
+        self.open_pack_header(id, &self.store().read_at(file, start, length)?)
+    }
+
     /// A whole blob, from the first of its copies that can be read.
     pub fn load_blob(&self, index: &Index, ty: BlobType, id: Id) -> Result<Vec<u8>> {
         let mut failure = Error::BlobMissing { ty, id };
         for location in index.find(ty, id) {
             match self.load_copy(&location) {
                 Ok(plaintext) => return Ok(plaintext),
-                Err(error) => failure = error,
+                Err(error) => failure = failure.or_hope(error),
             }
         }
         Err(failure)
@@ -267,14 +286,13 @@ impl<'r> TreeReader<'r> {
 
     /// The plaintext of a tree.
     pub fn load(&self, id: Id) -> Result<Vec<u8>> {
-        let mut failure = Error::BlobMissing { ty: BlobType::Tree, id };
         for location in self.index.find(BlobType::Tree, id) {
-            match self.load_copy(&location) {
-                Ok(plaintext) => return Ok(plaintext),
-                Err(error) => failure = error,
+            if let Ok(plaintext) = self.load_copy(&location) {
+                return Ok(plaintext);
             }
         }
-        Err(failure)
+        // What was kept may have been damaged on its way here.
+        self.repo.load_blob(self.index, BlobType::Tree, id)
     }
 
     /// The entry at a path below a tree; `None` for the tree itself. Empty components and `.` count for nothing.
@@ -381,7 +399,7 @@ mod tests {
                 assert_eq!(reader.load(Id::of(tree)).unwrap(), *tree);
             }
         }
-        for id in index.packs() {
+        for &id in index.packs() {
             let pack = &TreeReader::new(&repo, &index).packs[&id];
             assert_eq!(repo.store().size(File::new(FileType::Pack, id)).unwrap(), pack.size + pack::header_size([]));
         }

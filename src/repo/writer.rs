@@ -32,6 +32,15 @@ struct Batch {
     blobs: Vec<(PackedBlob, usize)>,
 }
 
+/// A blob out of another pack, whose plaintext has been compared with its id.
+pub struct Known<'b> {
+    pub ty: BlobType,
+    pub id: Id,
+    pub plaintext: &'b [u8],
+    /// Its sealed form with this repository's key, and the length of what it expands to (0: it is not compressed), if it is to stay like that.
+    pub sealed: Option<(&'b [u8], u32)>,
+}
+
 /// A pack with its header, ready to be made durable.
 struct FullPack {
     upload: Box<dyn Upload>,
@@ -48,6 +57,8 @@ pub struct Written {
     pub plain_bytes: AtomicU64,
     /// Sealed bytes and their header entries.
     pub packed_bytes: AtomicU64,
+    /// The index files that name it; known at the end.
+    pub indexes: Vec<Id>,
 }
 
 /// What the uploaders and the caller share.
@@ -55,6 +66,7 @@ struct Shared {
     repo: Arc<Repository>,
     index: Arc<Index>,
     unsaved: Mutex<Unsaved>,
+    saved: Mutex<Vec<Id>>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -88,8 +100,13 @@ const UPLOADERS: usize = 2;
 
 impl Writer {
     pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Result<Writer> {
+        Writer::beside(repo, index, 0, dry_run)
+    }
+
+    /// The same, where the caller holds `held` bytes besides the index.
+    pub fn beside(repo: Arc<Repository>, index: Arc<Index>, held: u64, dry_run: bool) -> Result<Writer> {
         let Settings { budget, pack_size, .. } = repo.settings();
-        let left = budget.left(index.memory(), 0)?;
+        let left = budget.left(index.memory() + held, 0)?;
         let threads = budget.writers(left);
         let (packs, tree_pack_size, kept) = if repo.store().keeps_uploads() {
             // Trees come slowly, and their pack is in memory all the time.
@@ -104,6 +121,7 @@ impl Writer {
             repo,
             index,
             unsaved: Mutex::new(unsaved),
+            saved: Mutex::default(),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
         });
@@ -167,6 +185,38 @@ impl Writer {
         Ok(ids)
     }
 
+    /// Stores blobs out of another pack, unless the repository has them.
+    pub fn store_known(&self, blobs: &[Known<'_>]) -> Result<()> {
+        let mut batches = [Batch::default(), Batch::default()];
+        for known in blobs {
+            let batch = &mut batches[usize::from(known.ty == BlobType::Tree)];
+            match known.sealed {
+                None => self.seal_new(known.ty, known.id, known.plaintext, batch)?,
+                Some((sealed, uncompressed)) => {
+                    self.add_new(known.ty, known.id, known.plaintext.len(), batch, |bytes| {
+                        bytes.extend_from_slice(sealed);
+                        Ok(SealedBlob {
+                            length: u32::try_from(sealed.len()).expect("a blob is below 4 GiB"),
+                            uncompressed,
+                        })
+                    })?;
+                }
+            }
+        }
+        let [data, trees] = batches;
+        if !data.blobs.is_empty() {
+            let mut pack = self.add(self.open_data()?, data, || self.open_data())?;
+            // No plaintext is hashed here that it could wait for.
+            pack.settle()?;
+            if is_full(&pack, self.repo().settings().pack_size) {
+                self.close(pack)?;
+            } else {
+                self.data.put_down(pack);
+            }
+        }
+        self.add_trees(trees)
+    }
+
     /// The ids of chunks; beside them, what waits in some pack is hashed, and then written. A pack that is complete then is uploaded.
     fn hash_beside(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
         let mut pack = self.data.take_to_hash();
@@ -199,9 +249,17 @@ impl Writer {
         let id = Id::of(json);
         let mut batch = Batch::default();
         self.seal_new(BlobType::Tree, id, json, &mut batch)?;
-        if self.dry_run || batch.blobs.is_empty() {
+        if self.dry_run {
             self.count(&batch);
-            return Ok(id);
+        } else {
+            self.add_trees(batch)?;
+        }
+        Ok(id)
+    }
+
+    fn add_trees(&self, batch: Batch) -> Result<()> {
+        if batch.blobs.is_empty() {
+            return Ok(());
         }
         let new = || OpenPack::new(self.repo(), None);
         let mut trees = lock(&self.trees);
@@ -215,18 +273,30 @@ impl Writer {
         } else {
             *trees = Some(pack);
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Adds the sealed form of a blob to a batch, unless the repository has it or another thread is about to store it.
     fn seal_new(&self, ty: BlobType, id: Id, plaintext: &[u8], batch: &mut Batch) -> Result<()> {
+        self.add_new(ty, id, plaintext.len(), batch, |bytes| self.repo().seal_blob(ty, id, plaintext, bytes))
+    }
+
+    /// The same with a sealed form that the caller appends.
+    fn add_new(
+        &self,
+        ty: BlobType,
+        id: Id,
+        plain_length: usize,
+        batch: &mut Batch,
+        seal: impl FnOnce(&mut Vec<u8>) -> Result<SealedBlob>,
+    ) -> Result<()> {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
         if self.index().claim(ty, id) {
             let offset = u32::try_from(batch.bytes.len()).expect("far below 4 GiB");
-            let SealedBlob { length, uncompressed } = self.repo().seal_blob(ty, id, plaintext, &mut batch.bytes)?;
-            batch.blobs.push((PackedBlob { ty, id, offset, length, uncompressed }, plaintext.len()));
+            let SealedBlob { length, uncompressed } = seal(&mut batch.bytes)?;
+            batch.blobs.push((PackedBlob { ty, id, offset, length, uncompressed }, plain_length));
         }
         Ok(())
     }
@@ -320,7 +390,8 @@ impl Writer {
             return Err(failure);
         }
         outcome.and(saved)?;
-        Ok(std::mem::take(&mut self.written))
+        let indexes = std::mem::take(&mut *lock(&self.shared.saved));
+        Ok(Written { indexes, ..std::mem::take(&mut self.written) })
     }
 
     fn join(&mut self) {
@@ -376,7 +447,9 @@ impl Shared {
             unsaved.since = Instant::now();
             std::mem::take(&mut unsaved.packs)
         };
-        self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).map(|_| ())
+        let id = self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out))?;
+        lock(&self.saved).push(id);
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! [`Location`]: a repository's address as restic writes it, taken apart.
 //!
 //! A folder is a path, with or without `local:`; an S3 bucket is `s3:` and an endpoint with or without a scheme (TLS
-//! unless it says `http`), the bucket and an optional prefix. Whatever else has a scheme is refused by name.
+//! unless it says `http`), the bucket and an optional prefix; a container of Azure is `azure:`, its name, a colon, and an optional prefix.
+//! Whatever else has a scheme is refused by name.
 //! A location never carries credentials: a URL with some is refused, and the refusal does not repeat them.
 
 use super::StoreError;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 pub enum Location {
     Folder(PathBuf),
     S3(Bucket),
+    Azure(Container),
 }
 
 /// A place in an S3 bucket.
@@ -29,12 +31,31 @@ pub struct Bucket {
     pub prefix: String,
 }
 
+/// A place in a container of Azure Blob Storage. Whose container it is, the credentials say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    pub name: String,
+    /// As [`Bucket::prefix`].
+    pub prefix: String,
+}
+
 impl Location {
     /// A place below this one; `path` has `/` between its parts, which are names.
     pub fn below(&self, path: &str) -> Location {
         match self {
             Location::Folder(folder) => Location::Folder(folder_below(folder, path)),
             Location::S3(bucket) => Location::S3(bucket.below(path)),
+            Location::Azure(Container { name, prefix }) => {
+                Location::Azure(Container { name: name.clone(), prefix: below(prefix, path) })
+            }
+        }
+    }
+
+    /// The name of the bucket or container, and what all names in it begin with; empty for a folder.
+    pub(super) fn in_bucket(&self) -> (&str, &str) {
+        match self {
+            Location::Folder(_) => ("", ""),
+            Location::S3(Bucket { name, prefix, .. }) | Location::Azure(Container { name, prefix }) => (name, prefix),
         }
     }
 
@@ -42,7 +63,7 @@ impl Location {
     pub fn parts(&self) -> Vec<String> {
         let path = match self {
             Location::Folder(folder) => folder.to_string_lossy(),
-            Location::S3(bucket) => bucket.prefix.as_str().into(),
+            Location::S3(_) | Location::Azure(_) => self.in_bucket().1.into(),
         };
         path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
@@ -51,9 +72,13 @@ impl Location {
 impl Bucket {
     /// [`Location::below`]
     pub fn below(&self, path: &str) -> Bucket {
-        let parts = [self.prefix.as_str(), path].into_iter().filter(|part| !part.is_empty());
-        Bucket { prefix: parts.collect::<Vec<_>>().join("/"), ..self.clone() }
+        Bucket { prefix: below(&self.prefix, path), ..self.clone() }
     }
+}
+
+fn below(prefix: &str, path: &str) -> String {
+    let parts = [prefix, path].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// [`Location::below`] of a folder.
@@ -62,12 +87,11 @@ pub(super) fn folder_below(folder: &Path, path: &str) -> PathBuf {
 }
 
 /// Schemes restic knows and we do not, with what a person can do about it.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 6] = [
     (
         "gs",
         "Google Cloud Storage is not yet supported; its S3-compatible endpoint is: s3:https://storage.googleapis.com/BUCKET",
     ),
-    ("azure", "Azure Blob Storage is not yet supported"),
     ("sftp", "SFTP is not supported; mount the folder, or use an S3 endpoint"),
     ("rest", "the REST server is not supported; use a folder or an S3 endpoint"),
     ("rclone", "rclone remotes are not supported; use a folder or an S3 endpoint"),
@@ -91,6 +115,7 @@ impl fmt::Display for Location {
         match self {
             Location::Folder(path) => path.display().fmt(f),
             Location::S3(bucket) => bucket.fmt(f),
+            Location::Azure(Container { name, prefix }) => write!(f, "azure:{name}:/{prefix}"),
         }
     }
 }
@@ -129,6 +154,7 @@ fn parse(text: &str) -> Result<Location, String> {
         "local" if rest.is_empty() => Err("has no path after local:".to_owned()),
         "local" => Ok(Location::Folder(rest.into())),
         "s3" => bucket(rest).map(Location::S3),
+        "azure" => container(rest).map(Location::Azure),
         _ => Err(match REFUSED.iter().find(|(name, _)| *name == scheme) {
             Some((_, why)) => (*why).to_owned(),
             None => format!("has the unknown scheme {scheme:?}; if it is a folder, write local:{scheme}:…"),
@@ -156,6 +182,22 @@ fn bucket(text: &str) -> Result<Bucket, String> {
     }
     let prefix = parts.collect::<Vec<_>>().join("/");
     Ok(Bucket { tls, endpoint: endpoint.to_owned(), name, prefix })
+}
+
+/// What follows `azure:`. Unlike that of a URL, the prefix is the plain name.
+fn container(text: &str) -> Result<Container, String> {
+    let (name, path) = text.split_once(':').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err("names no container; write azure:CONTAINER:/PREFIX".to_owned());
+    }
+    // Azure's rule, but for hyphens side by side; `$root` and its like hold no directories.
+    let is_right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !(3..=63).contains(&name.len()) || !name.chars().all(is_right) || name.starts_with('-') || name.ends_with('-') {
+        return Err(format!("names the container {name:?}, which no container can be called"));
+    }
+    // The root of the container is above every part.
+    let parts = clean(&format!("{name}/{path}"))?;
+    Ok(Container { name: name.to_owned(), prefix: parts[1..].join("/") })
 }
 
 /// `host` or `host:port`, where the host may be an IPv6 address in brackets.
@@ -285,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn accepts_the_forms_of_a_container() {
+        let azure = |prefix: &str| Location::Azure(Container { name: "backups-1".into(), prefix: prefix.into() });
+        for (text, expected, shown) in [
+            ("azure:backups-1:/", azure(""), "azure:backups-1:/"),
+            ("azure:backups-1", azure(""), "azure:backups-1:/"),
+            ("azure:backups-1:", azure(""), "azure:backups-1:/"),
+            ("azure:backups-1:/a/b/", azure("a/b"), "azure:backups-1:/a/b"),
+            ("azure:backups-1:a//./b", azure("a/b"), "azure:backups-1:/a/b"),
+            ("azure:backups-1:/a:b %41", azure("a:b %41"), "azure:backups-1:/a:b %41"),
+        ] {
+            let location: Location = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((location.to_string().as_str(), &location), (shown, &expected), "{text}");
+            assert_eq!(shown.parse::<Location>().unwrap(), expected);
+            assert_eq!(location.below("x/y").parts().last().map(String::as_str), Some("y"));
+        }
+    }
+
+    #[test]
     fn refuses_the_rest_and_says_why() {
         for (text, why) in [
             ("", "is empty"),
@@ -295,7 +355,12 @@ mod tests {
             ("b2:bucket", "B2"),
             ("swift:container:/", "Swift"),
             ("gs:bucket:/", "not yet supported"),
-            ("azure:container:/", "not yet supported"),
+            ("azure:", "names no container"),
+            ("azure::/x", "names no container"),
+            ("azure:Container:/x", "no container can be called"),
+            ("azure:ab:/", "no container can be called"),
+            ("azure:abc:/x/../..", "leaves its bucket"),
+            ("azure:abc:/a\nb", "control"),
             ("ftp://host/x", "unknown scheme \"ftp\""),
             ("c:\\repo", "local:c:"),
             ("s3:", "names no host"),

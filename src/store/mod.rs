@@ -130,8 +130,10 @@ pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "cloud")]
         Location::S3(bucket) => Ok(Arc::new(object::ObjectStore::s3(bucket, options)?)),
+        #[cfg(feature = "cloud")]
+        Location::Azure(container) => Ok(Arc::new(object::ObjectStore::azure(container, options)?)),
         #[cfg(not(feature = "cloud"))]
-        Location::S3(_) => Err(folders_only(location)),
+        Location::S3(_) | Location::Azure(_) => Err(folders_only(location)),
     }
 }
 

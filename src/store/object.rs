@@ -1,11 +1,12 @@
 //! [`ObjectStore`]: a repository in an object store, reached over HTTP.
 //!
-//! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`); everything here holds for
+//! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`, `azure`); everything here holds for
 //! all of them. Calls come from plain threads, many at once, and each drives its own request. A file is one object, written
 //! by one PUT, so it is there whole or not at all.
 //! Calls must not be made from a thread that drives another async runtime.
 
 mod attempt;
+mod azure;
 mod browse;
 mod credentials;
 mod download;
@@ -17,8 +18,8 @@ mod signing;
 mod transport;
 mod upload;
 
-use super::location::Bucket;
-use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
+use super::location::{Bucket, Container};
+use super::{Download, File, FileType, Location, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
 use bytes::Bytes;
 use download::ObjectDownload;
@@ -57,7 +58,7 @@ struct Remote {
     store: Arc<dyn object_store::ObjectStore>,
     /// The same, for listings by directory.
     pages: Arc<dyn PaginatedListStore>,
-    place: Bucket,
+    place: Location,
     /// The place as people write it.
     location: String,
     connections: usize,
@@ -84,20 +85,28 @@ impl ObjectStore {
     /// A place in an S3 bucket. The only question asked here is for the region, if nobody gave one.
     pub fn s3(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
         let runtimes = Runtimes::default();
-        let remote = s3::remote(bucket, options, &runtimes)?;
-        Ok(ObjectStore(Arc::new(Inner {
+        Ok(ObjectStore::new(s3::remote(bucket, options, &runtimes)?, runtimes, options))
+    }
+
+    /// A place in a container of Azure. Nothing is asked of it yet.
+    pub fn azure(container: &Container, options: &Options) -> Result<ObjectStore> {
+        Ok(ObjectStore::new(azure::remote(container, options)?, Runtimes::default(), options))
+    }
+
+    fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
+        ObjectStore(Arc::new(Inner {
             permits: Arc::new(Semaphore::new(remote.connections)),
             remote,
             runtimes: Arc::new(runtimes),
             retry: Arc::new(Retry::new(options)),
             unconditional: Arc::default(),
-        })))
+        }))
     }
 }
 
 impl Inner {
     fn key(&self, path: &str) -> Path {
-        let prefix = &self.remote.place.prefix;
+        let (_, prefix) = self.remote.place.in_bucket();
         let key = if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
         // Kept as it is when it is a valid key, which the location's parser sees to.
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
@@ -122,7 +131,9 @@ impl Inner {
     fn error(&self, action: &str, file: File, failure: Failure) -> StoreError {
         let location = self.remote.location.clone();
         match failure.kind {
-            Kind::Missing { bucket: true } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
+            Kind::Missing { bucket: true } => {
+                StoreError::NoBucket { bucket: self.remote.place.in_bucket().0.to_owned(), location }
+            }
             Kind::Missing { bucket: false } => StoreError::NotFound { file, location },
             Kind::Exists => StoreError::AlreadyExists { file, location },
             Kind::Short { offset, wanted, got } => StoreError::Short { file, offset, wanted, got },
@@ -134,7 +145,9 @@ impl Inner {
     fn general(&self, action: &str, failure: Failure) -> StoreError {
         let (action, location) = (action.to_owned(), self.remote.location.clone());
         match failure.kind {
-            Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
+            Kind::Missing { .. } => {
+                StoreError::NoBucket { bucket: self.remote.place.in_bucket().0.to_owned(), location }
+            }
             Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
             _ => StoreError::Failed { action, location, source: failure.into() },
         }
@@ -186,7 +199,7 @@ impl Store for ObjectStore {
 
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
         let directory = self.0.key(layout::directory(ty));
-        let prefix = &self.0.remote.place.prefix;
+        let (_, prefix) = self.0.remote.place.in_bucket();
         let above = prefix.len() + usize::from(!prefix.is_empty());
         let mut found = Vec::new();
         let mut last: Option<Path> = None;
@@ -277,7 +290,7 @@ impl Store for ObjectStore {
         match (self.0.probe(), &self.0.remote.make) {
             (Ok(()), _) => Ok(()),
             (Err(failure), Some(make)) if matches!(failure.kind, Kind::Missing { .. }) => {
-                let action = format!("make the bucket {}", self.0.remote.place.name);
+                let action = format!("make the bucket {}", self.0.remote.place.in_bucket().0);
                 let made = self.0.run(&action, FileType::Config, async || make().await);
                 made.and_then(|()| self.0.probe()).map_err(|failure| self.0.general(&action, failure))
             }

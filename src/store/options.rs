@@ -18,6 +18,7 @@ pub struct Options {
     /// `local.connections`: how many calls may run at the same time in a folder.
     pub local_connections: Option<usize>,
     pub s3: S3Options,
+    pub azure: AzureOptions,
     /// A file of PEM certificates that are trusted besides the system's.
     pub cacert: Option<PathBuf>,
     pub retry: RetryPolicy,
@@ -39,6 +40,17 @@ pub struct S3Options {
     pub storage_class: Option<String>,
     /// `s3.unsafe-anonymous-auth`: do not sign requests at all.
     pub anonymous: bool,
+}
+
+/// The `azure.` options.
+#[derive(Clone, Debug, Default)]
+pub struct AzureOptions {
+    /// `azure.connections`: how many requests may run at the same time.
+    pub connections: Option<usize>,
+    /// `azure.access-tier`: of packs; everything else is small and stays as the account has it.
+    pub access_tier: Option<String>,
+    /// `azure.endpoint`: the URL of the account's blob service; else it follows from the account's name.
+    pub endpoint: Option<String>,
 }
 
 /// Where the bucket's name stands in a request.
@@ -104,7 +116,7 @@ impl fmt::Debug for Notify {
 
 /// The variables that have a meaning here. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and `SSL_CERT_FILE` do
 /// too, but belong to the HTTP client, which reads them itself.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 24] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -120,6 +132,14 @@ pub const VARIABLES: [&str; 16] = [
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_ACCOUNT_KEY",
+    "AZURE_ACCOUNT_NAME",
+    "AZURE_ACCOUNT_SAS",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_ENDPOINT_SUFFIX",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_TENANT_ID",
     "HOME",
 ];
 
@@ -155,7 +175,13 @@ impl fmt::Debug for Environment {
 
 impl Options {
     /// The keys [`Options::set`] takes, with what they mean.
-    pub const TABLE: [(&str, &str); 6] = [
+    pub const TABLE: [(&str, &str); 9] = [
+        ("azure.access-tier", "the access tier of packs: Hot, Cool or Cold (default: the account's)"),
+        ("azure.connections", "how many requests may run at the same time (default: 5)"),
+        (
+            "azure.endpoint",
+            "the URL of the account's blob service (default: https://ACCOUNT.blob.SUFFIX, where $AZURE_ENDPOINT_SUFFIX or core.windows.net is the suffix)",
+        ),
         ("local.connections", "how many calls may run at the same time in a folder (default: 4)"),
         (
             "s3.bucket-lookup",
@@ -192,6 +218,9 @@ impl Options {
 
     fn assign(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
         match key {
+            "azure.access-tier" => self.azure.access_tier = Some(access_tier(value)?),
+            "azure.connections" => self.azure.connections = Some(connections(value)?),
+            "azure.endpoint" => self.azure.endpoint = Some(endpoint(value)?),
             "local.connections" => self.local_connections = Some(connections(value)?),
             "s3.connections" => self.s3.connections = Some(connections(value)?),
             "s3.region" => self.s3.region = Some(value.to_owned()),
@@ -231,6 +260,23 @@ fn connections(value: &str) -> std::result::Result<usize, String> {
         .ok_or_else(|| "it is a number from 1 to 1000".into())
 }
 
+/// As [`storage_class`]: what is archived cannot be read at once.
+fn access_tier(value: &str) -> std::result::Result<String, String> {
+    let tier = ["Hot", "Cool", "Cold"].into_iter().find(|tier| tier.eq_ignore_ascii_case(value));
+    tier.map(str::to_owned).ok_or_else(|| "it is Hot, Cool or Cold".to_owned())
+}
+
+/// No credentials may be in it: it is shown.
+fn endpoint(value: &str) -> std::result::Result<String, String> {
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(['@', '?', '#', ' ']) => {
+            Ok(value.trim_end_matches('/').to_owned())
+        }
+        _ => Err("it is a URL such as https://account.blob.example".to_owned()),
+    }
+}
+
 /// Classes whose objects must be thawed before they can be read are refused: packs hold the trees too, and without
 /// those not even a listing works.
 fn storage_class(value: &str) -> std::result::Result<String, String> {
@@ -252,6 +298,9 @@ mod tests {
     fn sets_every_option_of_the_table() {
         let mut options = Options::default();
         for option in [
+            "azure.access-tier=cool",
+            "azure.connections=3",
+            "azure.endpoint=http://127.0.0.1:10000/account/",
             "local.connections=2",
             "s3.bucket-lookup=dns",
             "s3.connections = 7",
@@ -262,6 +311,8 @@ mod tests {
             options.set(option).unwrap();
             assert!(Options::TABLE.iter().any(|(key, _)| option.starts_with(key)));
         }
+        assert_eq!(options.azure.connections, Some(3));
+        assert_eq!(options.azure.endpoint.as_deref(), Some("http://127.0.0.1:10000/account"));
         assert_eq!(options.local_connections, Some(2));
         assert_eq!(options.s3.connections, Some(7));
         assert_eq!(options.s3.region.as_deref(), Some("eu-central-1"));
@@ -277,6 +328,9 @@ mod tests {
             ("s3.conections=5", "s3.connections"),
             ("", "not known"),
             ("s3.region", "no value"),
+            ("azure.access-tier=Archive", "Hot, Cool or Cold"),
+            ("azure.endpoint=account.blob", "a URL"),
+            ("azure.endpoint=https://key@account.blob", "a URL"),
             ("s3.connections=0", "number from 1"),
             ("s3.bucket-lookup=virtual", "auto, dns or path"),
             ("s3.storage-class=DEEP_ARCHIVE", "GLACIER_IR"),

@@ -39,8 +39,10 @@ impl Place {
         let by = match location {
             #[cfg(feature = "cloud")]
             Location::S3(bucket) => Way::Bucket(ObjectStore::s3(bucket, options)?),
+            #[cfg(feature = "cloud")]
+            Location::Azure(container) => Way::Bucket(ObjectStore::azure(container, options)?),
             #[cfg(not(feature = "cloud"))]
-            Location::S3(_) => return Err(super::folders_only(location)),
+            Location::S3(_) | Location::Azure(_) => return Err(super::folders_only(location)),
             Location::Folder(root) => {
                 let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
                 Way::Folder { root: root.clone(), connections }

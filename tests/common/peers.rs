@@ -73,6 +73,8 @@ pub struct Repo {
     pub url: OsString,
     /// What the programs are told beyond the usual: credentials of a store, a time zone.
     environment: Vec<(OsString, OsString)>,
+    /// Extended options of restic's, for restic and ours.
+    options: Vec<String>,
     dir: TempDir,
 }
 
@@ -86,12 +88,12 @@ impl Repo {
     /// A folder that does not exist yet.
     pub fn new() -> Repo {
         let dir = scratch();
-        Repo { url: dir.path().join("repository").into(), environment: Vec::new(), dir }
+        Repo { url: dir.path().join("repository").into(), environment: Vec::new(), options: Vec::new(), dir }
     }
 
     /// A repository somewhere else.
     pub fn at(url: impl Into<OsString>) -> Repo {
-        Repo { url: url.into(), environment: Vec::new(), dir: scratch() }
+        Repo { url: url.into(), environment: Vec::new(), options: Vec::new(), dir: scratch() }
     }
 
     /// A new folder, initialised by `peer` in `format`.
@@ -121,6 +123,12 @@ impl Repo {
 
     pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> &mut Repo {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets an extended option.
+    pub fn option(&mut self, option: &str) -> &mut Repo {
+        self.options.push(option.to_owned());
         self
     }
 
@@ -163,6 +171,7 @@ impl Repo {
                 .env("RESTIC_REPOSITORY", &self.url)
                 .env("RESTIC_PASSWORD", PASSWORD)
                 .env("RESTIC_CACHE_DIR", &cache);
+            command.args(self.options.iter().flat_map(|option| ["-o", option]));
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());

@@ -1,8 +1,11 @@
 //! The engine seen from outside: one module per claim.
 
+mod azure;
 mod bad_input;
 mod capabilities;
+mod crash;
 mod cuts;
+mod damage;
 mod device;
 mod expired;
 mod format_doc;
@@ -10,7 +13,10 @@ mod golden;
 mod interop;
 mod interrupt;
 mod locks;
+mod prune;
+mod repair;
 mod repositories;
+mod rewriting;
 mod s3;
 mod same_bytes;
 mod shapes;

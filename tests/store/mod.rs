@@ -3,6 +3,7 @@
 //! Nothing here is about the repository's format. [`conformance`] holds for each store alike; [`s3`] and [`faults`] take
 //! the [`Endpoint`] of a server that the caller started, so that they run against whichever server there is.
 
+pub mod azure;
 pub mod conformance;
 pub mod faults;
 mod on_servers;

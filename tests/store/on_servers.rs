@@ -1,10 +1,9 @@
 //! The tests of this folder on real servers, each with a server of its own.
 
-use super::{Endpoint, faults, s3};
+use super::{Endpoint, azure, faults, s3};
+use crate::common::azurite::Azurite;
 use crate::common::s3::{ACCESS, BUCKET, S3, SECRET};
-use crate::common::{loops, scratch};
-use std::path::Path;
-use std::process::Command;
+use crate::common::{certificates, scratch};
 
 fn endpoint(server: &S3, scheme: &str) -> Endpoint {
     let url = format!("{scheme}://127.0.0.1:{}", server.port());
@@ -44,24 +43,17 @@ fn the_region_is_found_out() {
 #[test]
 fn a_certificate_authority_can_be_named() {
     let dir = scratch();
-    make_certificates(dir.path());
+    certificates::make(dir.path(), "IP:127.0.0.1");
     let file = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
     let server = S3::with(&["--cert", &file("server.pem"), "--key", &file("server.key")]);
     s3::a_certificate_authority_can_be_named(&endpoint(&server, "https"), &dir.path().join("ca.pem"));
 }
 
-/// An authority of our own, and a server's certificate signed by it.
-fn make_certificates(dir: &Path) {
-    let extensions = "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
-    std::fs::write(dir.join("extensions"), extensions).expect("a file");
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for line in [
-        &format!(
-            "req -x509 {key} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:TRUE"
-        ),
-        &format!("req -new {key} -subj /CN=s3 -keyout server.key -out server.csr"),
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem",
-    ] {
-        loops::run(Command::new("openssl").current_dir(dir).args(line.split(' ')));
-    }
+#[test]
+fn azure_conforms() {
+    let server = Azurite::new();
+    azure::conforms_below_a_prefix(&server);
+    azure::conforms_in_the_containers_root(&server);
+    azure::what_is_missing_or_refused_is_named(&server);
+    azure::directories_are_listed(&server);
 }

@@ -153,7 +153,7 @@ impl SummaryJson {
             (_, 0) => String::new(),
             (false, _) => "; --remove removes them".to_owned(),
             (true, _) => {
-                format!(", {removed} are removed; `restic prune` in their repositories frees what only they needed")
+                format!(", {removed} are removed; `prune` in their repositories frees what only they needed")
             }
         };
         context.out.line(format_args!("{what}{did}"))?;

@@ -1,5 +1,6 @@
-//! `forget`: removes snapshots, by a policy or by name. What only they needed stays until a prune, which this program does not do.
+//! `forget`: removes snapshots, by a policy or by name. What only they needed stays until a prune, which it does on request.
 
+use super::prune;
 use crate::cli::args::{self, GroupBy, group_by};
 use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
@@ -44,9 +45,11 @@ pub struct Args {
     /// Remove nothing, only tell what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Refused: run `restic prune` afterwards
+    /// Prune if snapshots were removed
     #[arg(long)]
     prune: bool,
+    #[command(flatten)]
+    how: prune::How,
 }
 
 #[derive(clap::Args)]
@@ -119,9 +122,6 @@ impl Keep {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    if args.prune {
-        bail!("--prune is not supported; forget without it, and run `restic prune` on the repository afterwards");
-    }
     if context.global.no_lock && !args.dry_run {
         bail!("--no-lock goes only with --dry-run here: removing snapshots needs the repository alone");
     }
@@ -142,14 +142,21 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &SnapshotFilter::default())?;
         snapshots.into_iter().map(|stored| stored.id).collect()
     };
-    if args.dry_run {
+    let outcome = if args.dry_run {
         let ids: Vec<String> = remove.iter().map(Id::short).collect();
         if !ids.is_empty() {
             context.out.note(format_args!("Would have removed the following snapshots:\n{{{}}}\n", ids.join(" ")))?;
         }
-        return Ok(Outcome::Complete);
+        Outcome::Complete
+    } else {
+        remove_all(context, &repo, &remove)?
+    };
+    if !args.prune || remove.is_empty() || outcome != Outcome::Complete {
+        return Ok(outcome);
     }
-    remove_all(context, &repo, &remove)
+    let be = if args.dry_run { "would be" } else { "have been" };
+    context.out.note(format_args!("{} snapshots {be} removed, running prune", remove.len()))?;
+    prune::prune(context, &repo, &args.how, &remove, args.dry_run)
 }
 
 #[derive(Serialize)]

@@ -1,12 +1,13 @@
 //! `init`
 
 use crate::cli::exit::Outcome;
+use crate::cli::from::From;
 use crate::cli::password;
 use crate::cli::session::Context;
 use crate::format::Version;
 use crate::id::Id;
 use crate::repo::{self, InitOptions};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
@@ -14,6 +15,11 @@ pub struct Args {
     /// Format version: 1, 2, stable or latest (both are 2)
     #[arg(long, value_name = "VERSION", value_parser = version, default_value = "stable")]
     repository_version: Version,
+    /// Cut files as the other repository does, so that the same files become the same blobs in both
+    #[arg(long)]
+    copy_chunker_params: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 fn version(text: &str) -> Result<Version, String> {
@@ -32,13 +38,17 @@ struct Initialized<'r> {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let polynomial = match (args.copy_chunker_params, args.from.is_given()) {
+        (true, _) => Some(args.from.context(context)?.open()?.config().polynomial),
+        (false, true) => bail!("--from-repo has a meaning only with --copy-chunker-params"),
+        (false, false) => None,
+    };
     let store = context.store()?;
     let password = match password::given(&context.global)? {
         Some(password) => password,
         None => password::ask_new("enter password for new repository: ")?,
     };
-    let options =
-        InitOptions { version: args.repository_version, polynomial: None, owner: repo::key_owner(None, None) };
+    let options = InitOptions { version: args.repository_version, polynomial, owner: repo::key_owner(None, None) };
     let repo = repo::init(store, &password, options, context.settings())?;
     let (id, repository) = (repo.config().id, repo.store().location());
     if context.out.json {

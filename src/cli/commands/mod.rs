@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod copy;
 mod demo;
 mod diff;
 mod dump;
@@ -14,8 +15,12 @@ mod init;
 mod key;
 mod list;
 mod ls;
+mod migrate;
+mod prune;
+mod repair;
 mod repositories;
 mod restore;
+mod rewrite;
 mod snapshots;
 mod stats;
 mod tag;
@@ -51,6 +56,16 @@ pub enum Command {
     Stats(stats::Args),
     /// Remove snapshots by a policy or by name
     Forget(forget::Args),
+    /// Remove what no snapshot needs
+    Prune(prune::Args),
+    /// Put a damaged repository in order
+    Repair(repair::Args),
+    /// Copy snapshots from another repository
+    Copy(copy::Args),
+    /// Leave paths out of snapshots after the fact
+    Rewrite(rewrite::Args),
+    /// Bring the repository to a newer format
+    Migrate(migrate::Args),
     /// Change the tags of snapshots
     Tag(tag::Args),
     /// Print an object of the repository
@@ -88,6 +103,11 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
         Command::Forget(args) => forget::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
+        Command::Repair(args) => repair::run(args, context),
+        Command::Copy(args) => copy::run(args, context),
+        Command::Rewrite(args) => rewrite::run(args, context),
+        Command::Migrate(args) => migrate::run(args, context),
         Command::Tag(args) => tag::run(args, context),
         Command::Cat(args) => cat::run(args, context),
         Command::Key(args) => key::run(args, context),

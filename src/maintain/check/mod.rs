@@ -98,8 +98,7 @@ impl<'r> Check<'r> {
         self.listed = self.repo.store().list(FileType::Pack)?.into_iter().collect();
         self.report.packs = self.listed.len() as u64;
         let empty = pack::header_size([]);
-        let mut indexed: HashMap<Id, Indexed> =
-            self.index.packs().into_iter().map(|id| (id, Indexed::default())).collect();
+        let mut indexed: HashMap<Id, Indexed> = self.index.packs().iter().map(|&id| (id, Indexed::default())).collect();
         for location in self.index.iter() {
             let pack = indexed.entry(location.pack).or_default();
             pack.bytes += u64::from(location.blob.length) + pack::header_size([&location.blob]) - empty;

@@ -1,16 +1,13 @@
 //! Every snapshot can be read down to its last entry, and every blob that is named is in the index.
-//!
-//! Trees are jobs on a queue, not calls, and each is looked at once however often it is named: neither ten thousand levels nor a
-//! tree that names itself twice per level costs more than its number of different trees.
 
 use super::{Check, Seen};
 use crate::format::node::{Node, NodeType};
 use crate::format::tree;
 use crate::format::{BlobType, FormatError};
 use crate::id::Id;
+use crate::maintain::forest::{self, Visitor};
 use crate::repo::{Error, Repository, Result, StoredSnapshot, TreeReader};
 use crate::store::FileType;
-use rayon::Scope;
 use rayon::prelude::*;
 use std::sync::atomic::Ordering;
 
@@ -32,7 +29,7 @@ impl Check<'_> {
         for snapshot in roots {
             self.check_interrupted()?;
             match snapshot.tree() {
-                Ok(root) => self.pool.scope(|scope| walk.add(scope, root)),
+                Ok(root) => forest::walk(&self.pool, root, &walk),
                 Err(error) => self.problem(format!("snapshot {}", snapshot.id), error),
             }
             self.progress.files_done.fetch_add(1, Ordering::Relaxed);
@@ -59,19 +56,20 @@ impl Check<'_> {
     }
 }
 
-impl<'c> Walk<'c> {
-    /// Looks at a tree, unless that was done.
-    fn add<'s>(&'s self, scope: &Scope<'s>, id: Id) {
-        if self.seen.insert(id) && !self.check.progress.is_interrupted() {
-            scope.spawn(move |scope| {
-                if let Err(error) = self.look(scope, id) {
-                    self.check.problem(format!("tree {id}"), error);
-                }
-            });
-        }
+impl Visitor for Walk<'_> {
+    fn enter(&self, id: Id) -> bool {
+        self.seen.insert(id) && !self.check.progress.is_interrupted()
     }
 
-    fn look<'s>(&'s self, scope: &Scope<'s>, id: Id) -> Result<()> {
+    fn look(&self, id: Id, below: &mut dyn FnMut(Id)) {
+        if let Err(error) = self.look_at_tree(id, below) {
+            self.check.problem(format!("tree {id}"), error);
+        }
+    }
+}
+
+impl Walk<'_> {
+    fn look_at_tree(&self, id: Id, below: &mut dyn FnMut(Id)) -> Result<()> {
         let json = self.trees.load(id)?;
         let mut last: Option<Vec<u8>> = None;
         tree::visit::<FormatError>(&json, |node| {
@@ -85,17 +83,17 @@ impl<'c> Walk<'c> {
                 Some(last) if &node.name[..] < last => problem("is not in its place in the order of names".into()),
                 _ => {}
             }
-            self.look_at(scope, &node, &problem);
+            self.look_at(&node, below, &problem);
             last = Some(node.name);
             Ok(())
         })
         .map_err(|source| Error::Tree { id, source })
     }
 
-    fn look_at<'s>(&'s self, scope: &Scope<'s>, node: &Node, problem: &dyn Fn(String)) {
+    fn look_at(&self, node: &Node, below: &mut dyn FnMut(Id), problem: &dyn Fn(String)) {
         match node.ty {
             NodeType::Dir => match node.subtree {
-                Some(subtree) if !subtree.is_null() => self.add(scope, subtree),
+                Some(subtree) if !subtree.is_null() => below(subtree),
                 _ => problem("is a directory without a tree".into()),
             },
             NodeType::File => match &node.content {

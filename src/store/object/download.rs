@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 
 pub(super) struct ObjectDownload<'s> {
     store: &'s Inner,
@@ -81,6 +81,11 @@ impl Source {
         let options = GetOptions { range: Some(GetRange::Bounded(at..end)), ..GetOptions::default() };
         let answer = match store.within(0, store.remote.store.get_opts(&self.key, options)).await {
             Err(failure) if failure.kind == Kind::Range => return Err(short(at - start)),
+            // Where a server answers with all that there is, the client refuses it in words of its own.
+            Err(failure) if failure.kind == Kind::Final => {
+                let there = store.within(0, store.remote.store.head(&self.key)).await?.size;
+                return Err(if there <= at { short(at - start) } else { failure });
+            }
             answer => answer?,
         };
         if answer.range.end < end {

@@ -91,6 +91,10 @@ impl From<object_store::Error> for Failure {
         if let Some(answer) = answer(&error) {
             return Failure::from(answer.clone());
         }
+        // What is told of one object within an answer about several is no answer of its own.
+        if let object_store::Error::NotFound { source, .. } = &error {
+            return Failure::new(Kind::Missing { bucket: false }, source.to_string());
+        }
         let mut link = None;
         let mut text: Vec<String> = Vec::new();
         let mut next: Option<&(dyn Error + 'static)> = Some(&error);
@@ -164,16 +168,28 @@ impl Answer {
         Answer { status, phrase, code: tag("Code"), message: tag("Message"), region }
     }
 
+    /// With the code that a header has, if there was no document.
+    pub fn with_code(self, code: &str) -> Answer {
+        if self.code.is_empty() { Answer { code: code.to_owned(), ..self } } else { self }
+    }
+
     fn kind(&self) -> Kind {
         match (self.status, self.code.as_str()) {
-            (_, "NoSuchBucket") => Kind::Missing { bucket: true },
+            (_, "NoSuchBucket" | "ContainerNotFound") => Kind::Missing { bucket: true },
             // Of the codes below, one is how a server that does not know the key says so.
             (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "XAdminUserNotFound") => Kind::Denied,
             (404, "" | "NoSuchKey" | "BlobNotFound") => Kind::Missing { bucket: false },
-            (_, "ConditionalRequestConflict" | "OperationAborted") => Kind::Trouble,
+            (
+                _,
+                "AuthenticationFailed"
+                | "AuthorizationFailure"
+                | "AuthorizationPermissionMismatch"
+                | "InvalidAuthenticationInfo",
+            ) => Kind::Denied,
+            (_, "ConditionalRequestConflict" | "OperationAborted" | "ContainerBeingDeleted") => Kind::Trouble,
             (304 | 409 | 412, _) => Kind::Exists,
             (416, _) => Kind::Range,
-            (429, _) | (_, "SlowDown") => Kind::Throttled,
+            (429, _) | (_, "SlowDown" | "ServerBusy") => Kind::Throttled,
             (408, _) | (_, "RequestTimeout" | "InternalError" | "ServiceUnavailable") => Kind::Trouble,
             (401 | 403, _) => Kind::Denied,
             (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => Kind::Denied,

@@ -12,7 +12,7 @@ use super::transport::{Clients, Transport};
 use super::{Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::BucketLookup;
-use crate::store::{Options, StoreError};
+use crate::store::{Location, Options, StoreError};
 use futures::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
@@ -63,7 +63,7 @@ pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) ->
     Ok(Remote {
         pages: store.clone(),
         store,
-        place: bucket.clone(),
+        place: Location::S3(bucket.clone()),
         location: bucket.to_string(),
         connections: options.s3.connections.unwrap_or(CONNECTIONS),
         packs,

@@ -118,9 +118,9 @@ impl HttpService for Transport {
 
 async fn refusal(response: HttpResponse) -> Answer {
     let status = response.status();
-    let region =
-        response.headers().get("x-amz-bucket-region").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let region = region.to_owned();
+    let header =
+        |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let (region, code) = (header("x-amz-bucket-region"), header("x-ms-error-code"));
     let mut document = Vec::new();
     let mut body = response.into_body().bytes_stream();
     let read = async {
@@ -134,5 +134,5 @@ async fn refusal(response: HttpResponse) -> Answer {
     // What has arrived by then will do; the status is the main thing.
     let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
     let document = String::from_utf8_lossy(&document);
-    Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), &region, &document)
+    Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), &region, &document).with_code(&code)
 }

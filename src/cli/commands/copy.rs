@@ -1,0 +1,44 @@
+//! `copy`
+
+use crate::cli::args::Filter;
+use crate::cli::exit::Outcome;
+use crate::cli::from::From;
+use crate::cli::progress::Kind;
+use crate::cli::select;
+use crate::cli::session::Context;
+use crate::maintain::copy::{Became, copy};
+use crate::repo::LockMode;
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshots to copy [default: all]
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    from: From,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let source = args.from.context(context)?;
+    let from = source.open_to_read()?;
+    let to = context.open_locked(LockMode::Shared)?;
+    let (snapshots, missing) = select::snapshots(context, &from, &args.ids, &args.filter.build())?;
+    let _orderly = context.orderly();
+    let ticker = context.show_progress(Kind::Count("packs"));
+    copy(&from, &to, snapshots, &context.progress, &mut |stored, became| {
+        let (verb, id) = match became {
+            Became::Copied(id) => ("copied to", id),
+            Became::There(id) => ("was copied before, to", id),
+        };
+        // Who does not read it is no reason to stop halfway.
+        let _ = context.out.note(format_args!("{} {verb} snapshot {}", select::describe(stored), id.short()));
+    })?;
+    drop(ticker);
+    Ok(match missing {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} snapshots were not copied, each told above")),
+    })
+}

@@ -1,0 +1,179 @@
+//! `repair index`, `repair packs`, `repair snapshots`
+
+use crate::cli::args::Filter;
+use crate::cli::exit::Outcome;
+use crate::cli::progress::Kind;
+use crate::cli::select;
+use crate::cli::session::Context;
+use crate::id::Id;
+use crate::maintain::repair::index::{self, Repaired};
+use crate::maintain::repair::packs::{self, Salvaged};
+use crate::maintain::repair::snapshots::{self, Became, Options};
+use crate::repo::{self, LockMode, Repository};
+use crate::store::{File, FileType, StoreError};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::io::Write;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Make the index say what the packs hold
+    Index {
+        /// Ask every pack, whatever the index says
+        #[arg(long)]
+        read_all_packs: bool,
+    },
+    /// Save what can be saved out of damaged packs, and remove them
+    Packs {
+        /// The damaged packs; `check --read-data` names them
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<Id>,
+    },
+    /// Make snapshots anew without what is lost
+    Snapshots {
+        /// Snapshots to look at [default: all]
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        /// Remove the damaged snapshots
+        #[arg(long)]
+        forget: bool,
+        /// Change nothing, only tell what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    if context.global.no_lock {
+        bail!("--no-lock does not go here: a repair needs the repository alone");
+    }
+    let repo = context.open_locked(LockMode::Exclusive)?;
+    let _orderly = context.orderly();
+    match args.what {
+        What::Index { read_all_packs } => {
+            context.out.note("looking at the index and the packs")?;
+            let ticker = context.show_progress(Kind::Count("packs"));
+            let Repaired { unreadable, forgotten, read, silent, written, removed } =
+                index::repair(&repo, read_all_packs, &context.progress)?;
+            drop(ticker);
+            context.out.note(format_args!(
+                "{unreadable} index files could not be read; {forgotten} packs are forgotten, {read} were asked what they hold; \
+                 {removed} index files are replaced by {written}"
+            ))?;
+            Ok(match silent {
+                0 => Outcome::Complete,
+                count => Outcome::Incomplete(format!("{count} packs could not say what they hold, each told above")),
+            })
+        }
+        What::Packs { ids } => {
+            context.out.note("saving copies of the packs in this directory")?;
+            ids.iter().try_for_each(|&id| keep(context, &repo, id))?;
+            let Salvaged { saved, lost, left_behind } = packs::repair(&repo, &ids, &context.progress)?;
+            context.out.note(format_args!("{saved} blobs are saved, {lost} are lost"))?;
+            if lost > 0 {
+                context.out.note("back up the same files again, which may bring lost blobs back; `repair snapshots` leaves out what stays lost")?;
+            }
+            Ok(match (lost, left_behind) {
+                (0, 0) => Outcome::Complete,
+                (0, packs) => Outcome::Incomplete(format!("{packs} packs could not be removed; a prune tries again")),
+                (blobs, _) => Outcome::Incomplete(format!("{blobs} blobs are lost, each told above")),
+            })
+        }
+        What::Snapshots { ids, filter, forget, dry_run } => {
+            let would = if dry_run { "would be " } else { "" };
+            let mut changed = 0;
+            let (snapshots, missing) = if forget && !ids.is_empty() {
+                let (damaged, readable): (Vec<_>, Vec<_>) =
+                    ids.into_iter().partition(|name| is_damaged(&repo, name).unwrap_or(false));
+                for name in &damaged {
+                    let id = repo.find_id(FileType::Snapshot, name)?;
+                    if !dry_run {
+                        repo.remove_snapshot(id)?;
+                    }
+                    context.out.note(format_args!("snapshot {} cannot be read, and is {would}removed", id.short()))?;
+                    changed += 1;
+                }
+                match readable.is_empty() {
+                    true => (Vec::new(), 0),
+                    false => select::snapshots(context, &repo, &readable, &filter.build())?,
+                }
+            } else {
+                select::snapshots(context, &repo, &ids, &filter.build())?
+            };
+            snapshots::repair(
+                &repo,
+                &snapshots,
+                Options { forget, dry_run },
+                &context.progress,
+                &mut |stored, changes, became| {
+                    if became == Became::Unchanged {
+                        return;
+                    }
+                    changed += 1;
+                    let tell = |text: String| drop(context.out.note(text));
+                    tell(select::describe(stored));
+                    changes.iter().for_each(|change| tell(format!("  {change}")));
+                    match became {
+                        Became::Repaired(_) if dry_run => tell("  would be made anew".to_owned()),
+                        Became::Repaired(id) => tell(format!("  is now snapshot {}", id.short())),
+                        _ => tell("  has nothing left".to_owned()),
+                    }
+                    if forget {
+                        tell(format!("  {would}removed"));
+                    }
+                },
+            )?;
+            context.out.note(format_args!("{changed} snapshots {would}changed"))?;
+            Ok(match missing {
+                0 => Outcome::Complete,
+                count => Outcome::Incomplete(format!(
+                    "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a one"
+                )),
+            })
+        }
+    }
+}
+
+/// Whether the file of a snapshot is there and not what it should be.
+fn is_damaged(repo: &Repository, name: &str) -> repo::Result<bool> {
+    let id = repo.find_id(FileType::Snapshot, name)?;
+    let is_there = repo.store().size(File::new(FileType::Snapshot, id)).is_ok();
+    Ok(is_there && repo.load_snapshot(id).is_err_and(|error| error.is_damage()))
+}
+
+/// Copies a pack into the current directory before anything is done to it. One that is not there leaves no copy.
+fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
+    let file = File::new(FileType::Pack, id);
+    let size = match repo.store().size(file) {
+        Err(StoreError::NotFound { .. }) => {
+            context.out.warn(format_args!("pack {id} is not there"));
+            return Ok(());
+        }
+        other => other?,
+    };
+    let name = format!("pack-{id}");
+    let mut copy = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&name)
+        .with_context(|| format!("cannot make {name}"))?;
+    let mut download = repo.store().download(file, 0, size)?;
+    let mut piece = vec![0; 1 << 20];
+    let mut left = size;
+    while left > 0 {
+        let length = left.min(piece.len() as u64);
+        let piece = &mut piece[..usize::try_from(length).expect("a piece")];
+        download.read(piece)?;
+        copy.write_all(piece).with_context(|| format!("cannot write {name}"))?;
+        left -= length;
+    }
+    Ok(copy.sync_all()?)
+}

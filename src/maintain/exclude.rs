@@ -1,0 +1,116 @@
+//! Snapshots without some of what was saved, after the fact.
+//!
+//! What is left out is gone from the new snapshots; their packs hold it until a prune. Directories stay, also when nothing is left in them.
+
+use super::rewrite::{Change, Rewrite, Verdict};
+use crate::format::node::{Node, NodeType};
+use crate::format::snapshot::Summary;
+use crate::format::time::Time;
+use crate::id::Id;
+use crate::pattern::Patterns;
+use crate::progress::Progress;
+use crate::repo::writer::Writer;
+use crate::repo::{Index, Repository, Result, StoredSnapshot, TreeReader};
+use crate::store::FileType;
+use std::sync::Arc;
+
+/// The tag of a snapshot that was made from another one; restic's.
+const TAG: &str = "rewrite";
+
+/// What is to be otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub exclude: Patterns,
+    pub host: Option<String>,
+    pub time: Option<Time>,
+    /// The old snapshots go; else the new ones get a tag.
+    pub forget: bool,
+    pub dry_run: bool,
+}
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Became {
+    Unchanged,
+    /// There is another one now, unless it was a dry run.
+    Rewritten(Option<Id>),
+    /// Its root itself is left out: it was removed.
+    Nothing,
+}
+
+/// Rewrites snapshots, and hands over what became of each. A caller that forgets holds an exclusive lock.
+pub fn rewrite(
+    repo: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    options: &Options,
+    progress: &Progress,
+    tell: &mut dyn FnMut(&StoredSnapshot, Became),
+) -> Result<()> {
+    let index = Arc::new(Index::load(repo)?);
+    let trees = TreeReader::new(repo, &index);
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.dry_run)?;
+    let mut rewrite =
+        Rewrite::new(&trees, &writer, progress, LeaveOut { patterns: &options.exclude, files: 0, bytes: 0 });
+    let mut became = Vec::with_capacity(snapshots.len());
+    for stored in snapshots {
+        let old = stored.tree()?;
+        let tree = if options.exclude.is_empty() { Some(old) } else { rewrite.tree(old)? };
+        let LeaveOut { files, bytes, .. } = rewrite.change;
+        (rewrite.change.files, rewrite.change.bytes) = (0, 0);
+        became.push((stored, tree, files, bytes));
+    }
+    drop(rewrite);
+    // All that the new snapshots need is there before the first of them.
+    writer.finish()?;
+    for (stored, tree, files, bytes) in became {
+        let Some(tree) = tree else {
+            if !options.dry_run {
+                repo.remove_snapshot(stored.id)?;
+            }
+            tell(stored, Became::Nothing);
+            continue;
+        };
+        let mut snapshot = stored.snapshot.clone();
+        snapshot.tree = Some(tree);
+        snapshot.hostname = options.host.clone().unwrap_or(snapshot.hostname);
+        snapshot.time = options.time.unwrap_or(snapshot.time);
+        if !options.exclude.is_empty() {
+            let summary = snapshot.summary.unwrap_or_default();
+            snapshot.summary = Some(Summary { total_files_processed: files, total_bytes_processed: bytes, ..summary });
+        }
+        if snapshot == stored.snapshot {
+            tell(stored, Became::Unchanged);
+            continue;
+        }
+        snapshot.original = Some(stored.id);
+        if !options.forget && !snapshot.tags.iter().any(|tag| tag == TAG) {
+            snapshot.tags.push(TAG.to_owned());
+        }
+        let id = if options.dry_run { None } else { Some(repo.save_file(FileType::Snapshot, snapshot.encode())?) };
+        if options.forget && !options.dry_run {
+            repo.remove_snapshot(stored.id)?;
+        }
+        tell(stored, Became::Rewritten(id));
+    }
+    Ok(())
+}
+
+/// Leaves out what patterns match, and counts the files that stay.
+struct LeaveOut<'p> {
+    patterns: &'p Patterns,
+    files: u64,
+    bytes: u64,
+}
+
+impl Change for LeaveOut<'_> {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict {
+        if self.patterns.matches(path) {
+            return Verdict::Drop;
+        }
+        if node.ty == NodeType::File {
+            self.files += 1;
+            self.bytes += node.size;
+        }
+        Verdict::Keep
+    }
+}

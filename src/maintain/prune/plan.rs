@@ -1,0 +1,381 @@
+//! What becomes of each pack: a pure function of the index, of what the snapshots need, and of the files that are there.
+//!
+//! restic's rules. Of the copies of a blob one is kept, that in the pack of which most is needed: what an interrupted prune has packed
+//! anew is needed to its last byte, so the next one goes on from there. A pack without anything that is kept goes. One with something
+//! else in it is packed anew, those first that waste most, until no more is wasted than may be; so is one of both data and trees, one of
+//! trees that are not compressed, and small ones if there are many.
+
+use crate::format::BlobType;
+use crate::format::pack;
+use crate::id::Id;
+use crate::maintain::blobs::BlobSet;
+use crate::repo::Index;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    pub max_unused: Limit,
+    /// Bytes of packs that may be packed anew.
+    pub max_repack: Option<u64>,
+    /// Packs below this many bytes count as small; without it, those much smaller than nearly all others.
+    pub small: Option<u64>,
+    /// Pack nothing anew but trees.
+    pub cacheable_only: bool,
+    /// Also pack data anew that is not compressed.
+    pub uncompressed: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_unused: Limit::Percent(5.0),
+            max_repack: None,
+            small: None,
+            cacheable_only: false,
+            uncompressed: false,
+        }
+    }
+}
+
+/// How much of what stays may be unused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    Unlimited,
+    Bytes(u64),
+    /// Of all that stays; below 100.
+    Percent(f64),
+}
+
+impl Limit {
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a share")]
+    fn bytes(self, used: u64) -> u64 {
+        match self {
+            Limit::Unlimited => u64::MAX,
+            Limit::Bytes(bytes) => bytes,
+            Limit::Percent(percent) => (percent / (100.0 - percent) * used as f64) as u64,
+        }
+    }
+}
+
+/// Small packs are packed anew if there are as many; fewer are not worth it, and one that remains would be moved for ever.
+const SMALL_PACKS: usize = 10;
+/// restic's smallest pack size. A pack of four fifths of it is not small.
+const SMALLEST_TARGET: u64 = 4 << 20;
+
+/// Some blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub blobs: u64,
+    /// Of their sealed forms.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, bytes: u32) {
+        self.blobs += 1;
+        self.bytes += u64::from(bytes);
+    }
+}
+
+/// A pack that the index names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    pub id: Id,
+    /// Bytes of its file; `None`: there is none.
+    pub listed: Option<u64>,
+    /// What is kept of it.
+    pub used: Amount,
+    pub unused: Amount,
+    /// Bytes of its header and what belongs to it.
+    pub header: u64,
+    pub data: bool,
+    pub trees: bool,
+    pub uncompressed: bool,
+}
+
+impl Pack {
+    /// What its file should have, by the index.
+    pub fn expected(&self) -> u64 {
+        self.used.bytes + self.unused.bytes + self.header
+    }
+
+    fn is_of_data(&self) -> bool {
+        self.data && !self.trees
+    }
+}
+
+/// What becomes of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Keep,
+    /// What is needed of it goes into new packs.
+    Repack,
+    /// It is removed.
+    Remove,
+    /// It is not there, and nothing needs it.
+    Forget,
+}
+
+/// What is to be done, and what it amounts to.
+#[derive(Debug)]
+pub struct Plan {
+    /// By the packs' places in the index.
+    pub fates: Vec<Fate>,
+    /// Files that the index does not name.
+    pub unindexed: Vec<Id>,
+    pub stats: Stats,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A pack holds what is needed, and its file is not there.
+    Missing(Id),
+    /// Or its file has another size than it should.
+    Size { pack: Id, size: u64, expected: u64 },
+}
+
+/// Names and meanings are restic's; bytes are of sealed blobs, and of whole files where the index does not name them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    pub blobs: Blobs,
+    pub bytes: Bytes,
+    pub packfiles: Packs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Blobs {
+    pub used: u64,
+    /// Further copies of what is used.
+    pub duplicate: u64,
+    pub unused: u64,
+    pub total: u64,
+    /// In packs that are packed anew, and those of them that are not taken along.
+    pub repack: u64,
+    pub repack_remove: u64,
+    /// In packs that are removed as they are.
+    pub remove: u64,
+    pub remove_total: u64,
+    pub remaining: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Bytes {
+    pub used: u64,
+    pub duplicate: u64,
+    pub unused: u64,
+    pub unreferenced: u64,
+    /// In packs with something that is not compressed, after the prune.
+    pub uncompressed: u64,
+    pub total: u64,
+    pub repack: u64,
+    pub repack_remove: u64,
+    pub remove: u64,
+    pub remove_total: u64,
+    pub remaining: u64,
+    pub remaining_unused: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Packs {
+    pub used: u64,
+    pub unused: u64,
+    pub partly_used: u64,
+    pub unreferenced: u64,
+    pub total: u64,
+    pub keep: u64,
+    pub repack: u64,
+    pub remove: u64,
+    pub remove_total: u64,
+}
+
+/// The packs of an index, and which copy of each blob is kept.
+pub struct Weighed<'i> {
+    pub packs: Vec<Pack>,
+    pub kept: BlobSet<'i>,
+    /// Copies that are not kept, of blobs of which another one is.
+    pub duplicate: Amount,
+}
+
+/// Chooses the copy of each needed blob that is kept, and adds up what that makes of the packs.
+pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u64>) -> Weighed<'i> {
+    let empty = Amount::default();
+    let header = pack::header_size([]);
+    let new = |&id: &Id| Pack {
+        id,
+        listed: listed.get(&id).copied(),
+        used: empty,
+        unused: empty,
+        header,
+        data: false,
+        trees: false,
+        uncompressed: false,
+    };
+    let mut packs: Vec<Pack> = index.packs().iter().map(new).collect();
+    // First as if all copies of what is needed were kept.
+    let types = [BlobType::Data, BlobType::Tree];
+    let copies = || types.into_iter().flat_map(|ty| index.blobs(ty).map(move |copies| (ty, copies)));
+    for (ty, copies) in copies() {
+        let is_needed = needed.has(ty, copies.start);
+        for position in copies {
+            let (pack, blob) = (&mut packs[index.pack_at(ty, position)], index.at(ty, position).blob);
+            if is_needed { &mut pack.used } else { &mut pack.unused }.add(blob.length);
+            pack.header += pack::header_size([&blob]) - header;
+            *if ty == BlobType::Data { &mut pack.data } else { &mut pack.trees } = true;
+            pack.uncompressed |= blob.uncompressed == 0;
+        }
+    }
+    let rank = |pack: &Pack| {
+        let sound = pack.listed == Some(pack.expected());
+        // Parts of 2^32, so that no share is lost in rounding that matters.
+        let share = (u128::from(pack.used.bytes) << 32) / u128::from(pack.expected().max(1));
+        (sound, share, pack.used.bytes, pack.id)
+    };
+    let ranks: Vec<_> = packs.iter().map(rank).collect();
+    let kept = BlobSet::new(index);
+    let mut duplicate = empty;
+    for (ty, copies) in copies().filter(|(ty, copies)| needed.has(*ty, copies.start)) {
+        let pack = |position: &usize| index.pack_at(ty, *position);
+        let best = copies.clone().max_by_key(|position| ranks[pack(position)]).expect("a blob has a copy");
+        kept.insert_at(ty, best);
+        for position in copies.filter(|position| *position != best) {
+            let (pack, length) = (&mut packs[pack(&position)], index.at(ty, position).blob.length);
+            pack.used.blobs -= 1;
+            pack.used.bytes -= u64::from(length);
+            pack.unused.add(length);
+            duplicate.add(length);
+        }
+    }
+    Weighed { packs, kept, duplicate }
+}
+
+/// Decides on every pack. `compresses`: the repository's format can.
+pub fn decide(
+    packs: &[Pack],
+    duplicate: Amount,
+    unindexed: &[(Id, u64)],
+    options: &Options,
+    compresses: bool,
+) -> Result<Plan, Vec<Fault>> {
+    let faults: Vec<Fault> = packs.iter().filter(|pack| pack.used.blobs > 0).filter_map(fault).collect();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let small = options.small.unwrap_or_else(|| usual_small(packs));
+    let must_compress = |pack: &Pack| compresses && pack.uncompressed && (!pack.is_of_data() || options.uncompressed);
+    let is_whole = |pack: &Pack| pack.unused.blobs == 0 && !(pack.data && pack.trees) && !must_compress(pack);
+    let mut fates = vec![Fate::Keep; packs.len()];
+    let (mut candidates, mut small_candidates) = (Vec::new(), Vec::new());
+    for (number, pack) in packs.iter().enumerate() {
+        match pack.listed {
+            None => fates[number] = Fate::Forget,
+            Some(_) if pack.used.blobs == 0 => fates[number] = Fate::Remove,
+            Some(_) if options.cacheable_only && pack.is_of_data() => {}
+            Some(size) if is_whole(pack) && size >= small => {}
+            Some(_) if is_whole(pack) => small_candidates.push(number),
+            Some(_) => candidates.push(number),
+        }
+    }
+    if small_candidates.len() >= SMALL_PACKS {
+        candidates.append(&mut small_candidates);
+    }
+    // Trees first, then what is small, then what wastes most: unused by used bytes, without a division.
+    candidates.sort_by(|&a, &b| {
+        let (a, b) = (&packs[a], &packs[b]);
+        let key = |pack: &Pack| (pack.is_of_data(), pack.expected() >= small);
+        let waste =
+            |one: &Pack, other: &Pack| u128::from(one.unused.bytes) * u128::from(other.used.bytes + other.header);
+        key(a).cmp(&key(b)).then_with(|| waste(b, a).cmp(&waste(a, b))).then_with(|| a.id.cmp(&b.id))
+    });
+    let sum = |amount: fn(&Pack) -> u64| packs.iter().map(amount).sum::<u64>();
+    let removed = |fates: &[Fate]| {
+        let goes = |(_, fate): &(&Pack, &Fate)| matches!(fate, Fate::Remove | Fate::Forget);
+        packs.iter().zip(fates).filter(goes).map(|(pack, _)| pack.unused.bytes).sum::<u64>()
+    };
+    let tolerated = options.max_unused.bytes(sum(|pack| pack.used.bytes));
+    let mut remaining_unused = sum(|pack| pack.unused.bytes) - removed(&fates);
+    let mut repacked = 0;
+    for number in candidates {
+        let pack = &packs[number];
+        let enough = remaining_unused < tolerated && pack.expected() >= small;
+        let too_much = options.max_repack.is_some_and(|max| repacked + pack.expected() >= max);
+        if too_much || (enough && pack.is_of_data() && !must_compress(pack)) {
+            continue;
+        }
+        fates[number] = Fate::Repack;
+        repacked += pack.expected();
+        remaining_unused -= pack.unused.bytes;
+    }
+    let stats = add_up(packs, &fates, duplicate, unindexed, compresses);
+    Ok(Plan { fates, unindexed: unindexed.iter().map(|(id, _)| *id).collect(), stats })
+}
+
+fn fault(pack: &Pack) -> Option<Fault> {
+    match pack.listed {
+        None => Some(Fault::Missing(pack.id)),
+        Some(size) if size != pack.expected() => Some(Fault::Size { pack: pack.id, size, expected: pack.expected() }),
+        Some(_) => None,
+    }
+}
+
+/// Four fifths of what three of a hundred packs do not reach, or of the smallest pack size: where there are no small packs, none becomes one.
+fn usual_small(packs: &[Pack]) -> u64 {
+    let mut sizes: Vec<u64> = packs.iter().map(Pack::expected).collect();
+    sizes.sort_unstable();
+    sizes.get(sizes.len() * 3 / 100).map_or(0, |&third| third.max(SMALLEST_TARGET) * 4 / 5)
+}
+
+fn add_up(packs: &[Pack], fates: &[Fate], duplicate: Amount, unindexed: &[(Id, u64)], compresses: bool) -> Stats {
+    let mut stats = Stats::default();
+    let Stats { blobs, bytes, packfiles } = &mut stats;
+    for (pack, fate) in packs.iter().zip(fates) {
+        let Pack { used, unused, .. } = pack;
+        blobs.used += used.blobs;
+        bytes.used += used.bytes;
+        blobs.unused += unused.blobs;
+        bytes.unused += unused.bytes;
+        if *fate != Fate::Forget {
+            *match (used.blobs, unused.blobs) {
+                (0, _) => &mut packfiles.unused,
+                (_, 0) => &mut packfiles.used,
+                _ => &mut packfiles.partly_used,
+            } += 1;
+        }
+        match fate {
+            Fate::Keep => packfiles.keep += 1,
+            Fate::Repack => {
+                packfiles.repack += 1;
+                blobs.repack += used.blobs + unused.blobs;
+                bytes.repack += pack.expected();
+                blobs.repack_remove += unused.blobs;
+                bytes.repack_remove += unused.bytes;
+            }
+            Fate::Remove | Fate::Forget => {
+                packfiles.remove += u64::from(*fate == Fate::Remove);
+                blobs.remove += unused.blobs;
+                bytes.remove += unused.bytes;
+            }
+        }
+        if compresses && pack.uncompressed && *fate == Fate::Keep {
+            bytes.uncompressed += pack.expected();
+        }
+    }
+    blobs.duplicate = duplicate.blobs;
+    bytes.duplicate = duplicate.bytes;
+    blobs.unused -= duplicate.blobs;
+    bytes.unused -= duplicate.bytes;
+    bytes.unreferenced = unindexed.iter().map(|(_, size)| size).sum();
+    packfiles.unreferenced = unindexed.len() as u64;
+    blobs.total = blobs.used + blobs.duplicate + blobs.unused;
+    bytes.total = bytes.used + bytes.duplicate + bytes.unused + bytes.unreferenced;
+    blobs.remove_total = blobs.remove + blobs.repack_remove;
+    bytes.remove_total = bytes.remove + bytes.repack_remove + bytes.unreferenced;
+    blobs.remaining = blobs.total - blobs.remove_total;
+    bytes.remaining = bytes.total - bytes.remove_total;
+    bytes.remaining_unused = bytes.duplicate + bytes.unused - bytes.remove - bytes.repack_remove;
+    packfiles.total = packfiles.used + packfiles.partly_used + packfiles.unused + packfiles.unreferenced;
+    packfiles.remove_total = packfiles.unreferenced + packfiles.remove;
+    stats
+}

@@ -1,0 +1,94 @@
+//! New index files in the place of old ones.
+//!
+//! The new ones are all there before the first old one goes, so that at every moment the index says at least what it should. Files that
+//! are full and say nothing wrong stay. One old file at a time is in memory, and one new one.
+
+use crate::format::index_file::{self, IndexedPack};
+use crate::id::Id;
+use crate::limits;
+use crate::repo::index::load_file;
+use crate::repo::{Error, Repository, Result};
+use crate::store::{File, FileType};
+use std::collections::HashSet;
+
+/// A file of as many blobs is left as it is.
+const FULL: usize = limits::INDEX_BLOBS;
+/// One of more is not, because restic calls it oversized.
+const OVERSIZED: usize = FULL + crate::format::pack::BLOBS_MAX;
+
+/// An index being written anew.
+pub struct Reindex<'r> {
+    repo: &'r Repository,
+    /// Packs that are in a file that stays, or in a new one.
+    known: HashSet<Id>,
+    building: Vec<IndexedPack>,
+    blobs: usize,
+    saved: u64,
+    old: Vec<Id>,
+}
+
+impl<'r> Reindex<'r> {
+    pub fn new(repo: &'r Repository) -> Reindex<'r> {
+        Reindex { repo, known: HashSet::new(), building: Vec::new(), blobs: 0, saved: 0, old: Vec::new() }
+    }
+
+    /// Goes through the files that are there and takes over the packs that `keeps` wants. A file that cannot be read is handed to
+    /// `unreadable`: it goes, or the error that comes back ends it.
+    pub fn take_over(
+        &mut self,
+        keeps: impl Fn(&IndexedPack) -> bool,
+        mut unreadable: impl FnMut(Id, Error) -> Result<()>,
+    ) -> Result<()> {
+        let mut files = self.repo.store().list(FileType::Index)?;
+        files.sort_unstable();
+        for (file, _) in files {
+            let packs = match load_file(self.repo, file) {
+                Ok(packs) => packs,
+                Err(error) => {
+                    unreadable(file, error)?;
+                    self.old.push(file);
+                    continue;
+                }
+            };
+            let blobs: usize = packs.iter().map(|pack| pack.blobs.len()).sum();
+            let mut own = HashSet::new();
+            let right = |pack: &IndexedPack| keeps(pack) && !self.known.contains(&pack.id) && own.insert(pack.id);
+            if (FULL..OVERSIZED).contains(&blobs) && packs.iter().all(right) {
+                self.known.extend(packs.iter().map(|pack| pack.id));
+                continue;
+            }
+            self.old.push(file);
+            packs.into_iter().filter(&keeps).try_for_each(|pack| self.add(pack))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a pack, unless the new index has it.
+    pub fn add(&mut self, pack: IndexedPack) -> Result<()> {
+        if !self.known.insert(pack.id) {
+            return Ok(());
+        }
+        self.blobs += pack.blobs.len();
+        self.building.push(pack);
+        if self.blobs >= FULL { self.save() } else { Ok(()) }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if !self.building.is_empty() {
+            self.repo.save_written(FileType::Index, |out| index_file::encode(&self.building, out))?;
+            self.saved += 1;
+            self.building.clear();
+            self.blobs = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and only then removes the files that are replaced: how many were written, and how many removed.
+    pub fn finish(mut self) -> Result<(u64, u64)> {
+        self.save()?;
+        for &file in &self.old {
+            self.repo.store().remove(File::new(FileType::Index, file))?;
+        }
+        Ok((self.saved, self.old.len() as u64))
+    }
+}

@@ -1,0 +1,109 @@
+//! What can be saved out of damaged packs.
+//!
+//! Each blob that is still what its id says goes into a new pack; then the index forgets the damaged pack, and it is removed. Blobs that are
+//! lost here may have another copy, or come back with the next backup of the same files.
+
+use crate::format::BlobType;
+use crate::format::pack::PackedBlob;
+use crate::id::Id;
+use crate::maintain::reindex::Reindex;
+use crate::progress::{Phase, Progress};
+use crate::repo::index::Location;
+use crate::repo::writer::{Known, Writer};
+use crate::repo::{Error, Index, Repository, Result, check_size};
+use crate::store::{File, FileType};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Salvaged {
+    pub saved: u64,
+    /// Blobs that could not be read; each was told as a problem.
+    pub lost: u64,
+    /// Packs that could not be removed: no index names them any more.
+    pub left_behind: u64,
+}
+
+/// Salvages packs. The caller holds an exclusive lock.
+pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<Salvaged> {
+    let index = Index::load(repo)?;
+    let by_pack = index.by_pack();
+    let mut salvaged = Salvaged::default();
+    let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), index.memory() + by_pack.memory(), false)?;
+    progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
+    let mut save_all = || {
+        for &pack in packs {
+            // What the index says, and what the pack says: either may be wrong.
+            let mut blobs = by_pack.blobs(pack);
+            let file = File::new(FileType::Pack, pack);
+            let own = repo.store().size(file).map_err(Error::from).and_then(|size| repo.load_pack_header(pack, size));
+            match own {
+                Ok(own) => blobs.extend(own.into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            if blobs.is_empty() {
+                progress.warning(&format!("no blobs are known of pack {pack}"));
+            }
+            for blob in blobs {
+                if progress.is_interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                save(repo, &writer, Location { pack, blob }, &mut salvaged, progress)?;
+            }
+            progress.files_done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let outcome = save_all();
+    // Also after an error: what was saved is worth being found.
+    let written = writer.finish();
+    outcome?;
+    written?;
+    let condemned: HashSet<Id> = packs.iter().copied().collect();
+    let mut reindex = Reindex::new(repo);
+    reindex.take_over(|pack| !condemned.contains(&pack.id), |_, error| Err(error))?;
+    reindex.finish()?;
+    for &pack in packs {
+        let file = File::new(FileType::Pack, pack);
+        if let Err(error) = repo.store().remove(file) {
+            salvaged.left_behind += 1;
+            progress.problem(Phase::Repair, file.to_string(), error);
+        }
+    }
+    Ok(salvaged)
+}
+
+/// Saves one blob, unless it cannot be read.
+fn save(
+    repo: &Repository,
+    writer: &Writer,
+    location: Location,
+    salvaged: &mut Salvaged,
+    progress: &Progress,
+) -> Result<()> {
+    let PackedBlob { ty, id, offset, length, uncompressed } = location.blob;
+    let file = File::new(FileType::Pack, location.pack);
+    let mut plaintext = Vec::new();
+    check_size(&location.blob)?;
+    let mut read = || {
+        let sealed = repo.store().read_at(file, u64::from(offset), length as usize)?;
+        repo.open_blob(&location, &sealed, &mut plaintext).map(|()| sealed)
+    };
+    // Once more, because it may have been damaged on its way here.
+    match read().or_else(|_| read()) {
+        Ok(sealed) => {
+            salvaged.saved += 1;
+            writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: Some((&sealed, uncompressed)) }])
+        }
+        Err(error) if !error.is_damage() => Err(error),
+        Err(error) => {
+            salvaged.lost += 1;
+            let what = if ty == BlobType::Tree { "tree" } else { "data" };
+            progress.problem(Phase::Repair, format!("{what} blob {id}"), error);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Snapshots that need what is gone, made anew without it.
+//!
+//! A file loses the parts that are in no index, and a directory that cannot be read is empty; everything else stays as it is, to the byte.
+//! This is the last resort: what a backup of the original files brings back heals more.
+
+use crate::format::BlobType;
+use crate::format::node::{Node, NodeType};
+use crate::format::text::lossy;
+use crate::id::Id;
+use crate::maintain::rewrite::{Change, Rewrite, Unreadable, Verdict};
+use crate::progress::Progress;
+use crate::repo::writer::Writer;
+use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
+use crate::store::FileType;
+use std::sync::Arc;
+
+/// The tag of a snapshot that was made in the place of a damaged one; restic's.
+const TAG: &str = "repaired";
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Became {
+    Unchanged,
+    /// There is another one now.
+    Repaired(Id),
+    /// Nothing of it can be read.
+    Nothing,
+}
+
+/// How it is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The damaged snapshots go; else the new ones get a tag.
+    pub forget: bool,
+    pub dry_run: bool,
+}
+
+/// Repairs snapshots, and hands over what became of each, and what was changed in it. A caller that forgets holds an exclusive lock.
+pub fn repair(
+    repo: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    options: Options,
+    progress: &Progress,
+    tell: &mut dyn FnMut(&StoredSnapshot, &[String], Became),
+) -> Result<()> {
+    let index = Arc::new(Index::load(repo)?);
+    let trees = TreeReader::new(repo, &index);
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.dry_run)?;
+    let mut rewrite = Rewrite::new(&trees, &writer, progress, Lost { index: &index, changes: Vec::new() });
+    let mut became = Vec::with_capacity(snapshots.len());
+    for stored in snapshots {
+        let tree = match stored.snapshot.tree {
+            Some(tree) => rewrite.tree(tree)?,
+            None => None,
+        };
+        became.push((stored, tree, std::mem::take(&mut rewrite.change.changes)));
+    }
+    drop(rewrite);
+    // All that the new snapshots need is there before the first of them.
+    writer.finish()?;
+    let (there, _) = repo.snapshots()?;
+    for (stored, tree, changes) in became {
+        let became = match tree {
+            None => Became::Nothing,
+            Some(tree) if Some(tree) == stored.snapshot.tree => Became::Unchanged,
+            Some(_) if options.dry_run => Became::Repaired(Id::NULL),
+            Some(tree) => {
+                let mut snapshot = stored.snapshot.clone();
+                snapshot.tree = Some(tree);
+                snapshot.original = Some(stored.id);
+                if !options.forget && !snapshot.tags.iter().any(|tag| tag == TAG) {
+                    snapshot.tags.push(TAG.to_owned());
+                }
+                // An earlier run may have ended between making it and removing the damaged one.
+                let made = there.iter().find(|other| other.snapshot == snapshot).map(|other| other.id);
+                let id = made.map_or_else(|| repo.save_file(FileType::Snapshot, snapshot.encode()), Ok)?;
+                Became::Repaired(id)
+            }
+        };
+        if became != Became::Unchanged && options.forget && !options.dry_run {
+            repo.remove_snapshot(stored.id)?;
+        }
+        tell(stored, &changes, became);
+    }
+    Ok(())
+}
+
+/// Leaves out what is lost.
+struct Lost<'l> {
+    index: &'l Index,
+    /// What was changed in the snapshot at hand.
+    changes: Vec<String>,
+}
+
+impl Change for Lost<'_> {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict {
+        match node.ty {
+            NodeType::File => {}
+            NodeType::Irregular | NodeType::Unknown => {
+                self.changes.push(format!("{}: removed, its type is not known", lossy(path)));
+                return Verdict::Drop;
+            }
+            _ => return Verdict::Keep,
+        }
+        let content = node.content.as_deref().unwrap_or_default();
+        let there = |id: &Id| self.index.first(BlobType::Data, *id).map(|location| location.blob.plain_length());
+        let kept: Vec<Id> = content.iter().copied().filter(|id| there(id).is_some()).collect();
+        let size = kept.iter().filter_map(there).sum();
+        if kept.len() == content.len() && size == node.size && node.content.is_some() {
+            return Verdict::Keep;
+        }
+        let what = if kept.len() == content.len() { "its size corrected" } else { "lost parts of its content" };
+        self.changes.push(format!("{}: {what}, {size} of {} bytes are left", lossy(path), node.size));
+        Verdict::Change(Box::new(Node { content: Some(kept), size, ..node.clone() }))
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
+        let root = path.is_empty();
+        let became = if root { "nothing of it can be read" } else { "an empty directory now" };
+        let path = if root { "/".into() } else { lossy(path) };
+        self.changes.push(format!("{path}: {became}: {error}"));
+        Ok(if root { Unreadable::Drop } else { Unreadable::Empty })
+    }
+
+    fn is_the_same_everywhere(&self) -> bool {
+        true
+    }
+
+    fn may_lose_fields(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,214 @@
+//! A snapshot's tree with some entries left out or changed, as a new tree.
+//!
+//! From the bottom up, and without the call stack. A directory in which nothing changes keeps its tree, to the byte, also if another program
+//! wrote it in a way of its own. What does change is written anew; fields that we do not know would be lost by that, which is an
+//! error unless the [`Change`] allows it.
+
+use crate::format::FormatError;
+use crate::format::node::{Node, NodeType};
+use crate::format::tree::{self, TreeWriter};
+use crate::id::Id;
+use crate::progress::Progress;
+use crate::repo::writer::Writer;
+use crate::repo::{Error, Result, TreeReader};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::vec::IntoIter;
+
+/// What becomes of an entry.
+pub enum Verdict {
+    Keep,
+    Change(Box<Node>),
+    Drop,
+}
+
+/// What becomes of a directory that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is there, with nothing in it.
+    Empty,
+    Drop,
+}
+
+/// What is to be changed.
+pub trait Change {
+    /// Judges an entry. A directory that is kept is gone through.
+    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict;
+
+    /// Judges a directory that cannot be read; the error that comes back ends it all.
+    fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
+        let _ = path;
+        Err(error)
+    }
+
+    /// Whether a directory stays of which nothing is left.
+    fn keeps_empty(&self, path: &[u8]) -> bool {
+        let _ = path;
+        true
+    }
+
+    /// Whether the same tree becomes the same everywhere, whatever its path.
+    fn is_the_same_everywhere(&self) -> bool {
+        false
+    }
+
+    /// Whether fields that we do not know may be lost.
+    fn may_lose_fields(&self) -> bool {
+        false
+    }
+}
+
+/// Rewrites trees, one after the other.
+pub struct Rewrite<'r, C> {
+    trees: &'r TreeReader<'r>,
+    writer: &'r Writer,
+    progress: &'r Progress,
+    pub change: C,
+    known: HashMap<Id, Option<Id>>,
+}
+
+/// A directory on the way.
+struct Level {
+    id: Id,
+    json: Vec<u8>,
+    nodes: IntoIter<Range<usize>>,
+    /// How much of the path is this directory's.
+    path_length: usize,
+    out: TreeWriter,
+    changed: bool,
+    /// Why it cannot be written anew: its entries are not in order.
+    fault: Option<FormatError>,
+    /// The entry whose tree is being rewritten, whether it was changed itself, and where it stands.
+    below: Option<(Node, bool, Range<usize>)>,
+}
+
+impl<'r, C: Change> Rewrite<'r, C> {
+    pub fn new(trees: &'r TreeReader<'r>, writer: &'r Writer, progress: &'r Progress, change: C) -> Rewrite<'r, C> {
+        Rewrite { trees, writer, progress, change, known: HashMap::new() }
+    }
+
+    /// What a tree becomes; `None`: nothing is left of it.
+    pub fn tree(&mut self, root: Id) -> Result<Option<Id>> {
+        let mut path = Vec::new();
+        let mut levels = match self.open(root, &path)? {
+            Ok(level) => vec![level],
+            Err(became) => return Ok(became),
+        };
+        loop {
+            if self.progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let level = levels.last_mut().expect("the loop ends with the last");
+            path.truncate(level.path_length);
+            let Some(range) = level.nodes.next() else {
+                let level = levels.pop().expect("it is there");
+                let became = self.close(level, &path)?;
+                let Some(above) = levels.last_mut() else { return Ok(became) };
+                self.take(above, became)?;
+                continue;
+            };
+            let raw = &level.json[range.clone()];
+            let node = tree::parse_node(raw).map_err(|source| Error::Tree { id: level.id, source })?;
+            path.push(b'/');
+            path.extend_from_slice(&node.name);
+            let (node, changed) = match self.change.entry(&path, &node) {
+                Verdict::Drop => {
+                    level.changed = true;
+                    continue;
+                }
+                Verdict::Keep => (node, false),
+                Verdict::Change(changed) => {
+                    self.check_loss(&path, &node, raw)?;
+                    (*changed, true)
+                }
+            };
+            if node.ty != NodeType::Dir {
+                put(level, &node, changed, range);
+                continue;
+            }
+            let subtree = node.subtree.unwrap_or(Id::NULL);
+            level.below = Some((node, changed, range));
+            match self.open(subtree, &path)? {
+                Ok(below) => levels.push(below),
+                Err(became) => self.take(levels.last_mut().expect("it is there"), became)?,
+            }
+        }
+    }
+
+    /// A tree to be gone through, or what it becomes without that.
+    fn open(&mut self, id: Id, path: &[u8]) -> Result<std::result::Result<Level, Option<Id>>> {
+        if let Some(&became) = self.known.get(&id) {
+            return Ok(Err(became));
+        }
+        let read = self.trees.load(id).and_then(|json| match tree::split(&json) {
+            Ok(nodes) => Ok((json, nodes)),
+            Err(source) => Err(Error::Tree { id, source }),
+        });
+        let (json, nodes) = match read {
+            Ok(read) => read,
+            Err(error) if !error.is_damage() => return Err(error),
+            Err(error) => {
+                let became = match self.change.unreadable(path, error)? {
+                    Unreadable::Empty => Some(self.writer.store_tree(&TreeWriter::new().finish())?),
+                    Unreadable::Drop => None,
+                };
+                return Ok(Err(became));
+            }
+        };
+        let out = TreeWriter::with_capacity(json.len());
+        let (nodes, path_length) = (nodes.into_iter(), path.len());
+        Ok(Ok(Level { id, json, nodes, path_length, out, changed: false, fault: None, below: None }))
+    }
+
+    /// What has become of a tree that was gone through.
+    fn close(&mut self, level: Level, path: &[u8]) -> Result<Option<Id>> {
+        let Level { id, out, changed, fault, .. } = level;
+        if let Some(source) = fault.filter(|_| changed) {
+            return Err(Error::Tree { id, source });
+        }
+        let became = if out.is_empty() && changed && !self.change.keeps_empty(path) {
+            None
+        } else if changed {
+            Some(self.writer.store_tree(&out.finish())?)
+        } else {
+            Some(id)
+        };
+        if self.change.is_the_same_everywhere() {
+            self.known.insert(id, became);
+        }
+        Ok(became)
+    }
+
+    /// Takes over what has become of the directory that was gone into.
+    fn take(&self, level: &mut Level, became: Option<Id>) -> Result<()> {
+        let (node, changed, range) = level.below.take().expect("a directory was gone into");
+        let Some(became) = became else {
+            level.changed = true;
+            return Ok(());
+        };
+        if node.subtree == Some(became) {
+            put(level, &node, changed, range);
+            return Ok(());
+        }
+        self.check_loss(&node.name, &node, &level.json[range.clone()])?;
+        put(level, &Node { subtree: Some(became), ..node }, true, range);
+        Ok(())
+    }
+
+    /// An error if an entry written by us would lack something.
+    fn check_loss(&self, path: &[u8], node: &Node, raw: &[u8]) -> Result<()> {
+        let mut again = Vec::with_capacity(raw.len());
+        node.write_json(&mut again);
+        if self.change.may_lose_fields() || again == raw {
+            return Ok(());
+        }
+        let why = "it has fields that this program does not know, and would lose them if it were changed".to_owned();
+        Err(Error::Inconsistent { path: String::from_utf8_lossy(path).into_owned(), why })
+    }
+}
+
+fn put(level: &mut Level, node: &Node, changed: bool, range: Range<usize>) {
+    level.changed |= changed;
+    let put = if changed { level.out.add(node) } else { level.out.add_json(&node.name, &level.json[range]) };
+    level.fault = level.fault.take().or(put.err());
+}

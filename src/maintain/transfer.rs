@@ -1,0 +1,117 @@
+//! Blobs out of the packs of a repository and into new packs, of the same repository or of another one.
+//!
+//! A pack is read front to back, with one request for what lies close together. Nothing is believed: each blob is opened and compared
+//! with its id on the way. One that cannot be read there is taken from another copy; if there is none, that ends it.
+
+use crate::format::BlobType;
+use crate::format::pack::PackedBlob;
+use crate::id::Id;
+use crate::limits;
+use crate::progress::Progress;
+use crate::repo::index::Location;
+use crate::repo::writer::{Known, Writer};
+use crate::repo::{Error, Index, ReadBuffers, Repository, Result, check_size, reading_threads, room, together};
+use crate::store::{File, FileType};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// From where, and how.
+pub struct Transfer<'t> {
+    pub from: &'t Repository,
+    pub index: &'t Index,
+    pub writer: &'t Writer,
+    /// Sealed forms stay as they are, which goes only within a repository: of which blobs.
+    pub stays_sealed: &'t (dyn Fn(&PackedBlob) -> bool + Sync),
+    pub progress: &'t Progress,
+}
+
+impl Transfer<'_> {
+    /// Transfers blobs of some packs: `wanted` says which, front to back. Several packs at a time, with `held` bytes of memory in use for
+    /// other things than the index.
+    pub fn packs(&self, packs: &[Id], wanted: impl Fn(Id) -> Vec<PackedBlob> + Sync, held: u64) -> Result<()> {
+        let left = self.from.settings().budget.left(self.index.memory(), self.writer.kept() + held)?;
+        let threads = reading_threads(self.from, left).min(packs.len());
+        let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
+        let work = || {
+            let mut buffers = ReadBuffers::new();
+            while let Some(&pack) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let outcome = self.pack(pack, &wanted(pack), &mut buffers);
+                buffers.shrink();
+                if let Err(error) = outcome {
+                    stopped.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                }
+                self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn pack(&self, pack: Id, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
+        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, buffers))
+    }
+
+    /// Reads a stretch of a pack with one request, the small gaps in it too.
+    fn stretch(&self, pack: Id, stretch: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
+        let ReadBuffers { sealed, plaintexts } = buffers;
+        let (first, last) = (stretch[0], stretch[stretch.len() - 1]);
+        let mut at = u64::from(first.offset);
+        let file = File::new(FileType::Pack, pack);
+        let mut download =
+            check_size(&first).ok().and_then(|()| self.from.store().download(file, at, last.end() - at).ok());
+        let mut left = stretch;
+        while !left.is_empty() {
+            if self.progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let (now, later) = left.split_at(together(left.iter().copied()));
+            left = later;
+            let end = now[now.len() - 1].end();
+            let bytes = room(sealed, usize::try_from(end - at).expect("a few blobs"));
+            let read = download.as_mut().is_some_and(|download| download.read(bytes).is_ok());
+            let part = |&blob: &PackedBlob| {
+                let from = usize::try_from(u64::from(blob.offset) - at).expect("within the bytes read");
+                (Location { pack, blob }, &bytes[from..from + blob.length as usize])
+            };
+            let parts: Vec<(Location, &[u8])> = now.iter().map(part).collect();
+            let opened = if read { self.from.open_blobs(&parts, None, plaintexts) } else { Vec::new() };
+            let mut known = Vec::with_capacity(now.len());
+            let mut again = Vec::new();
+            let mut opened = opened.into_iter();
+            for (Location { blob, .. }, sealed) in parts {
+                let PackedBlob { ty, id, uncompressed, .. } = blob;
+                match opened.next() {
+                    Some(Ok(range)) => {
+                        let sealed = (self.stays_sealed)(&blob).then_some((sealed, uncompressed));
+                        known.push(Known { ty, id, plaintext: &plaintexts[range], sealed });
+                    }
+                    _ => again.push((ty, id)),
+                }
+            }
+            self.writer.store_known(&known)?;
+            again.into_iter().try_for_each(|(ty, id)| self.any_copy(ty, id))?;
+            if !read {
+                download = None;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// One blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.
+    fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
+        let plaintext = self.from.load_blob(self.index, ty, id)?;
+        self.writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: None }])
+    }
+}
+
+/// Whether one blob follows the other so closely that they are read with one request. One too large for memory is alone, and refused
+/// before it is read.
+fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
+    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
+    sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
+}

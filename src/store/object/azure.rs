@@ -1,0 +1,243 @@
+//! Azure Blob Storage: whose account, which credentials; and the container itself.
+//!
+//! Variables are restic's. Credentials are looked for in its order: the account's key, a shared access signature, and then what Azure's
+//! own tools take: a client's secret, the token that a cluster mounts into a pod, and at last the identity of the machine, which is asked for only
+//! where the endpoint is Azure's own, because elsewhere nobody answers.
+
+use super::failure::{Answer, Failure, Kind};
+use super::transport::{Clients, Transport};
+use super::{Make, Remote};
+use crate::store::location::Container;
+use crate::store::options::Environment;
+use crate::store::{Location, Options, StoreError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use object_store::azure::{AzureAuthorizer, MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::client::{HttpRequestBody, HttpService};
+use object_store::{Attribute, Attributes, ClientOptions, RetryConfig};
+use std::sync::Arc;
+
+pub(super) const CONNECTIONS: usize = 5;
+
+/// The suffix of the public cloud's hosts; others have their own.
+const SUFFIX: &str = "core.windows.net";
+
+/// Connects a container.
+pub(super) fn remote(container: &Container, options: &Options) -> Result<Remote, StoreError> {
+    let place = Location::Azure(container.clone());
+    let refused = |reason: String| StoreError::Location { location: place.to_string(), reason };
+    let environment = &options.environment;
+    let account = environment
+        .get("AZURE_ACCOUNT_NAME")
+        .ok_or_else(|| refused("no storage account is named: set AZURE_ACCOUNT_NAME".to_owned()))?;
+    let endpoint = endpoint(options, account).map_err(&refused)?;
+    let credentials = Credentials::find(environment, options.azure.endpoint.is_none()).map_err(&refused)?;
+    let tls = endpoint.starts_with("https:");
+    let failed = |source| StoreError::Failed {
+        action: "connect to the container".to_owned(),
+        location: place.to_string(),
+        source,
+    };
+    let clients = Arc::new(Clients::new(options, tls).map_err(|reason| failed(reason.into()))?);
+    let transport = Transport(clients);
+    let builder = MicrosoftAzureBuilder::new()
+        .with_account(account)
+        .with_container_name(&container.name)
+        .with_endpoint(endpoint.clone())
+        .with_http_connector(transport.clone())
+        .with_client_options(
+            ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream"),
+        )
+        // Retrying is done above, where it is known what has been sent.
+        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+    let store = credentials.apply(builder).build().map_err(|error| failed(error.into()))?;
+    let store = Arc::new(store);
+    let mut packs = Attributes::new();
+    if let Some(tier) = &options.azure.access_tier {
+        packs.insert(Attribute::StorageClass, tier.clone().into());
+    }
+    let (made, url, account) = (store.clone(), format!("{endpoint}/{}", container.name), account.to_owned());
+    let make: Make = Arc::new(move || {
+        let (store, transport, url, account) = (made.clone(), transport.clone(), url.clone(), account.clone());
+        Box::pin(async move { make_container(&store, &transport, &url, &account).await })
+    });
+    Ok(Remote {
+        pages: store.clone(),
+        store,
+        location: place.to_string(),
+        place,
+        connections: options.azure.connections.unwrap_or(CONNECTIONS),
+        packs,
+        make: Some(make),
+    })
+}
+
+/// The URL of the account's blob service.
+fn endpoint(options: &Options, account: &str) -> Result<String, String> {
+    if let Some(endpoint) = &options.azure.endpoint {
+        return Ok(endpoint.clone());
+    }
+    // It becomes the name of a host.
+    let is_right = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'));
+    let suffix = options.environment.get("AZURE_ENDPOINT_SUFFIX").unwrap_or(SUFFIX);
+    if !is_right(account) || account.contains(['.', ':']) {
+        return Err("AZURE_ACCOUNT_NAME is no name that an account can have".to_owned());
+    }
+    if !is_right(suffix) {
+        return Err("AZURE_ENDPOINT_SUFFIX is no suffix that a host name can have".to_owned());
+    }
+    Ok(format!("https://{account}.blob.{suffix}"))
+}
+
+/// How requests are signed.
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials<'e> {
+    Key(&'e str),
+    Signature(&'e str),
+    Client {
+        tenant: &'e str,
+        id: &'e str,
+        secret: &'e str,
+    },
+    Federated {
+        tenant: &'e str,
+        id: &'e str,
+        token_file: &'e str,
+    },
+    /// The identity of the machine, or the one of this id if it has several.
+    Machine(Option<&'e str>),
+}
+
+impl<'e> Credentials<'e> {
+    /// Finds them; `azure` says whether the endpoint is Azure's own.
+    fn find(environment: &'e Environment, azure: bool) -> Result<Credentials<'e>, String> {
+        let get = |name| environment.get(name);
+        if let Some(key) = get("AZURE_ACCOUNT_KEY") {
+            // Said here, because a signature with it would say only that it does not fit.
+            STANDARD
+                .decode(key)
+                .map_err(|_| "AZURE_ACCOUNT_KEY is not base64, which every account's key is".to_owned())?;
+            return Ok(Credentials::Key(key));
+        }
+        if let Some(signature) = get("AZURE_ACCOUNT_SAS") {
+            return Ok(Credentials::Signature(signature.trim_start_matches('?')));
+        }
+        let id = get("AZURE_CLIENT_ID");
+        match (get("AZURE_TENANT_ID"), id, get("AZURE_CLIENT_SECRET"), get("AZURE_FEDERATED_TOKEN_FILE")) {
+            (Some(tenant), Some(id), Some(secret), _) => Ok(Credentials::Client { tenant, id, secret }),
+            (Some(tenant), Some(id), None, Some(token_file)) => Ok(Credentials::Federated { tenant, id, token_file }),
+            (_, _, Some(_), _) => {
+                Err("AZURE_CLIENT_SECRET is set, but AZURE_TENANT_ID or AZURE_CLIENT_ID is not".to_owned())
+            }
+            (_, _, None, Some(_)) => {
+                Err("AZURE_FEDERATED_TOKEN_FILE is set, but AZURE_TENANT_ID or AZURE_CLIENT_ID is not".to_owned())
+            }
+            (_, id, None, None) if azure => Ok(Credentials::Machine(id)),
+            _ => Err("no credentials were found: set AZURE_ACCOUNT_KEY or AZURE_ACCOUNT_SAS".to_owned()),
+        }
+    }
+
+    fn apply(self, builder: MicrosoftAzureBuilder) -> MicrosoftAzureBuilder {
+        match self {
+            Credentials::Key(key) => builder.with_access_key(key),
+            Credentials::Signature(signature) => {
+                builder.with_config(object_store::azure::AzureConfigKey::SasKey, signature)
+            }
+            Credentials::Client { tenant, id, secret } => builder.with_client_secret_authorization(id, secret, tenant),
+            Credentials::Federated { tenant, id, token_file } => {
+                builder.with_tenant_id(tenant).with_client_id(id).with_federated_token_file(token_file)
+            }
+            Credentials::Machine(Some(id)) => builder.with_client_id(id),
+            Credentials::Machine(None) => builder,
+        }
+    }
+}
+
+/// Makes the container. One that is already there is a success.
+async fn make_container(
+    store: &MicrosoftAzure,
+    transport: &Transport,
+    url: &str,
+    account: &str,
+) -> Result<(), Failure> {
+    let hopeless = |text: String| Failure::new(Kind::Final, text);
+    let credential = store.credentials().get_credential().await?;
+    let mut request = http::Request::put(format!("{url}?restype=container"))
+        .header("content-length", "0")
+        .body(HttpRequestBody::empty())
+        .map_err(|error| hopeless(error.to_string()))?;
+    AzureAuthorizer::new(&credential, account).try_authorize(&mut request)?;
+    match HttpService::call(transport, request).await {
+        Ok(_) => Ok(()),
+        Err(error) => match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Answer>()) {
+            Some(answer) if answer.code == "ContainerAlreadyExists" => Ok(()),
+            Some(answer) => Err(answer.clone().into()),
+            None => Err(Failure::new(Kind::Link, error.to_string())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn credentials_come_in_restics_order() {
+        let all = environment(&[
+            ("AZURE_ACCOUNT_KEY", "c2VjcmV0"),
+            ("AZURE_ACCOUNT_SAS", "?sv=1&sig=x"),
+            ("AZURE_TENANT_ID", "t"),
+            ("AZURE_CLIENT_ID", "c"),
+            ("AZURE_CLIENT_SECRET", "s"),
+            ("AZURE_FEDERATED_TOKEN_FILE", "/token"),
+        ]);
+        let names = ["AZURE_ACCOUNT_KEY", "AZURE_ACCOUNT_SAS", "AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"];
+        let without = |count: usize| {
+            let left = [
+                "AZURE_ACCOUNT_KEY",
+                "AZURE_ACCOUNT_SAS",
+                "AZURE_TENANT_ID",
+                "AZURE_CLIENT_ID",
+                "AZURE_CLIENT_SECRET",
+                "AZURE_FEDERATED_TOKEN_FILE",
+            ];
+            let left = left.into_iter().filter(|name| !names[..count].contains(name));
+            left.map(|name| (name.to_owned(), all.get(name).unwrap().to_owned())).collect::<Environment>()
+        };
+        assert_eq!(Credentials::find(&without(0), true), Ok(Credentials::Key("c2VjcmV0")));
+        assert_eq!(Credentials::find(&without(1), true), Ok(Credentials::Signature("sv=1&sig=x")));
+        let (tenant, id) = ("t", "c");
+        assert_eq!(Credentials::find(&without(2), false), Ok(Credentials::Client { tenant, id, secret: "s" }));
+        let federated = Credentials::Federated { tenant, id, token_file: "/token" };
+        assert_eq!(Credentials::find(&without(3), false), Ok(federated));
+        assert_eq!(Credentials::find(&without(4), true), Ok(Credentials::Machine(Some("c"))));
+        assert!(Credentials::find(&without(4), false).unwrap_err().contains("no credentials were found"));
+    }
+
+    #[test]
+    fn half_of_credentials_is_told() {
+        for (pairs, why) in [
+            (&[("AZURE_ACCOUNT_KEY", "not base64!")][..], "not base64"),
+            (&[("AZURE_CLIENT_SECRET", "s")], "AZURE_TENANT_ID or AZURE_CLIENT_ID is not"),
+            (&[("AZURE_FEDERATED_TOKEN_FILE", "/token"), ("AZURE_TENANT_ID", "t")], "AZURE_CLIENT_ID is not"),
+        ] {
+            let environment = environment(pairs);
+            let error = Credentials::find(&environment, true).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_endpoint_follows_from_the_account() {
+        let options = |pairs: &[(&str, &str)]| Options { environment: environment(pairs), ..Options::default() };
+        assert_eq!(endpoint(&options(&[]), "acc1").unwrap(), "https://acc1.blob.core.windows.net");
+        let china = options(&[("AZURE_ENDPOINT_SUFFIX", "core.chinacloudapi.cn")]);
+        assert_eq!(endpoint(&china, "acc1").unwrap(), "https://acc1.blob.core.chinacloudapi.cn");
+        assert!(endpoint(&options(&[]), "acc1/../x").is_err() && endpoint(&options(&[]), "a.b").is_err());
+        assert!(endpoint(&options(&[("AZURE_ENDPOINT_SUFFIX", "x/y")]), "a").is_err());
+    }
+}

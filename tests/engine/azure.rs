@@ -1,0 +1,40 @@
+//! A repository in Azure, which restic and ours share: each reads what the other wrote.
+
+use crate::common::azurite::Azurite;
+use crate::common::compare::{self, Options};
+use crate::common::peers::Peer;
+use crate::common::{Random, scratch};
+use std::fs;
+
+#[test]
+fn restic_and_ours_share_a_container() {
+    let server = Azurite::with_tls();
+    let source = scratch();
+    let write = |name: &str, seed: u64| {
+        fs::write(source.path().join("data").join(name), Random(seed).bytes(3 << 20)).expect("a file")
+    };
+    fs::create_dir(source.path().join("data")).expect("a directory");
+    for (maker, other, prefix) in [(Peer::Restic019, Peer::Vsm, "theirs"), (Peer::Vsm, Peer::Restic019, "ours/deep er")]
+    {
+        let repo = server.repo(prefix);
+        repo.init(maker, 2).ok();
+        write("first", 1);
+        repo.backup(maker, source.path(), "data", &[]);
+        write("second", 2);
+        let summary = repo.backup(other, source.path(), "data", &[]);
+        assert_eq!(summary["files_new"], 1, "the other's snapshot is a parent: {summary}");
+        for peer in [maker, other] {
+            repo.check(peer).ok();
+            let target = scratch();
+            repo.restore(peer, "latest", &target.path().join("out")).ok();
+            compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
+        }
+        let first = repo.snapshots(Peer::Restic019)[0]["id"].as_str().expect("an id").to_owned();
+        repo.run(Peer::Vsm, ["forget", &first, "--prune"]).ok();
+        repo.check(Peer::Restic019).ok();
+        fs::remove_file(source.path().join("data/second")).expect("a file less");
+    }
+    let nowhere = server.repo("nothing-here");
+    let run = nowhere.run(Peer::Vsm, ["snapshots"]).exits(10);
+    assert!(run.errors().contains("azure:backups:/nothing-here"), "{run}");
+}

@@ -1,0 +1,406 @@
+//! A process that ends at any of its operations loses nothing. Each command runs on a small, complete repository whose store stops at the
+//! first, the second, … at every operation: before it, in the middle of it, after it, or only there. Afterwards restic's check passes and
+//! every snapshot that was complete is still there; restic's `check --read-data` hashes all that they need, and a snapshot's name is the
+//! hash of what it holds. The same command once more completes, and restic finds nothing wrong then either.
+
+mod store;
+
+use crate::common::peers::{PASSWORD, Peer, Repo};
+use crate::common::{Random, files_below, scratch};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Fault, Kind, Stopping};
+use vsm::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
+use vsm::clock;
+use vsm::format::Version;
+use vsm::format::time::Time;
+use vsm::id::Id;
+use vsm::maintain::prune::{self, Limit, Prune};
+use vsm::maintain::repair;
+use vsm::maintain::tag;
+use vsm::progress::Progress;
+use vsm::repo::{
+    self, Index, InitOptions, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, init, key_owner, unlock,
+};
+
+/// A repository of two snapshots and what a third needs, and its source.
+struct Bed {
+    repo: Repo,
+    source: PathBuf,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let repo = Repo::made_by(Peer::Restic019, 2).quick();
+        let bed = Bed { source: repo.beside("source"), repo };
+        for round in 0..3 {
+            bed.write(round);
+            if round < 2 {
+                bed.repo.backup(Peer::Restic019, bed.source.parent().expect("above"), "source", &[]);
+            }
+        }
+        bed
+    }
+
+    fn write(&self, round: u64) {
+        fs::create_dir_all(self.source.join("dir/below")).expect("directories");
+        fs::write(self.source.join("same"), Random(1).bytes(40_000)).expect("a file");
+        fs::write(self.source.join("dir/other"), Random(10 + round).bytes(50_000)).expect("a file");
+        fs::write(self.source.join("dir/below/text"), format!("round {round}\n").repeat(300)).expect("a file");
+    }
+
+    /// A copy to be broken.
+    fn copy(&self) -> Repo {
+        let copy = Repo::new();
+        for file in files_below(self.repo.path()) {
+            let to = copy.path().join(file.strip_prefix(self.repo.path()).expect("below"));
+            fs::create_dir_all(to.parent().expect("above")).expect("directories");
+            fs::copy(file, to).expect("a copy");
+        }
+        copy
+    }
+}
+
+/// What a command does with a store, from opening the repository to releasing its lock.
+type Act<'a> = dyn Fn(Stopping) -> repo::Result<()> + 'a;
+
+fn open(store: Stopping) -> repo::Result<Arc<Repository>> {
+    Repository::open(Arc::new(store), &Password::new(PASSWORD), None, Settings::default()).map(Arc::new)
+}
+
+fn locked(store: Stopping, mode: LockMode, act: impl FnOnce(&Arc<Repository>) -> repo::Result<()>) -> repo::Result<()> {
+    let repo = open(store)?;
+    let lock = Lock::acquire(repo.clone(), mode, Duration::ZERO, &Progress::silent())?;
+    act(&repo).and(lock.release())
+}
+
+fn back_up(store: Stopping, source: &Path) -> repo::Result<()> {
+    locked(store, LockMode::Shared, |repo| {
+        let (seconds, nanos) = clock::now();
+        let options = backup::Options {
+            source: Source::Paths(vec![source.to_owned()]),
+            hostname: "host".into(),
+            tags: vec![],
+            time: Time::utc(seconds, nanos),
+            parent: ParentChoice::Group { host: true, paths: true, tags: false },
+            exclude: Exclude::default(),
+            one_file_system: false,
+            ignore_ctime: false,
+            ignore_inode: false,
+            with_atime: false,
+            device_ids: DeviceIds::All,
+            local_time: false,
+            read_special: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            read_concurrency: 1,
+            scan: false,
+        };
+        let report = backup::run(repo, Arc::new(Index::load(repo)?), &options, &Progress::silent())?;
+        assert_eq!(report.problems, 0);
+        Ok(())
+    })
+}
+
+fn prune(store: Stopping) -> repo::Result<()> {
+    locked(store, LockMode::Exclusive, |repo| {
+        let (progress, options) =
+            (Progress::silent(), prune::Options { max_unused: Limit::Bytes(0), ..Default::default() });
+        let index = Index::load(repo)?;
+        let plan = Prune::plan(repo, &index, &options, &[], &progress, &|_| {})?;
+        let done = plan.carry_out(repo, &progress, &|_| {})?;
+        match done.left_behind {
+            0 => Ok(()),
+            _ => Err(repo::Error::Stopped),
+        }
+    })
+}
+
+/// Removes the oldest snapshot, unless only one is left.
+fn forget(store: Stopping) -> repo::Result<()> {
+    locked(store, LockMode::Exclusive, |repo| match &repo.snapshots()?.0[..] {
+        [oldest, _, ..] => repo.remove_snapshot(oldest.id),
+        _ => Ok(()),
+    })
+}
+
+fn retag(store: Stopping) -> repo::Result<()> {
+    locked(store, LockMode::Exclusive, |repo| {
+        let stored = repo.find_snapshot("latest", &SnapshotFilter::default())?;
+        tag::change(repo, &stored, &tag::Change::Set(vec!["kept".into()])).map(|_| ())
+    })
+}
+
+/// What a state of the repository must be like.
+struct Demand<'d> {
+    /// Snapshots that must be there.
+    complete: &'d [String],
+    /// Passwords of which one must open it.
+    passwords: &'d [&'d str],
+}
+
+/// restic's verdict on a state.
+fn demand_sound(repo: &Repo, demand: &Demand<'_>, told: &str) {
+    let opens = demand.passwords.iter().any(|password| {
+        let mut repo = repo.command(Peer::Restic019);
+        let check = repo.env("RESTIC_PASSWORD", password).args(["check", "--read-data", "--no-lock"]);
+        crate::common::peers::Run::of(check).succeeded()
+    });
+    assert!(opens, "{told}: {}", repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]));
+    let there: BTreeSet<String> = names(repo, "snapshots");
+    for id in demand.complete {
+        assert!(there.contains(id), "{told}: snapshot {id} is gone");
+    }
+}
+
+/// Names of files that are whole, of a kind.
+fn names(repo: &Repo, kind: &str) -> BTreeSet<String> {
+    let path = |file: &PathBuf| file.file_name().expect("a name").to_string_lossy().into_owned();
+    let is_whole = |file: &PathBuf| Id::of(&fs::read(file).expect("a file")).to_string() == path(file);
+    files_below(&repo.path().join(kind)).iter().filter(|file| is_whole(file)).map(path).collect()
+}
+
+/// What a store that is not whole or not at all leaves, a person removes: nothing refers to it.
+fn remove_torn(repo: &Repo) {
+    for kind in ["index", "snapshots", "locks", "keys"] {
+        for file in files_below(&repo.path().join(kind)) {
+            if Id::of(&fs::read(&file).expect("a file")).to_string()
+                != file.file_name().expect("a name").to_string_lossy()
+            {
+                fs::remove_file(file).expect("a removal");
+            }
+        }
+    }
+}
+
+/// Runs a command against every stop of every kind.
+fn at_every_operation(
+    bed: &Bed,
+    what: &str,
+    act: &Act<'_>,
+    passwords: &[&str],
+    complete: impl Fn(&[String]) -> Vec<String>,
+) {
+    let before: Vec<String> = names(&bed.repo, "snapshots").into_iter().collect();
+    let oldest_first = |repo: &Repo| -> Vec<String> {
+        let id = |snapshot: &serde_json::Value| snapshot["id"].as_str().expect("an id").to_owned();
+        repo.snapshots(Peer::Restic019).iter().map(id).collect()
+    };
+    let kept = complete(&oldest_first(&bed.repo));
+    assert!(kept.iter().all(|id| before.contains(id)));
+    let demand = Demand { complete: &kept, passwords };
+    let repo = bed.copy();
+    let recorded = Stopping::at(repo.path(), None);
+    act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let operations = recorded.operations();
+    let (mut tried, mut verdicts) = (0, 0);
+    for (number, kind) in operations.iter().enumerate() {
+        for fault in [Fault::Stop, Fault::Tear, Fault::LoseReply, Fault::Fail] {
+            // A read that is done or torn leaves what it leaves when it is not done.
+            let differs = match fault {
+                Fault::Tear => *kind == Kind::Write,
+                Fault::LoseReply => *kind != Kind::Read,
+                Fault::Stop | Fault::Fail => true,
+            };
+            if !differs {
+                continue;
+            }
+            tried += 1;
+            let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let repo = bed.copy();
+            let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
+            if fault != Fault::Fail {
+                assert!(outcome.is_err(), "{told}: reported as a success");
+            }
+            if fault == Fault::Tear {
+                remove_torn(&repo);
+            }
+            // A stop at a read leaves what the write before it left.
+            if *kind != Kind::Read || fault == Fault::Fail {
+                verdicts += 1;
+                demand_sound(&repo, &demand, &told);
+            }
+            again(&repo, act, &demand, &told, *kind != Kind::Read);
+        }
+    }
+    println!("{what}: {} operations, {tried} faults, {verdicts} states judged by restic", operations.len());
+}
+
+/// The command once more: it completes.
+fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: bool) {
+    let whole = |password: &str| {
+        let store = Arc::new(Stopping::at(repo.path(), None));
+        Repository::open(store, &Password::new(password), None, Settings::default()).ok()
+    };
+    let opened = demand.passwords.iter().find_map(|password| whole(password)).expect("one of the passwords fits");
+    // The process is gone, and its lock is somebody's to remove.
+    unlock(&opened, true).expect("locks go");
+    act(Stopping::at(repo.path(), None)).unwrap_or_else(|error| panic!("{told}, then once more: {error}"));
+    assert!(repo.lock_files().is_empty(), "{told}: a lock is left");
+    if judge {
+        demand_sound(repo, demand, &format!("{told}, then once more"));
+    }
+}
+
+#[test]
+fn a_backup() {
+    let bed = Bed::new();
+    let source = bed.source.clone();
+    at_every_operation(&bed, "backup", &|store| back_up(store, &source), &[PASSWORD], <[String]>::to_vec);
+}
+
+#[test]
+fn a_forget() {
+    let bed = Bed::new();
+    at_every_operation(&bed, "forget", &forget, &[PASSWORD], |all| all[1..].to_vec());
+}
+
+#[test]
+fn a_prune() {
+    let bed = Bed::new();
+    let oldest = bed.repo.snapshots(Peer::Restic019)[0]["id"].as_str().expect("an id").to_owned();
+    bed.repo.run(Peer::Restic019, ["forget", &oldest]).ok();
+    // And a pack that no index names.
+    let (name, bytes) = { (Id::of(b"nobody's"), b"nobody's") };
+    let name = name.to_string();
+    fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
+    at_every_operation(&bed, "prune", &prune, &[PASSWORD], <[String]>::to_vec);
+}
+
+/// An index of which a file is lost, and packs that are moved elsewhere though nothing is wrong with them.
+#[test]
+fn repairs_of_index_and_packs() {
+    let bed = Bed::new();
+    let packs: Vec<Id> = names(&bed.repo, "data").iter().map(|name| name.parse().expect("an id")).collect();
+    let salvage = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            // Those of them that are still there: the others have been moved.
+            let listed = repo.store().list(vsm::store::FileType::Pack)?;
+            let there: Vec<Id> = packs.iter().copied().filter(|pack| listed.iter().any(|(id, _)| id == pack)).collect();
+            let outcome = repair::packs::repair(repo, &there, &Progress::silent())?;
+            if outcome.lost + outcome.left_behind == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
+        })
+    };
+    at_every_operation(&bed, "repair packs", &salvage, &[PASSWORD], <[String]>::to_vec);
+    let index = files_below(&bed.repo.path().join("index"));
+    assert!(index.len() > 1);
+    fs::remove_file(&index[0]).expect("an index less");
+    let reindex = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            let repaired = repair::index::repair(repo, false, &Progress::silent())?;
+            if repaired.silent == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
+        })
+    };
+    // A snapshot whose index is lost is not complete until the repair has ended.
+    at_every_repair(&bed, "repair index", &reindex);
+}
+
+/// A file is lost, and with it a part of both snapshots, which are made anew.
+#[test]
+fn a_repair_of_snapshots() {
+    let bed = Bed::new();
+    let holds_data = |pack: &PathBuf| pack.metadata().expect("a pack").len() > 30_000;
+    let lost = files_below(&bed.repo.path().join("data")).into_iter().find(holds_data).expect("a pack of data");
+    fs::remove_file(lost).expect("a pack less");
+    bed.repo.run(Peer::Vsm, ["repair", "index"]).ok();
+    let act = |store: Stopping| {
+        locked(store, LockMode::Exclusive, |repo| {
+            let (snapshots, _) = repo.snapshots()?;
+            let options = repair::snapshots::Options { forget: true, dry_run: false };
+            repair::snapshots::repair(repo, &snapshots, options, &Progress::silent(), &mut |_, _, _| {})
+        })
+    };
+    at_every_repair(&bed, "repair snapshots", &act);
+}
+
+/// As [`at_every_operation`] for what is damaged before: restic is asked when it has been repaired at last.
+fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
+    let repo = bed.copy();
+    let recorded = Stopping::at(repo.path(), None);
+    act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let whole = names(&repo, "snapshots").len();
+    let demand = Demand { complete: &[], passwords: &[PASSWORD] };
+    let operations = recorded.operations();
+    for (number, kind) in operations.iter().enumerate() {
+        for fault in [Fault::Stop, Fault::LoseReply, Fault::Fail]
+            .into_iter()
+            .filter(|fault| *kind != Kind::Read || *fault != Fault::LoseReply)
+        {
+            let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let repo = bed.copy();
+            let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
+            assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
+            assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is gone");
+            again(&repo, act, &demand, &told, true);
+            assert_eq!(names(&repo, "snapshots").len(), whole, "{told}");
+        }
+    }
+    println!("{what}: {} operations", operations.len());
+}
+
+#[test]
+fn a_tag() {
+    let bed = Bed::new();
+    // The latest snapshot gets another name.
+    at_every_operation(&bed, "tag", &retag, &[PASSWORD], |all| all[..1].to_vec());
+}
+
+#[test]
+fn keys_added_changed_and_removed() {
+    let bed = Bed::new();
+    let owner = || key_owner(None, None);
+    let add = |store: Stopping| {
+        locked(store, LockMode::Shared, |repo| repo.add_key(&Password::new("second"), owner()).map(|_| ()))
+    };
+    at_every_operation(&bed, "key add", &add, &[PASSWORD], <[String]>::to_vec);
+    let change = |store: Stopping| {
+        // Whichever of the two fits: it may have been changed before.
+        let opened = [PASSWORD, "second"].into_iter().find_map(|password| {
+            let opened = Repository::open(Arc::new(store.clone()), &Password::new(password), None, Settings::default());
+            opened.ok()
+        });
+        let repo = Arc::new(opened.ok_or(repo::Error::Stopped)?);
+        let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, Duration::ZERO, &Progress::silent())?;
+        repo.change_password(&Password::new("second"), owner()).and(lock.release())
+    };
+    at_every_operation(&bed, "key passwd", &change, &[PASSWORD, "second"], <[String]>::to_vec);
+}
+
+/// Whatever an init leaves, a next one makes a repository of, or finds one.
+#[test]
+fn an_init() {
+    let make = |store: Stopping| {
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: key_owner(None, None) };
+        init(Arc::new(store), &Password::new(PASSWORD), options, Settings::default()).map(|_| ())
+    };
+    let dir = scratch();
+    let recorded = Stopping::at(&dir.path().join("whole"), None);
+    make(recorded.clone()).expect("a repository");
+    let operations = recorded.operations();
+    for (number, kind) in operations.iter().enumerate() {
+        for fault in [Fault::Stop, Fault::Tear, Fault::LoseReply, Fault::Fail] {
+            let told = format!("init, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let repo = Repo::new();
+            let first = make(Stopping::at(repo.path(), Some((number, fault))));
+            if fault == Fault::Tear && repo.path().join("config").exists() && first.is_err() && *kind == Kind::Write {
+                // Half a config is told as what it is, and nothing is made over it.
+                let refused = make(Stopping::at(repo.path(), None)).expect_err("refused");
+                assert!(refused.to_string().contains("config"), "{told}: {refused}");
+                continue;
+            }
+            if repo.path().is_dir() {
+                remove_torn(&repo);
+            }
+            match make(Stopping::at(repo.path(), None)) {
+                Ok(()) => {}
+                Err(error) => assert!(error.to_string().contains("already"), "{told}: {error}"),
+            }
+            repo.run(Peer::Restic019, ["check"]).ok();
+            assert_eq!(names(&repo, "keys").len(), 1, "{told}");
+        }
+    }
+    println!("init: {} operations", operations.len());
+}

@@ -1,0 +1,263 @@
+//! Every kind of file × every kind of damage × every operation: a wrong byte is never restored in silence, a snapshot that was good is never
+//! lost, and what is hit is named. Which snapshots are good, restic says, by restoring them. docs/DAMAGE.md is the table of the verdicts,
+//! restic's beside ours, and has to be what is found here.
+
+use crate::common::compare::{self, Options};
+use crate::common::peers::{Peer, Repo, Run};
+use crate::common::{Random, files_below, scratch};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const DOCUMENT: &str = include_str!("../../docs/DAMAGE.md");
+
+/// A repository of two snapshots of which the second has all of the first and more, and the state of the source at each.
+struct Bed {
+    repo: Repo,
+    source: tempfile::TempDir,
+    /// By snapshot id.
+    states: BTreeMap<String, PathBuf>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let repo = Repo::made_by(Peer::Vsm, 2).quick();
+        let source = scratch();
+        let mut bed = Bed { repo, source, states: BTreeMap::new() };
+        for round in 0..2u64 {
+            for name in ["first", "second"].iter().take(round as usize + 1) {
+                let dir = bed.source.path().join("data").join(name);
+                fs::create_dir_all(&dir).expect("a directory");
+                for number in 0..6 {
+                    let seed = name.len() as u64 * 100 + number;
+                    fs::write(dir.join(format!("file-{number}")), Random(seed).bytes(30_000)).expect("a file");
+                }
+            }
+            let summary = bed.repo.backup(Peer::Vsm, bed.source.path(), "data", &[]);
+            let state = bed.source.path().join(format!("state-{round}"));
+            Run::of(Command::new("cp").arg("-a").arg(bed.source.path().join("data")).arg(&state)).ok();
+            bed.states.insert(summary["snapshot_id"].as_str().expect("an id").to_owned(), state);
+        }
+        bed
+    }
+
+    fn copy(&self, of: &Repo) -> Repo {
+        let other = Repo::new();
+        Run::of(Command::new("cp").arg("-a").arg(of.path()).arg(other.path())).ok();
+        other
+    }
+
+    /// Restores a snapshot: the run, and what is not as it was.
+    fn restore(&self, repo: &Repo, peer: Peer, id: &str) -> (Run, Vec<String>) {
+        let out = scratch();
+        let run = repo.restore_with(peer, id, &out.path().join("out"), &["--no-lock"]);
+        let found = out.path().join("out/data");
+        let differences = if found.is_dir() {
+            let found = compare::trees(&self.states[id], &found, Options::default());
+            found.iter().map(|difference| difference.path.to_string_lossy().into_owned()).collect()
+        } else {
+            vec!["all".to_owned()]
+        };
+        (run, differences)
+    }
+
+    /// The snapshots that restic restores whole.
+    fn good(&self, repo: &Repo) -> Vec<String> {
+        let whole = |id: &&String| {
+            let (run, differences) = self.restore(repo, Peer::Restic019, id);
+            run.succeeded() && differences.is_empty()
+        };
+        self.states.keys().filter(whole).cloned().collect()
+    }
+}
+
+/// The files of a kind that can be damaged, that of the first backup in front. A pack of trees is small.
+fn targets(repo: &Repo, kind: &str) -> Vec<PathBuf> {
+    let oldest_first = |dir: &str| {
+        let mut files = files_below(&repo.path().join(dir));
+        files.sort_by_key(|file| file.metadata().and_then(|file| file.modified()).expect("a time"));
+        files
+    };
+    let packs = |is_wanted: fn(u64) -> bool| {
+        let packs = oldest_first("data").into_iter();
+        packs.filter(|pack| is_wanted(pack.metadata().expect("a pack").len())).collect()
+    };
+    match kind {
+        "config" => vec![repo.path().join("config"), oldest_first("keys")[0].clone()],
+        "key" => vec![oldest_first("keys")[0].clone(), repo.path().join("config")],
+        "snapshot" => oldest_first("snapshots"),
+        "index" => oldest_first("index"),
+        "pack of data" => packs(|size| size > 100_000),
+        _ => packs(|size| size < 100_000),
+    }
+}
+
+fn damage(repo: &Repo, kind: &str, how: &str) -> PathBuf {
+    let targets = targets(repo, kind);
+    let target = targets[0].clone();
+    let bytes = fs::read(&target).expect("a file");
+    match how {
+        "missing" => fs::remove_file(&target).expect("a file less"),
+        "cut short" => fs::write(&target, &bytes[..bytes.len() / 2]).expect("half of it"),
+        "a bit flipped" => {
+            let mut bytes = bytes;
+            let at = bytes.len() / 3;
+            bytes[at] ^= 1;
+            fs::write(&target, bytes).expect("another bit");
+        }
+        _ => {
+            let other = fs::read(&targets[1]).expect("another one");
+            fs::write(&target, other).expect("the other's content");
+            fs::write(&targets[1], bytes).expect("this one's content");
+        }
+    }
+    target
+}
+
+/// All files but locks, and what is in them.
+fn content(repo: &Repo) -> BTreeMap<PathBuf, Vec<u8>> {
+    let all = files_below(repo.path()).into_iter().filter(|path| !path.to_string_lossy().contains("/locks/"));
+    all.map(|path| (path.strip_prefix(repo.path()).expect("below").to_owned(), fs::read(&path).expect("a file")))
+        .collect()
+}
+
+/// What came of restoring both snapshots.
+fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
+    let mut verdicts = Vec::new();
+    for id in bed.states.keys() {
+        let (run, differences) = bed.restore(repo, peer, id);
+        verdicts.push(match (run.succeeded(), differences.is_empty()) {
+            (true, true) => "whole",
+            (false, true) => "whole, told",
+            (false, false) => "told",
+            (true, false) => "in silence",
+        });
+        if peer == Peer::Vsm {
+            assert!(!run.succeeded() || differences.is_empty(), "{told}: wrong in silence: {differences:?}\n{run}");
+            // Each file that is not what it was is named, or its directory, or nothing could be restored at all.
+            let names = |path: &String| {
+                let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
+                run.errors().contains(file) || run.errors().contains(&format!("/data/{directory}"))
+            };
+            let all = differences.iter().any(|path| path == "all");
+            assert!(
+                all || differences.iter().filter(|path| path.contains("file-")).all(names),
+                "{told}: {differences:?}\n{run}"
+            );
+        }
+    }
+    verdicts.sort_unstable();
+    verdicts.dedup();
+    verdicts.join("; ")
+}
+
+/// The way that the documents name: index, packs, snapshots.
+fn repair(repo: &Repo, told: &str) -> String {
+    let dir = scratch();
+    let run = |words: &[&str]| Run::of(repo.command(Peer::Vsm).current_dir(dir.path()).args(words));
+    let first = run(&["repair", "index"]);
+    if !matches!(first.code(), 0 | 3) {
+        return "not by a repair".to_owned();
+    }
+    let check = run(&["check", "--read-data", "--json"]);
+    let last: Value = check.text().lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    let broken: Vec<String> =
+        last["broken_packs"].as_array().into_iter().flatten().filter_map(|id| Some(id.as_str()?.to_owned())).collect();
+    if !broken.is_empty() {
+        let words: Vec<&str> = ["repair", "packs"].into_iter().chain(broken.iter().map(String::as_str)).collect();
+        run(&words);
+    }
+    run(&["repair", "snapshots", "--forget"]);
+    for file in files_below(&repo.path().join("snapshots")) {
+        let id = file.file_name().expect("a name").to_string_lossy().into_owned();
+        if vsm::id::Id::of(&fs::read(&file).expect("a file")).to_string() != id {
+            run(&["repair", "snapshots", "--forget", &id]).ok();
+        }
+    }
+    for peer in [Peer::Restic019, Peer::Vsm] {
+        let check = repo.check(peer);
+        assert!(check.succeeded(), "{told}: {check}");
+    }
+    "sound".to_owned()
+}
+
+fn row(bed: &Bed, kind: &str, how: &str) -> String {
+    let broken = bed.copy(&bed.repo);
+    let target = damage(&broken, kind, how);
+    let told = format!("{kind} {how}");
+    let name = target.file_name().expect("a name").to_string_lossy().into_owned();
+    let good = bed.good(&broken);
+    let code = |peer: Peer, words: &[&str]| {
+        let repo = bed.copy(&broken);
+        let run = repo.run(peer, words);
+        (repo, run)
+    };
+    let (_, ours) = code(Peer::Vsm, &["check", "--read-data"]);
+    let (_, theirs) = code(Peer::Restic019, &["check", "--read-data"]);
+    // What is hit is named.
+    let says = ours.errors() + &ours.text();
+    // An index that is not there is nobody's to name; what it said is missing.
+    let words = ["config", "key", "in no index"];
+    let is_named = says.contains(&name[..8.min(name.len())]) || words.iter().any(|word| says.contains(word));
+    assert!(ours.succeeded() || is_named, "{told}: {ours}");
+    assert!(!ours.succeeded() || theirs.succeeded(), "{told}: restic finds what we do not\n{theirs}");
+    let check = format!("{} ({})", ours.code(), theirs.code());
+    let restore =
+        format!("{} ({})", restores(bed, &broken, Peer::Vsm, &told), restores(bed, &broken, Peer::Restic019, &told));
+    let mut codes = Vec::new();
+    for words in [&["prune", "--max-unused", "0"][..], &["backup", "--host", "tests", "data"]] {
+        let run = |peer| {
+            let repo = bed.copy(&broken);
+            let run = Run::of(repo.command(peer).current_dir(bed.source.path()).args(words));
+            (repo, run)
+        };
+        let ((repo, ours), (_, theirs)) = (run(Peer::Vsm), run(Peer::Restic019));
+        for id in &good {
+            let (run, differences) = bed.restore(&repo, Peer::Restic019, id);
+            assert!(run.succeeded() && differences.is_empty(), "{told}, {words:?}: {id} was good\n{ours}\n{run}");
+        }
+        if words[0] == "prune" && !ours.succeeded() {
+            assert!(content(&repo) == content(&broken), "{told}: a prune that failed changed something\n{ours}");
+        }
+        codes.push(format!("{} ({})", ours.code(), theirs.code()));
+    }
+    let repaired = bed.copy(&broken);
+    let after = repair(&repaired, &told);
+    if after == "sound" {
+        for id in &good {
+            let (run, differences) = bed.restore(&repaired, Peer::Restic019, id);
+            assert!(run.succeeded() && differences.is_empty(), "{told}: {id} was good before the repair\n{run}");
+        }
+    }
+    let [prune, backup] = &codes[..] else { panic!("two commands") };
+    format!("| {kind} | {how} | {} of 2 | {check} | {restore} | {prune} | {backup} | {after} |", good.len())
+}
+
+#[test]
+fn no_damage_is_silent_and_none_spreads() {
+    let bed = Bed::new();
+    let kinds = ["config", "key", "snapshot", "index", "pack of data", "pack of trees"];
+    let cases: Vec<(&str, &str)> = kinds
+        .iter()
+        .flat_map(|kind| ["missing", "cut short", "a bit flipped", "swapped"].map(|how| (*kind, how)))
+        .collect();
+    let mut table = String::new();
+    let half = cases.len().div_ceil(2);
+    let rows: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = cases
+            .chunks(half)
+            .map(|cases| scope.spawn(|| cases.iter().map(|(kind, how)| row(&bed, kind, how)).collect::<Vec<_>>()))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    for row in rows {
+        writeln!(table, "{row}").expect("a string");
+    }
+    assert!(DOCUMENT.contains(&table), "docs/DAMAGE.md is to have these rows:\n{table}");
+}

@@ -1,0 +1,194 @@
+//! `repair index`, `repair packs` and `repair snapshots` make of damage what restic's make of it: on a copy of the same damaged repository the
+//! same snapshots come out, down to the ids of their trees, and restic finds nothing wrong afterwards.
+
+use crate::common::peers::{Peer, Repo, Run};
+use crate::common::{Random, files_below, scratch};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Something bad, and what it does to a repository.
+type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
+
+/// A repository of two snapshots.
+fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
+    let repo = Repo::made_by(maker, 2).quick();
+    let source = scratch();
+    let write = |name: &str, seed: u64, size: usize| {
+        let path = source.path().join("data").join(name);
+        fs::create_dir_all(path.parent().expect("above")).expect("directories");
+        fs::write(path, Random(seed).bytes(size)).expect("a file");
+    };
+    write("large", 1, 6 << 20);
+    for number in 0..40 {
+        write(&format!("dir-{}/file-{number}", number % 4), number + 10, 3000);
+    }
+    repo.backup(maker, source.path(), "data", &[]);
+    write("large-too", 2, 5 << 20);
+    write("dir-1/new", 3, 100_000);
+    repo.backup(maker, source.path(), "data", &[]);
+    (repo, source)
+}
+
+fn copy(repo: &Repo) -> Repo {
+    let other = Repo::new();
+    Run::of(Command::new("cp").arg("-a").arg(repo.path()).arg(other.path())).ok();
+    other
+}
+
+fn packs(repo: &Repo) -> Vec<PathBuf> {
+    files_below(&repo.path().join("data"))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+/// Every pack that the index names, says restic.
+fn indexed(repo: &Repo) -> BTreeSet<String> {
+    let pack = |blob: String| blob;
+    let indexes = repo.list("index");
+    let cat = |id: &String| -> Value { repo.run(Peer::Restic019, ["cat", "index", id]).ok().json() };
+    let named = indexes.iter().map(cat).flat_map(|index| {
+        let packs = index["packs"].as_array().cloned().unwrap_or_default();
+        packs.into_iter().map(|pack| pack["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    });
+    named.map(pack).collect()
+}
+
+/// What a snapshot is, but for its own name.
+fn snapshots(repo: &Repo) -> BTreeSet<String> {
+    let seen = |snapshot: &Value| {
+        format!("{} {} {} {}", snapshot["time"], snapshot["tree"], snapshot["tags"], snapshot["original"])
+    };
+    repo.snapshots(Peer::Restic019).iter().map(seen).collect()
+}
+
+/// Damages a copy each and lets both programs repair it.
+fn both(repo: &Repo, damage: impl Fn(&Repo), words: &[&str]) -> (Repo, Repo) {
+    let run = |peer| {
+        let repo = copy(repo);
+        damage(&repo);
+        let dir = scratch();
+        let run = Run::of(repo.command(peer).current_dir(dir.path()).args(words));
+        println!("{run}");
+        repo
+    };
+    (run(Peer::Restic019), run(Peer::Vsm))
+}
+
+#[test]
+fn an_index_says_what_the_packs_hold() {
+    for maker in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(maker);
+        let first = |repo: &Repo| files_below(&repo.path().join("index"))[0].clone();
+        let damages: [Damage<'_>; 6] = [
+            ("nothing", &|_| {}),
+            ("an index less", &|repo| fs::remove_file(first(repo)).expect("a file less")),
+            ("no index at all", &|repo| {
+                files_below(&repo.path().join("index"))
+                    .iter()
+                    .for_each(|file| fs::remove_file(file).expect("a file less"));
+            }),
+            ("an index cut short", &|repo| {
+                let bytes = fs::read(first(repo)).expect("an index");
+                fs::write(first(repo), &bytes[..bytes.len() / 2]).expect("half of it");
+            }),
+            ("a pack less", &|repo| fs::remove_file(&packs(repo)[0]).expect("a pack less")),
+            ("a pack that is none", &|repo| {
+                let id = vsm::id::Id::of(b"no pack").to_string();
+                fs::write(repo.path().join("data").join(&id[..2]).join(&id), b"no pack").expect("a file");
+            }),
+        ];
+        for (what, damage) in damages {
+            for words in [&["repair", "index"][..], &["repair", "index", "--read-all-packs"]] {
+                let (theirs, ours) = both(&repo, damage, words);
+                assert_eq!(indexed(&ours), indexed(&theirs), "{what} {words:?}");
+                let (expected, found) = (theirs.check(Peer::Restic019), ours.check(Peer::Restic019));
+                assert_eq!(found.code(), expected.code(), "{what} {words:?}\n{expected}\n{found}");
+                assert_eq!(ours.check(Peer::Vsm).succeeded(), found.succeeded(), "{what} {words:?}");
+            }
+        }
+    }
+}
+
+/// A pack whose header is damaged, and of which the index is right: its blobs stay where they are found.
+#[test]
+fn a_pack_that_cannot_say_what_it_holds_keeps_its_place() {
+    let (repo, _source) = repository(Peer::Vsm);
+    let pack = packs(&repo)[0].clone();
+    let mut bytes = fs::read(&pack).expect("a pack");
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(&pack, bytes).expect("damage");
+    let run = repo.run(Peer::Vsm, ["repair", "index", "--read-all-packs"]).exits(3);
+    assert!(run.errors().contains(&name(&pack)), "{run}");
+    repo.run(Peer::Restic019, ["check"]).ok();
+    let target = scratch();
+    repo.restore(Peer::Restic019, "latest", &target.path().join("out")).ok();
+}
+
+/// Whichever pack is damaged, and wherever: what can be saved is, what cannot is left out of the snapshots, and restic says the same.
+#[test]
+fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
+    for maker in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(maker);
+        let all = packs(&repo);
+        let mut lost = 0;
+        for (number, pack) in all.iter().enumerate() {
+            let id = name(pack);
+            let size = pack.metadata().expect("a pack").len() as usize;
+            let place = |repo: &Repo| repo.path().join("data").join(&id[..2]).join(&id);
+            let flip = |repo: &Repo| {
+                let mut bytes = fs::read(place(repo)).expect("a pack");
+                bytes[(size / 3) * (number % 3) + 100] ^= 1;
+                fs::write(place(repo), bytes).expect("damage");
+            };
+            let cut = |repo: &Repo| {
+                let bytes = fs::read(place(repo)).expect("a pack");
+                fs::write(place(repo), &bytes[..size / 2]).expect("damage");
+            };
+            let gone = |repo: &Repo| fs::remove_file(place(repo)).expect("a pack less");
+            let damages: [Damage<'_>; 3] = [("a bit", &flip), ("cut", &cut), ("gone", &gone)];
+            for (what, damage) in damages {
+                let told = format!("{maker:?} {what} {id}");
+                let (theirs, ours) = both(&repo, damage, &["repair", "packs", &id]);
+                if what == "gone" {
+                    // restic salvages nothing from what is not there; its index can do without.
+                    theirs.run(Peer::Restic019, ["repair", "index"]).ok();
+                }
+                for (repo, peer) in [(&theirs, Peer::Restic019), (&ours, Peer::Vsm)] {
+                    repo.run(peer, ["repair", "snapshots", "--forget"]).ok();
+                }
+                assert!(!place(&ours).exists(), "{told}");
+                assert_eq!(snapshots(&ours), snapshots(&theirs), "{told}");
+                lost += usize::from(snapshots(&ours) != snapshots(&repo));
+                for peer in [Peer::Restic019, Peer::Vsm] {
+                    ours.check(peer).ok();
+                }
+            }
+        }
+        assert!(lost >= all.len(), "nothing was lost: {lost}");
+    }
+}
+
+#[test]
+fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
+    let (repo, _source) = repository(Peer::Restic019);
+    let before = repo.snapshots(Peer::Restic019).len();
+    let largest = packs(&repo).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len()).expect("a pack");
+    fs::remove_file(largest).expect("a pack less");
+    repo.run(Peer::Vsm, ["repair", "index"]).ok();
+    let dry = repo.run(Peer::Vsm, ["repair", "snapshots", "--dry-run"]).ok();
+    assert!(dry.text().contains("lost parts of its content"), "{dry}");
+    assert_eq!(repo.snapshots(Peer::Restic019).len(), before);
+    let theirs = copy(&repo);
+    repo.run(Peer::Vsm, ["repair", "snapshots"]).ok();
+    theirs.run(Peer::Restic019, ["repair", "snapshots"]).ok();
+    assert_eq!(snapshots(&repo), snapshots(&theirs));
+    assert!(repo.snapshots(Peer::Restic019).len() > before);
+    let again = repo.run(Peer::Vsm, ["repair", "snapshots", "--tag", "repaired"]).ok();
+    assert!(again.text().contains("0 snapshots changed"), "{again}");
+}

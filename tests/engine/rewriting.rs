@@ -1,0 +1,183 @@
+//! `copy`, `rewrite` and `migrate` beside restic's own: the same trees, the same snapshots, and nothing wrong afterwards.
+
+use crate::common::compare::{self, Options};
+use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run};
+use crate::common::{Random, files_below, scratch};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+fn write(dir: &tempfile::TempDir, name: &str, content: &[u8]) {
+    let path = dir.path().join("data").join(name);
+    fs::create_dir_all(path.parent().expect("above")).expect("directories");
+    fs::write(path, content).expect("a file");
+}
+
+/// Two snapshots, the first without tags.
+fn repository(maker: Peer, format: u32) -> (Repo, tempfile::TempDir) {
+    let repo = Repo::made_by(maker, format).quick();
+    let source = scratch();
+    write(&source, "large", &Random(1).bytes(6 << 20));
+    write(&source, "logs/a.log", &Random(2).bytes(5000));
+    write(&source, "logs/deep/b.LOG", &Random(3).bytes(5000));
+    write(&source, "same/copy.log", &Random(2).bytes(5000));
+    write(&source, "text", "line\n".repeat(20_000).as_bytes());
+    repo.backup(maker, source.path(), "data", &[]);
+    write(&source, "new", &Random(4).bytes(100_000));
+    repo.backup(maker, source.path(), "data", &["--tag", "second"]);
+    (repo, source)
+}
+
+fn copy_of(repo: &Repo) -> Repo {
+    let other = Repo::new();
+    Run::of(Command::new("cp").arg("-a").arg(repo.path()).arg(other.path())).ok();
+    other
+}
+
+/// What snapshots say, but for their names.
+fn said(repo: &Repo, fields: &[&str]) -> BTreeSet<String> {
+    let text = |snapshot: &Value| fields.iter().map(|field| format!("{} ", snapshot[field])).collect();
+    repo.snapshots(Peer::Restic019).iter().map(text).collect()
+}
+
+const WHOLE: [&str; 10] =
+    ["time", "tree", "paths", "hostname", "username", "tags", "original", "excludes", "uid", "program_version"];
+
+fn run_from(peer: Peer, from: &Repo, to: &Repo, words: &[&str]) -> Run {
+    let mut command = to.command(peer);
+    command.env("RESTIC_FROM_REPOSITORY", &from.url).env("RESTIC_FROM_PASSWORD", PASSWORD).args(words);
+    Run::of(&mut command)
+}
+
+#[test]
+fn copies_are_restics() {
+    for (maker, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1)] {
+        let (from, source) = repository(maker, format);
+        let to = |peer: Peer| {
+            let to = Repo::new();
+            run_from(peer, &from, &to, &["init", "--copy-chunker-params", "--repository-version", "2"]).ok();
+            to.quick()
+        };
+        let (theirs, ours) = (to(Peer::Restic019), to(Peer::Vsm));
+        let polynomial = |repo: &Repo| -> Value { repo.run(Peer::Restic019, ["cat", "config"]).ok().json() };
+        assert_eq!(polynomial(&ours)["chunker_polynomial"], polynomial(&from)["chunker_polynomial"]);
+        run_from(Peer::Restic019, &from, &theirs, &["copy"]).ok();
+        run_from(Peer::Vsm, &from, &ours, &["copy"]).ok();
+        assert_eq!(said(&ours, &WHOLE), said(&theirs, &WHOLE));
+        for peer in [Peer::Restic019, Peer::Vsm] {
+            ours.check(peer).ok();
+        }
+        let target = scratch();
+        ours.restore(Peer::Restic019, "latest", &target.path().join("out")).ok();
+        compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
+        // Each sees what the other has copied, and copies nothing twice.
+        let before = files_below(ours.path()).len();
+        for peer in [Peer::Vsm, Peer::Restic019] {
+            run_from(peer, &from, &ours, &["copy"]).ok();
+            assert_eq!(said(&ours, &WHOLE), said(&theirs, &WHOLE), "{peer:?}");
+        }
+        assert_eq!(files_below(ours.path()).len(), before);
+        // The same files cut alike: a backup there adds nothing but trees.
+        let summary = ours.backup(Peer::Vsm, source.path(), "data", &[]);
+        assert_eq!(summary["data_blobs"], 0, "{summary}");
+    }
+}
+
+#[test]
+fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
+    let (from, _source) = repository(Peer::Vsm, 2);
+    let to = Repo::made_by(Peer::Vsm, 2).quick();
+    run_from(Peer::Vsm, &from, &to, &["copy", "--tag", "second"]).ok();
+    assert_eq!(to.snapshots(Peer::Restic019).len(), 1);
+    let refused = to.run(Peer::Vsm, ["copy"]).exits(1);
+    assert!(refused.errors().contains("--from-repo"), "{refused}");
+    let mut wrong = to.command(Peer::Vsm);
+    let wrong =
+        Run::of(wrong.env("RESTIC_FROM_REPOSITORY", &from.url).env("RESTIC_FROM_PASSWORD", "wrong").arg("copy"));
+    assert!(wrong.exits(12).errors().contains("wrong password"));
+    // What cannot be read is not copied, and says which snapshot needs it.
+    let pack =
+        files_below(&from.path().join("data")).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len());
+    fs::remove_file(pack.expect("a pack")).expect("a pack less");
+    let all = Repo::made_by(Peer::Vsm, 2).quick();
+    let run = run_from(Peer::Vsm, &from, &all, &["copy"]).exits(1);
+    assert!(run.errors().contains("pack"), "{run}");
+    assert!(all.snapshots(Peer::Restic019).is_empty());
+    all.check(Peer::Restic019).ok();
+    assert!(from.lock_files().is_empty() && all.lock_files().is_empty());
+}
+
+#[test]
+fn rewritten_snapshots_have_restics_trees() {
+    for maker in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(maker, 2);
+        for words in [
+            &["rewrite", "--exclude", "*.log"][..],
+            &["rewrite", "--iexclude", "*.log", "--forget"],
+            &["rewrite", "--exclude", "/data/logs/deep", "--tag", "second"],
+            &["rewrite", "--exclude", "nothing-like-it"],
+            &["rewrite", "--exclude", "logs", "--exclude", "!logs"],
+            &["rewrite", "--new-host", "elsewhere"],
+            &["rewrite", "--new-time", "2020-02-02 02:02:02", "--forget"],
+            &["rewrite", "--exclude", "*", "--forget"],
+        ] {
+            let (theirs, ours) = (copy_of(&repo), copy_of(&repo));
+            let expected = theirs.run(Peer::Restic019, words);
+            let dry = ours.run(Peer::Vsm, [words, &["--dry-run"]].concat());
+            assert_eq!(said(&ours, &WHOLE), said(&repo, &WHOLE), "{dry}");
+            let found = ours.run(Peer::Vsm, words);
+            let told = format!("{words:?}\n{expected}\n{found}");
+            assert_eq!(found.code(), expected.code(), "{told}");
+            assert_eq!(said(&ours, &WHOLE), said(&theirs, &WHOLE), "{told}");
+            let counted = |repo: &Repo| -> BTreeSet<String> {
+                let counts = |snapshot: &Value| {
+                    format!(
+                        "{} {}",
+                        snapshot["summary"]["total_files_processed"], snapshot["summary"]["total_bytes_processed"]
+                    )
+                };
+                repo.snapshots(Peer::Restic019).iter().map(counts).collect()
+            };
+            assert_eq!(counted(&ours), counted(&theirs), "{told}");
+            for peer in [Peer::Restic019, Peer::Vsm] {
+                ours.check(peer).ok();
+            }
+        }
+        let nothing = repo.run(Peer::Vsm, ["rewrite"]).exits(1);
+        assert!(nothing.errors().contains("nothing to do"), "{nothing}");
+    }
+}
+
+#[test]
+fn a_repository_of_version_1_becomes_one_of_version_2() {
+    let (repo, source) = repository(Peer::Restic014, 1);
+    let listed = repo.run(Peer::Vsm, ["migrate"]).ok();
+    assert!(listed.text().contains("upgrade_repo_v2"), "{listed}");
+    // Not where something is wrong.
+    let broken = copy_of(&repo);
+    fs::remove_file(&files_below(&broken.path().join("data"))[0]).expect("a pack less");
+    let before = fs::read(broken.path().join("config")).expect("a config");
+    broken.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).exits(1);
+    assert_eq!(fs::read(broken.path().join("config")).expect("a config"), before);
+
+    repo.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).ok();
+    let config: Value = repo.run(Peer::Restic019, ["cat", "config"]).ok().json();
+    assert_eq!(config["version"], 2);
+    for peer in [Peer::Restic019, Peer::Vsm] {
+        repo.check(peer).ok();
+    }
+    repo.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).exits(1);
+    repo.run(Peer::Vsm, ["migrate", "upgrade_repo_v3"]).exits(1);
+    // What is added is compressed, and a prune compresses the rest.
+    let size = |repo: &Repo| -> u64 {
+        files_below(&repo.path().join("data")).iter().map(|file| file.metadata().expect("a file").len()).sum()
+    };
+    let old = size(&repo);
+    repo.run(Peer::Vsm, ["prune", "--repack-uncompressed"]).ok();
+    assert!(size(&repo) + 90_000 < old, "{} of {old}", size(&repo));
+    let target = scratch();
+    repo.restore(Peer::Restic019, "latest", &target.path().join("out")).ok();
+    compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
+    assert_eq!(HOST, repo.snapshots(Peer::Restic019)[0]["hostname"]);
+}
