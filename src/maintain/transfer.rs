@@ -71,30 +71,30 @@ impl Transfer<'_> {
             let (now, later) = left.split_at(together(left.iter().copied()));
             left = later;
             let end = now[now.len() - 1].end();
-            let bytes = room(sealed, usize::try_from(end - at).expect("a few blobs"));
-            let read = download.as_mut().is_some_and(|download| download.read(bytes).is_ok());
-            let part = |&blob: &PackedBlob| {
-                let from = usize::try_from(u64::from(blob.offset) - at).expect("within the bytes read");
-                (Location { pack, blob }, &bytes[from..from + blob.length as usize])
+            let read = download.as_mut().and_then(|download| {
+                let bytes = room(sealed, usize::try_from(end - at).expect("a few blobs"));
+                download.read(bytes).is_ok().then_some(&*bytes)
+            });
+            let parts: Vec<(Location, &[u8])> = match read {
+                Some(bytes) => now.iter().map(|&blob| (Location { pack, blob }, within(bytes, at, &blob))).collect(),
+                None => Vec::new(),
             };
-            let parts: Vec<(Location, &[u8])> = now.iter().map(part).collect();
-            let opened = if read { self.from.open_blobs(&parts, None, plaintexts) } else { Vec::new() };
+            let opened = self.from.open_blobs(&parts, None, plaintexts);
             let mut known = Vec::with_capacity(now.len());
-            let mut again = Vec::new();
-            let mut opened = opened.into_iter();
-            for (Location { blob, .. }, sealed) in parts {
-                let PackedBlob { ty, id, uncompressed, .. } = blob;
-                match opened.next() {
-                    Some(Ok(range)) => {
-                        let sealed = (self.stays_sealed)(&blob).then_some((sealed, uncompressed));
+            let mut again: Vec<&PackedBlob> = if read.is_none() { now.iter().collect() } else { Vec::new() };
+            for ((blob, (_, sealed)), opened) in now.iter().zip(&parts).zip(opened) {
+                let PackedBlob { ty, id, uncompressed, .. } = *blob;
+                match opened {
+                    Ok(range) => {
+                        let sealed = (self.stays_sealed)(blob).then_some((*sealed, uncompressed));
                         known.push(Known { ty, id, plaintext: &plaintexts[range], sealed });
                     }
-                    _ => again.push((ty, id)),
+                    Err(_) => again.push(blob),
                 }
             }
             self.writer.store_known(&known)?;
-            again.into_iter().try_for_each(|(ty, id)| self.any_copy(ty, id))?;
-            if !read {
+            again.into_iter().try_for_each(|blob| self.any_copy(blob.ty, blob.id))?;
+            if read.is_none() {
                 download = None;
             }
             at = end;
@@ -107,6 +107,12 @@ impl Transfer<'_> {
         let plaintext = self.from.load_blob(self.index, ty, id)?;
         self.writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: None }])
     }
+}
+
+/// A blob's bytes among those that begin at `at`.
+fn within<'b>(bytes: &'b [u8], at: u64, blob: &PackedBlob) -> &'b [u8] {
+    let from = usize::try_from(u64::from(blob.offset) - at).expect("it is among them");
+    &bytes[from..from + blob.length as usize]
 }
 
 /// Whether one blob follows the other so closely that they are read with one request. One too large for memory is alone, and refused

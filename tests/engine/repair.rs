@@ -48,14 +48,11 @@ fn name(path: &Path) -> String {
 
 /// Every pack that the index names, says restic.
 fn indexed(repo: &Repo) -> BTreeSet<String> {
-    let pack = |blob: String| blob;
     let indexes = repo.list("index");
     let cat = |id: &String| -> Value { repo.run(Peer::Restic019, ["cat", "index", id]).ok().json() };
-    let named = indexes.iter().map(cat).flat_map(|index| {
-        let packs = index["packs"].as_array().cloned().unwrap_or_default();
-        packs.into_iter().map(|pack| pack["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
-    });
-    named.map(pack).collect()
+    let packs = |index: Value| index["packs"].as_array().cloned().unwrap_or_default();
+    let id = |pack: Value| pack["id"].as_str().expect("an id").to_owned();
+    indexes.iter().map(cat).flat_map(packs).map(id).collect()
 }
 
 /// What a snapshot is, but for its own name.

@@ -264,8 +264,8 @@ fn a_prune() {
     let oldest = bed.repo.snapshots(Peer::Restic019)[0]["id"].as_str().expect("an id").to_owned();
     bed.repo.run(Peer::Restic019, ["forget", &oldest]).ok();
     // And a pack that no index names.
-    let (name, bytes) = { (Id::of(b"nobody's"), b"nobody's") };
-    let name = name.to_string();
+    let bytes = b"nobody's";
+    let name = Id::of(bytes).to_string();
     fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
     at_every_operation(&bed, "prune", &prune, &[PASSWORD], <[String]>::to_vec);
 }
