@@ -138,6 +138,13 @@ impl Repo {
         self
     }
 
+    /// The files of a folder repository, and when they were written, under another address.
+    pub fn copy(&self) -> Repo {
+        let copy = Repo::new();
+        Run::of(Command::new("cp").arg("-a").arg(self.path()).arg(copy.path())).ok();
+        copy
+    }
+
     /// Where a folder repository is.
     pub fn path(&self) -> &Path {
         Path::new(&self.url)

@@ -44,12 +44,6 @@ impl Bed {
         bed
     }
 
-    fn copy(&self, of: &Repo) -> Repo {
-        let other = Repo::new();
-        Run::of(Command::new("cp").arg("-a").arg(of.path()).arg(other.path())).ok();
-        other
-    }
-
     /// Restores a snapshot: the run, and what is not as it was.
     fn restore(&self, repo: &Repo, peer: Peer, id: &str) -> (Run, Vec<String>) {
         let out = scratch();
@@ -185,13 +179,13 @@ fn repair(repo: &Repo, told: &str) -> String {
 }
 
 fn row(bed: &Bed, kind: &str, how: &str) -> String {
-    let broken = bed.copy(&bed.repo);
+    let broken = bed.repo.copy();
     let target = damage(&broken, kind, how);
     let told = format!("{kind} {how}");
     let name = target.file_name().expect("a name").to_string_lossy().into_owned();
     let good = bed.good(&broken);
     let code = |peer: Peer, words: &[&str]| {
-        let repo = bed.copy(&broken);
+        let repo = broken.copy();
         let run = repo.run(peer, words);
         (repo, run)
     };
@@ -210,7 +204,7 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
     let mut codes = Vec::new();
     for words in [&["prune", "--max-unused", "0"][..], &["backup", "--host", "tests", "data"]] {
         let run = |peer| {
-            let repo = bed.copy(&broken);
+            let repo = broken.copy();
             let run = Run::of(repo.command(peer).current_dir(bed.source.path()).args(words));
             (repo, run)
         };
@@ -224,7 +218,7 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
         }
         codes.push(format!("{} ({})", ours.code(), theirs.code()));
     }
-    let repaired = bed.copy(&broken);
+    let repaired = broken.copy();
     let after = repair(&repaired, &told);
     if after == "sound" {
         for id in &good {

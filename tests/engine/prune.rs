@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// A directory that changes from one backup to the next: large files that stay, are cut off, and grow, and many small ones.
 struct Source {
@@ -59,13 +58,6 @@ fn repository(maker: Peer, format: u32, backups: u64) -> (Repo, Source) {
         repo.backup(maker, source.dir.path(), "data", &[]);
     }
     (repo, source)
-}
-
-/// The same files under another address, for another program to work on.
-fn copy(repo: &Repo) -> Repo {
-    let other = Repo::new();
-    Run::of(Command::new("cp").arg("-a").arg(repo.path()).arg(other.path())).ok();
-    other
 }
 
 fn ids(repo: &Repo) -> Vec<String> {
@@ -160,7 +152,7 @@ fn restics_counts(repo: &Repo) -> BTreeMap<String, (u64, String)> {
 /// Both programs prune a copy each: the counts must be the same, and the results sound.
 fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
     let run = |peer, how| {
-        let repo = copy(repo);
+        let repo = repo.copy();
         let run = repo.run(peer, [words, &[how]].concat());
         (repo, run)
     };
@@ -275,7 +267,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
     let (repo, source) = repository(Peer::Vsm, 2, 3);
     let all = ids(&repo);
     // Packs that are in no index.
-    let foreign = copy(&repo);
+    let foreign = repo.copy();
     fs::remove_dir_all(foreign.path().join("index")).expect("no index");
     fs::create_dir(foreign.path().join("index")).expect("an empty one");
     fs::remove_dir_all(foreign.path().join("snapshots")).expect("no snapshots");
@@ -285,7 +277,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
     assert!(files_below(&foreign.path().join("data")).is_empty());
 
     // Needed: nothing changes, whichever pack it is.
-    let broken = copy(&repo);
+    let broken = repo.copy();
     for snapshot in &all[..2] {
         broken.run(Peer::Vsm, ["forget", snapshot]).ok();
     }
@@ -294,7 +286,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
     for pack in &packs {
         let name = pack.file_name().expect("a name").to_string_lossy().into_owned();
         for cut in [false, true] {
-            let repo = copy(&broken);
+            let repo = broken.copy();
             let pack = repo.path().join("data").join(&name[..2]).join(&name);
             if cut {
                 let bytes = fs::read(&pack).expect("a pack");

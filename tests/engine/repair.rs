@@ -7,7 +7,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Something bad, and what it does to a repository.
 type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
@@ -30,12 +29,6 @@ fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
     write("dir-1/new", 3, 100_000);
     repo.backup(maker, source.path(), "data", &[]);
     (repo, source)
-}
-
-fn copy(repo: &Repo) -> Repo {
-    let other = Repo::new();
-    Run::of(Command::new("cp").arg("-a").arg(repo.path()).arg(other.path())).ok();
-    other
 }
 
 fn packs(repo: &Repo) -> Vec<PathBuf> {
@@ -66,7 +59,7 @@ fn snapshots(repo: &Repo) -> BTreeSet<String> {
 /// Damages a copy each and lets both programs repair it.
 fn both(repo: &Repo, damage: impl Fn(&Repo), words: &[&str]) -> (Repo, Repo) {
     let run = |peer| {
-        let repo = copy(repo);
+        let repo = repo.copy();
         damage(&repo);
         let dir = scratch();
         let run = Run::of(repo.command(peer).current_dir(dir.path()).args(words));
@@ -181,7 +174,7 @@ fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
     let dry = repo.run(Peer::Vsm, ["repair", "snapshots", "--dry-run"]).ok();
     assert!(dry.text().contains("lost parts of its content"), "{dry}");
     assert_eq!(repo.snapshots(Peer::Restic019).len(), before);
-    let theirs = copy(&repo);
+    let theirs = repo.copy();
     repo.run(Peer::Vsm, ["repair", "snapshots"]).ok();
     theirs.run(Peer::Restic019, ["repair", "snapshots"]).ok();
     assert_eq!(snapshots(&repo), snapshots(&theirs));

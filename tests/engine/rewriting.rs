@@ -6,7 +6,6 @@ use crate::common::{Random, files_below, scratch};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 fn write(dir: &tempfile::TempDir, name: &str, content: &[u8]) {
     let path = dir.path().join("data").join(name);
@@ -27,12 +26,6 @@ fn repository(maker: Peer, format: u32) -> (Repo, tempfile::TempDir) {
     write(&source, "new", &Random(4).bytes(100_000));
     repo.backup(maker, source.path(), "data", &["--tag", "second"]);
     (repo, source)
-}
-
-fn copy_of(repo: &Repo) -> Repo {
-    let other = Repo::new();
-    Run::of(Command::new("cp").arg("-a").arg(repo.path()).arg(other.path())).ok();
-    other
 }
 
 /// What snapshots say, but for their names.
@@ -122,7 +115,7 @@ fn rewritten_snapshots_have_restics_trees() {
             &["rewrite", "--new-time", "2020-02-02 02:02:02", "--forget"],
             &["rewrite", "--exclude", "*", "--forget"],
         ] {
-            let (theirs, ours) = (copy_of(&repo), copy_of(&repo));
+            let (theirs, ours) = (repo.copy(), repo.copy());
             let expected = theirs.run(Peer::Restic019, words);
             let dry = ours.run(Peer::Vsm, [words, &["--dry-run"]].concat());
             assert_eq!(said(&ours, &WHOLE), said(&repo, &WHOLE), "{dry}");
@@ -155,7 +148,7 @@ fn a_repository_of_version_1_becomes_one_of_version_2() {
     let listed = repo.run(Peer::Vsm, ["migrate"]).ok();
     assert!(listed.text().contains("upgrade_repo_v2"), "{listed}");
     // Not where something is wrong.
-    let broken = copy_of(&repo);
+    let broken = repo.copy();
     fs::remove_file(&files_below(&broken.path().join("data"))[0]).expect("a pack less");
     let before = fs::read(broken.path().join("config")).expect("a config");
     broken.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).exits(1);

@@ -51,17 +51,6 @@ impl Bed {
         fs::write(self.source.join("dir/other"), Random(10 + round).bytes(50_000)).expect("a file");
         fs::write(self.source.join("dir/below/text"), format!("round {round}\n").repeat(300)).expect("a file");
     }
-
-    /// A copy to be broken.
-    fn copy(&self) -> Repo {
-        let copy = Repo::new();
-        for file in files_below(self.repo.path()) {
-            let to = copy.path().join(file.strip_prefix(self.repo.path()).expect("below"));
-            fs::create_dir_all(to.parent().expect("above")).expect("directories");
-            fs::copy(file, to).expect("a copy");
-        }
-        copy
-    }
 }
 
 /// What a command does with a store, from opening the repository to releasing its lock.
@@ -192,7 +181,7 @@ fn at_every_operation(
     let kept = complete(&oldest_first(&bed.repo));
     assert!(kept.iter().all(|id| before.contains(id)));
     let demand = Demand { complete: &kept, passwords };
-    let repo = bed.copy();
+    let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
     act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let operations = recorded.operations();
@@ -210,7 +199,7 @@ fn at_every_operation(
             }
             tried += 1;
             let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
-            let repo = bed.copy();
+            let repo = bed.repo.copy();
             let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
             if fault != Fault::Fail {
                 assert!(outcome.is_err(), "{told}: reported as a success");
@@ -318,7 +307,7 @@ fn a_repair_of_snapshots() {
 
 /// As [`at_every_operation`] for what is damaged before: restic is asked when it has been repaired at last.
 fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
-    let repo = bed.copy();
+    let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
     act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let whole = names(&repo, "snapshots").len();
@@ -330,7 +319,7 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
             .filter(|fault| *kind != Kind::Read || *fault != Fault::LoseReply)
         {
             let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
-            let repo = bed.copy();
+            let repo = bed.repo.copy();
             let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
             assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
             assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is gone");
