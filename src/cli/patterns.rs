@@ -5,6 +5,31 @@ use crate::pattern::Patterns;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
+/// Patterns of what is left out.
+#[derive(clap::Args)]
+pub struct ExcludePatterns {
+    /// Pattern of what to leave out; may be given several times
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pub exclude: Vec<String>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    iexclude: Vec<String>,
+    /// File of such patterns, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "FILE")]
+    iexclude_file: Vec<PathBuf>,
+}
+
+impl ExcludePatterns {
+    pub fn build(&self) -> Result<Patterns> {
+        let ExcludePatterns { exclude, iexclude, exclude_file, iexclude_file } = self;
+        Lists { patterns: exclude, ignoring_case: iexclude, files: exclude_file, files_ignoring_case: iexclude_file }
+            .build()
+    }
+}
+
 /// Where patterns come from.
 pub struct Lists<'a> {
     pub patterns: &'a [String],

@@ -2,7 +2,7 @@
 //!
 //! What is left out is gone from the new snapshots; their packs hold it until a prune. Directories stay, also when nothing is left in them.
 
-use super::rewrite::{Change, Rewrite, Verdict};
+use super::rewrite::{Change, Replace, Rewrite, Verdict};
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Summary;
 use crate::format::time::Time;
@@ -11,7 +11,6 @@ use crate::pattern::Patterns;
 use crate::progress::Progress;
 use crate::repo::writer::Writer;
 use crate::repo::{Index, Repository, Result, StoredSnapshot, TreeReader};
-use crate::store::FileType;
 use std::sync::Arc;
 
 /// The tag of a snapshot that was made from another one; restic's.
@@ -23,9 +22,7 @@ pub struct Options {
     pub exclude: Patterns,
     pub host: Option<String>,
     pub time: Option<Time>,
-    /// The old snapshots go; else the new ones get a tag.
-    pub forget: bool,
-    pub dry_run: bool,
+    pub replace: Replace,
 }
 
 /// What became of a snapshot.
@@ -48,7 +45,7 @@ pub fn rewrite(
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.dry_run)?;
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.replace.dry_run)?;
     let mut rewrite =
         Rewrite::new(&trees, &writer, progress, LeaveOut { patterns: &options.exclude, files: 0, bytes: 0 });
     let mut became = Vec::with_capacity(snapshots.len());
@@ -62,9 +59,10 @@ pub fn rewrite(
     drop(rewrite);
     // All that the new snapshots need is there before the first of them.
     writer.finish()?;
+    let (there, _) = repo.snapshots()?;
     for (stored, tree, files, bytes) in became {
         let Some(tree) = tree else {
-            if !options.dry_run {
+            if !options.replace.dry_run {
                 repo.remove_snapshot(stored.id)?;
             }
             tell(stored, Became::Nothing);
@@ -82,14 +80,7 @@ pub fn rewrite(
             tell(stored, Became::Unchanged);
             continue;
         }
-        snapshot.original = Some(stored.id);
-        if !options.forget && !snapshot.tags.iter().any(|tag| tag == TAG) {
-            snapshot.tags.push(TAG.to_owned());
-        }
-        let id = if options.dry_run { None } else { Some(repo.save_file(FileType::Snapshot, snapshot.encode())?) };
-        if options.forget && !options.dry_run {
-            repo.remove_snapshot(stored.id)?;
-        }
+        let id = options.replace.snapshot(repo, &there, stored, snapshot, TAG)?;
         tell(stored, Became::Rewritten(id));
     }
     Ok(())

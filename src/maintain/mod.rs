@@ -20,7 +20,7 @@ pub mod prune;
 mod reach;
 mod reindex;
 pub mod repair;
-mod rewrite;
+pub mod rewrite;
 pub mod stats;
 pub mod survey;
 pub mod tag;

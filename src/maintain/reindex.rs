@@ -23,13 +23,13 @@ pub struct Reindex<'r> {
     known: HashSet<Id>,
     building: Vec<IndexedPack>,
     blobs: usize,
-    saved: u64,
+    saved: Vec<Id>,
     old: Vec<Id>,
 }
 
 impl<'r> Reindex<'r> {
     pub fn new(repo: &'r Repository) -> Reindex<'r> {
-        Reindex { repo, known: HashSet::new(), building: Vec::new(), blobs: 0, saved: 0, old: Vec::new() }
+        Reindex { repo, known: HashSet::new(), building: Vec::new(), blobs: 0, saved: Vec::new(), old: Vec::new() }
     }
 
     /// Goes through the files that are there and takes over the packs that `keeps` wants. A file that cannot be read is handed to
@@ -75,20 +75,20 @@ impl<'r> Reindex<'r> {
 
     fn save(&mut self) -> Result<()> {
         if !self.building.is_empty() {
-            self.repo.save_written(FileType::Index, |out| index_file::encode(&self.building, out))?;
-            self.saved += 1;
+            let id = self.repo.save_written(FileType::Index, |out| index_file::encode(&self.building, out))?;
+            self.saved.push(id);
             self.building.clear();
             self.blobs = 0;
         }
         Ok(())
     }
 
-    /// Writes what is left, and only then removes the files that are replaced: how many were written, and how many removed.
-    pub fn finish(mut self) -> Result<(u64, u64)> {
+    /// Writes what is left, and only then removes the files that are replaced: the files written, and the files removed.
+    pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Id>)> {
         self.save()?;
         for &file in &self.old {
             self.repo.store().remove(File::new(FileType::Index, file))?;
         }
-        Ok((self.saved, self.old.len() as u64))
+        Ok((self.saved, self.old))
     }
 }

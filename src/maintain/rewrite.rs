@@ -1,4 +1,4 @@
-//! A snapshot's tree with some entries left out or changed, as a new tree.
+//! A snapshot's tree with some entries left out or changed, as a new tree, and a new snapshot in the place of the old one.
 //!
 //! From the bottom up, and without the call stack. A directory in which nothing changes keeps its tree, to the byte, also if another program
 //! wrote it in a way of its own. What does change is written anew; fields that we do not know would be lost by that, which is an
@@ -6,11 +6,13 @@
 
 use crate::format::FormatError;
 use crate::format::node::{Node, NodeType};
+use crate::format::snapshot::Snapshot;
 use crate::format::tree::{self, TreeWriter};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::writer::Writer;
-use crate::repo::{Error, Result, TreeReader};
+use crate::repo::{Error, Repository, Result, StoredSnapshot, TreeReader};
+use crate::store::FileType;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::vec::IntoIter;
@@ -30,6 +32,41 @@ pub enum Unreadable {
     Drop,
 }
 
+/// What becomes of the snapshots.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Replace {
+    /// The old ones go; else the new ones get a tag.
+    pub forget: bool,
+    pub dry_run: bool,
+}
+
+impl Replace {
+    /// Puts a snapshot in the place of another one, of which `there` are those that the repository has. Its id, unless this is a dry run.
+    pub fn snapshot(
+        self,
+        repo: &Repository,
+        there: &[StoredSnapshot],
+        old: &StoredSnapshot,
+        new: Snapshot,
+        tag: &str,
+    ) -> Result<Option<Id>> {
+        if self.dry_run {
+            return Ok(None);
+        }
+        let mut new = Snapshot { original: Some(old.id), ..new };
+        if !self.forget && !new.tags.iter().any(|one| one == tag) {
+            new.tags.push(tag.to_owned());
+        }
+        // An earlier run may have ended between making it and removing the old one.
+        let made = there.iter().find(|other| other.snapshot == new).map(|other| other.id);
+        let id = made.map_or_else(|| repo.save_file(FileType::Snapshot, new.encode()), Ok)?;
+        if self.forget {
+            repo.remove_snapshot(old.id)?;
+        }
+        Ok(Some(id))
+    }
+}
+
 /// What is to be changed.
 pub trait Change {
     /// Judges an entry. A directory that is kept is gone through.
@@ -39,12 +76,6 @@ pub trait Change {
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
         let _ = path;
         Err(error)
-    }
-
-    /// Whether a directory stays of which nothing is left.
-    fn keeps_empty(&self, path: &[u8]) -> bool {
-        let _ = path;
-        true
     }
 
     /// Whether the same tree becomes the same everywhere, whatever its path.
@@ -64,7 +95,7 @@ pub struct Rewrite<'r, C> {
     writer: &'r Writer,
     progress: &'r Progress,
     pub change: C,
-    known: HashMap<Id, Option<Id>>,
+    known: HashMap<Id, Id>,
 }
 
 /// A directory on the way.
@@ -102,7 +133,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
             path.truncate(level.path_length);
             let Some(range) = level.nodes.next() else {
                 let level = levels.pop().expect("it is there");
-                let became = self.close(level, &path)?;
+                let became = Some(self.close(level)?);
                 let Some(above) = levels.last_mut() else { return Ok(became) };
                 self.take(above, became)?;
                 continue;
@@ -138,7 +169,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
     /// A tree to be gone through, or what it becomes without that.
     fn open(&mut self, id: Id, path: &[u8]) -> Result<std::result::Result<Level, Option<Id>>> {
         if let Some(&became) = self.known.get(&id) {
-            return Ok(Err(became));
+            return Ok(Err(Some(became)));
         }
         let read = self.trees.load(id).and_then(|json| match tree::split(&json) {
             Ok(nodes) => Ok((json, nodes)),
@@ -161,18 +192,12 @@ impl<'r, C: Change> Rewrite<'r, C> {
     }
 
     /// What has become of a tree that was gone through.
-    fn close(&mut self, level: Level, path: &[u8]) -> Result<Option<Id>> {
+    fn close(&mut self, level: Level) -> Result<Id> {
         let Level { id, out, changed, fault, .. } = level;
         if let Some(source) = fault.filter(|_| changed) {
             return Err(Error::Tree { id, source });
         }
-        let became = if out.is_empty() && changed && !self.change.keeps_empty(path) {
-            None
-        } else if changed {
-            Some(self.writer.store_tree(&out.finish())?)
-        } else {
-            Some(id)
-        };
+        let became = if changed { self.writer.store_tree(&out.finish())? } else { id };
         if self.change.is_the_same_everywhere() {
             self.known.insert(id, became);
         }

@@ -6,11 +6,10 @@
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
-use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::writer::{Known, Writer};
-use crate::repo::{Error, Index, ReadBuffers, Repository, Result, check_size, reading_threads, room, together};
+use crate::repo::{Error, Index, ReadBuffers, Repository, Result, adjoin, check_size, reading_threads, room, together};
 use crate::store::{File, FileType};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -105,6 +104,7 @@ impl Transfer<'_> {
     /// One blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.
     fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
         let plaintext = self.from.load_blob(self.index, ty, id)?;
+        self.progress.warning(&format!("{ty} blob {id} could only be read the second time, or from another copy"));
         self.writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: None }])
     }
 }
@@ -113,11 +113,4 @@ impl Transfer<'_> {
 fn within<'b>(bytes: &'b [u8], at: u64, blob: &PackedBlob) -> &'b [u8] {
     let from = usize::try_from(u64::from(blob.offset) - at).expect("it is among them");
     &bytes[from..from + blob.length as usize]
-}
-
-/// Whether one blob follows the other so closely that they are read with one request. One too large for memory is alone, and refused
-/// before it is read.
-fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
-    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
-    sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
 }

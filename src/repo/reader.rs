@@ -134,6 +134,13 @@ pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>) -> usize {
     blobs.take(limits::OPENED_BLOBS).take_while(fits).count().max(1)
 }
 
+/// Whether one blob follows the other so closely that they are read with one request. One too large for memory is alone, and refused
+/// before it is read.
+pub(crate) fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
+    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
+    sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
+}
+
 /// How many threads may read packs side by side, with `left` bytes for all of them: more than cores hide the latency of an object store.
 pub(crate) fn reading_threads(repo: &Repository, left: u64) -> usize {
     memory::threads(left, limits::READING_THREAD, repo.settings().budget.threads.max(repo.store().connections()))

@@ -13,7 +13,9 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, ReadBuffers, Repository, TreeReader, check_size, reading_threads, room, together};
+use crate::repo::{
+    self, Index, ReadBuffers, Repository, TreeReader, adjoin, check_size, reading_threads, room, together,
+};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -115,13 +117,6 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
     steps
 }
 
-/// Whether one blob is the other, or follows it so closely that they are read with one request.
-fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
-    // A blob too large for memory is alone in its stretch, and refused before it is read.
-    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
-    one == other || sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
-}
-
 impl Fetch<'_> {
     fn work(&self) {
         let mut buffers = ReadBuffers::new();
@@ -166,8 +161,12 @@ impl Fetch<'_> {
 
     /// Reads what is wanted of a pack and hands it on.
     fn fetch(&self, run: &Run, buffers: &mut ReadBuffers) -> Result<()> {
-        let adjoin = |a: &Step, b: &Step| adjoin(&self.location(a).blob, &self.location(b).blob);
-        let mut stretches = self.steps[run.steps.clone()].chunk_by(adjoin);
+        // A blob that is used several times is several steps.
+        let together = |a: &Step, b: &Step| {
+            let (one, other) = (self.location(a).blob, self.location(b).blob);
+            one == other || adjoin(&one, &other)
+        };
+        let mut stretches = self.steps[run.steps.clone()].chunk_by(together);
         stretches.try_for_each(|stretch| self.fetch_stretch(run.pack, stretch, buffers))
     }
 

@@ -4,7 +4,7 @@ use crate::backup::{self, DeviceIds, Exclude, Options, ParentChoice, Report, Sou
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
-use crate::cli::patterns;
+use crate::cli::patterns::ExcludePatterns;
 use crate::cli::progress::Kind;
 use crate::cli::render;
 use crate::cli::session::Context;
@@ -90,18 +90,8 @@ pub struct Args {
 
 #[derive(clap::Args)]
 struct ExcludeArgs {
-    /// Pattern of what to leave out; may be given several times
-    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
-    exclude: Vec<String>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    iexclude: Vec<String>,
-    /// File of such patterns, one a line
-    #[arg(long, value_name = "FILE")]
-    exclude_file: Vec<PathBuf>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "FILE")]
-    iexclude_file: Vec<PathBuf>,
+    #[command(flatten)]
+    patterns: ExcludePatterns,
     /// Leave out what is in directories marked by a CACHEDIR.TAG file
     #[arg(long)]
     exclude_caches: bool,
@@ -142,15 +132,9 @@ impl ExcludeArgs {
         if self.exclude_caches {
             if_present.push((CACHE_TAG.0.to_owned(), CACHE_TAG.1.to_vec()));
         }
-        let lists = patterns::Lists {
-            patterns: &self.exclude,
-            ignoring_case: &self.iexclude,
-            files: &self.exclude_file,
-            files_ignoring_case: &self.iexclude_file,
-        };
         Ok(Exclude {
-            patterns: lists.build()?,
-            recorded: self.exclude.clone(),
+            patterns: self.patterns.build()?,
+            recorded: self.patterns.exclude.clone(),
             if_present,
             larger_than: self.exclude_larger_than,
         })

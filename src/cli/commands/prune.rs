@@ -2,15 +2,17 @@
 
 use crate::cli::args;
 use crate::cli::exit::Outcome;
-use crate::cli::progress::Kind;
+use crate::cli::progress::{Kind, Ticker};
 use crate::cli::render;
 use crate::cli::session::Context;
+use crate::format::Version;
 use crate::format::compression::Compression;
 use crate::id::Id;
 use crate::maintain::prune::{Fate, Limit, Options, Prune, Stage, Stats};
 use crate::repo::{Index, LockMode, Repository};
 use anyhow::{Result, bail};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 #[derive(clap::Args)]
@@ -81,7 +83,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// Prunes a repository that is locked for it. The snapshots that are `gone` need nothing, whether they are there or not.
 pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], dry_run: bool) -> Result<Outcome> {
     let options = how.options(context)?;
-    if options.uncompressed && repo.config().version == crate::format::Version::V1 {
+    if options.uncompressed && repo.config().version == Version::V1 {
         bail!(
             "--repack-uncompressed: a repository of version 1 has no compression; `migrate upgrade_repo_v2` makes it one of version 2"
         );
@@ -121,7 +123,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
 /// Says what is being done, and shows how far it is.
 struct Tell<'c> {
     context: &'c Context,
-    ticker: std::cell::RefCell<Option<crate::cli::progress::Ticker>>,
+    ticker: RefCell<Option<Ticker>>,
 }
 
 impl<'c> Tell<'c> {

@@ -6,14 +6,14 @@ use crate::cli::progress::Kind;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::id::Id;
-use crate::maintain::repair::index::{self, Repaired};
-use crate::maintain::repair::packs::{self, Salvaged};
-use crate::maintain::repair::snapshots::{self, Became, Options};
-use crate::repo::{self, LockMode, Repository};
+use crate::maintain::repair::{self, index::Repaired, packs::Salvaged, snapshots::Became};
+use crate::maintain::rewrite::Replace;
+use crate::repo::{self, LockMode, Repository, SnapshotFilter};
 use crate::store::{File, FileType, StoreError};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -58,88 +58,93 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_locked(LockMode::Exclusive)?;
     let _orderly = context.orderly();
     match args.what {
-        What::Index { read_all_packs } => {
-            context.out.note("looking at the index and the packs")?;
-            let ticker = context.show_progress(Kind::Count("packs"));
-            let Repaired { unreadable, forgotten, read, silent, written, removed } =
-                index::repair(&repo, read_all_packs, &context.progress)?;
-            drop(ticker);
-            context.out.note(format_args!(
-                "{unreadable} index files could not be read; {forgotten} packs are forgotten, {read} were asked what they hold; \
-                 {removed} index files are replaced by {written}"
-            ))?;
-            Ok(match silent {
-                0 => Outcome::Complete,
-                count => Outcome::Incomplete(format!("{count} packs could not say what they hold, each told above")),
-            })
-        }
-        What::Packs { ids } => {
-            context.out.note("saving copies of the packs in this directory")?;
-            ids.iter().try_for_each(|&id| keep(context, &repo, id))?;
-            let Salvaged { saved, lost, left_behind } = packs::repair(&repo, &ids, &context.progress)?;
-            context.out.note(format_args!("{saved} blobs are saved, {lost} are lost"))?;
-            if lost > 0 {
-                context.out.note("back up the same files again, which may bring lost blobs back; `repair snapshots` leaves out what stays lost")?;
-            }
-            Ok(match (lost, left_behind) {
-                (0, 0) => Outcome::Complete,
-                (0, packs) => Outcome::Incomplete(format!("{packs} packs could not be removed; a prune tries again")),
-                (blobs, _) => Outcome::Incomplete(format!("{blobs} blobs are lost, each told above")),
-            })
-        }
+        What::Index { read_all_packs } => index(context, &repo, read_all_packs),
+        What::Packs { ids } => packs(context, &repo, &ids),
         What::Snapshots { ids, filter, forget, dry_run } => {
-            let would = if dry_run { "would be " } else { "" };
-            let mut changed = 0;
-            let (snapshots, missing) = if forget && !ids.is_empty() {
-                let (damaged, readable): (Vec<_>, Vec<_>) =
-                    ids.into_iter().partition(|name| is_damaged(&repo, name).unwrap_or(false));
-                for name in &damaged {
-                    let id = repo.find_id(FileType::Snapshot, name)?;
-                    if !dry_run {
-                        repo.remove_snapshot(id)?;
-                    }
-                    context.out.note(format_args!("snapshot {} cannot be read, and is {would}removed", id.short()))?;
-                    changed += 1;
-                }
-                match readable.is_empty() {
-                    true => (Vec::new(), 0),
-                    false => select::snapshots(context, &repo, &readable, &filter.build())?,
-                }
-            } else {
-                select::snapshots(context, &repo, &ids, &filter.build())?
-            };
-            snapshots::repair(
-                &repo,
-                &snapshots,
-                Options { forget, dry_run },
-                &context.progress,
-                &mut |stored, changes, became| {
-                    if became == Became::Unchanged {
-                        return;
-                    }
-                    changed += 1;
-                    let tell = |text: String| drop(context.out.note(text));
-                    tell(select::describe(stored));
-                    changes.iter().for_each(|change| tell(format!("  {change}")));
-                    match became {
-                        Became::Repaired(_) if dry_run => tell("  would be made anew".to_owned()),
-                        Became::Repaired(id) => tell(format!("  is now snapshot {}", id.short())),
-                        _ => tell("  has nothing left".to_owned()),
-                    }
-                    if forget {
-                        tell(format!("  {would}removed"));
-                    }
-                },
-            )?;
-            context.out.note(format_args!("{changed} snapshots {would}changed"))?;
-            Ok(match missing {
-                0 => Outcome::Complete,
-                count => Outcome::Incomplete(format!(
-                    "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a one"
-                )),
-            })
+            snapshots(context, &repo, ids, &filter.build(), Replace { forget, dry_run })
         }
     }
+}
+
+fn index(context: &Context, repo: &Repository, read_all_packs: bool) -> Result<Outcome> {
+    context.out.note("looking at the index and the packs")?;
+    let ticker = context.show_progress(Kind::Count("packs"));
+    let Repaired { unreadable, forgotten, read, silent, written, removed } =
+        repair::index::repair(repo, read_all_packs, &context.progress)?;
+    drop(ticker);
+    context.out.note(format_args!(
+        "{unreadable} index files could not be read; {forgotten} packs are forgotten, {read} were asked what they hold; \
+         {removed} index files are replaced by {written}"
+    ))?;
+    Ok(match silent {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} packs could not say what they hold, each told above")),
+    })
+}
+
+fn packs(context: &Context, repo: &Arc<Repository>, ids: &[Id]) -> Result<Outcome> {
+    context.out.note("saving copies of the packs in this directory")?;
+    ids.iter().try_for_each(|&id| keep(context, repo, id))?;
+    let Salvaged { saved, lost, left_behind } = repair::packs::repair(repo, ids, &context.progress)?;
+    context.out.note(format_args!("{saved} blobs are saved, {lost} are lost"))?;
+    if lost > 0 {
+        context.out.note(
+            "back up the same files again, which may bring lost blobs back; `repair snapshots` leaves out what stays lost",
+        )?;
+    }
+    Ok(match (lost, left_behind) {
+        (0, 0) => Outcome::Complete,
+        (0, packs) => Outcome::Incomplete(format!("{packs} packs could not be removed; a prune tries again")),
+        (blobs, _) => Outcome::Incomplete(format!("{blobs} blobs are lost, each told above")),
+    })
+}
+
+fn snapshots(
+    context: &Context,
+    repo: &Arc<Repository>,
+    ids: Vec<String>,
+    filter: &SnapshotFilter,
+    replace: Replace,
+) -> Result<Outcome> {
+    let would = if replace.dry_run { "would be " } else { "" };
+    // By its id, and only so, one that cannot be read can be removed.
+    let (damaged, names): (Vec<_>, Vec<_>) =
+        ids.into_iter().partition(|name| replace.forget && is_damaged(repo, name).unwrap_or(false));
+    for name in &damaged {
+        let id = repo.find_id(FileType::Snapshot, name)?;
+        if !replace.dry_run {
+            repo.remove_snapshot(id)?;
+        }
+        context.out.note(format_args!("snapshot {} cannot be read, and is {would}removed", id.short()))?;
+    }
+    let only_damaged = !damaged.is_empty() && names.is_empty();
+    let (snapshots, missing) =
+        if only_damaged { (Vec::new(), 0) } else { select::snapshots(context, repo, &names, filter)? };
+    let mut changed = damaged.len();
+    repair::snapshots::repair(repo, &snapshots, replace, &context.progress, &mut |stored, changes, became| {
+        let text = match became {
+            Became::Unchanged => return,
+            Became::Repaired(None) => "would be made anew".to_owned(),
+            Became::Repaired(Some(id)) => format!("is now snapshot {}", id.short()),
+            Became::Nothing => "has nothing left".to_owned(),
+        };
+        changed += 1;
+        // Who does not read it is no reason to stop halfway.
+        let tell = |text: String| drop(context.out.note(text));
+        tell(select::describe(stored));
+        changes.iter().for_each(|change| tell(format!("  {change}")));
+        tell(format!("  {text}"));
+        if replace.forget {
+            tell(format!("  {would}removed"));
+        }
+    })?;
+    context.out.note(format_args!("{changed} snapshots {would}changed"))?;
+    Ok(match missing {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!(
+            "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a one"
+        )),
+    })
 }
 
 /// Whether the file of a snapshot is there and not what it should be.

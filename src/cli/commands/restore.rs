@@ -3,7 +3,7 @@
 use crate::cli::args::Filter;
 use crate::cli::exit::Outcome;
 use crate::cli::output::is_zero;
-use crate::cli::patterns::Lists;
+use crate::cli::patterns::{ExcludePatterns, Lists};
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::cli::{render, select};
@@ -60,18 +60,8 @@ struct PatternArgs {
     /// The same, whatever the case
     #[arg(long, value_name = "FILE")]
     iinclude_file: Vec<PathBuf>,
-    /// Pattern of what not to restore; may be given several times
-    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
-    exclude: Vec<String>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    iexclude: Vec<String>,
-    /// File of such patterns, one a line
-    #[arg(long, value_name = "FILE")]
-    exclude_file: Vec<PathBuf>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "FILE")]
-    iexclude_file: Vec<PathBuf>,
+    #[command(flatten)]
+    exclude: ExcludePatterns,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -89,7 +79,7 @@ enum OverwriteArg {
 impl Args {
     fn options(&self) -> Result<Options> {
         let target = self.target.clone().context("no directory to restore to; name it with --target")?;
-        let PatternArgs { include, iinclude, include_file, iinclude_file, .. } = &self.patterns;
+        let PatternArgs { include, iinclude, include_file, iinclude_file, exclude } = &self.patterns;
         let include = Lists {
             patterns: include,
             ignoring_case: iinclude,
@@ -97,14 +87,7 @@ impl Args {
             files_ignoring_case: iinclude_file,
         }
         .build()?;
-        let PatternArgs { exclude, iexclude, exclude_file, iexclude_file, .. } = &self.patterns;
-        let exclude = Lists {
-            patterns: exclude,
-            ignoring_case: iexclude,
-            files: exclude_file,
-            files_ignoring_case: iexclude_file,
-        }
-        .build()?;
+        let exclude = exclude.build()?;
         if !include.is_empty() && !exclude.is_empty() {
             bail!("include and exclude patterns exclude each other; give one kind");
         }

@@ -2,14 +2,14 @@
 
 use crate::cli::args::{self, Filter};
 use crate::cli::exit::Outcome;
-use crate::cli::patterns::Lists;
+use crate::cli::patterns::ExcludePatterns;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::format::time::Time;
 use crate::maintain::exclude::{self, Became, Options};
+use crate::maintain::rewrite::Replace;
 use crate::repo::LockMode;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,18 +18,8 @@ pub struct Args {
     ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// Pattern of what to leave out; may be given several times
-    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
-    exclude: Vec<String>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    iexclude: Vec<String>,
-    /// File of such patterns, one a line
-    #[arg(long, value_name = "FILE")]
-    exclude_file: Vec<PathBuf>,
-    /// The same, whatever the case
-    #[arg(long, value_name = "FILE")]
-    iexclude_file: Vec<PathBuf>,
+    #[command(flatten)]
+    exclude: ExcludePatterns,
     /// The host that the new snapshots name
     #[arg(long, value_name = "HOST")]
     new_host: Option<String>,
@@ -45,14 +35,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let Args { ids, filter, new_host, new_time, forget, dry_run, .. } = args;
-    let exclude = Lists {
-        patterns: &args.exclude,
-        ignoring_case: &args.iexclude,
-        files: &args.exclude_file,
-        files_ignoring_case: &args.iexclude_file,
-    }
-    .build()?;
+    let Args { ids, filter, exclude, new_host, new_time, forget, dry_run } = args;
+    let exclude = exclude.build()?;
     if exclude.is_empty() && new_host.is_none() && new_time.is_none() {
         bail!("nothing to do: give patterns to exclude, --new-host or --new-time");
     }
@@ -63,7 +47,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = if context.global.no_lock { context.open()? } else { context.open_locked(mode)? };
     let (snapshots, missing) = select::snapshots(context, &repo, &ids, &filter.build())?;
     let _orderly = context.orderly();
-    let options = Options { exclude, host: new_host, time: new_time, forget, dry_run };
+    let options = Options { exclude, host: new_host, time: new_time, replace: Replace { forget, dry_run } };
     let mut changed = 0;
     let would = if dry_run { "would be " } else { "" };
     exclude::rewrite(&repo, &snapshots, &options, &context.progress, &mut |stored, became| {

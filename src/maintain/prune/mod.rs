@@ -141,8 +141,10 @@ impl<'i> Prune<'i> {
         interruptible(progress)?;
         let mut reindex = Reindex::new(repo);
         reindex.take_over(|pack| !gone.contains(&pack.id), |_, error| Err(error))?;
-        reindex.finish()?;
+        let (written, _) = reindex.finish()?;
+        self.seen.index.extend(written);
         tell(Stage::RemovePacks { packs: removed.len() as u64 });
+        self.seen.is_all(repo)?;
         done.left_behind += remove(repo, &removed, progress)?;
         Ok(done)
     }

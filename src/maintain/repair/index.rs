@@ -111,7 +111,8 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
             return Err(Error::Interrupted);
         }
     }
-    (repaired.written, repaired.removed) = reindex.finish()?;
+    let (written, removed) = reindex.finish()?;
+    (repaired.written, repaired.removed) = (written.len() as u64, removed.len() as u64);
     Ok(repaired)
 }
 

@@ -8,11 +8,11 @@ use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::maintain::reindex::Reindex;
 use crate::progress::{Phase, Progress};
-use crate::repo::index::Location;
+use crate::repo::index::{ByPack, Location};
 use crate::repo::writer::{Known, Writer};
 use crate::repo::{Error, Index, Repository, Result, check_size};
 use crate::store::{File, FileType};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
     pub saved: u64,
-    /// Blobs that could not be read; each was told as a problem.
+    /// Blobs that could not be read, and that the index knows in no other pack; each was told as a problem.
     pub lost: u64,
     /// Packs that could not be removed: no index names them any more.
     pub left_behind: u64,
@@ -30,39 +30,21 @@ pub struct Salvaged {
 pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<Salvaged> {
     let index = Index::load(repo)?;
     let by_pack = index.by_pack();
-    let mut salvaged = Salvaged::default();
     let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), index.memory() + by_pack.memory(), false)?;
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
-    let mut save_all = || {
-        for &pack in packs {
-            // What the index says, and what the pack says: either may be wrong.
-            let mut blobs = by_pack.blobs(pack);
-            let file = File::new(FileType::Pack, pack);
-            let own = repo.store().size(file).map_err(Error::from).and_then(|size| repo.load_pack_header(pack, size));
-            match own {
-                Ok(own) => blobs.extend(own.into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob))),
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
-            }
-            if blobs.is_empty() {
-                progress.warning(&format!("no blobs are known of pack {pack}"));
-            }
-            for blob in blobs {
-                if progress.is_interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                save(repo, &writer, Location { pack, blob }, &mut salvaged, progress)?;
-            }
-            progress.files_done.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    };
-    let outcome = save_all();
+    let outcome = save_all(repo, &by_pack, &writer, packs, progress);
+    let condemned: HashSet<Id> = packs.iter().copied().collect();
+    let is_elsewhere = |ty, id| index.find(ty, id).iter().any(|location| !condemned.contains(&location.pack));
+    let is_saved = |ty, id| writer.index().contains(ty, id) || is_elsewhere(ty, id);
+    let lost = outcome.map(|failed| failed.into_iter().filter(|((ty, id), _)| !is_saved(*ty, *id)).collect::<Vec<_>>());
     // Also after an error: what was saved is worth being found.
     let written = writer.finish();
-    outcome?;
-    written?;
-    let condemned: HashSet<Id> = packs.iter().copied().collect();
+    let (lost, written) = (lost?, written?);
+    let saved = written.data_blobs.into_inner() + written.tree_blobs.into_inner();
+    let mut salvaged = Salvaged { saved, lost: lost.len() as u64, left_behind: 0 };
+    for ((ty, id), error) in lost {
+        progress.problem(Phase::Repair, format!("{ty} blob {id}"), error);
+    }
     let mut reindex = Reindex::new(repo);
     reindex.take_over(|pack| !condemned.contains(&pack.id), |_, error| Err(error))?;
     reindex.finish()?;
@@ -76,14 +58,44 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
     Ok(salvaged)
 }
 
-/// Saves one blob, unless it cannot be read.
-fn save(
+/// Saves all blobs of some packs that can be read; why the others cannot.
+fn save_all(
     repo: &Repository,
+    by_pack: &ByPack<'_>,
     writer: &Writer,
-    location: Location,
-    salvaged: &mut Salvaged,
+    packs: &[Id],
     progress: &Progress,
-) -> Result<()> {
+) -> Result<BTreeMap<(BlobType, Id), Error>> {
+    let mut failed = BTreeMap::new();
+    for &pack in packs {
+        // What the index says, and what the pack says: either may be wrong.
+        let mut blobs = by_pack.blobs(pack);
+        let size = repo.store().size(File::new(FileType::Pack, pack)).map_err(Error::from);
+        match size.and_then(|size| repo.load_pack_header(pack, size)) {
+            Ok(own) => blobs.extend(own.into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob))),
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+        if blobs.is_empty() {
+            progress.warning(&format!("no blobs are known of pack {pack}"));
+        }
+        for blob in blobs {
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            match save(repo, writer, Location { pack, blob }) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => drop(failed.insert((blob.ty, blob.id), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        progress.files_done.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(failed)
+}
+
+/// Saves one blob.
+fn save(repo: &Repository, writer: &Writer, location: Location) -> Result<()> {
     let PackedBlob { ty, id, offset, length, uncompressed } = location.blob;
     let file = File::new(FileType::Pack, location.pack);
     let mut plaintext = Vec::new();
@@ -93,17 +105,6 @@ fn save(
         repo.open_blob(&location, &sealed, &mut plaintext).map(|()| sealed)
     };
     // Once more, because it may have been damaged on its way here.
-    match read().or_else(|_| read()) {
-        Ok(sealed) => {
-            salvaged.saved += 1;
-            writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: Some((&sealed, uncompressed)) }])
-        }
-        Err(error) if !error.is_damage() => Err(error),
-        Err(error) => {
-            salvaged.lost += 1;
-            let what = if ty == BlobType::Tree { "tree" } else { "data" };
-            progress.problem(Phase::Repair, format!("{what} blob {id}"), error);
-            Ok(())
-        }
-    }
+    let sealed = read().or_else(|_| read())?;
+    writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: Some((&sealed, uncompressed)) }])
 }

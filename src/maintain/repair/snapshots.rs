@@ -5,13 +5,13 @@
 
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
+use crate::format::snapshot::Snapshot;
 use crate::format::text::lossy;
 use crate::id::Id;
-use crate::maintain::rewrite::{Change, Rewrite, Unreadable, Verdict};
+use crate::maintain::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
 use crate::progress::Progress;
 use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
-use crate::store::FileType;
 use std::sync::Arc;
 
 /// The tag of a snapshot that was made in the place of a damaged one; restic's.
@@ -21,31 +21,23 @@ const TAG: &str = "repaired";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Became {
     Unchanged,
-    /// There is another one now.
-    Repaired(Id),
+    /// There is another one now, unless it was a dry run.
+    Repaired(Option<Id>),
     /// Nothing of it can be read.
     Nothing,
-}
-
-/// How it is done.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// The damaged snapshots go; else the new ones get a tag.
-    pub forget: bool,
-    pub dry_run: bool,
 }
 
 /// Repairs snapshots, and hands over what became of each, and what was changed in it. A caller that forgets holds an exclusive lock.
 pub fn repair(
     repo: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
-    options: Options,
+    replace: Replace,
     progress: &Progress,
     tell: &mut dyn FnMut(&StoredSnapshot, &[String], Became),
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.dry_run)?;
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, replace.dry_run)?;
     let mut rewrite = Rewrite::new(&trees, &writer, progress, Lost { index: &index, changes: Vec::new() });
     let mut became = Vec::with_capacity(snapshots.len());
     for stored in snapshots {
@@ -61,25 +53,18 @@ pub fn repair(
     let (there, _) = repo.snapshots()?;
     for (stored, tree, changes) in became {
         let became = match tree {
-            None => Became::Nothing,
             Some(tree) if Some(tree) == stored.snapshot.tree => Became::Unchanged,
-            Some(_) if options.dry_run => Became::Repaired(Id::NULL),
             Some(tree) => {
-                let mut snapshot = stored.snapshot.clone();
-                snapshot.tree = Some(tree);
-                snapshot.original = Some(stored.id);
-                if !options.forget && !snapshot.tags.iter().any(|tag| tag == TAG) {
-                    snapshot.tags.push(TAG.to_owned());
+                let new = Snapshot { tree: Some(tree), ..stored.snapshot.clone() };
+                Became::Repaired(replace.snapshot(repo, &there, stored, new, TAG)?)
+            }
+            None => {
+                if replace.forget && !replace.dry_run {
+                    repo.remove_snapshot(stored.id)?;
                 }
-                // An earlier run may have ended between making it and removing the damaged one.
-                let made = there.iter().find(|other| other.snapshot == snapshot).map(|other| other.id);
-                let id = made.map_or_else(|| repo.save_file(FileType::Snapshot, snapshot.encode()), Ok)?;
-                Became::Repaired(id)
+                Became::Nothing
             }
         };
-        if became != Became::Unchanged && options.forget && !options.dry_run {
-            repo.remove_snapshot(stored.id)?;
-        }
         tell(stored, &changes, became);
     }
     Ok(())

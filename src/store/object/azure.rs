@@ -17,7 +17,7 @@ use object_store::client::{HttpRequestBody, HttpService};
 use object_store::{Attribute, Attributes, ClientOptions, RetryConfig};
 use std::sync::Arc;
 
-pub(super) const CONNECTIONS: usize = 5;
+const CONNECTIONS: usize = 5;
 
 /// The suffix of the public cloud's hosts; others have their own.
 const SUFFIX: &str = "core.windows.net";

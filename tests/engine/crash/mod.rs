@@ -20,6 +20,7 @@ use vsm::format::time::Time;
 use vsm::id::Id;
 use vsm::maintain::prune::{self, Limit, Prune};
 use vsm::maintain::repair;
+use vsm::maintain::rewrite::Replace;
 use vsm::maintain::tag;
 use vsm::progress::Progress;
 use vsm::repo::{
@@ -298,8 +299,8 @@ fn a_repair_of_snapshots() {
     let act = |store: Stopping| {
         locked(store, LockMode::Exclusive, |repo| {
             let (snapshots, _) = repo.snapshots()?;
-            let options = repair::snapshots::Options { forget: true, dry_run: false };
-            repair::snapshots::repair(repo, &snapshots, options, &Progress::silent(), &mut |_, _, _| {})
+            let replace = Replace { forget: true, dry_run: false };
+            repair::snapshots::repair(repo, &snapshots, replace, &Progress::silent(), &mut |_, _, _| {})
         })
     };
     at_every_repair(&bed, "repair snapshots", &act);
