@@ -14,7 +14,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// On a content whose VolumeSnapshot is deleted; without it csi-snapshotter holds a content that is bound (`AnnVolumeSnapshotBeingDeleted` in
+/// external-snapshotter's `pkg/utils`).
+const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 
 /// What shall be there.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +116,19 @@ pub fn decide(wish: &Wish, seen: &Seen) -> Step {
         Some("Lost") => Step::Failed(format!("the volume of the claim {} is lost", wish.naming.name)),
         _ => Step::Ready,
     }
+}
+
+/// Whether a content that is to go, and whose VolumeSnapshot is gone, is held for ever. The snapshot controller binds the content first and
+/// writes so to the VolumeSnapshot's status then: of one that is deleted in between it finds no content that it could tell.
+pub fn is_forgotten(content: &VolumeSnapshotContent) -> bool {
+    content.metadata.deletion_timestamp.is_some()
+        && content.spec.volume_snapshot_ref.uid.is_some()
+        && !content.annotations().contains_key(BEING_DELETED)
+}
+
+/// What the snapshot controller would have written to such a content.
+pub fn let_go() -> Value {
+    json!({"metadata": {"annotations": {BEING_DELETED: "yes"}}})
 }
 
 fn content(wish: &Wish) -> VolumeSnapshotContent {

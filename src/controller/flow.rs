@@ -200,6 +200,10 @@ pub enum Act<S> {
         name: String,
         change: rehome::Change,
     },
+    /// A content is [forgotten](crate::controller::expose::is_forgotten) by the snapshot controller.
+    LetGo {
+        content: String,
+    },
     /// A backup's content stays, so that its storage snapshot is [freed](crate::controller::free) later.
     Keep {
         content: String,

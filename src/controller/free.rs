@@ -5,6 +5,7 @@
 //! it has to stay like that for a while.
 
 use crate::api::snapshot::VolumeSnapshotContent;
+use crate::controller::expose;
 use crate::controller::names::{KIND_LABEL, UID_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -63,7 +64,7 @@ pub fn name_the_same(one: &VolumeSnapshotContent, other: &VolumeSnapshotContent)
 /// What is to be done with a content that is kept, all contents being known. `after` is how long it has to be alone.
 pub fn decide(content: &VolumeSnapshotContent, all: &[VolumeSnapshotContent], now: &Time, after: Duration) -> Step {
     if content.metadata.deletion_timestamp.is_some() {
-        return Step::Nothing;
+        return if expose::is_forgotten(content) { Step::Patch(expose::let_go()) } else { Step::Nothing };
     }
     let others: Vec<_> = all.iter().filter(|it| it.uid() != content.uid() && name_the_same(it, content)).collect();
     let since = content.annotations().get(ALONE_SINCE);
@@ -152,6 +153,9 @@ mod tests {
         assert_eq!(steps, [marked, Step::Later(Duration::from_secs(300)), policy, Step::Delete]);
         ours.metadata.deletion_timestamp = Some(epoch());
         assert_eq!(decide(&ours, &[], &at(9999), AFTER), Step::Nothing);
+        ours.spec.volume_snapshot_ref.uid = Some("bound".into());
+        let Step::Patch(patch) = decide(&ours, &[], &at(9999), AFTER) else { panic!() };
+        assert_eq!(decide(&patched(&ours, &patch), &[], &at(9999), AFTER), Step::Nothing);
     }
 
     #[test]

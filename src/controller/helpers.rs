@@ -127,8 +127,10 @@ pub fn withdraw<S>(seen: &expose::Seen, subject: &Subject) -> Option<Act<S>> {
     remove_claim(seen.claim.as_ref(), seen.volume.as_ref(), subject)
         .or_else(|| remove_snapshot(seen.snapshot.as_ref(), subject))
         .or_else(|| {
-            let content = seen.content.as_ref().map(|it| &it.metadata);
-            delete_one(content, Helper::Content, subject, &subject.object_name())
+            let content = seen.content.as_ref();
+            let act = delete_one(content.map(|it| &it.metadata), Helper::Content, subject, &subject.object_name())?;
+            let forgotten = content.is_some_and(expose::is_forgotten);
+            Some(if forgotten { Act::LetGo { content: subject.object_name() } } else { act })
         })
 }
 
@@ -344,6 +346,22 @@ mod tests {
         assert_eq!(deleted(&seen), Some(Helper::Snapshot));
         seen.snapshot = None;
         assert_eq!(deleted(&seen), Some(Helper::Content));
+        let step = |content: serde_json::Value| {
+            let mut content: VolumeSnapshotContent = from_value(content).unwrap();
+            content.metadata.labels = owned().labels;
+            withdraw::<()>(&expose::Seen { content: Some(content), ..expose::Seen::default() }, &subject())
+        };
+        let content = |uid: Option<&str>, annotations: serde_json::Value| {
+            let mut meta = meta(&["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"], true);
+            meta["annotations"] = annotations;
+            let kind = ("snapshot.storage.k8s.io/v1", "VolumeSnapshotContent");
+            json!({"apiVersion": kind.0, "kind": kind.1, "metadata": meta, "spec": {"volumeSnapshotRef": {"uid": uid}}})
+        };
+        // Bound, and its snapshot controller was told nothing: it would stay for ever.
+        assert_eq!(step(content(Some("u"), json!({}))), Some(Act::LetGo { content: subject().object_name() }));
+        let told = json!({"snapshot.storage.kubernetes.io/volumesnapshot-being-deleted": "yes"});
+        assert!(matches!(step(content(Some("u"), told)), Some(Act::Wait(_))));
+        assert!(matches!(step(content(None, json!({}))), Some(Act::Wait(_))));
         seen.content = None;
         // What has the name and not the labels is somebody else's.
         seen.content = Some(VolumeSnapshotContent::default());

@@ -4,6 +4,7 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::cluster::{self, Cluster};
 use crate::controller::compat;
 use crate::controller::events;
+use crate::controller::expose;
 use crate::controller::flow::{Act, Config, Helper, Stage, Update};
 use crate::controller::free;
 use crate::controller::health::Health;
@@ -362,6 +363,10 @@ async fn step<R: Request>(request: &R, context: &Context, first: bool) -> cluste
         Act::Volume { name: volume, change } => {
             info!(kind, namespace, name, volume, ?change, "changes");
             cluster.change_volume(volume, change).await?;
+        }
+        Act::LetGo { content } => {
+            info!(kind, namespace, name, content, "lets go");
+            cluster.change_content(content, &expose::let_go()).await?;
         }
         Act::Keep { content } => {
             info!(kind, namespace, name, content, "keeps, to free its storage snapshot");

@@ -166,6 +166,7 @@ impl<F: Played> World<F> {
             Act::Volume { change, .. } => self.seen.change(&change),
             Act::Keep { .. } => self.seen.keep(),
             Act::Policy { policy, .. } => self.seen.set_policy(policy),
+            Act::LetGo { .. } => unreachable!("no content is bound here"),
             Act::Wait(_) | Act::Nothing => unreachable!("nothing to apply"),
         }
     }

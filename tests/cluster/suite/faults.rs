@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, PROTECTED, files, setting, text, wait_for};
 use crate::common::Random;
 use crate::common::compare::{self, Options};
 use crate::common::peers::Peer;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -260,6 +261,51 @@ fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
     let left = repo.run(Peer::Restic019, ["snapshots", "--no-cache", "--json", "--tag", "vsb:first"]).ok().json();
     assert_eq!(left.as_array().map(Vec::len), Some(1));
     app.remove();
+}
+
+/// The snapshot controller binds a content first and writes so to its VolumeSnapshot then. One that is deleted in between is held back
+/// here, as it is on a machine with much to do: the snapshot controller lets go of the VolumeSnapshot, and forgets the content.
+#[test]
+fn a_content_that_the_snapshot_controller_forgets_does_not_stay() {
+    let app = App::new("fault-forgotten");
+    fill(&app.bound("data", FILES));
+    let content = app.snapshot("snap", "data");
+    let vsb = app.cluster.create(&app.vsb("vsb", "b", &content));
+    let name = format!("vsm-vsb-{}", text(&vsb, "/metadata/uid"));
+    let bound = |content: &Value| {
+        !text(content, "/spec/volumeSnapshotRef/uid").is_empty() && content["metadata"]["finalizers"].is_array()
+    };
+    app.cluster.until("VolumeSnapshotContent", "", &name, bound);
+    let held = Held::new("snapshot-controller");
+    let unsaid = json!({"status": {"boundVolumeSnapshotContentName": null}});
+    app.cluster.merge_status("VolumeSnapshot", PROTECTED, &name, &unsaid).expect("its status");
+    app.cluster.delete(BACKUP, &app.namespace, "vsb");
+    let going = |snapshot: &Value| !text(snapshot, "/metadata/deletionTimestamp").is_empty();
+    app.cluster.until("VolumeSnapshot", PROTECTED, &name, going);
+    drop(held);
+    app.cluster.until_gone(BACKUP, &app.namespace, "vsb");
+    assert_eq!(app.helpers(&vsb), Vec::<String>::new());
+    app.remove();
+}
+
+/// A daemon of the cluster that does not run for a while.
+struct Held(Pid);
+
+impl Held {
+    fn new(daemon: &str) -> Held {
+        let file = files().join("pids").join(daemon);
+        let pid = fs::read_to_string(file).expect("its process");
+        let pid = pid.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a number");
+        let held = Held(Pid::from_raw(pid).expect("a process"));
+        kill_process(held.0, Signal::STOP).expect("it runs");
+        held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::CONT).expect("it is there");
+    }
 }
 
 #[test]
