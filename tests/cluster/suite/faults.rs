@@ -263,8 +263,8 @@ fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
     app.remove();
 }
 
-/// The snapshot controller binds a content first and writes so to its VolumeSnapshot then. One that is deleted in between is held back
-/// here, as it is on a machine with much to do: the snapshot controller lets go of the VolumeSnapshot, and forgets the content.
+/// The snapshot controller binds a content first and writes so to its VolumeSnapshot then; of one that is deleted in between it forgets the
+/// content. Here it is held back, and what it has written last is taken back, so that it finds the same when it goes on.
 #[test]
 fn a_content_that_the_snapshot_controller_forgets_does_not_stay() {
     let app = App::new("fault-forgotten");
