@@ -7,7 +7,9 @@
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::access::{self, Access, Rejected};
 use crate::controller::expose::{self, Claim, Origin, Wish};
-use crate::controller::flow::{self, Act, Common, Config, Helper, Object, Stage, Velero, failed, status};
+use crate::controller::flow::{
+    self, Act, Common, Config, ContentChange, Helper, Object, Stage, Velero, failed, status,
+};
 use crate::controller::helpers::{self, Order};
 use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
@@ -271,7 +273,9 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, order: Order) -> 
 /// Takes down the helpers. `None`: nothing is left.
 fn take_down(seen: &Observed, subject: &Subject) -> Option<Act<Update>> {
     let kept = |act| match act {
-        Act::Delete { helper: Helper::Content, name } if seen.frees => Act::Keep { content: name },
+        Act::Delete { helper: Helper::Content, name } if seen.frees => {
+            Act::Content { name, change: ContentChange::Keep }
+        }
         act => act,
     };
     helpers::stop_all(&seen.common, subject).or_else(|| helpers::withdraw(&seen.exposed, subject).map(kept))

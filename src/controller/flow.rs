@@ -5,10 +5,13 @@
 
 use crate::api::Progress;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::controller::expose;
+use crate::controller::free;
 use crate::controller::job;
 use crate::controller::rehome;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -200,23 +203,37 @@ pub enum Act<S> {
         name: String,
         change: rehome::Change,
     },
-    /// A content is [forgotten](crate::controller::expose::is_forgotten) by the snapshot controller.
-    LetGo {
-        content: String,
-    },
-    /// A backup's content stays, so that its storage snapshot is [freed](crate::controller::free) later.
-    Keep {
-        content: String,
-    },
-    /// What becomes of a storage snapshot when its content is deleted.
-    Policy {
-        content: String,
-        policy: &'static str,
+    /// What becomes of a content, and of the storage snapshot that it names.
+    Content {
+        name: String,
+        change: ContentChange,
     },
     /// Others have to do something first; what, for people.
     Wait(String),
     /// Nothing will ever be to do.
     Nothing,
+}
+
+/// How a content is changed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ContentChange {
+    /// It is [forgotten](expose::is_forgotten) by the snapshot controller, and is to go.
+    LetGo,
+    /// It stays after its backup, so that its storage snapshot is [freed](free) later.
+    Keep,
+    /// What becomes of the storage snapshot when the content is deleted: `Retain` or `Delete`.
+    Policy(&'static str),
+}
+
+impl ContentChange {
+    /// As a merge patch.
+    pub fn patch(self) -> Value {
+        match self {
+            ContentChange::LetGo => expose::let_go(),
+            ContentChange::Keep => free::keep(),
+            ContentChange::Policy(policy) => json!({"spec": {"deletionPolicy": policy}}),
+        }
+    }
 }
 
 /// What is to be done before, or instead of, what was asked for.

@@ -1,9 +1,9 @@
 //! How helpers are brought to life and taken down again. Each function says the one thing to be done next.
 
-use crate::api::snapshot::VolumeSnapshot;
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::expose;
 use crate::controller::flow::{
-    Act, Common, Config, Helper, Instead, Mover, Moving, Object, Stage, Update, failed, status,
+    Act, Common, Config, ContentChange, Helper, Instead, Mover, Moving, Object, Stage, Update, failed, status,
 };
 use crate::controller::job::{self, Direction, State, Wanted};
 use crate::controller::names::Subject;
@@ -126,12 +126,7 @@ fn never_ran(pod: &Pod) -> bool {
 pub fn withdraw<S>(seen: &expose::Seen, subject: &Subject) -> Option<Act<S>> {
     remove_claim(seen.claim.as_ref(), seen.volume.as_ref(), subject)
         .or_else(|| remove_snapshot(seen.snapshot.as_ref(), subject))
-        .or_else(|| {
-            let content = seen.content.as_ref();
-            let act = delete_one(content.map(|it| &it.metadata), Helper::Content, subject, &subject.object_name())?;
-            let forgotten = content.is_some_and(expose::is_forgotten);
-            Some(if forgotten { Act::LetGo { content: subject.object_name() } } else { act })
-        })
+        .or_else(|| remove_content(seen.content.as_ref(), subject))
 }
 
 /// Takes down a claim, and its volume with it.
@@ -152,6 +147,14 @@ pub fn remove_claim<S>(
 
 pub fn remove_snapshot<S>(snapshot: Option<&VolumeSnapshot>, subject: &Subject) -> Option<Act<S>> {
     delete_one(snapshot.map(|it| &it.metadata), Helper::Snapshot, subject, &subject.object_name())
+}
+
+/// Takes down a content whose snapshot is gone.
+fn remove_content<S>(content: Option<&VolumeSnapshotContent>, subject: &Subject) -> Option<Act<S>> {
+    let name = subject.object_name();
+    let act = delete_one(content.map(|it| &it.metadata), Helper::Content, subject, &name)?;
+    let forgotten = content.is_some_and(expose::is_forgotten);
+    Some(if forgotten { Act::Content { name, change: ContentChange::LetGo } } else { act })
 }
 
 fn delete_one<S>(meta: Option<&ObjectMeta>, helper: Helper, subject: &Subject, name: &str) -> Option<Act<S>> {
@@ -272,7 +275,6 @@ pub fn wait<S, D>(seen: &Common, limit: Duration, why: String) -> Act<Update<S, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::snapshot::VolumeSnapshotContent;
     use k8s_openapi::api::core::v1::Secret;
     use serde_json::{from_value, json};
 
@@ -346,25 +348,28 @@ mod tests {
         assert_eq!(deleted(&seen), Some(Helper::Snapshot));
         seen.snapshot = None;
         assert_eq!(deleted(&seen), Some(Helper::Content));
-        let step = |content: serde_json::Value| {
-            let mut content: VolumeSnapshotContent = from_value(content).unwrap();
-            content.metadata.labels = owned().labels;
-            withdraw::<()>(&expose::Seen { content: Some(content), ..expose::Seen::default() }, &subject())
-        };
-        let content = |uid: Option<&str>, annotations: serde_json::Value| {
-            let mut meta = meta(&["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"], true);
-            meta["annotations"] = annotations;
-            let kind = ("snapshot.storage.k8s.io/v1", "VolumeSnapshotContent");
-            json!({"apiVersion": kind.0, "kind": kind.1, "metadata": meta, "spec": {"volumeSnapshotRef": {"uid": uid}}})
-        };
-        // Bound, and its snapshot controller was told nothing: it would stay for ever.
-        assert_eq!(step(content(Some("u"), json!({}))), Some(Act::LetGo { content: subject().object_name() }));
-        let told = json!({"snapshot.storage.kubernetes.io/volumesnapshot-being-deleted": "yes"});
-        assert!(matches!(step(content(Some("u"), told)), Some(Act::Wait(_))));
-        assert!(matches!(step(content(None, json!({}))), Some(Act::Wait(_))));
         seen.content = None;
         // What has the name and not the labels is somebody else's.
         seen.content = Some(VolumeSnapshotContent::default());
         assert_eq!(withdraw::<()>(&seen, &subject()), None);
+    }
+    #[test]
+    fn a_content_that_is_bound_and_was_told_nothing_is_let_go() {
+        let step = |uid: Option<&str>, told: Option<&str>| {
+            let mut meta = meta(&["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"], true);
+            meta["annotations"] = json!({"snapshot.storage.kubernetes.io/volumesnapshot-being-deleted": told});
+            meta["annotations"].as_object_mut().unwrap().retain(|_, told| !told.is_null());
+            let mut content: VolumeSnapshotContent = from_value(json!({
+                "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
+                "metadata": meta, "spec": {"volumeSnapshotRef": {"uid": uid}},
+            }))
+            .unwrap();
+            content.metadata.labels = owned().labels;
+            withdraw::<()>(&expose::Seen { content: Some(content), ..expose::Seen::default() }, &subject())
+        };
+        let let_go = Act::Content { name: subject().object_name(), change: ContentChange::LetGo };
+        assert_eq!(step(Some("u"), None), Some(let_go));
+        assert!(matches!(step(Some("u"), Some("yes")), Some(Act::Wait(_))));
+        assert!(matches!(step(None, None), Some(Act::Wait(_))));
     }
 }

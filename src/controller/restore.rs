@@ -7,7 +7,9 @@
 use crate::api::ClaimData;
 use crate::controller::access::{self, Access, Rejected};
 use crate::controller::capture;
-use crate::controller::flow::{self, Act, Common, Config, Helper, Object, Stage, Velero, failed, status};
+use crate::controller::flow::{
+    self, Act, Common, Config, ContentChange, Helper, Object, Stage, Velero, failed, status,
+};
 use crate::controller::helpers::{self, Order};
 use crate::controller::job::{self, Direction, Wanted};
 use crate::controller::names::Subject;
@@ -312,7 +314,9 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, mut order: Order,
             let class = seen.request.snapshot_class.clone();
             match capture::decide(&capture::Wish { naming: naming(), class }, &seen.captured) {
                 capture::Step::CreateSnapshot(snapshot) => Act::Create(Object::Snapshot(snapshot)),
-                capture::Step::Policy { content, policy } => Act::Policy { content, policy },
+                capture::Step::Policy { content: name, policy } => {
+                    Act::Content { name, change: ContentChange::Policy(policy) }
+                }
                 capture::Step::Wait(why) => wait(why),
                 capture::Step::Ready { handle, content } => brought(Some((handle, content))),
                 capture::Step::Failed(why) => failed("NotHandedOver", why),
@@ -375,8 +379,8 @@ fn take_down(subject: &Subject, seen: &Observed, config: &Config) -> Option<Act<
         if handed_over {
             return None;
         }
-        if let Some(capture::Step::Policy { content, policy }) = capture::undo(&seen.captured) {
-            return Some(Act::Policy { content, policy });
+        if let Some(capture::Step::Policy { content: name, policy }) = capture::undo(&seen.captured) {
+            return Some(Act::Content { name, change: ContentChange::Policy(policy) });
         }
         let way = way(subject, seen, config)?;
         rehome::undo(&way, &seen.volume).map(|step| on_the_way(step, &way))

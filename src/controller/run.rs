@@ -4,7 +4,6 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::controller::cluster::{self, Cluster};
 use crate::controller::compat;
 use crate::controller::events;
-use crate::controller::expose;
 use crate::controller::flow::{Act, Config, Helper, Stage, Update};
 use crate::controller::free;
 use crate::controller::health::Health;
@@ -23,7 +22,6 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -364,17 +362,9 @@ async fn step<R: Request>(request: &R, context: &Context, first: bool) -> cluste
             info!(kind, namespace, name, volume, ?change, "changes");
             cluster.change_volume(volume, change).await?;
         }
-        Act::LetGo { content } => {
-            info!(kind, namespace, name, content, "lets go");
-            cluster.change_content(content, &expose::let_go()).await?;
-        }
-        Act::Keep { content } => {
-            info!(kind, namespace, name, content, "keeps, to free its storage snapshot");
-            cluster.change_content(content, &free::keep()).await?;
-        }
-        Act::Policy { content, policy } => {
-            info!(kind, namespace, name, content, policy, "changes");
-            cluster.change_content(content, &json!({"spec": {"deletionPolicy": policy}})).await?;
+        Act::Content { name: content, change } => {
+            info!(kind, namespace, name, content, ?change, "changes");
+            cluster.change_content(content, &change.patch()).await?;
         }
     }
     Ok(None)

@@ -2,7 +2,7 @@
 
 use crate::api::MoveStatus;
 use crate::controller::compat::{self, Now};
-use crate::controller::flow::{Act, Common, Config, Helper, Mover, Object, Update};
+use crate::controller::flow::{Act, Common, Config, ContentChange, Helper, Mover, Object, Update};
 use crate::controller::names::Subject;
 use crate::controller::{helpers, rehome, trust};
 use crate::work::{Outcome, Report, VERSION};
@@ -94,8 +94,7 @@ pub trait Played {
     /// Something is deleted that is no part of a mover.
     fn delete(&mut self, helper: Helper);
     fn change(&mut self, change: &rehome::Change);
-    fn set_policy(&mut self, policy: &str);
-    fn keep(&mut self);
+    fn change_content(&mut self, change: ContentChange);
     /// Whether none of its own helpers is left.
     fn is_bare(&self) -> bool;
 }
@@ -164,9 +163,7 @@ impl<F: Played> World<F> {
             }
             Act::Delete { helper, .. } => self.seen.delete(helper),
             Act::Volume { change, .. } => self.seen.change(&change),
-            Act::Keep { .. } => self.seen.keep(),
-            Act::Policy { policy, .. } => self.seen.set_policy(policy),
-            Act::LetGo { .. } => unreachable!("no content is bound here"),
+            Act::Content { change, .. } => self.seen.change_content(change),
             Act::Wait(_) | Act::Nothing => unreachable!("nothing to apply"),
         }
     }

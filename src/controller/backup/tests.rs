@@ -108,11 +108,8 @@ impl Played for Observed {
         testing::change(self.exposed.volume.as_mut().expect("a volume"), change);
     }
 
-    fn set_policy(&mut self, policy: &str) {
-        panic!("{policy}: what was exposed is always retained");
-    }
-
-    fn keep(&mut self) {
+    fn change_content(&mut self, change: ContentChange) {
+        assert_eq!(change, ContentChange::Keep, "what was exposed is always retained, and never bound here");
         let content = self.exposed.content.as_mut().expect("a content");
         assert_eq!(content.spec.deletion_policy, "Retain");
         content.metadata.labels = None;

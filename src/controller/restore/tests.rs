@@ -122,12 +122,9 @@ impl Played for Observed {
         }
     }
 
-    fn set_policy(&mut self, policy: &str) {
+    fn change_content(&mut self, change: ContentChange) {
+        let ContentChange::Policy(policy) = change else { panic!("{change:?}: what a restore makes is handed over") };
         self.captured.content.as_mut().expect("a content").spec.deletion_policy = policy.to_owned();
-    }
-
-    fn keep(&mut self) {
-        panic!("what a restore makes is handed over");
     }
 
     fn is_bare(&self) -> bool {
