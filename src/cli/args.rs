@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Repository: a folder, s3:https://HOST/BUCKET/PREFIX, or azure:CONTAINER:/PREFIX
+    /// Repository: a folder, s3:https://HOST/BUCKET/PREFIX, azure:CONTAINER:/PREFIX, or gs:BUCKET:/PREFIX
     #[arg(short, long, global = true, env = "RESTIC_REPOSITORY", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<String>,
     /// File to read the repository's location from
@@ -55,7 +55,7 @@ pub struct Global {
     /// File of PEM certificates that are trusted besides the system's
     #[arg(long, global = true, env = "RESTIC_CACERT", value_name = "FILE", hide_env_values = true)]
     pub cacert: Option<PathBuf>,
-    /// Extended option: azure.access-tier, azure.connections, azure.endpoint, local.connections, s3.bucket-lookup, s3.connections, s3.region, s3.storage-class, s3.unsafe-anonymous-auth
+    /// Extended option: azure.access-tier, azure.connections, azure.endpoint, gs.connections, gs.endpoint, gs.region, local.connections, s3.bucket-lookup, s3.connections, s3.region, s3.storage-class, s3.unsafe-anonymous-auth
     #[arg(short, long = "option", global = true, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
     /// auto, off, fastest, better or max; repositories of version 1 are never compressed

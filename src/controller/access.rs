@@ -60,14 +60,19 @@ pub fn look(seen: &Common, secret_name: &str, protected: &str, config: &Config) 
     trust::secret(secret_name, secret.labels(), &config.allowed_secrets)?;
     let data = secret.data.clone().unwrap_or_default();
     let bytes = data.iter().map(|(key, value)| (key.clone(), &value.0)).collect();
-    let missing = trust::missing_keys::<&Vec<u8>>(&bytes);
-    if !missing.is_empty() {
-        let message = format!("the secret {secret_name} lacks {}, or has it empty", missing.join(", "));
-        return Err(Rejected::invalid(message));
-    }
+    let has = |needed| match trust::missing_keys::<&Vec<u8>>(&bytes, needed) {
+        missing if missing.is_empty() => Ok(()),
+        missing => {
+            let message = format!("the secret {secret_name} lacks {}, or has it empty", missing.join(", "));
+            Err(Rejected::invalid(message))
+        }
+    };
+    has(trust::NEEDED)?;
     let location = data.get("RESTIC_REPOSITORY").map(|location| String::from_utf8_lossy(&location.0));
     let base = Base::new(location.unwrap_or_default().trim(), &seen.prefix)?;
-    let secrets = trust::SECRET_KEYS.into_iter().filter_map(|key| Some((key.to_owned(), data.get(key)?.clone())));
+    has(trust::needed(base.service()))?;
+    let given = trust::given(base.service()).iter();
+    let secrets = given.filter_map(|key| Some(((*key).to_owned(), data.get(*key)?.clone())));
     let ca = data.get(trust::CA_KEY).filter(|ca| !ca.0.is_empty()).map(|ca| (CA_FILE.to_owned(), ca.clone()));
     Ok(Access { base, secrets: secrets.chain(ca).collect() })
 }

@@ -6,7 +6,7 @@ use crate::controller::names::MANAGED_BY;
 use crate::id::Id;
 use crate::provenance::{self, Layout};
 use crate::store::Location;
-use crate::store::location::Bucket;
+use crate::store::location::{Bucket, Service};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -28,17 +28,14 @@ pub enum Refused {
     Unusable(String),
     #[error("the location is a folder, and only buckets are moved to and from")]
     Folder,
-    #[error("the location is in Azure, which vsm-mover reaches, but the controller does not yet")]
-    Azure,
     #[error("the repository {repository} is not in the bucket and path of the secret's own location {base}")]
     Elsewhere { repository: String, base: String },
 }
 
 fn bucket(location: &str) -> Result<Bucket, Refused> {
     match location.parse() {
-        Ok(Location::S3(bucket)) => Ok(bucket),
+        Ok(Location::Bucket(bucket)) => Ok(bucket),
         Ok(Location::Folder(_)) => Err(Refused::Folder),
-        Ok(Location::Azure(_)) => Err(Refused::Azure),
         Err(error) => Err(Refused::Unusable(error.to_string())),
     }
 }
@@ -55,7 +52,7 @@ impl Base {
             return Ok(Base { prefixed: own.clone(), own });
         }
         // Through the parser, so that a prefix is cleaned by the rules of every location.
-        let joined = Bucket { prefix: [own.prefix.as_str(), prefix].join("/"), ..own.clone() };
+        let joined = own.at([own.prefix.as_str(), prefix].join("/"));
         let prefixed = bucket(&joined.to_string())?;
         if below(&prefixed.prefix, &own.prefix).is_none() {
             return Err(Refused::Unusable(format!("the prefix {prefix:?} leaves the location {own}")));
@@ -63,26 +60,28 @@ impl Base {
         Ok(Base { own, prefixed })
     }
 
+    /// Who keeps the bucket.
+    pub fn service(&self) -> &Service {
+        &self.own.service
+    }
+
     /// The repository of a claim.
     pub fn of_volume(&self, cluster: &str, namespace: &str, claim: &str) -> String {
         let below = [provenance::DIRECTORY, cluster, namespace, claim];
-        let prefix = parts(&self.prefixed.prefix).chain(below).collect::<Vec<_>>().join("/");
-        Bucket { prefix, ..self.prefixed.clone() }.to_string()
+        self.prefixed.below(&below.join("/")).to_string()
     }
 
     /// What a location below the secret's own is, in the form that restic opens; an error if it is not below it.
     pub fn locate(&self, repository: &str) -> Result<(String, Layout), Refused> {
         let there = bucket(repository)?;
-        let Bucket { tls, endpoint, name, prefix } = &self.own;
-        let same_bucket = (there.tls, &there.name) == (*tls, name) && there.endpoint.eq_ignore_ascii_case(endpoint);
-        let Some(whole) = below(&there.prefix, prefix).filter(|_| same_bucket) else {
+        let Some(whole) = below(&there.prefix, &self.own.prefix).filter(|_| there.is_beside(&self.own)) else {
             return Err(Refused::Elsewhere { repository: there.to_string(), base: self.own.to_string() });
         };
         // A prefix may look like the protected namespace that paths of old begin with: below it only new ones are looked for.
         let ours = below(&there.prefix, &self.prefixed.prefix).map(|below| Layout::of(&below));
         let layout = ours.filter(|it| matches!(it, Layout::Volume { .. })).unwrap_or_else(|| Layout::of(&whole));
         // In the base's own notation, so that two names of one place are the same text.
-        Ok((Bucket { prefix: there.prefix.clone(), ..self.own.clone() }.to_string(), layout))
+        Ok((self.own.at(there.prefix.clone()).to_string(), layout))
     }
 }
 
@@ -162,6 +161,8 @@ mod tests {
             "s3:https://s3.amazonaws.com/bkt/velero/restic/cluster/shop/data"
         );
         assert_eq!(url("s3:http://host/bkt/a//b/", "/c/./d/"), "s3:http://host/bkt/a/b/c/d/restic/cluster/shop/data");
+        assert_eq!(url("azure:bkt:", "velero"), "azure:bkt:/velero/restic/cluster/shop/data");
+        assert_eq!(url("gs:bkt:", ""), "gs:bkt:/restic/cluster/shop/data");
         // And it is recognised again.
         let base = base("s3:http://host/bkt/a", "c");
         let (again, layout) = base.locate(&base.of_volume("cluster", "shop", "data")).unwrap();
@@ -221,6 +222,16 @@ mod tests {
         };
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/b1/snapcontent-1-pvc"), old(Some("b1")));
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/snapcontent-1-pvc"), old(None));
+        // Azure's and Google's containers are the base's alone.
+        for (own, others) in [("azure:bkt:", "gs:bkt:"), ("gs:bkt:", "azure:bkt:")] {
+            let base = self::base(own, "");
+            let found = base.locate(&format!("{own}/openshift-adp/b1/snapcontent-1-pvc")).unwrap().1;
+            assert_eq!(found, old(Some("b1")));
+            for elsewhere in [others, "s3:s3.amazonaws.com/bkt", "azure:bkt-2:", "gs:bkt-2:"] {
+                let located = base.locate(&format!("{elsewhere}/openshift-adp/b1/snapcontent-1-pvc"));
+                assert!(matches!(located, Err(Refused::Elsewhere { .. })), "{elsewhere}");
+            }
+        }
         // An empty backup label leaves two slashes, which restic takes for one.
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp//snapcontent-1-pvc"), old(None));
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/data-mover-snapshots"), Layout::Unknown);

@@ -4,6 +4,7 @@
 use super::repository::Refused;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::provenance::Layout;
+use crate::store::location::Service;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
@@ -146,25 +147,61 @@ impl Reader<'_> {
     }
 }
 
-/// What a mover is given of a secret: nothing else in it reaches a pod, least of all a command to run.
-pub const SECRET_KEYS: [&str; 5] =
-    ["RESTIC_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"];
-
 /// The key of a secret that holds certificates, as PEM.
 pub const CA_KEY: &str = "RESTIC_CUSTOM_CA";
 
-/// Without these nothing can be done.
-const NEEDED: [&str; 4] = ["RESTIC_REPOSITORY", "RESTIC_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+/// The keys of a secret without which nothing can be done, wherever the bucket is.
+pub const NEEDED: Needed = &[&["RESTIC_REPOSITORY"], &["RESTIC_PASSWORD"]];
 
-/// The keys that a secret lacks or has empty, though no bucket can be reached without them.
-pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>) -> Vec<&'static str> {
+/// Of each line one key is enough.
+pub type Needed = &'static [&'static [&'static str]];
+
+/// Without these keys no bucket of the service can be reached.
+pub fn needed(service: &Service) -> Needed {
+    match service {
+        Service::S3(_) => &[&["AWS_ACCESS_KEY_ID"], &["AWS_SECRET_ACCESS_KEY"]],
+        Service::Azure => {
+            &[&["AZURE_ACCOUNT_NAME"], &["AZURE_ACCOUNT_KEY", "AZURE_ACCOUNT_SAS", "AZURE_CLIENT_SECRET"]]
+        }
+        Service::Google => &[&["GOOGLE_APPLICATION_CREDENTIALS"]],
+    }
+}
+
+/// What a mover is given of a secret: nothing else in it reaches a pod, least of all a command to run.
+pub fn given(service: &Service) -> &'static [&'static str] {
+    match service {
+        Service::S3(_) => &[
+            "RESTIC_PASSWORD",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_DEFAULT_REGION",
+        ],
+        Service::Azure => &[
+            "RESTIC_PASSWORD",
+            "AZURE_ACCOUNT_NAME",
+            "AZURE_ACCOUNT_KEY",
+            "AZURE_ACCOUNT_SAS",
+            "AZURE_CLIENT_ID",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_CLOUD_NAME",
+            "AZURE_ENDPOINT_SUFFIX",
+            "AZURE_TENANT_ID",
+        ],
+        Service::Google => &["RESTIC_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_PROJECT_ID"],
+    }
+}
+
+/// The keys that a secret lacks or has empty, as people are told.
+pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>, needed: Needed) -> Vec<String> {
     let has = |key: &&str| data.get(*key).is_some_and(|value| !value.as_ref().is_empty());
-    NEEDED.into_iter().filter(|key| !has(key)).collect()
+    needed.iter().filter(|keys| !keys.iter().any(has)).map(|keys| keys.join(" or ")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::location::Endpoint;
     use serde_json::{Value, from_value, json};
 
     fn content(back: Value) -> VolumeSnapshotContent {
@@ -222,7 +259,18 @@ mod tests {
         let data = |keys: &[(&str, &str)]| keys.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
         let some: BTreeMap<String, Vec<u8>> =
             data(&[("RESTIC_REPOSITORY", "s3:x/y"), ("RESTIC_PASSWORD", ""), ("AWS_ACCESS_KEY_ID", "k")]);
-        assert_eq!(missing_keys(&some), ["RESTIC_PASSWORD", "AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(missing_keys(&some, NEEDED), ["RESTIC_PASSWORD"]);
+        let s3 = Service::S3(Endpoint { tls: true, host: "x".into() });
+        assert_eq!(missing_keys(&some, needed(&s3)), ["AWS_SECRET_ACCESS_KEY"]);
+        let azure = data(&[("AZURE_ACCOUNT_NAME", "a"), ("AZURE_ACCOUNT_KEY", "")]);
+        let one_of = "AZURE_ACCOUNT_KEY or AZURE_ACCOUNT_SAS or AZURE_CLIENT_SECRET";
+        assert_eq!(missing_keys(&azure, needed(&Service::Azure)), [one_of]);
+        let azure = data(&[("AZURE_ACCOUNT_NAME", "a"), ("AZURE_ACCOUNT_SAS", "s")]);
+        assert!(missing_keys(&azure, needed(&Service::Azure)).is_empty());
+        assert_eq!(missing_keys(&azure, needed(&Service::Google)), ["GOOGLE_APPLICATION_CREDENTIALS"]);
+        for service in [s3, Service::Azure, Service::Google] {
+            assert!(needed(&service).iter().flat_map(|keys| *keys).all(|key| given(&service).contains(key)));
+        }
     }
 
     fn volume(cluster: &str, namespace: &str) -> Layout {

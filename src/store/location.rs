@@ -1,8 +1,8 @@
 //! [`Location`]: a repository's address as restic writes it, taken apart.
 //!
 //! A folder is a path, with or without `local:`; an S3 bucket is `s3:` and an endpoint with or without a scheme (TLS
-//! unless it says `http`), the bucket and an optional prefix; a container of Azure is `azure:`, its name, a colon, and an optional prefix.
-//! Whatever else has a scheme is refused by name.
+//! unless it says `http`), the bucket and an optional prefix; a container of Azure is `azure:`, its name, a colon, and an optional prefix, and
+//! a bucket of Google's is `gs:` and the same. Whatever else has a scheme is refused by name.
 //! A location never carries credentials: a URL with some is refused, and the refusal does not repeat them.
 
 use super::StoreError;
@@ -15,28 +15,35 @@ use std::str::FromStr;
 #[non_exhaustive]
 pub enum Location {
     Folder(PathBuf),
-    S3(Bucket),
-    Azure(Container),
+    Bucket(Bucket),
 }
 
-/// A place in an S3 bucket.
+/// A place in a bucket, which Azure calls a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Whether the endpoint is reached by https (it is, unless the location says http).
-    pub tls: bool,
-    /// `host` or `host:port`.
-    pub endpoint: String,
+    pub service: Service,
     pub name: String,
     /// Cleaned: no empty, `.` or `..` parts, no slash at either end; empty for the bucket's root.
     pub prefix: String,
 }
 
-/// A place in a container of Azure Blob Storage. Whose container it is, the credentials say.
+/// Who keeps a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    pub name: String,
-    /// As [`Bucket::prefix`].
-    pub prefix: String,
+pub enum Service {
+    S3(Endpoint),
+    /// Azure Blob Storage. In whose account, the credentials say.
+    Azure,
+    /// Google Cloud Storage, whose buckets' names are the whole world's.
+    Google,
+}
+
+/// Where S3 is spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether it is reached by https (it is, unless the location says http).
+    pub tls: bool,
+    /// `host` or `host:port`.
+    pub host: String,
 }
 
 impl Location {
@@ -44,18 +51,7 @@ impl Location {
     pub fn below(&self, path: &str) -> Location {
         match self {
             Location::Folder(folder) => Location::Folder(folder_below(folder, path)),
-            Location::S3(bucket) => Location::S3(bucket.below(path)),
-            Location::Azure(Container { name, prefix }) => {
-                Location::Azure(Container { name: name.clone(), prefix: below(prefix, path) })
-            }
-        }
-    }
-
-    /// The name of the bucket or container, and what all names in it begin with; empty for a folder.
-    pub(super) fn in_bucket(&self) -> (&str, &str) {
-        match self {
-            Location::Folder(_) => ("", ""),
-            Location::S3(Bucket { name, prefix, .. }) | Location::Azure(Container { name, prefix }) => (name, prefix),
+            Location::Bucket(bucket) => Location::Bucket(bucket.below(path)),
         }
     }
 
@@ -63,7 +59,7 @@ impl Location {
     pub fn parts(&self) -> Vec<String> {
         let path = match self {
             Location::Folder(folder) => folder.to_string_lossy(),
-            Location::S3(_) | Location::Azure(_) => self.in_bucket().1.into(),
+            Location::Bucket(bucket) => bucket.prefix.as_str().into(),
         };
         path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
@@ -72,13 +68,23 @@ impl Location {
 impl Bucket {
     /// [`Location::below`]
     pub fn below(&self, path: &str) -> Bucket {
-        Bucket { prefix: below(&self.prefix, path), ..self.clone() }
+        let parts = [self.prefix.as_str(), path].into_iter().filter(|part| !part.is_empty());
+        self.at(parts.collect::<Vec<_>>().join("/"))
     }
-}
 
-fn below(prefix: &str, path: &str) -> String {
-    let parts = [prefix, path].into_iter().filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("/")
+    /// Another place in the same bucket.
+    pub fn at(&self, prefix: String) -> Bucket {
+        Bucket { prefix, ..self.clone() }
+    }
+
+    /// Whether two places are in one bucket. Endpoints with two names are two.
+    pub fn is_beside(&self, other: &Bucket) -> bool {
+        let same_service = match (&self.service, &other.service) {
+            (Service::S3(one), Service::S3(two)) => one.tls == two.tls && one.host.eq_ignore_ascii_case(&two.host),
+            (one, two) => one == two,
+        };
+        same_service && self.name == other.name
+    }
 }
 
 /// [`Location::below`] of a folder.
@@ -87,11 +93,7 @@ pub(super) fn folder_below(folder: &Path, path: &str) -> PathBuf {
 }
 
 /// Schemes restic knows and we do not, with what a person can do about it.
-const REFUSED: [(&str, &str); 6] = [
-    (
-        "gs",
-        "Google Cloud Storage is not yet supported; its S3-compatible endpoint is: s3:https://storage.googleapis.com/BUCKET",
-    ),
+const REFUSED: [(&str, &str); 5] = [
     ("sftp", "SFTP is not supported; mount the folder, or use an S3 endpoint"),
     ("rest", "the REST server is not supported; use a folder or an S3 endpoint"),
     ("rclone", "rclone remotes are not supported; use a folder or an S3 endpoint"),
@@ -114,22 +116,26 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::Folder(path) => path.display().fmt(f),
-            Location::S3(bucket) => bucket.fmt(f),
-            Location::Azure(Container { name, prefix }) => write!(f, "azure:{name}:/{prefix}"),
+            Location::Bucket(bucket) => bucket.fmt(f),
         }
     }
 }
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "s3:{scheme}://{}/{}", self.endpoint, self.name)?;
-        if self.prefix.is_empty() {
+        let Bucket { service, name, prefix } = self;
+        let Endpoint { tls, host } = match service {
+            Service::S3(endpoint) => endpoint,
+            Service::Azure => return write!(f, "azure:{name}:/{prefix}"),
+            Service::Google => return write!(f, "gs:{name}:/{prefix}"),
+        };
+        write!(f, "s3:{}://{host}/{name}", if *tls { "https" } else { "http" })?;
+        if prefix.is_empty() {
             return Ok(());
         }
         // What the parser of URLs would not take for itself is escaped, so that this can be given to it again.
         f.write_str("/")?;
-        for c in self.prefix.chars() {
+        for c in prefix.chars() {
             match c {
                 '%' | '?' | '#' => write!(f, "%{:02X}", u32::from(c))?,
                 _ => f.write_char(c)?,
@@ -153,8 +159,9 @@ fn parse(text: &str) -> Result<Location, String> {
     match scheme {
         "local" if rest.is_empty() => Err("has no path after local:".to_owned()),
         "local" => Ok(Location::Folder(rest.into())),
-        "s3" => bucket(rest).map(Location::S3),
-        "azure" => container(rest).map(Location::Azure),
+        "s3" => s3(rest).map(Location::Bucket),
+        "azure" => azure(rest).map(Location::Bucket),
+        "gs" => google(rest).map(Location::Bucket),
         _ => Err(match REFUSED.iter().find(|(name, _)| *name == scheme) {
             Some((_, why)) => (*why).to_owned(),
             None => format!("has the unknown scheme {scheme:?}; if it is a folder, write local:{scheme}:…"),
@@ -163,7 +170,7 @@ fn parse(text: &str) -> Result<Location, String> {
 }
 
 /// What follows `s3:`.
-fn bucket(text: &str) -> Result<Bucket, String> {
+fn s3(text: &str) -> Result<Bucket, String> {
     let (tls, rest, url) = if let Some(rest) = text.strip_prefix("https://") {
         (true, rest, true)
     } else if let Some(rest) = text.strip_prefix("http://") {
@@ -171,8 +178,8 @@ fn bucket(text: &str) -> Result<Bucket, String> {
     } else {
         (true, text.strip_prefix("//").unwrap_or(text), false)
     };
-    let (endpoint, path) = rest.split_once('/').unwrap_or((rest, ""));
-    check_endpoint(endpoint)?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    check_endpoint(host)?;
     // Only the forms that are URLs escape characters; the short forms hold the plain name.
     let path = if url { unescape(path)? } else { path.to_owned() };
     let mut parts = clean(&path)?.into_iter();
@@ -181,23 +188,47 @@ fn bucket(text: &str) -> Result<Bucket, String> {
         return Err(format!("names the bucket {name:?}, which no bucket can be called"));
     }
     let prefix = parts.collect::<Vec<_>>().join("/");
-    Ok(Bucket { tls, endpoint: endpoint.to_owned(), name, prefix })
+    Ok(Bucket { service: Service::S3(Endpoint { tls, host: host.to_owned() }), name, prefix })
 }
 
-/// What follows `azure:`. Unlike that of a URL, the prefix is the plain name.
-fn container(text: &str) -> Result<Container, String> {
-    let (name, path) = text.split_once(':').unwrap_or((text, ""));
-    if name.is_empty() {
-        return Err("names no container; write azure:CONTAINER:/PREFIX".to_owned());
-    }
+/// What follows `azure:`.
+fn azure(text: &str) -> Result<Bucket, String> {
     // Azure's rule, but for hyphens side by side; `$root` and its like hold no directories.
     let is_right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !(3..=63).contains(&name.len()) || !name.chars().all(is_right) || name.starts_with('-') || name.ends_with('-') {
-        return Err(format!("names the container {name:?}, which no container can be called"));
+    named(Service::Azure, "azure", "container", text, |name| {
+        (3..=63).contains(&name.len()) && name.chars().all(is_right) && !name.starts_with('-') && !name.ends_with('-')
+    })
+}
+
+/// What follows `gs:`.
+fn google(text: &str) -> Result<Bucket, String> {
+    // Google's rule; names with dots, which are those of domains, may be longer.
+    let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_right = |c: char| is_end(c) || matches!(c, '-' | '_' | '.');
+    named(Service::Google, "gs", "bucket", text, |name| {
+        let fits = (3..=222).contains(&name.len()) && name.split('.').all(|part| part.len() <= 63);
+        fits && name.chars().all(is_right) && name.starts_with(is_end) && name.ends_with(is_end)
+    })
+}
+
+/// A name, a colon, and a prefix. Unlike that of a URL, the prefix is the plain name.
+fn named(
+    service: Service,
+    scheme: &str,
+    what: &str,
+    text: &str,
+    is_name: impl Fn(&str) -> bool,
+) -> Result<Bucket, String> {
+    let (name, path) = text.split_once(':').unwrap_or((text, ""));
+    if name.is_empty() || name.starts_with('/') {
+        return Err(format!("names no {what}; write {scheme}:{}:/PREFIX", what.to_ascii_uppercase()));
     }
-    // The root of the container is above every part.
+    if !is_name(name) {
+        return Err(format!("names the {what} {name:?}, which no {what} can be called"));
+    }
+    // The root of the bucket is above every part.
     let parts = clean(&format!("{name}/{path}"))?;
-    Ok(Container { name: name.to_owned(), prefix: parts[1..].join("/") })
+    Ok(Bucket { service, name: name.to_owned(), prefix: parts[1..].join("/") })
 }
 
 /// `host` or `host:port`, where the host may be an IPv6 address in brackets.
@@ -280,8 +311,9 @@ fn redact(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn s3(tls: bool, endpoint: &str, name: &str, prefix: &str) -> Location {
-        Location::S3(Bucket { tls, endpoint: endpoint.into(), name: name.into(), prefix: prefix.into() })
+    fn s3(tls: bool, host: &str, name: &str, prefix: &str) -> Location {
+        let service = Service::S3(Endpoint { tls, host: host.into() });
+        Location::Bucket(Bucket { service, name: name.into(), prefix: prefix.into() })
     }
 
     #[test]
@@ -327,8 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_forms_of_a_container() {
-        let azure = |prefix: &str| Location::Azure(Container { name: "backups-1".into(), prefix: prefix.into() });
+    fn accepts_the_forms_of_azure_and_google() {
+        let bucket = |service, name: &str, prefix: &str| {
+            Location::Bucket(Bucket { service, name: name.into(), prefix: prefix.into() })
+        };
+        let azure = |prefix| bucket(Service::Azure, "backups-1", prefix);
+        let google = |prefix| bucket(Service::Google, "my_backups.example.org", prefix);
         for (text, expected, shown) in [
             ("azure:backups-1:/", azure(""), "azure:backups-1:/"),
             ("azure:backups-1", azure(""), "azure:backups-1:/"),
@@ -336,6 +372,8 @@ mod tests {
             ("azure:backups-1:/a/b/", azure("a/b"), "azure:backups-1:/a/b"),
             ("azure:backups-1:a//./b", azure("a/b"), "azure:backups-1:/a/b"),
             ("azure:backups-1:/a:b %41", azure("a:b %41"), "azure:backups-1:/a:b %41"),
+            ("gs:my_backups.example.org:/", google(""), "gs:my_backups.example.org:/"),
+            ("gs:my_backups.example.org:a//b/", google("a/b"), "gs:my_backups.example.org:/a/b"),
         ] {
             let location: Location = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((location.to_string().as_str(), &location), (shown, &expected), "{text}");
@@ -354,7 +392,12 @@ mod tests {
             ("rclone:remote:x", "rclone"),
             ("b2:bucket", "B2"),
             ("swift:container:/", "Swift"),
-            ("gs:bucket:/", "not yet supported"),
+            ("gs:", "names no bucket"),
+            ("gs://bucket/x", "names no bucket"),
+            ("gs:Bucket:/", "no bucket can be called"),
+            ("gs:bucket/x", "no bucket can be called"),
+            ("gs:-bucket:/", "no bucket can be called"),
+            ("gs:bucket:/..", "leaves its bucket"),
             ("azure:", "names no container"),
             ("azure::/x", "names no container"),
             ("azure:Container:/x", "no container can be called"),

@@ -129,11 +129,9 @@ pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
             Ok(Arc::new(folder::Folder::new(path, connections)))
         }
         #[cfg(feature = "cloud")]
-        Location::S3(bucket) => Ok(Arc::new(object::ObjectStore::s3(bucket, options)?)),
-        #[cfg(feature = "cloud")]
-        Location::Azure(container) => Ok(Arc::new(object::ObjectStore::azure(container, options)?)),
+        Location::Bucket(bucket) => Ok(Arc::new(object::ObjectStore::open(bucket, options)?)),
         #[cfg(not(feature = "cloud"))]
-        Location::S3(_) | Location::Azure(_) => Err(folders_only(location)),
+        Location::Bucket(_) => Err(folders_only(location)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`ObjectStore`]: a repository in an object store, reached over HTTP.
 //!
-//! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`, `azure`); everything here holds for
+//! What differs between the clouds is in a [`Remote`], built by a module of its own (`s3`, `azure`, `google`); everything here holds for
 //! all of them. Calls come from plain threads, many at once, and each drives its own request. A file is one object, written
 //! by one PUT, so it is there whole or not at all.
 //! Calls must not be made from a thread that drives another async runtime.
@@ -11,6 +11,7 @@ mod browse;
 mod credentials;
 mod download;
 mod failure;
+mod google;
 mod retry;
 mod runtime;
 mod s3;
@@ -18,8 +19,8 @@ mod signing;
 mod transport;
 mod upload;
 
-use super::location::{Bucket, Container};
-use super::{Download, File, FileType, Location, Options, Result, Store, StoreError, Upload, layout};
+use super::location::{Bucket, Service};
+use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
 use bytes::Bytes;
 use download::ObjectDownload;
@@ -58,7 +59,7 @@ struct Remote {
     store: Arc<dyn object_store::ObjectStore>,
     /// The same, for listings by directory.
     pages: Arc<dyn PaginatedListStore>,
-    place: Location,
+    place: Bucket,
     /// The place as people write it.
     location: String,
     connections: usize,
@@ -82,15 +83,15 @@ struct Inner {
 }
 
 impl ObjectStore {
-    /// A place in an S3 bucket. The only question asked here is for the region, if nobody gave one.
-    pub fn s3(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
+    /// A place in a bucket. The only question asked here is for the region of S3, if nobody gave one.
+    pub fn open(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
         let runtimes = Runtimes::default();
-        Ok(ObjectStore::new(s3::remote(bucket, options, &runtimes)?, runtimes, options))
-    }
-
-    /// A place in a container of Azure. Nothing is asked of it yet.
-    pub fn azure(container: &Container, options: &Options) -> Result<ObjectStore> {
-        Ok(ObjectStore::new(azure::remote(container, options)?, Runtimes::default(), options))
+        let remote = match &bucket.service {
+            Service::S3(endpoint) => s3::remote(bucket, endpoint, options, &runtimes)?,
+            Service::Azure => azure::remote(bucket, options)?,
+            Service::Google => google::remote(bucket, options)?,
+        };
+        Ok(ObjectStore::new(remote, runtimes, options))
     }
 
     fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
@@ -106,7 +107,7 @@ impl ObjectStore {
 
 impl Inner {
     fn key(&self, path: &str) -> Path {
-        let (_, prefix) = self.remote.place.in_bucket();
+        let prefix = &self.remote.place.prefix;
         let key = if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
         // Kept as it is when it is a valid key, which the location's parser sees to.
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
@@ -131,9 +132,7 @@ impl Inner {
     fn error(&self, action: &str, file: File, failure: Failure) -> StoreError {
         let location = self.remote.location.clone();
         match failure.kind {
-            Kind::Missing { bucket: true } => {
-                StoreError::NoBucket { bucket: self.remote.place.in_bucket().0.to_owned(), location }
-            }
+            Kind::Missing { bucket: true } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Missing { bucket: false } => StoreError::NotFound { file, location },
             Kind::Exists => StoreError::AlreadyExists { file, location },
             Kind::Short { offset, wanted, got } => StoreError::Short { file, offset, wanted, got },
@@ -145,9 +144,7 @@ impl Inner {
     fn general(&self, action: &str, failure: Failure) -> StoreError {
         let (action, location) = (action.to_owned(), self.remote.location.clone());
         match failure.kind {
-            Kind::Missing { .. } => {
-                StoreError::NoBucket { bucket: self.remote.place.in_bucket().0.to_owned(), location }
-            }
+            Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
             _ => StoreError::Failed { action, location, source: failure.into() },
         }
@@ -199,7 +196,7 @@ impl Store for ObjectStore {
 
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
         let directory = self.0.key(layout::directory(ty));
-        let (_, prefix) = self.0.remote.place.in_bucket();
+        let prefix = &self.0.remote.place.prefix;
         let above = prefix.len() + usize::from(!prefix.is_empty());
         let mut found = Vec::new();
         let mut last: Option<Path> = None;
@@ -290,7 +287,7 @@ impl Store for ObjectStore {
         match (self.0.probe(), &self.0.remote.make) {
             (Ok(()), _) => Ok(()),
             (Err(failure), Some(make)) if matches!(failure.kind, Kind::Missing { .. }) => {
-                let action = format!("make the bucket {}", self.0.remote.place.in_bucket().0);
+                let action = format!("make the bucket {}", self.0.remote.place.name);
                 let made = self.0.run(&action, FileType::Config, async || make().await);
                 made.and_then(|()| self.0.probe()).map_err(|failure| self.0.general(&action, failure))
             }

@@ -19,6 +19,7 @@ pub struct Options {
     pub local_connections: Option<usize>,
     pub s3: S3Options,
     pub azure: AzureOptions,
+    pub google: GoogleOptions,
     /// A file of PEM certificates that are trusted besides the system's.
     pub cacert: Option<PathBuf>,
     pub retry: RetryPolicy,
@@ -50,6 +51,17 @@ pub struct AzureOptions {
     /// `azure.access-tier`: of packs; everything else is small and stays as the account has it.
     pub access_tier: Option<String>,
     /// `azure.endpoint`: the URL of the account's blob service; else it follows from the account's name.
+    pub endpoint: Option<String>,
+}
+
+/// The `gs.` options.
+#[derive(Clone, Debug, Default)]
+pub struct GoogleOptions {
+    /// `gs.connections`: how many requests may run at the same time.
+    pub connections: Option<usize>,
+    /// `gs.region`: where a new bucket is made.
+    pub region: Option<String>,
+    /// `gs.endpoint`: the URL of the service, if it is not Google's own.
     pub endpoint: Option<String>,
 }
 
@@ -115,8 +127,8 @@ impl fmt::Debug for Notify {
 }
 
 /// The variables that have a meaning here. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and `SSL_CERT_FILE` do
-/// too, but belong to the HTTP client, which reads them itself.
-pub const VARIABLES: [&str; 24] = [
+/// too, but belong to the HTTP client, which reads them itself; so does `GCE_METADATA_HOST`.
+pub const VARIABLES: [&str; 30] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -135,11 +147,17 @@ pub const VARIABLES: [&str; 24] = [
     "AZURE_ACCOUNT_KEY",
     "AZURE_ACCOUNT_NAME",
     "AZURE_ACCOUNT_SAS",
+    "AZURE_AUTHORITY_HOST",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
+    "AZURE_CLOUD_NAME",
+    "AZURE_CREDENTIALS_FILE",
     "AZURE_ENDPOINT_SUFFIX",
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_TENANT_ID",
+    "GOOGLE_ACCESS_TOKEN",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_PROJECT_ID",
     "HOME",
 ];
 
@@ -160,6 +178,27 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// What is set here, and of `more` what has a meaning and is not.
+    pub fn or<'p>(&self, more: impl Iterator<Item = (&'p str, &'p str)>) -> Environment {
+        let mut all = self.clone();
+        for (name, value) in more.filter(|(name, value)| VARIABLES.contains(name) && !value.is_empty()) {
+            all.0.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        all
+    }
+}
+
+/// Variables whose value is the path of a file.
+pub const FILES: [&str; 6] = [
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_CREDENTIALS_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
+
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Environment {
         Environment(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
@@ -175,13 +214,16 @@ impl fmt::Debug for Environment {
 
 impl Options {
     /// The keys [`Options::set`] takes, with what they mean.
-    pub const TABLE: [(&str, &str); 9] = [
+    pub const TABLE: [(&str, &str); 12] = [
         ("azure.access-tier", "the access tier of packs: Hot, Cool or Cold (default: the account's)"),
         ("azure.connections", "how many requests may run at the same time (default: 5)"),
         (
             "azure.endpoint",
             "the URL of the account's blob service (default: https://ACCOUNT.blob.SUFFIX, where $AZURE_ENDPOINT_SUFFIX or core.windows.net is the suffix)",
         ),
+        ("gs.connections", "how many requests may run at the same time (default: 5)"),
+        ("gs.endpoint", "the URL of a service that speaks Google's XML API (default: https://storage.googleapis.com)"),
+        ("gs.region", "where a new bucket is made (default: us)"),
         ("local.connections", "how many calls may run at the same time in a folder (default: 4)"),
         (
             "s3.bucket-lookup",
@@ -221,6 +263,9 @@ impl Options {
             "azure.access-tier" => self.azure.access_tier = Some(access_tier(value)?),
             "azure.connections" => self.azure.connections = Some(connections(value)?),
             "azure.endpoint" => self.azure.endpoint = Some(endpoint(value)?),
+            "gs.connections" => self.google.connections = Some(connections(value)?),
+            "gs.endpoint" => self.google.endpoint = Some(endpoint(value)?),
+            "gs.region" => self.google.region = Some(region(value)?),
             "local.connections" => self.local_connections = Some(connections(value)?),
             "s3.connections" => self.s3.connections = Some(connections(value)?),
             "s3.region" => self.s3.region = Some(value.to_owned()),
@@ -273,8 +318,14 @@ fn endpoint(value: &str) -> std::result::Result<String, String> {
         Some(rest) if !rest.is_empty() && !rest.contains(['@', '?', '#', ' ']) => {
             Ok(value.trim_end_matches('/').to_owned())
         }
-        _ => Err("it is a URL such as https://account.blob.example".to_owned()),
+        _ => Err("it is a URL such as https://storage.example".to_owned()),
     }
+}
+
+/// It becomes part of a document.
+fn region(value: &str) -> std::result::Result<String, String> {
+    let is_right = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if value.chars().all(is_right) { Ok(value.to_owned()) } else { Err("it is a word such as europe-west3".to_owned()) }
 }
 
 /// Classes whose objects must be thawed before they can be read are refused: packs hold the trees too, and without
@@ -301,6 +352,9 @@ mod tests {
             "azure.access-tier=cool",
             "azure.connections=3",
             "azure.endpoint=http://127.0.0.1:10000/account/",
+            "gs.connections=4",
+            "gs.endpoint=http://127.0.0.1:4443",
+            "gs.region=europe-west3",
             "local.connections=2",
             "s3.bucket-lookup=dns",
             "s3.connections = 7",
@@ -313,6 +367,9 @@ mod tests {
         }
         assert_eq!(options.azure.connections, Some(3));
         assert_eq!(options.azure.endpoint.as_deref(), Some("http://127.0.0.1:10000/account"));
+        assert_eq!(options.google.connections, Some(4));
+        assert_eq!(options.google.endpoint.as_deref(), Some("http://127.0.0.1:4443"));
+        assert_eq!(options.google.region.as_deref(), Some("europe-west3"));
         assert_eq!(options.local_connections, Some(2));
         assert_eq!(options.s3.connections, Some(7));
         assert_eq!(options.s3.region.as_deref(), Some("eu-central-1"));
@@ -331,6 +388,7 @@ mod tests {
             ("azure.access-tier=Archive", "Hot, Cool or Cold"),
             ("azure.endpoint=account.blob", "a URL"),
             ("azure.endpoint=https://key@account.blob", "a URL"),
+            ("gs.region=<eu>", "a word"),
             ("s3.connections=0", "number from 1"),
             ("s3.bucket-lookup=virtual", "auto, dns or path"),
             ("s3.storage-class=DEEP_ARCHIVE", "GLACIER_IR"),

@@ -38,11 +38,9 @@ impl Place {
     pub fn new(location: &Location, options: &Options) -> Result<Place> {
         let by = match location {
             #[cfg(feature = "cloud")]
-            Location::S3(bucket) => Way::Bucket(ObjectStore::s3(bucket, options)?),
-            #[cfg(feature = "cloud")]
-            Location::Azure(container) => Way::Bucket(ObjectStore::azure(container, options)?),
+            Location::Bucket(bucket) => Way::Bucket(ObjectStore::open(bucket, options)?),
             #[cfg(not(feature = "cloud"))]
-            Location::S3(_) | Location::Azure(_) => return Err(super::folders_only(location)),
+            Location::Bucket(_) => return Err(super::folders_only(location)),
             Location::Folder(root) => {
                 let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
                 Way::Folder { root: root.clone(), connections }

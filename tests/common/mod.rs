@@ -4,6 +4,7 @@ pub mod azurite;
 pub mod certificates;
 pub mod compare;
 pub mod corpus;
+pub mod google;
 pub mod loops;
 pub mod peers;
 mod quick_key;

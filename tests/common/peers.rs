@@ -75,6 +75,8 @@ pub struct Repo {
     environment: Vec<(OsString, OsString)>,
     /// Extended options of restic's, for restic and ours.
     options: Vec<String>,
+    /// Extended options that only ours has.
+    own_options: Vec<String>,
     dir: TempDir,
 }
 
@@ -88,12 +90,18 @@ impl Repo {
     /// A folder that does not exist yet.
     pub fn new() -> Repo {
         let dir = scratch();
-        Repo { url: dir.path().join("repository").into(), environment: Vec::new(), options: Vec::new(), dir }
+        Repo {
+            url: dir.path().join("repository").into(),
+            environment: Vec::new(),
+            options: Vec::new(),
+            own_options: Vec::new(),
+            dir,
+        }
     }
 
     /// A repository somewhere else.
     pub fn at(url: impl Into<OsString>) -> Repo {
-        Repo { url: url.into(), environment: Vec::new(), options: Vec::new(), dir: scratch() }
+        Repo { url: url.into(), environment: Vec::new(), options: Vec::new(), own_options: Vec::new(), dir: scratch() }
     }
 
     /// A new folder, initialised by `peer` in `format`.
@@ -129,6 +137,12 @@ impl Repo {
     /// Sets an extended option.
     pub fn option(&mut self, option: &str) -> &mut Repo {
         self.options.push(option.to_owned());
+        self
+    }
+
+    /// Sets an extended option that restic does not have.
+    pub fn own_option(&mut self, option: &str) -> &mut Repo {
+        self.own_options.push(option.to_owned());
         self
     }
 
@@ -178,7 +192,8 @@ impl Repo {
                 .env("RESTIC_REPOSITORY", &self.url)
                 .env("RESTIC_PASSWORD", PASSWORD)
                 .env("RESTIC_CACHE_DIR", &cache);
-            command.args(self.options.iter().flat_map(|option| ["-o", option]));
+            let own = if peer == Peer::Vsm { &self.own_options[..] } else { &[] };
+            command.args(self.options.iter().chain(own).flat_map(|option| ["-o", option]));
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());

@@ -1,8 +1,8 @@
 //! The engine seen from outside: one module per claim.
 
-mod azure;
 mod bad_input;
 mod capabilities;
+mod clouds;
 mod crash;
 mod cuts;
 mod damage;

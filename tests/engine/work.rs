@@ -1,7 +1,9 @@
 //! `work`, the command of a mover's Job: a description and secrets go in, a report and an exit code come out.
 
+use crate::common::azurite::{ACCOUNT, Azurite, KEY};
 use crate::common::compare::{self, Options};
 use crate::common::corpus::Corpus;
+use crate::common::google::{BUCKET, Google, service_account};
 use crate::common::loops::{LoopDevice, LoopFs};
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
 use crate::common::{Random, wait_for};
@@ -142,6 +144,31 @@ fn a_volume_goes_there_and_back() {
     assert_eq!((&restored["snapshot"], &restored["empty"]), (&saved["snapshot"], &false.into()), "{report}");
     assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: true, holes: true });
     assert!(repo.lock_files().is_empty());
+}
+
+/// The secrets are those that the OADP operator makes for each provider.
+#[test]
+fn every_service_is_reached_by_secrets_alone() {
+    let (azure, google) = (Azurite::new(), Google::new());
+    // A mover makes no bucket.
+    crate::store::azure::open(&azure, "made-here", "").prepare().expect("a container");
+    let mut in_azure = Repo::at("azure:made-here:/velero/restic/cluster/shop/data");
+    in_azure.own_option(&format!("azure.endpoint={}", azure.endpoint()));
+    let mut in_google = Repo::at(format!("gs:{BUCKET}:/velero/restic/cluster/shop/data"));
+    in_google.own_option(&format!("gs.endpoint={}", google.front.url()));
+    let account = fs::read_to_string(service_account(&in_google.beside(""))).expect("a file");
+    let of_azure = [("AZURE_ACCOUNT_NAME", ACCOUNT), ("AZURE_ACCOUNT_KEY", KEY)];
+    let of_google = [("GOOGLE_APPLICATION_CREDENTIALS", account.as_str())];
+    for (repo, secrets) in [(in_azure, &of_azure[..]), (in_google, &of_google)] {
+        let pod = Pod::new(&repo);
+        secrets.iter().for_each(|(name, value)| pod.secret(name, value));
+        let source = directory(&repo, "source");
+        fs::write(source.join("file"), Random(1).bytes(1 << 20)).expect("a file");
+        let id = saved(&pod.run(&pod.backup(&source, "vsb-uid:1"), 0))["snapshot"].clone();
+        let target = directory(&repo, "target");
+        pod.run(&pod.restore(&target, json!({ "id": id })), 0);
+        compare::assert_same(&source, &target, Options { root: false, holes: false });
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn location(container: &str, prefix: &str) -> Location {
     format!("azure:{container}:/{prefix}").parse().expect("a location")
 }
 
-fn open(server: &Azurite, container: &str, prefix: &str) -> Arc<dyn Store> {
+pub fn open(server: &Azurite, container: &str, prefix: &str) -> Arc<dyn Store> {
     vsm::store::open(&location(container, prefix), &options(server, KEY)).expect("a store")
 }
 

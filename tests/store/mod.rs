@@ -6,6 +6,7 @@
 pub mod azure;
 pub mod conformance;
 pub mod faults;
+pub mod google;
 mod on_servers;
 pub mod proxy;
 pub mod s3;

@@ -1,7 +1,8 @@
 //! The tests of this folder on real servers, each with a server of its own.
 
-use super::{Endpoint, azure, faults, s3};
+use super::{Endpoint, azure, faults, google, s3};
 use crate::common::azurite::Azurite;
+use crate::common::google::Google;
 use crate::common::s3::{ACCESS, BUCKET, S3, SECRET};
 use crate::common::{certificates, scratch};
 
@@ -56,4 +57,15 @@ fn azure_conforms() {
     azure::conforms_in_the_containers_root(&server);
     azure::what_is_missing_or_refused_is_named(&server);
     azure::directories_are_listed(&server);
+}
+
+#[test]
+fn google_conforms() {
+    let server = Google::new();
+    google::conforms_below_a_prefix(&server);
+    google::conforms_in_the_buckets_root(&server);
+    google::long_listings_are_whole(&server);
+    google::what_is_missing_or_refused_is_named(&server);
+    google::directories_are_listed(&server);
+    google::a_service_account_signs_its_own_token(&server);
 }

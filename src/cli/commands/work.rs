@@ -5,7 +5,8 @@ use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::mover::{self, Mover};
 use crate::repo::Password;
-use crate::store::{self, options::Environment, options::VARIABLES};
+use crate::store::options::{Environment, FILES, VARIABLES};
+use crate::store::{self};
 use crate::work::{self, Failed, Report, Task, VERSION, Work};
 use anyhow::{Context as _, Result};
 use std::io::ErrorKind;
@@ -85,7 +86,7 @@ fn perform(args: &Args, context: &Context) -> Result<work::Outcome> {
     Ok(mover.run(&work)?)
 }
 
-/// What the options say, with the secrets in place of this process's environment.
+/// What the options say, with the secrets in place of this process's environment. A variable that would name a file is that file.
 fn store_options(secrets: &Path, context: &Context) -> Result<store::Options> {
     let mut options = context.store_options()?;
     let mut variables = Vec::new();
@@ -93,7 +94,11 @@ fn store_options(secrets: &Path, context: &Context) -> Result<store::Options> {
         if let Some(value) = secret(secrets, name)? {
             // Nobody's key ends with the line feed that an editor left in the file.
             let value = String::from_utf8(value).with_context(|| format!("the secret {name} is not text"))?;
-            variables.push((name.to_owned(), value.trim().to_owned()));
+            let value = match value.trim() {
+                text if FILES.contains(&name) && !text.is_empty() => secrets.join(name).to_string_lossy().into_owned(),
+                text => text.to_owned(),
+            };
+            variables.push((name.to_owned(), value));
         }
     }
     options.environment = variables.into_iter().collect::<Environment>();

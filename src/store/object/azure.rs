@@ -2,40 +2,73 @@
 //!
 //! Variables are restic's. Credentials are looked for in its order: the account's key, a shared access signature, and then what Azure's
 //! own tools take: a client's secret, the token that a cluster mounts into a pod, and at last the identity of the machine, which is asked for only
-//! where the endpoint is Azure's own, because elsewhere nobody answers.
+//! where the endpoint is Azure's own, because elsewhere nobody answers. The file that Velero is given says all of this in names of its own.
 
-use super::failure::{Answer, Failure, Kind};
+use super::failure::{Failure, Kind};
 use super::transport::{Clients, Transport};
 use super::{Make, Remote};
-use crate::store::location::Container;
+use crate::store::location::Bucket;
 use crate::store::options::Environment;
-use crate::store::{Location, Options, StoreError};
+use crate::store::{Options, StoreError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use object_store::azure::{AzureAuthorizer, MicrosoftAzure, MicrosoftAzureBuilder};
-use object_store::client::{HttpRequestBody, HttpService};
+use object_store::azure::{AzureAuthorizer, AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::client::HttpRequestBody;
 use object_store::{Attribute, Attributes, ClientOptions, RetryConfig};
+use std::fs;
 use std::sync::Arc;
 
 const CONNECTIONS: usize = 5;
 
-/// The suffix of the public cloud's hosts; others have their own.
-const SUFFIX: &str = "core.windows.net";
+/// One of Azure's clouds.
+struct Cloud {
+    names: &'static [&'static str],
+    /// Of its hosts.
+    suffix: &'static str,
+    /// Where tokens come from.
+    authority: &'static str,
+}
+
+/// The public one first.
+const CLOUDS: [Cloud; 3] = [
+    Cloud {
+        names: &["AzureCloud", "AzurePublicCloud"],
+        suffix: "core.windows.net",
+        authority: "https://login.microsoftonline.com",
+    },
+    Cloud {
+        names: &["AzureUSGovernment", "AzureUSGovernmentCloud"],
+        suffix: "core.usgovcloudapi.net",
+        authority: "https://login.microsoftonline.us",
+    },
+    Cloud {
+        names: &["AzureChinaCloud"],
+        suffix: "core.chinacloudapi.cn",
+        authority: "https://login.partner.microsoftonline.cn",
+    },
+];
+
+/// What Velero's file calls differently from restic.
+const RENAMED: [(&str, &str); 2] =
+    [("AZURE_STORAGE_ACCOUNT_ACCESS_KEY", "AZURE_ACCOUNT_KEY"), ("AZURE_STORAGE_KEY", "AZURE_ACCOUNT_KEY")];
 
 /// Connects a container.
-pub(super) fn remote(container: &Container, options: &Options) -> Result<Remote, StoreError> {
-    let place = Location::Azure(container.clone());
-    let refused = |reason: String| StoreError::Location { location: place.to_string(), reason };
-    let environment = &options.environment;
+pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, StoreError> {
+    let refused = |reason: String| StoreError::Location { location: container.to_string(), reason };
+    let environment = &with_file(&options.environment).map_err(&refused)?;
     let account = environment
         .get("AZURE_ACCOUNT_NAME")
         .ok_or_else(|| refused("no storage account is named: set AZURE_ACCOUNT_NAME".to_owned()))?;
-    let endpoint = endpoint(options, account).map_err(&refused)?;
+    let cloud = cloud(environment).map_err(&refused)?;
+    let endpoint = match &options.azure.endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => endpoint(environment, cloud, account).map_err(&refused)?,
+    };
     let credentials = Credentials::find(environment, options.azure.endpoint.is_none()).map_err(&refused)?;
     let tls = endpoint.starts_with("https:");
     let failed = |source| StoreError::Failed {
         action: "connect to the container".to_owned(),
-        location: place.to_string(),
+        location: container.to_string(),
         source,
     };
     let clients = Arc::new(Clients::new(options, tls).map_err(|reason| failed(reason.into()))?);
@@ -45,6 +78,7 @@ pub(super) fn remote(container: &Container, options: &Options) -> Result<Remote,
         .with_container_name(&container.name)
         .with_endpoint(endpoint.clone())
         .with_http_connector(transport.clone())
+        .with_config(AzureConfigKey::AuthorityHost, environment.get("AZURE_AUTHORITY_HOST").unwrap_or(cloud.authority))
         .with_client_options(
             ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream"),
         )
@@ -64,22 +98,42 @@ pub(super) fn remote(container: &Container, options: &Options) -> Result<Remote,
     Ok(Remote {
         pages: store.clone(),
         store,
-        location: place.to_string(),
-        place,
+        location: container.to_string(),
+        place: container.clone(),
         connections: options.azure.connections.unwrap_or(CONNECTIONS),
         packs,
         make: Some(make),
     })
 }
 
+/// What the file adds that `AZURE_CREDENTIALS_FILE` names, as Velero is given it: a variable and its value in each line.
+fn with_file(environment: &Environment) -> Result<Environment, String> {
+    let Some(path) = environment.get("AZURE_CREDENTIALS_FILE") else { return Ok(environment.clone()) };
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read credentials from {path}: {error}"))?;
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("export ").trim());
+    let pairs = lines.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    Ok(environment.or(pairs.map(|(name, value)| {
+        let name = name.trim();
+        let ours = RENAMED.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours);
+        (ours, value.trim().trim_matches(['"', '\'']))
+    })))
+}
+
+/// The one of [`CLOUDS`] that the environment names.
+fn cloud(environment: &Environment) -> Result<&'static Cloud, String> {
+    let Some(named) = environment.get("AZURE_CLOUD_NAME") else { return Ok(&CLOUDS[0]) };
+    let known = CLOUDS.iter().find(|cloud| cloud.names.iter().any(|name| name.eq_ignore_ascii_case(named)));
+    known.ok_or_else(|| {
+        let names: Vec<&str> = CLOUDS.iter().flat_map(|cloud| cloud.names).copied().collect();
+        format!("AZURE_CLOUD_NAME is {named:?}; known are {}", names.join(", "))
+    })
+}
+
 /// The URL of the account's blob service.
-fn endpoint(options: &Options, account: &str) -> Result<String, String> {
-    if let Some(endpoint) = &options.azure.endpoint {
-        return Ok(endpoint.clone());
-    }
+fn endpoint(environment: &Environment, cloud: &Cloud, account: &str) -> Result<String, String> {
     // It becomes the name of a host.
     let is_right = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'));
-    let suffix = options.environment.get("AZURE_ENDPOINT_SUFFIX").unwrap_or(SUFFIX);
+    let suffix = environment.get("AZURE_ENDPOINT_SUFFIX").unwrap_or(cloud.suffix);
     if !is_right(account) || account.contains(['.', ':']) {
         return Err("AZURE_ACCOUNT_NAME is no name that an account can have".to_owned());
     }
@@ -140,9 +194,7 @@ impl<'e> Credentials<'e> {
     fn apply(self, builder: MicrosoftAzureBuilder) -> MicrosoftAzureBuilder {
         match self {
             Credentials::Key(key) => builder.with_access_key(key),
-            Credentials::Signature(signature) => {
-                builder.with_config(object_store::azure::AzureConfigKey::SasKey, signature)
-            }
+            Credentials::Signature(signature) => builder.with_config(AzureConfigKey::SasKey, signature),
             Credentials::Client { tenant, id, secret } => builder.with_client_secret_authorization(id, secret, tenant),
             Credentials::Federated { tenant, id, token_file } => {
                 builder.with_tenant_id(tenant).with_client_id(id).with_federated_token_file(token_file)
@@ -153,7 +205,7 @@ impl<'e> Credentials<'e> {
     }
 }
 
-/// Makes the container. One that is already there is a success.
+/// Makes the container.
 async fn make_container(
     store: &MicrosoftAzure,
     transport: &Transport,
@@ -167,14 +219,7 @@ async fn make_container(
         .body(HttpRequestBody::empty())
         .map_err(|error| hopeless(error.to_string()))?;
     AzureAuthorizer::new(&credential, account).try_authorize(&mut request)?;
-    match HttpService::call(transport, request).await {
-        Ok(_) => Ok(()),
-        Err(error) => match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Answer>()) {
-            Some(answer) if answer.code == "ContainerAlreadyExists" => Ok(()),
-            Some(answer) => Err(answer.clone().into()),
-            None => Err(Failure::new(Kind::Link, error.to_string())),
-        },
-    }
+    transport.make(request).await
 }
 
 #[cfg(test)]
@@ -233,11 +278,33 @@ mod tests {
 
     #[test]
     fn the_endpoint_follows_from_the_account() {
-        let options = |pairs: &[(&str, &str)]| Options { environment: environment(pairs), ..Options::default() };
-        assert_eq!(endpoint(&options(&[]), "acc1").unwrap(), "https://acc1.blob.core.windows.net");
-        let china = options(&[("AZURE_ENDPOINT_SUFFIX", "core.chinacloudapi.cn")]);
-        assert_eq!(endpoint(&china, "acc1").unwrap(), "https://acc1.blob.core.chinacloudapi.cn");
-        assert!(endpoint(&options(&[]), "acc1/../x").is_err() && endpoint(&options(&[]), "a.b").is_err());
-        assert!(endpoint(&options(&[("AZURE_ENDPOINT_SUFFIX", "x/y")]), "a").is_err());
+        let at = |pairs: &[(&str, &str)], account| {
+            let environment = environment(pairs);
+            endpoint(&environment, cloud(&environment)?, account)
+        };
+        assert_eq!(at(&[], "acc1").unwrap(), "https://acc1.blob.core.windows.net");
+        let china = "https://acc1.blob.core.chinacloudapi.cn";
+        assert_eq!(at(&[("AZURE_ENDPOINT_SUFFIX", "core.chinacloudapi.cn")], "acc1").unwrap(), china);
+        assert_eq!(at(&[("AZURE_CLOUD_NAME", "AzureChinaCloud")], "acc1").unwrap(), china);
+        assert!(at(&[("AZURE_CLOUD_NAME", "AzureMoon")], "acc1").unwrap_err().contains("AzureUSGovernment"));
+        assert!(at(&[], "acc1/../x").is_err() && at(&[], "a.b").is_err());
+        assert!(at(&[("AZURE_ENDPOINT_SUFFIX", "x/y")], "a").is_err());
+    }
+
+    /// The form is that of the examples of velero-plugin-for-microsoft-azure.
+    #[test]
+    fn veleros_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cloud");
+        let text = "# mine\nAZURE_SUBSCRIPTION_ID=s\nAZURE_TENANT_ID = \"t\"\nAZURE_CLIENT_ID=c\nexport AZURE_CLIENT_SECRET=a=b\n\n\
+                    AZURE_CLOUD_NAME=AzurePublicCloud\nAZURE_STORAGE_ACCOUNT_ACCESS_KEY=c2VjcmV0\n";
+        fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        let whole = with_file(&environment(&[("AZURE_CREDENTIALS_FILE", path), ("AZURE_TENANT_ID", "mine")])).unwrap();
+        let get = |name| whole.get(name).unwrap();
+        assert_eq!((get("AZURE_TENANT_ID"), get("AZURE_CLIENT_ID"), get("AZURE_CLIENT_SECRET")), ("mine", "c", "a=b"));
+        assert_eq!(Credentials::find(&whole, true), Ok(Credentials::Key("c2VjcmV0")));
+        let nowhere = environment(&[("AZURE_CREDENTIALS_FILE", "/nowhere/cloud")]);
+        assert!(with_file(&nowhere).unwrap_err().contains("cannot read credentials from /nowhere/cloud"));
     }
 }

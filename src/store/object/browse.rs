@@ -20,7 +20,7 @@ impl ObjectStore {
     /// What is in this place itself; of objects only those with one of the names that are `wanted`.
     pub fn directory(&self, wanted: &[&str]) -> Result<Directory> {
         let inner = &self.0;
-        let prefix = match inner.remote.place.in_bucket().1 {
+        let prefix = match inner.remote.place.prefix.as_str() {
             "" => String::new(),
             prefix => format!("{prefix}/"),
         };

@@ -10,9 +10,9 @@ use super::runtime::Runtimes;
 use super::signing;
 use super::transport::{Clients, Transport};
 use super::{Make, Remote};
-use crate::store::location::Bucket;
+use crate::store::location::{Bucket, Endpoint};
 use crate::store::options::BucketLookup;
-use crate::store::{Location, Options, StoreError};
+use crate::store::{Options, StoreError};
 use futures::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
@@ -32,15 +32,20 @@ const DEFAULT_REGION: &str = "us-east-1";
 const REGION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects a bucket.
-pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) -> Result<Remote, StoreError> {
-    let clients = Arc::new(Clients::new(options, bucket.tls).map_err(|reason| failed(bucket, reason.into()))?);
+pub(super) fn remote(
+    bucket: &Bucket,
+    endpoint: &Endpoint,
+    options: &Options,
+    runtimes: &Runtimes,
+) -> Result<Remote, StoreError> {
+    let clients = Arc::new(Clients::new(options, endpoint.tls).map_err(|reason| failed(bucket, reason.into()))?);
     let given = |option: &str| options.environment.get(option).map(str::to_owned);
     let region = options.s3.region.clone();
     let region = region.or_else(|| given("AWS_DEFAULT_REGION")).or_else(|| given("AWS_REGION"));
-    let region = match region.or_else(|| region_of_host(&bucket.endpoint)) {
+    let region = match region.or_else(|| region_of_host(&endpoint.host)) {
         Some(region) => region,
         None => {
-            let probe = build(bucket, options, DEFAULT_REGION, &clients)?;
+            let probe = build(bucket, endpoint, options, DEFAULT_REGION, &clients)?;
             let asked = async { tokio::time::timeout(REGION_PATIENCE, ask_region(&probe)).await };
             runtimes
                 .block_on(asked)
@@ -50,7 +55,7 @@ pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) ->
                 .unwrap_or_else(|| DEFAULT_REGION.to_owned())
         }
     };
-    let store = Arc::new(build(bucket, options, &region, &clients)?);
+    let store = Arc::new(build(bucket, endpoint, options, &region, &clients)?);
     let mut packs = Attributes::new();
     if let Some(class) = &options.s3.storage_class {
         packs.insert(Attribute::StorageClass, class.clone().into());
@@ -63,7 +68,7 @@ pub(super) fn remote(bucket: &Bucket, options: &Options, runtimes: &Runtimes) ->
     Ok(Remote {
         pages: store.clone(),
         store,
-        place: Location::S3(bucket.clone()),
+        place: bucket.clone(),
         location: bucket.to_string(),
         connections: options.s3.connections.unwrap_or(CONNECTIONS),
         packs,
@@ -75,20 +80,26 @@ fn failed(bucket: &Bucket, source: Box<dyn Error + Send + Sync>) -> StoreError {
     StoreError::Failed { action: "connect to the bucket".to_owned(), location: bucket.to_string(), source }
 }
 
-fn build(bucket: &Bucket, options: &Options, region: &str, clients: &Arc<Clients>) -> Result<AmazonS3, StoreError> {
-    let aws = is_amazon(host(&bucket.endpoint));
+fn build(
+    bucket: &Bucket,
+    endpoint: &Endpoint,
+    options: &Options,
+    region: &str,
+    clients: &Arc<Clients>,
+) -> Result<AmazonS3, StoreError> {
+    let aws = is_amazon(host(&endpoint.host));
     let credentials = Credentials::find(&options.environment, options.s3.anonymous, aws)
         .map_err(|reason| StoreError::Location { location: bucket.to_string(), reason })?;
-    let (endpoint, virtual_host) = endpoint(bucket, options.s3.bucket_lookup, region);
+    let (url, virtual_host) = url(endpoint, &bucket.name, options.s3.bucket_lookup, region);
     let builder = AmazonS3Builder::new()
-        .with_endpoint(endpoint)
+        .with_endpoint(url)
         .with_virtual_hosted_style_request(virtual_host)
         .with_bucket_name(&bucket.name)
         .with_region(region)
         .with_http_connector(Transport(clients.clone()))
         .with_crypto_provider(Arc::new(signing::Provider))
         .with_client_options(
-            ClientOptions::new().with_allow_http(!bucket.tls).with_default_content_type("application/octet-stream"),
+            ClientOptions::new().with_allow_http(!endpoint.tls).with_default_content_type("application/octet-stream"),
         )
         // Plain deletes are understood by every server, and bulk ones gain nothing here.
         .with_disable_bulk_delete(true)
@@ -100,19 +111,19 @@ fn build(bucket: &Bucket, options: &Options, region: &str, clients: &Arc<Clients
 }
 
 /// The endpoint's URL, and whether the bucket's name is part of its host.
-fn endpoint(bucket: &Bucket, lookup: BucketLookup, region: &str) -> (String, bool) {
-    let scheme = if bucket.tls { "https" } else { "http" };
-    let host = match bucket.endpoint.as_str() {
+fn url(endpoint: &Endpoint, bucket: &str, lookup: BucketLookup, region: &str) -> (String, bool) {
+    let scheme = if endpoint.tls { "https" } else { "http" };
+    let host = match endpoint.host.as_str() {
         "s3.amazonaws.com" if region.starts_with("cn-") => format!("s3.{region}.amazonaws.com.cn"),
         "s3.amazonaws.com" => format!("s3.{region}.amazonaws.com"),
         given => given.to_owned(),
     };
     let known = is_amazon(self::host(&host)) || self::host(&host) == "storage.googleapis.com";
     // A certificate for *.host does not cover names with dots in them.
-    let fits = !(bucket.tls && bucket.name.contains('.'));
+    let fits = !(endpoint.tls && bucket.contains('.'));
     match lookup {
-        BucketLookup::Dns => (format!("{scheme}://{}.{host}", bucket.name), true),
-        BucketLookup::Auto if known && fits => (format!("{scheme}://{}.{host}", bucket.name), true),
+        BucketLookup::Dns => (format!("{scheme}://{bucket}.{host}"), true),
+        BucketLookup::Auto if known && fits => (format!("{scheme}://{bucket}.{host}"), true),
         BucketLookup::Auto | BucketLookup::Path => (format!("{scheme}://{host}"), false),
     }
 }
@@ -176,10 +187,6 @@ async fn make_bucket(store: &AmazonS3, clients: &Clients, region: &str) -> Resul
 mod tests {
     use super::*;
 
-    fn bucket(endpoint: &str, name: &str) -> Bucket {
-        Bucket { tls: true, endpoint: endpoint.into(), name: name.into(), prefix: String::new() }
-    }
-
     #[test]
     fn chooses_the_endpoint() {
         use BucketLookup::{Auto, Dns, Path};
@@ -193,7 +200,7 @@ mod tests {
             ("s3.amazonaws.com.example.org", "b", Auto, ("https://s3.amazonaws.com.example.org", false)),
             ("[::1]:7070", "b", Auto, ("https://[::1]:7070", false)),
         ] {
-            let (url, virtual_host) = endpoint(&bucket(host, name), lookup, "eu-west-3");
+            let (url, virtual_host) = url(&Endpoint { tls: true, host: host.into() }, name, lookup, "eu-west-3");
             assert_eq!((url.as_str(), virtual_host), expected, "{host} {name} {lookup:?}");
         }
     }

@@ -90,6 +90,20 @@ impl Clients {
 #[derive(Clone, Debug)]
 pub(super) struct Transport(pub Arc<Clients>);
 
+impl Transport {
+    /// Makes what an object store crate has no call for. That it is there already is a success.
+    pub async fn make(&self, request: HttpRequest) -> Result<(), Failure> {
+        let Err(error) = HttpService::call(self, request).await else { return Ok(()) };
+        match error.source().and_then(|cause| cause.downcast_ref::<Answer>()) {
+            Some(answer) => match Failure::from(answer.clone()) {
+                failure if failure.kind == Kind::Exists => Ok(()),
+                failure => Err(failure),
+            },
+            None => Err(Failure::new(Kind::Link, error.to_string())),
+        }
+    }
+}
+
 impl HttpConnector for Transport {
     fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.clone()))

@@ -1,14 +1,25 @@
-//! A repository in Azure, which restic and ours share: each reads what the other wrote.
+//! Repositories in Azure and in Google's storage, which restic and ours share: each reads what the other wrote.
 
 use crate::common::azurite::Azurite;
 use crate::common::compare::{self, Options};
-use crate::common::peers::Peer;
+use crate::common::google::Google;
+use crate::common::peers::{Peer, Repo};
 use crate::common::{Random, scratch};
 use std::fs;
 
 #[test]
-fn restic_and_ours_share_a_container() {
+fn restic_and_ours_share_a_container_of_azure() {
     let server = Azurite::with_tls();
+    share(|prefix| server.repo(prefix));
+}
+
+#[test]
+fn restic_and_ours_share_a_bucket_of_google() {
+    let server = Google::new();
+    share(|prefix| server.repo(prefix));
+}
+
+fn share(at: impl Fn(&str) -> Repo) {
     let source = scratch();
     let write = |name: &str, seed: u64| {
         fs::write(source.path().join("data").join(name), Random(seed).bytes(3 << 20)).expect("a file")
@@ -16,7 +27,7 @@ fn restic_and_ours_share_a_container() {
     fs::create_dir(source.path().join("data")).expect("a directory");
     for (maker, other, prefix) in [(Peer::Restic019, Peer::Vsm, "theirs"), (Peer::Vsm, Peer::Restic019, "ours/deep er")]
     {
-        let repo = server.repo(prefix);
+        let repo = at(prefix);
         repo.init(maker, 2).ok();
         write("first", 1);
         repo.backup(maker, source.path(), "data", &[]);
@@ -34,7 +45,7 @@ fn restic_and_ours_share_a_container() {
         repo.check(Peer::Restic019).ok();
         fs::remove_file(source.path().join("data/second")).expect("a file less");
     }
-    let nowhere = server.repo("nothing-here");
+    let nowhere = at("nothing-here");
     let run = nowhere.run(Peer::Vsm, ["snapshots"]).exits(10);
-    assert!(run.errors().contains("azure:backups:/nothing-here"), "{run}");
+    assert!(run.errors().contains(nowhere.url.to_str().expect("UTF-8")), "{run}");
 }

@@ -1,0 +1,219 @@
+//! Google Cloud Storage: which credentials; and the bucket itself.
+//!
+//! Variables are restic's. Credentials are looked for in its order, which is Google's own: a token, the file that
+//! `GOOGLE_APPLICATION_CREDENTIALS` names, the one that `gcloud` writes, and at last the identity of the machine or of the pod, which is
+//! asked for only where the endpoint is Google's own, because elsewhere nobody answers.
+
+use super::failure::{Failure, Kind};
+use super::transport::{Clients, Transport};
+use super::{Make, Remote};
+use crate::store::location::Bucket;
+use crate::store::options::Environment;
+use crate::store::{Options, StoreError};
+use object_store::client::HttpRequestBody;
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
+use object_store::{Attributes, ClientOptions, RetryConfig};
+use serde::Deserialize;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const CONNECTIONS: usize = 5;
+
+/// Where Google's service is.
+const ENDPOINT: &str = "https://storage.googleapis.com";
+
+/// Where new buckets are made unless somebody says otherwise; restic's default.
+const DEFAULT_REGION: &str = "us";
+
+/// Where `gcloud auth application-default login` puts its file, below the home directory.
+const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
+
+/// Connects a bucket.
+pub(super) fn remote(bucket: &Bucket, options: &Options) -> Result<Remote, StoreError> {
+    let refused = |reason: String| StoreError::Location { location: bucket.to_string(), reason };
+    let endpoint = options.google.endpoint.as_deref().unwrap_or(ENDPOINT);
+    let credentials = Credentials::find(&options.environment, endpoint == ENDPOINT).map_err(refused)?;
+    let failed = |source| StoreError::Failed {
+        action: "connect to the bucket".to_owned(),
+        location: bucket.to_string(),
+        source,
+    };
+    let tls = endpoint.starts_with("https:");
+    let clients = Arc::new(Clients::new(options, tls).map_err(|reason| failed(reason.into()))?);
+    let transport = Transport(clients);
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&bucket.name)
+        .with_base_url(endpoint)
+        .with_http_connector(transport.clone())
+        .with_client_options(
+            ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream"),
+        )
+        // Retrying is done above, where it is known what has been sent.
+        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+    let store = Arc::new(credentials.apply(builder).build().map_err(|error| failed(error.into()))?);
+    let new = NewBucket {
+        url: format!("{endpoint}/{}", bucket.name),
+        project: options.environment.get("GOOGLE_PROJECT_ID").map(str::to_owned),
+        region: options.google.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+    };
+    let (made, new) = (store.clone(), Arc::new(new));
+    let make: Make = Arc::new(move || {
+        let (store, transport, new) = (made.clone(), transport.clone(), new.clone());
+        Box::pin(async move { make_bucket(&store, &transport, &new).await })
+    });
+    Ok(Remote {
+        pages: store.clone(),
+        store,
+        location: bucket.to_string(),
+        place: bucket.clone(),
+        connections: options.google.connections.unwrap_or(CONNECTIONS),
+        packs: Attributes::new(),
+        make: Some(make),
+    })
+}
+
+/// Who signs requests.
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials {
+    Token(String),
+    /// A service account's file, whole.
+    ServiceAccount(String),
+    /// The file of a person who has logged in.
+    User(PathBuf),
+    Machine,
+}
+
+/// What says of a file of credentials whose they are.
+#[derive(Deserialize)]
+struct Kinded {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Credentials {
+    /// Finds them; `google` says whether the endpoint is Google's own.
+    fn find(environment: &Environment, google: bool) -> Result<Credentials, String> {
+        if let Some(token) = environment.get("GOOGLE_ACCESS_TOKEN") {
+            return Ok(Credentials::Token(token.to_owned()));
+        }
+        if let Some(path) = environment.get("GOOGLE_APPLICATION_CREDENTIALS") {
+            let path = Path::new(path);
+            let text = fs::read_to_string(path)
+                .map_err(|error| format!("cannot read credentials from {}: {error}", path.display()))?;
+            return Credentials::of_file(path, text);
+        }
+        if let Some(path) = environment.get("HOME").map(|home| Path::new(home).join(WELL_KNOWN)) {
+            match fs::read_to_string(&path) {
+                Ok(text) => return Credentials::of_file(&path, text),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+                Err(error) => return Err(format!("cannot read credentials from {}: {error}", path.display())),
+            }
+        }
+        if google {
+            return Ok(Credentials::Machine);
+        }
+        Err("no credentials were found: set GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_ACCESS_TOKEN".to_owned())
+    }
+
+    fn of_file(path: &Path, text: String) -> Result<Credentials, String> {
+        let kind = serde_json::from_str::<Kinded>(&text).map(|file| file.kind);
+        match kind.as_deref() {
+            Ok("service_account") => Ok(Credentials::ServiceAccount(text)),
+            Ok("authorized_user") => Ok(Credentials::User(path.to_owned())),
+            Ok(kind) => Err(format!(
+                "{} holds credentials of the type {kind:?}; only those of a service account and of a user are supported (in GKE, \
+                 a pod's own identity needs no file)",
+                path.display()
+            )),
+            // The parser's error may repeat what it met.
+            Err(_) => Err(format!("{} is no file of Google's credentials", path.display())),
+        }
+    }
+
+    fn apply(self, builder: GoogleCloudStorageBuilder) -> GoogleCloudStorageBuilder {
+        match self {
+            Credentials::Token(token) => builder.with_bearer_token(token),
+            Credentials::ServiceAccount(text) => builder.with_service_account_key(text),
+            Credentials::User(path) => builder.with_application_credentials(path.to_string_lossy()),
+            Credentials::Machine => builder,
+        }
+    }
+}
+
+/// What it takes to make a bucket.
+struct NewBucket {
+    url: String,
+    /// Who pays for it.
+    project: Option<String>,
+    region: String,
+}
+
+/// Makes the bucket. Whose one is that is already there, the next call finds out.
+async fn make_bucket(store: &GoogleCloudStorage, transport: &Transport, new: &NewBucket) -> Result<(), Failure> {
+    let hopeless = |text: String| Failure::new(Kind::Final, text);
+    let Some(project) = &new.project else {
+        return Err(hopeless("a bucket is made in a project: set GOOGLE_PROJECT_ID".to_owned()));
+    };
+    let body = format!(
+        "<CreateBucketConfiguration><LocationConstraint>{}</LocationConstraint></CreateBucketConfiguration>",
+        new.region
+    );
+    let credential = store.credentials().get_credential().await?;
+    let request = http::Request::put(&new.url)
+        .header("content-length", body.len())
+        .header("x-goog-project-id", project)
+        .header("authorization", format!("Bearer {}", credential.bearer))
+        .body(HttpRequestBody::from(body))
+        .map_err(|error| hopeless(error.to_string()))?;
+    transport.make(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(pairs: &[(&str, &str)], google: bool) -> Result<Credentials, String> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Credentials::find(&pairs.collect(), google)
+    }
+
+    #[test]
+    fn credentials_come_in_googles_order() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = home.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let account = write("account.json", r#"{"type": "service_account"}"#);
+        let user = write(WELL_KNOWN, r#"{"type": "authorized_user"}"#);
+        let at_home = ("HOME", home.path().to_str().unwrap());
+        let file = ("GOOGLE_APPLICATION_CREDENTIALS", account.as_str());
+        let token = ("GOOGLE_ACCESS_TOKEN", "t");
+        assert_eq!(find(&[at_home, file, token], true), Ok(Credentials::Token("t".into())));
+        let whole = Credentials::ServiceAccount(r#"{"type": "service_account"}"#.into());
+        assert_eq!(find(&[at_home, file], true), Ok(whole));
+        assert_eq!(find(&[at_home], true), Ok(Credentials::User(user.into())));
+        assert_eq!(find(&[], true), Ok(Credentials::Machine));
+        assert!(find(&[], false).unwrap_err().contains("no credentials were found"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_and_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.json");
+        let path = path.to_str().unwrap();
+        let given = [("GOOGLE_APPLICATION_CREDENTIALS", path)];
+        assert!(find(&given, true).unwrap_err().starts_with(&format!("cannot read credentials from {path}")));
+        for (text, why) in
+            [(r#"{"type": "external_account"}"#, "the type \"external_account\""), ("hush", "no file of Google's")]
+        {
+            fs::write(path, text).unwrap();
+            let error = find(&given, true).unwrap_err();
+            assert!(error.contains(path) && error.contains(why) && !error.contains("hush"), "{error}");
+        }
+    }
+}
