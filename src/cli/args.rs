@@ -80,6 +80,21 @@ pub struct Global {
     /// Time after which a request that does not move is made again
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     pub stuck_request_timeout: Duration,
+    /// Most KiB of uploads to buckets a second, or a size like 20M
+    #[arg(long, global = true, env = "VSM_LIMIT_UPLOAD", value_name = "KIB", value_parser = rate, default_value = "",
+          hide_default_value = true, hide_env_values = true)]
+    pub limit_upload: Limit,
+    /// Most KiB of downloads from buckets a second, or a size like 20M
+    #[arg(long, global = true, env = "VSM_LIMIT_DOWNLOAD", value_name = "KIB", value_parser = rate, default_value = "",
+          hide_default_value = true, hide_env_values = true)]
+    pub limit_download: Limit,
+    /// Most requests to buckets a second
+    #[arg(long, global = true, env = "VSM_LIMIT_REQUESTS", value_name = "N", value_parser = requests, default_value = "",
+          hide_default_value = true, hide_env_values = true)]
+    pub limit_requests: Limit,
+    /// Directory with limits that may change while this runs: files `upload`, `download` and `requests`
+    #[arg(long, global = true, env = "VSM_LIMITS", value_name = "DIRECTORY", hide_env_values = true)]
+    pub limits: Option<PathBuf>,
     /// Keep no copies of indexes, snapshots and trees on this machine
     #[arg(long, global = true)]
     pub no_cache: bool,
@@ -224,6 +239,29 @@ pub fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| bad())?;
     number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+/// A limit on what passes in a second; none if there is no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Option<u64>);
+
+/// Bytes a second: KiB, as restic has it, or a size with its unit.
+pub fn rate(text: &str) -> Result<Limit, String> {
+    let bytes = match text.parse::<u64>() {
+        Ok(kib) => kib.checked_mul(1 << 10).ok_or_else(|| format!("{text:?} is too large"))?,
+        Err(_) if text.is_empty() => 0,
+        Err(_) => size(text)?,
+    };
+    Ok(Limit(Some(bytes).filter(|bytes| *bytes > 0)))
+}
+
+/// Requests a second.
+pub fn requests(text: &str) -> Result<Limit, String> {
+    if text.is_empty() {
+        return Ok(Limit(None));
+    }
+    let number = text.parse::<u64>().map_err(|_| format!("{text:?} is not a number of requests a second"))?;
+    Ok(Limit(Some(number).filter(|number| *number > 0)))
 }
 
 /// A duration as Go writes it: `1h30m`, `45s`, `1.5h`, `300ms`.

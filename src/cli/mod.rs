@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod exit;
 mod from;
+mod limits;
 mod open;
 #[cfg(test)]
 mod options_table;

@@ -53,6 +53,7 @@ impl Context {
         }
         options.cacert = self.global.cacert.clone().filter(|file| !file.as_os_str().is_empty());
         options.retry.stall = self.global.stuck_request_timeout;
+        options.traffic = self.traffic.clone();
         let out = self.out.clone();
         options.notify = Some(store::options::Notify(Arc::new(move |attempt| {
             let store::options::Attempt { action, error, wait } = attempt;

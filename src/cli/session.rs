@@ -7,9 +7,10 @@
 use super::args::Global;
 use super::exit::{Outcome, exit_code};
 use super::output::Output;
-use super::{password, progress};
+use super::{limits, password, progress, render};
 use crate::progress::Progress;
 use crate::repo::{self, Lock};
+use crate::store::traffic::{Account, Traffic};
 use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ pub struct Context {
     pub global: Global,
     pub out: Arc<Output>,
     pub progress: Arc<Progress>,
+    /// Of all stores that the run opens.
+    pub traffic: Arc<Traffic>,
     session: Arc<Session>,
 }
 
@@ -55,13 +58,15 @@ impl Context {
         let session =
             Arc::new(Session { progress: progress.clone(), orderly: AtomicBool::new(false), locks: Mutex::default() });
         watch_signals(session.clone(), out.clone())?;
-        Ok(Context { global, out, progress, session })
+        let traffic = limits::start(&global, &out);
+        Ok(Context { global, out, progress, traffic, session })
     }
 
     /// The same run with other options.
     pub fn with(&self, global: Global) -> Context {
-        let Context { out, progress, session, .. } = self;
-        Context { global, out: out.clone(), progress: progress.clone(), session: session.clone() }
+        let Context { out, progress, traffic, session, .. } = self;
+        let (out, progress, traffic, session) = (out.clone(), progress.clone(), traffic.clone(), session.clone());
+        Context { global, out, progress, traffic, session }
     }
 
     /// Makes the first signal a request instead of the end.
@@ -97,6 +102,32 @@ impl Context {
     /// An error if a lock was lost: whatever is written from now on could be removed by others.
     pub fn check_lock(&self) -> repo::Result<()> {
         self.session.check().unwrap_or(Ok(()))
+    }
+
+    /// What the run has cost so far, which is all but the removal of its locks; `None` if it asked no bucket for anything, as folders are not counted.
+    pub fn cost(&self) -> Option<Account> {
+        Some(self.traffic.account()).filter(|account| account.requests() > 0)
+    }
+
+    /// Tells [`Context::cost`].
+    pub fn note_cost(&self) -> Result<()> {
+        let Some(Account { puts, gets, lists, heads, deletes, others, bytes_sent, bytes_received }) = self.cost()
+        else {
+            return Ok(());
+        };
+        let kinds = [
+            (puts, "puts"),
+            (gets, "gets"),
+            (lists, "lists"),
+            (heads, "heads"),
+            (deletes, "deletes"),
+            (others, "others"),
+        ];
+        let counts: Vec<String> =
+            kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
+        let (sent, received) = (render::bytes(bytes_sent), render::bytes(bytes_received));
+        let counts = counts.join(", ");
+        Ok(self.out.note(format_args!("requests: {counts}; {sent} sent, {received} received"))?)
     }
 
     /// Ends the run: the lock is released, and all output is out.

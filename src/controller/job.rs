@@ -33,6 +33,7 @@ const SECRETS: &str = "/etc/vsm/secrets";
 const CA: &str = "/etc/vsm/ca";
 /// The key of certificates in a ConfigMap: OpenShift puts its own there, with the system's, where it is asked to.
 const CA_KEY: &str = "ca-bundle.crt";
+const LIMITS: &str = "/etc/vsm/limits";
 const REPORT: &str = "/dev/termination-log";
 
 const CONTAINER: &str = "mover";
@@ -91,6 +92,8 @@ pub struct Settings {
     pub pod_labels: BTreeMap<String, String>,
     /// A ConfigMap with the certificates that movers trust instead of those in their image.
     pub ca_config_map: Option<String>,
+    /// A ConfigMap with the limits of movers' traffic, which they go on reading while they run.
+    pub limits_config_map: Option<String>,
     /// Of the mover's process: proxies, `VSM_MEMORY`, `VSM_THREADS`.
     pub environment: BTreeMap<String, String>,
     /// Run as whoever the image or the cluster says, without capabilities. What cannot be read or set then is counted.
@@ -153,7 +156,14 @@ impl Wanted<'_> {
 
     fn pod(&self) -> PodSpec {
         let Settings {
-            service_account, node_selector, tolerations, priority_class, pull_secrets, ca_config_map, ..
+            service_account,
+            node_selector,
+            tolerations,
+            priority_class,
+            pull_secrets,
+            ca_config_map,
+            limits_config_map,
+            ..
         } = self.settings;
         let mut volumes = vec![
             Volume {
@@ -188,6 +198,12 @@ impl Wanted<'_> {
         if let Some(name) = ca_config_map {
             let source = ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() };
             volumes.push(Volume { name: "ca".into(), config_map: Some(source), ..Volume::default() });
+        }
+        if let Some(name) = limits_config_map {
+            // It may come later, and go.
+            let source =
+                ConfigMapVolumeSource { name: name.clone(), optional: Some(true), ..ConfigMapVolumeSource::default() };
+            volumes.push(Volume { name: "limits".into(), config_map: Some(source), ..Volume::default() });
         }
         PodSpec {
             automount_service_account_token: Some(false),
@@ -246,6 +262,10 @@ impl Wanted<'_> {
         if self.settings.ca_config_map.is_some() {
             mounts.push(mount("ca", CA, true));
             env.push(text("SSL_CERT_FILE", &format!("{CA}/{CA_KEY}")));
+        }
+        if self.settings.limits_config_map.is_some() {
+            mounts.push(mount("limits", LIMITS, true));
+            env.push(text("VSM_LIMITS", LIMITS));
         }
         let added: Vec<String> = self.direction.capabilities().iter().map(|one| (*one).to_owned()).collect();
         let added = (!unprivileged && !added.is_empty()).then_some(added);

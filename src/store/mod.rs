@@ -12,6 +12,7 @@ pub mod location;
 pub mod object;
 pub mod options;
 mod place;
+pub mod traffic;
 
 pub use cache::Cached;
 pub use location::Location;

@@ -12,6 +12,7 @@ mod credentials;
 mod download;
 mod failure;
 mod google;
+mod meter;
 mod retry;
 mod runtime;
 mod s3;
@@ -20,6 +21,7 @@ mod transport;
 mod upload;
 
 use super::location::{Bucket, Service};
+use super::traffic::Traffic;
 use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
 use bytes::Bytes;
@@ -78,6 +80,7 @@ struct Inner {
     runtimes: Arc<Runtimes>,
     retry: Arc<Retry>,
     permits: Arc<Semaphore>,
+    traffic: Arc<Traffic>,
     /// Whether the server has said that it cannot create conditionally.
     unconditional: Arc<AtomicBool>,
 }
@@ -100,6 +103,7 @@ impl ObjectStore {
             remote,
             runtimes: Arc::new(runtimes),
             retry: Arc::new(Retry::new(options)),
+            traffic: options.traffic.clone(),
             unconditional: Arc::default(),
         }))
     }

@@ -4,6 +4,7 @@
 //! option is never silently without effect. The process environment is read in one place, [`Environment::of_process`];
 //! everything else takes the [`Environment`] it is given.
 
+use super::traffic::Traffic;
 use super::{Result, StoreError};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Options {
     /// A file of PEM certificates that are trusted besides the system's.
     pub cacert: Option<PathBuf>,
     pub retry: RetryPolicy,
+    /// What passes, shared by all stores that are opened with these options or a copy of them.
+    pub traffic: Arc<Traffic>,
     pub environment: Environment,
     /// Told of every attempt that failed and will be made again.
     pub notify: Option<Notify>,

@@ -3,9 +3,11 @@
 use super::interop::demand_restored;
 use super::same_bytes::exact;
 use crate::common::corpus::{self, Corpus};
-use crate::common::peers::Peer;
+use crate::common::peers::{Peer, Running};
 use crate::common::s3::S3;
-use crate::common::{files_below, scratch};
+use crate::common::{Random, files_below, scratch};
+use std::fs;
+use std::time::Duration;
 
 #[test]
 fn restic_reads_our_bucket() {
@@ -45,6 +47,38 @@ fn both_tools_share_a_bucket() {
     repo.run(Peer::Vsm, ["forget", &oldest]).ok();
     assert_eq!(repo.snapshots(Peer::Restic019).len(), 3);
     assert!(repo.list("locks").is_empty(), "locks were left");
+}
+
+/// A limit is changed while a backup runs, as a ConfigMap in a pod is; and what the backup cost is in its summary.
+#[test]
+fn a_backup_heeds_limits_that_change_and_tells_its_cost() {
+    let (s3, source, limits) = (S3::new(), scratch(), scratch());
+    let repo = s3.repo("limited");
+    repo.init(Peer::Vsm, 2).ok();
+    fs::write(source.path().join("file"), Random(1).bytes(12 << 20)).expect("a file");
+    let limit = limits.path().join("upload");
+    fs::write(&limit, "64\n").expect("a file");
+    let mut command = repo.command(Peer::Vsm);
+    command.args(["backup", "--json", "--limits"]).arg(limits.path()).arg(source.path());
+    let mut running = Running::start(command);
+    std::thread::sleep(Duration::from_secs(5));
+    // At this pace it would take three minutes.
+    running.must_run();
+    fs::write(&limit, "a lot").expect("a file");
+    std::thread::sleep(Duration::from_secs(3));
+    running.must_run();
+    fs::write(&limit, "0").expect("a file");
+    let run = running.finish().ok();
+    assert_eq!(run.errors().matches("upload stays as it was").count(), 1, "{run}");
+    let summary = run.summary();
+    let cost = |what: &str| summary["store"][what].as_u64().expect("a number");
+    // Lock, packs, index and snapshot; and what was sent is the packs, and little else.
+    assert!((5..12).contains(&cost("puts")) && cost("lists") > 0, "{summary}");
+    let packed = summary["data_added_packed"].as_u64().expect("a number");
+    assert!((packed..packed + (64 << 10)).contains(&cost("bytes_sent")), "{summary}");
+    let text = repo.run(Peer::Vsm, ["check"]).ok().text();
+    assert!(text.lines().any(|line| line.starts_with("requests: ") && line.contains(" gets, ")), "{text}");
+    repo.check(Peer::Restic019).ok();
 }
 
 /// A bucket that is not there, and credentials that are wrong, fail as they do in restic.

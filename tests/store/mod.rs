@@ -10,6 +10,7 @@ pub mod google;
 mod on_servers;
 pub mod proxy;
 pub mod s3;
+pub mod traffic;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The tests of this folder on real servers, each with a server of its own.
 
-use super::{Endpoint, azure, faults, google, s3};
+use super::{Endpoint, azure, faults, google, s3, traffic};
 use crate::common::azurite::Azurite;
 use crate::common::google::Google;
 use crate::common::s3::{ACCESS, BUCKET, S3, SECRET};
@@ -25,7 +25,8 @@ on_a_server! {
     s3::a_pack_is_one_request, faults::a_cut_download_is_whole, faults::a_cut_upload_is_whole,
     faults::a_create_that_lost_its_answer_knows_its_own, faults::trouble_passes, faults::a_hanging_request_is_made_again,
     faults::an_outage_is_sat_out, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
-    faults::the_default_patience_at_a_wrong_address_is_short;
+    faults::the_default_patience_at_a_wrong_address_is_short, traffic::the_account_is_what_the_server_sees,
+    traffic::limits_are_kept, traffic::limits_change_on_the_way;
     lays_out_as_restic_does, foreign_objects_are_not_listed, long_listings_are_whole, directories_are_listed_whole, a_missing_bucket_is_named_and_made
 }
 

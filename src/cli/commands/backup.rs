@@ -14,6 +14,7 @@ use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
 use crate::repo::{Index, LockMode};
+use crate::store::traffic::Account;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -198,7 +199,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(orderly);
     let report = report?;
     if context.out.json {
-        context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run))?;
+        context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run, context.cost()))?;
     } else {
         print_summary(context, &args, &report, elapsed)?;
     }
@@ -231,10 +232,13 @@ struct SummaryMessage<'r> {
     snapshot_id: Option<Id>,
     #[serde(skip_serializing_if = "is_zero")]
     dry_run: bool,
+    /// Not restic's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<Account>,
 }
 
 impl SummaryMessage<'_> {
-    fn new(report: &Report, elapsed: Duration, dry_run: bool) -> SummaryMessage<'_> {
+    fn new(report: &Report, elapsed: Duration, dry_run: bool, store: Option<Account>) -> SummaryMessage<'_> {
         let summary = &report.summary;
         SummaryMessage {
             message_type: "summary",
@@ -255,6 +259,7 @@ impl SummaryMessage<'_> {
             backup_end: &summary.backup_end,
             snapshot_id: report.snapshot,
             dry_run,
+            store,
         }
     }
 }
@@ -288,5 +293,5 @@ fn print_summary(context: &Context, args: &Args, report: &Report, elapsed: Durat
         None if args.dry_run => {}
         None => out.note("nothing changed: no snapshot made")?,
     }
-    Ok(())
+    context.note_cost()
 }

@@ -8,6 +8,7 @@ use crate::cli::session::Context;
 use crate::id::Id;
 use crate::maintain::check::{Check, Report, Subset};
 use crate::repo::{self, LockMode};
+use crate::store::traffic::Account;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -48,6 +49,9 @@ struct SummaryMessage {
     broken_packs: Option<Vec<Id>>,
     suggest_repair_index: bool,
     suggest_prune: bool,
+    /// Not restic's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<Account>,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
@@ -62,10 +66,14 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Report { errors, suggest_repair_index, suggest_prune, .. } = report;
     if context.out.json {
         let broken_packs = (!report.broken_packs.is_empty()).then_some(report.broken_packs);
-        let message_type = "summary";
-        let summary =
-            SummaryMessage { message_type, num_errors: errors, broken_packs, suggest_repair_index, suggest_prune };
-        context.out.json(&summary)?;
+        context.out.json(&SummaryMessage {
+            message_type: "summary",
+            num_errors: errors,
+            broken_packs,
+            suggest_repair_index,
+            suggest_prune,
+            store: context.cost(),
+        })?;
     } else if !report.broken_packs.is_empty() {
         let packs: Vec<String> = report.broken_packs.iter().map(Id::to_string).collect();
         context.out.warn(format_args!("broken packs: {}", packs.join(" ")));
@@ -74,6 +82,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("repository contains errors: {errors}, each told above");
     }
     context.out.note("no errors were found")?;
+    context.note_cost()?;
     Ok(Outcome::Complete)
 }
 

@@ -37,6 +37,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         let _ = context.out.note(format_args!("{} {verb} snapshot {}", select::describe(stored), id.short()));
     })?;
     drop(ticker);
+    context.note_cost()?;
     Ok(match missing {
         0 => Outcome::Complete,
         count => Outcome::Incomplete(format!("{count} snapshots were not copied, each told above")),

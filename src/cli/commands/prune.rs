@@ -112,6 +112,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
     let done = prune.carry_out(repo, &context.progress, &|stage| tell.stage(stage))?;
     tell.end();
     context.out.note("done")?;
+    context.note_cost()?;
     Ok(match done.left_behind {
         0 => Outcome::Complete,
         count => Outcome::Incomplete(format!(

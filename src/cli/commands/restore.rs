@@ -9,6 +9,7 @@ use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::repo::Index;
 use crate::restore::{self, Options, Overwrite, Report};
+use crate::store::traffic::Account;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -127,7 +128,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(orderly);
     let report = report?;
     if context.out.json {
-        context.out.json(&SummaryMessage::new(&report, elapsed))?;
+        context.out.json(&SummaryMessage::new(&report, elapsed, context.cost()))?;
     } else {
         print_summary(context, &args, &report, elapsed)?;
     }
@@ -157,10 +158,13 @@ struct SummaryMessage {
     bytes_restored: u64,
     #[serde(skip_serializing_if = "is_zero")]
     bytes_skipped: u64,
+    /// Not restic's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<Account>,
 }
 
 impl SummaryMessage {
-    fn new(report: &Report, elapsed: Duration) -> SummaryMessage {
+    fn new(report: &Report, elapsed: Duration, store: Option<Account>) -> SummaryMessage {
         SummaryMessage {
             message_type: "summary",
             seconds_elapsed: elapsed.as_secs(),
@@ -171,6 +175,7 @@ impl SummaryMessage {
             total_bytes: report.total_bytes,
             bytes_restored: report.bytes_restored,
             bytes_skipped: report.bytes_skipped,
+            store,
         }
     }
 }
@@ -192,5 +197,6 @@ fn print_summary(context: &Context, args: &Args, report: &Report, elapsed: Durat
     for (kind, count) in &report.not_applied {
         context.out.warn(format_args!("warning: {kind} not applied to {count} entries"));
     }
-    Ok(context.out.note(line)?)
+    context.out.note(line)?;
+    context.note_cost()
 }

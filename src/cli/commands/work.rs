@@ -5,10 +5,12 @@ use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::mover::{self, Mover};
 use crate::repo::Password;
+use crate::store;
 use crate::store::options::{Environment, FILES, VARIABLES};
-use crate::store::{self};
+use crate::store::traffic::Account;
 use crate::work::{self, Failed, Report, Task, VERSION, Work};
 use anyhow::{Context as _, Result};
+use serde::Serialize;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -47,13 +49,23 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let report = Report { version: VERSION, job: args.job.clone(), outcome, first_problems };
     let written = std::fs::write(&args.report, report.encode())
         .with_context(|| format!("cannot write the report to {}", args.report.display()));
+    let told = context.cost().map_or(Ok(()), |account| context.out.json(&Cost { message_type: "cost", account }));
     // Why the work failed matters more than that nobody is told.
     let outcome = done?;
     written?;
+    told?;
     Ok(match problems(&outcome) {
         0 => Outcome::Complete,
         count => Outcome::Incomplete(format!("the result is incomplete: there were {count} problems")),
     })
+}
+
+/// A line of a mover's log.
+#[derive(Serialize)]
+struct Cost {
+    message_type: &'static str,
+    #[serde(flatten)]
+    account: Account,
 }
 
 fn problems(outcome: &work::Outcome) -> u64 {

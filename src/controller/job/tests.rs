@@ -89,6 +89,18 @@ fn certificates_of_the_cluster_are_mounted_and_named() {
     assert!(env.contains(&json!({"name": "SSL_CERT_FILE", "value": "/etc/vsm/ca/ca-bundle.crt"})));
 }
 
+#[test]
+fn limits_are_mounted_whether_they_are_there_or_not() {
+    let settings = Settings { limits_config_map: Some("limits".into()), ..Settings::default() };
+    let job = job_of(Direction::Out, true, &settings);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][3], json!({"name": "limits", "configMap": {"name": "limits", "optional": true}}));
+    let container = &pod["containers"][0];
+    let mount = json!({"name": "limits", "mountPath": "/etc/vsm/limits", "readOnly": true});
+    assert!(container["volumeMounts"].as_array().unwrap().contains(&mount));
+    assert!(container["env"].as_array().unwrap().contains(&json!({"name": "VSM_LIMITS", "value": "/etc/vsm/limits"})));
+}
+
 /// What cannot get better is not tried again, and a drained node costs no try.
 #[test]
 fn retries_are_bounded() {

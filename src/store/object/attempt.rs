@@ -7,6 +7,7 @@
 use super::failure::{Failure, Kind};
 use super::{Inner, SLOWEST_UPLOAD, layout, signing};
 use crate::id::Id;
+use crate::store::traffic::Traffic;
 use crate::store::{File, FileType};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// Bytes of an answer that has to arrive whole before the client hands anything over: a page of a listing, of a thousand objects.
+const LISTING: u64 = 1 << 20;
+
 impl Inner {
     /// Waits for an answer to a request that carries `bytes`.
     pub(super) async fn within<T>(
@@ -24,7 +28,10 @@ impl Inner {
         bytes: u64,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
-        let limit = self.retry.policy().stall + Duration::from_secs(bytes / SLOWEST_UPLOAD);
+        let Traffic { upload, download, .. } = &*self.traffic;
+        // Our own limits are no stall, whether all the requests there may be share them or not.
+        let paced = upload.longest(bytes, self.remote.connections) + download.longest(LISTING, self.remote.connections);
+        let limit = self.retry.policy().stall + Duration::from_secs(bytes / SLOWEST_UPLOAD) + paced;
         match tokio::time::timeout(limit, request).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Failure::new(Kind::Link, format!("nothing was heard for {} s", limit.as_secs()))),

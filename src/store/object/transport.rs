@@ -6,11 +6,13 @@
 //! one host only; answers that are not a success become errors that carry what the server said.
 
 use super::failure::{Answer, Failure, Kind};
+use super::meter::{Metered, Way};
 use crate::store::Options;
 use crate::store::options::RetryPolicy;
+use crate::store::traffic::{Request, Traffic};
 use futures::StreamExt;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use std::error::Error;
 use std::fs;
@@ -32,6 +34,7 @@ pub(super) struct Clients {
     certificates: Vec<reqwest::Certificate>,
     retry: RetryPolicy,
     tls: bool,
+    traffic: Arc<Traffic>,
 }
 
 impl Clients {
@@ -52,7 +55,8 @@ impl Clients {
             }
             None => Vec::new(),
         };
-        let clients = Clients { each: ThreadLocal::new(), certificates, retry: options.retry.clone(), tls };
+        let (retry, traffic) = (options.retry.clone(), options.traffic.clone());
+        let clients = Clients { each: ThreadLocal::new(), certificates, retry, tls, traffic };
         clients.get()?;
         Ok(clients)
     }
@@ -121,13 +125,58 @@ impl HttpService for Transport {
         Box::pin(async move {
             let hopeless = |text| HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text));
             let client = self.0.get().map_err(hopeless)?;
-            let response = HttpService::call(client, request).await?;
+            let traffic = &self.0.traffic;
+            if let Some(turn) = traffic.requests.reserve(1) {
+                tokio::time::sleep_until(turn.into()).await;
+            }
+            traffic.count(kind(&request));
+            let response = client.execute(outgoing(request, traffic)?).await.map_err(lost)?;
+            let (parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+            let body = Metered::new(body, traffic.clone(), Way::Down, lost);
+            let response = HttpResponse::from_parts(parts, HttpResponseBody::new(body));
             if response.status().is_success() {
                 return Ok(response);
             }
             Err(HttpError::new(HttpErrorKind::Unknown, refusal(response).await))
         })
     }
+}
+
+/// The request as the client takes it.
+fn outgoing(request: HttpRequest, traffic: &Arc<Traffic>) -> Result<reqwest::Request, HttpError> {
+    let request = request.map(|body| match body.as_bytes() {
+        Some(bytes) if bytes.is_empty() => reqwest::Body::default(),
+        _ => reqwest::Body::wrap(Metered::new(body, traffic.clone(), Way::Up, |error| error)),
+    });
+    reqwest::Request::try_from(request).map_err(lost)
+}
+
+/// What the store takes a request for. Listings have a query that says so.
+fn kind(request: &HttpRequest) -> Request {
+    let query = request.uri().query().unwrap_or_default();
+    let lists = query.split('&').any(|pair| matches!(pair, "list-type=2" | "comp=list"));
+    match request.method().as_str() {
+        "GET" if lists => Request::List,
+        "GET" => Request::Get,
+        "HEAD" => Request::Head,
+        "PUT" => Request::Put,
+        "DELETE" => Request::Delete,
+        _ => Request::Other,
+    }
+}
+
+/// Why there is no answer, or no more of it.
+fn lost(error: reqwest::Error) -> HttpError {
+    let kind = if error.is_timeout() {
+        HttpErrorKind::Timeout
+    } else if error.is_connect() {
+        HttpErrorKind::Connect
+    } else if error.is_builder() {
+        HttpErrorKind::Decode
+    } else {
+        HttpErrorKind::Interrupted
+    };
+    HttpError::new(kind, error.without_url())
 }
 
 async fn refusal(response: HttpResponse) -> Answer {

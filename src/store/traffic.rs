@@ -1,0 +1,163 @@
+//! What passes between this process and its object stores: how much it was, and how much of it there may be in a second.
+//!
+//! A run has one [`Traffic`], which all stores it opens share. Limits hold for all of them together and can be changed at any time;
+//! what is under way then goes on at the new pace.
+
+use serde::Serialize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Limits, and an account of what has passed.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes of uploads a second.
+    pub upload: Pace,
+    /// Bytes of downloads a second.
+    pub download: Pace,
+    /// Requests a second.
+    pub requests: Pace,
+    counts: [AtomicU64; 6],
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+/// What a request is, as stores put it on the bill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    Put,
+    Get,
+    List,
+    Head,
+    Delete,
+    /// For credentials.
+    Other,
+}
+
+/// What has passed: requests as they were sent, those that were made again counted again, and bytes of what they carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Account {
+    pub puts: u64,
+    pub gets: u64,
+    pub lists: u64,
+    pub heads: u64,
+    pub deletes: u64,
+    pub others: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+impl Account {
+    pub fn requests(&self) -> u64 {
+        let Account { puts, gets, lists, heads, deletes, others, .. } = self;
+        puts + gets + lists + heads + deletes + others
+    }
+}
+
+impl Traffic {
+    pub fn count(&self, request: Request) {
+        self.counts[request as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn count_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn account(&self) -> Account {
+        let [puts, gets, lists, heads, deletes, others] =
+            self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let bytes_sent = self.sent.load(Ordering::Relaxed);
+        let bytes_received = self.received.load(Ordering::Relaxed);
+        Account { puts, gets, lists, heads, deletes, others, bytes_sent, bytes_received }
+    }
+}
+
+/// How much of something may pass in a second: each one who wants to pass is given the time for it, behind all others.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// 0: as much as there is.
+    per_second: AtomicU64,
+    /// When the next one may pass; `None` before the first.
+    free: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// `None`: no limit.
+    pub fn set(&self, per_second: Option<u64>) {
+        self.per_second.store(per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> Option<u64> {
+        Some(self.per_second.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// How much to ask for at once, so that nobody waits for long: a change is heard then.
+    pub fn portion(&self) -> u64 {
+        /// Portions a second, and the smallest that is worth a request to the kernel.
+        const PORTIONS: u64 = 8;
+        const SMALLEST: u64 = 1 << 10;
+        self.get().map_or(u64::MAX, |rate| (rate / PORTIONS).max(SMALLEST))
+    }
+
+    /// When `amount` may have passed; `None`: at once.
+    pub fn reserve(&self, amount: u64) -> Option<Instant> {
+        let rate = self.get()?;
+        let mut free = self.free.lock().expect("no holder of this lock panics");
+        let start = free.unwrap_or_else(Instant::now).max(Instant::now());
+        let end = start + Duration::from_secs_f64(amount as f64 / rate as f64);
+        *free = Some(end);
+        Some(end)
+    }
+
+    /// The longest that `amount` may take if `others` pass at the same time.
+    pub fn longest(&self, amount: u64, others: usize) -> Duration {
+        let rate = self.get().unwrap_or(u64::MAX);
+        Duration::from_secs_f64(amount as f64 * (others + 1) as f64 / rate as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_passes_waits_for_those_before() {
+        let pace = Pace::default();
+        assert_eq!((pace.reserve(1 << 40), pace.portion()), (None, u64::MAX));
+        pace.set(Some(1000));
+        let start = Instant::now();
+        let ends: Vec<Duration> = (0..3).map(|_| pace.reserve(500).unwrap() - start).collect();
+        for (end, half_seconds) in ends.iter().zip(1u32..) {
+            let wanted = Duration::from_millis(500) * half_seconds;
+            assert!((wanted..wanted + Duration::from_millis(400)).contains(end), "{end:?}, not {wanted:?}");
+        }
+        assert_eq!(pace.longest(500, 1), Duration::from_secs(1));
+        pace.set(None);
+        assert_eq!(pace.reserve(1), None);
+    }
+
+    #[test]
+    fn an_account_has_every_request_in_its_place() {
+        let traffic = Traffic::default();
+        for (request, times) in [
+            (Request::Put, 1),
+            (Request::Get, 2),
+            (Request::List, 3),
+            (Request::Head, 4),
+            (Request::Delete, 5),
+            (Request::Other, 6),
+        ] {
+            (0..times).for_each(|_| traffic.count(request));
+        }
+        traffic.count_sent(7);
+        traffic.count_received(8);
+        let account = traffic.account();
+        let expected =
+            Account { puts: 1, gets: 2, lists: 3, heads: 4, deletes: 5, others: 6, bytes_sent: 7, bytes_received: 8 };
+        assert_eq!((account, account.requests()), (expected, 21));
+    }
+}

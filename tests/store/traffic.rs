@@ -1,0 +1,108 @@
+//! What passes between us and a server: by our account and by that of a proxy, and no faster than it may.
+
+use super::proxy::{Fault, Proxy};
+use super::{Endpoint, bytes};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vsm::id::Id;
+use vsm::store::traffic::Account;
+use vsm::store::{File, FileType, Options, Store};
+
+fn opened(endpoint: &Endpoint, prefix: &str, options: &Options) -> Arc<dyn Store> {
+    endpoint.open_with(prefix, options).expect("a store")
+}
+
+fn pack(content: Vec<u8>) -> (File, bytes::Bytes) {
+    (File::new(FileType::Pack, Id::of(&content)), content.into())
+}
+
+/// Everything but the bytes that were received, which no head of a request says.
+fn seen_by(proxy: &Proxy) -> Account {
+    let mut account = Account::default();
+    for head in proxy.requests() {
+        let kind = match head.split(' ').next().expect("a method") {
+            "PUT" => &mut account.puts,
+            "GET" if head.contains("list-type=2") => &mut account.lists,
+            "GET" => &mut account.gets,
+            "HEAD" => &mut account.heads,
+            "DELETE" => &mut account.deletes,
+            _ => &mut account.others,
+        };
+        *kind += 1;
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        account.bytes_sent += length.unwrap_or(0);
+    }
+    account
+}
+
+pub fn the_account_is_what_the_server_sees(endpoint: &Endpoint) {
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
+    let endpoint = endpoint.by(proxy.url());
+    let options = endpoint.options();
+    let store = opened(&endpoint, "account", &options);
+    store.create(File::CONFIG, bytes(100, 1).into()).expect("a config");
+    let (file, content) = pack(bytes(3_000_000, 2));
+    store.write(file, content.clone()).expect("a pack");
+    let before = options.traffic.account().bytes_received;
+    assert_eq!(store.read_at(file, 10, 1_000_000).expect("a range"), content[10..1_000_010]);
+    assert_eq!(options.traffic.account().bytes_received - before, 1_000_000);
+    store.size(file).expect("its size");
+    store.list(FileType::Pack).expect("a list");
+    // What is made again is paid again.
+    proxy.inject("HEAD", [Fault::Answer(BUSY), Fault::Answer(BUSY)]);
+    store.size(file).expect("its size");
+    store.remove(file).expect("no pack");
+    let account = options.traffic.account();
+    let seen = seen_by(&proxy);
+    assert_eq!(Account { bytes_received: 0, ..account }, seen);
+    assert!(seen.puts == 2 && seen.gets == 1 && seen.lists == 1 && seen.heads >= 4 && seen.deletes == 1, "{seen:?}");
+}
+
+/// Only that it does not go faster is asserted: a machine may always be slower.
+pub fn limits_are_kept(endpoint: &Endpoint) {
+    let options = endpoint.options();
+    let store = opened(endpoint, "limits", &options);
+    let (file, content) = pack(bytes(1 << 20, 1));
+    let at_least = |what: &str, least: Duration, act: &dyn Fn()| {
+        let start = Instant::now();
+        act();
+        assert!(start.elapsed() >= least, "{what} in {:?}", start.elapsed());
+    };
+    options.traffic.upload.set(Some(1 << 20));
+    at_least("1 MiB up", Duration::from_millis(950), &|| store.write(file, content.clone()).expect("a pack"));
+    options.traffic.download.set(Some(1 << 20));
+    at_least("1 MiB down", Duration::from_millis(950), &|| {
+        assert_eq!(store.read_at(file, 0, 1 << 20).expect("a range"), content);
+    });
+    options.traffic.requests.set(Some(10));
+    at_least("10 requests", Duration::from_millis(950), &|| {
+        (0..10).for_each(|_| assert_eq!(store.size(file).expect("its size"), 1 << 20));
+    });
+}
+
+/// All connections share a limit, and what is on its way hears of a change.
+pub fn limits_change_on_the_way(endpoint: &Endpoint) {
+    let options = endpoint.options();
+    let store = opened(endpoint, "changing", &options);
+    options.traffic.upload.set(Some(64 << 10));
+    std::thread::scope(|scope| {
+        let writing: Vec<_> = (0..4)
+            .map(|seed| {
+                let store = &store;
+                let (file, content) = pack(bytes(4 << 20, seed));
+                scope.spawn(move || store.write(file, content).expect("a pack"))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(writing.iter().all(|writer| !writer.is_finished()), "each needs a minute, and all need four");
+        let sent = options.traffic.account().bytes_sent;
+        assert!(sent <= 128 << 10, "{sent} bytes in one second");
+        let start = Instant::now();
+        options.traffic.upload.set(None);
+        writing.into_iter().for_each(|writer| writer.join().expect("a pack"));
+        assert!(start.elapsed() < Duration::from_secs(40), "nobody heard of it");
+    });
+    assert_eq!(store.list(FileType::Pack).expect("a list").len(), 4);
+}
