@@ -4,10 +4,13 @@ use crate::cli::args;
 use crate::cli::exit::Outcome;
 use crate::cli::open::CacheUse;
 use crate::cli::progress::Kind;
+use crate::cli::select;
 use crate::cli::session::Context;
+use crate::format::snapshot::Snapshot;
+use crate::format::time::Time;
 use crate::id::Id;
-use crate::maintain::check::{Check, Report, Subset};
-use crate::repo::{self, LockMode};
+use crate::maintain::check::{Check, Hit, Report, Subset};
+use crate::repo::{self, LockMode, StoredSnapshot};
 use crate::store::traffic::Account;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -43,12 +46,15 @@ fn subset(text: &str) -> Result<Subset, String> {
 }
 
 #[derive(Serialize)]
-struct SummaryMessage {
+struct SummaryMessage<'r> {
     message_type: &'static str,
     num_errors: u64,
     broken_packs: Option<Vec<Id>>,
     suggest_repair_index: bool,
     suggest_prune: bool,
+    /// Not restic's: commands that make the repository sound again, without what is lost.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    repair: &'r [String],
     /// Not restic's.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<Account>,
@@ -61,8 +67,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let subset = if args.read_data { Some(Subset::All) } else { args.read_data_subset };
     let orderly = context.orderly();
-    let report = check(context, &repo, subset)?;
+    let (report, hits) = check(context, &repo, subset)?;
     drop(orderly);
+    let repair = repairs(&report, hits);
     let Report { errors, suggest_repair_index, suggest_prune, .. } = report;
     if context.out.json {
         let broken_packs = (!report.broken_packs.is_empty()).then_some(report.broken_packs);
@@ -72,11 +79,15 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             broken_packs,
             suggest_repair_index,
             suggest_prune,
+            repair: &repair,
             store: context.cost(),
         })?;
-    } else if !report.broken_packs.is_empty() {
-        let packs: Vec<String> = report.broken_packs.iter().map(Id::to_string).collect();
-        context.out.warn(format_args!("broken packs: {}", packs.join(" ")));
+    } else if !repair.is_empty() {
+        context.out.warn(
+            "what is lost, a backup of the same files brings back if they are still there. Then, and best with a copy of the repository at hand, these \
+             make it sound again without the rest:",
+        );
+        repair.iter().for_each(|command| context.out.warn(format_args!("  vsm-mover {command}")));
     }
     if errors > 0 {
         bail!("repository contains errors: {errors}, each told above");
@@ -86,7 +97,57 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> Result<Report> {
+/// What repairs that, in this order. `hits`: there are snapshots of which something is lost.
+fn repairs(report: &Report, hits: bool) -> Vec<String> {
+    let with = |command: &str, ids: &[Id]| {
+        let words = std::iter::once(command.to_owned()).chain(ids.iter().map(Id::to_string));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let Report { broken_packs, broken_snapshots, suggest_repair_index, unindexed, .. } = report;
+    let commands = [
+        // What is needed may be in packs that no index names.
+        (*suggest_repair_index || (hits && *unindexed > 0), with("repair index", &[])),
+        (!broken_packs.is_empty(), with("repair packs", broken_packs)),
+        (!broken_snapshots.is_empty(), with("repair snapshots --forget", broken_snapshots)),
+        (hits, with("repair snapshots --forget", &[])),
+    ];
+    commands.into_iter().filter(|(helps, _)| *helps).map(|(_, command)| command).collect()
+}
+
+/// What is lost of a snapshot.
+#[derive(Serialize)]
+struct DamagedMessage<'h> {
+    message_type: &'static str,
+    id: Id,
+    time: Time,
+    hostname: &'h str,
+    entries: u64,
+    paths: &'h [String],
+}
+
+/// Paths that are told to people who have not asked for all of them.
+const PATHS: usize = 10;
+
+fn tell_hit(context: &Context, stored: &StoredSnapshot, hit: &Hit) {
+    let Hit { entries, paths } = hit;
+    let out = &context.out;
+    if out.json {
+        let Snapshot { time, hostname, .. } = &stored.snapshot;
+        let (id, time) = (stored.id, *time);
+        let message = DamagedMessage { message_type: "damaged_snapshot", id, time, hostname, entries: *entries, paths };
+        // Beside the errors: on standard output restic has the summary alone.
+        return out.warn_json(&message);
+    }
+    out.warn(format_args!("damaged: {} lacks {entries} entries or parts of them:", select::describe(stored)));
+    let shown = if out.verbosity > 1 { paths.len() } else { PATHS.min(paths.len()) };
+    paths[..shown].iter().for_each(|path| out.warn(format_args!("  {path}")));
+    if (shown as u64) < *entries {
+        out.warn(format_args!("  and {} more", *entries - shown as u64));
+    }
+}
+
+/// The report, and whether something of a snapshot is lost.
+fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> Result<(Report, bool)> {
     let out = &context.out;
     out.note("load indexes")?;
     let mut check = Check::start(repo, &context.progress)?;
@@ -107,10 +168,18 @@ fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> 
         check.data(subset)?;
         drop(ticker);
     }
+    let mut hits = false;
+    if context.progress.problem_count() > 0 {
+        out.note("look for what is lost")?;
+        check.hits(&mut |stored, hit| {
+            hits = true;
+            tell_hit(context, stored, hit);
+        })?;
+    }
     let report = check.finish();
     let Report { snapshots, trees, packs, packs_read, .. } = report;
     out.note_at(2, format_args!("{snapshots} snapshots, {trees} trees, {packs} packs, {packs_read} of them read"))?;
-    Ok(report)
+    Ok((report, hits))
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ impl Subset {
 /// What is wrong with a pack.
 struct Verdict {
     errors: Vec<String>,
+    /// Blobs that could not be read.
+    lost: Vec<Id>,
     /// The pack may be sound, and the index wrong about it.
     index_differs: bool,
 }
@@ -83,6 +85,7 @@ impl Check<'_> {
         for (id, verdict) in verdicts.into_iter().filter(|(_, verdict)| !verdict.errors.is_empty()) {
             self.report.broken_packs.push(id);
             self.report.suggest_repair_index |= verdict.index_differs;
+            self.lost.blobs.extend(verdict.lost.into_iter().map(|blob| (id, blob)));
             verdict.errors.into_iter().for_each(|error| self.problem(format!("pack {id}"), error));
         }
         Ok(())
@@ -120,6 +123,10 @@ struct PackRead<'r> {
     /// Of all bytes read.
     hash: Sha256,
     errors: Vec<String>,
+    /// Blobs that failed.
+    lost: Vec<Id>,
+    /// Blobs of which it is known whether they failed.
+    judged: usize,
     index_differs: bool,
 }
 
@@ -135,13 +142,22 @@ impl PackRead<'_> {
     ) -> Result<Verdict> {
         let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
             Ok(download) => download,
-            Err(error) => return Ok(Verdict { errors: vec![error.to_string()], index_differs: false }),
+            Err(error) => {
+                let lost = blobs.iter().map(|blob| blob.id).collect();
+                return Ok(Verdict { errors: vec![error.to_string()], lost, index_differs: false });
+            }
         };
-        let (hash, errors) = (Sha256::new(), Vec::new());
-        let mut read = PackRead { repo, progress, id, size, download, at: 0, hash, errors, index_differs: false };
-        let outcome = read.read_blobs(blobs, buffers).and_then(|()| read.read_header(blobs));
+        let (hash, errors, lost) = (Sha256::new(), Vec::new(), Vec::new());
+        let mut read =
+            PackRead { repo, progress, id, size, download, at: 0, hash, errors, lost, judged: 0, index_differs: false };
+        // Of a file that was cut short, what comes before the cut is read.
+        let cut = blobs.partition_point(|blob| u64::from(blob.offset) + u64::from(blob.length) <= size);
+        let outcome = read.read_blobs(&blobs[..cut], buffers);
+        let unread = if outcome.is_err() { read.judged } else { cut };
+        read.lost.extend(blobs[unread..].iter().map(|blob| blob.id));
+        let outcome = outcome.and_then(|()| read.read_header(blobs));
         buffers.shrink();
-        let PackRead { hash, mut errors, index_differs, .. } = read;
+        let PackRead { hash, mut errors, lost, index_differs, .. } = read;
         match outcome {
             Ok(()) => {
                 let actual = Id(hash.finish());
@@ -152,7 +168,7 @@ impl PackRead<'_> {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => errors.push(error.to_string()),
         }
-        Ok(Verdict { errors, index_differs })
+        Ok(Verdict { errors, lost, index_differs })
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
@@ -162,6 +178,8 @@ impl PackRead<'_> {
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
             if let Err(error) = check_size(first) {
                 self.errors.push(error.to_string());
+                self.lost.push(first.id);
+                self.judged += 1;
                 self.skip(u64::from(first.length))?;
                 left = &left[1..];
                 continue;
@@ -177,7 +195,13 @@ impl PackRead<'_> {
             let now: Vec<(Location, &[u8])> = now.collect();
             let beside = Stream { hash: &mut self.hash, parts: &[bytes] };
             let opened = self.repo.open_blobs(&now, Some(beside), plaintexts);
-            self.errors.extend(opened.into_iter().filter_map(|opened| Some(opened.err()?.to_string())));
+            for (error, (location, _)) in
+                opened.into_iter().zip(&now).filter_map(|(opened, at)| Some((opened.err()?, at)))
+            {
+                self.errors.push(error.to_string());
+                self.lost.push(location.blob.id);
+            }
+            self.judged += now.len();
         }
         Ok(())
     }

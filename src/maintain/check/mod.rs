@@ -2,20 +2,25 @@
 //!
 //! In steps, each of which assumes no more than the one before has shown: [`Check::start`] reads the index, [`Check::packs`] compares it
 //! with the files that are there, [`Check::trees`] (in [`trees`]) walks every snapshot, [`Check::data`] (in [`data`]) reads packs
-//! whole. Nothing is believed and nothing is repaired: each error is told as a problem and counted, and the check goes on.
+//! whole, and [`Check::hits`] (in [`hits`]) says what all this damage hits. Nothing is believed and nothing is repaired: each error is told as a
+//! problem and counted, and the check goes on.
 
 mod data;
+mod hits;
 mod trees;
 
 pub use data::Subset;
+pub use hits::Hit;
 
 use crate::format::BlobType;
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Error, Index, Repository, Result, reading_pool};
+use crate::repo::index::Location;
+use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, reading_pool};
 use crate::store::FileType;
+use hits::Lost;
 use rayon::ThreadPool;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -28,8 +33,11 @@ pub struct Report {
     pub errors: u64,
     /// Packs that are there, and are cut short or do not hold what they should.
     pub broken_packs: Vec<Id>,
+    pub broken_snapshots: Vec<Id>,
     /// The index does not say what is in the packs: rebuilding it may help.
     pub suggest_repair_index: bool,
+    /// Packs that are in no index.
+    pub unindexed: u64,
     /// There is data that nothing needs: pruning removes it.
     pub suggest_prune: bool,
     pub snapshots: u64,
@@ -46,6 +54,9 @@ pub struct Check<'r> {
     index: Index,
     /// Ids and sizes of the pack files.
     listed: HashMap<Id, u64>,
+    /// Those that can be read, the oldest first.
+    snapshots: Vec<StoredSnapshot>,
+    lost: Lost,
     report: Report,
 }
 
@@ -66,8 +77,8 @@ impl<'r> Check<'r> {
             Ok(())
         })?;
         let pool = reading_pool(repo, &index)?;
-        let (listed, report) = (HashMap::new(), Report::default());
-        let mut check = Check { repo, progress, pool, index, listed, report };
+        let (listed, snapshots, lost, report) = Default::default();
+        let mut check = Check { repo, progress, pool, index, listed, snapshots, lost, report };
         check.compare(said.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(check)
     }
@@ -111,10 +122,14 @@ impl<'r> Check<'r> {
             let Indexed { bytes, data, tree } = indexed[&id];
             let expected = bytes + empty;
             match self.listed.get(&id).copied() {
-                None => self.problem(
-                    format!("pack {id}"),
-                    "the index lists it, but there is no such file; what is in it is lost",
-                ),
+                None => {
+                    self.lost.packs.insert(id);
+                    self.report.suggest_repair_index = true;
+                    self.problem(
+                        format!("pack {id}"),
+                        "the index lists it, but there is no such file; what is in it is lost",
+                    );
+                }
                 Some(size) if size != expected => {
                     self.report.broken_packs.push(id);
                     let why = format!("it has {size} bytes, but what the index lists makes {expected}");
@@ -127,7 +142,16 @@ impl<'r> Check<'r> {
                 self.hint(format!("pack {id} holds both data and trees, as old versions of restic wrote it"));
             }
         }
+        if !self.report.broken_packs.is_empty() {
+            let broken: HashSet<Id> = self.report.broken_packs.iter().copied().collect();
+            let is_cut = |location: &Location| {
+                let end = u64::from(location.blob.offset) + u64::from(location.blob.length);
+                broken.contains(&location.pack) && self.listed.get(&location.pack).is_none_or(|size| end > *size)
+            };
+            self.lost.blobs.extend(self.index.iter().filter(is_cut).map(|cut| (cut.pack, cut.blob.id)));
+        }
         let unindexed = self.listed.keys().filter(|id| !indexed.contains_key(id)).count();
+        self.report.unindexed = unindexed as u64;
         if unindexed > 0 {
             self.report.suggest_prune = true;
             self.hint(format!(

@@ -21,12 +21,12 @@ struct Walk<'c> {
 impl Check<'_> {
     /// Walks the trees of all snapshots.
     pub fn trees(&mut self) -> Result<()> {
-        let roots = self.roots()?;
-        self.report.snapshots = roots.len() as u64;
-        self.count(roots.len() as u64, 0);
+        self.snapshots = self.roots()?;
+        self.report.snapshots = self.snapshots.len() as u64;
+        self.count(self.snapshots.len() as u64, 0);
         let walk = Walk { check: self, trees: TreeReader::new(self.repo, &self.index), seen: Seen::default() };
         // One snapshot after the other, so that progress means something; each is walked by all threads.
-        for snapshot in roots {
+        for snapshot in &self.snapshots {
             self.check_interrupted()?;
             match snapshot.tree() {
                 Ok(root) => forest::walk(&self.pool, root, &walk),
@@ -39,7 +39,7 @@ impl Check<'_> {
         self.check_interrupted()
     }
 
-    fn roots(&self) -> Result<Vec<StoredSnapshot>> {
+    fn roots(&mut self) -> Result<Vec<StoredSnapshot>> {
         let repo: &Repository = self.repo;
         let ids = repo.store().list(FileType::Snapshot)?;
         let loaded: Vec<_> =
@@ -48,9 +48,13 @@ impl Check<'_> {
         for (id, snapshot) in loaded {
             match snapshot {
                 Ok(snapshot) => roots.push(snapshot),
-                Err(error) => self.problem(format!("snapshot {id}"), error),
+                Err(error) => {
+                    self.report.broken_snapshots.push(id);
+                    self.problem(format!("snapshot {id}"), error);
+                }
             }
         }
+        self.report.broken_snapshots.sort_unstable();
         roots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
         Ok(roots)
     }
