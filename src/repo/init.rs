@@ -77,7 +77,7 @@ pub fn init(
         Err(error) => return Err(error.into()),
     }
     let config = confirm(&*store, &key, key_id, password)?;
-    Ok(Repository { store, key, key_id, config, settings })
+    Ok(Repository { store, key, key_id, config, settings, holding: Default::default() })
 }
 
 fn refusal(store: &dyn Store, reason: &str) -> Error {

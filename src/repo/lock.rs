@@ -11,9 +11,9 @@ use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
 use crate::progress::Progress;
-use crate::store::{File, FileType, StoreError};
+use crate::store::{File, FileType, Store, StoreError};
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,34 @@ pub struct Lock {
     refresher: Option<JoinHandle<()>>,
 }
 
-struct Held {
+/// The lock that an open repository has, if it has one.
+#[derive(Default)]
+pub(super) struct Holding(Mutex<Option<Arc<Mutex<Held>>>>);
+
+impl Holding {
+    fn set(&self, held: Option<Arc<Mutex<Held>>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// An error if there was a lock and somebody has removed it, as `unlock` does with one that looks dead: what others have done since then,
+    /// nobody knows. Without any lock, that is how it was wanted.
+    pub fn confirm(&self, store: &dyn Store) -> Result<()> {
+        let Some(held) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &held.lost {
+            return Err(Error::LockLost { reason: reason.clone() });
+        }
+        match store.size(File::new(FileType::Lock, held.id)) {
+            Err(StoreError::NotFound { .. }) => {
+                let reason = "somebody has removed it, and may have removed more since; no snapshot was made".into();
+                Err(Error::LockLost { reason })
+            }
+            other => Ok(other.map(|_| ())?),
+        }
+    }
+}
+
+pub(super) struct Held {
     id: Id,
     /// Why it is not held any more.
     lost: Option<String>,
@@ -60,6 +87,7 @@ impl Lock {
             }
         };
         let state = Arc::new(Mutex::new(Held { id, lost: None }));
+        repo.holding.set(Some(state.clone()));
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (thread_repo, thread_state) = (repo.clone(), state.clone());
         let refresher = std::thread::spawn(move || {
@@ -90,6 +118,7 @@ impl Lock {
         self.stop = None;
         let Some(refresher) = self.refresher.take() else { return Ok(()) };
         let panicked = refresher.join().is_err();
+        self.repo.holding.set(None);
         self.repo.store().remove(File::new(FileType::Lock, self.held().id))?;
         if panicked {
             return Err(Error::LockLost { reason: "its refreshing failed".into() });
@@ -98,7 +127,7 @@ impl Lock {
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -203,7 +232,7 @@ fn refresh(
     state: &Mutex<Held>,
     refreshed: &mut Instant,
 ) -> std::ops::ControlFlow<()> {
-    let mut held = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut held = state.lock().unwrap_or_else(PoisonError::into_inner);
     let old = File::new(FileType::Lock, held.id);
     let overdue = refreshed.elapsed() > LOST_AFTER;
     let outcome = (|| {

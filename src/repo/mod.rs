@@ -65,6 +65,7 @@ pub struct Repository {
     key_id: Id,
     config: Config,
     settings: Settings,
+    holding: lock::Holding,
 }
 
 /// What became of a blob that was sealed.
@@ -92,13 +93,12 @@ impl Repository {
             return Err(Error::EmptyConfig { location: store.location().to_owned() });
         }
         let (key_id, key, config) = keys::find(&*store, password, hint, |key| open_config(key, &sealed))?;
-        Ok(Repository { store, key, key_id, config, settings })
+        Ok(Repository { store, key, key_id, config, settings, holding: lock::Holding::default() })
     }
 
     /// The same, its files reached through what `wrap` makes of its store.
     pub fn through(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Repository {
-        let Repository { store, key, key_id, config, settings } = self;
-        Repository { store: wrap(store), key, key_id, config, settings }
+        Repository { store: wrap(self.store), ..self }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -149,7 +149,7 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// Seals a JSON document and stores it under the hash of its bytes.
+    /// Seals a JSON document and stores it under the hash of its bytes. Where there is a lock, a snapshot is made only while it is there.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
         self.save_written(ty, |out| out.write_all(&json))
     }
@@ -165,6 +165,9 @@ impl Repository {
             return Err(Error::VerifyFailed { what: format!("a new {ty}") });
         }
         let id = Id::of(&sealed);
+        if ty == FileType::Snapshot {
+            self.holding.confirm(&*self.store)?;
+        }
         self.store.write(File::new(ty, id), Bytes::from(sealed))?;
         Ok(id)
     }

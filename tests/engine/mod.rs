@@ -1,5 +1,6 @@
 //! The engine seen from outside: one module per claim.
 
+mod acts;
 mod bad_input;
 mod capabilities;
 mod clouds;
@@ -20,6 +21,7 @@ mod rewriting;
 mod s3;
 mod same_bytes;
 mod shapes;
+mod simulation;
 mod sizes;
 mod volume;
 mod work;

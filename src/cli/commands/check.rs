@@ -3,6 +3,7 @@
 use crate::cli::args;
 use crate::cli::exit::Outcome;
 use crate::cli::open::CacheUse;
+use crate::cli::output::is_zero;
 use crate::cli::progress::Kind;
 use crate::cli::select;
 use crate::cli::session::Context;
@@ -49,6 +50,9 @@ fn subset(text: &str) -> Result<Subset, String> {
 struct SummaryMessage<'r> {
     message_type: &'static str,
     num_errors: u64,
+    /// Not restic's: so many of them are failures of the store, and no damage.
+    #[serde(skip_serializing_if = "is_zero")]
+    num_out_of_reach: u64,
     broken_packs: Option<Vec<Id>>,
     suggest_repair_index: bool,
     suggest_prune: bool,
@@ -76,6 +80,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         context.out.json(&SummaryMessage {
             message_type: "summary",
             num_errors: errors,
+            num_out_of_reach: report.out_of_reach,
             broken_packs,
             suggest_repair_index,
             suggest_prune,
@@ -103,7 +108,10 @@ fn repairs(report: &Report, hits: bool) -> Vec<String> {
         let words = std::iter::once(command.to_owned()).chain(ids.iter().map(Id::to_string));
         words.collect::<Vec<_>>().join(" ")
     };
-    let Report { broken_packs, broken_snapshots, suggest_repair_index, unindexed, .. } = report;
+    let Report { broken_packs, broken_snapshots, suggest_repair_index, unindexed, out_of_reach, .. } = report;
+    if *out_of_reach > 0 {
+        return Vec::new();
+    }
     let commands = [
         // What is needed may be in packs that no index names.
         (*suggest_repair_index || (hits && *unindexed > 0), with("repair index", &[])),
@@ -169,7 +177,12 @@ fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> 
         drop(ticker);
     }
     let mut hits = false;
-    if context.progress.problem_count() > 0 {
+    if check.out_of_reach() > 0 {
+        out.warn(format_args!(
+            "{} of these errors are no damage, but the store's: see that it can be reached, and check again; what is lost is not known before",
+            check.out_of_reach()
+        ));
+    } else if context.progress.problem_count() > 0 {
         out.note("look for what is lost")?;
         check.hits(&mut |stored, hit| {
             hits = true;

@@ -59,6 +59,8 @@ struct Verdict {
     errors: Vec<String>,
     /// Blobs that could not be read.
     lost: Vec<Id>,
+    /// The store did not give it.
+    out_of_reach: bool,
     /// The pack may be sound, and the index wrong about it.
     index_differs: bool,
 }
@@ -85,6 +87,7 @@ impl Check<'_> {
         for (id, verdict) in verdicts.into_iter().filter(|(_, verdict)| !verdict.errors.is_empty()) {
             self.report.broken_packs.push(id);
             self.report.suggest_repair_index |= verdict.index_differs;
+            self.out_of_reach.fetch_add(verdict.out_of_reach.into(), Ordering::Relaxed);
             self.lost.blobs.extend(verdict.lost.into_iter().map(|blob| (id, blob)));
             verdict.errors.into_iter().for_each(|error| self.problem(format!("pack {id}"), error));
         }
@@ -143,8 +146,10 @@ impl PackRead<'_> {
         let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
             Ok(download) => download,
             Err(error) => {
+                let error = Error::from(error);
                 let lost = blobs.iter().map(|blob| blob.id).collect();
-                return Ok(Verdict { errors: vec![error.to_string()], lost, index_differs: false });
+                let (errors, out_of_reach) = (vec![error.to_string()], !error.is_damage());
+                return Ok(Verdict { errors, lost, out_of_reach, index_differs: false });
             }
         };
         let (hash, errors, lost) = (Sha256::new(), Vec::new(), Vec::new());
@@ -158,6 +163,7 @@ impl PackRead<'_> {
         let outcome = outcome.and_then(|()| read.read_header(blobs));
         buffers.shrink();
         let PackRead { hash, mut errors, lost, index_differs, .. } = read;
+        let out_of_reach = outcome.as_ref().is_err_and(|error| !error.is_damage());
         match outcome {
             Ok(()) => {
                 let actual = Id(hash.finish());
@@ -168,7 +174,7 @@ impl PackRead<'_> {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => errors.push(error.to_string()),
         }
-        Ok(Verdict { errors, lost, index_differs })
+        Ok(Verdict { errors, lost, out_of_reach, index_differs })
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.

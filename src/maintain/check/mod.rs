@@ -24,7 +24,7 @@ use hits::Lost;
 use rayon::ThreadPool;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a check found.
@@ -40,6 +40,8 @@ pub struct Report {
     pub unindexed: u64,
     /// There is data that nothing needs: pruning removes it.
     pub suggest_prune: bool,
+    /// Errors that are no damage: the store did not give what is asked of it, and may do so the next time.
+    pub out_of_reach: u64,
     pub snapshots: u64,
     pub trees: u64,
     pub packs: u64,
@@ -57,6 +59,7 @@ pub struct Check<'r> {
     /// Those that can be read, the oldest first.
     snapshots: Vec<StoredSnapshot>,
     lost: Lost,
+    out_of_reach: AtomicU64,
     report: Report,
 }
 
@@ -77,17 +80,17 @@ impl<'r> Check<'r> {
             Ok(())
         })?;
         let pool = reading_pool(repo, &index)?;
-        let (listed, snapshots, lost, report) = Default::default();
-        let mut check = Check { repo, progress, pool, index, listed, snapshots, lost, report };
+        let (listed, snapshots, lost, out_of_reach, report) = Default::default();
+        let mut check = Check { repo, progress, pool, index, listed, snapshots, lost, out_of_reach, report };
         check.compare(said.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(check)
     }
 
     /// Compares what the index files say; the outcome does not depend on which was read first.
     fn compare(&mut self, Said { mut unreadable, mut packs }: Said) {
-        unreadable.sort_unstable();
+        unreadable.sort_unstable_by_key(|(file, _)| *file);
         self.report.suggest_repair_index |= !unreadable.is_empty();
-        unreadable.into_iter().for_each(|(file, why)| self.problem(format!("index {file}"), why));
+        unreadable.into_iter().for_each(|(file, why)| self.error(format!("index {file}"), &why));
         packs.sort_unstable();
         for (one, other) in packs.iter().zip(&packs[packs.len().min(1)..]).filter(|(one, other)| one.pack == other.pack)
         {
@@ -164,6 +167,7 @@ impl<'r> Check<'r> {
     /// The end.
     pub fn finish(mut self) -> Report {
         self.report.errors = self.progress.problem_count();
+        self.report.out_of_reach = self.out_of_reach();
         self.report.broken_packs.sort_unstable();
         self.report.broken_packs.dedup();
         self.report
@@ -172,6 +176,19 @@ impl<'r> Check<'r> {
     /// How many pack files there are.
     pub fn pack_count(&self) -> usize {
         self.listed.len()
+    }
+
+    /// How many errors so far are no damage.
+    pub fn out_of_reach(&self) -> u64 {
+        self.out_of_reach.load(Ordering::Relaxed)
+    }
+
+    /// What could not be read: because it is damaged, or out of reach.
+    fn error(&self, item: impl Into<String>, error: &Error) {
+        if !error.is_damage() {
+            self.out_of_reach.fetch_add(1, Ordering::Relaxed);
+        }
+        self.problem(item, error);
     }
 
     fn problem(&self, item: impl Into<String>, why: impl fmt::Display) {
@@ -200,7 +217,7 @@ impl<'r> Check<'r> {
 /// What the index files say.
 #[derive(Default)]
 struct Said {
-    unreadable: Vec<(Id, String)>,
+    unreadable: Vec<(Id, Error)>,
     packs: Vec<PackSaid>,
 }
 
@@ -221,7 +238,7 @@ impl Said {
                 file,
                 blobs: fingerprint(&pack.blobs),
             })),
-            Err(error) => self.unreadable.push((file, error.to_string())),
+            Err(error) => self.unreadable.push((file, error)),
         }
     }
 }

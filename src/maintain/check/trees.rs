@@ -50,7 +50,7 @@ impl Check<'_> {
                 Ok(snapshot) => roots.push(snapshot),
                 Err(error) => {
                     self.report.broken_snapshots.push(id);
-                    self.problem(format!("snapshot {id}"), error);
+                    self.error(format!("snapshot {id}"), &error);
                 }
             }
         }
@@ -67,7 +67,7 @@ impl Visitor for Walk<'_> {
 
     fn look(&self, id: Id, below: &mut dyn FnMut(Id)) {
         if let Err(error) = self.look_at_tree(id, below) {
-            self.check.problem(format!("tree {id}"), error);
+            self.check.error(format!("tree {id}"), &error);
         }
     }
 }

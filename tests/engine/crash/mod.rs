@@ -5,27 +5,21 @@
 
 mod store;
 
+use super::acts::{back_up, forget, locked, prune, retag};
 use crate::common::peers::{PASSWORD, Peer, Repo};
 use crate::common::{Random, files_below, scratch};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Fault, Kind, Stopping};
-use vsm::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
-use vsm::clock;
 use vsm::format::Version;
-use vsm::format::time::Time;
 use vsm::id::Id;
-use vsm::maintain::prune::{self, Limit, Prune};
 use vsm::maintain::repair;
 use vsm::maintain::rewrite::Replace;
-use vsm::maintain::tag;
 use vsm::progress::Progress;
-use vsm::repo::{
-    self, Index, InitOptions, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, init, key_owner, unlock,
-};
+use vsm::repo::{self, InitOptions, Lock, LockMode, Password, Repository, Settings, init, key_owner, unlock};
 
 /// A repository of two snapshots and what a third needs, and its source.
 struct Bed {
@@ -55,74 +49,7 @@ impl Bed {
 }
 
 /// What a command does with a store, from opening the repository to releasing its lock.
-type Act<'a> = dyn Fn(Stopping) -> repo::Result<()> + 'a;
-
-fn open(store: Stopping) -> repo::Result<Arc<Repository>> {
-    Repository::open(Arc::new(store), &Password::new(PASSWORD), None, Settings::default()).map(Arc::new)
-}
-
-fn locked(store: Stopping, mode: LockMode, act: impl FnOnce(&Arc<Repository>) -> repo::Result<()>) -> repo::Result<()> {
-    let repo = open(store)?;
-    let lock = Lock::acquire(repo.clone(), mode, Duration::ZERO, &Progress::silent())?;
-    act(&repo).and(lock.release())
-}
-
-fn back_up(store: Stopping, source: &Path) -> repo::Result<()> {
-    locked(store, LockMode::Shared, |repo| {
-        let (seconds, nanos) = clock::now();
-        let options = backup::Options {
-            source: Source::Paths(vec![source.to_owned()]),
-            hostname: "host".into(),
-            tags: vec![],
-            time: Time::utc(seconds, nanos),
-            parent: ParentChoice::Group { host: true, paths: true, tags: false },
-            exclude: Exclude::default(),
-            one_file_system: false,
-            ignore_ctime: false,
-            ignore_inode: false,
-            with_atime: false,
-            device_ids: DeviceIds::All,
-            local_time: false,
-            read_special: false,
-            skip_if_unchanged: false,
-            dry_run: false,
-            read_concurrency: 1,
-            scan: false,
-        };
-        let report = backup::run(repo, Arc::new(Index::load(repo)?), &options, &Progress::silent())?;
-        assert_eq!(report.problems, 0);
-        Ok(())
-    })
-}
-
-fn prune(store: Stopping) -> repo::Result<()> {
-    locked(store, LockMode::Exclusive, |repo| {
-        let (progress, options) =
-            (Progress::silent(), prune::Options { max_unused: Limit::Bytes(0), ..Default::default() });
-        let index = Index::load(repo)?;
-        let plan = Prune::plan(repo, &index, &options, &[], &progress, &|_| {})?;
-        let done = plan.carry_out(repo, &progress, &|_| {})?;
-        match done.left_behind {
-            0 => Ok(()),
-            _ => Err(repo::Error::Stopped),
-        }
-    })
-}
-
-/// Removes the oldest snapshot, unless only one is left.
-fn forget(store: Stopping) -> repo::Result<()> {
-    locked(store, LockMode::Exclusive, |repo| match &repo.snapshots()?.0[..] {
-        [oldest, _, ..] => repo.remove_snapshot(oldest.id),
-        _ => Ok(()),
-    })
-}
-
-fn retag(store: Stopping) -> repo::Result<()> {
-    locked(store, LockMode::Exclusive, |repo| {
-        let stored = repo.find_snapshot("latest", &SnapshotFilter::default())?;
-        tag::change(repo, &stored, &tag::Change::Set(vec!["kept".into()])).map(|_| ())
-    })
-}
+type Act<'a> = dyn Fn(Arc<Stopping>) -> repo::Result<()> + 'a;
 
 /// What a state of the repository must be like.
 struct Demand<'d> {
@@ -184,7 +111,7 @@ fn at_every_operation(
     let demand = Demand { complete: &kept, passwords };
     let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
-    act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    act(Arc::new(recorded.clone())).unwrap_or_else(|error| panic!("{what}: {error}"));
     let operations = recorded.operations();
     let (mut tried, mut verdicts) = (0, 0);
     for (number, kind) in operations.iter().enumerate() {
@@ -201,7 +128,7 @@ fn at_every_operation(
             tried += 1;
             let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = bed.repo.copy();
-            let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
+            let outcome = act(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             if fault != Fault::Fail {
                 assert!(outcome.is_err(), "{told}: reported as a success");
             }
@@ -228,7 +155,7 @@ fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: boo
     let opened = demand.passwords.iter().find_map(|password| whole(password)).expect("one of the passwords fits");
     // The process is gone, and its lock is somebody's to remove.
     unlock(&opened, true).expect("locks go");
-    act(Stopping::at(repo.path(), None)).unwrap_or_else(|error| panic!("{told}, then once more: {error}"));
+    act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{told}, then once more: {error}"));
     assert!(repo.lock_files().is_empty(), "{told}: a lock is left");
     if judge {
         demand_sound(repo, demand, &format!("{told}, then once more"));
@@ -239,13 +166,13 @@ fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: boo
 fn a_backup() {
     let bed = Bed::new();
     let source = bed.source.clone();
-    at_every_operation(&bed, "backup", &|store| back_up(store, &source), &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(&bed, "backup", &|store| back_up(store, &source).map(|_| ()), &[PASSWORD], <[String]>::to_vec);
 }
 
 #[test]
 fn a_forget() {
     let bed = Bed::new();
-    at_every_operation(&bed, "forget", &forget, &[PASSWORD], |all| all[1..].to_vec());
+    at_every_operation(&bed, "forget", &|store| forget(store).map(|_| ()), &[PASSWORD], |all| all[1..].to_vec());
 }
 
 #[test]
@@ -257,7 +184,7 @@ fn a_prune() {
     let bytes = b"nobody's";
     let name = Id::of(bytes).to_string();
     fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
-    at_every_operation(&bed, "prune", &prune, &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(&bed, "prune", &|store| prune(store), &[PASSWORD], <[String]>::to_vec);
 }
 
 /// An index of which a file is lost, and packs that are moved elsewhere though nothing is wrong with them.
@@ -265,7 +192,7 @@ fn a_prune() {
 fn repairs_of_index_and_packs() {
     let bed = Bed::new();
     let packs: Vec<Id> = names(&bed.repo, "data").iter().map(|name| name.parse().expect("an id")).collect();
-    let salvage = |store: Stopping| {
+    let salvage = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
             // Those of them that are still there: the others have been moved.
             let listed = repo.store().list(vsm::store::FileType::Pack)?;
@@ -278,7 +205,7 @@ fn repairs_of_index_and_packs() {
     let index = files_below(&bed.repo.path().join("index"));
     assert!(index.len() > 1);
     fs::remove_file(&index[0]).expect("an index less");
-    let reindex = |store: Stopping| {
+    let reindex = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
             let repaired = repair::index::repair(repo, false, &Progress::silent())?;
             if repaired.silent == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
@@ -296,7 +223,7 @@ fn a_repair_of_snapshots() {
     let lost = files_below(&bed.repo.path().join("data")).into_iter().find(holds_data).expect("a pack of data");
     fs::remove_file(lost).expect("a pack less");
     bed.repo.run(Peer::Vsm, ["repair", "index"]).ok();
-    let act = |store: Stopping| {
+    let act = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
             let (snapshots, _) = repo.snapshots()?;
             let replace = Replace { forget: true, dry_run: false };
@@ -310,7 +237,7 @@ fn a_repair_of_snapshots() {
 fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
     let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
-    act(recorded.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    act(Arc::new(recorded.clone())).unwrap_or_else(|error| panic!("{what}: {error}"));
     let whole = names(&repo, "snapshots").len();
     let demand = Demand { complete: &[], passwords: &[PASSWORD] };
     let operations = recorded.operations();
@@ -321,7 +248,7 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
         {
             let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = bed.repo.copy();
-            let outcome = act(Stopping::at(repo.path(), Some((number, fault))));
+            let outcome = act(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
             assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is gone");
             again(&repo, act, &demand, &told, true);
@@ -335,21 +262,21 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
 fn a_tag() {
     let bed = Bed::new();
     // The latest snapshot gets another name.
-    at_every_operation(&bed, "tag", &retag, &[PASSWORD], |all| all[..1].to_vec());
+    at_every_operation(&bed, "tag", &|store| retag(store), &[PASSWORD], |all| all[..1].to_vec());
 }
 
 #[test]
 fn keys_added_changed_and_removed() {
     let bed = Bed::new();
     let owner = || key_owner(None, None);
-    let add = |store: Stopping| {
+    let add = |store: Arc<Stopping>| {
         locked(store, LockMode::Shared, |repo| repo.add_key(&Password::new("second"), owner()).map(|_| ()))
     };
     at_every_operation(&bed, "key add", &add, &[PASSWORD], <[String]>::to_vec);
-    let change = |store: Stopping| {
+    let change = |store: Arc<Stopping>| {
         // Whichever of the two fits: it may have been changed before.
         let opened = [PASSWORD, "second"].into_iter().find_map(|password| {
-            let opened = Repository::open(Arc::new(store.clone()), &Password::new(password), None, Settings::default());
+            let opened = Repository::open(store.clone(), &Password::new(password), None, Settings::default());
             opened.ok()
         });
         let repo = Arc::new(opened.ok_or(repo::Error::Stopped)?);
@@ -362,29 +289,29 @@ fn keys_added_changed_and_removed() {
 /// Whatever an init leaves, a next one makes a repository of, or finds one.
 #[test]
 fn an_init() {
-    let make = |store: Stopping| {
+    let make = |store: Arc<Stopping>| {
         let options = InitOptions { version: Version::V2, polynomial: None, owner: key_owner(None, None) };
-        init(Arc::new(store), &Password::new(PASSWORD), options, Settings::default()).map(|_| ())
+        init(store, &Password::new(PASSWORD), options, Settings::default()).map(|_| ())
     };
     let dir = scratch();
     let recorded = Stopping::at(&dir.path().join("whole"), None);
-    make(recorded.clone()).expect("a repository");
+    make(Arc::new(recorded.clone())).expect("a repository");
     let operations = recorded.operations();
     for (number, kind) in operations.iter().enumerate() {
         for fault in [Fault::Stop, Fault::Tear, Fault::LoseReply, Fault::Fail] {
             let told = format!("init, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = Repo::new();
-            let first = make(Stopping::at(repo.path(), Some((number, fault))));
+            let first = make(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             if fault == Fault::Tear && repo.path().join("config").exists() && first.is_err() && *kind == Kind::Write {
                 // Half a config is told as what it is, and nothing is made over it.
-                let refused = make(Stopping::at(repo.path(), None)).expect_err("refused");
+                let refused = make(Arc::new(Stopping::at(repo.path(), None))).expect_err("refused");
                 assert!(refused.to_string().contains("config"), "{told}: {refused}");
                 continue;
             }
             if repo.path().is_dir() {
                 remove_torn(&repo);
             }
-            match make(Stopping::at(repo.path(), None)) {
+            match make(Arc::new(Stopping::at(repo.path(), None))) {
                 Ok(()) => {}
                 Err(error) => assert!(error.to_string().contains("already"), "{told}: {error}"),
             }
