@@ -47,6 +47,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    vsm::host::forbid_core_dumps();
     let options = Options::parse();
     tracing_subscriber::fmt()
         .json()

@@ -3,6 +3,7 @@
 //! Names come from `/etc/passwd` and `/etc/group` only, as in any static binary: a scratch image has neither, and then no
 //! names are stored.
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::HashMap;
 
 /// The host's name.
@@ -13,6 +14,13 @@ pub fn hostname() -> String {
 /// How many cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Lets no crash put what is in memory, keys and passwords, into a file. One byte is a limit that also programs obey that the kernel hands
+/// core dumps to (core(5)), who ignore that of none.
+pub fn forbid_core_dumps() {
+    // A limit may always be made smaller.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
 }
 
 /// The name of the user this process runs as; empty if it has none.

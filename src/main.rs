@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use vsm::cli::{self, Outcome};
 
 fn main() -> ExitCode {
+    vsm::host::forbid_core_dumps();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match cli::parse(&arguments) {
         Ok(cli) => cli,

@@ -6,5 +6,6 @@
 
 mod architecture;
 mod common;
+mod documents;
 mod engine;
 mod store;

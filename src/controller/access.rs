@@ -60,17 +60,14 @@ pub fn look(seen: &Common, secret_name: &str, protected: &str, config: &Config) 
     trust::secret(secret_name, secret.labels(), &config.allowed_secrets)?;
     let data = secret.data.clone().unwrap_or_default();
     let bytes = data.iter().map(|(key, value)| (key.clone(), &value.0)).collect();
-    let has = |needed| match trust::missing_keys::<&Vec<u8>>(&bytes, needed) {
-        missing if missing.is_empty() => Ok(()),
-        missing => {
-            let message = format!("the secret {secret_name} lacks {}, or has it empty", missing.join(", "));
-            Err(Rejected::invalid(message))
-        }
-    };
-    has(trust::NEEDED)?;
     let location = data.get("RESTIC_REPOSITORY").map(|location| String::from_utf8_lossy(&location.0));
-    let base = Base::new(location.unwrap_or_default().trim(), &seen.prefix)?;
-    has(trust::needed(base.service()))?;
+    let base = Base::new(location.unwrap_or_default().trim(), &seen.prefix);
+    let missing = trust::missing_keys::<&Vec<u8>>(&bytes, base.as_ref().ok().map(Base::service));
+    if !missing.is_empty() {
+        let message = format!("the secret {secret_name} lacks {}, or has it empty", missing.join(", "));
+        return Err(Rejected::invalid(message));
+    }
+    let base = base?;
     let given = trust::given(base.service()).iter();
     let secrets = given.filter_map(|key| Some(((*key).to_owned(), data.get(*key)?.clone())));
     let ca = data.get(trust::CA_KEY).filter(|ca| !ca.0.is_empty()).map(|ca| (CA_FILE.to_owned(), ca.clone()));

@@ -151,13 +151,13 @@ impl Reader<'_> {
 pub const CA_KEY: &str = "RESTIC_CUSTOM_CA";
 
 /// The keys of a secret without which nothing can be done, wherever the bucket is.
-pub const NEEDED: Needed = &[&["RESTIC_REPOSITORY"], &["RESTIC_PASSWORD"]];
+const NEEDED: Needed = &[&["RESTIC_REPOSITORY"], &["RESTIC_PASSWORD"]];
 
 /// Of each line one key is enough.
-pub type Needed = &'static [&'static [&'static str]];
+type Needed = &'static [&'static [&'static str]];
 
 /// Without these keys no bucket of the service can be reached.
-pub fn needed(service: &Service) -> Needed {
+fn needed(service: &Service) -> Needed {
     match service {
         Service::S3(_) => &[&["AWS_ACCESS_KEY_ID"], &["AWS_SECRET_ACCESS_KEY"]],
         Service::Azure => {
@@ -192,10 +192,11 @@ pub fn given(service: &Service) -> &'static [&'static str] {
     }
 }
 
-/// The keys that a secret lacks or has empty, as people are told.
-pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>, needed: Needed) -> Vec<String> {
+/// The keys that a secret lacks or has empty, as people are told; of a service if it is known which one it is.
+pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>, service: Option<&Service>) -> Vec<String> {
     let has = |key: &&str| data.get(*key).is_some_and(|value| !value.as_ref().is_empty());
-    needed.iter().filter(|keys| !keys.iter().any(has)).map(|keys| keys.join(" or ")).collect()
+    let needed = NEEDED.iter().chain(service.map_or(&[][..], needed));
+    needed.filter(|keys| !keys.iter().any(has)).map(|keys| keys.join(" or ")).collect()
 }
 
 #[cfg(test)]
@@ -259,15 +260,16 @@ mod tests {
         let data = |keys: &[(&str, &str)]| keys.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
         let some: BTreeMap<String, Vec<u8>> =
             data(&[("RESTIC_REPOSITORY", "s3:x/y"), ("RESTIC_PASSWORD", ""), ("AWS_ACCESS_KEY_ID", "k")]);
-        assert_eq!(missing_keys(&some, NEEDED), ["RESTIC_PASSWORD"]);
+        assert_eq!(missing_keys(&some, None), ["RESTIC_PASSWORD"]);
         let s3 = Service::S3(Endpoint { tls: true, host: "x".into() });
-        assert_eq!(missing_keys(&some, needed(&s3)), ["AWS_SECRET_ACCESS_KEY"]);
-        let azure = data(&[("AZURE_ACCOUNT_NAME", "a"), ("AZURE_ACCOUNT_KEY", "")]);
+        assert_eq!(missing_keys(&some, Some(&s3)), ["RESTIC_PASSWORD", "AWS_SECRET_ACCESS_KEY"]);
+        let common = ["RESTIC_REPOSITORY", "RESTIC_PASSWORD", "AZURE_ACCOUNT_NAME"].map(|key| (key, "x"));
+        let azure = data(&[&common[..], &[("AZURE_ACCOUNT_KEY", "")]].concat());
         let one_of = "AZURE_ACCOUNT_KEY or AZURE_ACCOUNT_SAS or AZURE_CLIENT_SECRET";
-        assert_eq!(missing_keys(&azure, needed(&Service::Azure)), [one_of]);
-        let azure = data(&[("AZURE_ACCOUNT_NAME", "a"), ("AZURE_ACCOUNT_SAS", "s")]);
-        assert!(missing_keys(&azure, needed(&Service::Azure)).is_empty());
-        assert_eq!(missing_keys(&azure, needed(&Service::Google)), ["GOOGLE_APPLICATION_CREDENTIALS"]);
+        assert_eq!(missing_keys(&azure, Some(&Service::Azure)), [one_of]);
+        let azure = data(&[&common[..], &[("AZURE_ACCOUNT_SAS", "s")]].concat());
+        assert!(missing_keys(&azure, Some(&Service::Azure)).is_empty());
+        assert_eq!(missing_keys(&azure, Some(&Service::Google)), ["GOOGLE_APPLICATION_CREDENTIALS"]);
         for service in [s3, Service::Azure, Service::Google] {
             assert!(needed(&service).iter().flat_map(|keys| *keys).all(|key| given(&service).contains(key)));
         }

@@ -11,6 +11,7 @@ mod device;
 mod expired;
 mod format_doc;
 mod golden;
+mod hostile;
 mod interop;
 mod interrupt;
 mod locks;

@@ -33,11 +33,11 @@ impl Pod<'_> {
         pod
     }
 
-    fn secret(&self, name: &str, value: &str) {
+    pub fn secret(&self, name: &str, value: &str) {
         fs::write(self.dir.join("secrets").join(name), value).expect("a file");
     }
 
-    fn command(&self, work: &Value) -> Command {
+    pub fn command(&self, work: &Value) -> Command {
         fs::write(self.dir.join("work.json"), work.to_string()).expect("a file");
         let _ = fs::remove_file(self.report_file());
         let mut command = self.repo.command(Peer::Vsm);
