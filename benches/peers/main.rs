@@ -12,6 +12,8 @@ mod model;
 mod report;
 mod tool;
 
+#[path = "../../tests/common/listening.rs"]
+mod listening;
 #[path = "../../tests/common/random.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod random;
@@ -29,7 +31,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tool::{Cost, Place, TOOLS, Tool};
-use versitygw::Versitygw;
 
 #[derive(Parser)]
 struct Arguments {
@@ -159,7 +160,7 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
     let server = (medium == "s3").then(|| {
         // As object stores do: a connection is used again.
         let options = ["--keep-alive", "--access-log", log.to_str().expect("a path")];
-        Versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
+        versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
     });
     let place = match &server {
         Some(server) => Place::s3(tool, peers, scratch, server.port),

@@ -236,10 +236,8 @@ fn refresh(
     let old = File::new(FileType::Lock, held.id);
     let overdue = refreshed.elapsed() > LOST_AFTER;
     let outcome = (|| {
-        // After so long, the lock counts only if nobody has removed it in the meantime.
-        if overdue {
-            repo.store().size(old)?;
-        }
+        // A new one in the place of one that somebody has removed would hide that there was none for a while.
+        repo.store().size(old)?;
         let new = write(repo, mode)?;
         if overdue {
             std::thread::sleep(repo.store().settles_after());
@@ -254,7 +252,7 @@ fn refresh(
             // A lock file too many only blocks others until it is stale; one too few would let them in.
             let _ = repo.store().remove(old);
         }
-        Err(error) if overdue => {
+        Err(error) if overdue || matches!(error, Error::Store(StoreError::NotFound { .. })) => {
             held.lost = Some(error.to_string());
             return std::ops::ControlFlow::Break(());
         }

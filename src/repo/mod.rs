@@ -149,7 +149,8 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// Seals a JSON document and stores it under the hash of its bytes. Where there is a lock, a snapshot is made only while it is there.
+    /// Seals a JSON document and stores it under the hash of its bytes. Where there is a lock, it is there before and after a snapshot is made, or there is
+    /// no snapshot: no prune that began meanwhile can have missed it.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
         self.save_written(ty, |out| out.write_all(&json))
     }
@@ -165,10 +166,19 @@ impl Repository {
             return Err(Error::VerifyFailed { what: format!("a new {ty}") });
         }
         let id = Id::of(&sealed);
+        let file = File::new(ty, id);
         if ty == FileType::Snapshot {
             self.holding.confirm(&*self.store)?;
         }
-        self.store.write(File::new(ty, id), Bytes::from(sealed))?;
+        self.store.write(file, Bytes::from(sealed))?;
+        if ty == FileType::Snapshot
+            && let Err(error) = self.holding.confirm(&*self.store)
+        {
+            if matches!(error, Error::LockLost { .. }) {
+                self.store.remove(file)?;
+            }
+            return Err(error);
+        }
         Ok(id)
     }
 

@@ -1,14 +1,12 @@
 //! Azure Blob Storage of a test's own: Azurite, Azure's own emulator, on a free port of the loopback interface.
 
-use super::certificates;
+use super::listening::Server;
 use super::peers::{Repo, installed};
-use super::scratch;
-use std::fs::{self, File};
+use super::{certificates, scratch};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 use tempfile::TempDir;
 
 pub const ACCOUNT: &str = "tests";
@@ -19,7 +17,7 @@ const SUFFIX: &str = "azurite.test";
 
 /// A running server; stopped on drop.
 pub struct Azurite {
-    server: Child,
+    _server: Server,
     pub port: u16,
     /// The authority that its certificate is of, if it speaks TLS.
     authority: Option<PathBuf>,
@@ -43,10 +41,7 @@ impl Azurite {
         if tls {
             certificates::make(dir.path(), &format!("DNS:*.blob.{SUFFIX}"));
         }
-        let log = dir.path().join("log");
-        let output = || File::options().create(true).append(true).open(&log).expect("a log");
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let server = Server::start(&dir.path().join("log"), |port| {
             let mut command = Command::new(installed("azurite-blob"));
             command.env_clear().env("HOME", dir.path()).env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"));
             command.args([
@@ -65,15 +60,10 @@ impl Azurite {
                     .arg("--key")
                     .arg(dir.path().join("server.key"));
             }
-            let server =
-                command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().expect("Azurite starts");
-            let authority = tls.then(|| dir.path().join("ca.pem"));
-            let mut server = Server(Some(server));
-            if server.answers(port) {
-                return Azurite { server: server.0.take().expect("it runs"), port, authority, _dir: dir };
-            }
-        }
-        panic!("Azurite does not start: {}", fs::read_to_string(&log).unwrap_or_default());
+            command
+        });
+        let authority = tls.then(|| dir.path().join("ca.pem"));
+        Azurite { port: server.port, _server: server, authority, _dir: dir }
     }
 
     /// The URL of the account's blob service.
@@ -99,42 +89,6 @@ impl Azurite {
 impl Default for Azurite {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// A server that is starting; stopped on drop.
-struct Server(Option<Child>);
-
-impl Server {
-    /// Waits until it takes connections; `false` if it ends before.
-    fn answers(&mut self, port: u16) -> bool {
-        let server = self.0.as_mut().expect("it was started");
-        for _ in 0..1200 {
-            if server.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return false;
-            }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return server.try_wait().is_ok_and(|ended| ended.is_none());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        false
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.0 {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
     }
 }
 

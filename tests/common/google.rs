@@ -2,14 +2,13 @@
 
 mod xml;
 
+use super::listening::Server;
 use super::peers::{Repo, installed};
 use super::{loops, scratch};
 use serde_json::json;
-use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 use tempfile::TempDir;
 pub use xml::Xml;
 
@@ -21,8 +20,7 @@ pub const KEY_ID: &str = "k1";
 
 /// A running server; stopped on drop.
 pub struct Google {
-    server: Child,
-    port: u16,
+    server: Server,
     /// What speaks as Google does, to programs that speak XML.
     pub front: Xml,
     /// Holds its log.
@@ -39,26 +37,19 @@ impl Google {
     /// Starts a server with one empty bucket.
     pub fn new() -> Google {
         let dir = scratch();
-        let log = dir.path().join("log");
-        let output = || File::options().create(true).append(true).open(&log).expect("a log");
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let server = Server::start(&dir.path().join("log"), |port| {
             let mut command = Command::new(installed("fake-gcs-server"));
             let address = format!("127.0.0.1:{port}");
             command.env_clear().args(["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port"]);
             command.arg(port.to_string()).args(["-public-host", &address]);
             command.args(["-external-url", &format!("http://{address}"), "-log-level", "warn"]);
-            let server = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn();
-            let mut server = server.expect("fake-gcs-server starts");
-            if answers(&mut server, port) {
-                // restic does not make one here: it does not recognise how its library says that there is none.
-                let bucket = format!("{{\"name\": \"{BUCKET}\"}}");
-                let url = format!("http://{address}/storage/v1/b?project={PROJECT}");
-                loops::run(Command::new("curl").args(["-sf", "-o", "/dev/null", "-d", &bucket, &url]));
-                return Google { server, port, front: Xml::before(port), _dir: dir };
-            }
-        }
-        panic!("fake-gcs-server does not start: {}", fs::read_to_string(&log).unwrap_or_default());
+            command
+        });
+        // restic does not make one here: it does not recognise how its library says that there is none.
+        let bucket = format!("{{\"name\": \"{BUCKET}\"}}");
+        let url = format!("http://127.0.0.1:{}/storage/v1/b?project={PROJECT}", server.port);
+        loops::run(Command::new("curl").args(["-sf", "-o", "/dev/null", "-d", &bucket, &url]));
+        Google { front: Xml::before(server.port), server, _dir: dir }
     }
 
     /// A repository in the bucket below `prefix`, with all that is needed to reach it.
@@ -67,7 +58,7 @@ impl Google {
         repo.set("GOOGLE_ACCESS_TOKEN", TOKEN)
             .set("GOOGLE_PROJECT_ID", PROJECT)
             // How the libraries that restic is built with find it, and how ours does.
-            .set("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", self.port));
+            .set("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", self.server.port));
         repo.own_option(&format!("gs.endpoint={}", self.front.url()));
         repo
     }
@@ -89,26 +80,4 @@ pub fn service_account(dir: &Path) -> PathBuf {
     let file = dir.join("account.json");
     fs::write(&file, account.to_string()).expect("a file");
     file
-}
-
-impl Drop for Google {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// Waits until the server takes connections; `false` if it ends before, because another process took the port.
-fn answers(server: &mut Child, port: u16) -> bool {
-    for _ in 0..600 {
-        if server.try_wait().is_ok_and(|ended| ended.is_some()) {
-            return false;
-        }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            std::thread::sleep(Duration::from_millis(100));
-            return server.try_wait().is_ok_and(|ended| ended.is_none());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    false
 }

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod compare;
 pub mod corpus;
 pub mod google;
+mod listening;
 pub mod loops;
 pub mod peers;
 mod quick_key;

@@ -1,15 +1,16 @@
 //! An S3 server of a test's own: versitygw over a folder, on a free port of the loopback interface.
 
+use super::listening::Server;
 use super::peers::{Repo, installed};
 use super::scratch;
-use super::versitygw::Versitygw;
+use super::versitygw;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
 pub use super::versitygw::{ACCESS, BUCKET, SECRET};
 
 pub struct S3 {
-    server: Versitygw,
+    server: Server,
     /// Holds the objects.
     dir: TempDir,
 }
@@ -30,7 +31,7 @@ impl S3 {
     pub fn with(options: &[&str]) -> S3 {
         let dir = scratch();
         let (root, log) = (dir.path().join("root"), dir.path().join("log"));
-        S3 { server: Versitygw::start(&installed("versitygw"), &root, &log, options), dir }
+        S3 { server: versitygw::start(&installed("versitygw"), &root, &log, options), dir }
     }
 
     /// Where the server listens.

@@ -108,13 +108,13 @@ fn repairs(report: &Report, hits: bool) -> Vec<String> {
         let words = std::iter::once(command.to_owned()).chain(ids.iter().map(Id::to_string));
         words.collect::<Vec<_>>().join(" ")
     };
-    let Report { broken_packs, broken_snapshots, suggest_repair_index, unindexed, out_of_reach, .. } = report;
-    if *out_of_reach > 0 {
+    let Report { broken_packs, broken_snapshots, suggest_repair_index, missing_packs, unindexed, .. } = report;
+    if report.out_of_reach > 0 {
         return Vec::new();
     }
     let commands = [
         // What is needed may be in packs that no index names.
-        (*suggest_repair_index || (hits && *unindexed > 0), with("repair index", &[])),
+        (*suggest_repair_index || *missing_packs > 0 || (hits && *unindexed > 0), with("repair index", &[])),
         (!broken_packs.is_empty(), with("repair packs", broken_packs)),
         (!broken_snapshots.is_empty(), with("repair snapshots --forget", broken_snapshots)),
         (hits, with("repair snapshots --forget", &[])),

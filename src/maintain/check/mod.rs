@@ -36,6 +36,8 @@ pub struct Report {
     pub broken_snapshots: Vec<Id>,
     /// The index does not say what is in the packs: rebuilding it may help.
     pub suggest_repair_index: bool,
+    /// Packs that the index names, and that are not there.
+    pub missing_packs: u64,
     /// Packs that are in no index.
     pub unindexed: u64,
     /// There is data that nothing needs: pruning removes it.
@@ -127,7 +129,6 @@ impl<'r> Check<'r> {
             match self.listed.get(&id).copied() {
                 None => {
                     self.lost.packs.insert(id);
-                    self.report.suggest_repair_index = true;
                     self.problem(
                         format!("pack {id}"),
                         "the index lists it, but there is no such file; what is in it is lost",
@@ -168,6 +169,7 @@ impl<'r> Check<'r> {
     pub fn finish(mut self) -> Report {
         self.report.errors = self.progress.problem_count();
         self.report.out_of_reach = self.out_of_reach();
+        self.report.missing_packs = self.lost.packs.len() as u64;
         self.report.broken_packs.sort_unstable();
         self.report.broken_packs.dedup();
         self.report

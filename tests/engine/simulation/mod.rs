@@ -34,7 +34,7 @@ use vsm::store::{File, FileType, layout};
 use world::{Fate, Files, Process, World};
 
 /// Seeds that are tried unless somebody says otherwise.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 250;
 /// Of two inits, each of which derives keys.
 const INITS: u64 = 10;
 /// Of so many states one is judged by restic.
