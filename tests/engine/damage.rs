@@ -84,8 +84,8 @@ fn targets(repo: &Repo, kind: &str) -> Vec<PathBuf> {
         "key" => vec![oldest_first("keys")[0].clone(), repo.path().join("config")],
         "snapshot" => oldest_first("snapshots"),
         "index" => oldest_first("index"),
-        "pack of data" => packs(|size| size > 100_000),
-        _ => packs(|size| size < 100_000),
+        "pack of data" => packs(|size| size > 20_000),
+        _ => packs(|size| size < 20_000),
     }
 }
 
