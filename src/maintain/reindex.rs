@@ -86,6 +86,7 @@ impl<'r> Reindex<'r> {
     /// Writes what is left, and only then removes the files that are replaced: the files written, and the files removed.
     pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Id>)> {
         self.save()?;
+        self.repo.confirm_lock()?;
         for &file in &self.old {
             self.repo.store().remove(File::new(FileType::Index, file))?;
         }

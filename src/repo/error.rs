@@ -48,7 +48,7 @@ pub enum Error {
     #[error("unable to create lock in backend: {reason}")]
     Locked { reason: String },
 
-    #[error("the lock could not be refreshed for too long, another process may have removed it: {reason}")]
+    #[error("the lock is lost: {reason}")]
     LockLost { reason: String },
 
     #[error(

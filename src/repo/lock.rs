@@ -57,7 +57,7 @@ impl Holding {
         }
         match store.size(File::new(FileType::Lock, held.id)) {
             Err(StoreError::NotFound { .. }) => {
-                let reason = "somebody has removed it, and may have removed more since; no snapshot was made".into();
+                let reason = "somebody has removed it, and what others have done since then is not known".into();
                 Err(Error::LockLost { reason })
             }
             other => Ok(other.map(|_| ())?),
@@ -253,7 +253,7 @@ fn refresh(
             let _ = repo.store().remove(old);
         }
         Err(error) if overdue || matches!(error, Error::Store(StoreError::NotFound { .. })) => {
-            held.lost = Some(error.to_string());
+            held.lost = Some(format!("it could not be refreshed, and another process may have removed it: {error}"));
             return std::ops::ControlFlow::Break(());
         }
         Err(_) => {}

@@ -149,6 +149,11 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
+    /// An error if this process had a lock and somebody has removed it. Before something is removed that others may begin to need meanwhile.
+    pub fn confirm_lock(&self) -> Result<()> {
+        self.holding.confirm(&*self.store)
+    }
+
     /// Seals a JSON document and stores it under the hash of its bytes. Where there is a lock, it is there before and after a snapshot is made, or there is
     /// no snapshot: no prune that began meanwhile can have missed it.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
@@ -168,11 +173,11 @@ impl Repository {
         let id = Id::of(&sealed);
         let file = File::new(ty, id);
         if ty == FileType::Snapshot {
-            self.holding.confirm(&*self.store)?;
+            self.confirm_lock()?;
         }
         self.store.write(file, Bytes::from(sealed))?;
         if ty == FileType::Snapshot
-            && let Err(error) = self.holding.confirm(&*self.store)
+            && let Err(error) = self.confirm_lock()
         {
             if matches!(error, Error::LockLost { .. }) {
                 self.store.remove(file)?;

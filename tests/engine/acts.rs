@@ -81,8 +81,8 @@ pub fn prune(store: Arc<dyn Store>) -> repo::Result<()> {
     })
 }
 
-/// Removes the oldest snapshot, unless only one is left; which one it was.
-pub fn forget(store: Arc<dyn Store>) -> repo::Result<Option<Id>> {
+/// Removes the oldest snapshot, unless only one is left.
+pub fn forget(store: Arc<dyn Store>) -> repo::Result<()> {
     locked(store, LockMode::Exclusive, |repo| {
         let (snapshots, errors) = repo.snapshots()?;
         if let Some(error) = errors.into_iter().next() {
@@ -90,8 +90,8 @@ pub fn forget(store: Arc<dyn Store>) -> repo::Result<Option<Id>> {
             return Err(error);
         }
         match &snapshots[..] {
-            [oldest, _, ..] => repo.remove_snapshot(oldest.id).map(|()| Some(oldest.id)),
-            _ => Ok(None),
+            [oldest, _, ..] => repo.remove_snapshot(oldest.id),
+            _ => Ok(()),
         }
     })
 }

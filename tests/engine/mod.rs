@@ -14,6 +14,7 @@ mod golden;
 mod hostile;
 mod interop;
 mod interrupt;
+mod kept;
 mod locks;
 mod prune;
 mod repair;

@@ -151,7 +151,7 @@ fn a_volume_goes_there_and_back() {
 fn every_service_is_reached_by_secrets_alone() {
     let (azure, google) = (Azurite::new(), Google::new());
     // A mover makes no bucket.
-    crate::store::azure::open(&azure, "made-here", "").prepare().expect("a container");
+    crate::store::azure::cloud(&azure).open("made-here", "").prepare().expect("a container");
     let mut in_azure = Repo::at("azure:made-here:/velero/restic/cluster/shop/data");
     in_azure.own_option(&format!("azure.endpoint={}", azure.endpoint()));
     let mut in_google = Repo::at(format!("gs:{BUCKET}:/velero/restic/cluster/shop/data"));

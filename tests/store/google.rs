@@ -1,6 +1,6 @@
-//! Google Cloud Storage against fake-gcs-server: the promises, and what is particular to buckets and credentials.
+//! Google Cloud Storage against fake-gcs-server: what is particular to its listings and credentials.
 
-use super::conformance::conforms;
+use super::clouds::Cloud;
 use super::{bytes, impatient, told};
 use crate::common::google::{EMAIL, Google, KEY_ID, PROJECT, TOKEN, service_account};
 use crate::common::{loops, scratch};
@@ -9,9 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
 use vsm::id::Id;
-use vsm::store::{File, FileType, Location, Options, Place, Store, StoreError};
+use vsm::store::{File, FileType, Options, StoreError};
 
 fn options(server: &Google, variables: &[(&str, &str)]) -> Options {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -20,35 +19,17 @@ fn options(server: &Google, variables: &[(&str, &str)]) -> Options {
     options
 }
 
-fn with_token(server: &Google) -> Options {
-    options(server, &[("GOOGLE_ACCESS_TOKEN", TOKEN), ("GOOGLE_PROJECT_ID", PROJECT)])
+/// As [`super::clouds`] reaches it.
+pub fn cloud(server: &Google) -> Cloud {
+    by(options(server, &[("GOOGLE_ACCESS_TOKEN", TOKEN), ("GOOGLE_PROJECT_ID", PROJECT)]))
 }
 
-fn location(bucket: &str, prefix: &str) -> Location {
-    format!("gs:{bucket}:/{prefix}").parse().expect("a location")
-}
-
-fn open(server: &Google, bucket: &str, prefix: &str) -> Arc<dyn Store> {
-    vsm::store::open(&location(bucket, prefix), &with_token(server)).expect("a store")
-}
-
-pub fn conforms_below_a_prefix(server: &Google) {
-    let store = open(server, "made-here", "deep/er/prefix with space/100%25~[x]");
-    // The bucket is made with the first repository.
-    let missing = store.list(FileType::Key).expect_err("no bucket yet");
-    assert!(matches!(&missing, StoreError::NoBucket { bucket, .. } if bucket == "made-here"), "{missing:?}");
-    store.prepare().expect("a bucket");
-    conforms(&*store);
-}
-
-pub fn conforms_in_the_buckets_root(server: &Google) {
-    let store = open(server, "another", "");
-    store.prepare().expect("a bucket");
-    conforms(&*store);
+fn by(options: Options) -> Cloud {
+    Cloud { scheme: "gs", options }
 }
 
 pub fn long_listings_are_whole(server: &Google) {
-    let store = open(server, "listed", "x");
+    let store = cloud(server).open("listed", "x");
     store.prepare().expect("a bucket");
     let mut written: Vec<Id> = (0..35).map(|seed| Id::of(&bytes(20, seed))).collect();
     for seed in 0..35 {
@@ -60,41 +41,20 @@ pub fn long_listings_are_whole(server: &Google) {
     assert_eq!(listed, written);
 }
 
-pub fn what_is_missing_or_refused_is_named(server: &Google) {
-    let store = open(server, "not-there", "x");
-    for error in [
-        store.read(File::CONFIG, 1000).expect_err("nothing"),
-        store.size(File::CONFIG).expect_err("nothing"),
-        store.list(FileType::Pack).expect_err("nothing"),
-    ] {
-        assert!(matches!(&error, StoreError::NoBucket { bucket, .. } if bucket == "not-there"), "{error:?}");
-    }
+pub fn what_is_refused_is_named(server: &Google) {
     // Nobody pays for a bucket of no project.
     let poor = options(server, &[("GOOGLE_ACCESS_TOKEN", TOKEN)]);
-    let store = vsm::store::open(&location("not-there", ""), &poor).expect("a store");
+    let store = by(poor).open("not-there", "");
     let error = store.prepare().expect_err("no project");
     assert!(told(&error).contains("GOOGLE_PROJECT_ID"), "{}", told(&error));
     server.front.refuse("expired-token");
     let wrong = options(server, &[("GOOGLE_ACCESS_TOKEN", "expired-token")]);
-    let store = vsm::store::open(&location("another", ""), &wrong).expect("a store");
+    let store = by(wrong).open("another", "");
     let error = store.list(FileType::Key).expect_err("a wrong token");
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
     assert!(!told(&error).contains("expired-token"), "{}", told(&error));
-    let error = vsm::store::open(&location("another", ""), &options(server, &[])).err().expect("nobody");
+    let error = by(options(server, &[])).try_open("another", "").err().expect("nobody");
     assert!(told(&error).contains("GOOGLE_APPLICATION_CREDENTIALS"), "{}", told(&error));
-}
-
-pub fn directories_are_listed(server: &Google) {
-    let store = open(server, "browsed", "a/b");
-    store.prepare().expect("a bucket");
-    store.create(File::CONFIG, bytes(10, 1).into()).expect("a config");
-    let pack = bytes(100, 2);
-    store.write(File::new(FileType::Pack, Id::of(&pack)), pack.into()).expect("a pack");
-    let place = Place::new(&location("browsed", ""), &with_token(server)).expect("a place");
-    assert_eq!(place.directory("", &["config"]).expect("a directory").directories, ["a"]);
-    let found = place.directory("a/b", &["config"]).expect("a directory");
-    assert_eq!((found.directories, found.files), (vec!["data".to_owned()], vec!["config".to_owned()]));
-    assert_eq!(place.location("a/b").to_string(), "gs:browsed:/a/b");
 }
 
 /// The token is one that Google can check by the account's public key, as openssl does here, and the key itself goes nowhere.
@@ -102,7 +62,7 @@ pub fn a_service_account_signs_its_own_token(server: &Google) {
     let dir = scratch();
     let file = service_account(dir.path());
     let given = [("GOOGLE_APPLICATION_CREDENTIALS", file.to_str().expect("UTF-8"))];
-    let store = vsm::store::open(&location("another", ""), &options(server, &given)).expect("a store");
+    let store = by(options(server, &given)).open("another", "");
     store.list(FileType::Key).expect("a list");
     let authorization = server.front.authorization();
     let token = authorization.strip_prefix("Bearer ").expect("a bearer's token");

@@ -4,6 +4,7 @@
 //! the [`Endpoint`] of a server that the caller started, so that they run against whichever server there is.
 
 pub mod azure;
+pub mod clouds;
 pub mod conformance;
 pub mod faults;
 pub mod google;

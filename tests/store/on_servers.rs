@@ -54,19 +54,15 @@ fn a_certificate_authority_can_be_named() {
 #[test]
 fn azure_conforms() {
     let server = Azurite::new();
-    azure::conforms_below_a_prefix(&server);
-    azure::conforms_in_the_containers_root(&server);
-    azure::what_is_missing_or_refused_is_named(&server);
-    azure::directories_are_listed(&server);
+    azure::cloud(&server).is_right();
+    azure::what_is_refused_is_named(&server);
 }
 
 #[test]
 fn google_conforms() {
     let server = Google::new();
-    google::conforms_below_a_prefix(&server);
-    google::conforms_in_the_buckets_root(&server);
+    google::cloud(&server).is_right();
     google::long_listings_are_whole(&server);
-    google::what_is_missing_or_refused_is_named(&server);
-    google::directories_are_listed(&server);
+    google::what_is_refused_is_named(&server);
     google::a_service_account_signs_its_own_token(&server);
 }

@@ -6,8 +6,8 @@
 //! without the old packs take the places of the old ones ([`reindex`]); the old packs go. Interrupted anywhere, all that was there is
 //! there, and the next prune goes on.
 //!
-//! The caller holds an exclusive lock. Programs that take none are found out: if there is a snapshot or an index file that was not there
-//! when the plan was made, nothing more is removed.
+//! The caller holds an exclusive lock, and if that is gone, nothing more is removed. Programs that take none are found out: if there is a
+//! snapshot or an index file that was not there when the plan was made, nothing more is removed either.
 
 mod plan;
 #[cfg(test)]
@@ -217,8 +217,10 @@ struct Seen {
 }
 
 impl Seen {
-    /// An error if something was added since.
+    /// An error if something was added since, or may be.
     fn is_all(&self, repo: &Repository) -> Result<()> {
+        // Who begins after this does not know the packs that the index has lost by then.
+        repo.confirm_lock()?;
         for (ty, seen) in [(FileType::Snapshot, &self.snapshots), (FileType::Index, &self.index)] {
             if let Some(&new) = list(repo, ty)?.difference(seen).next() {
                 return Err(Error::Uninvited { file: File::new(ty, new) });

@@ -2,6 +2,8 @@ use super::plan::{Options as How, decide};
 use super::*;
 use crate::format::BlobType;
 use crate::maintain::testing::Fixture;
+use crate::repo::{Lock, LockMode, unlock};
+use std::time::Duration;
 
 fn carry_out(fixture: &Fixture, options: &Options) -> Result<(Stats, Done)> {
     let (repo, progress) = (fixture.repo(), Progress::silent());
@@ -53,6 +55,28 @@ fn what_another_writer_adds_is_not_taken_for_waste() {
     let index = Index::load(&repo).unwrap();
     repo.load_blob(&index, BlobType::Data, Id::of(b"c")).unwrap();
     repo.load_blob(&index, BlobType::Tree, second).unwrap();
+    carry_out(&fixture, &ALL).unwrap();
+}
+
+/// Somebody took the lock for that of the dead, and a backup may have begun that needs what this was going to remove.
+#[test]
+fn without_its_lock_it_removes_nothing() {
+    let fixture = Fixture::new();
+    let kept = fixture.file("kept", &["a"]);
+    fixture.file("lost", &["c"]);
+    fixture.snapshot(fixture.tree(&[kept]));
+    let (repo, progress) = (fixture.repo(), Progress::silent());
+    let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, Duration::ZERO, &progress).unwrap();
+    let index = Index::load(&repo).unwrap();
+    let prune = Prune::plan(&repo, &index, &ALL, &[], &progress, &|_| {}).unwrap();
+    let files = |ty| list(&repo, ty).unwrap();
+    let before = (files(FileType::Pack), files(FileType::Index));
+    assert_eq!(unlock(&fixture.repo(), true).unwrap(), 1);
+    let error = prune.carry_out(&repo, &progress, &|_| {}).unwrap_err();
+    assert!(matches!(error, Error::LockLost { .. }), "{error}");
+    // What was packed anew may be there besides.
+    assert!(before.0.is_subset(&files(FileType::Pack)) && before.1.is_subset(&files(FileType::Index)));
+    lock.release().unwrap();
     carry_out(&fixture, &ALL).unwrap();
 }
 

@@ -48,6 +48,7 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
     let mut reindex = Reindex::new(repo);
     reindex.take_over(|pack| !condemned.contains(&pack.id), |_, error| Err(error))?;
     reindex.finish()?;
+    repo.confirm_lock()?;
     for &pack in packs {
         let file = File::new(FileType::Pack, pack);
         if let Err(error) = repo.store().remove(file) {

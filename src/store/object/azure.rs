@@ -5,7 +5,7 @@
 //! where the endpoint is Azure's own, because elsewhere nobody answers. The file that Velero is given says all of this in names of its own.
 
 use super::failure::{Failure, Kind};
-use super::transport::{Clients, Transport};
+use super::transport::{Clients, Transport, client_options, no_retries};
 use super::{Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object_store::azure::{AzureAuthorizer, AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::client::HttpRequestBody;
-use object_store::{Attribute, Attributes, ClientOptions, RetryConfig};
+use object_store::{Attribute, Attributes};
 use std::fs;
 use std::sync::Arc;
 
@@ -79,11 +79,8 @@ pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, St
         .with_endpoint(endpoint.clone())
         .with_http_connector(transport.clone())
         .with_config(AzureConfigKey::AuthorityHost, environment.get("AZURE_AUTHORITY_HOST").unwrap_or(cloud.authority))
-        .with_client_options(
-            ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream"),
-        )
-        // Retrying is done above, where it is known what has been sent.
-        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+        .with_client_options(client_options(tls))
+        .with_retry(no_retries());
     let store = credentials.apply(builder).build().map_err(|error| failed(error.into()))?;
     let store = Arc::new(store);
     let mut packs = Attributes::new();

@@ -5,14 +5,14 @@
 //! asked for only where the endpoint is Google's own, because elsewhere nobody answers.
 
 use super::failure::{Failure, Kind};
-use super::transport::{Clients, Transport};
+use super::transport::{Clients, Transport, client_options, no_retries};
 use super::{Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
 use crate::store::{Options, StoreError};
+use object_store::Attributes;
 use object_store::client::HttpRequestBody;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
-use object_store::{Attributes, ClientOptions, RetryConfig};
 use serde::Deserialize;
 use std::fs;
 use std::io::ErrorKind;
@@ -47,11 +47,8 @@ pub(super) fn remote(bucket: &Bucket, options: &Options) -> Result<Remote, Store
         .with_bucket_name(&bucket.name)
         .with_base_url(endpoint)
         .with_http_connector(transport.clone())
-        .with_client_options(
-            ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream"),
-        )
-        // Retrying is done above, where it is known what has been sent.
-        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+        .with_client_options(client_options(tls))
+        .with_retry(no_retries());
     let store = Arc::new(credentials.apply(builder).build().map_err(|error| failed(error.into()))?);
     let new = NewBucket {
         url: format!("{endpoint}/{}", bucket.name),

@@ -8,7 +8,7 @@ use super::credentials::Credentials;
 use super::failure::{self, Answer, Failure, Kind};
 use super::runtime::Runtimes;
 use super::signing;
-use super::transport::{Clients, Transport};
+use super::transport::{Clients, Transport, client_options, no_retries};
 use super::{Make, Remote};
 use crate::store::location::{Bucket, Endpoint};
 use crate::store::options::BucketLookup;
@@ -17,7 +17,7 @@ use futures::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{Attribute, Attributes, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{Attribute, Attributes, ObjectStore};
 use reqwest::Method;
 use std::error::Error;
 use std::sync::Arc;
@@ -98,13 +98,10 @@ fn build(
         .with_region(region)
         .with_http_connector(Transport(clients.clone()))
         .with_crypto_provider(Arc::new(signing::Provider))
-        .with_client_options(
-            ClientOptions::new().with_allow_http(!endpoint.tls).with_default_content_type("application/octet-stream"),
-        )
+        .with_client_options(client_options(endpoint.tls))
         // Plain deletes are understood by every server, and bulk ones gain nothing here.
         .with_disable_bulk_delete(true)
-        // Retrying is done above, where it is known what has been sent.
-        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+        .with_retry(no_retries());
     // Amazon's buckets with locked objects take no upload without a checksum of its own; other servers may not know it.
     let builder = if aws { builder.with_checksum_algorithm(Checksum::SHA256) } else { builder };
     credentials.apply(builder).build().map_err(|error| failed(bucket, error.into()))

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
+use object_store::{ClientOptions, RetryConfig};
 use std::error::Error;
 use std::fs;
 use std::pin::Pin;
@@ -109,9 +110,19 @@ impl Transport {
 }
 
 impl HttpConnector for Transport {
-    fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.clone()))
     }
+}
+
+/// What all clients of the object store crate are told.
+pub(super) fn client_options(tls: bool) -> ClientOptions {
+    ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream")
+}
+
+/// Retrying is done above, where it is known what has been sent.
+pub(super) fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
 type Answered<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;

@@ -172,7 +172,7 @@ fn a_backup() {
 #[test]
 fn a_forget() {
     let bed = Bed::new();
-    at_every_operation(&bed, "forget", &|store| forget(store).map(|_| ()), &[PASSWORD], |all| all[1..].to_vec());
+    at_every_operation(&bed, "forget", &|store| forget(store), &[PASSWORD], |all| all[1..].to_vec());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A store that stops at a chosen operation: a folder that fails from then on, as if the process had been killed or the network had gone.
 
+use crate::engine::kept::Kept;
 use bytes::Bytes;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ impl Store for Stopping {
     }
 
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(Kept { store: self.clone(), ty, bytes: Vec::new() }))
+        Ok(Kept::upload(self.clone(), ty))
     }
 
     fn remove(&self, file: File) -> Result<()> {
@@ -162,22 +163,5 @@ impl Store for Stopping {
 
     fn prepare(&self) -> Result<()> {
         self.attempt(Kind::Write, || self.folder.prepare())
-    }
-}
-
-struct Kept {
-    store: Stopping,
-    ty: FileType,
-    bytes: Vec<u8>,
-}
-
-impl Upload for Kept {
-    fn write(&mut self, part: &[u8]) -> Result<()> {
-        self.bytes.extend_from_slice(part);
-        Ok(())
-    }
-
-    fn commit(self: Box<Self>, id: Id) -> Result<()> {
-        self.store.write(File::new(self.ty, id), self.bytes.into())
     }
 }

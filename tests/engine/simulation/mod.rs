@@ -48,7 +48,7 @@ struct Bed {
     snapshots: Vec<Id>,
     /// The trees that snapshots of them have.
     sources: [(PathBuf, Id); 2],
-    _repo: Repo,
+    repo: Repo,
 }
 
 impl Bed {
@@ -78,7 +78,7 @@ impl Bed {
             let tree = source_tree(&repo, &repo.load_snapshot(id).expect("a snapshot"), &path).expect("a tree");
             (path, tree)
         });
-        Bed { files, snapshots, sources, _repo: repo }
+        Bed { files, snapshots, sources, repo }
     }
 }
 
@@ -252,7 +252,7 @@ fn run(bed: &Bed, seed: u64) -> Vec<String> {
 }
 
 fn restics_verdict(bed: &Bed, files: &Files) -> Option<String> {
-    let repo = bed._repo.copy();
+    let repo = bed.repo.copy();
     fs::remove_dir_all(repo.path()).expect("the copy goes");
     for (file, bytes) in files {
         let path = repo.path().join(layout::path(*file));
@@ -281,7 +281,7 @@ fn two_inits_make_one_repository() {
     };
     try_seeds(INITS, |seed| {
         let mut random = Random(seed);
-        let world = World::that(Files::new(), Random(random.next()), seed.is_multiple_of(2));
+        let world = World::with(Files::new(), Random(random.next()), seed.is_multiple_of(2));
         let processes = [(); 2].map(|()| world.join(Fate::Lives, 1 + random.below(4)));
         let made = std::thread::scope(|scope| {
             let running = processes.each_ref().map(|process| scope.spawn(|| make(process)));

@@ -4,6 +4,7 @@
 //! number of the others' may come. A process may die before or after one of its operations, or one may fail.
 
 use crate::common::Random;
+use crate::engine::kept::Kept;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -60,10 +61,10 @@ enum Verdict {
 
 impl World {
     pub fn new(files: Files, random: Random) -> Arc<World> {
-        World::that(files, random, true)
+        World::with(files, random, true)
     }
 
-    pub fn that(files: Files, random: Random, creates: bool) -> Arc<World> {
+    pub fn with(files: Files, random: Random, creates: bool) -> Arc<World> {
         let state = Mutex::new(State { files, random, actors: Vec::new(), turn: None });
         Arc::new(World { state, changed: Condvar::new(), creates })
     }
@@ -248,7 +249,7 @@ impl Store for Process {
     }
 
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(Kept { process: self.clone(), ty, bytes: Vec::new() }))
+        Ok(Kept::upload(self.clone(), ty))
     }
 
     fn remove(&self, file: File) -> Result<()> {
@@ -269,22 +270,5 @@ impl Download for Part {
     fn read(&mut self, out: &mut [u8]) -> Result<()> {
         out.copy_from_slice(&self.0.split_to(out.len()));
         Ok(())
-    }
-}
-
-struct Kept {
-    process: Process,
-    ty: FileType,
-    bytes: Vec<u8>,
-}
-
-impl Upload for Kept {
-    fn write(&mut self, part: &[u8]) -> Result<()> {
-        self.bytes.extend_from_slice(part);
-        Ok(())
-    }
-
-    fn commit(self: Box<Self>, id: Id) -> Result<()> {
-        self.process.write(File::new(self.ty, id), self.bytes.into())
     }
 }
