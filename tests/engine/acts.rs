@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use vsm::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
 use vsm::clock;
+use vsm::format::Version;
 use vsm::format::time::Time;
 use vsm::id::Id;
 use vsm::maintain::prune::{self, Limit, Prune};
-use vsm::maintain::tag;
+use vsm::maintain::rewrite::Replace;
+use vsm::maintain::{copy, exclude, tag};
 use vsm::memory::Budget;
+use vsm::pattern::Patterns;
 use vsm::progress::Progress;
-use vsm::repo::{self, Index, Lock, LockMode, Password, Repository, Settings, SnapshotFilter};
+use vsm::repo::{self, Index, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot};
 use vsm::store::Store;
 
 fn settings() -> Settings {
@@ -83,16 +86,9 @@ pub fn prune(store: Arc<dyn Store>) -> repo::Result<()> {
 
 /// Removes the oldest snapshot, unless only one is left.
 pub fn forget(store: Arc<dyn Store>) -> repo::Result<()> {
-    locked(store, LockMode::Exclusive, |repo| {
-        let (snapshots, errors) = repo.snapshots()?;
-        if let Some(error) = errors.into_iter().next() {
-            // The oldest may be the one that cannot be read.
-            return Err(error);
-        }
-        match &snapshots[..] {
-            [oldest, _, ..] => repo.remove_snapshot(oldest.id),
-            _ => Ok(()),
-        }
+    locked(store, LockMode::Exclusive, |repo| match &all_snapshots(repo)?[..] {
+        [oldest, _, ..] => repo.remove_snapshot(oldest.id),
+        _ => Ok(()),
     })
 }
 
@@ -102,4 +98,45 @@ pub fn retag(store: Arc<dyn Store>) -> repo::Result<()> {
         let stored = repo.find_snapshot("latest", &SnapshotFilter::default())?;
         tag::change(repo, &stored, &tag::Change::Set(vec!["kept".into()])).map(|_| ())
     })
+}
+
+/// Brings all snapshots of one repository into another.
+pub fn copy(from: Arc<dyn Store>, to: Arc<dyn Store>) -> repo::Result<()> {
+    locked(from, LockMode::Shared, |from| {
+        locked(to, LockMode::Shared, |to| {
+            let snapshots = all_snapshots(from)?;
+            let (expected, mut copied) = (snapshots.len(), 0);
+            copy::copy(from, to, snapshots, &Progress::silent(), &mut |_, _| copied += 1)?;
+            assert_eq!(copied, expected, "what was not copied is an error");
+            Ok(())
+        })
+    })
+}
+
+/// Leaves a file out of all snapshots.
+pub fn rewrite(store: Arc<dyn Store>, forget: bool) -> repo::Result<()> {
+    locked(store, LockMode::Exclusive, |repo| {
+        let mut patterns = Patterns::default();
+        patterns.add("other", false).expect("a pattern");
+        let options = exclude::Options {
+            exclude: patterns,
+            replace: Replace { forget, dry_run: false },
+            ..exclude::Options::default()
+        };
+        exclude::rewrite(repo, &all_snapshots(repo)?, &options, &Progress::silent(), &mut |_, _| {})
+    })
+}
+
+/// Makes a repository of version 2 of one of version 1.
+pub fn upgrade(store: Arc<dyn Store>) -> repo::Result<()> {
+    locked(store, LockMode::Exclusive, |repo| match repo.config().version {
+        Version::V1 => repo.upgrade(),
+        Version::V2 => Ok(()),
+    })
+}
+
+/// All of them, and an error if one cannot be read.
+fn all_snapshots(repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
+    let (snapshots, errors) = repo.snapshots()?;
+    errors.into_iter().next().map_or(Ok(snapshots), Err)
 }

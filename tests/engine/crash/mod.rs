@@ -5,7 +5,7 @@
 
 mod store;
 
-use super::acts::{back_up, forget, locked, prune, retag};
+use super::acts::{back_up, copy, forget, locked, prune, retag, rewrite, upgrade};
 use crate::common::peers::{PASSWORD, Peer, Repo};
 use crate::common::{Random, files_below, scratch};
 use std::collections::BTreeSet;
@@ -29,7 +29,11 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let repo = Repo::made_by(Peer::Restic019, 2).quick();
+        Bed::of_version(2)
+    }
+
+    fn of_version(version: u32) -> Bed {
+        let repo = Repo::made_by(Peer::Restic019, version).quick();
         let bed = Bed { source: repo.beside("source"), repo };
         for round in 0..3 {
             bed.write(round);
@@ -55,6 +59,8 @@ type Act<'a> = dyn Fn(Arc<Stopping>) -> repo::Result<()> + 'a;
 struct Demand<'d> {
     /// Snapshots that must be there.
     complete: &'d [String],
+    /// How many there must be at least.
+    count: usize,
     /// Passwords of which one must open it.
     passwords: &'d [&'d str],
 }
@@ -71,6 +77,7 @@ fn demand_sound(repo: &Repo, demand: &Demand<'_>, told: &str) {
     for id in demand.complete {
         assert!(there.contains(id), "{told}: snapshot {id} is gone");
     }
+    assert!(there.len() >= demand.count, "{told}: a snapshot is gone, and none in its place");
 }
 
 /// Names of files that are whole, of a kind.
@@ -80,7 +87,15 @@ fn names(repo: &Repo, kind: &str) -> BTreeSet<String> {
     files_below(&repo.path().join(kind)).iter().filter(|file| is_whole(file)).map(path).collect()
 }
 
-/// What a store that is not whole or not at all leaves, a person removes: nothing refers to it.
+/// What a store that is not whole or not at all leaves, a person removes, because nothing refers to it; and puts the config back.
+fn mend_torn(repo: &Repo, before: &Repo) {
+    let config = |repo: &Repo| fs::read(repo.path().join("config")).expect("a config");
+    if config(repo).len() < config(before).len() {
+        fs::write(repo.path().join("config"), config(before)).expect("the old config");
+    }
+    remove_torn(repo);
+}
+
 fn remove_torn(repo: &Repo) {
     for kind in ["index", "snapshots", "locks", "keys"] {
         for file in files_below(&repo.path().join(kind)) {
@@ -93,13 +108,15 @@ fn remove_torn(repo: &Repo) {
     }
 }
 
-/// Runs a command against every stop of every kind.
+/// Runs a command against every stop of every kind. Of the snapshots, oldest first, `complete` says which stay, and `replaced` how many others
+/// have one in their place.
 fn at_every_operation(
     bed: &Bed,
     what: &str,
     act: &Act<'_>,
     passwords: &[&str],
     complete: impl Fn(&[String]) -> Vec<String>,
+    replaced: usize,
 ) {
     let before: Vec<String> = names(&bed.repo, "snapshots").into_iter().collect();
     let oldest_first = |repo: &Repo| -> Vec<String> {
@@ -108,7 +125,7 @@ fn at_every_operation(
     };
     let kept = complete(&oldest_first(&bed.repo));
     assert!(kept.iter().all(|id| before.contains(id)));
-    let demand = Demand { complete: &kept, passwords };
+    let demand = Demand { complete: &kept, count: kept.len() + replaced, passwords };
     let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
     act(Arc::new(recorded.clone())).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -133,7 +150,7 @@ fn at_every_operation(
                 assert!(outcome.is_err(), "{told}: reported as a success");
             }
             if fault == Fault::Tear {
-                remove_torn(&repo);
+                mend_torn(&repo, &bed.repo);
             }
             // A stop at a read leaves what the write before it left.
             if *kind != Kind::Read || fault == Fault::Fail {
@@ -166,13 +183,20 @@ fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: boo
 fn a_backup() {
     let bed = Bed::new();
     let source = bed.source.clone();
-    at_every_operation(&bed, "backup", &|store| back_up(store, &source).map(|_| ()), &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(
+        &bed,
+        "backup",
+        &|store| back_up(store, &source).map(|_| ()),
+        &[PASSWORD],
+        <[String]>::to_vec,
+        0,
+    );
 }
 
 #[test]
 fn a_forget() {
     let bed = Bed::new();
-    at_every_operation(&bed, "forget", &|store| forget(store), &[PASSWORD], |all| all[1..].to_vec());
+    at_every_operation(&bed, "forget", &|store| forget(store), &[PASSWORD], |all| all[1..].to_vec(), 0);
 }
 
 #[test]
@@ -184,7 +208,7 @@ fn a_prune() {
     let bytes = b"nobody's";
     let name = Id::of(bytes).to_string();
     fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
-    at_every_operation(&bed, "prune", &|store| prune(store), &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(&bed, "prune", &|store| prune(store), &[PASSWORD], <[String]>::to_vec, 0);
 }
 
 /// An index of which a file is lost, and packs that are moved elsewhere though nothing is wrong with them.
@@ -201,7 +225,7 @@ fn repairs_of_index_and_packs() {
             if outcome.lost + outcome.left_behind == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
         })
     };
-    at_every_operation(&bed, "repair packs", &salvage, &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(&bed, "repair packs", &salvage, &[PASSWORD], <[String]>::to_vec, 0);
     let index = files_below(&bed.repo.path().join("index"));
     assert!(index.len() > 1);
     fs::remove_file(&index[0]).expect("an index less");
@@ -239,7 +263,7 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
     let recorded = Stopping::at(repo.path(), None);
     act(Arc::new(recorded.clone())).unwrap_or_else(|error| panic!("{what}: {error}"));
     let whole = names(&repo, "snapshots").len();
-    let demand = Demand { complete: &[], passwords: &[PASSWORD] };
+    let demand = Demand { complete: &[], count: whole, passwords: &[PASSWORD] };
     let operations = recorded.operations();
     for (number, kind) in operations.iter().enumerate() {
         for fault in [Fault::Stop, Fault::LoseReply, Fault::Fail]
@@ -262,7 +286,7 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
 fn a_tag() {
     let bed = Bed::new();
     // The latest snapshot gets another name.
-    at_every_operation(&bed, "tag", &|store| retag(store), &[PASSWORD], |all| all[..1].to_vec());
+    at_every_operation(&bed, "tag", &|store| retag(store), &[PASSWORD], |all| all[..1].to_vec(), 1);
 }
 
 #[test]
@@ -272,7 +296,7 @@ fn keys_added_changed_and_removed() {
     let add = |store: Arc<Stopping>| {
         locked(store, LockMode::Shared, |repo| repo.add_key(&Password::new("second"), owner()).map(|_| ()))
     };
-    at_every_operation(&bed, "key add", &add, &[PASSWORD], <[String]>::to_vec);
+    at_every_operation(&bed, "key add", &add, &[PASSWORD], <[String]>::to_vec, 0);
     let change = |store: Arc<Stopping>| {
         // Whichever of the two fits: it may have been changed before.
         let opened = [PASSWORD, "second"].into_iter().find_map(|password| {
@@ -283,7 +307,47 @@ fn keys_added_changed_and_removed() {
         let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, Duration::ZERO, &Progress::silent())?;
         repo.change_password(&Password::new("second"), owner()).and(lock.release())
     };
-    at_every_operation(&bed, "key passwd", &change, &[PASSWORD, "second"], <[String]>::to_vec);
+    at_every_operation(&bed, "key passwd", &change, &[PASSWORD, "second"], <[String]>::to_vec, 0);
+}
+
+/// Snapshots of another repository come here; either of the two stores may stop.
+#[test]
+fn a_copy() {
+    let (from, to) = (Bed::new(), Bed::new());
+    let whole = |repo: &Repo| Arc::new(Stopping::at(repo.path(), None));
+    let source = whole(&from.repo);
+    at_every_operation(&to, "copy", &|store| copy(source.clone(), store), &[PASSWORD], <[String]>::to_vec, 0);
+
+    let recorded = whole(&from.repo);
+    copy(recorded.clone(), whole(&to.repo.copy())).expect("a copy");
+    let operations = recorded.operations();
+    let kept: Vec<String> = names(&to.repo, "snapshots").into_iter().collect();
+    let demand = |count| Demand { complete: &kept, count, passwords: &[PASSWORD] };
+    for (number, kind) in operations.iter().enumerate() {
+        for fault in [Fault::Stop, Fault::Fail] {
+            let told = format!("copy, operation {number} ({kind:?}) of {} on the source, {fault:?}", operations.len());
+            let (source, target) = (from.repo.copy(), to.repo.copy());
+            let outcome = copy(Arc::new(Stopping::at(source.path(), Some((number, fault)))), whole(&target));
+            assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
+            demand_sound(&target, &demand(2), &told);
+            again(&source, &|store| copy(store, whole(&target)), &Demand { complete: &[], ..demand(2) }, &told, false);
+            demand_sound(&target, &demand(4), &format!("{told}, then once more"));
+        }
+    }
+    println!("copy: {} operations on the source", operations.len());
+}
+
+#[test]
+fn a_rewrite() {
+    let bed = Bed::new();
+    at_every_operation(&bed, "rewrite", &|store| rewrite(store, false), &[PASSWORD], <[String]>::to_vec, 0);
+    at_every_operation(&bed, "rewrite --forget", &|store| rewrite(store, true), &[PASSWORD], |_| vec![], 2);
+}
+
+#[test]
+fn a_migration() {
+    let bed = Bed::of_version(1);
+    at_every_operation(&bed, "migrate", &|store| upgrade(store), &[PASSWORD], <[String]>::to_vec, 0);
 }
 
 /// Whatever an init leaves, a next one makes a repository of, or finds one.
