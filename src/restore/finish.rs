@@ -13,6 +13,7 @@ use super::prepare::{IN_THE_WAY, mtime_of};
 use super::walk::{Flaw, Visitor, Walk, display};
 use super::{Options, Overwrite, Report};
 use crate::format::node::{Node, NodeType};
+use crate::id::Id;
 use crate::progress::{Action, Phase, Progress};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -58,7 +59,7 @@ struct Finish<'f> {
     /// The directory whose entries are coming in; nothing is made in it in a dry run.
     here: Option<Dir>,
     /// The first path of each group of hard links that are not regular files.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<Id, Vec<u8>>,
 }
 
 impl Visitor for Finish<'_> {
@@ -181,7 +182,7 @@ impl Finish<'_> {
     }
 
     /// Everything that is no regular file and no directory.
-    fn special(&mut self, path: &[u8], node: Node, key: Option<(u64, u64)>) -> Result<()> {
+    fn special(&mut self, path: &[u8], node: Node, key: Option<Id>) -> Result<()> {
         let ty = match node.ty {
             NodeType::Symlink => FileType::Symlink,
             NodeType::Fifo => FileType::Fifo,

@@ -10,6 +10,7 @@ pub use build::build;
 
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
+use crate::id::Id;
 use crate::repo::index::Location;
 use crate::repo::{self, Index};
 use std::collections::HashMap;
@@ -122,8 +123,8 @@ pub struct Plan {
     pub uses: Vec<Use>,
     /// By use: the file had this piece already. Empty if nothing was compared.
     pub present: Vec<bool>,
-    /// By inode and device: the first file of each group of hard links.
-    pub links: HashMap<(u64, u64), u32>,
+    /// By [`link_key`]: the first file of each group of hard links.
+    pub links: HashMap<Id, u32>,
     /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
     pub entries: u64,
     pub bytes: u64,
@@ -227,7 +228,7 @@ impl Plan {
             + of(self.dirs.len(), size_of::<Dir>())
             + of(self.files.len(), size_of::<File>())
             + of(self.uses.len(), size_of::<Use>())
-            + of(self.links.len(), 2 * size_of::<((u64, u64), u32)>())
+            + of(self.links.len(), 2 * size_of::<(Id, u32)>())
     }
 
     fn keep_name(&mut self, path: &[u8]) -> Name {
@@ -239,9 +240,17 @@ impl Plan {
 }
 
 /// What the names of one entry have in common; `None` if it has only one. How many a fifo has is not stored, so that its inode has to tell.
-pub fn link_key(node: &Node) -> Option<(u64, u64)> {
+/// What is in it belongs to the key: a file that changed while it was backed up may have other content under each name, and each of them comes back.
+pub fn link_key(node: &Node) -> Option<Id> {
     let several = node.links > 1 || node.ty == NodeType::Fifo && node.links == 0;
-    (several && node.inode != 0).then_some((node.inode, node.device_id))
+    if !several || node.inode == 0 {
+        return None;
+    }
+    let mut key = Vec::from(node.ty.name());
+    [node.inode, node.device_id, node.device].iter().for_each(|number| key.extend_from_slice(&number.to_le_bytes()));
+    key.extend_from_slice(&node.link_target);
+    node.content.iter().flatten().for_each(|id| key.extend_from_slice(&id.0));
+    Some(Id::of(&key))
 }
 
 fn count(length: usize) -> u32 {

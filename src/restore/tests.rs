@@ -57,6 +57,29 @@ fn a_tree_comes_back_whole() {
 }
 
 #[test]
+fn names_of_one_inode_with_other_content_are_files_of_their_own() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let named = |name: &str, content: &[u8]| Node { links: 4, inode: 77, ..blobs.file(name, &[content]) };
+        let to = |name: &str, target: &str| Node { links: 2, inode: 78, ..link(name, target) };
+        blobs.tree(vec![
+            named("a", b"old"),
+            named("b", b"new"),
+            named("c", b"old"),
+            named("d", b""),
+            to("e", "a"),
+            to("f", "b"),
+        ])
+    });
+    bed.restore(root, |options| options.verify = true).whole();
+    let content = |name: &str| fs::read(bed.at(name)).unwrap();
+    assert_eq!(["a", "b", "c", "d"].map(content), [&b"old"[..], b"new", b"old", b""]);
+    let inode = |name: &str| fs::metadata(bed.at(name)).unwrap().ino();
+    assert_eq!(inode("a"), inode("c"));
+    assert_eq!(fs::read_link(bed.at("f")).unwrap(), Path::new("b"));
+}
+
+#[test]
 fn zeros_in_new_files_stay_holes() {
     let bed = Bed::new();
     let zeros = vec![0; 1 << 20];
