@@ -5,7 +5,7 @@
 //! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`, `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
-//! * L3 `backup`, `restore`, `maintain`: the flows.
+//! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
 //! * L4 `mover`: what one Job does, from its work description to its report; `controller`: what is done with the kinds of `api`.
 //! * L5 `cli`: parses, calls, prints.
 
@@ -27,6 +27,8 @@ pub mod limits;
 pub mod maintain;
 pub mod manifest;
 pub mod memory;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod mover;
 pub mod pattern;
 pub mod progress;

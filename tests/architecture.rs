@@ -32,7 +32,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ),
     ("L1", &["store"]),
     ("L2", &["repo"]),
-    ("L3", &["backup", "restore", "maintain"]),
+    ("L3", &["backup", "restore", "maintain", "mount"]),
     ("L4", &["mover", "controller"]),
     ("L5", &["cli"]),
 ];
@@ -50,7 +50,7 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
         "only the stores and the controller reach a network; take a `&dyn Store`",
     ),
     (
-        &["SystemTime", "getrandom", "Timestamp::now", "Zoned::now"],
+        &["SystemTime::now", "getrandom", "Timestamp::now", "Zoned::now"],
         &["clock"],
         "only the clock reads time and randomness",
     ),

@@ -16,6 +16,8 @@ mod interop;
 mod interrupt;
 mod kept;
 mod locks;
+#[cfg(feature = "mount")]
+mod mount;
 mod prune;
 mod repair;
 mod repositories;

@@ -16,6 +16,8 @@ mod key;
 mod list;
 mod ls;
 mod migrate;
+#[cfg(feature = "mount")]
+mod mount;
 mod prune;
 mod repair;
 mod repositories;
@@ -48,6 +50,9 @@ pub enum Command {
     Ls(ls::Args),
     /// Print a file, or a directory as a tar archive
     Dump(dump::Args),
+    /// Show snapshots as directories
+    #[cfg(feature = "mount")]
+    Mount(mount::Args),
     /// Find files, directories or objects in snapshots
     Find(find::Args),
     /// Show what changed from one snapshot to another
@@ -99,6 +104,8 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Snapshots(args) => snapshots::run(args, context),
         Command::Ls(args) => ls::run(args, context),
         Command::Dump(args) => dump::run(args, context),
+        #[cfg(feature = "mount")]
+        Command::Mount(args) => mount::run(args, context),
         Command::Find(args) => find::run(args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Stats(args) => stats::run(args, context),
