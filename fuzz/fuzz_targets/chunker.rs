@@ -90,10 +90,7 @@ fn append_random(data: &mut Vec<u8>, length: usize, mut state: u64) {
 
 fn cut_in_pieces(scanner: &Arc<Scanner>, data: &[u8], portions: &[Length]) -> Vec<usize> {
     // The last one bounds the number of rounds: each call costs a window.
-    let portions = portions
-        .iter()
-        .map(Length::bytes)
-        .chain([data.len() / 64 + 1]);
+    let portions = portions.iter().map(Length::bytes).chain([data.len() / 64 + 1]);
     let mut portions = portions.collect::<Vec<_>>().into_iter().cycle();
     let mut cutter = Cutter::new(Arc::clone(scanner));
     let (mut start, mut read) = (0, 0);
@@ -115,10 +112,7 @@ fuzz_target!(|recipe: Recipe| {
     let polynomial = Polynomial::new(bits).expect("irreducible");
     let data = recipe.data();
     let lengths = reference::chunk_lengths(polynomial, &data);
-    let (lo, hi) = (
-        recipe.range.0.bytes().max(WINDOW),
-        recipe.range.1.bytes().min(data.len()),
-    );
+    let (lo, hi) = (recipe.range.0.bytes().max(WINDOW), recipe.range.1.bytes().min(data.len()));
     let candidate = reference::find_first(polynomial, &data, lo, hi);
     for (name, scanner) in Scanner::with_each_kernel(polynomial) {
         let found = scanner.find_first(&data, lo, hi);

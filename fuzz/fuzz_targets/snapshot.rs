@@ -6,6 +6,9 @@ use vsm::format::snapshot::Snapshot;
 fuzz_target!(|json: &[u8]| {
     if let Ok(snapshot) = Snapshot::decode(json) {
         let again = Snapshot::decode(&snapshot.encode()).expect("our own JSON");
-        assert_eq!((again.time.instant(), again.tree, again.paths), (snapshot.time.instant(), snapshot.tree, snapshot.paths));
+        assert_eq!(
+            (again.time.instant(), again.tree, again.paths),
+            (snapshot.time.instant(), snapshot.tree, snapshot.paths)
+        );
     }
 });

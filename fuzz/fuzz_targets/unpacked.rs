@@ -16,7 +16,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(quoted) = std::str::from_utf8(bytes) {
         if let Ok(name) = text::unquote(quoted) {
             let again = text::quote(&name);
-            assert_eq!(text::unquote(std::str::from_utf8(&again).expect("quoted names are UTF-8")).expect("our own"), name);
+            assert_eq!(
+                text::unquote(std::str::from_utf8(&again).expect("quoted names are UTF-8")).expect("our own"),
+                name
+            );
         }
     }
 });

@@ -75,7 +75,7 @@ fn run(seed: u64) -> Vec<String> {
     let said = Mutex::new((Vec::new(), Vec::new()));
     std::thread::scope(|scope| {
         for (peer, home) in [Peer::Vsm, Peer::Restic019].into_iter().zip(&homes) {
-            let (own, repo, said) = (Random(random.next()), &repo, &said);
+            let (own, repo, said) = (random.fork(), &repo, &said);
             scope.spawn(move || {
                 let (made, wrong) = play(repo, peer, own, home.path());
                 let mut said = said.lock().expect("no panic");

@@ -69,6 +69,11 @@ impl World {
         Arc::new(World { state, changed: Condvar::new(), creates })
     }
 
+    /// A process that has a world for itself.
+    pub fn alone(files: Files) -> Process {
+        World::new(files, Random::default()).join(Fate::Lives, 1)
+    }
+
     pub fn files(&self) -> Files {
         self.state.lock().expect("no panic").files.clone()
     }
@@ -156,6 +161,10 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn files(&self) -> Files {
+        self.world.files()
+    }
+
     /// It ends with what is returned, and nobody waits for it any more.
     pub fn ending(&self) -> Ending<'_> {
         Ending(self)
