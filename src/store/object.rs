@@ -97,6 +97,11 @@ impl ObjectStore {
         Ok(ObjectStore::new(remote, runtimes, options))
     }
 
+    /// The clients of the object store crate that all of this goes by, with our transport and signing: for that crate's tests of what it is built on.
+    pub fn clients(&self) -> (Arc<dyn object_store::ObjectStore>, Arc<dyn PaginatedListStore>) {
+        (self.0.remote.store.clone(), self.0.remote.pages.clone())
+    }
+
     fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
         ObjectStore(Arc::new(Inner {
             permits: Arc::new(Semaphore::new(remote.connections)),

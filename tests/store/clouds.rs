@@ -1,7 +1,7 @@
 //! What holds for a service whose locations name a bucket and no endpoint, whichever it is.
 
-use super::bytes;
 use super::conformance::conforms;
+use super::{bytes, upstream};
 use std::sync::Arc;
 use vsm::id::Id;
 use vsm::store::{File, FileType, Location, Options, Place, Result, Store, StoreError};
@@ -32,6 +32,11 @@ impl Cloud {
         self.conforms_in_the_buckets_root();
         self.what_is_missing_is_named();
         self.directories_are_listed();
+    }
+
+    /// [`upstream::conforms`], but for some functions.
+    pub fn is_up_to_upstream(&self, fails: &[&str]) {
+        upstream::conforms(&self.location("upstream", ""), &self.options, fails);
     }
 
     fn conforms_below_a_prefix(&self) {

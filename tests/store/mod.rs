@@ -12,6 +12,7 @@ mod on_servers;
 pub mod proxy;
 pub mod s3;
 pub mod traffic;
+mod upstream;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

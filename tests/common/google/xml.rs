@@ -151,7 +151,7 @@ impl Shared {
         let delimiter = given("delimiter").unwrap_or_default();
         let after = given("start-after").unwrap_or_default();
         let (prefix, token) = (given("prefix").unwrap_or_default(), given("continuation-token").unwrap_or_default());
-        let page = PAGE.to_string();
+        let page = given("max-keys").unwrap_or_else(|| PAGE.to_string());
         let mut query = vec![("prefix", prefix.as_str()), ("startOffset", &after), ("pageToken", &token)];
         // Its pages are of objects, and each has all the prefixes.
         query.push(if delimiter.is_empty() { ("maxResults", &page) } else { ("delimiter", &delimiter) });
