@@ -115,7 +115,12 @@ impl FromStr for Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::Folder(path) => path.display().fmt(f),
+            Location::Folder(path) => {
+                let text = path.display().to_string();
+                // One like `a:b`, which alone would be a scheme.
+                let again = parse(&text).is_ok_and(|again| again == *self);
+                write!(f, "{}{text}", if again { "" } else { "local:" })
+            }
             Location::Bucket(bucket) => bucket.fmt(f),
         }
     }
@@ -330,7 +335,8 @@ mod tests {
         ] {
             let location: Location = text.parse().unwrap();
             assert_eq!(location, Location::Folder(path.into()), "{text}");
-            assert_eq!(location.to_string(), path);
+            assert_eq!(location.to_string(), if path.starts_with("s3:") { text } else { path });
+            assert_eq!(location.to_string().parse::<Location>().unwrap(), location);
         }
     }
 
