@@ -82,6 +82,13 @@ pub fn assert_same(source: &Path, restored: &Path, options: Options) {
     assert!(found.is_empty(), "{restored:?} is not {source:?}:\n{}", listed(&found));
 }
 
+/// restic stores sockets and nobody restores them.
+pub fn assert_only_the_socket_is_missing(source: &Path, restored: &Path, options: Options) {
+    let mut found = trees(source, restored, options);
+    found.retain(|one| one.path != Path::new("special/socket"));
+    assert!(found.is_empty(), "{}", listed(&found));
+}
+
 pub fn listed(differences: &[Difference]) -> String {
     differences.iter().map(|difference| format!("  {difference}\n")).collect()
 }

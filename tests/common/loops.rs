@@ -51,6 +51,14 @@ impl LoopFs {
         LoopFs::mounted(dir)
     }
 
+    /// What a machine finds that has lost its power now: what was sent to the disk, and nothing that the system kept in memory.
+    pub fn after_power_loss(&self) -> LoopFs {
+        let dir = scratch();
+        let (from, to) = (self.dir.path().join("image"), dir.path().join("image"));
+        run(Command::new("cp").arg("--sparse=always").arg(from).arg(to));
+        LoopFs::mounted(dir)
+    }
+
     fn mounted(dir: TempDir) -> LoopFs {
         let mount = dir.path().join("mount");
         std::fs::create_dir(&mount).expect("a mount point");

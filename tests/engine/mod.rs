@@ -8,6 +8,7 @@ mod crash;
 mod cuts;
 mod damage;
 mod device;
+mod durable;
 mod expired;
 mod format_doc;
 mod golden;

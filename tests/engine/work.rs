@@ -117,13 +117,6 @@ fn directory(repo: &Repo, name: &str) -> PathBuf {
     dir
 }
 
-/// restic stores sockets and nobody restores them.
-fn assert_only_the_socket_is_missing(source: &Path, restored: &Path, options: Options) {
-    let mut found = compare::trees(source, restored, options);
-    found.retain(|one| one.path != Path::new("special/socket"));
-    assert!(found.is_empty(), "{}", compare::listed(&found));
-}
-
 #[test]
 fn a_volume_goes_there_and_back() {
     let corpus = Corpus::shared();
@@ -142,7 +135,7 @@ fn a_volume_goes_there_and_back() {
     let report = pod.run(&pod.restore(fs.path(), json!({"tagged": ["vsb:1"]})), 0);
     let restored = &report["outcome"]["restored"];
     assert_eq!((&restored["snapshot"], &restored["empty"]), (&saved["snapshot"], &false.into()), "{report}");
-    assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: true, holes: true });
+    compare::assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: true, holes: true });
     assert!(repo.lock_files().is_empty());
 }
 
@@ -392,7 +385,7 @@ fn repositories_of_volsync_are_restored() {
         let fs = LoopFs::new(512 << 20);
         pod.run(&pod.restore(fs.path(), json!("newest")), 0);
         // restic does not store the root's own metadata in this shape.
-        assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: false, holes: false });
+        compare::assert_only_the_socket_is_missing(&corpus.root(), fs.path(), Options { root: false, holes: false });
     }
 }
 

@@ -1,0 +1,57 @@
+//! What is said to be done survives a loss of power, on a file system that keeps in memory what nobody asks it to write.
+
+use crate::common::compare::{self, Options};
+use crate::common::corpus::Corpus;
+use crate::common::loops::LoopFs;
+use crate::common::peers::{Peer, Repo};
+use std::fs;
+use std::path::Path;
+
+/// The disk as it is now, on which something that nobody has synced is not.
+fn after_power_loss(fs: &LoopFs) -> LoopFs {
+    let unsynced = fs.path().join("unsynced");
+    fs::write(&unsynced, [7; 100_000]).expect("a file");
+    let after = fs.after_power_loss();
+    let kept = fs::read(after.path().join("unsynced")).is_ok_and(|kept| kept == [7; 100_000]);
+    assert!(!kept, "this would not show what was not synced");
+    fs::remove_file(unsynced).expect("it goes");
+    after
+}
+
+fn demand_sound(repository: &Path, snapshots: usize) {
+    let repo = Repo::at(repository);
+    // What is nobody's any more may come back with the power: the lock of a process that has ended, and packs that a prune removed.
+    repo.run(Peer::Restic019, ["unlock", "--remove-all"]).ok();
+    repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]).ok();
+    assert_eq!(repo.snapshots(Peer::Restic019).len(), snapshots);
+}
+
+#[test]
+fn what_was_said_to_be_in_a_folder_is_there() {
+    let corpus = Corpus::shared();
+    let name = corpus.root().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+    let fs = LoopFs::new(2 << 30);
+    let repo = Repo::at(fs.path().join("repo"));
+    let kept = |snapshots| demand_sound(&after_power_loss(&fs).path().join("repo"), snapshots);
+    repo.init(Peer::Vsm, 2).ok();
+    kept(0);
+    repo.backup(Peer::Vsm, corpus.parent(), &name, &[]);
+    kept(1);
+    repo.backup(Peer::Vsm, corpus.parent(), &name, &["--exclude", "*.bin", "--force"]);
+    repo.run(Peer::Vsm, ["forget", "latest"]).ok();
+    kept(1);
+    repo.run(Peer::Vsm, ["prune", "--max-unused", "0"]).ok();
+    kept(1);
+}
+
+#[test]
+fn what_was_restored_of_a_volume_is_there() {
+    let corpus = Corpus::shared();
+    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    repo.backup(Peer::Vsm, &corpus.root(), ".", &["--volume"]);
+    let fs = LoopFs::new(2 << 30);
+    let target = fs.path().join("target");
+    repo.restore_with(Peer::Vsm, "latest", &target, &["--volume"]).ok();
+    let after = after_power_loss(&fs);
+    compare::assert_only_the_socket_is_missing(&corpus.root(), &after.path().join("target"), Options::default());
+}
