@@ -7,7 +7,7 @@ use crate::id::Id;
 use crate::repo::{Error, Index, Repository, Result};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of directories, and of blobs, that are kept.
 const KEPT: usize = 32 << 20;
@@ -24,7 +24,7 @@ pub struct Directory {
     json: Vec<u8>,
     entries: Vec<Entry>,
     /// What is not shown, and why.
-    pub hidden: Vec<(String, &'static str)>,
+    hidden: Vec<(String, &'static str)>,
 }
 
 pub struct Entry {
@@ -174,7 +174,8 @@ impl<T> Recent<T> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Nothing is ever left half done under these locks.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,6 @@
 //! Answers to the kernel's questions.
 
-use super::content::{Content, OpenFile};
+use super::content::{Content, Directory, OpenFile, lock};
 use super::inodes::{self, Inode, Inodes};
 use super::places::{Place, Places};
 use crate::clock;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// How long the kernel may believe an answer: nothing ever changes here.
@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    fn directory(&self, number: INodeNo, tree: Id) -> Answer<Arc<super::content::Directory>> {
+    fn directory(&self, number: INodeNo, tree: Id) -> Answer<Arc<Directory>> {
         let hidden = |name: &str, why: &str| {
             let path = lock(&self.inodes).path(number.0);
             self.progress.problem(Phase::Restore, format!("{path}/{name}"), format!("{why}; it is not shown"));
@@ -125,21 +125,23 @@ impl Server {
         }
     }
 
-    /// What is in a directory, after `.` and `..`.
-    fn list(&self, number: INodeNo) -> Answer<Vec<(Vec<u8>, FileType)>> {
+    /// Hands over what is in a directory but the first `skip`, until `add` has had enough.
+    fn list(&self, number: INodeNo, skip: usize, mut add: impl FnMut(&[u8], FileType) -> bool) -> Answer<()> {
         match self.inode(number)? {
             Inode::Place(place) => {
-                let ty = |place: &Place| {
-                    if matches!(place, Place::Link(_)) { FileType::Symlink } else { FileType::Directory }
-                };
-                Ok(self.places.entries(place).iter().map(|(name, place)| (name.clone(), ty(place))).collect())
+                let mut entries = self.places.entries(place).iter().skip(skip);
+                entries.any(|(name, place)| match place {
+                    Place::Link(_) => add(name, FileType::Symlink),
+                    Place::Directory(_) | Place::Snapshot(_) => add(name, FileType::Directory),
+                });
             }
-            Inode::Link(_) => Err(Errno::ENOTDIR),
+            Inode::Link(_) => return Err(Errno::ENOTDIR),
             Inode::Node { node, .. } => {
                 let directory = self.directory(number, node.subtree.ok_or(Errno::ENOTDIR)?)?;
-                Ok(directory.entries().iter().map(|entry| (entry.name.clone(), file_type(entry.ty))).collect())
+                directory.entries().iter().skip(skip).any(|entry| add(&entry.name, file_type(entry.ty)));
             }
         }
+        Ok(())
     }
 
     fn open_file(&self, number: INodeNo) -> Answer<u64> {
@@ -191,10 +193,6 @@ impl Server {
             },
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn file_type(ty: NodeType) -> FileType {
@@ -306,20 +304,24 @@ impl Filesystem for Server {
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = match self.list(number) {
-            Ok(listed) => listed,
-            Err(errno) => return reply.error(errno),
-        };
-        // The kernel looks `..` up by itself.
-        let dots = [".", ".."].map(|name| (name.as_bytes().to_vec(), FileType::Directory));
-        let all = dots.into_iter().chain(listed).zip(1u64..);
-        for ((name, ty), next) in all.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
-            let entry = if next <= 2 { number } else { INodeNo(inodes::number(number.0, &name)) };
-            if reply.add(entry, next, ty, OsStr::from_bytes(&name)) {
-                break;
+        // Offsets count from 1; the kernel looks `..` up by itself.
+        const DOTS: [&str; 2] = [".", ".."];
+        let mut next = offset;
+        for dots in DOTS.iter().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            next += 1;
+            if reply.add(number, next, FileType::Directory, dots) {
+                return reply.ok();
             }
         }
-        reply.ok();
+        let skip = usize::try_from(next).unwrap_or(usize::MAX) - DOTS.len();
+        let listed = self.list(number, skip, |name, ty| {
+            next += 1;
+            reply.add(INodeNo(inodes::number(number.0, name)), next, ty, OsStr::from_bytes(name))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
