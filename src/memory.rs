@@ -34,6 +34,8 @@ const INDEX: u64 = 8 * MIB;
 const PER_THREAD: u64 = 12 * MIB;
 /// What passes through a run can be squeezed into this: one thread and two slabs of 8 MiB; packs for a bucket come on top.
 const LEAST: u64 = PER_THREAD + 16 * MIB;
+/// Packs on their way into a bucket: one of data, and one of trees.
+const PACKS: u64 = limits::PACK_SIZE + limits::PACK_EXCESS + limits::PACK_SIZE / 2;
 /// The same where nobody set a limit: two threads work side by side.
 const LEAST_UNLIMITED: u64 = LEAST + PER_THREAD;
 
@@ -60,6 +62,11 @@ impl Budget {
             Some(limit) => Ok(limit - taken),
             None => Ok(limits::MEMORY.saturating_sub(taken).max(LEAST_UNLIMITED)),
         }
+    }
+
+    /// What an index may take in memory before it is put aside; `None`: all that it needs. It leaves enough for a backup into a bucket.
+    pub fn index(&self) -> Option<u64> {
+        self.memory.map(|limit| limit.saturating_sub(AT_REST + LEAST + PACKS).max(INDEX))
     }
 
     /// How many threads may compress and seal with `left` for them.
@@ -120,6 +127,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_index_that_is_not_put_aside_leaves_enough() {
+        for memory in [100, 128, 256, 1024, 100_000].map(|mib| mib * MIB) {
+            let budget = Budget { memory: Some(memory), threads: 2 };
+            let room = budget.index().unwrap();
+            assert!(room >= INDEX && budget.left(room, PACKS).is_ok(), "{memory}");
+        }
+        assert_eq!(Budget { memory: None, threads: 2 }.index(), None);
     }
 
     #[test]

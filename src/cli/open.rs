@@ -78,7 +78,7 @@ impl Context {
     pub fn settings(&self) -> Settings {
         let Global { compression, pack_size, no_extra_verify, memory, threads, .. } = self.global;
         let budget = Budget { memory: memory.0, threads };
-        Settings { compression, pack_size, extra_verify: !no_extra_verify, budget }
+        Settings { compression, pack_size, extra_verify: !no_extra_verify, budget, aside: Some(std::env::temp_dir()) }
     }
 
     /// The open repository, without a lock.

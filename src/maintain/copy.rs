@@ -5,9 +5,11 @@
 
 use super::reach;
 use super::transfer::Transfer;
+use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
+use crate::repo::index::Group;
 use crate::repo::writer::Writer;
 use crate::repo::{Index, Repository, Result, StoredSnapshot, reading_pool};
 use crate::store::FileType;
@@ -45,23 +47,26 @@ pub fn copy(
     }
     let index = Index::load(from)?;
     let needed = reach::blobs(from, &index, &new, &reading_pool(from, &index)?, Phase::Copy, progress)?;
-    let by_pack = index.by_pack();
     let to_index = Arc::new(Index::load(to)?);
-    let held = index.memory() + by_pack.memory();
+    let held = index.memory() + index.group_memory();
     let writer = Writer::beside(to.clone(), to_index.clone(), held, false)?;
     // Of a blob its first copy stands for all; the others serve if that one cannot be read.
-    let wanted = |pack| {
-        let positions = by_pack.positions(pack).filter(|&(ty, position)| needed.has(ty, position));
-        positions
-            .map(|(ty, position)| index.at(ty, position).blob)
-            .filter(|blob| to_index.first(blob.ty, blob.id).is_none())
-            .collect()
+    let is_wanted = |ty, position, id| needed.has(ty, position) && to_index.first(ty, id).is_none();
+    let wanted = |group: &Group<'_>, pack| {
+        let blobs = group.positions(pack).map(|(ty, position)| (position, index.at(ty, position).blob));
+        blobs.filter(|(position, blob)| is_wanted(blob.ty, *position, blob.id)).map(|(_, blob)| blob).collect()
     };
-    let packs: Vec<Id> = index.packs().iter().copied().filter(|&pack| !Vec::is_empty(&wanted(pack))).collect();
+    let mut has_wanted = vec![false; index.packs().len()];
+    for copy in [BlobType::Data, BlobType::Tree].into_iter().flat_map(|ty| index.walk(ty)) {
+        has_wanted[copy.pack] |= is_wanted(copy.blob.ty, copy.position, copy.blob.id);
+    }
+    let packs: Vec<Id> = index.packs().iter().zip(has_wanted).filter(|(_, has)| *has).map(|(&pack, _)| pack).collect();
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     progress.files_done.store(0, Ordering::Relaxed);
     let transfer = Transfer { from, index: &index, writer: &writer, stays_sealed: &|_| false, progress };
-    let outcome = transfer.packs(&packs, wanted, by_pack.memory() + to_index.memory());
+    let outcome = index.groups(&packs).try_for_each(|group| {
+        transfer.packs(group.packs(), |pack| wanted(&group, pack), index.group_memory() + to_index.memory())
+    });
     // Also after an error: what was sent needs not be sent again.
     let written = writer.finish();
     outcome?;

@@ -98,7 +98,7 @@ pub fn read<E>(
     place: &Place,
     paths: &[String],
     password: &Password,
-    settings: Settings,
+    settings: &Settings,
     mut take: impl FnMut(&str, repo::Result<Contents>) -> Result<(), E>,
 ) -> Result<(), E> {
     // Each derives a key, which takes a core and the memory of `limits::KDF_MEMORY`.
@@ -109,7 +109,7 @@ pub fn read<E>(
             if given_up.too_often() {
                 return Err(Error::Stopped);
             }
-            let contents = contents(place.store(path), password, settings);
+            let contents = contents(place.store(path), password, settings.clone());
             given_up.count(match &contents {
                 Err(Error::Store(error)) => Some(error),
                 _ => None,

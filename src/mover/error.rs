@@ -76,7 +76,7 @@ fn of_repository(error: &repo::Error) -> &'static str {
     use repo::Error as E;
     match error {
         E::Store(error) => of_store(error),
-        E::Memory(_) => "TooLittleMemory",
+        E::Memory(_) | E::Aside { .. } => "TooLittleMemory",
         E::NoRepository { .. } => "RepositoryMissing",
         E::WrongPassword { .. } => "WrongPassword",
         E::Locked { .. } | E::LockLost { .. } => "RepositoryLocked",

@@ -200,7 +200,7 @@ impl Mover<'_> {
 
     /// Opens the repository; no lock of a mover that is gone is left in it.
     fn open(&self, gone: &[String]) -> repo::Result<Arc<Repository>> {
-        let repo = Repository::open(self.store.clone(), self.password, None, self.settings)?;
+        let repo = Repository::open(self.store.clone(), self.password, None, self.settings.clone())?;
         if !gone.is_empty() {
             repo::remove_locks_of(&repo, gone)?;
         }
@@ -209,7 +209,7 @@ impl Mover<'_> {
 
     fn init(&self) -> repo::Result<Arc<Repository>> {
         let options = InitOptions { version: Version::V2, polynomial: None, owner: repo::key_owner(None, None) };
-        repo::init(self.store.clone(), self.password, options, self.settings).map(Arc::new)
+        repo::init(self.store.clone(), self.password, options, self.settings.clone()).map(Arc::new)
     }
 
     fn lock(&self, repo: &Arc<Repository>) -> repo::Result<()> {

@@ -5,6 +5,7 @@ use crate::format::{BlobType, FormatError};
 use crate::id::Id;
 use crate::memory::TooLittle;
 use crate::store::{File, StoreError};
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,6 +15,12 @@ pub enum Error {
 
     #[error(transparent)]
     Memory(#[from] TooLittle),
+
+    #[error(
+        "the index does not fit into the memory that is given, and cannot be put aside in {}: {source}; give --memory more, or set TMPDIR to a directory with space",
+        directory.display()
+    )]
+    Aside { directory: PathBuf, source: std::io::Error },
 
     /// The second line is one that scripts look for.
     #[error(

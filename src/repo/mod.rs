@@ -34,10 +34,11 @@ use crate::memory::Budget;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Choices of the caller that are not part of the repository.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub compression: Compression,
     /// Bytes after which a pack is closed.
@@ -45,6 +46,8 @@ pub struct Settings {
     /// Open every sealed blob again and compare it with its plaintext before it is uploaded.
     pub extra_verify: bool,
     pub budget: Budget,
+    /// A directory for the temporary file of an index that the budget does not hold; `None`: there is to be none.
+    pub aside: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             pack_size: limits::PACK_SIZE,
             extra_verify: true,
             budget: Budget::default(),
+            aside: None,
         }
     }
 }
@@ -109,8 +113,8 @@ impl Repository {
         &self.config
     }
 
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Makes the repository one of version 2. The new config takes the place of the old one at once, and is read again; if it does not open,

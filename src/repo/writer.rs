@@ -105,7 +105,7 @@ impl Writer {
 
     /// The same, where the caller holds `held` bytes besides the index.
     pub fn beside(repo: Arc<Repository>, index: Arc<Index>, held: u64, dry_run: bool) -> Result<Writer> {
-        let Settings { budget, pack_size, .. } = repo.settings();
+        let &Settings { budget, pack_size, .. } = repo.settings();
         let left = budget.left(index.memory() + held, 0)?;
         let threads = budget.writers(left);
         let (packs, tree_pack_size, kept) = if repo.store().keeps_uploads() {

@@ -320,3 +320,34 @@ fn files(repo: &Repo) -> Vec<(PathBuf, u64)> {
     files.sort();
     files
 }
+
+#[test]
+fn an_index_that_memory_does_not_hold_is_pruned_all_the_same() {
+    let (repo, source) = repository(Peer::Restic019, 2, 4);
+    super::sizes::add_packs(&repo, 4000);
+    repo.run(Peer::Restic019, ["forget", "--keep-last", "1", "--quiet"]).ok();
+    let with_memory = repo.copy();
+    let prune = |repo: &Repo, arguments: &[&str], directory: &Path| {
+        let mut command = repo.command(Peer::Vsm);
+        command.args(["prune", "--max-unused", "0", "--json"]).args(arguments).env("TMPDIR", directory);
+        Run::of(&mut command)
+    };
+    let nowhere = Path::new("/nowhere");
+    let before = repo.list("packs").len();
+    let refused = prune(&repo, &["--memory", "90M"], nowhere).exits(1).errors();
+    assert!(["/nowhere", "TMPDIR", "--memory"].iter().all(|word| refused.contains(word)), "{refused}");
+    assert_eq!(repo.list("packs").len(), before, "nothing was changed");
+    assert!(repo.lock_files().is_empty());
+    // The same outcome as with all the memory that it takes, which needs no directory.
+    let directory = scratch();
+    let stats = prune(&repo, &["--memory", "90M"], directory.path()).ok().json();
+    assert_eq!(stats, prune(&with_memory, &[], nowhere).ok().json());
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0, "nothing is left there");
+    for repo in [&repo, &with_memory] {
+        assert!(repo.list("packs").len() < 100);
+        repo.run(Peer::Restic019, ["check", "--read-data"]).ok();
+        let target = scratch();
+        repo.restore(Peer::Restic019, "latest", target.path()).ok();
+        compare::assert_same(&source.path(), &target.path().join("data"), Options { root: true, ..Options::default() });
+    }
+}

@@ -115,27 +115,54 @@ fn directory_of_100000() {
 #[ignore = "the full tier: tests/full runs it"]
 fn ten_million_blobs() {
     const PACKS: u64 = 100_000;
-    const BLOBS: u64 = 100;
-    const LENGTH: u64 = 1000;
     let repo = Repo::made_by(Peer::Restic019, 2).quick();
     let source = scratch();
     std::fs::create_dir(source.path().join("data")).expect("a directory");
     (0..20).for_each(|n| std::fs::write(source.path().join(format!("data/{n}")), n.to_string()).expect("a file"));
     repo.backup(Peer::Restic019, source.path(), "data", &[]);
-    let location = repo.path().to_str().expect("UTF-8").parse().expect("a location");
-    let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
-    let opened = Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).expect("it opens");
+    let opened = open(&repo);
     let first = opened.snapshots().expect("snapshots").0.remove(0).snapshot;
     for second in 1..1000 {
         let time = Time::utc(first.time.seconds + second, 0);
         opened.save_file(FileType::Snapshot, Snapshot { time, ..first.clone() }.encode()).expect("a snapshot");
     }
+    add_packs(&repo, PACKS);
+    let what = "10,000,000 blobs in 100,000 packs, 1,000 snapshots";
+    let most = MEMORY_MAX_KIB + ((PACKS * BLOBS * BLOB) >> 10);
+    let mut rows = Rows { what, text: String::new(), excess: Vec::new(), most };
+    for words in [&["snapshots", "--json"][..], &["ls", "latest"], &["check"], &["prune", "--dry-run"]] {
+        for peer in TOOLS {
+            let mut command = repo.command(peer);
+            command.args(words).arg("--quiet");
+            rows.add(&words.join(" "), peer, Peer::Restic019, command);
+        }
+    }
+    rows.most = MEMORY_MAX_KIB;
+    let mut command = repo.command(Peer::Vsm);
+    command.args(["prune", "--dry-run", "--quiet", "--memory", "128M"]);
+    rows.add("prune --dry-run --memory 128M", Peer::Vsm, Peer::Restic019, command);
+    rows.leave();
+}
+
+fn open(repo: &Repo) -> Repository {
+    let location = repo.path().to_str().expect("UTF-8").parse().expect("a location");
+    let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
+    Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).expect("it opens")
+}
+
+/// Blobs in each pack that [`add_packs`] makes, and bytes of each.
+pub const BLOBS: u64 = 100;
+const LENGTH: u64 = 1000;
+
+/// Adds packs that nothing needs, a multiple of 500, and index files that name them. They are holes of the right sizes.
+pub fn add_packs(repo: &Repo, packs: u64) {
+    let opened = open(repo);
     let mut random = Random(45);
     let mut id = || Id(random.bytes(32).try_into().expect("32 bytes"));
     let blob = |id| PackedBlob { ty: BlobType::Data, id, offset: 0, length: LENGTH as u32, uncompressed: 0 };
     let some: Vec<PackedBlob> = (0..BLOBS).map(|_| blob(Id::NULL)).collect();
     let size = BLOBS * LENGTH + pack::header_size(&some);
-    for _ in 0..PACKS / 500 {
+    for _ in 0..packs / 500 {
         let packs: Vec<String> = (0..500)
             .map(|_| {
                 let pack = id();
@@ -150,17 +177,6 @@ fn ten_million_blobs() {
         let index = format!(r#"{{"packs":[{}]}}"#, packs.join(","));
         opened.save_file(FileType::Index, index.into_bytes()).expect("an index");
     }
-    let what = "10,000,000 blobs in 100,000 packs, 1,000 snapshots";
-    let most = MEMORY_MAX_KIB + ((PACKS * BLOBS * BLOB) >> 10);
-    let mut rows = Rows { what, text: String::new(), excess: Vec::new(), most };
-    for words in [&["snapshots", "--json"][..], &["ls", "latest"], &["check"], &["prune", "--dry-run"]] {
-        for peer in TOOLS {
-            let mut command = repo.command(peer);
-            command.args(words).arg("--quiet");
-            rows.add(&words.join(" "), peer, Peer::Restic019, command);
-        }
-    }
-    rows.leave();
 }
 
 fn demand(what: &str, sparse: &[&str], make: impl FnOnce(&Path)) {

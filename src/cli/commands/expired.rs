@@ -98,7 +98,7 @@ fn gather(context: &Context, place: &Place, password: &Password) -> Result<Gathe
         context.out.warn(format_args!("error: {}: {}", place.location(path), reasons(error)));
     };
     found.failed.iter().for_each(|(path, error)| warn(path, error));
-    survey::read(place, &found.repositories, password, context.settings(), |path, contents| {
+    survey::read(place, &found.repositories, password, &context.settings(), |path, contents| {
         match contents {
             Ok(contents) => {
                 contents.damaged.iter().for_each(|error| warn(path, error));

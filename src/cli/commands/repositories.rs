@@ -78,7 +78,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut listing =
         Listing { context, place: &place, layouts: &layouts, writer, tally: Tally::default(), first: None };
     listing.tally.directories = found.failed.len();
-    survey::read(&place, &found.repositories, &password, context.settings(), |path, contents| {
+    survey::read(&place, &found.repositories, &password, &context.settings(), |path, contents| {
         listing.tell(path, contents)
     })?;
     let Listing { tally, first, .. } = listing;

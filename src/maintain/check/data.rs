@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::{Error, ReadBuffers, Repository, Result, check_size, room, together};
 use crate::store::{Download, File, FileType};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which packs are read.
@@ -68,21 +69,25 @@ struct Verdict {
 impl Check<'_> {
     /// Reads packs. Those that are in no index are left out: nothing needs them.
     pub fn data(&mut self, subset: Subset) -> Result<()> {
-        let indexed = self.index.by_pack();
+        let indexed: HashSet<Id> = self.index.packs().iter().copied().collect();
         let packs = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
         let mut packs = subset.choose(packs);
-        packs.retain(|&(id, _)| indexed.names(id));
+        packs.retain(|&(id, _)| indexed.contains(&id));
         self.count(packs.len() as u64, packs.iter().map(|(_, size)| size).sum());
         self.report.packs_read = packs.len() as u64;
-        let next = AtomicUsize::new(0);
-        let verdicts = self.pool.broadcast(|_| {
-            let mut buffers = ReadBuffers::new();
-            let mine = std::iter::from_fn(|| packs.get(next.fetch_add(1, Ordering::Relaxed)));
-            let read = |&(id, size)| Ok((id, self.read(id, size, &indexed.blobs(id), &mut buffers)?));
-            mine.map(read).collect()
-        });
-        let mut verdicts: Vec<(Id, Verdict)> =
-            verdicts.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten().collect();
+        drop(indexed);
+        let ids: Vec<Id> = packs.into_iter().map(|(id, _)| id).collect();
+        let mut verdicts: Vec<(Id, Verdict)> = Vec::new();
+        for group in self.index.groups(&ids) {
+            let next = AtomicUsize::new(0);
+            let read = self.pool.broadcast(|_| {
+                let mut buffers = ReadBuffers::new();
+                let mine = std::iter::from_fn(|| group.packs().get(next.fetch_add(1, Ordering::Relaxed)));
+                let read = |&id| Ok((id, self.read(id, self.listed[&id], &group.blobs(id), &mut buffers)?));
+                mine.map(read).collect()
+            });
+            verdicts.extend(read.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten());
+        }
         verdicts.sort_unstable_by_key(|&(id, _)| id);
         for (id, verdict) in verdicts.into_iter().filter(|(_, verdict)| !verdict.errors.is_empty()) {
             self.report.broken_packs.push(id);

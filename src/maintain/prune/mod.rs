@@ -24,7 +24,7 @@ use crate::format::Version;
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::index::ByPack;
+use crate::repo::index::Group;
 use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, reading_pool};
 use crate::store::{File, FileType};
@@ -151,9 +151,9 @@ impl<'i> Prune<'i> {
 
     /// Brings what is kept of some packs into new ones, and sees to it that nothing is missing there.
     fn repack(&mut self, repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<()> {
-        let by_pack = self.index.by_pack();
         // An index of its own: of what the repository has already, there is to be another copy.
-        let held = self.index.memory() + by_pack.memory();
+        let group_memory = self.index.group_memory();
+        let held = self.index.memory() + group_memory;
         let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, false)?;
         let recompress = repo.config().version == Version::V2;
         progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
@@ -165,24 +165,26 @@ impl<'i> Prune<'i> {
             stays_sealed: &|blob| !recompress || blob.uncompressed != 0,
             progress,
         };
-        let outcome = transfer.packs(packs, |pack| self.wanted(&by_pack, pack), by_pack.memory());
-        let missing = packs.iter().flat_map(|&pack| self.wanted(&by_pack, pack));
-        let missing = missing.into_iter().find(|blob| !writer.index().contains(blob.ty, blob.id));
+        let outcome = self.index.groups(packs).try_for_each(|group| {
+            transfer.packs(group.packs(), |pack| self.wanted(&group, pack), group_memory)?;
+            let mut wanted = group.packs().iter().flat_map(|&pack| self.wanted(&group, pack));
+            match wanted.find(|blob| !writer.index().contains(blob.ty, blob.id)) {
+                Some(PackedBlob { ty, id, .. }) => Err(Error::NotRepacked { ty, id }),
+                None => Ok(()),
+            }
+        });
         // Also after an error: what is uploaded is found by the next prune.
         let written = writer.finish();
         outcome?;
         let written = written?;
-        if let Some(PackedBlob { ty, id, .. }) = missing {
-            return Err(Error::NotRepacked { ty, id });
-        }
         self.seen.index.extend(written.indexes);
         Ok(())
     }
 
     /// What of a pack has to be in a new one: its copies that are kept, unless a pack that stays has another.
-    fn wanted(&self, by_pack: &ByPack<'_>, pack: Id) -> Vec<PackedBlob> {
+    fn wanted(&self, group: &Group<'_>, pack: Id) -> Vec<PackedBlob> {
         let stays = |ty, position| self.plan.fates[self.index.pack_at(ty, position)] == Fate::Keep;
-        let wanted = by_pack.positions(pack).filter(|&(ty, position)| {
+        let wanted = group.positions(pack).filter(|&(ty, position)| {
             self.kept.has(ty, position) && {
                 let id = self.index.at(ty, position).blob.id;
                 !self.index.copies(ty, id).any(|copy| stays(ty, copy))

@@ -10,6 +10,7 @@ use crate::format::pack;
 use crate::id::Id;
 use crate::maintain::blobs::BlobSet;
 use crate::repo::Index;
+use crate::repo::index::Placed;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -216,16 +217,13 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     let mut packs: Vec<Pack> = index.packs().iter().map(new).collect();
     // First as if all copies of what is needed were kept.
     let types = [BlobType::Data, BlobType::Tree];
-    let copies = || types.into_iter().flat_map(|ty| index.blobs(ty).map(move |copies| (ty, copies)));
-    for (ty, copies) in copies() {
-        let is_needed = needed.has(ty, copies.start);
-        for position in copies {
-            let (pack, blob) = (&mut packs[index.pack_at(ty, position)], index.at(ty, position).blob);
-            if is_needed { &mut pack.used } else { &mut pack.unused }.add(blob.length);
-            pack.header += pack::header_size([&blob]) - header;
-            *if ty == BlobType::Data { &mut pack.data } else { &mut pack.trees } = true;
-            pack.uncompressed |= blob.uncompressed == 0;
-        }
+    let copies = || types.into_iter().flat_map(|ty| index.walk(ty).map(move |copy| (ty, copy)));
+    for (ty, Placed { first, pack, blob, .. }) in copies() {
+        let pack = &mut packs[pack];
+        if needed.has(ty, first) { &mut pack.used } else { &mut pack.unused }.add(blob.length);
+        pack.header += pack::header_size([&blob]) - header;
+        *if ty == BlobType::Data { &mut pack.data } else { &mut pack.trees } = true;
+        pack.uncompressed |= blob.uncompressed == 0;
     }
     let rank = |pack: &Pack| {
         let sound = pack.listed == Some(pack.expected());
@@ -236,18 +234,33 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     let ranks: Vec<_> = packs.iter().map(rank).collect();
     let kept = BlobSet::new(index);
     let mut duplicate = empty;
-    for (ty, copies) in copies().filter(|(ty, copies)| needed.has(*ty, copies.start)) {
-        let pack = |position: &usize| index.pack_at(ty, *position);
-        let best = copies.clone().max_by_key(|position| ranks[pack(position)]).expect("a blob has a copy");
-        kept.insert_at(ty, best);
-        for position in copies.filter(|position| *position != best) {
-            let (pack, length) = (&mut packs[pack(&position)], index.at(ty, position).blob.length);
-            pack.used.blobs -= 1;
-            pack.used.bytes -= u64::from(length);
-            pack.unused.add(length);
-            duplicate.add(length);
+    // The best copy so far of the blob that the walk is at.
+    let mut best: Option<(BlobType, Placed)> = None;
+    let keep = |best: Option<(BlobType, Placed)>| {
+        if let Some((ty, copy)) = best {
+            kept.insert_at(ty, copy.position);
         }
+    };
+    for (ty, copy) in copies().filter(|(ty, copy)| needed.has(*ty, copy.first)) {
+        let worse = match best.take() {
+            Some((of, other)) if (of, other.first) == (ty, copy.first) => {
+                let (better, worse) = if ranks[copy.pack] >= ranks[other.pack] { (copy, other) } else { (other, copy) };
+                best = Some((ty, better));
+                worse
+            }
+            other => {
+                keep(other);
+                best = Some((ty, copy));
+                continue;
+            }
+        };
+        let (pack, length) = (&mut packs[worse.pack], worse.blob.length);
+        pack.used.blobs -= 1;
+        pack.used.bytes -= u64::from(length);
+        pack.unused.add(length);
+        duplicate.add(length);
     }
+    keep(best);
     Weighed { packs, kept, duplicate }
 }
 

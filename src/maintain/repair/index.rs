@@ -4,6 +4,7 @@
 //! what they hold; packs that are not there are forgotten. What the index says of a pack that is right stays, and so it does where the pack's
 //! own header cannot be read but the sizes agree: the blobs may be sound.
 
+use crate::format::BlobType;
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{PackedBlob, file_size};
 use crate::id::Id;
@@ -12,6 +13,7 @@ use crate::maintain::reindex::Reindex;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Index, Repository, Result};
 use crate::store::FileType;
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -54,10 +56,13 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
     }
     repaired.unreadable = unreadable.len() as u64;
     let listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
-    let by_pack = index.by_pack();
+    let empty = file_size(&[]);
+    let mut sizes = vec![empty; index.packs().len()];
+    for copy in [BlobType::Data, BlobType::Tree].into_iter().flat_map(|ty| index.walk(ty)) {
+        sizes[copy.pack] += file_size(&[copy.blob]) - empty;
+    }
     let mut sound = HashSet::new();
-    for &pack in index.packs() {
-        let expected = file_size(&by_pack.blobs(pack));
+    for (&pack, expected) in index.packs().iter().zip(sizes) {
         match listed.get(&pack) {
             Some(&size) if size == expected => {
                 sound.insert(pack);
@@ -92,7 +97,9 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
             progress.files_done.fetch_add(1, Ordering::Relaxed);
             blobs
         });
-        for (&(pack, _), blobs) in part.iter().zip(headers) {
+        let ids: Vec<Id> = part.iter().map(|(pack, _)| *pack).collect();
+        let said = LazyCell::new(|| index.groups(&ids).collect::<Vec<_>>());
+        for (&pack, blobs) in ids.iter().zip(headers) {
             let blobs = match blobs {
                 Ok(blobs) => blobs,
                 Err(error) if !error.is_damage() => return Err(error),
@@ -100,7 +107,7 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
                     repaired.silent += 1;
                     progress.problem(Phase::Repair, format!("pack {pack}"), error);
                     match sound.contains(&pack) {
-                        true => by_pack.blobs(pack),
+                        true => said.iter().flat_map(|group| group.blobs(pack)).collect(),
                         false => continue,
                     }
                 }

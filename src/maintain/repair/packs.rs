@@ -8,7 +8,7 @@ use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::maintain::reindex::Reindex;
 use crate::progress::{Phase, Progress};
-use crate::repo::index::{ByPack, Location};
+use crate::repo::index::{Group, Location};
 use crate::repo::writer::{Known, Writer};
 use crate::repo::{Error, Index, Repository, Result, check_size};
 use crate::store::{File, FileType};
@@ -29,14 +29,15 @@ pub struct Salvaged {
 /// Salvages packs. The caller holds an exclusive lock.
 pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<Salvaged> {
     let index = Index::load(repo)?;
-    let by_pack = index.by_pack();
-    let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), index.memory() + by_pack.memory(), false)?;
+    let held = index.memory() + index.group_memory();
+    let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, false)?;
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
-    let outcome = save_all(repo, &by_pack, &writer, packs, progress);
+    let mut failed = BTreeMap::new();
+    let outcome = index.groups(packs).try_for_each(|group| save_all(repo, &group, &writer, &mut failed, progress));
     let condemned: HashSet<Id> = packs.iter().copied().collect();
     let is_elsewhere = |ty, id| index.find(ty, id).iter().any(|location| !condemned.contains(&location.pack));
     let is_saved = |ty, id| writer.index().contains(ty, id) || is_elsewhere(ty, id);
-    let lost = outcome.map(|failed| failed.into_iter().filter(|((ty, id), _)| !is_saved(*ty, *id)).collect::<Vec<_>>());
+    let lost = outcome.map(|()| failed.into_iter().filter(|((ty, id), _)| !is_saved(*ty, *id)).collect::<Vec<_>>());
     // Also after an error: what was saved is worth being found.
     let written = writer.finish();
     let (lost, written) = (lost?, written?);
@@ -59,21 +60,20 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
     Ok(salvaged)
 }
 
-/// Saves all blobs of some packs that can be read; why the others cannot.
+/// Saves all blobs of some packs that can be read; the others go to `failed`, with why they cannot.
 fn save_all(
     repo: &Repository,
-    by_pack: &ByPack<'_>,
+    group: &Group<'_>,
     writer: &Writer,
-    packs: &[Id],
+    failed: &mut BTreeMap<(BlobType, Id), Error>,
     progress: &Progress,
-) -> Result<BTreeMap<(BlobType, Id), Error>> {
-    let mut failed = BTreeMap::new();
-    for &pack in packs {
+) -> Result<()> {
+    for &pack in group.packs() {
         // What the index says, and what the pack says: either may be wrong.
-        let mut blobs = by_pack.blobs(pack);
+        let mut blobs = group.blobs(pack);
         let size = repo.store().size(File::new(FileType::Pack, pack)).map_err(Error::from);
         match size.and_then(|size| repo.load_pack_header(pack, size)) {
-            Ok(own) => blobs.extend(own.into_iter().filter(|blob| !by_pack.blobs(pack).contains(blob))),
+            Ok(own) => blobs.extend(own.into_iter().filter(|blob| !group.blobs(pack).contains(blob))),
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
@@ -92,7 +92,7 @@ fn save_all(
         }
         progress.files_done.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(failed)
+    Ok(())
 }
 
 /// Saves one blob.
