@@ -223,7 +223,7 @@ impl Index {
         let mut last: Option<(Id, usize)> = None;
         self.entries[slot(ty)].iter().map(move |(position, entry)| {
             let (_, first) = *last.insert(last.filter(|(id, _)| *id == entry.id).unwrap_or((entry.id, position)));
-            Placed { first, position, pack: entry.pack as usize, blob: self.location(ty, &entry).blob }
+            Placed { first, position, pack: entry.pack as usize, blob: blob(ty, &entry) }
         })
     }
 
@@ -322,13 +322,17 @@ impl Index {
     }
 
     fn location(&self, ty: BlobType, entry: &Entry) -> Location {
-        let Entry { id, pack, offset, length, uncompressed } = *entry;
-        Location { pack: self.packs[pack as usize], blob: PackedBlob { ty, id, offset, length, uncompressed } }
+        Location { pack: self.packs[entry.pack as usize], blob: blob(ty, entry) }
     }
 
     fn added(&self) -> std::sync::MutexGuard<'_, [HashSet<Id>; 2]> {
         self.added.lock().expect("no holder of this lock panics")
     }
+}
+
+fn blob(ty: BlobType, entry: &Entry) -> PackedBlob {
+    let Entry { id, offset, length, uncompressed, .. } = *entry;
+    PackedBlob { ty, id, offset, length, uncompressed }
 }
 
 fn types() -> impl Iterator<Item = BlobType> {
@@ -379,15 +383,15 @@ pub fn load_file(repo: &Repository, id: Id) -> Result<Vec<IndexedPack>> {
 mod tests {
     use super::*;
 
-    fn blob(ty: BlobType, text: &str, offset: u32) -> PackedBlob {
+    fn named(ty: BlobType, text: &str, offset: u32) -> PackedBlob {
         PackedBlob { ty, id: Id::of(text.as_bytes()), offset, length: 40, uncompressed: 0 }
     }
 
     #[test]
     fn finds_every_copy_and_keeps_types_apart() {
         let pack = |name: &str, blobs| IndexedPack { id: Id::of(name.as_bytes()), blobs };
-        let a = pack("p", vec![blob(BlobType::Data, "x", 0), blob(BlobType::Data, "y", 40)]);
-        let b = pack("q", vec![blob(BlobType::Data, "x", 0)]);
+        let a = pack("p", vec![named(BlobType::Data, "x", 0), named(BlobType::Data, "y", 40)]);
+        let b = pack("q", vec![named(BlobType::Data, "x", 0)]);
         let index = Index::from_packs(vec![a.clone(), b.clone(), a.clone()]);
         let found = index.find(BlobType::Data, Id::of(b"x"));
         assert_eq!(found.len(), 2);
@@ -401,7 +405,7 @@ mod tests {
     #[test]
     fn every_id_is_found_and_no_other() {
         let ids: Vec<Id> = (0..3000u32).map(|n| Id::of(&n.to_le_bytes())).chain([Id([0; 32]), Id([255; 32])]).collect();
-        let blobs = ids.iter().map(|&id| PackedBlob { id, ..blob(BlobType::Tree, "", 0) }).collect();
+        let blobs = ids.iter().map(|&id| PackedBlob { id, ..named(BlobType::Tree, "", 0) }).collect();
         let index = Index::from_packs(vec![IndexedPack { id: Id::of(b"p"), blobs }]);
         assert!(ids.iter().all(|&id| index.first(BlobType::Tree, id).is_some_and(|found| found.blob.id == id)));
         let near = ids.iter().flat_map(|id| [0, 31].map(|at| Id(std::array::from_fn(|n| id.0[n] ^ u8::from(n == at)))));
