@@ -1,8 +1,8 @@
 //! What a run may take, and what that means for its parts: how many threads, buffers and packs there are at a time.
 //!
 //! The process's memory is what it takes at rest, the index, and what passes through: the last is fitted into what the others leave of
-//! the budget, whatever the number of cores, files or blobs. An index that leaves too little is an error if somebody set the budget;
-//! else the run takes what it needs to work well, because data must come back.
+//! the budget, whatever the number of cores, files or blobs. If somebody set the budget, an index that leaves too little is put
+//! aside, and what leaves too little even so is an error; else the run takes what it needs to work well, because data must come back.
 
 use crate::host;
 use crate::limits;

@@ -5,7 +5,6 @@
 
 use super::reach;
 use super::transfer::Transfer;
-use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
@@ -57,7 +56,7 @@ pub fn copy(
         blobs.filter(|(position, blob)| is_wanted(blob.ty, *position, blob.id)).map(|(_, blob)| blob).collect()
     };
     let mut has_wanted = vec![false; index.packs().len()];
-    for copy in [BlobType::Data, BlobType::Tree].into_iter().flat_map(|ty| index.walk(ty)) {
+    for copy in index.walk() {
         has_wanted[copy.pack] |= is_wanted(copy.blob.ty, copy.position, copy.blob.id);
     }
     let packs: Vec<Id> = index.packs().iter().zip(has_wanted).filter(|(_, has)| *has).map(|(&pack, _)| pack).collect();

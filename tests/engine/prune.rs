@@ -2,6 +2,7 @@
 //! everything that is left, to the last byte.
 
 use crate::common::compare::{self, Options};
+use crate::common::loops::LoopFs;
 use crate::common::peers::{Peer, Repo, Run};
 use crate::common::{Random, files_below, scratch};
 use serde_json::Value;
@@ -334,8 +335,12 @@ fn an_index_that_memory_does_not_hold_is_pruned_all_the_same() {
     };
     let nowhere = Path::new("/nowhere");
     let before = repo.list("packs").len();
-    let refused = prune(&repo, &["--memory", "90M"], nowhere).exits(1).errors();
-    assert!(["/nowhere", "TMPDIR", "--memory"].iter().all(|word| refused.contains(word)), "{refused}");
+    let small = LoopFs::new(8 << 20);
+    for (directory, why) in [(nowhere, "No such file"), (small.path(), "No space left")] {
+        let refused = prune(&repo, &["--memory", "90M"], directory).exits(1).errors();
+        let words = [why, directory.to_str().expect("UTF-8"), "TMPDIR", "--memory"];
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+    }
     assert_eq!(repo.list("packs").len(), before, "nothing was changed");
     assert!(repo.lock_files().is_empty());
     // The same outcome as with all the memory that it takes, which needs no directory.

@@ -151,7 +151,7 @@ fn open(repo: &Repo) -> Repository {
 }
 
 /// Blobs in each pack that [`add_packs`] makes, and bytes of each.
-pub const BLOBS: u64 = 100;
+const BLOBS: u64 = 100;
 const LENGTH: u64 = 1000;
 
 /// Adds packs that nothing needs, a multiple of 500, and index files that name them. They are holes of the right sizes.

@@ -216,13 +216,11 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     };
     let mut packs: Vec<Pack> = index.packs().iter().map(new).collect();
     // First as if all copies of what is needed were kept.
-    let types = [BlobType::Data, BlobType::Tree];
-    let copies = || types.into_iter().flat_map(|ty| index.walk(ty).map(move |copy| (ty, copy)));
-    for (ty, Placed { first, pack, blob, .. }) in copies() {
+    for Placed { first, pack, blob, .. } in index.walk() {
         let pack = &mut packs[pack];
-        if needed.has(ty, first) { &mut pack.used } else { &mut pack.unused }.add(blob.length);
+        if needed.has(blob.ty, first) { &mut pack.used } else { &mut pack.unused }.add(blob.length);
         pack.header += pack::header_size([&blob]) - header;
-        *if ty == BlobType::Data { &mut pack.data } else { &mut pack.trees } = true;
+        *if blob.ty == BlobType::Data { &mut pack.data } else { &mut pack.trees } = true;
         pack.uncompressed |= blob.uncompressed == 0;
     }
     let rank = |pack: &Pack| {
@@ -235,25 +233,20 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     let kept = BlobSet::new(index);
     let mut duplicate = empty;
     // The best copy so far of the blob that the walk is at.
-    let mut best: Option<(BlobType, Placed)> = None;
-    let keep = |best: Option<(BlobType, Placed)>| {
-        if let Some((ty, copy)) = best {
-            kept.insert_at(ty, copy.position);
+    let mut best: Option<Placed> = None;
+    let keep = |best: Option<Placed>| {
+        if let Some(copy) = best {
+            kept.insert_at(copy.blob.ty, copy.position);
         }
     };
-    for (ty, copy) in copies().filter(|(ty, copy)| needed.has(*ty, copy.first)) {
-        let worse = match best.take() {
-            Some((of, other)) if (of, other.first) == (ty, copy.first) => {
-                let (better, worse) = if ranks[copy.pack] >= ranks[other.pack] { (copy, other) } else { (other, copy) };
-                best = Some((ty, better));
-                worse
-            }
-            other => {
-                keep(other);
-                best = Some((ty, copy));
-                continue;
-            }
+    for copy in index.walk().filter(|copy| needed.has(copy.blob.ty, copy.first)) {
+        let same = best.filter(|best| (best.blob.ty, best.first) == (copy.blob.ty, copy.first));
+        let Some(other) = same else {
+            keep(best.replace(copy));
+            continue;
         };
+        let (better, worse) = if ranks[copy.pack] >= ranks[other.pack] { (copy, other) } else { (other, copy) };
+        best = Some(better);
         let (pack, length) = (&mut packs[worse.pack], worse.blob.length);
         pack.used.blobs -= 1;
         pack.used.bytes -= u64::from(length);

@@ -4,7 +4,6 @@
 //! what they hold; packs that are not there are forgotten. What the index says of a pack that is right stays, and so it does where the pack's
 //! own header cannot be read but the sizes agree: the blobs may be sound.
 
-use crate::format::BlobType;
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{PackedBlob, file_size};
 use crate::id::Id;
@@ -58,7 +57,7 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
     let listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
     let empty = file_size(&[]);
     let mut sizes = vec![empty; index.packs().len()];
-    for copy in [BlobType::Data, BlobType::Tree].into_iter().flat_map(|ty| index.walk(ty)) {
+    for copy in index.walk() {
         sizes[copy.pack] += file_size(&[copy.blob]) - empty;
     }
     let mut sound = HashSet::new();

@@ -70,10 +70,11 @@ fn save_all(
 ) -> Result<()> {
     for &pack in group.packs() {
         // What the index says, and what the pack says: either may be wrong.
-        let mut blobs = group.blobs(pack);
+        let said = group.blobs(pack);
+        let mut blobs = said.clone();
         let size = repo.store().size(File::new(FileType::Pack, pack)).map_err(Error::from);
         match size.and_then(|size| repo.load_pack_header(pack, size)) {
-            Ok(own) => blobs.extend(own.into_iter().filter(|blob| !group.blobs(pack).contains(blob))),
+            Ok(own) => blobs.extend(own.into_iter().filter(|blob| !said.contains(blob))),
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }

@@ -218,12 +218,14 @@ impl Index {
         self.location(ty, &self.entries[slot(ty)].get(position))
     }
 
-    /// Every loaded copy of every blob of a type, those of a blob one after the other.
-    pub fn walk(&self, ty: BlobType) -> impl Iterator<Item = Placed> + '_ {
-        let mut last: Option<(Id, usize)> = None;
-        self.entries[slot(ty)].iter().map(move |(position, entry)| {
-            let (_, first) = *last.insert(last.filter(|(id, _)| *id == entry.id).unwrap_or((entry.id, position)));
-            Placed { first, position, pack: entry.pack as usize, blob: blob(ty, &entry) }
+    /// Every loaded copy of every blob with its places, those of a blob one after the other.
+    pub fn walk(&self) -> impl Iterator<Item = Placed> + '_ {
+        types().flat_map(move |ty| {
+            let mut last: Option<(Id, usize)> = None;
+            self.entries[slot(ty)].iter().map(move |(position, entry)| {
+                let (_, first) = *last.insert(last.filter(|(id, _)| *id == entry.id).unwrap_or((entry.id, position)));
+                Placed { first, position, pack: entry.pack as usize, blob: blob(ty, &entry) }
+            })
         })
     }
 
@@ -275,7 +277,7 @@ impl Index {
     pub fn groups<'s>(&'s self, packs: &'s [Id]) -> impl Iterator<Item = Group<'s>> + 's {
         let numbers: HashMap<Id, usize> = self.packs.iter().copied().zip(0..).collect();
         let mut counts = vec![0usize; self.packs.len()];
-        types().for_each(|ty| self.walk(ty).for_each(|copy| counts[copy.pack] += 1));
+        self.walk().for_each(|copy| counts[copy.pack] += 1);
         let mut left = packs;
         std::iter::from_fn(move || {
             let mut blobs = 0;
@@ -294,11 +296,9 @@ impl Index {
         let mut meant = vec![false; self.packs.len()];
         packs.iter().filter_map(|pack| numbers.get(pack)).for_each(|&number| meant[number] = true);
         let mut copies = Vec::new();
-        for ty in types() {
-            for Placed { position, pack, blob, .. } in self.walk(ty).filter(|copy| meant[copy.pack]) {
-                let small = |number: usize| u32::try_from(number).expect("fewer than 2^32 blobs");
-                copies.push(InPack { pack: small(pack), offset: blob.offset, ty, position: small(position) });
-            }
+        for Placed { position, pack, blob, .. } in self.walk().filter(|copy| meant[copy.pack]) {
+            let small = |number: usize| u32::try_from(number).expect("fewer than 2^32 blobs");
+            copies.push(InPack { pack: small(pack), offset: blob.offset, ty: blob.ty, position: small(position) });
         }
         copies.par_sort_unstable_by_key(|copy| (copy.pack, copy.offset, slot(copy.ty), copy.position));
         let mut ranges = HashMap::with_capacity(packs.len());
