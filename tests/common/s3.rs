@@ -1,17 +1,18 @@
-//! An S3 server of a test's own: versitygw over a folder, on a free port of the loopback interface.
+//! An S3 server of a test's own, on a free port of the loopback interface: versitygw over a folder, or MinIO.
 
 use super::listening::Server;
 use super::peers::{Repo, installed};
 use super::scratch;
 use super::versitygw;
+use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
 
 pub use super::versitygw::{ACCESS, BUCKET, SECRET};
 
 pub struct S3 {
     server: Server,
-    /// Holds the objects.
     dir: TempDir,
 }
 
@@ -22,16 +23,31 @@ impl Default for S3 {
 }
 
 impl S3 {
-    /// Starts a server with one empty bucket.
+    /// Starts versitygw with one empty bucket.
     pub fn new() -> S3 {
         S3::with(&[])
     }
 
-    /// Starts a server with more options of versitygw's, and one empty bucket.
+    /// The same with more options.
     pub fn with(options: &[&str]) -> S3 {
         let dir = scratch();
         let (root, log) = (dir.path().join("root"), dir.path().join("log"));
         S3 { server: versitygw::start(&installed("versitygw"), &root, &log, options), dir }
+    }
+
+    /// Starts MinIO with one empty bucket, in a format of its own.
+    pub fn minio() -> S3 {
+        let (dir, program) = (scratch(), installed("minio"));
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join(BUCKET)).expect("a bucket");
+        let server = Server::start(&dir.path().join("log"), |port| {
+            let mut command = Command::new(&program);
+            command.env_clear().env("HOME", dir.path()).env("MINIO_BROWSER", "off");
+            command.env("MINIO_ROOT_USER", ACCESS).env("MINIO_ROOT_PASSWORD", SECRET);
+            command.args(["server", "--address", &format!("127.0.0.1:{port}")]).arg(&root);
+            command
+        });
+        S3 { server, dir }
     }
 
     /// Where the server listens.
@@ -39,7 +55,7 @@ impl S3 {
         self.server.port
     }
 
-    /// The folder that holds the buckets.
+    /// The folder that holds the buckets, and versitygw's objects as files.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }

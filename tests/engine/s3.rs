@@ -10,8 +10,24 @@ use std::fs;
 use std::time::Duration;
 
 #[test]
-fn restic_reads_our_bucket() {
-    let (s3, corpus) = (S3::new(), Corpus::shared());
+fn both_tools_read_a_bucket_of_either_and_share_one() {
+    in_buckets_of(&S3::new());
+}
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn both_tools_read_a_bucket_of_either_and_share_one_on_minio() {
+    in_buckets_of(&S3::minio());
+}
+
+fn in_buckets_of(s3: &S3) {
+    restic_reads_our_bucket(s3);
+    we_read_restics_bucket(s3);
+    both_tools_share_a_bucket(s3);
+}
+
+fn restic_reads_our_bucket(s3: &S3) {
+    let corpus = Corpus::shared();
     let repo = s3.repo("deep/er/ours");
     repo.init(Peer::Vsm, 2).ok();
     repo.backup(Peer::Vsm, corpus.parent(), corpus::NAME, &[]);
@@ -19,9 +35,8 @@ fn restic_reads_our_bucket() {
     demand_restored(&repo, Peer::Vsm, Peer::Restic019, &corpus);
 }
 
-#[test]
-fn we_read_restics_bucket() {
-    let (s3, corpus) = (S3::new(), Corpus::shared());
+fn we_read_restics_bucket(s3: &S3) {
+    let corpus = Corpus::shared();
     let repo = s3.repo("theirs");
     repo.init(Peer::Restic019, 2).ok();
     repo.backup(Peer::Restic019, corpus.parent(), corpus::NAME, &[]);
@@ -30,9 +45,8 @@ fn we_read_restics_bucket() {
 }
 
 /// Both tools take turns in one repository at the root of a bucket; neither adds what the other has stored.
-#[test]
-fn both_tools_share_a_bucket() {
-    let (s3, corpus) = (S3::new(), Corpus::shared());
+fn both_tools_share_a_bucket(s3: &S3) {
+    let corpus = Corpus::shared();
     let repo = s3.repo("");
     repo.init(Peer::Vsm, 2).ok();
     for (turn, peer) in [Peer::Vsm, Peer::Restic019, Peer::Vsm, Peer::Restic019].into_iter().enumerate() {

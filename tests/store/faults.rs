@@ -1,11 +1,10 @@
 //! An object store whose connections break: what can be had again is, and what cannot be is said.
 //!
-//! Each function takes a server that closes its connections after every answer, and puts a [`Proxy`] before it.
+//! Each function puts a [`Proxy`] before a server.
 
 use super::proxy::{Fault, Proxy};
 use super::{Endpoint, bytes, listen, told};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vsm::id::Id;
@@ -43,12 +42,8 @@ pub fn a_cut_download_is_whole(endpoint: &Endpoint) {
 }
 
 /// What looks at many directories waits with all patience for a few of them, and not for each, when the store has gone.
-pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint, root: &Path) {
-    let at = root.join(&endpoint.bucket).join("survey");
-    for n in 0..40 {
-        std::fs::create_dir_all(at.join(format!("dir-{n:02}"))).expect("a folder");
-        std::fs::write(at.join(format!("dir-{n:02}/object")), "x").expect("an object");
-    }
+pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint) {
+    endpoint.plant((0..40).map(|n| (format!("survey/dir-{n:02}/object"), b"x".to_vec())));
     let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
     let endpoint = endpoint.by(proxy.url());
     let mut options = endpoint.options();

@@ -14,8 +14,11 @@ pub mod s3;
 pub mod traffic;
 mod upstream;
 
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use vsm::store::object::ObjectStore;
 use vsm::store::options::{Notify, RetryPolicy};
 use vsm::store::{Cached, Location, Options, Place, Result, Store, StoreError};
 
@@ -56,6 +59,31 @@ impl Endpoint {
 
     pub fn open_with(&self, prefix: &str, options: &Options) -> Result<Arc<dyn Store>> {
         vsm::store::open(&self.location(prefix), options)
+    }
+
+    /// Puts objects into the bucket, as anybody does who may.
+    pub fn plant(&self, objects: impl IntoIterator<Item = (String, Vec<u8>)> + Send) {
+        self.as_anybody(async |client| {
+            let put = |(name, content): (String, Vec<u8>)| {
+                let client = client.clone();
+                async move { client.put(&name.into(), content.into()).await.map(drop) }
+            };
+            stream::iter(objects).map(put).buffer_unordered(16).try_collect::<()>().await.expect("objects");
+        });
+    }
+
+    /// What an object of the bucket holds.
+    pub fn object(&self, name: &str) -> Vec<u8> {
+        self.as_anybody(async |client| client.get(&name.into()).await?.bytes().await).expect(name).to_vec()
+    }
+
+    /// By requests and their signatures, and nothing else of a store.
+    fn as_anybody<T: Send>(&self, act: impl AsyncFnOnce(Arc<dyn object_store::ObjectStore>) -> T + Send) -> T {
+        let Location::Bucket(bucket) = self.location("") else { unreachable!("a bucket") };
+        let (client, _) = ObjectStore::open(&bucket, &self.options()).expect("a store").clients();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // This thread may have connections already, which only a store's own calls can use.
+        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(act(client))).join().expect("no panic"))
     }
 }
 

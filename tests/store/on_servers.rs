@@ -11,29 +11,35 @@ fn endpoint(server: &S3, scheme: &str) -> Endpoint {
     Endpoint { url, bucket: BUCKET.into(), access: ACCESS.into(), secret: SECRET.into() }
 }
 
-/// Tests that need a server, and tests that also look into its folder.
-macro_rules! on_a_server {
-    ($($module:ident :: $test:ident),* ; $($rooted:ident),*) => {
-        $( #[test] fn $test() { let server = S3::new(); $module::$test(&endpoint(&server, "http")); } )*
-        $( #[test] fn $rooted() { let server = S3::new(); s3::$rooted(&endpoint(&server, "http"), &server.root()); } )*
+/// What holds for every S3 server.
+macro_rules! on_each_s3_server {
+    ($($module:ident :: $test:ident),*) => {
+        mod on_versitygw {
+            use super::*;
+            $( #[test] fn $test() { $module::$test(&endpoint(&S3::new(), "http")); } )*
+        }
+        mod on_minio {
+            use super::*;
+            $( #[test] #[ignore = "the full tier: tests/full runs it"] fn $test() { $module::$test(&endpoint(&S3::minio(), "http")); } )*
+        }
     };
 }
 
-on_a_server! {
+on_each_s3_server! {
     s3::conforms_below_a_prefix, s3::conforms_in_the_buckets_root, s3::refused_credentials_fail_at_once,
-    s3::anonymous_requests_are_unsigned, s3::a_session_token_is_sent_and_signed, s3::packs_have_the_storage_class,
-    s3::a_pack_is_one_request, faults::a_cut_download_is_whole, faults::a_cut_upload_is_whole,
+    s3::anonymous_requests_are_unsigned, s3::a_session_token_is_sent_and_signed,
+    s3::a_pack_is_one_request, s3::lays_out_as_restic_does, s3::foreign_objects_are_not_listed, s3::long_listings_are_whole,
+    s3::directories_are_listed_whole, s3::a_missing_bucket_is_named_and_made, faults::a_cut_download_is_whole, faults::a_cut_upload_is_whole,
     faults::a_create_that_lost_its_answer_knows_its_own, faults::trouble_passes, faults::a_hanging_request_is_made_again,
     faults::an_outage_is_sat_out, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
-    faults::the_default_patience_at_a_wrong_address_is_short, traffic::the_account_is_what_the_server_sees,
-    traffic::limits_are_kept, traffic::limits_change_on_the_way;
-    lays_out_as_restic_does, foreign_objects_are_not_listed, long_listings_are_whole, directories_are_listed_whole, a_missing_bucket_is_named_and_made
+    faults::the_default_patience_at_a_wrong_address_is_short, faults::a_survey_ends_when_the_store_is_gone, traffic::the_account_is_what_the_server_sees,
+    traffic::limits_are_kept, traffic::limits_change_on_the_way
 }
 
+/// MinIO knows no class of that name.
 #[test]
-fn a_survey_ends_when_the_store_is_gone() {
-    let server = S3::new();
-    faults::a_survey_ends_when_the_store_is_gone(&endpoint(&server, "http"), &server.root());
+fn packs_have_the_storage_class() {
+    s3::packs_have_the_storage_class(&endpoint(&S3::new(), "http"));
 }
 
 #[test]
@@ -51,13 +57,24 @@ fn a_certificate_authority_can_be_named() {
     s3::a_certificate_authority_can_be_named(&endpoint(&server, "https"), &dir.path().join("ca.pem"));
 }
 
+/// S3 makes them only if the client is told how, and we copy nothing.
+const COPIES_UNDER_A_CONDITION: [&str; 2] = ["copy_if_not_exists", "copy_rename_nonexistent_object"];
+
 #[test]
-fn upstreams_functions_hold_on_s3() {
+fn upstreams_functions_hold_on_versitygw() {
     let server = S3::new();
     let server = endpoint(&server, "http");
-    // versitygw compares times by the second with those of files. S3 copies under a condition only if the client is told how, and we copy nothing.
-    let fails = ["get_opts", "copy_if_not_exists", "copy_rename_nonexistent_object"];
+    // versitygw compares times by the second with those of files.
+    let fails = [&["get_opts"][..], &COPIES_UNDER_A_CONDITION].concat();
     upstream::conforms(&server.location(""), &server.options(), &fails);
+}
+
+#[test]
+#[ignore = "the full tier: tests/full runs it"]
+fn upstreams_functions_hold_on_minio() {
+    let server = S3::minio();
+    let server = endpoint(&server, "http");
+    upstream::conforms(&server.location(""), &server.options(), &COPIES_UNDER_A_CONDITION);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A proxy between a client and a server that breaks connections as it is told, and counts requests.
 //!
-//! It works on connections, and takes the first request of each for all of it: the server must close after every answer
-//! (versitygw does, without --keep-alive).
+//! It works on connections, and takes the first request of each for all of it: the server is asked to close after every answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -122,7 +121,10 @@ fn serve(state: &State, mut client: TcpStream) -> io::Result<()> {
         _ => {}
     }
     let mut server = TcpStream::connect(&state.target)?;
-    server.write_all(&head)?;
+    let (line, rest) = head.split_at(head.iter().position(|byte| *byte == b'\n').expect("a first line") + 1);
+    for piece in [line, b"connection: close\r\n", rest] {
+        server.write_all(piece)?;
+    }
     let (up, down) = match fault {
         Some(Fault::CutRequest(limit)) => (limit, 0),
         Some(Fault::CutAnswer(limit)) => (usize::MAX, limit),

@@ -16,8 +16,8 @@ pub fn conforms_in_the_buckets_root(endpoint: &Endpoint) {
     conforms(&*endpoint.open(""));
 }
 
-/// What lies on the server is where restic looks for it. `root` is the folder the server keeps buckets in.
-pub fn lays_out_as_restic_does(endpoint: &Endpoint, root: &Path) {
+/// What lies on the server is where restic looks for it.
+pub fn lays_out_as_restic_does(endpoint: &Endpoint) {
     let store = endpoint.open("lay/out");
     let content = bytes(100, 1);
     let id = Id::of(&content);
@@ -25,7 +25,6 @@ pub fn lays_out_as_restic_does(endpoint: &Endpoint, root: &Path) {
         let file = if ty == FileType::Config { File::CONFIG } else { File::new(ty, id) };
         store.write(file, content.clone().into()).expect("a file");
     }
-    let at = root.join(&endpoint.bucket).join("lay/out");
     let shard = format!("data/{}/{id}", &id.to_string()[..2]);
     for name in [
         "config",
@@ -35,37 +34,28 @@ pub fn lays_out_as_restic_does(endpoint: &Endpoint, root: &Path) {
         &format!("index/{id}"),
         &shard,
     ] {
-        assert_eq!(std::fs::read(at.join(name)).expect(name), content);
+        assert_eq!(endpoint.object(&format!("lay/out/{name}")), content);
     }
 }
 
-/// Objects of others between ours are passed over. `root` is the folder the server keeps buckets in.
-pub fn foreign_objects_are_not_listed(endpoint: &Endpoint, root: &Path) {
+/// Objects of others between ours are passed over.
+pub fn foreign_objects_are_not_listed(endpoint: &Endpoint) {
     let store = endpoint.open("foreign");
     let content = bytes(100, 2);
     let file = File::new(FileType::Pack, Id::of(&content));
     store.write(file, content.into()).expect("a pack");
-    let at = root.join(&endpoint.bucket).join("foreign");
-    std::fs::create_dir_all(at.join("data/00/more")).expect("a folder");
     let shard = if file.id.to_string().starts_with("00") { "01" } else { "00" };
-    for name in ["data/README", "data/00/more/x", "data/00/aa-tmp-1", &format!("data/{shard}/{}", file.id), "database"]
-    {
-        std::fs::create_dir_all(at.join(name).parent().expect("a folder")).expect("a folder");
-        std::fs::write(at.join(name), b"foreign").expect("a foreign object");
-    }
+    let names = ["data/README", "data/00/more/x", "data/00/aa-tmp-1", &format!("data/{shard}/{}", file.id), "database"];
+    endpoint.plant(names.map(|name| (format!("foreign/{name}"), b"foreign".to_vec())));
     assert_eq!(store.list(FileType::Pack).expect("a list"), [(file.id, 100)]);
 }
 
 /// A listing of several pages, also when the connection breaks between them.
-pub fn long_listings_are_whole(endpoint: &Endpoint, root: &Path) {
+pub fn long_listings_are_whole(endpoint: &Endpoint) {
     let store = endpoint.open("long");
-    let at = root.join(&endpoint.bucket).join("long");
     let mut expected: Vec<(Id, u64)> = (0..2500u32).map(|n| (Id::of(&n.to_le_bytes()), u64::from(n % 7))).collect();
-    for (id, size) in &expected {
-        let path = at.join("data").join(&id.to_string()[..2]).join(id.to_string());
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(path, vec![0; *size as usize]).expect("an object");
-    }
+    let name = |id: &Id| format!("long/data/{}/{id}", &id.to_string()[..2]);
+    endpoint.plant(expected.iter().map(|(id, size)| (name(id), vec![0; *size as usize])));
     expected.sort();
     let mut listed = store.list(FileType::Pack).expect("a list");
     listed.sort();
@@ -86,16 +76,11 @@ pub fn long_listings_are_whole(endpoint: &Endpoint, root: &Path) {
 }
 
 /// What is in a directory, told page by page and without a look at what is below it, also when the connection breaks between two pages.
-pub fn directories_are_listed_whole(endpoint: &Endpoint, root: &Path) {
-    let at = root.join(&endpoint.bucket).join("base/many");
+pub fn directories_are_listed_whole(endpoint: &Endpoint) {
     let mut expected: Vec<String> = (0..2500).map(|n| format!("{n:04} with a space")).collect();
-    for name in &expected {
-        std::fs::create_dir_all(at.join(name).join("below")).expect("a folder");
-        std::fs::write(at.join(name).join("below/config"), b"x").expect("an object");
-    }
-    for name in ["config", "configuration", "other"] {
-        std::fs::write(at.join(name), b"x").expect("an object");
-    }
+    let below = expected.iter().map(|name| format!("{name}/below/config"));
+    let names = below.chain(["config", "configuration", "other"].map(String::from));
+    endpoint.plant(names.map(|name| (format!("base/many/{name}"), b"x".to_vec())));
     let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
     let endpoint = endpoint.by(proxy.url());
     let place = Place::new(&endpoint.location("base"), &endpoint.options()).expect("a place");
@@ -120,7 +105,7 @@ pub fn directories_are_listed_whole(endpoint: &Endpoint, root: &Path) {
 }
 
 /// A missing bucket is told from a missing repository, in words that scripts look for; preparing makes it.
-pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint, root: &Path) {
+pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint) {
     let endpoint = Endpoint { bucket: "not-there-yet".to_owned(), ..endpoint.clone() };
     let store = endpoint.open("repo");
     let errors = [
@@ -136,7 +121,6 @@ pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint, root: &Path) {
         assert!(text.contains("not-there-yet/repo"), "{text}");
     }
     store.prepare().expect("a bucket");
-    assert!(root.join("not-there-yet").is_dir());
     assert!(matches!(store.size(File::CONFIG), Err(StoreError::NotFound { .. })));
     store.create(File::CONFIG, vec![1].into()).expect("a config");
 }
