@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench peers` does all of it, which takes some hours; `-- --rounds 1 --only random,tiny-files` a part. Needs root
 //! (a tmpfs is mounted for what must not wait for a disk), 24 GiB of memory and 40 GB of disk. Peers are installed by
-//! `tests/peers/install`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
+//! `tests/peers/install rustic-release`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
 //!
 //! Whatever has been measured with this very binary of ours is kept in `target/bench/rows`, and not measured again: a run that was cut short
 //! goes on, and parts add up. The medians are printed; with `--publish` they take the place of the last ones in the documents.
@@ -85,7 +85,10 @@ fn main() {
     let peers = std::env::var_os("VSM_PEERS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from)
         .join("bin");
-    assert!(peers.join("rustic").exists(), "no peers in {peers:?}: run tests/peers/install first");
+    assert!(
+        peers.join("rustic-release").exists(),
+        "no peers in {peers:?}: run tests/peers/install rustic-release first"
+    );
     let chosen = |data: &Data| arguments.only.is_empty() || arguments.only.iter().any(|name| name == data.directory());
     let volumes = root.join("data");
     fs::create_dir_all(&volumes).expect("a directory");

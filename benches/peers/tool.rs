@@ -45,7 +45,7 @@ impl Tool {
             // The binary of the profile that ships.
             Tool::Ours | Tool::OursUnverified => env!("CARGO_BIN_EXE_vsm-mover").into(),
             Tool::Restic => peers.join("restic-0.19"),
-            Tool::Rustic => peers.join("rustic"),
+            Tool::Rustic => peers.join("rustic-release"),
         }
     }
 
