@@ -26,6 +26,11 @@ const K: [[u32; 4]; 16] = [
     [0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2],
 ];
 
+/// Whether this processor can.
+pub(super) fn able() -> bool {
+    is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1")
+}
+
 /// Takes as many blocks into either state; `false` if this processor cannot, and nothing is done.
 pub(super) fn compress_pair(
     a: &mut [u32; 8],
@@ -33,7 +38,7 @@ pub(super) fn compress_pair(
     b: &mut [u32; 8],
     b_blocks: &[[u8; BLOCK]],
 ) -> bool {
-    let able = is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1");
+    let able = able();
     if able {
         // SAFETY: the processor has what the function needs; SSSE3 is older than SSE4.1.
         unsafe { compress(a, a_blocks, b, b_blocks) };
