@@ -251,14 +251,16 @@ fn of_two_copies_one_goes() {
     }
     let expected = restics_counts(&repo);
     assert_ne!(expected["duplicates"].0, 0, "{expected:?}");
-    let summary: Value = repo.run(Peer::Vsm, ["prune", "--json"]).ok().summary();
+    // As much as is tolerated may stay, of copies too, by restic's prune and ours: how much that is depends on which pack each blob came into.
+    let summary: Value = repo.run(Peer::Vsm, ["prune", "--json", "--max-unused", "0"]).ok().summary();
     // In bytes the copies differ, and each program has its choice.
     let found = our_counts(&summary);
     for count in ["used", "duplicates", "unused", "total"] {
         assert_eq!(found[count].0, expected[count].0, "{count}: {summary} {expected:?}");
     }
     demand_sound(&repo, &source.path());
-    assert!(!restics_counts(&repo).contains_key("duplicates"));
+    let after = restics_counts(&repo);
+    assert!(!after.contains_key("duplicates"), "{after:?} {summary}");
 }
 
 /// Files that do not belong there, and files that are missing: what nothing needs is put in order, and where something is needed,

@@ -18,6 +18,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::{self, Runtime};
 use vsm::store::object::ObjectStore;
 use vsm::store::options::{Notify, RetryPolicy};
 use vsm::store::{Cached, Location, Options, Place, Result, Store, StoreError};
@@ -81,10 +82,14 @@ impl Endpoint {
     fn as_anybody<T: Send>(&self, act: impl AsyncFnOnce(Arc<dyn object_store::ObjectStore>) -> T + Send) -> T {
         let Location::Bucket(bucket) = self.location("") else { unreachable!("a bucket") };
         let (client, _) = ObjectStore::open(&bucket, &self.options()).expect("a store").clients();
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        // This thread may have connections already, which only a store's own calls can use.
-        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(act(client))).join().expect("no panic"))
+        on_a_new_runtime(|runtime| runtime.block_on(act(client)))
     }
+}
+
+/// On another thread: this one may have connections already, which only a store's own calls can use.
+fn on_a_new_runtime<T: Send>(act: impl FnOnce(&Runtime) -> T + Send) -> T {
+    let run = || act(&runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
+    std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
 }
 
 /// Waits that fit a test.

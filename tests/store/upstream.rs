@@ -1,5 +1,6 @@
 //! The object store crate's own conformance functions, through our transport and signing, on each server.
 
+use super::on_a_new_runtime;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use object_store::{
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use vsm::store::object::ObjectStore;
 use vsm::store::{Location, Options, Store};
 
@@ -22,15 +24,12 @@ pub fn conforms(location: &Location, options: &Options, fails: &[&str]) {
     let store = ObjectStore::open(bucket, options).expect("a store");
     store.prepare().expect("a bucket");
     let (client, pages) = store.clients();
-    // This thread has connections already, which only the store's own calls can use.
-    let run = || run(location, &Kinds(client), &*pages);
-    let failed = std::thread::scope(|threads| threads.spawn(run).join().expect("no panic"));
+    let failed = on_a_new_runtime(|runtime| run(location, runtime, &Kinds(client), &*pages));
     assert_eq!(failed, fails, "{location}");
 }
 
 /// Those that fail.
-fn run(location: &Location, client: &Kinds, pages: &dyn PaginatedListStore) -> Vec<&'static str> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+fn run(location: &Location, runtime: &Runtime, client: &Kinds, pages: &dyn PaginatedListStore) -> Vec<&'static str> {
     let mut failed = Vec::new();
     macro_rules! run {
         ($($name:ident($($argument:expr),*)),* $(,)?) => {$(
