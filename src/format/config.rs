@@ -69,6 +69,11 @@ mod tests {
         let config = Config::decode(json(2, "25b468838dcb75").as_bytes()).unwrap();
         assert_eq!((config.version, config.foreign_chunker()), (Version::V2, None));
         assert_eq!(Config::decode(&config.encode()).unwrap(), config);
+        // One that a quick parser misses by the last bit, and which would be another one each time it is written.
+        let fraction = "6.666666666666666666666666666666666666666666666666666661e94";
+        let config = Config::decode(json(2, "25b468838dcb75").replace("true", fraction).as_bytes()).unwrap();
+        assert_eq!(config.extra["append_only"].as_f64(), fraction.parse().ok());
+        assert_eq!(Config::decode(&config.encode()).unwrap(), config);
         for bad in [
             json(0, "25b468838dcb75"),
             json(3, "25b468838dcb75"),
