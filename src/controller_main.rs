@@ -197,33 +197,3 @@ async fn tell_missing_rights(cluster: &Cluster, metrics: &Metrics) {
         Err(error) => warn!(%error, "the apiserver does not say which rights there are"),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    const DOCUMENT: &str = include_str!("../docs/CONTROLLER.md");
-
-    #[test]
-    fn the_command_line_is_that_of_old() {
-        let options = |arguments: &[&str]| Options::try_parse_from([&["vsm-controller"], arguments].concat());
-        let none = options(&[]).ok().unwrap();
-        assert_eq!((&*none.metrics_bind_address, &*none.health_probe_bind_address), (":8080", ":8081"), "VSM 2");
-        assert!(none.leader_elect);
-        let old = ["--metrics-bind-address=127.0.0.1:8080", "--leader-elect", "--health-probe-bind-address", ":8082"];
-        let old = options(&old).ok().unwrap();
-        assert_eq!((&*old.metrics_bind_address, &*old.health_probe_bind_address), ("127.0.0.1:8080", ":8082"));
-        assert!(old.leader_elect && !options(&["--leader-elect=false"]).ok().unwrap().leader_elect);
-        assert!(options(&["--leader-elect", "false"]).is_err() && options(&["--kubeconfig=x"]).is_err());
-    }
-
-    #[test]
-    fn every_option_is_in_the_published_table() {
-        let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once('`'));
-        let documented: Vec<&str> = rows.map(|(option, _)| option).collect();
-        let command = Options::command();
-        let defined: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        assert_eq!(documented, defined);
-    }
-}

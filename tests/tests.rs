@@ -6,6 +6,8 @@
 
 mod architecture;
 mod common;
+#[cfg(feature = "controller")]
+mod controller;
 mod documents;
 mod engine;
 mod store;

@@ -1,0 +1,41 @@
+//! The controller's command line. What it does is tested on a cluster (`tests/cluster/suite`).
+
+use std::process::{Command, Output};
+
+/// The program, which ends before it looks for a cluster: a setting of it cannot be used.
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
+    command.args(arguments).env_clear().env("DATAMOVER_CONCURRENT_BACKUP", "many").output().expect("the program runs")
+}
+
+#[test]
+fn the_command_line_is_that_of_old() {
+    let old = ["--metrics-bind-address=127.0.0.1:8080", "--leader-elect", "--health-probe-bind-address", ":8082"];
+    for understood in [&[] as &[_], &old, &["--leader-elect=false"]] {
+        let output = run(understood);
+        assert_eq!(output.status.code(), Some(1), "{understood:?}: {output:?}");
+        let log = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(log.contains("DATAMOVER_CONCURRENT_BACKUP"), "{understood:?}: {log}");
+    }
+    for refused in [&["--leader-elect", "false"] as &[_], &["--kubeconfig=x"]] {
+        let output = run(refused);
+        assert_eq!(output.status.code(), Some(2), "{refused:?}: {output:?}");
+    }
+}
+
+#[test]
+fn every_option_of_the_controller_is_in_the_published_table() {
+    let document = include_str!("../docs/CONTROLLER.md");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once("` | `"));
+    let published: Vec<_> = rows.filter_map(|(option, rest)| Some((option, rest.split_once('`')?.0))).collect();
+    let help = String::from_utf8(run(&["--help"]).stdout).expect("UTF-8");
+    let paragraphs = help.split("--").skip(1);
+    let defined: Vec<_> = paragraphs
+        .filter_map(|text| {
+            let option = text.split(|c: char| !c.is_ascii_lowercase() && c != '-').next()?;
+            let default = text.split_once("[default: ").and_then(|(_, rest)| Some(rest.split_once(']')?.0))?;
+            Some((option, default))
+        })
+        .collect();
+    assert_eq!(published, defined, "{help}");
+}
