@@ -11,7 +11,7 @@ pub struct Config {
     pub version: Version,
     pub id: Id,
     pub polynomial: Polynomial,
-    /// Fields of other programs, kept when the config is written again.
+    /// Fields of other programs, kept when the config is written again; a number that neither 64 bits nor a double hold is then the nearest double.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -133,7 +133,7 @@ fn ten_million_blobs() {
     for words in [&["snapshots", "--json"][..], &["ls", "latest"], &["check"], &["prune", "--dry-run"]] {
         for peer in [Peer::Restic019, Peer::Rustic, Peer::Vsm] {
             let mut command = repo.command(peer);
-            // rustic tells nothing that it is not asked for.
+            // rustic has no such option; `Repo::command` has told it to be quiet.
             command.args(words).args(if peer == Peer::Rustic { &[] as &[_] } else { &["--quiet"] });
             rows.add(&words.join(" "), peer, Peer::Restic019, command);
         }
