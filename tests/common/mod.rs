@@ -8,7 +8,7 @@ pub mod google;
 mod listening;
 pub mod loops;
 pub mod peers;
-mod quick_key;
+mod quick;
 mod random;
 pub mod s3;
 mod versitygw;

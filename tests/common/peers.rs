@@ -111,9 +111,20 @@ impl Repo {
         repo
     }
 
+    /// An empty one in a new folder, quick to make and to open, of no tool's making: for tests that are not about that. Two of them cut alike.
+    pub fn empty(format: u32) -> Repo {
+        Repo::new().made_empty(format)
+    }
+
+    /// The same for a folder that is told.
+    pub fn made_empty(self, format: u32) -> Repo {
+        super::quick::make(self.path(), format);
+        self
+    }
+
     /// The same repository, quick to open from now on: for tests that start many programs.
     pub fn quick(self) -> Repo {
-        super::quick_key::replace(&self);
+        super::quick::replace(&self);
         self
     }
 

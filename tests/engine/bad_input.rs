@@ -25,7 +25,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let repo = Repo::made_by(Peer::Vsm, 2).quick();
+        let repo = Repo::empty(2);
         let source = scratch();
         let mut random = Random(7);
         fs::create_dir(source.path().join("v")).unwrap();

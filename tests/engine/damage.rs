@@ -24,7 +24,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let repo = Repo::made_by(Peer::Vsm, 2).quick();
+        let repo = Repo::empty(2);
         let source = scratch();
         let mut bed = Bed { repo, source, states: BTreeMap::new() };
         for round in 0..2u64 {

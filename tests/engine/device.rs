@@ -35,7 +35,7 @@ fn restore_onto(repo: &Repo, peer: Peer, snapshot: &str, device: &LoopDevice) ->
 fn restic_pulls_a_device_out_as_one_file() {
     let image = image();
     let device = device_holding(&image);
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let path = back_up(&repo, &device);
     repo.check(Peer::Restic019).ok();
     let nodes = repo.ls(Peer::Restic019, "latest");
@@ -56,7 +56,7 @@ fn restic_pulls_a_device_out_as_one_file() {
 fn a_device_shares_its_blobs_with_a_file() {
     let image = image();
     let device = device_holding(&image);
-    let repo = Repo::made_by(Peer::Restic019, 2);
+    let repo = Repo::empty(2);
     let dir = repo.beside("file");
     std::fs::create_dir(&dir).expect("a directory");
     std::fs::write(dir.join("image"), &image).expect("a file");
@@ -70,7 +70,7 @@ fn a_device_shares_its_blobs_with_a_file() {
 #[test]
 fn a_restore_leaves_nothing_of_the_old_content() {
     let image = image();
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let path = back_up(&repo, &device_holding(&image));
     for size in [image.len(), image.len() + 3 * MIB] {
         let target = LoopDevice::filled(size as u64, 0xFF);
@@ -85,7 +85,7 @@ fn a_restore_leaves_nothing_of_the_old_content() {
 #[test]
 fn a_file_of_restics_goes_onto_a_device() {
     let image = image();
-    let repo = Repo::made_by(Peer::Restic019, 2);
+    let repo = Repo::empty(2);
     let dir = repo.beside("file");
     std::fs::create_dir(&dir).expect("a directory");
     std::fs::write(dir.join("image"), &image).expect("a file");
@@ -99,7 +99,7 @@ fn a_file_of_restics_goes_onto_a_device() {
 #[test]
 fn a_device_too_small_is_refused_untouched() {
     let image = image();
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let path = back_up(&repo, &device_holding(&image));
     let target = LoopDevice::filled((image.len() - 4096) as u64, 0xFF);
     let refused = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target).exits(1);
@@ -111,7 +111,7 @@ fn a_device_too_small_is_refused_untouched() {
 #[test]
 fn a_device_is_metadata_unless_asked() {
     let device = device_holding(&image());
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let made = repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &[]);
     assert_eq!(made["data_blobs"], 0, "{made}");
     let kinds: Vec<_> = repo.ls(Peer::Restic019, "latest").into_iter().map(|node| node["type"].clone()).collect();

@@ -47,7 +47,7 @@ fn what_was_said_to_be_in_a_folder_is_there() {
 #[test]
 fn what_was_restored_of_a_volume_is_there() {
     let corpus = Corpus::shared();
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     repo.backup(Peer::Vsm, &corpus.root(), ".", &["--volume"]);
     let fs = LoopFs::new(2 << 30);
     let target = fs.path().join("target");

@@ -32,9 +32,7 @@ impl Location {
         let [data, other] = ["restic/c-1/shop/data", "restic/c-2/bank/other"].map(|path| {
             let path = root.join(path);
             fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-            let repo = Repo::at(path);
-            repo.init(Peer::Restic019, 2).ok();
-            repo.quick()
+            Repo::at(path).made_empty(2)
         });
         let location = Location { _dir: dir, root, data, other };
         location.velero("kept", "velero-backup.json");

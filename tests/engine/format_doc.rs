@@ -62,7 +62,7 @@ fn a_volume_comes_back_with_the_documents_commands() {
     let volume = scratch();
     let root = volume.path().to_owned();
     make_volume(&root);
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     repo.run(Peer::Vsm, ["backup", "--volume", root.to_str().expect("UTF-8"), "--host", "claim"]).ok();
 
     shell(&repo, &block(&["check"]), &[]).ok();
@@ -87,7 +87,7 @@ fn a_volume_comes_back_with_the_documents_commands() {
 fn a_block_device_comes_back_with_the_documents_command() {
     let content = Random(11).bytes(3 << 20);
     let device = LoopDevice::with_content(&mut |file| file.write_all(&content));
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     repo.run(Peer::Vsm, ["backup", "--read-special", device.path().to_str().expect("UTF-8")]).ok();
     let target = scratch();
     shell(&repo, &block(&["dump"]), &[("DEVICE", device.path()), ("TARGET", target.path())]).ok();

@@ -259,7 +259,8 @@ fn the_exceptions_occur_among_the_peers() {
             (Peer::Restic019, Peer::Restic014),
             (Peer::Restic019, Peer::Rustic),
         ] {
-            let repo = written_by(writer, format, &corpus);
+            let repo = Repo::empty(format);
+            repo.backup(writer, corpus.parent(), corpus::NAME, &[]);
             repo.check(reader).ok();
             demand_restored(&repo, writer, reader, &corpus);
         }
@@ -278,8 +279,7 @@ fn rustic_makes_no_format_1() {
 fn sparse_files_stay_sparse_in_restic() {
     let corpus = Corpus::shared();
     let source = format!("{}/files/sparse", corpus::NAME);
-    let theirs = Repo::made_by(Peer::Restic019, 2);
-    let ours = Repo::with_cuts_of(&theirs);
+    let (theirs, ours) = (Repo::empty(2), Repo::empty(2));
     let mut taken = Vec::new();
     for (repo, writer) in [(theirs, Peer::Restic019), (ours, Peer::Vsm)] {
         repo.backup(writer, corpus.parent(), &source, &[]);

@@ -17,7 +17,7 @@ fn packs(repo: &Repo) -> Vec<PathBuf> {
 
 /// Stops a backup of standard input when packs are there, and demands that nothing is lost, left behind or stored twice.
 fn stopped_by(signal: Signal) {
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let content = Random(21).bytes(96 << 20);
     let command = || {
         let mut command = repo.command(Peer::Vsm);
@@ -60,7 +60,7 @@ fn sigint_leaves_what_was_uploaded_indexed() {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_told() {
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     let source = scratch();
     let path = source.path().join("growing");
     fs::write(&path, Random(22).bytes(64 << 20)).expect("a file");
@@ -88,7 +88,7 @@ fn a_file_that_changes_while_it_is_read_is_told() {
 /// The walk is held still behind the listing: it tells each excluded file, and nobody reads that until the last one is gone.
 #[test]
 fn a_file_that_vanishes_after_it_was_listed_is_told() {
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     let source = scratch();
     let long = "n".repeat(200);
     for number in 0..2000 {

@@ -41,7 +41,7 @@ fn locks(repo: &Repo) -> Vec<Value> {
 
 /// A repository with a little in it.
 fn repository() -> Repo {
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     let dir = repo.beside("source");
     std::fs::create_dir(&dir).expect("a directory");
     std::fs::write(dir.join("file"), Random(2).bytes(3 << 20)).expect("a file");

@@ -61,7 +61,7 @@ fn differences(source: &Path, mounted: &Path) -> Vec<compare::Difference> {
 fn a_mounted_snapshot_is_what_was_backed_up() {
     let corpus = Corpus::shared();
     for by in [Peer::Restic019, Peer::Vsm] {
-        let repo = Repo::made_by(by, 2).quick();
+        let repo = Repo::empty(2);
         repo.backup(by, corpus.parent(), corpus.root().file_name().expect("a name").to_str().expect("UTF-8"), &[]);
         let mut mounted = Mounted::new(&repo, &[]);
         let name = corpus.root().file_name().expect("a name").to_owned();
@@ -77,7 +77,7 @@ fn a_mounted_snapshot_is_what_was_backed_up() {
 
 #[test]
 fn a_person_finds_a_file_and_changes_nothing() {
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     let source = repo.beside("source");
     let large = Random(3).bytes(9 << 20);
     for round in ["first", "second"] {
@@ -148,7 +148,7 @@ fn a_person_finds_a_file_and_changes_nothing() {
 
 #[test]
 fn what_cannot_be_read_is_an_error_to_the_program_and_told() {
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     let source = repo.beside("source");
     fs::create_dir_all(&source).expect("a directory");
     fs::write(source.join("lost"), Random(1).bytes(100_000)).expect("a file");
@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_an_error_to_the_program_and_told() {
 
 #[test]
 fn a_mountpoint_must_be_a_directory() {
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     let run = repo.run(Peer::Vsm, ["mount", repo.beside("none").to_str().expect("UTF-8")]).exits(1);
     assert!(run.errors().contains("no directory"), "{run}");
 }

@@ -50,7 +50,7 @@ impl Source {
 
 /// A repository of several backups, of which each took place after a change; and the source as it was for the last of them.
 fn repository(maker: Peer, format: u32, backups: u64) -> (Repo, Source) {
-    let repo = Repo::made_by(maker, format).quick();
+    let repo = Repo::empty(format);
     let source = Source::new();
     for round in 0..backups {
         if round > 0 {

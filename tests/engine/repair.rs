@@ -13,7 +13,7 @@ type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
 
 /// A repository of two snapshots.
 fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
-    let repo = Repo::made_by(maker, 2).quick();
+    let repo = Repo::empty(2);
     let source = scratch();
     let write = |name: &str, seed: u64, size: usize| {
         let path = source.path().join("data").join(name);

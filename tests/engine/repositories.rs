@@ -12,9 +12,7 @@ use std::path::Path;
 /// A repository in a folder, made by restic in `format`.
 fn repository(path: &Path, format: u32) -> Repo {
     fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-    let repo = Repo::at(path);
-    repo.init(Peer::Restic019, format).ok();
-    repo.quick()
+    Repo::at(path).made_empty(format)
 }
 
 /// A directory with a little in it.

@@ -15,7 +15,7 @@ fn write(dir: &tempfile::TempDir, name: &str, content: &[u8]) {
 
 /// Two snapshots, the first without tags.
 fn repository(maker: Peer, format: u32) -> (Repo, tempfile::TempDir) {
-    let repo = Repo::made_by(maker, format).quick();
+    let repo = Repo::empty(format);
     let source = scratch();
     write(&source, "large", &Random(1).bytes(6 << 20));
     write(&source, "logs/a.log", &Random(2).bytes(5000));
@@ -80,7 +80,7 @@ fn copies_are_restics() {
 #[test]
 fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
     let (from, _source) = repository(Peer::Vsm, 2);
-    let to = Repo::made_by(Peer::Vsm, 2).quick();
+    let to = Repo::empty(2);
     run_from(Peer::Vsm, &from, &to, &["copy", "--tag", "second"]).ok();
     assert_eq!(to.snapshots(Peer::Restic019).len(), 1);
     let refused = to.run(Peer::Vsm, ["copy"]).exits(1);
@@ -93,7 +93,7 @@ fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
     let pack =
         files_below(&from.path().join("data")).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len());
     fs::remove_file(pack.expect("a pack")).expect("a pack less");
-    let all = Repo::made_by(Peer::Vsm, 2).quick();
+    let all = Repo::empty(2);
     let run = run_from(Peer::Vsm, &from, &all, &["copy"]).exits(1);
     assert!(run.errors().contains("pack"), "{run}");
     assert!(all.snapshots(Peer::Restic019).is_empty());

@@ -19,8 +19,7 @@ pub fn exact(peer: Peer) -> &'static [&'static str] {
 
 /// Backs up `from`/`target` with restic and with ours, each into a repository of its own, and demands one tree id.
 fn demand_same_tree(from: &Path, target: &str, zone: &str) {
-    let theirs = Repo::made_by(Peer::Restic019, 2).in_zone(zone);
-    let ours = Repo::with_cuts_of(&theirs).in_zone(zone);
+    let (theirs, ours) = (Repo::empty(2).in_zone(zone), Repo::empty(2).in_zone(zone));
     theirs.backup(Peer::Restic019, from, target, &[]);
     ours.backup(Peer::Vsm, from, target, &EXACT);
     demand_same_newest_tree(&theirs, &ours, &format!("TZ={zone}"));
@@ -130,7 +129,7 @@ fn the_second_tool_adds_nothing() {
     let corpus = Corpus::shared();
     for format in [1, 2] {
         for (first, second) in [(Peer::Restic019, Peer::Vsm), (Peer::Vsm, Peer::Restic019)] {
-            let repo = Repo::made_by(first, format);
+            let repo = Repo::empty(format);
             let made = repo.backup(first, corpus.parent(), corpus::NAME, exact(first));
             assert!(made["data_blobs"].as_u64() > Some(20) && made["tree_blobs"].as_u64() > Some(50), "{made}");
             let expected = repo.newest_tree();
@@ -155,8 +154,7 @@ fn the_second_tool_adds_nothing() {
 #[test]
 fn without_the_option_only_device_ids_are_left_out() {
     let corpus = Corpus::shared();
-    let theirs = Repo::made_by(Peer::Restic019, 2);
-    let ours = Repo::with_cuts_of(&theirs);
+    let (theirs, ours) = (Repo::empty(2), Repo::empty(2));
     let dir = format!("{}/links", corpus::NAME);
     theirs.backup(Peer::Restic019, corpus.parent(), &dir, &[]);
     ours.backup(Peer::Vsm, corpus.parent(), &dir, &[]);
@@ -196,7 +194,7 @@ fn a_clone_adds_nothing() {
     let clone = volume.duplicate();
     let device = |fs: &LoopFs| fs.path().metadata().expect("a directory").dev();
     assert_ne!(device(&volume), device(&clone));
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let first = repo.backup(Peer::Vsm, volume.path(), "volume", &[]);
     assert_eq!(first["tree_blobs"], 4, "{first}");
     let second = repo.backup(Peer::Vsm, clone.path(), "volume", &[]);
@@ -207,7 +205,7 @@ fn a_clone_adds_nothing() {
 #[test]
 fn times_stored_in_any_zone_restore_alike() {
     let corpus = Corpus::shared();
-    let repo = Repo::made_by(Peer::Restic019, 2).in_zone("America/New_York");
+    let repo = Repo::empty(2).in_zone("America/New_York");
     repo.backup(Peer::Restic019, corpus.parent(), &format!("{}/times", corpus::NAME), &[]);
     let repo = repo.in_zone("Asia/Kolkata");
     let fs = LoopFs::new(64 << 20);

@@ -53,9 +53,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
-        let theirs = Repo::made_by(Peer::Restic019, 2).quick();
-        let ours = Repo::with_cuts_of(&theirs).quick();
-        Pair { theirs, ours }
+        Pair { theirs: Repo::empty(2), ours: Repo::empty(2) }
     }
 
     /// Backs up with both from the same place with the same words, without a parent; the two runs.
@@ -220,7 +218,7 @@ fn a_fifo_with_the_name_of_a_tag_file_stops_nothing() {
     let fifo = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(CWD, source.path().join("TAG"), fifo, 0o600.into(), 0).expect("a FIFO");
     std::fs::write(source.path().join("file"), b"file").expect("a file");
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let summary = repo.backup(Peer::Vsm, source.path(), ".", &["--exclude-if-present", "TAG:signature"]);
     assert_eq!(summary["total_files_processed"], 1, "{summary}");
 }
@@ -294,7 +292,7 @@ fn demand_alike_from_stdin(names: &[&'static str]) {
 #[test]
 fn restores_leave_what_restics_restores_leave() {
     let fs = volume();
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     repo.backup(Peer::Restic019, fs.path(), ".", &[]);
     let cases: [(&str, &[&str]); 16] = [
         ("latest", &[]),
@@ -345,7 +343,7 @@ fn restores_leave_what_restics_restores_leave() {
 #[test]
 fn what_is_in_the_way_is_replaced_or_told_as_in_restic() {
     let fs = volume();
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     repo.backup(Peer::Restic019, fs.path(), ".", &[]);
     for peer in [Peer::Restic019, Peer::Vsm] {
         let target = repo.beside(peer.name());

@@ -115,7 +115,7 @@ fn directory_of_100000() {
 #[ignore = "the full tier: tests/full runs it"]
 fn ten_million_blobs() {
     const PACKS: u64 = 100_000;
-    let repo = Repo::made_by(Peer::Restic019, 2).quick();
+    let repo = Repo::empty(2);
     let source = scratch();
     std::fs::create_dir(source.path().join("data")).expect("a directory");
     (0..20).for_each(|n| std::fs::write(source.path().join(format!("data/{n}")), n.to_string()).expect("a file"));

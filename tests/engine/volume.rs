@@ -11,7 +11,7 @@ use std::process::Command;
 #[test]
 fn restic_restores_a_volumes_root() {
     let corpus = Corpus::shared();
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     repo.backup(Peer::Vsm, corpus.root().as_path(), ".", &["--volume"]);
     let nodes = repo.tree(&repo.newest_tree());
     assert_eq!(nodes.iter().map(|node| node["name"].clone()).collect::<Vec<_>>(), ["data"], "{nodes:?}");

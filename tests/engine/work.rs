@@ -217,7 +217,7 @@ fn holder(repo: &Repo, host: &str, name: &str) -> Running {
 
 #[test]
 fn only_locks_of_movers_that_are_gone_are_removed() {
-    let repo = Repo::made_by(Peer::Vsm, 2).quick();
+    let repo = Repo::empty(2);
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
     fs::write(source.join("file"), "x").expect("a file");
@@ -421,7 +421,7 @@ fn a_block_volume_goes_there_and_back() {
 
 #[test]
 fn a_mover_that_is_stopped_says_so_and_the_next_one_goes_on() {
-    let repo = Repo::made_by(Peer::Vsm, 2);
+    let repo = Repo::empty(2);
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
     let mut file = fs::File::create(source.join("file")).expect("a file");

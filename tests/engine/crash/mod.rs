@@ -33,7 +33,7 @@ impl Bed {
     }
 
     fn of_version(version: u32) -> Bed {
-        let repo = Repo::made_by(Peer::Restic019, version).quick();
+        let repo = Repo::empty(version);
         let bed = Bed { source: repo.beside("source"), repo };
         for round in 0..3 {
             bed.write(round);

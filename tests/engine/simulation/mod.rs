@@ -45,7 +45,7 @@ struct Made {
 
 impl Made {
     fn new() -> Made {
-        let repo = Repo::made_by(Peer::Restic019, 2).quick();
+        let repo = Repo::empty(2);
         let write = |name: &str, seed: u64| {
             let dir = repo.beside(name).join("dir");
             fs::create_dir_all(&dir).expect("a directory");

@@ -61,7 +61,7 @@ fn play(repo: &Repo, peer: Peer, mut random: Random, source: &Path) -> (Vec<Made
 
 fn run(seed: u64) -> Vec<String> {
     let mut random = Random(seed);
-    let repo = Repo::made_by(if seed.is_multiple_of(2) { Peer::Vsm } else { Peer::Restic019 }, 2).quick();
+    let repo = Repo::empty(2);
     let homes: Vec<_> = (0..3).map(|_| scratch()).collect();
     for home in &homes {
         fs::create_dir(home.path().join("data")).expect("a directory");
