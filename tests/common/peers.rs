@@ -118,13 +118,7 @@ impl Repo {
 
     /// The same for a folder that is told.
     pub fn made_empty(self, format: u32) -> Repo {
-        super::quick::make(self.path(), format);
-        self
-    }
-
-    /// The same repository, quick to open from now on: for tests that start many programs.
-    pub fn quick(self) -> Repo {
-        super::quick::replace(&self);
+        super::empty::make(self.path(), format);
         self
     }
 

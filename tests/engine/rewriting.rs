@@ -44,17 +44,22 @@ fn run_from(peer: Peer, from: &Repo, to: &Repo, words: &[&str]) -> Run {
 }
 
 #[test]
+fn a_target_is_made_with_the_cuts_of_its_source() {
+    let polynomial =
+        |repo: &Repo| repo.run(Peer::Restic019, ["cat", "config"]).ok().json()["chunker_polynomial"].clone();
+    let from = Repo::made_by(Peer::Restic019, 2);
+    for peer in [Peer::Restic019, Peer::Vsm] {
+        let to = Repo::new();
+        run_from(peer, &from, &to, &["init", "--copy-chunker-params", "--repository-version", "2"]).ok();
+        assert_eq!(polynomial(&to), polynomial(&from), "{peer:?}");
+    }
+}
+
+#[test]
 fn copies_are_restics() {
     for (maker, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1)] {
         let (from, source) = repository(maker, format);
-        let to = |peer: Peer| {
-            let to = Repo::new();
-            run_from(peer, &from, &to, &["init", "--copy-chunker-params", "--repository-version", "2"]).ok();
-            to.quick()
-        };
-        let (theirs, ours) = (to(Peer::Restic019), to(Peer::Vsm));
-        let polynomial = |repo: &Repo| -> Value { repo.run(Peer::Restic019, ["cat", "config"]).ok().json() };
-        assert_eq!(polynomial(&ours)["chunker_polynomial"], polynomial(&from)["chunker_polynomial"]);
+        let (theirs, ours) = (Repo::empty(2), Repo::empty(2));
         run_from(Peer::Restic019, &from, &theirs, &["copy"]).ok();
         run_from(Peer::Vsm, &from, &ours, &["copy"]).ok();
         assert_eq!(said(&ours, &WHOLE), said(&theirs, &WHOLE));

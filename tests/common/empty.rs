@@ -1,0 +1,71 @@
+//! An empty repository that is quick to make and to open. On purpose, each start of a program costs half a second of key derivation, and
+//! restic's `init` three; a test that starts hundreds of them is not about that. Written from the format's description, with another
+//! project's cipher.
+
+use super::peers::PASSWORD;
+use aes256ctr_poly1305aes::aead::Aead;
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+/// The weakest scrypt parameters that restic accepts: this exponent of N, and 1 for r and p.
+const LOG_N: u8 = 1;
+
+/// The one of the test vectors of restic's chunker.
+const POLYNOMIAL: &str = "3da3358b4dc173";
+
+/// Makes one in a new folder. All of them cut alike.
+pub fn make(path: &Path, format: u32) {
+    for prefix in 0..=255u8 {
+        fs::create_dir_all(path.join(format!("data/{prefix:02x}"))).expect("directories");
+    }
+    for kind in ["index", "keys", "locks", "snapshots"] {
+        fs::create_dir(path.join(kind)).expect("a directory");
+    }
+    let master = random::<64>();
+    let key = key_file(&master);
+    fs::write(path.join("keys").join(hex(&Sha256::digest(&key))), key).expect("written");
+    let config = json!({"version": format, "id": hex(&random::<32>()), "chunker_polynomial": POLYNOMIAL});
+    fs::write(path.join("config"), seal(&master, &config.to_string())).expect("written");
+}
+
+/// The key file that holds a master key: the cipher's, then the two halves of the MAC's.
+fn key_file(master: &[u8; 64]) -> String {
+    let (encrypt, k, r) = (&master[..32], &master[32..48], &master[48..]);
+    let plain = json!({
+        "mac": {"k": STANDARD.encode(k), "r": STANDARD.encode(r)}, "encrypt": STANDARD.encode(encrypt),
+    });
+    let salt = random::<64>();
+    let mut derived = [0; 64];
+    let parameters = scrypt::Params::new(LOG_N, 1, 1).expect("parameters");
+    scrypt::scrypt(PASSWORD.as_bytes(), &salt, &parameters, &mut derived).expect("a key");
+    let file = json!({
+        "created": "2020-01-01T00:00:00Z", "username": "tests", "hostname": "tests", "kdf": "scrypt",
+        "N": 1 << LOG_N, "r": 1, "p": 1,
+        "salt": STANDARD.encode(salt), "data": STANDARD.encode(seal(&derived, &plain.to_string())),
+    });
+    file.to_string()
+}
+
+/// A nonce, and what is sealed with it.
+fn seal(key: &[u8; 64], plain: &str) -> Vec<u8> {
+    let nonce = random::<16>();
+    let cipher = Aes256CtrPoly1305Aes::new(Key::from_slice(key));
+    let sealed = cipher.encrypt(Nonce::from_slice(&nonce), plain.as_bytes()).expect("sealed");
+    [&nonce[..], &sealed].concat()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fs::File::open("/dev/urandom").and_then(|mut from| from.read_exact(&mut bytes)).expect("random bytes");
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
