@@ -285,6 +285,15 @@ mod tests {
         assert_eq!(out, [&[b'1'; 100][..], b"two"].concat());
     }
 
+    /// Before version 0.8 zstd had other formats. restic reads none of them, and nobody has to parse what an attacker wrote in one.
+    #[test]
+    fn refuses_legacy_frames() {
+        // What zstd's own program, which reads them, takes for "hello".
+        let frame = b"\x27\xb5\x2f\xfd\x20\x05\x40\x00\x05hello\xc0\x00\x00";
+        assert!(decompress(frame, None, 100, &mut Vec::new()).is_err());
+        assert!(decompress(frame, Some(5), 100, &mut Vec::new()).is_err());
+    }
+
     #[test]
     fn the_quick_level_is_taken_where_it_costs_little() {
         let mut choice = Choice::default();

@@ -49,14 +49,14 @@ impl Source {
 }
 
 /// A repository of several backups, of which each took place after a change; and the source as it was for the last of them.
-fn repository(maker: Peer, format: u32, backups: u64) -> (Repo, Source) {
+fn repository(writer: Peer, format: u32, backups: u64) -> (Repo, Source) {
     let repo = Repo::empty(format);
     let source = Source::new();
     for round in 0..backups {
         if round > 0 {
             source.change(round);
         }
-        repo.backup(maker, source.dir.path(), "data", &[]);
+        repo.backup(writer, source.dir.path(), "data", &[]);
     }
     (repo, source)
 }
@@ -177,8 +177,8 @@ fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
 
 #[test]
 fn what_restic_would_do_is_done() {
-    for (maker, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1), (Peer::Vsm, 1)] {
-        let (repo, source) = repository(maker, format, 4);
+    for (writer, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1), (Peer::Vsm, 1)] {
+        let (repo, source) = repository(writer, format, 4);
         let nothing = demand_alike(&repo, &source, &["prune"]);
         assert_eq!(nothing["blobs"]["unused"], 0, "{nothing}");
         for id in &ids(&repo)[..3] {
@@ -196,8 +196,8 @@ fn what_restic_would_do_is_done() {
             &["prune", "--repack-cacheable-only"],
             &["prune", "--repack-smaller-than", "16M"],
         ];
-        // The rules are the same for all makers and formats.
-        for words in if maker == Peer::Restic019 { &all[..] } else { &all[..3] } {
+        // The rules are the same for all writers and formats.
+        for words in if writer == Peer::Restic019 { &all[..] } else { &all[..3] } {
             let summary = demand_alike(&repo, &source, words);
             assert_ne!(summary["blobs"]["unused"], 0, "{summary}");
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
 
 /// A repository of two snapshots.
-fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
+fn repository(writer: Peer) -> (Repo, tempfile::TempDir) {
     let repo = Repo::empty(2);
     let source = scratch();
     let write = |name: &str, seed: u64, size: usize| {
@@ -24,10 +24,10 @@ fn repository(maker: Peer) -> (Repo, tempfile::TempDir) {
     for number in 0..40 {
         write(&format!("dir-{}/file-{number}", number % 4), number + 10, 3000);
     }
-    repo.backup(maker, source.path(), "data", &[]);
+    repo.backup(writer, source.path(), "data", &[]);
     write("large-too", 2, 5 << 20);
     write("dir-1/new", 3, 100_000);
-    repo.backup(maker, source.path(), "data", &[]);
+    repo.backup(writer, source.path(), "data", &[]);
     (repo, source)
 }
 
@@ -71,8 +71,8 @@ fn both(repo: &Repo, damage: impl Fn(&Repo), words: &[&str]) -> (Repo, Repo) {
 
 #[test]
 fn an_index_says_what_the_packs_hold() {
-    for maker in [Peer::Restic019, Peer::Vsm] {
-        let (repo, _source) = repository(maker);
+    for writer in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(writer);
         let first = |repo: &Repo| files_below(&repo.path().join("index"))[0].clone();
         let damages: [Damage<'_>; 6] = [
             ("nothing", &|_| {}),
@@ -123,8 +123,8 @@ fn a_pack_that_cannot_say_what_it_holds_keeps_its_place() {
 /// Whichever pack is damaged, and wherever: what can be saved is, what cannot is left out of the snapshots, and restic says the same.
 #[test]
 fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
-    for maker in [Peer::Restic019, Peer::Vsm] {
-        let (repo, _source) = repository(maker);
+    for writer in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(writer);
         let all = packs(&repo);
         let mut lost = 0;
         for (number, pack) in all.iter().enumerate() {
@@ -143,7 +143,7 @@ fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
             let gone = |repo: &Repo| fs::remove_file(place(repo)).expect("a pack less");
             let damages: [Damage<'_>; 3] = [("a bit", &flip), ("cut", &cut), ("gone", &gone)];
             for (what, damage) in damages {
-                let told = format!("{maker:?} {what} {id}");
+                let told = format!("{writer:?} {what} {id}");
                 let (theirs, ours) = both(&repo, damage, &["repair", "packs", &id]);
                 if what == "gone" {
                     // restic salvages nothing from what is not there; its index can do without.

@@ -14,7 +14,7 @@ fn write(dir: &tempfile::TempDir, name: &str, content: &[u8]) {
 }
 
 /// Two snapshots, the first without tags.
-fn repository(maker: Peer, format: u32) -> (Repo, tempfile::TempDir) {
+fn repository(writer: Peer, format: u32) -> (Repo, tempfile::TempDir) {
     let repo = Repo::empty(format);
     let source = scratch();
     write(&source, "large", &Random(1).bytes(6 << 20));
@@ -22,9 +22,9 @@ fn repository(maker: Peer, format: u32) -> (Repo, tempfile::TempDir) {
     write(&source, "logs/deep/b.LOG", &Random(3).bytes(5000));
     write(&source, "same/copy.log", &Random(2).bytes(5000));
     write(&source, "text", "line\n".repeat(20_000).as_bytes());
-    repo.backup(maker, source.path(), "data", &[]);
+    repo.backup(writer, source.path(), "data", &[]);
     write(&source, "new", &Random(4).bytes(100_000));
-    repo.backup(maker, source.path(), "data", &["--tag", "second"]);
+    repo.backup(writer, source.path(), "data", &["--tag", "second"]);
     (repo, source)
 }
 
@@ -57,8 +57,8 @@ fn a_target_is_made_with_the_cuts_of_its_source() {
 
 #[test]
 fn copies_are_restics() {
-    for (maker, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1)] {
-        let (from, source) = repository(maker, format);
+    for (writer, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1)] {
+        let (from, source) = repository(writer, format);
         let (theirs, ours) = (Repo::empty(2), Repo::empty(2));
         run_from(Peer::Restic019, &from, &theirs, &["copy"]).ok();
         run_from(Peer::Vsm, &from, &ours, &["copy"]).ok();
@@ -108,8 +108,8 @@ fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
 
 #[test]
 fn rewritten_snapshots_have_restics_trees() {
-    for maker in [Peer::Restic019, Peer::Vsm] {
-        let (repo, _source) = repository(maker, 2);
+    for writer in [Peer::Restic019, Peer::Vsm] {
+        let (repo, _source) = repository(writer, 2);
         for words in [
             &["rewrite", "--exclude", "*.log"][..],
             &["rewrite", "--iexclude", "*.log", "--forget"],
