@@ -5,6 +5,8 @@ pub mod certificates;
 pub mod compare;
 pub mod corpus;
 mod empty;
+#[cfg(feature = "mount")]
+pub mod faulty;
 pub mod google;
 mod listening;
 pub mod loops;
