@@ -11,17 +11,21 @@
 
 mod assemble;
 mod parent;
+mod reach;
 mod read;
 mod scan;
 mod slab;
 mod source;
 mod stat;
+mod stream;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use crate::chunk::{MIN_SIZE, Scanner, ZERO_CHUNK};
 use crate::clock;
 use crate::format::BlobType;
-use crate::format::node::{Node, NodeType, mode};
+use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::{Snapshot, Summary, VOLUME_NAME, VOLUME_TAG};
 use crate::format::time::Time;
 use crate::host;
@@ -35,13 +39,14 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use crate::store::FileType;
 use assemble::Dir;
 use parent::ParentDir;
-use read::{FileWork, Reader};
+use read::{FileWork, Reader, Standing};
 use slab::SlabPool;
-use source::Tops;
+use source::Resolved;
 use stat::{Observer, display};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What is backed up.
@@ -51,8 +56,16 @@ pub enum Source {
     Paths(Vec<PathBuf>),
     /// One directory as a volume: stored as the directory `data` with its own owner, mode, times and xattrs.
     Volume(PathBuf),
-    /// Standard input as one file of this path from the root; directories on the way are made up.
-    Stdin { name: String },
+    /// A stream as one file of this path from the root; directories on the way are made up.
+    Stream { name: String, input: Input },
+}
+
+/// Where a stream comes from. One without a single byte is an error: nobody backs up nothing, and a producer that failed gives nothing.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Stdin,
+    /// The standard output of a command: its program and arguments. If it fails, there is no snapshot.
+    Command(Vec<OsString>),
 }
 
 /// Which `st_dev` numbers are stored.
@@ -125,8 +138,11 @@ pub struct Report {
     pub tree: Id,
     pub parent: Option<Id>,
     pub summary: Summary,
-    /// Entries that are missing or doubtful; each was told as a problem.
+    /// Entries of the source that are missing or doubtful; each was reported as a problem.
     pub problems: u64,
+    /// Places where the parent snapshot turned out to be damaged; each was reported as a problem. This snapshot lacks nothing because of
+    /// them.
+    pub damage: u64,
 }
 
 /// What all stages share.
@@ -139,6 +155,10 @@ struct Run<'r> {
     observer: Observer,
     scanner: Arc<Scanner>,
     counts: Counts,
+    /// How many entries were named, and how many of them are lost.
+    named: usize,
+    lost: AtomicUsize,
+    damage: AtomicU64,
     root: Mutex<Option<Id>>,
     failure: Mutex<Option<Error>>,
     stopped: AtomicBool,
@@ -161,39 +181,50 @@ struct Counts {
 /// An error means that there is no snapshot; what was uploaded until then is indexed all the same, and the next backup finds it.
 pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progress: &Progress) -> Result<Report> {
     let start = now();
-    let (tops, paths) = source::resolve(&options.source, progress).map_err(Error::Source)?;
-    let parent = parent::find(repo, options, &paths, progress)?;
+    let resolved = source::resolve(&options.source, progress).map_err(Error::Source)?;
+    let recorded = resolved.recorded.clone();
+    let parent = parent::find(repo, options, &recorded, progress)?;
     let writer = Writer::new(repo.clone(), index.clone(), options.dry_run)?;
-    let outcome = read_source(repo, &index, &writer, options, progress, &tops, parent.as_ref());
+    let outcome = read_source(repo, &index, &writer, options, progress, resolved, parent.as_ref());
     // Also after an error or an interruption: what is uploaded must be found again.
     let finished = writer.finish();
-    let (tree, counts) = match outcome {
+    let Read { tree, counts, damage } = match outcome {
         Err(Error::Stopped) => return Err(finished.err().unwrap_or(Error::Stopped)),
         outcome => outcome?,
     };
-    let summary = Summary { problems: progress.problem_count(), ..summarise(&counts, &finished?, start) };
+    let problems = progress.problem_count().saturating_sub(damage);
+    let summary = Summary { problems, ..summarise(&counts, &finished?, start) };
     let unchanged =
         options.skip_if_unchanged && parent.as_ref().is_some_and(|parent| parent.snapshot.tree == Some(tree));
     let parent = parent.map(|parent| parent.id);
     let snapshot = if options.dry_run || unchanged {
         None
     } else {
-        let snapshot = describe(options, paths, tree, parent, summary.clone());
+        let snapshot = describe(options, recorded, tree, parent, summary.clone());
         Some(repo.save_file(FileType::Snapshot, snapshot.encode())?)
     };
-    Ok(Report { snapshot, tree, parent, summary, problems: progress.problem_count() })
+    Ok(Report { snapshot, tree, parent, summary, problems, damage })
 }
 
-/// Stages 2 to 5: everything becomes blobs; the root tree's id.
+/// What came of reading the source.
+struct Read {
+    /// The root tree.
+    tree: Id,
+    counts: Counts,
+    damage: u64,
+}
+
+/// Stages 2 to 5: everything becomes blobs.
 fn read_source(
     repo: &Repository,
     index: &Index,
     writer: &Writer,
     options: &Options,
     progress: &Progress,
-    tops: &Tops,
+    resolved: Resolved,
     parent: Option<&StoredSnapshot>,
-) -> Result<(Id, Counts)> {
+) -> Result<Read> {
+    let Resolved { tops, named, lost, .. } = resolved;
     let root_device = tops.values().next().and_then(|top| stat::lstat(&top.path).ok()).map(|stat| stat.st_dev);
     let budget = repo.settings().budget;
     let left = budget.left(index.memory(), writer.kept())?;
@@ -206,92 +237,73 @@ fn read_source(
         observer: Observer::new(options, root_device),
         scanner: Arc::new(Scanner::new(repo.config().polynomial)),
         counts: Counts::default(),
+        named,
+        lost: AtomicUsize::new(lost),
+        damage: AtomicU64::new(0),
         root: Mutex::new(None),
         failure: Mutex::new(None),
         stopped: AtomicBool::new(false),
     };
-    let top = run.parent_top(parent);
-    run.pipeline(tops, &top);
-    if progress.is_interrupted() {
-        return Err(Error::Interrupted);
+    let root = Dir::new(PathBuf::new(), None, None, None);
+    match &options.source {
+        Source::Stream { name, input } => {
+            let (fd, producer) = stream::open(input).map_err(Error::Source)?;
+            let source = producer.describe();
+            let feed = |files: &_| run.feed(name, (fd, &source), root, files);
+            run.pipeline(&walk::Stack::default(), Vec::new(), feed);
+            run.outcome()?;
+            producer.finish(progress).map_err(Error::Source)?;
+            if run.counts.bytes.load(Ordering::Relaxed) == 0 {
+                return Err(source_error(format!("{source} gave no data; no snapshot is made of nothing")));
+            }
+        }
+        Source::Paths(_) | Source::Volume(_) => {
+            let (top, to_count) = (run.parent_top(parent), scan::roots(&tops));
+            run.pipeline(&walk::Stack::new(root, top, tops), to_count, |_| Ok(()));
+        }
     }
-    if let Some(failure) = run.failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        return Err(failure);
-    }
-    let root = run.root.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let tree = root.expect("without failure, every directory completes");
-    if tree == Id::of(&crate::format::tree::TreeWriter::new().finish()) {
-        return Err(Error::EmptySnapshot);
-    }
-    Ok((tree, run.counts))
+    run.outcome()?;
+    run.end()
 }
 
 impl Run<'_> {
-    /// Starts all stages and waits for them.
-    fn pipeline(&self, tops: &Tops, parent: &ParentDir) {
+    /// Starts all stages and waits for them. `feed` gives the readers what no walker finds.
+    fn pipeline(
+        &self,
+        stack: &walk::Stack,
+        to_count: Vec<PathBuf>,
+        feed: impl FnOnce(&crossbeam_channel::Sender<FileWork>) -> Result<()>,
+    ) {
         let memory::Backup { threads: cores, readers, slabs } = self.parts;
         let slabs = SlabPool::new(slabs);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("threads can be started");
-        let stack = walk::Stack::default();
         let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
         pool.in_place_scope(|cpu| {
             std::thread::scope(|threads| {
                 for _ in 0..readers {
                     let (queue, slabs) = (queue.clone(), &slabs);
-                    threads.spawn(move || Reader::new(self, cpu, slabs).read_all(&queue));
+                    threads.spawn(move || self.guarded(|| Reader::new(self, cpu, slabs).read_all(&queue)));
                 }
                 drop(queue);
                 if self.options.scan {
-                    threads.spawn(|| scan::count(self, tops));
+                    threads.spawn(|| self.guarded(|| scan::count(self, to_count)));
                 }
-                let root = Dir::new(PathBuf::new(), None, None, None);
-                self.check(self.feed(&stack, &files, &root, parent, tops));
+                self.check(feed(&files));
                 for _ in 0..cores {
-                    let (stack, files) = (&stack, files.clone());
-                    threads.spawn(move || walk::walk(self, stack, &files));
+                    let files = files.clone();
+                    threads.spawn(move || self.guarded(|| walk::walk(self, stack, &files)));
                 }
                 drop(files);
             });
         });
     }
 
-    /// Puts what was asked for before the walkers and readers.
-    fn feed(
-        &self,
-        stack: &walk::Stack,
-        files: &crossbeam_channel::Sender<FileWork>,
-        root: &Arc<Dir>,
-        parent: &ParentDir,
-        tops: &Tops,
-    ) -> Result<()> {
-        let Source::Stdin { name } = &self.options.source else {
-            return walk::start(self, stack, files, root, parent, tops);
-        };
-        let mut names: Vec<&str> = name.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
-        let last = names
-            .pop()
-            .ok_or_else(|| Error::Source(std::io::Error::other(format!("{name:?} is no name for a file"))))?;
-        let mut dir = root.clone();
-        for name in names {
-            let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
-            let slot = dir.open_slot(name.as_bytes());
-            let below = Dir::new(PathBuf::from(name), Some(node), None, Some((dir.clone(), slot)));
-            dir.listed(self)?;
-            dir = below;
+    /// Runs a part of a stage. A panic in it, which has been printed by then, ends the run with an error instead of leaving the other
+    /// stages waiting.
+    fn guarded(&self, work: impl FnOnce()) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            self.fail(Error::Panicked);
         }
-        let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
-        let slot = dir.open_slot(last.as_bytes());
-        let stdin = rustix::io::dup(std::io::stdin()).map_err(|error| Error::Source(error.into()))?;
-        // The readers are gone only when the run is stopped.
-        let _ = files.send(FileWork::stream(stdin, node, dir.clone(), slot));
-        dir.listed(self)
-    }
-
-    /// A node for what is not in any file system.
-    fn invented(&self, name: &str, ty: NodeType) -> Node {
-        let time = self.options.time;
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Node { mtime: time, atime: time, ctime: time, uid, gid, ..Node::new(name, ty) }
     }
 
     /// The parent's root, in the shape that this backup has.
@@ -305,7 +317,7 @@ impl Run<'_> {
         }
         let mut root = Node::new("", NodeType::Dir);
         root.subtree = Some(tree);
-        self.parent_dir(Some(&root))
+        self.parent_dir(Some(&root), Path::new("/"))
     }
 
     /// Makes sure that the repository has the chunk that holes are made of.
@@ -334,6 +346,23 @@ impl Run<'_> {
         self.progress.problem(Phase::Archival, display(path), why);
     }
 
+    /// An entry cannot be read. If the user named it and nothing else can be read either, the run has failed.
+    fn lost(&self, standing: Standing, path: &Path, why: impl fmt::Display) {
+        if standing == Standing::Named && self.named == 1 {
+            return self.fail(source_error(format!("{}: {why}", display(path))));
+        }
+        self.problem(path, why);
+        if standing == Standing::Named && self.lost.fetch_add(1, Ordering::Relaxed) + 1 == self.named {
+            self.fail(source_error(format!("none of the {} that were named; the errors are above", self.named)));
+        }
+    }
+
+    /// The parent snapshot is damaged at this path. What this run stores makes up for it.
+    fn damage(&self, path: &Path, why: impl fmt::Display) {
+        self.damage.fetch_add(1, Ordering::Relaxed);
+        self.problem(path, why);
+    }
+
     fn set_root(&self, tree: Id) {
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tree);
     }
@@ -353,6 +382,29 @@ impl Run<'_> {
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed) || self.progress.is_interrupted()
     }
+
+    /// Why the pipeline ended early, if it did.
+    fn outcome(&self) -> Result<()> {
+        if self.progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let failure = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// What a pipeline that did not end early has made.
+    fn end(self) -> Result<Read> {
+        let root = self.root.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tree = root.expect("without failure, every directory completes");
+        if tree == Id::of(&crate::format::tree::TreeWriter::new().finish()) {
+            return Err(Error::EmptySnapshot);
+        }
+        Ok(Read { tree, counts: self.counts, damage: self.damage.into_inner() })
+    }
+}
+
+fn source_error(why: String) -> Error {
+    Error::Source(std::io::Error::other(why))
 }
 
 fn now() -> Time {

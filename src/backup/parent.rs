@@ -15,7 +15,7 @@ pub fn find(
     progress: &Progress,
 ) -> Result<Option<StoredSnapshot>> {
     let (host, by_paths, tags) = match &options.parent {
-        _ if matches!(options.source, Source::Stdin { .. }) => return Ok(None),
+        _ if matches!(options.source, Source::Stream { .. }) => return Ok(None),
         ParentChoice::Force => return Ok(None),
         ParentChoice::Named(name) => return repo.find_snapshot(name, &SnapshotFilter::default()).map(Some),
         &ParentChoice::Group { host, paths, tags } => (host, paths, tags),

@@ -5,6 +5,7 @@
 
 use super::Run;
 use super::assemble::Dir;
+use super::reach::Reach;
 use super::slab::{Slab, SlabPool};
 use super::stat::{display, node_type};
 use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK, is_zero_chunk};
@@ -13,13 +14,21 @@ use crate::id::Id;
 use crate::progress::Action;
 use crossbeam_channel::{Receiver, TryRecvError};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// Whether the user asked for an entry by name. If that cannot be read, the request has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Named,
+    Found,
+}
 
 /// A file to be read.
 pub struct FileWork {
@@ -28,19 +37,58 @@ pub struct FileWork {
     dir: Arc<Dir>,
     slot: usize,
     in_parent: bool,
+    standing: Standing,
+    input: Input,
+}
+
+enum Input {
+    /// A regular file, to be opened by its path.
+    File,
+    /// A block device, to be opened by its path or through a symlink.
+    Device,
     /// Open already, as standard input is.
-    stream: Option<OwnedFd>,
+    Stream(OwnedFd),
 }
 
 impl FileWork {
-    /// A file that the reader opens.
-    pub fn open_later(path: PathBuf, node: Node, dir: Arc<Dir>, slot: usize, in_parent: bool) -> FileWork {
-        FileWork { path, node, dir, slot, in_parent, stream: None }
+    pub fn file(
+        path: PathBuf,
+        node: Node,
+        dir: Arc<Dir>,
+        slot: usize,
+        standing: Standing,
+        in_parent: bool,
+    ) -> FileWork {
+        FileWork { path, node, dir, slot, in_parent, standing, input: Input::File }
+    }
+
+    /// A block device that the user named.
+    pub fn device(path: PathBuf, node: Node, dir: Arc<Dir>, slot: usize, in_parent: bool) -> FileWork {
+        FileWork { path, node, dir, slot, in_parent, standing: Standing::Named, input: Input::Device }
     }
 
     /// A stream without a name in the file system.
-    pub fn stream(fd: OwnedFd, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
-        FileWork { path: PathBuf::from("-"), node, dir, slot, in_parent: false, stream: Some(fd) }
+    pub fn stream(fd: OwnedFd, name: &str, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
+        let (path, standing) = (PathBuf::from(name), Standing::Named);
+        FileWork { path, node, dir, slot, in_parent: false, standing, input: Input::Stream(fd) }
+    }
+}
+
+/// What is known of an open file before it is read.
+enum Opened {
+    Regular(Stat),
+    /// A block device of this size in bytes.
+    Device(u64),
+    Stream,
+}
+
+impl Opened {
+    /// The file's metadata; a device has no size of its own to be compared with.
+    fn regular(&self) -> Option<&Stat> {
+        match self {
+            Opened::Regular(stat) => Some(stat),
+            Opened::Device(_) | Opened::Stream => None,
+        }
     }
 }
 
@@ -69,6 +117,9 @@ const JOB_CHUNKS: usize = 128;
 
 /// Chunks in a slab at most. A tiny file's place in memory is many times its content: a slab full of them would be the smaller part.
 const SLAB_CHUNKS: usize = 2048;
+
+/// How long a reader waits for more of a stream before it looks whether the run is stopped: 200 ms.
+const STREAM_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// One reader with the slab it is filling.
 pub struct Reader<'s, 'c> {
@@ -122,23 +173,17 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.turn_slab();
     }
 
-    /// Reads one file. What goes wrong with it is a problem, and the file is left out; the backup goes on.
+    /// Reads one file. If it cannot be read, it is left out; the backup goes on unless all that was named is lost.
     fn read_file(&mut self, mut work: FileWork) {
         let run = self.run;
-        let opened = match work.stream.take() {
-            Some(fd) => Ok((fd, None)),
-            None => open(&work).map(|(fd, stat)| (fd, Some(stat))),
-        };
-        let (fd, before) = match opened {
+        let (fd, opened) = match open(&mut work) {
             Ok(opened) => opened,
             Err(why) => {
-                run.problem(&work.path, why);
+                run.lost(work.standing, &work.path, why);
                 return run.check(work.dir.fill(run, work.slot, None));
             }
         };
-        // A device has no size of its own to be compared with.
-        let regular = before.filter(|stat| node_type(stat) == NodeType::File);
-        if let Some(stat) = &regular {
+        if let Some(stat) = opened.regular() {
             run.observer.refresh(&mut work.node, stat);
         }
         let file =
@@ -146,18 +191,24 @@ impl<'s, 'c> Reader<'s, 'c> {
         let mut current = Current { file, chunks: 0, size: 0 };
         self.cutter.reset();
         self.start = self.slab.len();
-        let outcome = self.read_content(&fd, regular.as_ref(), &mut current);
+        let outcome = self.read_content(&fd, &opened, &mut current);
         let Current { file, size, .. } = current;
-        if let Err(error) = outcome {
-            run.problem(&file.work.path, format!("it cannot be read: {error}"));
+        // A run that is ended stops in the middle of files, and that is no fault of theirs.
+        let outcome = outcome.map_err(|error| format!("it cannot be read: {error}")).and_then(|()| match opened {
+            Opened::Device(has) if size != has && !run.is_stopped() => {
+                Err(format!("it has {has} bytes, and {size} of them could be read"))
+            }
+            Opened::Regular(_) | Opened::Device(_) | Opened::Stream => Ok(()),
+        });
+        if let Err(why) = outcome {
+            run.lost(file.work.standing, &file.work.path, why);
             // What was read of it becomes no part of the snapshot.
             self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, &file));
             return run.check(file.work.dir.fill(run, file.work.slot, None));
         }
-        // A run that is ended stops in the middle of files, and that is no fault of theirs.
         if !run.is_stopped()
-            && let Some(before) = regular
-            && rustix::fs::fstat(&fd).is_ok_and(|after| changed(&before, &after, size))
+            && let Opened::Regular(before) = &opened
+            && rustix::fs::fstat(&fd).is_ok_and(|after| changed(before, &after, size, || is_generated(&fd)))
         {
             run.problem(
                 &file.work.path,
@@ -168,15 +219,39 @@ impl<'s, 'c> Reader<'s, 'c> {
         file.close_one(run);
     }
 
-    fn read_content(&mut self, fd: &OwnedFd, stat: Option<&Stat>, current: &mut Current) -> rustix::io::Result<()> {
-        let size = stat.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)).filter(|&size| size > 0);
-        match (stat, size) {
-            (Some(stat), Some(size)) if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 < size => {
-                self.read_sparse(fd, size, current)?;
-            }
-            (_, size) => self.read_data(fd, size, current)?,
+    fn read_content(&mut self, fd: &OwnedFd, opened: &Opened, current: &mut Current) -> rustix::io::Result<()> {
+        let size = |stat: &Stat| u64::try_from(stat.st_size).unwrap_or(0);
+        match opened {
+            Opened::Stream => self.read_stream(fd, current)?,
+            Opened::Device(_) => self.read_data(fd, None, current)?,
+            Opened::Regular(stat) => match size(stat) {
+                // It may have content all the same, as in proc.
+                0 => self.read_data(fd, None, current)?,
+                size if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 < size => {
+                    self.read_sparse(fd, size, current)?;
+                }
+                size => self.read_data(fd, Some(size), current)?,
+            },
         }
         self.cut(current, true);
+        Ok(())
+    }
+
+    /// Reads a stream to its end. A run that is stopped waits for no more of it.
+    fn read_stream(&mut self, fd: &OwnedFd, current: &mut Current) -> rustix::io::Result<()> {
+        while !self.run.is_stopped() {
+            let mut ready = [PollFd::new(fd, PollFlags::IN)];
+            match poll(&mut ready, Some(&STREAM_PATIENCE)) {
+                Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+            let before = current.size;
+            self.read_some(fd, u64::MAX, current)?;
+            if current.size == before {
+                return Ok(());
+            }
+        }
         Ok(())
     }
 
@@ -184,31 +259,33 @@ impl<'s, 'c> Reader<'s, 'c> {
     fn read_data(&mut self, fd: &OwnedFd, limit: Option<u64>, current: &mut Current) -> rustix::io::Result<()> {
         let mut left = limit.unwrap_or(u64::MAX);
         while left > 0 && !self.run.is_stopped() {
-            self.make_room();
-            let room = self.slab.room();
-            let bytes = self.slab.bytes_mut();
-            let got = if left >= room as u64 {
-                rustix::io::read(fd, spare_capacity(bytes))
-            } else {
-                // Not more than asked for: what follows may be a hole.
-                let end = bytes.len();
-                bytes.resize(end + usize::try_from(left).expect("less than the room"), 0);
-                let got = rustix::io::read(fd, &mut bytes[end..]);
-                bytes.truncate(end + got.unwrap_or(0));
-                got
-            };
-            match got {
-                Ok(0) => return Ok(()),
-                Ok(got) => {
-                    left -= got as u64;
-                    current.size += got as u64;
-                    self.cut(current, false);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+            match self.read_some(fd, left, current)? {
+                0 => return Ok(()),
+                got => left -= got,
             }
         }
         Ok(())
+    }
+
+    /// Reads once, at most `left` bytes; how many it were.
+    fn read_some(&mut self, fd: &OwnedFd, left: u64, current: &mut Current) -> rustix::io::Result<u64> {
+        self.make_room();
+        let room = self.slab.room();
+        let bytes = self.slab.bytes_mut();
+        let got = retry_on_intr(|| {
+            if left >= room as u64 {
+                return rustix::io::read(fd, spare_capacity(bytes));
+            }
+            // Not more than asked for: what follows may be a hole.
+            let end = bytes.len();
+            bytes.resize(end + usize::try_from(left).expect("less than the room"), 0);
+            let got = rustix::io::read(fd, &mut bytes[end..]);
+            bytes.truncate(end + got.unwrap_or(0));
+            got
+        })? as u64;
+        current.size += got;
+        self.cut(current, false);
+        Ok(got)
     }
 
     /// Reads a file by what the file system says is data, and takes the rest for zeros.
@@ -321,7 +398,7 @@ impl<'s, 'c> Reader<'s, 'c> {
                 job.push(chunk);
             }
             let (run, slab) = (self.run, old.clone());
-            self.cpu.spawn(move |_| store_chunks(run, &slab, job));
+            self.cpu.spawn(move |_| run.guarded(|| store_chunks(run, &slab, job)));
         }
         self.slab = self.slabs.take();
         self.slab.bytes_mut().extend_from_slice(&old[self.start..]);
@@ -366,26 +443,91 @@ impl Pending {
 }
 
 /// Opens a file and makes sure that it is what was seen in the directory.
-fn open(work: &FileWork) -> std::result::Result<(OwnedFd, Stat), String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let open = |flags| rustix::fs::openat(CWD, &work.path, flags, Mode::empty());
+fn open(work: &mut FileWork) -> std::result::Result<(OwnedFd, Opened), String> {
+    let follow = match std::mem::replace(&mut work.input, Input::File) {
+        Input::Stream(fd) => return Ok((fd, Opened::Stream)),
+        Input::File => OFlags::NOFOLLOW,
+        // Somebody named it: its name may be a symlink.
+        Input::Device => OFlags::empty(),
+    };
+    let cannot = |action: &str, error: Errno| format!("it cannot be {action}: {error}");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
+    let reach = Reach::of(&work.path).map_err(|error| cannot("reached", error))?;
+    let open = |flags| rustix::fs::openat(CWD, reach.path(), flags, Mode::empty());
     // Only a file's owner and root may keep its access time as it is.
     let fd = match open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => open(flags),
         outcome => outcome,
     };
-    let fd = fd.map_err(|error| format!("it cannot be opened: {error}"))?;
-    let stat = rustix::fs::fstat(&fd).map_err(|error| format!("it cannot be looked at: {error}"))?;
-    let ty = node_type(&stat);
-    let device = ty == NodeType::Dev && work.node.ty == NodeType::File;
-    if device || (ty == NodeType::File && stat.st_ino == work.node.inode) {
-        return Ok((fd, stat));
+    let fd = fd.map_err(|error| cannot("opened", error))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|error| cannot("looked at", error))?;
+    match (follow.is_empty(), node_type(&stat)) {
+        (true, NodeType::Dev) => {
+            let size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(|error| cannot("measured", error))?;
+            rustix::fs::seek(&fd, SeekFrom::Start(0)).map_err(|error| cannot("read", error))?;
+            if size == 0 {
+                return Err(
+                    "it cannot be read: the device has a size of 0 bytes, as if nothing were attached to it".into()
+                );
+            }
+            Ok((fd, Opened::Device(size)))
+        }
+        (false, NodeType::File) if stat.st_ino == work.node.inode => Ok((fd, Opened::Regular(stat))),
+        _ => Err(format!("{} was replaced while it was backed up", display(&work.path))),
     }
-    Err(format!("{} was replaced while it was backed up", display(&work.path)))
 }
 
-/// Whether a file is not what it was when it was opened, or other than was read of it.
-fn changed(before: &Stat, after: &Stat, read: u64) -> bool {
+/// Whether a file is not what it was when it was opened, or other than was read of it. `is_generated` is asked whether the kernel makes
+/// the content up when it is read, so that the size says nothing about it.
+fn changed(before: &Stat, after: &Stat, read: u64, is_generated: impl FnOnce() -> bool) -> bool {
     let key = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-    key(before) != key(after) || u64::try_from(after.st_size) != Ok(read)
+    if key(before) != key(after) {
+        return true;
+    }
+    // Network file systems and FUSE servers, too, have files of size 0 with content that is generated.
+    after.st_size != 0 && u64::try_from(after.st_size) != Ok(read) && !is_generated()
+}
+
+/// `f_type` of file systems whose files are generated (`linux/magic.h`): sysfs says a page for each, and so do others.
+const GENERATED: [u32; 9] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x6265_6570, // configfs
+    0x7363_6673, // securityfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0xde5e_81e4, // efivarfs
+];
+
+fn is_generated(fd: &OwnedFd) -> bool {
+    // Magic numbers have 32 bits; the field is signed, and wider on some architectures.
+    rustix::fs::fstatfs(fd).is_ok_and(|found| GENERATED.contains(&(found.f_type as u32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_by_size_time_and_what_was_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let stat_of = |bytes: &[u8]| {
+            std::fs::write(temp.path().join("f"), bytes).unwrap();
+            rustix::fs::stat(temp.path().join("f")).unwrap()
+        };
+        let (empty, full) = (stat_of(b""), stat_of(b"12345"));
+        let stored = || false;
+        assert!(!changed(&full, &full, 5, stored));
+        assert!(changed(&full, &full, 4, stored), "it ended early");
+        assert!(!changed(&full, &full, 4, || true), "its size means nothing");
+        assert!(changed(&empty, &full, 5, stored), "it grew");
+        assert!(changed(&full, &empty, 5, || true), "it shrank");
+        assert!(!changed(&empty, &empty, 0, stored));
+        assert!(!changed(&empty, &empty, 17, stored), "it has content without a size");
+        let mut later = full;
+        later.st_mtime += 1;
+        assert!(changed(&full, &later, 5, stored));
+    }
 }

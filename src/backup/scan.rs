@@ -1,20 +1,23 @@
 //! Counts what a backup will read, beside it, so that its progress has a total. What cannot be counted is left to the backup to report.
 
+use super::Run;
 use super::source::{Kind, Tops};
 use super::stat::{lstat, node_type};
-use super::{Run, Source};
 use crate::format::node::NodeType;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+/// Where the count begins.
+pub fn roots(tops: &Tops) -> Vec<PathBuf> {
+    let mut roots = Vec::new();
+    gather(tops, &mut roots);
+    roots
+}
+
 /// Adds files and bytes to the totals until all is counted or the run stops.
-pub fn count(run: &Run<'_>, tops: &Tops) {
-    if matches!(run.options.source, Source::Stdin { .. }) {
-        return;
-    }
-    let mut stack: Vec<PathBuf> = Vec::new();
-    gather(tops, &mut stack);
+pub fn count(run: &Run<'_>, roots: Vec<PathBuf>) {
+    let mut stack = roots;
     while let Some(path) = stack.pop() {
         if run.is_stopped() {
             return;
@@ -33,8 +36,9 @@ pub fn count(run: &Run<'_>, tops: &Tops) {
 
 fn gather(tops: &Tops, stack: &mut Vec<PathBuf>) {
     for top in tops.values() {
-        match &top.kind {
-            Kind::Partial(children) => gather(children, stack),
+        match top.kind {
+            Kind::Partial => gather(&top.below, stack),
+            // What is named below it is counted with it.
             Kind::Target | Kind::Found { .. } => stack.push(top.path.clone()),
         }
     }

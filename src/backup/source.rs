@@ -1,71 +1,98 @@
 //! Stage 1: what was asked for becomes the top of the snapshot's tree, in restic's shapes.
 //!
 //! `/a/b` is stored as the directories `a` and in it `b`, `x/y` as `x` and `y`, `.` as its entries. A directory that is only on the
-//! way to a target is *partial*: it has its real metadata and nothing but the targets below it.
+//! way to a target is *partial*: it has its real metadata and nothing but the targets below it. A target may lie below another one:
+//! it is stored even if exclude rules, a mount point or a listing would leave it out of the directory above.
 
 use super::Source;
 use super::stat::{display, lstat};
 use crate::format::snapshot::VOLUME_NAME;
 use crate::progress::{Phase, Progress};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// An entry at the top of a snapshot.
+/// An entry that was named, or that leads to one.
 #[derive(Debug)]
 pub struct Top {
     pub path: PathBuf,
     pub kind: Kind,
+    /// The named entries below it, and the directories on the way to them.
+    pub below: Tops,
 }
 
-#[derive(Debug)]
+/// How much of an entry is taken; a later kind is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Named by the user: taken whole, whatever the exclude rules say of itself.
-    Target,
+    /// Only on the way to targets below it.
+    Partial,
     /// Found in a directory (on this `st_dev`) that the user named as `.` or the like: exclude rules apply.
     Found { device: u64 },
-    /// Only on the way to targets below it.
-    Partial(BTreeMap<Vec<u8>, Top>),
+    /// Named by the user: taken whole, whatever the exclude rules say of itself.
+    Target,
 }
 
 pub type Tops = BTreeMap<Vec<u8>, Top>;
 
-/// The top of the tree, and the paths that the snapshot records. A path that is not there is a problem, and an error if none is.
-pub fn resolve(source: &Source, progress: &Progress) -> io::Result<(Tops, Vec<String>)> {
-    let mut tops = Tops::new();
+/// A request for a backup, resolved.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The top of the tree.
+    pub tops: Tops,
+    /// The paths that the snapshot records.
+    pub recorded: Vec<String>,
+    /// How many different files and directories were named.
+    pub named: usize,
+    /// How many of them are lost already; each was reported as a problem.
+    pub lost: usize,
+}
+
+/// Looks for what was asked for. A path that cannot be reached is a problem, and an error if no path can.
+pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
+    let mut resolved = Resolved::default();
     match source {
-        Source::Stdin { name } => Ok((tops, vec![display(&clean(&Path::new("/").join(name)))])),
+        Source::Stream { name, .. } => {
+            resolved.recorded.push(display(&clean(&Path::new("/").join(name))));
+            resolved.named = 1;
+        }
         Source::Volume(path) => {
             if !std::fs::metadata(path)?.is_dir() {
                 return Err(io::Error::other(format!("{} is not a directory", display(path))));
             }
-            tops.insert(VOLUME_NAME.into(), Top { path: std::fs::canonicalize(path)?, kind: Kind::Target });
-            Ok((tops, vec![format!("/{VOLUME_NAME}")]))
+            let path = std::fs::canonicalize(path)?;
+            resolved.tops.insert(VOLUME_NAME.into(), Top { path, kind: Kind::Target, below: Tops::new() });
+            resolved.recorded.push(format!("/{VOLUME_NAME}"));
+            resolved.named = 1;
         }
         Source::Paths(paths) => {
-            let mut recorded = Vec::new();
+            let mut known = BTreeSet::new();
+            let only = paths.len() == 1;
             for path in paths {
-                match lstat(path) {
-                    Ok(_) => insert(&mut tops, path)?,
+                let cleaned = clean(&std::path::absolute(path)?);
+                let recorded = display(&cleaned);
+                let inserted = lstat(path).map_err(io::Error::from).and_then(|_| insert(&mut resolved.tops, path));
+                let is_new = known.insert(cleaned);
+                resolved.named += usize::from(is_new);
+                match inserted {
+                    Ok(()) => resolved.recorded.push(recorded),
+                    Err(error) if only => {
+                        return Err(io::Error::new(error.kind(), format!("{}: {error}", display(path))));
+                    }
                     Err(error) => {
-                        progress.problem(
-                            Phase::Archival,
-                            display(path),
-                            format!("it does not exist or cannot be reached: {error}"),
-                        );
-                        continue;
+                        let why = format!("it does not exist or cannot be read: {error}");
+                        progress.problem(Phase::Archival, display(path), why);
+                        resolved.lost += usize::from(is_new);
                     }
                 }
-                recorded.push(display(&clean(&std::path::absolute(path)?)));
             }
-            if recorded.is_empty() {
+            if resolved.recorded.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "none of the paths to back up can be reached"));
             }
-            Ok((tops, recorded))
         }
     }
+    Ok(resolved)
 }
 
 /// Puts a target below the directories that lead to it.
@@ -87,31 +114,27 @@ fn insert(tops: &mut Tops, target: &Path) -> io::Result<()> {
     let mut level = tops;
     for name in above {
         path.push(name);
-        let top = place(level, name, &path, || Kind::Partial(Tops::new()));
-        match &mut top.kind {
-            Kind::Partial(children) => level = children,
-            // The directory above is taken whole already.
-            _ => return Ok(()),
-        }
+        level = &mut place(level, name, &path, Kind::Partial).below;
     }
     path.push(last);
-    place(level, last, &path, || Kind::Target).kind = Kind::Target;
+    place(level, last, &path, Kind::Target);
     Ok(())
 }
 
 /// `.`, `/` and `..` have no name to be stored under: their entries take their place.
 fn insert_entries(tops: &mut Tops, dir: &Path) -> io::Result<()> {
     let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(dir)?);
-    for entry in std::fs::read_dir(dir)? {
-        let name = entry?.file_name();
+    // Listed to its end before anything is placed: half of a directory is no source.
+    let names = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    for name in names {
         let path = if dir == Path::new(".") { PathBuf::from(&name) } else { dir.join(&name) };
-        place(tops, &name, &path, || Kind::Found { device });
+        place(tops, &name, &path, Kind::Found { device });
     }
     Ok(())
 }
 
 /// The entry for `path` called `name`; where another path has taken the name, called `name-1`, `name-2`, …
-fn place<'t>(level: &'t mut Tops, name: &OsStr, path: &Path, kind: impl FnOnce() -> Kind) -> &'t mut Top {
+fn place<'t>(level: &'t mut Tops, name: &OsStr, path: &Path, kind: Kind) -> &'t mut Top {
     let mut free: OsString = name.to_owned();
     let mut count = 0;
     while level.get(free.as_bytes()).is_some_and(|top| top.path != path) {
@@ -119,7 +142,10 @@ fn place<'t>(level: &'t mut Tops, name: &OsStr, path: &Path, kind: impl FnOnce()
         free = name.to_owned();
         free.push(format!("-{count}"));
     }
-    level.entry(free.into_vec()).or_insert_with(|| Top { path: path.to_owned(), kind: kind() })
+    let new = || Top { path: path.to_owned(), kind, below: Tops::new() };
+    let top = level.entry(free.into_vec()).or_insert_with(new);
+    top.kind = top.kind.max(kind);
+    top
 }
 
 /// Removes `.` and resolves `..` by the names alone, as Go's `filepath.Clean`.
@@ -145,10 +171,10 @@ mod tests {
     fn shape(tops: &Tops, out: &mut Vec<String>, above: &str) {
         for (name, top) in tops {
             let here = format!("{above}/{}", String::from_utf8_lossy(name));
-            match &top.kind {
-                Kind::Partial(children) => shape(children, out, &here),
-                _ => out.push(format!("{here}={}", top.path.display())),
+            if top.kind != Kind::Partial {
+                out.push(format!("{here}={}", top.path.display()));
             }
+            shape(&top.below, out, &here);
         }
     }
 
@@ -166,17 +192,31 @@ mod tests {
         assert_eq!(shape_of(&["x/./y/../z/"]), ["/x/z=x/z"]);
         assert_eq!(shape_of(&["../foo"]), ["/foo=../foo"]);
         assert_eq!(shape_of(&["foo", "../foo"]), ["/foo=foo", "/foo-1=../foo"]);
-        assert_eq!(shape_of(&["foo", "foo/bar", "foo"]), ["/foo=foo"]);
-        assert_eq!(shape_of(&["foo/bar", "foo"]), ["/foo=foo"]);
         assert_eq!(shape_of(&["/a/../../b"]), ["/b=/b"]);
+    }
+
+    #[test]
+    fn a_target_below_another_is_kept_in_any_order() {
+        let both = ["/foo=foo", "/foo/a/bar=foo/a/bar"];
+        assert_eq!(shape_of(&["foo", "foo/a/bar", "foo"]), both);
+        assert_eq!(shape_of(&["foo/a/bar", "foo"]), both);
     }
 
     #[test]
     fn a_directory_without_a_name_is_its_entries() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), b"").unwrap();
+        std::fs::create_dir_all(dir.path().join("d/below")).unwrap();
         let mut tops = Tops::new();
+        // As a target below one of them, it is added to, not replaced.
+        place(&mut tops, OsStr::new("d"), &dir.path().join("d"), Kind::Partial).below.insert(
+            b"below".to_vec(),
+            Top { path: dir.path().join("d/below"), kind: Kind::Target, below: Tops::new() },
+        );
         insert_entries(&mut tops, dir.path()).unwrap();
         assert!(matches!(tops[&b"f"[..]].kind, Kind::Found { .. }));
+        let d = &tops[&b"d"[..]];
+        assert!(matches!(d.kind, Kind::Found { .. }), "all of it, not only what is named below it");
+        assert_eq!(d.below[&b"below"[..]].kind, Kind::Target);
     }
 }

@@ -1,5 +1,6 @@
 //! What the file system says about one entry, as a node.
 
+use super::reach::Reach;
 use super::{DeviceIds, Options};
 use crate::format::node::{Node, NodeType, Xattr, mode};
 use crate::format::text::lossy;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -53,7 +55,7 @@ impl Observer {
         node.inode = stat.st_ino;
         match ty {
             NodeType::File => node.size = u64::try_from(stat.st_size).unwrap_or(0),
-            NodeType::Symlink => match rustix::fs::readlinkat(CWD, path, Vec::new()) {
+            NodeType::Symlink => match read_link(path) {
                 Ok(target) => node.link_target = target.into_bytes(),
                 Err(error) => warn(format!("its target cannot be read: {error}")),
             },
@@ -122,7 +124,16 @@ pub fn node_type(stat: &Stat) -> NodeType {
 
 /// Looks at an entry itself, not at what a symlink points to.
 pub fn lstat(path: &Path) -> rustix::io::Result<Stat> {
-    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::statat(CWD, Reach::of(path)?.path(), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Looks at an entry, or at what a symlink points to.
+pub fn stat(path: &Path) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(CWD, Reach::of(path)?.path(), AtFlags::empty())
+}
+
+fn read_link(path: &Path) -> rustix::io::Result<CString> {
+    rustix::fs::readlinkat(CWD, Reach::of(path)?.path(), Vec::new())
 }
 
 /// The kernel's limits for a list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
@@ -134,6 +145,14 @@ thread_local! {
 
 /// All extended attributes in the kernel's order; POSIX ACLs, capabilities and security labels are among them.
 fn read_xattrs(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
+    let reach = match Reach::of(path) {
+        Ok(reach) => reach,
+        Err(error) => {
+            warn(format!("its extended attributes cannot be reached: {error}"));
+            return Vec::new();
+        }
+    };
+    let path = reach.path();
     XATTR_BUFFER.with_borrow_mut(|buffer| {
         let names = match rustix::fs::llistxattr(path, &mut buffer[..]) {
             Ok(0) | Err(Errno::NOTSUP) => return Vec::new(),

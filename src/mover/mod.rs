@@ -135,8 +135,9 @@ impl Mover<'_> {
             files: report.summary.total_files_processed,
             bytes: report.summary.total_bytes_processed,
             added_bytes: report.summary.data_added_packed,
-            problems: report.problems,
-            empty,
+            // Damage of the parent is an earlier backup's loss, which an administrator has to know of.
+            problems: report.problems + report.damage,
+            empty: empty && report.problems == 0,
             found: false,
         })
     }

@@ -123,6 +123,9 @@ pub enum Error {
     #[error("the operation was stopped by an earlier error")]
     Stopped,
 
+    #[error("a worker of this program has panicked, see the message above; this is an error of the program, report it")]
+    Panicked,
+
     #[error("interrupted")]
     Interrupted,
 }

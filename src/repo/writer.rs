@@ -19,6 +19,7 @@ use crate::limits;
 use crate::memory;
 use crate::store::{FileType, Upload};
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -89,6 +90,8 @@ pub struct Writer {
     trees: Mutex<Option<OpenPack>>,
     full: Option<Sender<FullPack>>,
     uploaders: Vec<JoinHandle<()>>,
+    /// Blobs that the index names and that cannot be read: they are stored again.
+    distrusted: Mutex<HashSet<(BlobType, Id)>>,
     /// Everything is done and counted but for the writing.
     dry_run: bool,
     pub written: Written,
@@ -141,6 +144,7 @@ impl Writer {
             trees: Mutex::default(),
             full: Some(full),
             uploaders,
+            distrusted: Mutex::default(),
             dry_run,
             written: Written::default(),
         })
@@ -281,6 +285,17 @@ impl Writer {
         self.add_new(ty, id, plaintext.len(), batch, |bytes| self.repo().seal_blob(ty, id, plaintext, bytes))
     }
 
+    /// The copy of a blob that the index names cannot be read: when the blob comes, it is stored again.
+    pub fn distrust(&self, ty: BlobType, id: Id) {
+        lock(&self.distrusted).insert((ty, id));
+    }
+
+    /// Whether a blob is to be stored again; once.
+    fn is_distrusted(&self, ty: BlobType, id: Id) -> bool {
+        let mut distrusted = lock(&self.distrusted);
+        !distrusted.is_empty() && distrusted.remove(&(ty, id))
+    }
+
     /// The same with a sealed form that the caller appends.
     fn add_new(
         &self,
@@ -293,7 +308,7 @@ impl Writer {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        if self.index().claim(ty, id) {
+        if self.index().claim(ty, id) || self.is_distrusted(ty, id) {
             let offset = u32::try_from(batch.bytes.len()).expect("far below 4 GiB");
             let SealedBlob { length, uncompressed } = seal(&mut batch.bytes)?;
             batch.blobs.push((PackedBlob { ty, id, offset, length, uncompressed }, plain_length));
@@ -399,7 +414,7 @@ impl Writer {
         for uploader in self.uploaders.drain(..) {
             // A panic there has been printed; the packs it held are missing from the index, and the failure below says so.
             if uploader.join().is_err() {
-                self.shared.fail(Error::Stopped);
+                self.shared.fail(Error::Panicked);
             }
         }
     }

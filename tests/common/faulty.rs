@@ -305,16 +305,7 @@ impl Filesystem for Server {
         answer!(reply, target, |reply: ReplyData, made: PathBuf| reply.data(made.as_os_str().as_bytes()));
     }
 
-    fn mknod(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _: u32,
-        device: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, device: u32, reply: ReplyEntry) {
         let make = |path: &Path| {
             let ty = rustix::fs::FileType::from_raw_mode(mode);
             Ok(rustix::fs::mknodat(CWD, path, ty, Mode::from_raw_mode(mode), u64::from(device))?)
@@ -367,16 +358,7 @@ impl Filesystem for Server {
             .opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO));
     }
 
-    fn create(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _: u32,
-        _: i32,
-        reply: ReplyCreate,
-    ) {
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: i32, reply: ReplyCreate) {
         let make = |path: &Path| {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             Ok(rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode)).map(drop)?)

@@ -19,9 +19,13 @@ mod kept;
 mod locks;
 #[cfg(feature = "mount")]
 mod mount;
+mod named;
+mod parent;
 mod prune;
 mod repair;
 mod repositories;
+#[cfg(feature = "mount")]
+mod requests;
 mod rewriting;
 mod s3;
 mod same_bytes;

@@ -1,6 +1,6 @@
 //! `backup`
 
-use crate::backup::{self, DeviceIds, Exclude, Options, ParentChoice, Report, Source};
+use crate::backup::{self, DeviceIds, Exclude, Input, Options, ParentChoice, Report, Source};
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Files and directories to back up; block devices with --read-special
+    /// Files and directories to back up, block devices with --read-special; a command with --stdin-from-command
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The one PATH is the root of a volume: stored as the directory `data`, with its own owner, mode, times and attributes
@@ -32,6 +32,9 @@ pub struct Args {
     /// Read standard input and store it as one file
     #[arg(long)]
     stdin: bool,
+    /// Run the command that follows and store its standard output as one file; if it fails, make no snapshot
+    #[arg(long)]
+    stdin_from_command: bool,
     /// Name of that file
     #[arg(long, value_name = "NAME", default_value = "stdin")]
     stdin_filename: String,
@@ -84,7 +87,7 @@ pub struct Args {
     /// what restic stores, and times in the local zone as restic does
     #[arg(long, value_name = "WHICH", default_value = "foreign")]
     device_id: DeviceIdArg,
-    /// Read block devices as files
+    /// Read the block devices among the paths, or that these lead to, as files
     #[arg(long)]
     read_special: bool,
 }
@@ -144,12 +147,23 @@ impl ExcludeArgs {
 
 impl Args {
     fn source(&self) -> Result<Source> {
+        let stream = |input| Source::Stream { name: self.stdin_filename.clone(), input };
+        if self.stdin_from_command {
+            if self.stdin || self.volume {
+                bail!("--stdin-from-command goes with neither --stdin nor --volume");
+            }
+            if self.paths.is_empty() {
+                bail!("--stdin-from-command takes a command: `backup --stdin-from-command -- PROGRAM ARGUMENT...`");
+            }
+            let words = self.paths.iter().map(|word| word.clone().into_os_string());
+            return Ok(stream(Input::Command(words.collect())));
+        }
         match (&self.paths[..], self.stdin, self.volume) {
-            ([], true, false) => Ok(Source::Stdin { name: self.stdin_filename.clone() }),
+            ([], true, false) => Ok(stream(Input::Stdin)),
             (_, true, _) => bail!("--stdin takes no paths, and is no volume"),
             ([path], false, true) => Ok(Source::Volume(path.clone())),
             (_, false, true) => bail!("--volume takes exactly one path: the volume's root"),
-            ([], false, false) => bail!("nothing to back up; give paths, or --stdin"),
+            ([], false, false) => bail!("nothing to back up; give paths, --stdin, or --stdin-from-command"),
             (paths, false, false) => Ok(Source::Paths(paths.to_vec())),
         }
     }
@@ -180,7 +194,7 @@ impl Args {
             skip_if_unchanged: self.skip_if_unchanged,
             dry_run: self.dry_run,
             read_concurrency: self.read_concurrency,
-            scan: !self.no_scan && !self.stdin,
+            scan: !self.no_scan,
         })
     }
 }
@@ -203,9 +217,14 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         print_summary(context, &args, &report, elapsed)?;
     }
-    Ok(match report.problems {
-        0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("the snapshot is incomplete: {count} problems while reading the source")),
+    Ok(match (report.problems, report.damage) {
+        (0, 0) => Outcome::Complete,
+        (0, count) => Outcome::Incomplete(format!(
+            "the snapshot is complete, but the parent snapshot is damaged in {count} places; run check"
+        )),
+        (count, _) => {
+            Outcome::Incomplete(format!("the snapshot is incomplete: {count} problems while reading the source"))
+        }
     })
 }
 
@@ -270,7 +289,7 @@ fn print_summary(context: &Context, args: &Args, report: &Report, elapsed: Durat
     let Summary { total_files_processed: files, total_bytes_processed: bytes, .. } = report.summary;
     match report.parent {
         Some(parent) => out.note(format_args!("using parent snapshot {}", parent.short()))?,
-        None if !args.stdin => out.note("no parent snapshot: all files were read")?,
+        None if !args.stdin && !args.stdin_from_command => out.note("no parent snapshot: all files were read")?,
         None => {}
     }
     let Summary { files_new, files_changed, files_unmodified, .. } = report.summary;

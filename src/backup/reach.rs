@@ -1,0 +1,78 @@
+//! Paths of any length: the kernel takes at most [`PATH_MAX`] bytes at a time.
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags};
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a path that a system call takes, the final NUL among them (`linux/limits.h`).
+const PATH_MAX: usize = 4096;
+
+/// A path that system calls take, and what keeps it valid.
+pub struct Reach<'p> {
+    path: Cow<'p, Path>,
+    _dir: Option<OwnedFd>,
+}
+
+impl<'p> Reach<'p> {
+    /// A short path is itself. Of a longer one, the directory is opened piece by piece, and the path leads through its descriptor.
+    pub fn of(path: &'p Path) -> rustix::io::Result<Reach<'p>> {
+        if path.as_os_str().len() < PATH_MAX {
+            return Ok(Reach { path: Cow::Borrowed(path), _dir: None });
+        }
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(Reach { path: Cow::Borrowed(path), _dir: None });
+        };
+        let dir = open_dir(above)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name);
+        Ok(Reach { path: Cow::Owned(path), _dir: Some(dir) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = None;
+    let mut piece = PathBuf::new();
+    let open = |dir: &Option<OwnedFd>, piece: &Path| match dir {
+        None => rustix::fs::openat(CWD, piece, flags, Mode::empty()),
+        Some(dir) => rustix::fs::openat(dir, piece, flags, Mode::empty()),
+    };
+    for part in path.components() {
+        if piece.as_os_str().len() + 1 + part.as_os_str().as_bytes().len() >= PATH_MAX {
+            dir = Some(open(&dir, &piece)?);
+            piece.clear();
+        }
+        piece.push(part);
+    }
+    open(&dir, &piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_any_length_leads_to_its_entry() {
+        let temp = tempfile::tempdir().unwrap();
+        let name = "d".repeat(250);
+        // Made from below, because no call takes the whole path either.
+        let mut dir = rustix::fs::openat(CWD, temp.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mut path = temp.path().to_owned();
+        for _ in 0..40 {
+            rustix::fs::mkdirat(&dir, &name, Mode::RWXU).unwrap();
+            dir = rustix::fs::openat(&dir, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            path.push(&name);
+        }
+        assert!(path.as_os_str().len() > 2 * PATH_MAX);
+        let expected = rustix::fs::fstat(&dir).unwrap();
+        let reach = Reach::of(&path).unwrap();
+        let found = rustix::fs::stat(reach.path()).unwrap();
+        assert_eq!((found.st_dev, found.st_ino), (expected.st_dev, expected.st_ino));
+        assert!(Reach::of(&path.join("missing/entry")).is_err());
+    }
+}

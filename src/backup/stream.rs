@@ -1,0 +1,126 @@
+//! A stream as a source: standard input, or what a command writes to its standard output.
+
+use super::assemble::Dir;
+use super::read::FileWork;
+use super::{Input, Run, source_error};
+use crate::format::node::{Node, NodeType, mode};
+use crate::progress::Progress;
+use crate::repo::Result;
+use crossbeam_channel::Sender;
+use rustix::fd::OwnedFd;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a command that has closed its output is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What writes into the stream. A command that is not waited for is killed.
+pub struct Producer(Option<Running>);
+
+struct Running {
+    child: Child,
+    /// The command's name, as messages show it.
+    name: String,
+}
+
+/// Opens the stream, and starts the command if it is one.
+pub fn open(input: &Input) -> io::Result<(OwnedFd, Producer)> {
+    match input {
+        Input::Stdin => Ok((rustix::io::dup(io::stdin())?, Producer(None))),
+        Input::Command(words) => start(words),
+    }
+}
+
+fn start(words: &[OsString]) -> io::Result<(OwnedFd, Producer)> {
+    let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("no command is given"))?;
+    let name = program.to_string_lossy().into_owned();
+    // Its standard error is ours, so that its own words reach the user; its standard input is empty, as with restic.
+    let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned
+        .map_err(|error| io::Error::new(error.kind(), format!("the command {name:?} cannot be started: {error}")))?;
+    let output = child.stdout.take().expect("it is piped");
+    Ok((output.into(), Producer(Some(Running { child, name }))))
+}
+
+impl Producer {
+    /// What the stream is called in messages.
+    pub fn describe(&self) -> String {
+        match &self.0 {
+            None => "standard input".to_owned(),
+            Some(running) => format!("the command {:?}", running.name),
+        }
+    }
+
+    /// Waits until the command has ended, and fails as it did. Ends early when the run is interrupted.
+    pub fn finish(mut self, progress: &Progress) -> io::Result<()> {
+        let Some(running) = &mut self.0 else { return Ok(()) };
+        while !progress.is_interrupted() {
+            if let Some(status) = running.child.try_wait()? {
+                return judge(&running.name, status);
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.0
+            && matches!(running.child.try_wait(), Ok(None))
+        {
+            // It has ended meanwhile, or ends now: nothing of it is wanted any more.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
+fn judge(name: &str, status: ExitStatus) -> io::Result<()> {
+    let how = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) => format!("failed with exit code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended in an unknown way".to_owned(),
+    };
+    Err(io::Error::other(format!("the command {name:?} {how}; no snapshot is made of what it wrote")))
+}
+
+impl Run<'_> {
+    /// Puts a stream that is stored as `name` before the readers.
+    pub fn feed(
+        &self,
+        name: &str,
+        (fd, source): (OwnedFd, &str),
+        root: Arc<Dir>,
+        files: &Sender<FileWork>,
+    ) -> Result<()> {
+        let mut names: Vec<&str> = name.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
+        let last = names.pop().ok_or_else(|| source_error(format!("{name:?} is no name for a file")))?;
+        let mut dir = root;
+        for name in names {
+            let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
+            let slot = dir.open_slot(name.as_bytes());
+            let below = Dir::new(PathBuf::from(name), Some(node), None, Some((dir.clone(), slot)));
+            dir.listed(self)?;
+            dir = below;
+        }
+        let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
+        let slot = dir.open_slot(last.as_bytes());
+        // The readers are gone only when the run is stopped.
+        let _ = files.send(FileWork::stream(fd, source, node, dir.clone(), slot));
+        dir.listed(self)
+    }
+
+    /// A node for what is not in any file system.
+    fn invented(&self, name: &str, ty: NodeType) -> Node {
+        let time = self.options.time;
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Node { mtime: time, atime: time, ctime: time, uid, gid, ..Node::new(name, ty) }
+    }
+}

@@ -1,0 +1,137 @@
+//! A backup from inside: what a caller of [`run`] is owed when a stage fails.
+
+use super::*;
+use crate::format::Version;
+use crate::progress::Event;
+use crate::repo::{InitOptions, Password, Settings};
+use crate::store::folder::Folder;
+use std::fs;
+use std::sync::Mutex;
+
+/// A repository, a source of one directory with files in it, and what a backup reported.
+struct Bed {
+    temp: tempfile::TempDir,
+    repo: Arc<Repository>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Arc::new(Folder::new(temp.path().join("repo"), 2));
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = crate::repo::init(store, &Password::new("x"), options, Settings::default()).unwrap();
+        fs::create_dir_all(temp.path().join("source/dir")).unwrap();
+        for number in 0..20 {
+            let content = crate::clock::random_bytes::<5000>();
+            fs::write(temp.path().join(format!("source/dir/f{number}")), content).unwrap();
+        }
+        Bed { temp, repo: Arc::new(repo) }
+    }
+
+    fn options(&self, sources: &[&str]) -> Options {
+        Options {
+            source: Source::Paths(sources.iter().map(|name| self.temp.path().join(name)).collect()),
+            hostname: "host".into(),
+            tags: vec![],
+            time: now(),
+            parent: ParentChoice::Group { host: true, paths: true, tags: false },
+            exclude: Exclude::default(),
+            one_file_system: false,
+            ignore_ctime: false,
+            ignore_inode: false,
+            with_atime: false,
+            device_ids: DeviceIds::Foreign,
+            local_time: false,
+            read_special: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            read_concurrency: 2,
+            scan: true,
+        }
+    }
+
+    fn back_up(&self, options: &Options, progress: &Progress) -> Result<Report> {
+        run(&self.repo, Arc::new(Index::load(&self.repo)?), options, progress)
+    }
+
+    fn snapshots(&self) -> usize {
+        self.repo.snapshots().unwrap().0.len()
+    }
+}
+
+/// Whoever listens to the progress is called by each stage: a panic there is one in that stage.
+#[test]
+fn a_panic_in_a_worker_ends_the_run_with_an_error() {
+    let bed = Bed::new();
+    // A file is finished by the thread that stored its last chunk, a directory by whoever finished its last entry.
+    for victim in ["f7", "f19", "dir", "source"] {
+        let progress = Progress::new(move |event| {
+            if let Event::Item { path, .. } = event {
+                assert!(!path.ends_with(victim), "a panic that the test wants");
+            }
+        });
+        let outcome = bed.back_up(&bed.options(&["source"]), &progress.with_items());
+        assert!(matches!(outcome, Err(Error::Panicked)), "{victim}: {outcome:?}");
+        assert_eq!(bed.snapshots(), 0, "{victim}");
+    }
+    assert_eq!(bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap().problems, 0);
+}
+
+#[test]
+fn a_walker_that_panics_does_not_hold_the_others() {
+    let stack = walk::Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), Default::default());
+    let taken = stack.pop().unwrap();
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| stack.pop().is_none());
+        let panicked = threads.spawn(move || {
+            let _taken = taken;
+            panic!("a panic that the test wants");
+        });
+        assert!(panicked.join().is_err());
+        assert!(waiting.join().unwrap(), "it waits for a directory of the walker that is gone");
+    });
+}
+
+#[test]
+fn only_the_loss_of_all_that_was_named_is_an_error() {
+    let bed = Bed::new();
+    let problems = Arc::new(Mutex::new(Vec::new()));
+    let reported = problems.clone();
+    let progress = Progress::new(move |event| {
+        if let Event::Problem(problem) = event {
+            reported.lock().unwrap().push(problem.item.clone());
+        }
+    });
+    let missing = |name: &str| bed.temp.path().join(name).display().to_string();
+    let report = bed.back_up(&bed.options(&["source", "gone"]), &progress).unwrap();
+    assert_eq!((report.problems, bed.snapshots()), (1, 1));
+    assert_eq!(*problems.lock().unwrap(), [missing("gone")]);
+    for named in [&["gone"][..], &["gone", "lost"], &["gone", "gone"]] {
+        let outcome = bed.back_up(&bed.options(named), &Progress::silent());
+        assert!(matches!(outcome, Err(Error::Source(_))), "{named:?}: {outcome:?}");
+        assert_eq!(bed.snapshots(), 1, "{named:?}");
+    }
+}
+
+#[test]
+fn the_second_backup_finds_every_file_unchanged() {
+    let bed = Bed::new();
+    let first = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    assert_eq!((first.summary.files_new, first.parent), (20, None));
+    let second = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    assert_eq!((second.summary.files_unmodified, second.parent), (20, first.snapshot));
+    assert_eq!(second.tree, first.tree);
+    let skipping = Options { skip_if_unchanged: true, ..bed.options(&["source"]) };
+    assert_eq!(bed.back_up(&skipping, &Progress::silent()).unwrap().snapshot, None);
+    assert_eq!(bed.snapshots(), 2);
+}
+
+/// Counted are files and bytes, of each source and of what is named below another only once.
+#[test]
+fn progress_has_the_totals_of_what_is_read() {
+    let bed = Bed::new();
+    let progress = Progress::silent();
+    bed.back_up(&bed.options(&["source", "source/dir/f3"]), &progress).unwrap();
+    let totals = (progress.files_total.load(Ordering::Relaxed), progress.bytes_total.load(Ordering::Relaxed));
+    assert_eq!(totals, (20, 100_000));
+}
