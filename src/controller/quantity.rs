@@ -28,7 +28,8 @@ pub fn bytes(text: &str) -> Option<u64> {
             None => (1, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
         },
     };
-    let exponent: i32 = exponent - places;
+    // The text may be a tenant's: an exponent near the type's limit is no size.
+    let exponent = i32::checked_sub(exponent, places)?;
     let scale = 10_u128.checked_pow(exponent.unsigned_abs())?;
     let value = digits.checked_mul(factor)?;
     let value = if exponent < 0 { value.div_ceil(scale) } else { value.checked_mul(scale)? };
@@ -73,6 +74,16 @@ mod tests {
             ["", "Gi", "-1", "1 Gi", "1gi", "1KiB", "8Ei", "1e99", "0x10", "1.2.3", "e3", "9999999999999999999999999"]
         {
             assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    /// The exponents are the limits of `i32`, and one beyond.
+    #[test]
+    fn an_exponent_beyond_all_sizes_is_no_size() {
+        for exponent in ["-2147483648", "-2147483649", "2147483647", "2147483648", "-39", "39"] {
+            for number in ["1", "1.5", ".5", "1.23456789"] {
+                assert_eq!(bytes(&format!("{number}e{exponent}")), None, "{number}e{exponent}");
+            }
         }
     }
 
