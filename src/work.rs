@@ -3,6 +3,10 @@
 //!
 //! Both carry a version and refuse unknown fields: a controller and a mover of different releases must not half understand each other.
 
+mod reason;
+
+pub use reason::Reason;
+
 use crate::id::Id;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -171,10 +175,16 @@ pub struct Restored {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failed {
-    /// One word in CamelCase that programs can rely on; `docs/MOVER.md` lists them.
+    /// The name of a [`Reason`], or of one that only another release knows.
     pub reason: String,
     /// For people: what failed, on which object, and what to do.
     pub message: String,
+}
+
+impl Failed {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Failed {
+        Failed { reason: reason.name().to_owned(), message: message.into() }
+    }
 }
 
 fn is_zero(number: &u64) -> bool {

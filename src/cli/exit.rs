@@ -13,14 +13,10 @@ pub enum Outcome {
     Incomplete(String),
 }
 
-/// The exit code of a mover's failure that another try would only repeat, so that a Job does not try.
-const FINAL: u8 = 13;
-
 /// The exit code of an error.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let mover = error.chain().find_map(|cause| cause.downcast_ref::<mover::Error>());
-    if mover.is_some_and(mover::Error::is_final) {
-        return FINAL;
+    if let Some(mover) = error.chain().find_map(|cause| cause.downcast_ref::<mover::Error>()) {
+        return mover.reason().exit_code();
     }
     error.chain().find_map(|cause| cause.downcast_ref::<repo::Error>()).map_or(1, repo::Error::exit_code)
 }

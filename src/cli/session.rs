@@ -132,21 +132,27 @@ impl Context {
 
     /// Ends the run: the lock is released, and all output is out.
     pub fn close(self, outcome: Result<Outcome>) -> Result<Outcome> {
-        let lost = self.check_lock().err();
+        let outcome = self.explained(outcome);
         for error in self.session.release() {
             self.out.warn(format_args!("error: the lock could not be removed: {error}"));
         }
         let flushed = self.out.flush();
-        match (outcome, lost) {
-            // The lost lock is why it was interrupted.
-            (Err(error), Some(lost)) if exit_code(&error) == repo::Error::Interrupted.exit_code() => Err(lost.into()),
-            (outcome, _) => {
-                let outcome = outcome?;
-                flushed?;
-                Ok(outcome)
-            }
-        }
+        let outcome = outcome?;
+        flushed?;
+        Ok(outcome)
     }
+
+    /// The outcome of a run; of one that was interrupted because it lost its lock, that loss.
+    pub fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
+        explained(outcome, self.check_lock().err())
+    }
+}
+
+fn explained<T>(outcome: Result<T>, lost: Option<repo::Error>) -> Result<T> {
+    outcome.map_err(|error| match lost {
+        Some(lost) if exit_code(&error) == repo::Error::Interrupted.exit_code() => lost.into(),
+        Some(_) | None => error,
+    })
 }
 
 impl Session {
@@ -196,4 +202,21 @@ fn watch_signals(session: Arc<Session>, out: Arc<Output>) -> Result<()> {
 fn leave() -> ! {
     password::restore_terminal();
     std::process::exit(130)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_interrupted_because_its_lock_was_lost_reports_the_lock() {
+        let lost = || Some(repo::Error::LockLost { reason: "it was removed".into() });
+        let text = |error: repo::Error, lost| {
+            explained::<()>(Err(error.into()), lost).expect_err("an error stays one").to_string()
+        };
+        assert_eq!(text(repo::Error::Interrupted, lost()), "the lock is lost: it was removed");
+        assert_eq!(text(repo::Error::Interrupted, None), "interrupted");
+        assert!(text(repo::Error::EmptySnapshot, lost()).starts_with("snapshot is empty"));
+        assert_eq!(explained(Ok(7), lost()).expect("no error"), 7);
+    }
 }

@@ -1,8 +1,9 @@
 //! What to do about a failure, in one sentence for each reason. `docs/MOVER.md` says more of those that a mover reports.
 
-/// A reason, and what whoever reads it can do. The sentences end without a full stop, as all messages.
-const TABLE: [(&str, &str); 32] = [
-    // The controller's own.
+use crate::work::Reason;
+
+/// The controller's own reasons, and what to do. The sentences end without a full stop, as all messages do.
+const OWN: [(&str, &str); 12] = [
     ("Ambiguous", "delete what is left of earlier restores, and restore one namespace at a time"),
     ("Copied", "make a new VolumeSnapshotRestore if the data is wanted once more"),
     ("Denied", "ask an administrator: the message says what is not allowed, docs/CONTROLLER.md what would allow it"),
@@ -17,41 +18,60 @@ const TABLE: [(&str, &str); 32] = [
     ),
     ("NotPrepared", "look at the events of what the message waits for in the controller's namespace"),
     ("VeleroFailed", "look at Velero's own Backup or Restore for why it failed"),
-    // A mover's.
-    ("BadConfiguration", "correct the secret or the location that the message names"),
-    ("BucketMissing", "make the bucket, or correct the location"),
-    ("Interrupted", "nothing is to be done: what was uploaded is kept, and the next backup goes on from there"),
-    ("MachineFaulty", "replace the memory of the node that the mover ran on"),
-    (
-        "NothingRestored",
-        "look at the snapshot with `restic ls`: it has nothing, and does not say that the volume was empty",
-    ),
-    ("OtherVolumeMode", "restore into a volume of the same mode, Filesystem or Block"),
-    ("RepositoryDamaged", "run `vsm-mover check` on the repository, and bring the file back from a copy of the bucket"),
-    ("RepositoryLocked", "wait for the process that holds the lock, or run `restic unlock` if it is dead"),
-    ("RepositoryMissing", "look at the location and at the bucket: its versions may still have the repository"),
-    (
-        "RepositoryRefused",
-        "wait for the process that makes the repository, or remove the unfinished one that the message names",
-    ),
-    ("SnapshotAmbiguous", "name the snapshot by its id in spec.snapshotID"),
-    (
-        "SnapshotMissing",
-        "look at the repository with `restic snapshots`, and name the snapshot by its id in spec.snapshotID",
-    ),
-    (
-        "StoreFailed",
-        "look whether the store can be reached from the controller's namespace, and what it says in the message",
-    ),
-    ("TargetFailed", "look at the volume and its storage system: the message names what could not be written"),
-    ("TargetFull", "restore into a larger claim"),
-    ("TargetTooSmall", "restore into a larger claim"),
-    ("TooLittleMemory", "give movers more by VSM_MEMORY and VSM_MOVER_MEMORY_LIMIT"),
-    ("VolumeMissing", "look at the events of the mover's pod: its volume was not where it should be"),
-    ("VolumeUnreadable", "look at the events of the mover's pod: the root of its volume cannot be read"),
     ("Waiting", "look at the events of what the message names"),
-    ("WrongPassword", "compare the password in the secret with the one that the repository was made with"),
 ];
+
+/// What to do about a mover's failure.
+fn of_mover(reason: Reason) -> &'static str {
+    match reason {
+        Reason::BadConfiguration => "correct the secret or the location that the message names",
+        Reason::BucketMissing => "make the bucket, or correct the location",
+        Reason::InternalError => "report the message to the project, with the mover's log: it is a fault of the mover",
+        Reason::Interrupted => {
+            "nothing is to be done: what was uploaded is kept, and the next backup goes on from there"
+        }
+        Reason::LockLost => {
+            "look whether the store was reachable, and whether `restic unlock` was run: the mover's lock was lost"
+        }
+        Reason::MachineFaulty => "replace the memory of the node that the mover ran on",
+        Reason::NoUsableKey => "restore the directory keys/ of the repository from a copy of the bucket",
+        Reason::NothingRestored => {
+            "look at the snapshot with `restic ls`: it has nothing, and does not say that the volume was empty"
+        }
+        Reason::OtherVolumeMode => "restore into a volume of the same mode, Filesystem or Block",
+        Reason::RepositoryDamaged => {
+            "run `vsm-mover check` on the repository, and bring the file back from a copy of the bucket"
+        }
+        Reason::RepositoryLocked => "wait for the process that holds the lock, or run `restic unlock` if it is dead",
+        Reason::RepositoryMissing => {
+            "look at the location and at the bucket: its versions may still have the repository"
+        }
+        Reason::RepositoryRefused => {
+            "wait for the process that makes the repository, or remove the unfinished one that the message names"
+        }
+        Reason::RepositoryUnsupported => {
+            "restore the snapshot with stock restic: the repository has what the mover does not accept"
+        }
+        Reason::SnapshotAmbiguous => "name the snapshot by its id in spec.snapshotID",
+        Reason::SnapshotMissing => {
+            "look at the repository with `restic snapshots`, and name the snapshot by its id in spec.snapshotID"
+        }
+        Reason::StoreFailed => {
+            "look whether the store can be reached from the controller's namespace, and what it says in the message"
+        }
+        Reason::TargetFailed => {
+            "look at the volume and its storage system: the message names what could not be written"
+        }
+        Reason::TargetFull => "restore into a larger claim",
+        Reason::TargetTooSmall => "restore into a larger claim",
+        Reason::TooLittleMemory => "give movers more by VSM_MEMORY and VSM_MOVER_MEMORY_LIMIT",
+        Reason::VolumeMissing => "look at the events of the mover's pod: its volume was not where it should be",
+        Reason::VolumeUnreadable => {
+            "look at the events of the mover's pod and at the node's kernel log: the root of the volume, or its block device, cannot be read"
+        }
+        Reason::WrongPassword => "compare the password in the secret with the one that the repository was made with",
+    }
+}
 
 /// A message with what to do about it.
 pub fn advised(reason: &str, message: &str) -> String {
@@ -61,8 +81,14 @@ pub fn advised(reason: &str, message: &str) -> String {
     }
 }
 
+/// Whether a reason is one of this release's, and not whatever a mover's report says.
+pub fn is_known(reason: &str) -> bool {
+    advice(reason).is_some()
+}
+
 fn advice(reason: &str) -> Option<&'static str> {
-    TABLE.iter().find(|(known, _)| *known == reason).map(|(_, advice)| *advice)
+    let own = || OWN.iter().find(|(known, _)| *known == reason).map(|(_, advice)| *advice);
+    Reason::parse(reason).map(of_mover).or_else(own)
 }
 
 #[cfg(test)]
@@ -70,21 +96,6 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
-
-    const MOVER: &str = include_str!("../../docs/MOVER.md");
-
-    #[test]
-    fn every_reason_of_a_mover_has_its_advice() {
-        let table = MOVER.split_once("| reason |").expect("the table of reasons").1;
-        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
-        let cells = rows.map(|row| row.split('|').nth(1).expect("a cell"));
-        let reasons: Vec<&str> =
-            cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim().trim_matches('`')).collect();
-        assert!(reasons.contains(&"WrongPassword") && reasons.contains(&"TargetTooSmall"), "{reasons:?}");
-        for reason in reasons {
-            assert!(advice(reason).is_some(), "{reason} has no advice");
-        }
-    }
 
     /// Reasons as they stand in the sources: after `failed("`, and as that of a rejection.
     #[test]
@@ -111,9 +122,7 @@ mod tests {
 
     #[test]
     fn the_table_can_be_searched_by_eye() {
-        for part in [&TABLE[..11], &TABLE[11..]] {
-            assert!(part.is_sorted(), "in order");
-        }
+        assert!(OWN.is_sorted(), "in order");
         assert_eq!(advised("TargetFull", "no space"), "no space (what to do: restore into a larger claim)");
         assert_eq!(advised("Novel", "what is this"), "what is this");
     }

@@ -266,7 +266,9 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, order: Order) -> 
         }
         Outcome::Saved(saved) => status(Update::Moved(Brought { saved, first_problems: report.first_problems, pod })),
         Outcome::Failed(error) => failed(&error.reason, error.message),
-        other => failed("MoverLost", format!("the mover reported what it was not asked for: {other:?}")),
+        other @ (Outcome::Restored(_) | Outcome::Discarded { .. }) => {
+            failed("MoverLost", format!("the mover reported what it was not asked for: {other:?}"))
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::controller::rights::Right;
 use crate::controller::trust::{self, Reader, RunningRestore};
 use crate::id::Id;
 use crate::provenance::{Layout, Tag};
-use crate::work::{self, Outcome, Pick, Task, VERSION, Work};
+use crate::work::{self, Outcome, Pick, Reason, Task, VERSION, Work};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -28,8 +28,6 @@ use std::collections::BTreeMap;
 
 const FILESYSTEM: &str = "Filesystem";
 const BLOCK: &str = "Block";
-/// The report of a mover that met a volume of the other mode.
-const OTHER_MODE: &str = "OtherVolumeMode";
 
 /// What is wanted, in the words of whoever asked.
 #[derive(Clone, Debug, Default)]
@@ -300,11 +298,15 @@ fn follow(subject: &Subject, seen: &Observed, config: &Config, mut order: Order,
         }
         Outcome::Restored(restored) => restored,
         // Nobody had to say what mode it was, so it may still be the other one.
-        Outcome::Failed(error) if error.reason == OTHER_MODE && fresh.mode == FILESYSTEM && !asked_for_mode(seen) => {
+        Outcome::Failed(error)
+            if error.reason == Reason::OtherVolumeMode.name() && fresh.mode == FILESYSTEM && !asked_for_mode(seen) =>
+        {
             return status(Update::Started(Known { mode: BLOCK.into() }));
         }
         Outcome::Failed(error) => return failed(&error.reason, error.message),
-        other => return failed("MoverLost", format!("the mover reported what it was not asked for: {other:?}")),
+        other @ (Outcome::Saved(_) | Outcome::Discarded { .. }) => {
+            return failed("MoverLost", format!("the mover reported what it was not asked for: {other:?}"));
+        }
     };
     let brought =
         |snapshot| status(Update::Moved(Brought { restored, first_problems: report.first_problems, pod, snapshot }));

@@ -3,6 +3,7 @@
 use crate::repo;
 use crate::restore;
 use crate::store::{FileType, StoreError};
+use crate::work::Reason;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,59 +44,90 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether another try would end the same: what is wanted is not there, or does not fit.
-    pub fn is_final(&self) -> bool {
-        let fits = ["OtherVolumeMode", "TargetFull", "TargetTooSmall", "TooLittleMemory", "VolumeMissing"];
-        let there = ["SnapshotMissing", "SnapshotAmbiguous", "NothingRestored", "BucketMissing", "RepositoryDamaged"];
-        fits.contains(&self.reason()) || there.contains(&self.reason())
-    }
-
-    /// One word in CamelCase; `docs/MOVER.md` says what each means and what to do.
-    pub fn reason(&self) -> &'static str {
+    /// What the report gives as the reason, and the exit code follows from.
+    pub fn reason(&self) -> Reason {
         match self {
             Error::Repo(error) => of_repository(error),
-            Error::Restore(error) => match error {
-                restore::Error::Repo(error) => of_repository(error),
-                restore::Error::Full { .. } => "TargetFull",
-                restore::Error::DeviceTooSmall { .. } => "TargetTooSmall",
-                restore::Error::NotAnImage { .. } => "OtherVolumeMode",
-                restore::Error::TooManyEntries { .. } | restore::Error::PlanTooLarge { .. } => "TooLittleMemory",
-                _ => "TargetFailed",
-            },
-            Error::NoVolume { .. } => "VolumeMissing",
-            Error::NoSuchBackup { .. } => "SnapshotMissing",
-            Error::SeveralBackups { .. } => "SnapshotAmbiguous",
-            Error::OtherMode { .. } => "OtherVolumeMode",
-            Error::NothingRestored { .. } => "NothingRestored",
-            Error::NotAbsent { .. } => "RepositoryDamaged",
+            Error::Restore(error) => of_restore(error),
+            Error::NoVolume { .. } => Reason::VolumeMissing,
+            Error::NoSuchBackup { .. } => Reason::SnapshotMissing,
+            Error::SeveralBackups { .. } => Reason::SnapshotAmbiguous,
+            Error::OtherMode { .. } => Reason::OtherVolumeMode,
+            Error::NothingRestored { .. } => Reason::NothingRestored,
+            Error::NotAbsent { .. } => Reason::RepositoryDamaged,
         }
     }
 }
 
-fn of_repository(error: &repo::Error) -> &'static str {
-    use repo::Error as E;
+fn of_restore(error: &restore::Error) -> Reason {
+    use restore::Error as E;
     match error {
-        E::Store(error) => of_store(error),
-        E::Memory(_) | E::Aside { .. } => "TooLittleMemory",
-        E::NoRepository { .. } => "RepositoryMissing",
-        E::WrongPassword { .. } => "WrongPassword",
-        E::Locked { .. } | E::LockLost { .. } => "RepositoryLocked",
-        E::Refused { .. } | E::InitialisedTwice { .. } => "RepositoryRefused",
-        E::NoSuchSnapshot(_) => "SnapshotMissing",
-        E::Source(_) | E::EmptySnapshot => "VolumeUnreadable",
-        E::Interrupted => "Interrupted",
-        E::VerifyFailed { .. } => "MachineFaulty",
-        _ => "RepositoryDamaged",
+        E::Repo(error) => of_repository(error),
+        E::Target { .. } => Reason::TargetFailed,
+        E::Full { .. } => Reason::TargetFull,
+        E::TooManyEntries { .. } | E::PlanTooLarge { .. } => Reason::TooLittleMemory,
+        // The repository was whole when the restore was planned: the store failed since.
+        E::Changed { .. } => Reason::StoreFailed,
+        // A mover never deletes what the snapshot lacks.
+        E::DeleteEverything => Reason::InternalError,
+        E::DeviceTooSmall { .. } => Reason::TargetTooSmall,
+        E::NotAnImage { .. } => Reason::OtherVolumeMode,
+        E::NoTarget { .. } => Reason::VolumeMissing,
     }
 }
 
-fn of_store(error: &StoreError) -> &'static str {
+/// The reason of a repository's error, also of one met beside the [`Mover`](super::Mover).
+pub fn of_repository(error: &repo::Error) -> Reason {
+    use repo::Error as E;
     match error {
-        StoreError::NotFound { file, .. } if file.ty == FileType::Snapshot => "SnapshotMissing",
-        // Of a file that the repository says it has.
-        StoreError::NotFound { .. } => "RepositoryDamaged",
-        StoreError::NoBucket { .. } => "BucketMissing",
-        StoreError::Location { .. } | StoreError::Option { .. } => "BadConfiguration",
-        _ => "StoreFailed",
+        E::Store(error) => of_store(error),
+        E::Memory(_) | E::Aside { .. } => Reason::TooLittleMemory,
+        E::NoRepository { .. } => Reason::RepositoryMissing,
+        E::WrongPassword { .. } => Reason::WrongPassword,
+        E::NoKeys { .. } | E::Key { .. } => Reason::NoUsableKey,
+        E::Refused { .. } | E::InitialisedTwice { .. } => Reason::RepositoryRefused,
+        E::Locked { .. } => Reason::RepositoryLocked,
+        E::LockLost { .. } => Reason::LockLost,
+        E::EmptyConfig { .. }
+        | E::WrongHash { .. }
+        | E::Damaged { .. }
+        | E::Unauthentic { .. }
+        | E::BlobMissing { .. }
+        | E::BlobDamaged { .. }
+        | E::PackSize { .. }
+        | E::Tree { .. }
+        | E::Inconsistent { .. } => Reason::RepositoryDamaged,
+        // The limit is a constant: more memory for the mover does not help.
+        E::BlobTooLarge { .. } => Reason::RepositoryUnsupported,
+        E::VerifyFailed { .. } => Reason::MachineFaulty,
+        E::NoSuchSnapshot(_) => Reason::SnapshotMissing,
+        E::NoSuchPath { .. } => Reason::NothingRestored,
+        E::Source(_) | E::EmptySnapshot => Reason::VolumeUnreadable,
+        // A thread of this program ended without reporting its own error: it panicked.
+        E::Stopped => Reason::InternalError,
+        E::Interrupted => Reason::Interrupted,
+        // Only maintenance can fail so, and a mover does none.
+        E::Unreachable { .. } | E::Uninvited { .. } | E::NotRepacked { .. } => Reason::InternalError,
     }
 }
+
+/// The reason of a store's error, also of one met before there is a [`Mover`](super::Mover).
+pub fn of_store(error: &StoreError) -> Reason {
+    match error {
+        StoreError::NotFound { file, .. } => match file.ty {
+            FileType::Snapshot => Reason::SnapshotMissing,
+            FileType::Lock => Reason::LockLost,
+            // The repository refers to the file.
+            FileType::Config | FileType::Key | FileType::Index | FileType::Pack => Reason::RepositoryDamaged,
+        },
+        // Only a config or key is created exclusively: another process is making this repository.
+        StoreError::AlreadyExists { .. } => Reason::RepositoryRefused,
+        StoreError::Short { .. } | StoreError::TooLarge { .. } => Reason::RepositoryDamaged,
+        StoreError::Location { .. } | StoreError::Option { .. } => Reason::BadConfiguration,
+        StoreError::NoBucket { .. } => Reason::BucketMissing,
+        StoreError::Denied { .. } | StoreError::Failed { .. } => Reason::StoreFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 mod error;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, of_repository, of_store};
 
 use crate::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
 use crate::clock;

@@ -162,7 +162,32 @@ impl Error {
             Error::Locked { .. } => 11,
             Error::WrongPassword { .. } | Error::NoKeys { .. } => 12,
             Error::Interrupted => 130,
-            _ => 1,
+            Error::Store(_)
+            | Error::Memory(_)
+            | Error::Aside { .. }
+            | Error::EmptyConfig { .. }
+            | Error::Key { .. }
+            | Error::Refused { .. }
+            | Error::InitialisedTwice { .. }
+            | Error::LockLost { .. }
+            | Error::WrongHash { .. }
+            | Error::Damaged { .. }
+            | Error::Unauthentic { .. }
+            | Error::BlobMissing { .. }
+            | Error::BlobDamaged { .. }
+            | Error::BlobTooLarge { .. }
+            | Error::VerifyFailed { .. }
+            | Error::Unreachable { .. }
+            | Error::Uninvited { .. }
+            | Error::NotRepacked { .. }
+            | Error::PackSize { .. }
+            | Error::Tree { .. }
+            | Error::NoSuchSnapshot(_)
+            | Error::NoSuchPath { .. }
+            | Error::Inconsistent { .. }
+            | Error::Source(_)
+            | Error::EmptySnapshot
+            | Error::Stopped => 1,
         }
     }
 }

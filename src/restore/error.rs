@@ -67,7 +67,15 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Repo(error) => error.exit_code(),
-            _ => 1,
+            Error::Target { .. }
+            | Error::Full { .. }
+            | Error::TooManyEntries { .. }
+            | Error::PlanTooLarge { .. }
+            | Error::Changed { .. }
+            | Error::DeleteEverything
+            | Error::DeviceTooSmall { .. }
+            | Error::NotAnImage { .. }
+            | Error::NoTarget { .. } => 1,
         }
     }
 }

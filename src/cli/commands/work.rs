@@ -4,11 +4,12 @@ use crate::cli::exit::{self, Outcome};
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::mover::{self, Mover};
+use crate::progress::{Problem, Progress};
 use crate::repo::Password;
 use crate::store;
 use crate::store::options::{Environment, FILES, VARIABLES};
 use crate::store::traffic::Account;
-use crate::work::{self, Failed, Report, Task, VERSION, Work};
+use crate::work::{self, Failed, Reason, Report, Task, VERSION, Work};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::io::ErrorKind;
@@ -35,18 +36,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let done = perform(&args, context);
-    let outcome = match &done {
-        Ok(outcome) => outcome.clone(),
-        Err(error) => {
-            let known = error.chain().find_map(|cause| cause.downcast_ref::<mover::Error>());
-            let reason = known.map_or("BadConfiguration", mover::Error::reason).to_owned();
-            work::Outcome::Failed(Failed { reason, message: exit::message(error).unwrap_or_default() })
-        }
-    };
-    let describe = |problem: crate::progress::Problem| format!("{}: {}", problem.item, problem.message);
-    let first_problems = context.progress.first_problems().into_iter().map(describe).collect();
-    let report = Report { version: VERSION, job: args.job.clone(), outcome, first_problems };
+    let done = context.explained(perform(&args, context));
+    let report = report(&args.job, &done, &context.progress);
     let written = std::fs::write(&args.report, report.encode())
         .with_context(|| format!("cannot write the report to {}", args.report.display()));
     let told = context.cost().map_or(Ok(()), |account| context.out.json(&Cost { message_type: "cost", account }));
@@ -58,6 +49,26 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         0 => Outcome::Complete,
         count => Outcome::Incomplete(format!("the result is incomplete: there were {count} problems")),
     })
+}
+
+fn report(job: &str, done: &Result<work::Outcome>, progress: &Progress) -> Report {
+    let outcome = match done {
+        Ok(outcome) => outcome.clone(),
+        Err(error) => work::Outcome::Failed(Failed::new(reason(error), exit::message(error).unwrap_or_default())),
+    };
+    let describe = |problem: Problem| format!("{}: {}", problem.item, problem.message);
+    let first_problems = progress.first_problems().into_iter().map(describe).collect();
+    Report { version: VERSION, job: job.to_owned(), outcome, first_problems }
+}
+
+fn reason(error: &anyhow::Error) -> Reason {
+    let known = error.chain().find_map(|cause| {
+        let mover = || cause.downcast_ref().map(mover::Error::reason);
+        let repository = || cause.downcast_ref().map(mover::of_repository);
+        mover().or_else(repository).or_else(|| cause.downcast_ref().map(mover::of_store))
+    });
+    // What else fails before there is a mover is the description or a secret.
+    known.unwrap_or(Reason::BadConfiguration)
 }
 
 /// A line of a mover's log.
@@ -127,5 +138,35 @@ fn secret(secrets: &Path, name: &str) -> Result<Option<Vec<u8>>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read the secret {name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo;
+    use crate::store::StoreError;
+
+    fn failed(done: &Result<work::Outcome>) -> Failed {
+        let json = report("8f6c", done, &Progress::silent()).encode();
+        let report = Report::parse(&json).expect("a report");
+        assert_eq!(report.job, "8f6c");
+        let work::Outcome::Failed(failed) = report.outcome else { panic!("{:?}", report.outcome) };
+        failed
+    }
+
+    #[test]
+    fn what_fails_beside_the_mover_has_its_reason() {
+        let location = || "s3:https://host/bucket".to_owned();
+        let missing = StoreError::NoBucket { bucket: "bucket".into(), location: location() };
+        let late = mover::Error::from(repo::Error::WrongPassword { location: location(), tried: 1 });
+        for (error, expected) in [
+            (anyhow::anyhow!("there is no RESTIC_PASSWORD"), "BadConfiguration"),
+            (anyhow::Error::from(missing).context("while opening"), "BucketMissing"),
+            (repo::Error::LockLost { reason: "it was removed".into() }.into(), "LockLost"),
+            (late.into(), "WrongPassword"),
+        ] {
+            assert_eq!(failed(&Err(error)).reason, expected);
+        }
     }
 }

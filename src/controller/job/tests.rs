@@ -217,3 +217,11 @@ fn a_report_that_is_missing_or_of_another_job_is_lost() {
     lost(ended("Failed", 1, "Error", Some(report_of(JOB, failed()).encode())), "Complete");
     assert!(matches!(observe(&job(Some("Failed")), &[]), State::Lost { .. }));
 }
+
+#[test]
+fn the_job_is_not_retried_after_exactly_the_reasons_that_are_final() {
+    for reason in crate::work::Reason::ALL {
+        let ends = FINAL_EXITS.contains(&i32::from(reason.exit_code()));
+        assert_eq!(ends, reason.is_final(), "{reason:?}");
+    }
+}
