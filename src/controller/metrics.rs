@@ -3,6 +3,7 @@
 
 use crate::api::MoveStatus;
 use crate::clock;
+use crate::controller::advice;
 use crate::controller::flow::Update;
 use crate::controller::queue::Place;
 use crate::controller::serve::Answer;
@@ -17,6 +18,9 @@ use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The label of all reasons that this release does not know.
+const OTHER: &str = "Other";
 
 /// One kind of request, by its short name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,9 +121,15 @@ impl Metrics {
                 self.censuses.completed(kind, clock::now().0);
                 end(if status.problems.is_some() { "Incomplete" } else { "Completed" });
             }
-            Update::Failed { reason, .. } => end(reason),
+            // A mover's report may say anything, and each label's value is a time series.
+            Update::Failed { reason, .. } => end(if advice::is_known(reason) { reason } else { OTHER }),
             Update::PartiallyFailed => end("VeleroFailed"),
-            _ => {}
+            Update::Queued
+            | Update::Started(_)
+            | Update::Moving(_)
+            | Update::Cleaning
+            | Update::Waiting { .. }
+            | Update::Settled => {}
         }
     }
 
@@ -344,6 +354,23 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
         assert!(!text.contains(r#"last_success_timestamp_seconds{kind="vsr"}"#), "there was none");
+    }
+
+    #[test]
+    fn a_reason_that_is_not_known_is_counted_as_other() {
+        let metrics = Metrics::default();
+        let failed = MoveStatus { phase: "Failed".into(), ..MoveStatus::default() };
+        for reason in ["Novel", "x\n\"y", "", "VolumeUnreadable", "NotPrepared"] {
+            let update = Plain::Failed { reason: reason.into(), message: String::new() };
+            metrics.recorded("vsb", &update, &failed);
+        }
+        let text = metrics.text();
+        let mut counted: Vec<&str> = text.lines().filter(|line| line.starts_with("vsm_ended_total")).collect();
+        counted.sort_unstable();
+        let expected = [("NotPrepared", 1), ("Other", 3), ("VolumeUnreadable", 1)];
+        let line =
+            |(reason, count)| format!(r#"vsm_ended_total{{kind="vsb",phase="Failed",reason="{reason}"}} {count}"#);
+        assert_eq!(counted, expected.map(line));
     }
 
     #[test]
