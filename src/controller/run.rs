@@ -369,3 +369,6 @@ async fn step<R: Request>(request: &R, context: &Context, first: bool) -> cluste
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! The cluster, played, for tests of the flows: what is created is there, what is deleted is gone, and the drivers are quick.
 
+pub mod apiserver;
+
 use crate::api::MoveStatus;
 use crate::controller::compat::{self, Now};
 use crate::controller::flow::{Act, Common, Config, ContentChange, Helper, Mover, Object, Update};

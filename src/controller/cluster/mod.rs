@@ -2,6 +2,8 @@
 
 mod observe;
 
+#[cfg(test)]
+mod tests;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::clock;
 use crate::controller::compat::{self, Now};

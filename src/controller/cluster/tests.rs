@@ -1,0 +1,223 @@
+use super::*;
+use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
+use crate::controller::backup::Brought;
+use crate::controller::flow::{Stage, Velero};
+use crate::controller::names::Kind;
+use crate::controller::testing::apiserver::ApiServer;
+use crate::controller::testing::{config, object};
+use crate::id::Id;
+use crate::work::Saved;
+use http::Method;
+
+const GROUP: &str = "/apis/datamover.oadp.openshift.io/v1alpha1/namespaces/app";
+const HERE: &str = "/api/v1/namespaces/adp";
+const JOBS: &str = "/apis/batch/v1/namespaces/adp/jobs";
+
+fn cluster(server: &ApiServer) -> Cluster {
+    Cluster { client: server.client(), namespace: "adp".into(), pod: "vsm-1".into() }
+}
+
+fn code(outcome: Result<()>) -> Option<u16> {
+    match outcome {
+        Ok(()) => None,
+        Err(kube::Error::Api(status)) => Some(status.code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn put_backup(server: &ApiServer, uid: &str, labels: &Value, status: &Value) {
+    let backup = json!({
+        "apiVersion": "datamover.oadp.openshift.io/v1alpha1", "kind": "VolumeSnapshotBackup",
+        "metadata": {"name": "b1", "namespace": "app", "uid": uid, "generation": 1, "labels": labels},
+        "spec": {"protectedNamespace": "adp"}, "status": status,
+    });
+    server.put(&format!("{GROUP}/volumesnapshotbackups/b1"), backup);
+}
+
+async fn backup(cluster: &Cluster) -> VolumeSnapshotBackup {
+    cluster.current("app", "b1").await.expect("an answer").expect("a backup")
+}
+
+fn secret() -> Object {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "adp"}});
+    Object::Secret(Box::new(object(secret)))
+}
+
+#[tokio::test]
+async fn what_was_created_already_is_no_error_and_every_other_refusal_is() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    assert_eq!(code(cluster.create(&secret()).await), None);
+    assert_eq!(code(cluster.create(&secret()).await), None, "409 AlreadyExists");
+    server.fails(Method::POST, "/secrets", 409, "Conflict", 1);
+    assert_eq!(code(cluster.create(&secret()).await), Some(409));
+    server.fails(Method::POST, "/secrets", 403, "Forbidden", 1);
+    assert_eq!(code(cluster.create(&secret()).await), Some(403));
+}
+
+#[tokio::test]
+async fn deleting_what_is_gone_is_no_error_and_every_other_refusal_is() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    let subject = Subject { kind: Kind::Backup, namespace: "app".into(), name: "b1".into(), uid: "u-1".into() };
+    for helper in [
+        Helper::Content,
+        Helper::Snapshot,
+        Helper::Claim,
+        Helper::Secret,
+        Helper::ConfigMap,
+        Helper::Job,
+        Helper::Target,
+    ] {
+        assert_eq!(code(cluster.delete(&subject, helper, "x").await), None, "{helper:?}: 404");
+        server.fails(Method::DELETE, "/x", 403, "Forbidden", 1);
+        assert_eq!(code(cluster.delete(&subject, helper, "x").await), Some(403), "{helper:?}");
+    }
+    let job = server.asked(&Method::DELETE, "/jobs/x");
+    assert_eq!(job[0].body["propagationPolicy"], "Foreground", "a Job goes with its pods");
+    assert_eq!(server.asked(&Method::DELETE, "/app/persistentvolumeclaims/x").len(), 2, "the target of a restore");
+}
+
+/// An object of the same name is another one if its uid is.
+#[tokio::test]
+async fn finalizers_are_written_to_the_very_object_that_was_read() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    put_backup(&server, "u-1", &json!({}), &json!({}));
+    let read = backup(&cluster).await;
+    put_backup(&server, "u-2", &json!({}), &json!({}));
+    let other = backup(&cluster).await;
+    assert_eq!(code(cluster.add_finalizer(&read).await), Some(409));
+    // Not even if it has the version that was read.
+    let mut forged = read.clone();
+    forged.metadata.resource_version = other.metadata.resource_version.clone();
+    assert_eq!(code(cluster.add_finalizer(&forged).await), Some(409));
+    assert!(backup(&cluster).await.finalizers().is_empty());
+    assert_eq!(code(cluster.add_finalizer(&other).await), None);
+    let now = backup(&cluster).await;
+    assert_eq!(now.finalizers(), [compat::FINALIZER]);
+    assert_eq!(code(cluster.remove_finalizer(&other).await), None, "it had none when it was read");
+    assert_eq!(code(cluster.remove_finalizer(&now).await), None);
+    assert!(backup(&cluster).await.finalizers().is_empty());
+}
+
+fn moved(problems: u64) -> Update<crate::controller::backup::Volume, Brought> {
+    let saved = Saved {
+        snapshot: Id::of(b"s"),
+        parent: None,
+        files: 1,
+        bytes: 1,
+        added_bytes: 1,
+        problems,
+        empty: false,
+        found: false,
+    };
+    Update::Moved(Brought { saved, first_problems: vec![], pod: "p-1".into() })
+}
+
+#[tokio::test]
+async fn a_status_that_was_written_meanwhile_is_not_overwritten() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    put_backup(&server, "u-1", &json!({}), &json!({}));
+    let read = backup(&cluster).await;
+    put_backup(&server, "u-1", &json!({}), &json!({"phase": "Completed"}));
+    let outcome = cluster.update(&read, &moved(0)).await.map(drop);
+    assert_eq!(code(outcome), Some(409));
+    assert_eq!(backup(&cluster).await.moved().phase, "Completed");
+}
+
+#[tokio::test]
+async fn a_record_is_rewritten_only_at_the_version_that_was_read() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "adp"}, "data": {"a": "1"},
+    });
+    server.put(&format!("{HERE}/configmaps/m"), map);
+    let read: ConfigMap = cluster.here().get("m").await.expect("a ConfigMap");
+    let mut newer = read.clone();
+    newer.data = Some(BTreeMap::from([("a".into(), "2".into())]));
+    assert_eq!(code(cluster.rewrite(&newer).await), None);
+    assert_eq!(code(cluster.rewrite(&read).await), Some(409));
+    assert_eq!(server.get(&format!("{HERE}/configmaps/m")).expect("a ConfigMap")["data"]["a"], "2");
+}
+
+/// The API group of Velero is not installed: the apiserver answers in plain text, and that is no error.
+#[tokio::test]
+async fn velero_need_not_be_there_and_its_failure_is_seen() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    put_backup(&server, "u-1", &json!({"velero.io/backup-name": "night"}), &json!({}));
+    let read = backup(&cluster).await;
+    server.fails(Method::GET, "/backups/night", 404, "", 1);
+    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    assert_eq!(seen.common.velero, Velero::Fine);
+    let velero = json!({
+        "apiVersion": "velero.io/v1", "kind": "Backup", "metadata": {"name": "night", "namespace": "adp"},
+        "status": {"phase": "PartiallyFailed"},
+    });
+    server.put("/apis/velero.io/v1/namespaces/adp/backups/night", velero);
+    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    assert_eq!(seen.common.velero, Velero::Failed);
+    // What cannot be looked at is not taken to be fine.
+    server.fails(Method::GET, "/backups/night", 403, "Forbidden", 1);
+    assert_eq!(code(cluster.observe(&read, false, &config()).await.map(drop)), Some(403));
+}
+
+#[tokio::test]
+async fn a_running_mover_is_seen_and_its_log_is_optional() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    put_backup(&server, "u-1", &json!({}), &json!({"phase": "InProgress", "batchingStatus": "Processing"}));
+    let read = backup(&cluster).await;
+    let name = read.subject().object_name();
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "adp", "uid": "j-1"},
+        "spec": {"template": {"spec": {"containers": [], "restartPolicy": "Never"}}}, "status": {"active": 1},
+    });
+    server.put(&format!("{JOBS}/{name}"), job);
+    let mut labels = json!({"batch.kubernetes.io/job-name": name});
+    for term in read.subject().selector().split(',') {
+        let (key, value) = term.split_once('=').expect("an equality");
+        labels[key] = value.into();
+    }
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "p-1", "namespace": "adp", "labels": labels,
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": "j-1", "controller": true}],
+        },
+        "spec": {"containers": [], "nodeName": "n"}, "status": {"phase": "Running"},
+    });
+    server.put(&format!("{HERE}/pods/p-1"), pod);
+    server.fails(Method::GET, "/pods/p-1/log", 403, "Forbidden", 1);
+    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    assert_eq!((seen.common.stage, seen.common.mover.pods.len()), (Stage::Started, 1));
+    assert!(seen.common.mover.job.is_some() && seen.common.progress.is_none());
+    let line = json!({"message_type": "status", "total_files": 4, "files_done": 1, "total_bytes": 8, "bytes_done": 2});
+    server.put(&format!("{HERE}/pods/p-1/log"), line);
+    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    let expected = Progress { total_files: 4, files_done: 1, total_bytes: 8, bytes_done: 2, ..Progress::default() };
+    assert_eq!(seen.common.progress, Some(expected));
+    assert!(server.asked(&Method::GET, "/pods/p-1/log")[0].query.contains("tailLines=5"));
+}
+
+/// Hundreds may wait for their turn.
+#[tokio::test]
+async fn of_a_restore_that_waits_no_helper_is_asked_for() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    let restore = json!({
+        "apiVersion": "datamover.oadp.openshift.io/v1alpha1", "kind": "VolumeSnapshotRestore",
+        "metadata": {"name": "r1", "namespace": "app", "uid": "u-2"},
+        "spec": {"protectedNamespace": "adp"}, "status": {"batchingStatus": "Queued"},
+    });
+    server.put(&format!("{GROUP}/volumesnapshotrestores/r1"), restore);
+    let read: VolumeSnapshotRestore = cluster.current("app", "r1").await.expect("an answer").expect("a restore");
+    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    assert_eq!(seen.common.stage, Stage::Queued);
+    for kind in [JOBS, "/pods", "/persistentvolumeclaims", "/volumesnapshots"] {
+        assert!(server.asked(&Method::GET, &format!("{kind}/{}", read.subject().object_name())).is_empty(), "{kind}");
+    }
+}
