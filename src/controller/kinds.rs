@@ -27,6 +27,8 @@ pub trait Request:
 
     /// What all kinds have in their status.
     fn moved(&self) -> MoveStatus;
+    /// The whole status, as far as its fields are known here.
+    fn before(&self) -> Self::Status;
     fn after(&self, update: &Update<Self::Known, Self::Brought>, now: &Now) -> Self::Status;
 
     /// Everything that matters to it now, but for what all flows see.
@@ -63,8 +65,12 @@ impl Request for VolumeSnapshotBackup {
         self.status.clone().unwrap_or_default().moved
     }
 
+    fn before(&self) -> BackupStatus {
+        self.status.clone().unwrap_or_default()
+    }
+
     fn after(&self, update: &backup::Update, now: &Now) -> BackupStatus {
-        let mut status = self.status.clone().unwrap_or_default();
+        let mut status = self.before();
         compat::apply_to_backup(&mut status, update, now);
         status
     }
@@ -95,8 +101,12 @@ impl Request for VolumeSnapshotRestore {
         self.status.clone().unwrap_or_default().moved
     }
 
+    fn before(&self) -> RestoreStatus {
+        self.status.clone().unwrap_or_default()
+    }
+
     fn after(&self, update: &restore::Update, now: &Now) -> RestoreStatus {
-        let mut status = self.status.clone().unwrap_or_default();
+        let mut status = self.before();
         compat::apply_to_restore(&mut status, update, now);
         status
     }

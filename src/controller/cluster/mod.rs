@@ -1,9 +1,10 @@
 //! What is in the cluster, read when it is needed, and the writes. Nothing is kept from one look to the next.
 
+mod merge_patch;
 mod observe;
-
 #[cfg(test)]
 mod tests;
+
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::clock;
 use crate::controller::compat::{self, Now};
@@ -210,7 +211,9 @@ impl Cluster {
 
     /// Writes the status, unless it was written by somebody else since it was read, and returns the request as it is then.
     pub async fn update<R: Request>(&self, request: &R, update: &Update<R::Known, R::Brought>) -> Result<R> {
-        let status = request.after(update, &Now { time: now(), generation: request.meta().generation });
+        let after = request.after(update, &Now { time: now(), generation: request.meta().generation });
+        let as_json = |status: &R::Status| serde_json::to_value(status).expect("plain data");
+        let status = merge_patch::between(&as_json(&request.before()), &as_json(&after));
         let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
         let api = self.of::<R>(&request.namespace().unwrap_or_default());
         api.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await

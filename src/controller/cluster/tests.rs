@@ -116,6 +116,23 @@ fn moved(problems: u64) -> Update<crate::controller::backup::Volume, Brought> {
 }
 
 #[tokio::test]
+async fn a_status_is_written_with_what_is_no_longer_in_it() {
+    let server = ApiServer::default();
+    let cluster = cluster(&server);
+    let before = json!({
+        "phase": "InProgress", "batchingStatus": "Processing", "moverPod": "p-0", "emptyVolume": true,
+        "problems": {"count": 2, "first": ["a: denied"]}, "ofAnotherRelease": 7,
+        "progress": {"totalBytes": 9, "bytesDone": 1, "totalFiles": 9, "filesDone": 1},
+    });
+    put_backup(&server, "u-1", &json!({}), &before);
+    let updated = cluster.update(&backup(&cluster).await, &moved(0)).await.expect("an answer");
+    let status = server.get(&format!("{GROUP}/volumesnapshotbackups/b1")).expect("a backup")["status"].clone();
+    assert_eq!((&status["problems"], &status["emptyVolume"]), (&Value::Null, &Value::Null), "{status}");
+    assert_eq!((&status["moverPod"], &status["ofAnotherRelease"]), (&json!("p-1"), &json!(7)));
+    assert_eq!(updated.status.map(|status| status.moved.problems), Some(None));
+}
+
+#[tokio::test]
 async fn a_status_that_was_written_meanwhile_is_not_overwritten() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
