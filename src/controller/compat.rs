@@ -185,7 +185,7 @@ pub fn apply_to_backup(status: &mut BackupStatus, update: &backup::Update, now: 
             };
             brought(&mut status.moved, BACKUP_DONE, progress, (saved.problems, first_problems), pod, now);
             status.moved.snapshot_id = Some(saved.snapshot.to_string());
-            status.moved.empty_volume = saved.empty.then_some(true);
+            status.moved.empty_volume = (saved.empty && saved.problems == 0).then_some(true);
             let repository = &status.resticrepository;
             status.restore_command =
                 Some(format!("restic -r {repository} restore {} --target DIRECTORY", saved.snapshot));
@@ -213,7 +213,7 @@ pub fn apply_to_restore(status: &mut RestoreStatus, update: &restore::Update, no
             };
             brought(&mut status.moved, RESTORE_DONE, progress, (restored.problems, first_problems), pod, now);
             status.moved.snapshot_id = restored.snapshot.map(|id| id.to_string());
-            status.moved.empty_volume = restored.empty.then_some(true);
+            status.moved.empty_volume = (restored.empty && restored.problems == 0).then_some(true);
             if let Some((handle, content)) = snapshot {
                 status.snapshot_handle.clone_from(handle);
                 status.volume_snapshot_content_name.clone_from(content);
@@ -341,5 +341,61 @@ fn set_condition(status: &mut MoveStatus, kind: &str, value: bool, reason: &str,
     match status.conditions.iter_mut().find(|condition| condition.type_ == kind) {
         Some(place) => *place = condition,
         None => status.conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing::now;
+    use crate::id::Id;
+    use crate::work::{Restored, Saved};
+
+    fn restored(problems: u64, empty: bool, first: &[&str]) -> MoveStatus {
+        let restored = Restored { snapshot: Some(Id::of(b"s")), files: 0, bytes: 0, problems, empty };
+        let first_problems = first.iter().map(|one| (*one).to_owned()).collect();
+        let brought = restore::Brought { restored, first_problems, pod: "p".into(), snapshot: None };
+        let mut status = RestoreStatus::default();
+        apply_to_restore(&mut status, &Update::Moved(brought), &now());
+        apply_to_restore(&mut status, &Update::Completed, &now());
+        status.moved
+    }
+
+    fn saved(problems: u64, empty: bool) -> MoveStatus {
+        let saved = Saved {
+            snapshot: Id::of(b"s"),
+            parent: None,
+            files: 0,
+            bytes: 0,
+            added_bytes: 0,
+            problems,
+            empty,
+            found: false,
+        };
+        let brought = backup::Brought { saved, first_problems: vec![], pod: "p".into() };
+        let mut status = BackupStatus::default();
+        apply_to_backup(&mut status, &Update::Moved(brought), &now());
+        status.moved
+    }
+
+    /// The mover counts the entries that a snapshot lacks as problems of its restore.
+    #[test]
+    fn a_restore_of_an_incomplete_snapshot_is_degraded_and_says_how_much_is_missing() {
+        let status = restored(40, false, &["snapshot ab12: 40 entries could not be read by its backup"]);
+        let degraded = condition(&status, "Degraded").expect("a condition");
+        assert_eq!((&*degraded.status, &*degraded.reason), ("True", "Incomplete"));
+        assert!(degraded.message.contains("40 entries") && degraded.message.contains("ab12"), "{}", degraded.message);
+        assert!(is_degraded(&status) && status.phase == "Completed");
+        assert_eq!(status.problems.map(|problems| problems.count), Some(40));
+        assert!(!is_degraded(&restored(0, false, &[])));
+    }
+
+    #[test]
+    fn a_volume_is_recorded_as_empty_only_if_nothing_is_missing() {
+        for (problems, empty, expected) in [(0, true, Some(true)), (1, true, None), (0, false, None), (1, false, None)]
+        {
+            assert_eq!(restored(problems, empty, &[]).empty_volume, expected, "{problems} {empty}");
+            assert_eq!(saved(problems, empty).empty_volume, expected, "{problems} {empty}");
+        }
     }
 }

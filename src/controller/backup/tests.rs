@@ -361,6 +361,33 @@ fn a_movers_failure_is_told_and_everything_goes() {
     assert!(world.nothing_is_left() && !world.seen.common.finalizer);
 }
 
+/// A read error may be transient: the Job starts another pod, `VSM_MOVER_RETRIES` times with its back-off.
+#[test]
+fn a_volume_that_cannot_be_read_is_retried_by_the_job_and_then_fails_the_backup() {
+    let unreadable = || {
+        let message = "the source cannot be read: Input/output error (os error 5)";
+        Some(Outcome::Failed(Failed { reason: "VolumeUnreadable".into(), message: message.into() }))
+    };
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Failed", 1, unreadable(), None);
+    let why = world.settle();
+    assert!(why.contains("is started again") && why.contains("Input/output error"), "{why}");
+    assert_eq!(&*world.status.moved.phase, "InProgress");
+    world.pod(MOVER, "Failed", 1, unreadable(), Some("Failed"));
+    assert_eq!(world.settle(), "");
+    assert_eq!(&*world.status.moved.phase, "Failed");
+    assert!(!world.phases.iter().any(|phase| phase.starts_with("Completed")), "{:?}", world.phases);
+    assert_eq!(world.condition("Complete").unwrap().0, "False");
+    let (truth, reason, message) = world.condition("Degraded").unwrap();
+    assert_eq!((&*truth, &*reason), ("True", "VolumeUnreadable"));
+    assert!(message.contains("Input/output error") && message.contains("(what to do: "), "{message}");
+    assert_eq!((world.status.moved.snapshot_id.as_deref(), world.status.moved.empty_volume), (None, None));
+    let record = repository::standing(world.seen.record.as_ref());
+    assert!(matches!(record, Standing::Begun(_)), "nothing was saved, so the repository may not exist: {record:?}");
+    assert!(world.nothing_is_left());
+}
+
 /// Killed without a word: run again, told who is gone; and in the end, tidied after.
 #[test]
 fn a_mover_that_is_lost_is_run_again() {

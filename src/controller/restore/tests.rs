@@ -392,6 +392,23 @@ fn an_incomplete_restore_is_completed_and_degraded() {
     assert_eq!(world.condition("Degraded").unwrap().1, "Incomplete");
 }
 
+#[test]
+fn an_incomplete_restore_fails_where_that_is_configured() {
+    let strict = Config { incomplete_fails: true, ..config() };
+    let mut world = World::new(ready());
+    world.settle();
+    world.pod(MOVER, "Failed", 3, Some(restored(40, false)), Some("Failed"));
+    match decide(&subject(), &world.seen, &strict) {
+        Act::Status(update) => match *update {
+            Update::Failed { reason, message } => {
+                assert!(reason == "Incomplete" && message.contains("40 entries"), "{message}");
+            }
+            update => panic!("{update:?}"),
+        },
+        act => panic!("{act:?}"),
+    }
+}
+
 /// Killed without a word: its lock is removed in the end.
 #[test]
 fn a_mover_that_is_lost_for_good_is_tidied_after() {
