@@ -14,6 +14,7 @@ mod open;
 #[cfg(test)]
 mod options_table;
 mod output;
+mod panics;
 mod password;
 mod patterns;
 mod progress;
@@ -78,9 +79,53 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
     })
 }
 
-/// Runs the command.
+/// Runs the command. A panic is an error too, also one before or after the command.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    let context = session::Context::new(cli.global)?;
-    let outcome = commands::run(cli.command, &context);
+    panics::install(cli.json());
+    panics::caught(|| {
+        let context = session::Context::new(cli.global)?;
+        to_its_end(context, |context| commands::run(cli.command, context))
+    })
+}
+
+/// Runs a command and releases its locks, also if it panics.
+fn to_its_end(
+    context: session::Context,
+    command: impl FnOnce(&session::Context) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let outcome = panics::caught(|| command(&context));
     context.close(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Version;
+    use crate::progress::Progress;
+    use crate::repo::{self, InitOptions, Lock, LockMode, Password, Settings};
+    use crate::store::{self, FileType, Location};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_command_that_panics_releases_its_lock_and_is_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let location = Location::Folder(dir.path().to_owned());
+        let store = store::open(&location, &store::Options::default()).expect("a store");
+        let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
+        let repo = repo::init(store.clone(), &Password::new("pw"), options, Settings::default());
+        let repo = Arc::new(repo.expect("a repository"));
+        let locks = || store.list(FileType::Lock).expect("a listing").len();
+        let global = Cli::try_parse_from(["vsm-mover", "version"]).unwrap_or_else(|error| panic!("{error}")).global;
+        let context = session::Context::new(global).expect("a run");
+        let outcome = to_its_end(context, |context| {
+            let lock = Lock::acquire(repo.clone(), LockMode::Shared, Duration::ZERO, &Progress::silent())?;
+            context.keep(lock);
+            assert_eq!(locks(), 1);
+            panic!("the earth is flat")
+        });
+        let error = outcome.expect_err("it panicked");
+        assert_eq!((locks(), exit_code(&error)), (0, 1));
+        assert!(message(&error).is_some_and(|text| text.contains("the earth is flat")));
+    }
 }

@@ -1,6 +1,7 @@
 //! `work`: the command of a mover's Job.
 
 use crate::cli::exit::{self, Outcome};
+use crate::cli::panics::{self, Panicked};
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::mover::{self, Mover};
@@ -36,7 +37,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let done = context.explained(perform(&args, context));
+    let done = context.explained(panics::caught(|| perform(&args, context)));
     let report = report(&args.job, &done, &context.progress);
     let written = std::fs::write(&args.report, report.encode())
         .with_context(|| format!("cannot write the report to {}", args.report.display()));
@@ -62,6 +63,9 @@ fn report(job: &str, done: &Result<work::Outcome>, progress: &Progress) -> Repor
 }
 
 fn reason(error: &anyhow::Error) -> Reason {
+    if error.is::<Panicked>() {
+        return Reason::InternalError;
+    }
     let known = error.chain().find_map(|cause| {
         let mover = || cause.downcast_ref().map(mover::Error::reason);
         let repository = || cause.downcast_ref().map(mover::of_repository);
@@ -153,6 +157,16 @@ mod tests {
         assert_eq!(report.job, "8f6c");
         let work::Outcome::Failed(failed) = report.outcome else { panic!("{:?}", report.outcome) };
         failed
+    }
+
+    /// Exit code 1 is none of those after which the Job starts no other pod.
+    #[test]
+    fn a_panic_in_the_task_is_reported_as_an_internal_error() {
+        let done = panics::caught(|| -> Result<work::Outcome> { panic!("index {} is out of range", 7) });
+        let Failed { reason, message } = failed(&done);
+        assert_eq!(reason, "InternalError");
+        assert!(message.contains("index 7 is out of range"), "{message}");
+        assert_eq!(exit::exit_code(&done.expect_err("it panicked")), 1);
     }
 
     #[test]

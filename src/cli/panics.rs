@@ -1,0 +1,139 @@
+//! Panics as errors: a fault of this program ends a command as any other failure does.
+//!
+//! A panic that unwinds to [`caught`] becomes an error, so that the lock is released and the report is
+//! written. A panic of another thread is written to standard error when it happens, because the thread
+//! may be one whose end nobody looks at.
+
+use super::output;
+use crate::repo;
+use serde::Serialize;
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// The command panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("internal error: {0}; this is an error of this program, report it")]
+pub struct Panicked(String);
+
+const UNNAMED: &str = "a panic without a message";
+
+/// The first panic of this process: those that follow are mostly its consequences.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Takes the place of the standard library's panic hook. The calling thread is the one whose panics reach
+/// [`caught`].
+pub fn install(json: bool) {
+    let main = thread::current().id();
+    std::panic::set_hook(Box::new(move |panic| record(panic, thread::current().id() == main, json)));
+}
+
+fn record(panic: &PanicHookInfo<'_>, is_caught: bool, json: bool) {
+    let message = message(panic);
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.clone());
+    // With RUST_BACKTRACE, as the standard library does.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        output::stderr(trace);
+    }
+    // It is the command's error, which is printed at the end.
+    if is_caught {
+        return;
+    }
+    let message = format!("internal error: {message}");
+    if json {
+        output::stderr_json(&Warning { message_type: "warning", message });
+    } else {
+        output::stderr(message);
+    }
+}
+
+#[derive(Serialize)]
+struct Warning {
+    message_type: &'static str,
+    message: String,
+}
+
+/// What panicked, and where.
+fn message(panic: &PanicHookInfo<'_>) -> String {
+    let what = panic.payload_as_str().unwrap_or(UNNAMED);
+    match panic.location() {
+        Some(location) => format!("{what} ({}:{})", location.file(), location.line()),
+        None => what.to_owned(),
+    }
+}
+
+/// Runs a command; a panic in it is an error that says what panicked first.
+pub fn caught<T>(command: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    // What the command shares with its caller is read after a panic only to end in good order.
+    let outcome = catch_unwind(AssertUnwindSafe(command));
+    explained(outcome, FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// The outcome of a command of which this panic was the first.
+fn explained<T>(outcome: thread::Result<anyhow::Result<T>>, first: Option<String>) -> anyhow::Result<T> {
+    let what = match outcome {
+        Ok(Err(error)) => match first {
+            Some(first) if was_stopped(&error) => first,
+            Some(_) | None => return Err(error),
+        },
+        Ok(done) => return done,
+        Err(payload) => first.unwrap_or_else(|| text(&*payload).to_owned()),
+    };
+    // One line, as every other error.
+    Err(Panicked(what.replace('\n', " ")).into())
+}
+
+/// Whether a command found that one of its threads had ended without an error.
+fn was_stopped(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Stopped)))
+}
+
+fn text(payload: &(dyn Any + Send)) -> &str {
+    let owned = payload.downcast_ref::<String>().map(String::as_str);
+    owned.or(payload.downcast_ref::<&str>().copied()).unwrap_or(UNNAMED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit;
+
+    fn said(error: anyhow::Error) -> String {
+        assert_eq!(exit::exit_code(&error), 1);
+        let message = exit::message(&error).expect("a message");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        message
+    }
+
+    /// Without [`install`], which would change the hook of all tests of this process.
+    #[test]
+    fn a_panic_is_an_error_with_exit_code_1_that_says_what_panicked() {
+        for (error, what) in [
+            (caught::<()>(|| panic!("the {}\nis round", "earth")), "internal error: the earth is round; "),
+            (caught::<()>(|| panic!("flat")), "internal error: flat; "),
+            (caught::<()>(|| std::panic::panic_any(7)), "internal error: a panic without a message; "),
+        ] {
+            let message = said(error.expect_err("it panicked"));
+            assert!(message.starts_with(what), "{message}");
+        }
+        assert_eq!(caught(|| Ok(7)).expect("no panic"), 7);
+    }
+
+    #[test]
+    fn the_panic_of_a_worker_is_what_the_command_reports() {
+        let first = || Some("index 7 is out of range (src/x.rs:1)".to_owned());
+        let scoped: thread::Result<anyhow::Result<()>> = Err(Box::new("a scoped thread panicked"));
+        let stopped = || anyhow::Error::from(repo::Error::Stopped).context("while backing up");
+        for outcome in [scoped, Ok(Err(stopped()))] {
+            let error = explained(outcome, first()).expect_err("it panicked");
+            assert!(error.is::<Panicked>() && said(error).contains("index 7 is out of range"));
+        }
+        // An error of its own is told as it is, whatever else went wrong.
+        let own = explained::<()>(Ok(Err(anyhow::anyhow!("no space left"))), first()).expect_err("an error");
+        assert_eq!(said(own), "no space left");
+        assert!(!explained::<()>(Ok(Err(stopped())), None).expect_err("an error").is::<Panicked>());
+    }
+}
