@@ -33,16 +33,18 @@ pub fn install(json: bool) {
 fn record(panic: &PanicHookInfo<'_>, is_caught: bool, json: bool) {
     let message = message(panic);
     FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.clone());
+    // The other panics are the command's error, which is printed at the end.
+    if !is_caught {
+        warn(format!("internal error: {message}"), json);
+    }
     // With RUST_BACKTRACE, as the standard library does.
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
-        output::stderr(trace);
+        warn(trace.to_string(), json);
     }
-    // It is the command's error, which is printed at the end.
-    if is_caught {
-        return;
-    }
-    let message = format!("internal error: {message}");
+}
+
+fn warn(message: String, json: bool) {
     if json {
         output::stderr_json(&Warning { message_type: "warning", message });
     } else {
