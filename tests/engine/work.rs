@@ -297,6 +297,39 @@ fn every_failure_has_its_reason() {
     assert_eq!(fs::read_dir(directory(&repo, "target")).expect("a directory").count(), 0);
 }
 
+/// A thread that the kernel refuses is a panic, wherever in the run it happens. Root has no such limit.
+#[test]
+fn a_panic_is_reported_and_leaves_no_lock() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::write(source.join("file"), "x").expect("a file");
+    pod.run(&pod.backup(&source, "vsb:1"), 0);
+    let work = pod.backup(&source, "vsb:2");
+    let mut panics = 0;
+    for limit in (2..400).step_by(2) {
+        let inner = pod.command(&work);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={limit}")).args(["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]);
+        command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.env_clear().env("VSM_JOB", JOB).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let run = Run::of(&mut command);
+        if run.code() == 0 {
+            assert!(panics > 0, "a mover starts more than one thread");
+            return;
+        }
+        panics += 1;
+        let report = pod.report_of(run.exits(1));
+        let failed = &report["outcome"]["failed"];
+        assert_eq!(failed["reason"], "InternalError", "{report}");
+        let said = failed["message"].as_str().expect("a message");
+        assert!(said.contains("unavailable") && said.contains(".rs:"), "what panicked and where: {said}");
+        assert!(repo.lock_files().is_empty(), "at {limit} processes");
+    }
+    panic!("{panics} runs, and none had enough threads");
+}
+
 /// An environment variable's line feed is part of the password to restic and VolSync's mover; so it is here.
 #[test]
 fn a_password_is_taken_as_it_is() {
