@@ -1,8 +1,8 @@
 //! Panics as errors: a fault of this program ends a command as any other failure does.
 //!
-//! A panic that unwinds to [`caught`] becomes an error, so that the lock is released and the report is
-//! written. A panic of another thread is written to standard error when it happens, because the thread
-//! may be one whose end nobody looks at.
+//! A panic that unwinds to [`caught`] becomes an error, so that the lock is released and the report
+//! is written. A panic of another thread is written to standard error when it happens, because the
+//! thread may be one whose end nobody looks at.
 
 use super::output;
 use crate::repo;
@@ -23,8 +23,8 @@ const UNNAMED: &str = "a panic without a message";
 /// The first panic of this process: those that follow are mostly its consequences.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Takes the place of the standard library's panic hook. The calling thread is the one whose panics reach
-/// [`caught`].
+/// Takes the place of the standard library's panic hook. The calling thread is the one whose panics
+/// reach [`caught`].
 pub fn install(json: bool) {
     let main = thread::current().id();
     std::panic::set_hook(Box::new(move |panic| record(panic, thread::current().id() == main, json)));

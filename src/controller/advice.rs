@@ -2,7 +2,8 @@
 
 use crate::work::Reason;
 
-/// The controller's own reasons, and what to do. The sentences end without a full stop, as all messages do.
+/// The controller's own reasons, and what to do. The sentences end without a full stop, as all
+/// messages do.
 const OWN: [(&str, &str); 12] = [
     ("Ambiguous", "delete what is left of earlier restores, and restore one namespace at a time"),
     ("Copied", "make a new VolumeSnapshotRestore if the data is wanted once more"),

@@ -1,7 +1,7 @@
 //! The reasons that a mover reports for a failure.
 //!
-//! The report carries a reason as its name, so that a controller and a mover of two releases understand
-//! each other: a name that this release does not know is passed on to the user as it is.
+//! The report carries a reason as its name, so that a controller and a mover of two releases
+//! understand each other: a name that this release does not know is passed on to the user as it is.
 
 /// Defines the reasons with their names, so that the list of all reasons cannot lack one.
 macro_rules! reasons {
@@ -62,7 +62,8 @@ impl Reason {
         Reason::ALL.iter().copied().find(|reason| reason.name() == name)
     }
 
-    /// Whether another try would only repeat the failure: the wanted object is missing, or does not fit.
+    /// Whether another try would only repeat the failure: the wanted object is missing, or does not
+    /// fit.
     pub fn is_final(self) -> bool {
         match self {
             Reason::BucketMissing

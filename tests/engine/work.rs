@@ -297,7 +297,8 @@ fn every_failure_has_its_reason() {
     assert_eq!(fs::read_dir(directory(&repo, "target")).expect("a directory").count(), 0);
 }
 
-/// A thread that the kernel refuses is a panic, wherever in the run it happens. Root has no such limit.
+/// A thread that the kernel refuses is a panic, wherever in the run it happens. Root has no such
+/// limit.
 #[test]
 fn a_panic_is_reported_and_leaves_no_lock() {
     let repo = Repo::new();

@@ -361,7 +361,8 @@ fn a_movers_failure_is_told_and_everything_goes() {
     assert!(world.nothing_is_left() && !world.seen.common.finalizer);
 }
 
-/// A read error may be transient: the Job starts another pod, `VSM_MOVER_RETRIES` times with its back-off.
+/// A read error may be transient: the Job starts another pod, `VSM_MOVER_RETRIES` times with its
+/// back-off.
 #[test]
 fn a_volume_that_cannot_be_read_is_retried_by_the_job_and_then_fails_the_backup() {
     let unreadable = || {

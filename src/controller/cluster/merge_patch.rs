@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
-/// The merge patch that makes `after` of `before`: what changed, and `null` for what is no longer there.
+/// The merge patch that makes `after` of `before`: what changed, and `null` for what is no longer
+/// there.
 ///
-/// What neither document mentions stays as it is. A merge patch cannot say that a field's value is `null`,
-/// so `after` must have none.
+/// What neither document mentions stays as it is. A merge patch cannot say that a field's value is
+/// `null`, so `after` must have none.
 pub fn between(before: &Value, after: &Value) -> Value {
     let (Value::Object(before), Value::Object(after)) = (before, after) else { return after.clone() };
     let removed = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), Value::Null));

@@ -160,7 +160,8 @@ async fn a_record_is_rewritten_only_at_the_version_that_was_read() {
     assert_eq!(server.get(&format!("{HERE}/configmaps/m")).expect("a ConfigMap")["data"]["a"], "2");
 }
 
-/// The API group of Velero is not installed: the apiserver answers in plain text, and that is no error.
+/// The API group of Velero is not installed: the apiserver answers in plain text, and that is no
+/// error.
 #[tokio::test]
 async fn velero_need_not_be_there_and_its_failure_is_seen() {
     let server = ApiServer::default();

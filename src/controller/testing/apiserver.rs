@@ -1,8 +1,8 @@
 //! An apiserver in memory, for tests of what talks to one.
 //!
 //! It keeps objects as JSON by their path, as `kubernetes.io/docs/reference/using-api/api-concepts`
-//! describes: resource versions, preconditions, finalizers, merge patches, the status subresource, and
-//! watches that can end or expire. A test scripts its failures by [`ApiServer::fails`].
+//! describes: resource versions, preconditions, finalizers, merge patches, the status subresource,
+//! and watches that can end or expire. A test scripts its failures by [`ApiServer::fails`].
 
 use super::merge;
 use futures::stream;
