@@ -4,6 +4,7 @@
 
 use super::args::{self, Global, Limit};
 use super::output::Output;
+use crate::clock;
 use crate::store::traffic::{Pace, Traffic};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -44,7 +45,7 @@ pub fn start(global: &Global, out: &Arc<Output>) -> Arc<Traffic> {
         while let Some(traffic) = Weak::upgrade(&of_run) {
             limits.iter_mut().for_each(|limit| limit.look(&directory, &traffic, &out));
             drop(traffic);
-            std::thread::sleep(WATCH);
+            clock::sleep(WATCH);
         }
     });
     traffic

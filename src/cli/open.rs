@@ -78,7 +78,8 @@ impl Context {
     pub fn settings(&self) -> Settings {
         let Global { compression, pack_size, no_extra_verify, memory, threads, .. } = self.global;
         let budget = Budget { memory: memory.0, threads };
-        Settings { compression, pack_size, extra_verify: !no_extra_verify, budget, aside: Some(std::env::temp_dir()) }
+        let aside = Some(std::env::temp_dir());
+        Settings { compression, pack_size, extra_verify: !no_extra_verify, budget, aside, ..Settings::default() }
     }
 
     /// The open repository, without a lock.

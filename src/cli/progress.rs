@@ -3,13 +3,14 @@
 use super::output::{Output, go_float, is_zero};
 use super::render;
 use super::session::Context;
+use crate::clock::{self, Moment};
 use crate::progress::{Action, Event, Phase, Problem, Progress};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Status lines per second; `RESTIC_PROGRESS_FPS` sets another rate, also with `--quiet` and when piped.
 const RATE: f64 = 10.0;
@@ -29,19 +30,19 @@ pub struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     out: Arc<Output>,
-    started: Instant,
+    started: Moment,
 }
 
 impl Context {
     pub fn show_progress(&self, kind: Kind) -> Ticker {
-        let (out, started) = (self.out.clone(), Instant::now());
+        let (out, started) = (self.out.clone(), clock::moment());
         let Some(interval) = interval(&out) else { return Ticker { stop: None, thread: None, out, started } };
         let (stop, stopped) = bounded(0);
         let progress = self.progress.clone();
         let thread_out = out.clone();
         let thread = std::thread::spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                show(&thread_out, &progress, kind, started.elapsed());
+                show(&thread_out, &progress, kind, clock::moment().since(started));
             }
         });
         Ticker { stop: Some(stop), thread: Some(thread), out, started }
@@ -54,8 +55,9 @@ impl Ticker {
         self.thread.is_some()
     }
 
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+    /// How long it has been shown.
+    pub fn duration(&self) -> Duration {
+        clock::moment().since(self.started)
     }
 }
 

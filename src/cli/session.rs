@@ -8,6 +8,7 @@ use super::args::Global;
 use super::exit::{Outcome, exit_code};
 use super::output::Output;
 use super::{limits, password, progress, render};
+use crate::clock;
 use crate::progress::Progress;
 use crate::repo::{self, Lock};
 use crate::store::traffic::{Account, Traffic};
@@ -94,7 +95,7 @@ impl Context {
                     None => return,
                 }
                 drop(session);
-                std::thread::sleep(LOCK_WATCH);
+                clock::sleep(LOCK_WATCH);
             }
         });
     }

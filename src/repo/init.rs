@@ -7,7 +7,7 @@
 
 use super::{Error, Password, Repository, Result, Settings, keys, open_config};
 use crate::chunk::Polynomial;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::crypto::Key;
 use crate::format::Version;
 use crate::format::config::Config;
@@ -19,7 +19,7 @@ use crate::limits;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// So long after its key was seen another `init` may take to see ours and to remove its own: a listing and a removal, on a slow day.
 const GIVING_WAY: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ pub fn init(
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let config = confirm(&*store, &key, key_id, password)?;
+    let config = confirm(&*store, &key, key_id, password, &settings.clock)?;
     Ok(Repository { store, key, key_id, config, settings, holding: Default::default() })
 }
 
@@ -100,7 +100,7 @@ fn confirm_absence(store: &dyn Store) -> Result<()> {
 }
 
 /// Lists and reads what is there now: the config must be this master key's, and no key file may wrap another.
-fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Result<Config> {
+fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock: &Clock) -> Result<Config> {
     let sealed = store.read(File::CONFIG, limits::SMALL_FILE)?;
     let Some(config) = open_config(key, &sealed) else {
         store.remove(File::new(FileType::Key, key_id))?;
@@ -113,7 +113,7 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Res
             Err(Error::Store(StoreError::NotFound { .. })) => true,
             Err(error) => return Err(error),
         };
-        if !same && stays(store, id)? {
+        if !same && stays(store, id, clock)? {
             let reason = format!(
                 "has key {id}, which is not of this repository's master key; remove it if no other init is running"
             );
@@ -124,14 +124,14 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password) -> Res
 }
 
 /// Whether a key file is still there when its maker must have seen ours and given way.
-fn stays(store: &dyn Store, id: Id) -> Result<bool> {
-    let deadline = Instant::now() + GIVING_WAY;
+fn stays(store: &dyn Store, id: Id, clock: &Clock) -> Result<bool> {
+    let deadline = clock.moment() + GIVING_WAY;
     loop {
         match store.size(File::new(FileType::Key, id)) {
             Err(StoreError::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
-            Ok(_) if Instant::now() >= deadline => return Ok(true),
-            Ok(_) => std::thread::sleep(Duration::from_millis(100)),
+            Ok(_) if clock.moment() >= deadline => return Ok(true),
+            Ok(_) => clock.sleep(Duration::from_millis(100)),
         }
     }
 }
@@ -157,6 +157,8 @@ fn draw_config(key: &Key, version: Version, polynomial: Option<Polynomial>) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::testing::FakeClock;
+    use crate::repo::testing::{Call, Fate, Scripted};
     use crate::store::{self, Download};
 
     fn options() -> InitOptions {
@@ -212,27 +214,33 @@ mod tests {
         let mut sealed = Vec::new();
         ours.seal(&clock::random_bytes(), &draw_config(&ours, Version::V2, None).encode(), &mut sealed);
         store.create(File::CONFIG, Bytes::from(sealed)).unwrap();
-        assert!(matches!(confirm(&*store, &ours, id, &password), Err(Error::Refused { .. })));
+        let clock = FakeClock::new().clock();
+        assert!(matches!(confirm(&*store, &ours, id, &password, &clock), Err(Error::Refused { .. })));
         // Whoever opens it gets the key that is the config's, whichever comes first.
         let opened = Repository::open(store, &password, None, Settings::default()).unwrap();
         assert_eq!(opened.key_id(), id);
     }
 
+    /// Its maker removes it after `GIVING_WAY` has almost passed.
     #[test]
-    fn who_gives_way_late_is_waited_for() {
+    fn a_key_that_is_withdrawn_late_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let store = folder(&dir);
-        let ours = start(&store, "one").unwrap();
+        let store = Scripted::new(folder(&dir));
+        let ours = start(&(store.clone() as Arc<dyn Store>), "one").unwrap();
         let other = Key::from_bytes(&clock::random_bytes());
         let password = Password::new("one");
-        let late = keys::create(&*store, &other, &password, KeyOwner::default()).unwrap();
-        std::thread::scope(|threads| {
-            let confirmed = threads.spawn(|| confirm(&*store, &ours.key, ours.key_id, &password));
-            // Long enough to have derived both keys and to have found the other's there.
-            std::thread::sleep(Duration::from_secs(2));
-            store.remove(File::new(FileType::Key, late)).unwrap();
-            assert_eq!(confirmed.join().unwrap().unwrap(), *ours.config());
+        let late = File::new(FileType::Key, keys::create(&*store, &other, &password, KeyOwner::default()).unwrap());
+        let fake = FakeClock::new();
+        let (clock, inner, start) = (fake.clock(), store.store.clone(), fake.clock().moment());
+        store.play(move |call, file| {
+            if call == Call::Size && file == late && clock.moment().since(start) >= Duration::from_secs(4) {
+                inner.remove(late).unwrap();
+            }
+            Fate::Done
         });
+        let confirmed = confirm(&*store, &ours.key, ours.key_id, &password, &fake.clock()).unwrap();
+        assert_eq!(confirmed, *ours.config());
+        assert!(fake.clock().moment().since(start) >= Duration::from_secs(4));
     }
 
     /// A store on which creating is looking and then writing, as on a bucket without conditional writes.

@@ -12,6 +12,8 @@ mod lock;
 mod packs;
 mod reader;
 mod snapshots;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
 pub use error::{Error, Result};
@@ -23,7 +25,7 @@ pub use reader::TreeReader;
 pub(crate) use reader::{ReadBuffers, adjoin, check_size, reading_pool, reading_threads, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::crypto::{Key, NONCE, OVERHEAD};
 use crate::format::compression::{self, Compression};
 use crate::format::config::Config;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub budget: Budget,
     /// A directory for the temporary file of an index that the budget does not hold; `None`: there is to be none.
     pub aside: Option<PathBuf>,
+    /// What locks, `init` and the age of an index file go by.
+    pub clock: Clock,
 }
 
 impl Default for Settings {
@@ -58,6 +62,7 @@ impl Default for Settings {
             extra_verify: true,
             budget: Budget::default(),
             aside: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -166,20 +171,11 @@ impl Repository {
 
     /// [`Repository::save_file`] for a document that is too large to be in memory as a whole: `json` writes it.
     pub fn save_written(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Id> {
-        let version = self.config.version;
-        let (mut sealed, digest) = unpacked::encode(version, self.nonce().to_vec(), json);
-        self.key.seal_in_place(&mut sealed, 0);
-        #[cfg(test)]
-        tests::tamper(&mut sealed);
-        if self.settings.extra_verify && !unpacked::holds(version, digest, |take| self.opens(&sealed, take)) {
-            return Err(Error::VerifyFailed { what: format!("a new {ty}") });
-        }
-        let id = Id::of(&sealed);
-        let file = File::new(ty, id);
+        let (file, sealed) = self.seal_written(ty, json)?;
         if ty == FileType::Snapshot {
             self.confirm_lock()?;
         }
-        self.store.write(file, Bytes::from(sealed))?;
+        self.store.write(file, sealed)?;
         if ty == FileType::Snapshot
             && let Err(error) = self.confirm_lock()
         {
@@ -188,7 +184,20 @@ impl Repository {
             }
             return Err(error);
         }
-        Ok(id)
+        Ok(file.id)
+    }
+
+    /// A sealed document and the name that it is to be written under.
+    fn seal_written(&self, ty: FileType, json: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(File, Bytes)> {
+        let version = self.config.version;
+        let (mut sealed, digest) = unpacked::encode(version, self.nonce().to_vec(), json);
+        self.key.seal_in_place(&mut sealed, 0);
+        #[cfg(test)]
+        tests::tamper(&mut sealed);
+        if self.settings.extra_verify && !unpacked::holds(version, digest, |take| self.opens(&sealed, take)) {
+            return Err(Error::VerifyFailed { what: format!("a new {ty}") });
+        }
+        Ok((File::new(ty, Id::of(&sealed)), Bytes::from(sealed)))
     }
 
     /// Compresses a blob (where the format and the settings ask for it), appends its sealed form to `out`, and proves that this opens to

@@ -8,7 +8,7 @@
 use super::index::Index;
 use super::packs::{OpenPack, Packs, Place};
 use super::{Error, Repository, Result, SealedBlob, Settings};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::crypto::OVERHEAD;
 use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Sealed blobs behind each other, on their way into a pack.
 #[derive(Default)]
@@ -76,7 +76,7 @@ struct Shared {
 struct Unsaved {
     packs: Vec<IndexedPack>,
     blobs: usize,
-    since: Instant,
+    since: Moment,
 }
 
 /// The way into a repository for new blobs. May be shared by threads.
@@ -119,7 +119,7 @@ impl Writer {
         } else {
             (threads + UPLOADERS, pack_size, 0)
         };
-        let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: Instant::now() };
+        let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: repo.settings().clock.moment() };
         let shared = Arc::new(Shared {
             repo,
             index,
@@ -439,7 +439,8 @@ impl Shared {
             unsaved.packs.push(pack);
             drop(unsaved);
             let old = Duration::from_secs(limits::INDEX_AGE_SECONDS);
-            self.save_index(|unsaved| unsaved.blobs >= limits::INDEX_BLOBS || unsaved.since.elapsed() >= old)
+            let now = self.repo.settings().clock.moment();
+            self.save_index(|unsaved| unsaved.blobs >= limits::INDEX_BLOBS || now.since(unsaved.since) >= old)
         });
         if let Err(error) = outcome {
             self.fail(error);
@@ -459,7 +460,7 @@ impl Shared {
                 return Ok(());
             }
             unsaved.blobs = 0;
-            unsaved.since = Instant::now();
+            unsaved.since = self.repo.settings().clock.moment();
             std::mem::take(&mut unsaved.packs)
         };
         let id = self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out))?;

@@ -3,10 +3,11 @@
 //! A run has one [`Traffic`], which all stores it opens share. Limits hold for all of them together and can be changed at any time;
 //! what is under way then goes on at the new pace.
 
+use crate::clock::{self, Moment};
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Limits, and an account of what has passed.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ pub struct Pace {
     /// 0: as much as there is.
     per_second: AtomicU64,
     /// When the next one may pass; `None` before the first.
-    free: Mutex<Option<Instant>>,
+    free: Mutex<Option<Moment>>,
 }
 
 impl Pace {
@@ -103,14 +104,18 @@ impl Pace {
         self.get().map_or(u64::MAX, |rate| (rate / PORTIONS).max(SMALLEST))
     }
 
-    /// When `amount` may have passed; `None`: at once.
-    pub fn reserve(&self, amount: u64) -> Option<Instant> {
+    /// The wait until `amount` may have passed; `None`: at once.
+    pub fn reserve(&self, amount: u64) -> Option<Duration> {
+        self.reserve_at(amount, clock::moment())
+    }
+
+    fn reserve_at(&self, amount: u64, now: Moment) -> Option<Duration> {
         let rate = self.get()?;
         let mut free = self.free.lock().expect("no holder of this lock panics");
-        let start = free.unwrap_or_else(Instant::now).max(Instant::now());
+        let start = free.map_or(now, |free| free.max(now));
         let end = start + Duration::from_secs_f64(amount as f64 / rate as f64);
         *free = Some(end);
-        Some(end)
+        Some(end.since(now))
     }
 
     /// The longest that `amount` may take if `others` pass at the same time.
@@ -125,16 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_passes_waits_for_those_before() {
+    fn a_reservation_waits_for_the_earlier_ones() {
         let pace = Pace::default();
-        assert_eq!((pace.reserve(1 << 40), pace.portion()), (None, u64::MAX));
+        let now = clock::moment();
+        let reserve = |after: u64| pace.reserve_at(500, now + Duration::from_millis(after));
+        assert_eq!((pace.reserve_at(1 << 40, now), pace.portion()), (None, u64::MAX));
         pace.set(Some(1000));
-        let start = Instant::now();
-        let ends: Vec<Duration> = (0..3).map(|_| pace.reserve(500).unwrap() - start).collect();
-        for (end, half_seconds) in ends.iter().zip(1u32..) {
-            let wanted = Duration::from_millis(500) * half_seconds;
-            assert!((wanted..wanted + Duration::from_millis(400)).contains(end), "{end:?}, not {wanted:?}");
-        }
+        let wait = |milliseconds| Some(Duration::from_millis(milliseconds));
+        assert_eq!([reserve(0), reserve(0), reserve(300)], [wait(500), wait(1000), wait(1200)]);
+        assert_eq!(reserve(10_000), wait(500), "what was not used is not saved up");
         assert_eq!(pace.longest(500, 1), Duration::from_secs(1));
         pace.set(None);
         assert_eq!(pace.reserve(1), None);

@@ -208,7 +208,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Nobody is told a total that is not shown, and to count it costs a look at every entry.
     options.scan &= ticker.is_shown();
     let report = backup::run(&repo, index, &options, &context.progress);
-    let elapsed = ticker.elapsed();
+    let elapsed = ticker.duration();
     drop(ticker);
     drop(orderly);
     let report = report?;

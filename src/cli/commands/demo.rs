@@ -12,7 +12,6 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -97,7 +96,7 @@ impl Story<'_> {
     fn step(&self, title: &str, arguments: &[&str]) -> Result<Value> {
         self.say(title)?;
         self.note(&format!("$ vsm-mover -r {} {}", self.repository.display(), arguments.join(" ")))?;
-        let started = Instant::now();
+        let started = clock::moment();
         let output = Command::new(std::env::current_exe()?)
             .arg("--repo")
             .arg(&self.repository)
@@ -108,7 +107,7 @@ impl Story<'_> {
         if !output.status.success() {
             bail!("it failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr));
         }
-        self.note(&format!("done in {:.2} s", started.elapsed().as_secs_f64()))?;
+        self.note(&format!("done in {:.2} s", clock::moment().since(started).as_secs_f64()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         Ok(text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null))
     }

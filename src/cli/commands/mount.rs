@@ -4,6 +4,7 @@ use crate::cli::args::Filter;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
 use crate::cli::session::Context;
+use crate::clock;
 use crate::mount::{Mount, Options};
 use crate::repo::Index;
 use anyhow::{Context as _, Result, bail};
@@ -49,7 +50,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         target.display()
     ))?;
     while !mount.is_over() && !context.progress.is_interrupted() {
-        std::thread::sleep(WATCH);
+        clock::sleep(WATCH);
     }
     let busy = || format!("cannot unmount {}: a program may still be in it; end it, and umount", target.display());
     mount.end().with_context(busy)?;

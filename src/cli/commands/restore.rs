@@ -123,7 +123,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let index = Index::load(&repo)?;
     let ticker = context.show_progress(Kind::Restore);
     let report = restore::run(&repo, &index, &stored, path.as_bytes(), &options, &context.progress);
-    let elapsed = ticker.elapsed();
+    let elapsed = ticker.duration();
     drop(ticker);
     drop(orderly);
     let report = report?;

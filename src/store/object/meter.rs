@@ -69,10 +69,10 @@ where
         }
         if this.wait.is_none() {
             let portion = usize::try_from(this.pace().portion()).unwrap_or(usize::MAX).min(this.held.len());
-            let Some(end) = this.pace().reserve(portion as u64) else {
+            let Some(wait) = this.pace().reserve(portion as u64) else {
                 return Poll::Ready(Some(Ok(this.pass(this.held.len()))));
             };
-            this.wait = Some((portion, Box::pin(tokio::time::sleep_until(end.into()))));
+            this.wait = Some((portion, Box::pin(tokio::time::sleep(wait))));
         }
         let (portion, sleep) = this.wait.as_mut().expect("set above");
         ready!(sleep.as_mut().poll(cx));

@@ -8,7 +8,8 @@ use super::failure::Failure;
 use crate::clock;
 use crate::store::options::{Attempt, Options, RetryPolicy};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Makes attempts for one store.
 pub(super) struct Retry {
@@ -101,9 +102,11 @@ mod tests {
         (Retry::new(&Options { retry, notify: Some(notify), ..Options::default() }), waits)
     }
 
+    /// On a clock that only waits move.
     fn run(retry: &Retry, outcomes: &[Option<Kind>]) -> (Result<(), Failure>, usize) {
         let mut calls = 0;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         let result = runtime.block_on(retry.run("try", async || {
             let outcome = outcomes[calls.min(outcomes.len() - 1)];
             calls += 1;
@@ -134,10 +137,13 @@ mod tests {
 
     #[test]
     fn a_store_that_answered_gets_all_patience_and_no_more() {
-        let (retry, _) = retry(Duration::from_millis(200));
+        let patience = Duration::from_millis(200);
+        let (retry, waits) = retry(patience);
         assert_eq!(run(&retry, &[Some(Kind::Missing { bucket: false })]).1, 1);
         let (result, calls) = run(&retry, &[Some(Kind::Link)]);
         assert!(result.is_err() && calls > 4, "{calls} attempts");
+        let waited: Duration = waits.lock().unwrap().iter().sum();
+        assert!(waited <= patience, "{waited:?}");
     }
 
     #[test]

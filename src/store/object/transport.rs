@@ -137,8 +137,8 @@ impl HttpService for Transport {
             let hopeless = |text| HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text));
             let client = self.0.get().map_err(hopeless)?;
             let traffic = &self.0.traffic;
-            if let Some(turn) = traffic.requests.reserve(1) {
-                tokio::time::sleep_until(turn.into()).await;
+            if let Some(wait) = traffic.requests.reserve(1) {
+                tokio::time::sleep(wait).await;
             }
             traffic.count(kind(&request));
             let response = client.execute(outgoing(request, traffic)?).await.map_err(lost)?;

@@ -1,0 +1,111 @@
+//! A store for tests that does with each call what a script says.
+
+use crate::id::Id;
+use crate::store::{self, Download, File, FileType, Store, StoreError, Upload};
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Size,
+    Write,
+    Remove,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Done,
+    /// Nothing is done, and the call fails.
+    Refused,
+    /// It is done, and the call fails.
+    AnswerLost,
+}
+
+type Script = Arc<dyn Fn(Call, File) -> Fate + Send + Sync>;
+
+/// `store`, of whose calls the script is asked first. It may take its time and use `store` itself.
+pub struct Scripted {
+    pub store: Arc<dyn Store>,
+    script: Mutex<Script>,
+}
+
+impl Scripted {
+    pub fn new(store: Arc<dyn Store>) -> Arc<Scripted> {
+        Arc::new(Scripted { store, script: Mutex::new(Arc::new(|_, _| Fate::Done)) })
+    }
+
+    pub fn play(&self, script: impl Fn(Call, File) -> Fate + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    fn ask<T>(&self, call: Call, file: File, act: impl FnOnce() -> store::Result<T>) -> store::Result<T> {
+        let script = self.script.lock().unwrap().clone();
+        let failed = || StoreError::Failed {
+            action: format!("{call:?} {file}"),
+            location: self.location().to_owned(),
+            source: "the script says so".into(),
+        };
+        match script(call, file) {
+            Fate::Done => act(),
+            Fate::Refused => Err(failed()),
+            Fate::AnswerLost => act().and(Err(failed())),
+        }
+    }
+}
+
+impl Store for Scripted {
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn connections(&self) -> usize {
+        self.store.connections()
+    }
+
+    fn settles_after(&self) -> Duration {
+        // As an object store.
+        Duration::from_millis(200)
+    }
+
+    fn list(&self, ty: FileType) -> store::Result<Vec<(Id, u64)>> {
+        self.store.list(ty)
+    }
+
+    fn size(&self, file: File) -> store::Result<u64> {
+        self.ask(Call::Size, file, || self.store.size(file))
+    }
+
+    fn read(&self, file: File, max: u64) -> store::Result<Bytes> {
+        self.store.read(file, max)
+    }
+
+    fn download(&self, file: File, offset: u64, length: u64) -> store::Result<Box<dyn Download + '_>> {
+        self.store.download(file, offset, length)
+    }
+
+    fn write(&self, file: File, bytes: Bytes) -> store::Result<()> {
+        self.ask(Call::Write, file, || self.store.write(file, bytes))
+    }
+
+    fn create(&self, file: File, bytes: Bytes) -> store::Result<()> {
+        self.store.create(file, bytes)
+    }
+
+    fn keeps_uploads(&self) -> bool {
+        self.store.keeps_uploads()
+    }
+
+    fn upload(&self, ty: FileType) -> store::Result<Box<dyn Upload>> {
+        self.store.upload(ty)
+    }
+
+    fn remove(&self, file: File) -> store::Result<()> {
+        self.ask(Call::Remove, file, || self.store.remove(file))
+    }
+
+    fn prepare(&self) -> store::Result<()> {
+        self.store.prepare()
+    }
+}
