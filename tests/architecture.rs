@@ -38,7 +38,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// What stands only in the modules or files named: where it stands anywhere else, the message says what to do.
-const RESERVED: [(&[&str], &[&str], &str); 7] = [
+const RESERVED: [(&[&str], &[&str], &str); 8] = [
     (
         &["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "io::stdout", "io::stderr"],
         &["cli", "main"],
@@ -53,6 +53,11 @@ const RESERVED: [(&[&str], &[&str], &str); 7] = [
         &["SystemTime::now", "getrandom", "Timestamp::now", "Zoned::now"],
         &["clock"],
         "only the clock reads time and randomness",
+    ),
+    (
+        &["Instant::now", "thread::sleep", ".elapsed()"],
+        &["clock", "controller/lease.rs", "store/object/retry.rs"],
+        "only the clock measures time and waits; where tokio waits, tokio's clock does, which a test can pause",
     ),
     (
         &["anyhow", "clap"],

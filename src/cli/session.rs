@@ -76,7 +76,8 @@ impl Context {
         Orderly(&self.session)
     }
 
-    /// Keeps a lock until the end of the run. If one is lost, the run is interrupted.
+    /// Keeps a lock until the end of the run. A refresh that fails is a warning; if a lock is lost, the
+    /// run is interrupted.
     pub fn keep(&self, lock: Lock) {
         let watched = {
             let mut locks = self.session.locks();
@@ -89,6 +90,7 @@ impl Context {
         let session = Arc::downgrade(&self.session);
         std::thread::spawn(move || {
             while let Some(session) = session.upgrade() {
+                session.warn_of_locks();
                 match session.check() {
                     Some(Ok(())) => {}
                     Some(Err(_)) => return session.progress.interrupt(),
@@ -133,9 +135,16 @@ impl Context {
 
     /// Ends the run: the lock is released, and all output is out.
     pub fn close(self, outcome: Result<Outcome>) -> Result<Outcome> {
+        self.session.warn_of_locks();
         let outcome = self.explained(outcome);
+        let why = outcome.as_ref().err().and_then(|error| error.downcast_ref::<repo::Error>());
         for error in self.session.release() {
-            self.out.warn(format_args!("error: the lock could not be removed: {error}"));
+            match (error, why) {
+                // The run ends with that error.
+                (repo::Error::LockLost { .. }, Some(repo::Error::LockLost { .. } | repo::Error::Interrupted)) => {}
+                (error @ repo::Error::LockLost { .. }, _) => self.out.warn(format_args!("error: {error}")),
+                (error, _) => self.out.warn(format_args!("error: the lock could not be removed: {error}")),
+            }
         }
         let flushed = self.out.flush();
         let outcome = outcome?;
@@ -157,6 +166,12 @@ fn explained<T>(outcome: Result<T>, lost: Option<repo::Error>) -> Result<T> {
 }
 
 impl Session {
+    /// Reports what went wrong with refreshing the locks.
+    fn warn_of_locks(&self) {
+        let warnings: Vec<String> = self.locks().iter().flat_map(Lock::take_warnings).collect();
+        warnings.iter().for_each(|warning| self.progress.warning(warning));
+    }
+
     fn locks(&self) -> MutexGuard<'_, Vec<Lock>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -160,7 +160,7 @@ impl Repository {
 
     /// An error if this process had a lock and somebody has removed it. Before something is removed that others may begin to need meanwhile.
     pub fn confirm_lock(&self) -> Result<()> {
-        self.holding.confirm(&*self.store)
+        self.holding.confirm(&*self.store, &self.settings.clock)
     }
 
     /// Seals a JSON document and stores it under the hash of its bytes. Where there is a lock, it is there before and after a snapshot is made, or there is

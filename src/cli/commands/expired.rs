@@ -228,5 +228,6 @@ fn remove_from(
         repo.remove_snapshot(entry.snapshot)?;
         *removed += 1;
     }
+    lock.take_warnings().iter().for_each(|warning| context.progress.warning(warning));
     lock.release()
 }

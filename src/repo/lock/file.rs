@@ -1,0 +1,170 @@
+//! Lock files: writing, reading and judging them.
+
+use super::LockMode;
+use crate::clock::{Clock, Moment};
+use crate::format::lock_file::LockFile;
+use crate::format::time::Time;
+use crate::host;
+use crate::id::Id;
+use crate::progress::Progress;
+use crate::repo::{Error, Repository, Result};
+use crate::store::{File, FileType, StoreError};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Other processes may remove a lock whose time stamp is older: `StaleLockTimeout` in restic's
+/// internal/restic/lock.go.
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
+/// Seconds between the attempts to read a lock file, as in restic (internal/restic/lock.go).
+const UNREADABLE_RETRIES: [u64; 3] = [5, 10, 20];
+
+/// When the time stamp of a lock file was taken, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    moment: Moment,
+    /// Seconds since 1970-01-01 UTC.
+    wall: i64,
+}
+
+impl Stamp {
+    pub fn now(clock: &Clock) -> Stamp {
+        Stamp { moment: clock.moment(), wall: clock.now().0 }
+    }
+
+    /// The age of the lock file, as another process may see it. If this machine's wall clock was set
+    /// in the meantime, either of its times may be the right one: the older age counts.
+    pub fn age(&self, clock: &Clock) -> Duration {
+        let by_wall = u64::try_from(clock.now().0.saturating_sub(self.wall)).unwrap_or(0);
+        clock.moment().since(self.moment).max(Duration::from_secs(by_wall))
+    }
+
+    /// The distance that the wall clock was set by since then, in either direction.
+    pub fn wall_jump(&self, clock: &Clock) -> Duration {
+        let passed = i64::try_from(clock.moment().since(self.moment).as_secs()).unwrap_or(i64::MAX);
+        Duration::from_secs(clock.now().0.saturating_sub(self.wall).abs_diff(passed))
+    }
+}
+
+/// A sealed lock file that is not written yet.
+pub(super) struct NewLock {
+    pub file: File,
+    pub bytes: Bytes,
+    pub stamp: Stamp,
+}
+
+/// A lock file of this process with the time of now.
+pub(super) fn seal(repo: &Repository, mode: LockMode) -> Result<NewLock> {
+    let clock = &repo.settings().clock;
+    let stamp = Stamp::now(clock);
+    let (seconds, nanos) = clock.now();
+    let lock = LockFile {
+        time: Time::utc(seconds, nanos),
+        exclusive: mode == LockMode::Exclusive,
+        hostname: host::hostname(),
+        username: host::username(),
+        pid: i64::from(std::process::id()),
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    };
+    let json = lock.encode();
+    let (file, bytes) = repo.seal_written(FileType::Lock, |out| out.write_all(&json))?;
+    Ok(NewLock { file, bytes, stamp })
+}
+
+/// An error if another lock excludes one of this mode.
+pub(super) fn check_conflicts(repo: &Repository, mode: LockMode, own: Option<Id>, progress: &Progress) -> Result<()> {
+    for (id, size) in repo.store().list(FileType::Lock)? {
+        // An empty file is an upload that was cut short, of a process that did not go on.
+        if Some(id) == own || size == 0 {
+            continue;
+        }
+        let Some(lock) = read_patiently(repo, id, progress)? else { continue };
+        if mode == LockMode::Exclusive || lock.exclusive {
+            return Err(Error::Locked { reason: describe(repo, &lock) });
+        }
+    }
+    Ok(())
+}
+
+fn describe(repo: &Repository, lock: &LockFile) -> String {
+    let LockFile { time, exclusive, hostname, username, pid, .. } = lock;
+    let how = if *exclusive { "locked exclusively" } else { "locked" };
+    let stale = if is_stale(repo, lock) { "; that lock is stale, `unlock` removes it" } else { "" };
+    format!("repository is already {how} by PID {pid} on {hostname} by {username}, since {time}{stale}")
+}
+
+/// A lock file, or `None` if it was removed. One that cannot be read may be half written: it is given
+/// time before it counts as damaged.
+fn read_patiently(repo: &Repository, id: Id, progress: &Progress) -> Result<Option<LockFile>> {
+    let mut waits = UNREADABLE_RETRIES.iter();
+    loop {
+        let error = match read(repo, id) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(Error::Store(StoreError::NotFound { .. })) => return Ok(None),
+            Err(error) => error,
+        };
+        match waits.next() {
+            Some(&seconds) => sleep(&repo.settings().clock, Duration::from_secs(seconds), progress)?,
+            None => {
+                let reason =
+                    format!("{error}; if no other process uses the repository, `unlock --remove-all` removes it");
+                return Err(Error::Locked { reason });
+            }
+        }
+    }
+}
+
+fn read(repo: &Repository, id: Id) -> Result<LockFile> {
+    let file = File::new(FileType::Lock, id);
+    let json = repo.load_file(file)?;
+    LockFile::decode(&json).map_err(|source| Error::Damaged { file, source })
+}
+
+/// Sleeps, unless interrupted.
+pub(super) fn sleep(clock: &Clock, duration: Duration, progress: &Progress) -> Result<()> {
+    /// An interruption is heard this late at most.
+    const STEP: Duration = Duration::from_millis(100);
+    let end = clock.moment() + duration;
+    loop {
+        if progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let left = end.since(clock.moment());
+        if left.is_zero() {
+            return Ok(());
+        }
+        clock.sleep(left.min(STEP));
+    }
+}
+
+/// Whether the process that wrote the lock has certainly ended, or has not refreshed it for half an hour.
+fn is_stale(repo: &Repository, lock: &LockFile) -> bool {
+    let age = u64::try_from(repo.settings().clock.now().0.saturating_sub(lock.time.seconds)).unwrap_or(0);
+    if Duration::from_secs(age) > STALE_AFTER {
+        return true;
+    }
+    let pid = i32::try_from(lock.pid).ok().and_then(rustix::process::Pid::from_raw);
+    lock.hostname == host::hostname()
+        && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Removes the locks of processes on these hosts, which the caller knows to have ended, however fresh they are. Returns how many.
+pub fn remove_locks_of(repo: &Repository, hosts: &[String]) -> Result<usize> {
+    remove_locks(repo, |id| read(repo, id).is_ok_and(|lock| hosts.contains(&lock.hostname)))
+}
+
+/// Removes stale locks, or all of them. Returns how many were removed.
+pub fn unlock(repo: &Repository, all: bool) -> Result<usize> {
+    remove_locks(repo, |id| all || read(repo, id).is_ok_and(|lock| is_stale(repo, &lock)))
+}
+
+fn remove_locks(repo: &Repository, condemned: impl Fn(Id) -> bool) -> Result<usize> {
+    let mut removed = 0;
+    for (id, _) in repo.store().list(FileType::Lock)? {
+        if condemned(id) {
+            repo.store().remove(File::new(FileType::Lock, id))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

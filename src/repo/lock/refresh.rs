@@ -1,0 +1,314 @@
+//! Replacing the lock file before others take it for dead.
+//!
+//! A refresh looks whether the old file still exists, writes a new one, waits until listings have it,
+//! and looks for the old file again; only then the new file takes its place and the old one is
+//! removed. So at every moment a listing shows a file of this lock, or the loss is noticed: a new file
+//! in the place of one that another process has removed would hide that there was none for a while.
+//!
+//! [`decide`] is the policy, without I/O. [`Refresher`] does what it says.
+
+use super::file::{NewLock, STALE_AFTER, seal};
+use super::{LockMode, REMOVED, State, enter};
+use crate::clock::Clock;
+use crate::repo::{Error, Repository};
+use crate::store::{File, FileType, StoreError};
+use crossbeam_channel::Receiver;
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The age at which a lock file is replaced: restic's `defaultRefreshInterval`
+/// (internal/repository/lock.go).
+pub(super) const REFRESH: Duration = Duration::from_secs(5 * 60);
+/// A lock that cannot be refreshed is given up at this age: restic's `refreshabilityTimeout`
+/// (internal/repository/lock.go), which is the staleness limit less one and a half refresh intervals,
+/// because the clocks of other machines may be ahead.
+pub(super) const LOST_AFTER: Duration =
+    Duration::from_secs(STALE_AFTER.as_secs() - REFRESH.as_secs() - REFRESH.as_secs() / 2);
+/// The pause after a refresh that failed. The store has already retried on its own.
+pub(super) const RETRY: Duration = Duration::from_secs(60);
+/// A wall clock that was set by this much makes the time stamp in the lock file wrong. Adjustments
+/// without a step stay below one second in half an hour (500 ppm, adjtimex(2)).
+pub(super) const WALL_JUMP: Duration = Duration::from_secs(60);
+/// How often the age is looked at: soon after a suspended machine wakes up, too.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What the store answers to a look for a lock file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Present,
+    Missing,
+    /// It does not answer.
+    Unknown,
+}
+
+/// What has just happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Time has passed, and no refresh is under way.
+    Tick {
+        wall_jump: Duration,
+        /// The time since the last refresh, if it failed.
+        since_failure: Option<Duration>,
+    },
+    FirstLook(Look),
+    Written,
+    WriteFailed,
+    SecondLook {
+        old: Look,
+        /// Counted from its time stamp, not from the end of its write.
+        age_of_new: Duration,
+    },
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Wait,
+    LookForOld,
+    WriteNew,
+    LookAgain,
+    /// The new file takes the place of the old one.
+    Replace,
+    /// The old file stays, and the next refresh tries again.
+    Fail,
+    GiveUp(Loss),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// By another process.
+    Removed,
+    /// Nobody knows whether it is still there.
+    Overdue,
+}
+
+/// The policy. `age` is that of the lock file that others see.
+pub(super) fn decide(event: Event, age: Duration) -> Step {
+    let fail = if age > LOST_AFTER { Step::GiveUp(Loss::Overdue) } else { Step::Fail };
+    match event {
+        // Late, as after a suspension: what counts is whether the file is still there.
+        Event::Tick { .. } if age > LOST_AFTER => Step::LookForOld,
+        Event::Tick { since_failure: Some(since), .. } if since < RETRY => Step::Wait,
+        Event::Tick { wall_jump, .. } if age < REFRESH && wall_jump < WALL_JUMP => Step::Wait,
+        Event::Tick { .. } => Step::LookForOld,
+        Event::FirstLook(Look::Present) => Step::WriteNew,
+        Event::FirstLook(Look::Missing) => Step::GiveUp(Loss::Removed),
+        Event::FirstLook(Look::Unknown) => fail,
+        Event::Written => Step::LookAgain,
+        Event::WriteFailed => fail,
+        // Others may soon remove the new file, too, or already have: the old one must not go yet.
+        Event::SecondLook { old: Look::Present, age_of_new } if age_of_new > LOST_AFTER => Step::Fail,
+        Event::SecondLook { old: Look::Present, .. } => Step::Replace,
+        Event::SecondLook { old: Look::Missing, .. } => Step::GiveUp(Loss::Removed),
+        Event::SecondLook { old: Look::Unknown, .. } => fail,
+    }
+}
+
+/// Whether a lock of this age is to be given up while its refresh, which has been `running` for some
+/// time, still waits for the store. A refresh that began late, as after a suspension, has some time.
+pub(super) fn is_overdue(age: Duration, running: Duration) -> bool {
+    let age_at_start = age.saturating_sub(running);
+    age > LOST_AFTER && (age_at_start <= LOST_AFTER || running > REFRESH)
+}
+
+/// Keeps one lock fresh.
+pub(super) struct Refresher {
+    repo: Arc<Repository>,
+    mode: LockMode,
+    state: Arc<Mutex<State>>,
+}
+
+impl Refresher {
+    pub fn new(repo: Arc<Repository>, mode: LockMode, state: Arc<Mutex<State>>) -> Refresher {
+        Refresher { repo, mode, state }
+    }
+
+    /// Until the lock is released or lost.
+    pub fn run(self, stop: &Receiver<Infallible>) {
+        let _report = ReportPanic(&self.state);
+        while !self.clock().wait(stop, TICK) {
+            if self.tick().is_break() {
+                break;
+            }
+        }
+    }
+
+    /// Refreshes the lock if it is time. `Break`: there is no lock any more.
+    pub fn tick(&self) -> ControlFlow<()> {
+        let clock = self.clock();
+        let (old, stamp, since_failure) = {
+            let state = enter(&self.state);
+            if state.released || state.lost.is_some() {
+                return Break(());
+            }
+            (file(state.current), state.stamp, state.failed.map(|at| clock.moment().since(at)))
+        };
+        let mut event = Event::Tick { wall_jump: stamp.wall_jump(clock), since_failure };
+        let mut new: Option<NewLock> = None;
+        let mut error = None;
+        loop {
+            event = match decide(event, stamp.age(clock)) {
+                Step::Wait => return Continue(()),
+                Step::LookForOld => {
+                    enter(&self.state).refreshing = Some(clock.moment());
+                    Event::FirstLook(self.look(old, &mut error))
+                }
+                Step::WriteNew => match self.write(&mut new) {
+                    Ok(()) => Event::Written,
+                    Err(failure) => {
+                        error = Some(failure);
+                        Event::WriteFailed
+                    }
+                },
+                Step::LookAgain => {
+                    clock.sleep(self.repo.store().settles_after());
+                    let old = self.look(old, &mut error);
+                    let age_of_new = new.as_ref().map_or(Duration::MAX, |new| new.stamp.age(clock));
+                    Event::SecondLook { old, age_of_new }
+                }
+                Step::Replace => return self.replace(new),
+                Step::Fail => return self.fail(new, error, stamp.age(clock)),
+                Step::GiveUp(loss) => {
+                    let reason = match (loss, &error) {
+                        (Loss::Removed, _) => REMOVED.to_owned(),
+                        (Loss::Overdue, error) => format!(
+                            "it could not be refreshed for {} s, and another process may have removed it: {}",
+                            stamp.age(clock).as_secs(),
+                            reason(error.as_ref())
+                        ),
+                    };
+                    enter(&self.state).lose(reason);
+                    return self.end(new, error);
+                }
+            };
+            let is_over = {
+                let state = enter(&self.state);
+                state.released || state.lost.is_some()
+            };
+            if is_over {
+                return self.end(new, error);
+            }
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.repo.settings().clock
+    }
+
+    fn look(&self, file: File, error: &mut Option<Error>) -> Look {
+        match self.repo.store().size(file) {
+            Ok(_) => Look::Present,
+            Err(StoreError::NotFound { .. }) => Look::Missing,
+            Err(failure) => {
+                *error = Some(failure.into());
+                Look::Unknown
+            }
+        }
+    }
+
+    /// Writes a new lock file. Its name is in the state before: the answer may be lost.
+    fn write(&self, new: &mut Option<NewLock>) -> Result<(), Error> {
+        let sealed = seal(&self.repo, self.mode)?;
+        let (file, bytes) = (sealed.file, sealed.bytes.clone());
+        enter(&self.state).others.push(file.id);
+        *new = Some(sealed);
+        Ok(self.repo.store().write(file, bytes)?)
+    }
+
+    fn replace(&self, new: Option<NewLock>) -> ControlFlow<()> {
+        let Some(new) = new else { return Continue(()) };
+        let is_over = {
+            let mut state = enter(&self.state);
+            let is_over = state.released || state.lost.is_some();
+            if !is_over {
+                let old = std::mem::replace(&mut state.current, new.file.id);
+                state.stamp = new.stamp;
+                state.others.retain(|id| *id != new.file.id);
+                state.others.push(old);
+                (state.refreshing, state.failed) = (None, None);
+            }
+            is_over
+        };
+        if is_over {
+            return self.end(Some(new), None);
+        }
+        self.remove_others();
+        Continue(())
+    }
+
+    fn fail(&self, new: Option<NewLock>, error: Option<Error>, age: Duration) -> ControlFlow<()> {
+        {
+            let mut state = enter(&self.state);
+            state.failed = Some(self.clock().moment());
+            state.warnings.push(format!(
+                "the lock of {} could not be refreshed: {}; it is given up in {} s unless a later attempt succeeds",
+                self.repo.store().location(),
+                reason(error.as_ref()),
+                LOST_AFTER.saturating_sub(age).as_secs()
+            ));
+        }
+        self.discard(new, error);
+        enter(&self.state).refreshing = None;
+        Continue(())
+    }
+
+    /// The lock is released or lost: nothing of this refresh is to stay.
+    fn end(&self, new: Option<NewLock>, error: Option<Error>) -> ControlFlow<()> {
+        self.discard(new, error);
+        enter(&self.state).refreshing = None;
+        Break(())
+    }
+
+    /// Removes a new lock file that is not needed. If the store has just been given up, this is left to
+    /// the next refresh or to the release.
+    fn discard(&self, new: Option<NewLock>, error: Option<Error>) {
+        let given_up = matches!(&error, Some(Error::Store(error)) if error.is_given_up());
+        if new.is_some() && !given_up {
+            self.remove_others();
+        }
+    }
+
+    /// Removes all files of this lock but the current one. What cannot be removed stays noted.
+    fn remove_others(&self) {
+        let others = enter(&self.state).others.clone();
+        for id in others {
+            let removed = self.repo.store().remove(file(id));
+            let mut state = enter(&self.state);
+            match removed {
+                Ok(()) => state.others.retain(|other| *other != id),
+                Err(error) => state.warnings.push(format!(
+                    "lock file {id} of this process could not be removed, which is tried again: {error}"
+                )),
+            }
+        }
+    }
+}
+
+/// A refresher that ends by a panic takes the lock with it: nothing keeps it fresh any more.
+struct ReportPanic<'s>(&'s Mutex<State>);
+
+impl Drop for ReportPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            enter(self.0).lose("the thread that refreshes it panicked".to_owned());
+        }
+    }
+}
+
+fn file(id: crate::id::Id) -> File {
+    File::new(FileType::Lock, id)
+}
+
+fn reason(error: Option<&Error>) -> String {
+    let Some(error) = error else { return "the store took too long".to_owned() };
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
