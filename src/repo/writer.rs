@@ -79,6 +79,14 @@ struct Unsaved {
     since: Moment,
 }
 
+impl Unsaved {
+    fn put_back(&mut self, taken: Unsaved) {
+        self.packs.extend(taken.packs);
+        self.blobs += taken.blobs;
+        self.since = self.since.min(taken.since);
+    }
+}
+
 /// The way into a repository for new blobs. May be shared by threads.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -452,20 +460,26 @@ impl Shared {
         lock(&self.failure).get_or_insert(error);
     }
 
-    /// Saves an index file of all unsaved packs if `due`.
+    /// Saves an index file of all unsaved packs if `due`. If that fails, the next one has them.
     fn save_index(&self, due: impl Fn(&Unsaved) -> bool) -> Result<()> {
-        let packs = {
+        let taken = {
             let mut unsaved = lock(&self.unsaved);
             if !due(&unsaved) {
                 return Ok(());
             }
-            unsaved.blobs = 0;
-            unsaved.since = self.repo.settings().clock.moment();
-            std::mem::take(&mut unsaved.packs)
+            let since = self.repo.settings().clock.moment();
+            std::mem::replace(&mut *unsaved, Unsaved { packs: Vec::new(), blobs: 0, since })
         };
-        let id = self.repo.save_written(FileType::Index, |out| index_file::encode(&packs, out))?;
-        lock(&self.saved).push(id);
-        Ok(())
+        match self.repo.save_written(FileType::Index, |out| index_file::encode(&taken.packs, out)) {
+            Ok(id) => {
+                lock(&self.saved).push(id);
+                Ok(())
+            }
+            Err(error) => {
+                lock(&self.unsaved).put_back(taken);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -480,8 +494,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::testing::FakeClock;
     use crate::format::Version;
-    use crate::repo::{InitOptions, Password, Settings, init};
+    use crate::repo::testing::{Call, Fate, Scripted};
+    use crate::repo::{InitOptions, Password, Settings, init, tests::new_repository};
     use crate::store::folder::Folder;
     use crate::store::{self, Download, File, Store, StoreError};
     use bytes::Bytes;
@@ -579,5 +595,26 @@ mod tests {
         assert_eq!(Id::of(&bytes), packs[0].0);
         let index = Index::load(&repo).unwrap();
         assert_eq!(repo.load_blob(&index, BlobType::Data, kept).unwrap().len(), 5000);
+    }
+
+    /// The index file that is due by its age fails; the one at the end does not.
+    #[test]
+    fn packs_whose_index_file_could_not_be_saved_are_named_by_the_next_one() {
+        let fake = FakeClock::new();
+        let (_dir, repo) = new_repository(Settings { clock: fake.clock(), ..Settings::default() });
+        let mut scripted = None;
+        let repo = Arc::new(repo.through(|store| scripted.insert(Scripted::new(store)).clone()));
+        let failed = AtomicBool::new(false);
+        scripted.unwrap().play(move |call, file| {
+            let fails = call == Call::Write && file.ty == FileType::Index && !failed.swap(true, Ordering::SeqCst);
+            if fails { Fate::Refused } else { Fate::Done }
+        });
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+        let [id] = writer.store_chunks(&[b"a blob".as_slice()]).unwrap()[..] else { panic!("one id for one chunk") };
+        fake.advance(Duration::from_secs(limits::INDEX_AGE_SECONDS));
+        assert!(matches!(writer.finish(), Err(Error::Store(_))));
+        assert_eq!(repo.store().list(FileType::Pack).unwrap().len(), 1);
+        let index = Index::load(&repo).unwrap();
+        assert_eq!(*repo.load_blob(&index, BlobType::Data, id).unwrap(), *b"a blob");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use vsm::backup::{self, DeviceIds, Exclude, ParentChoice, Source};
-use vsm::clock;
+use vsm::clock::{self, Clock};
 use vsm::format::Version;
 use vsm::format::time::Time;
 use vsm::id::Id;
@@ -18,13 +18,14 @@ use vsm::progress::Progress;
 use vsm::repo::{self, Index, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot};
 use vsm::store::Store;
 
-fn settings() -> Settings {
-    Settings { budget: Budget { memory: None, threads: 1 }, ..Settings::default() }
-}
-
 /// One core is enough here, and makes the order of operations the same again.
 pub fn open(store: Arc<dyn Store>) -> repo::Result<Arc<Repository>> {
-    Repository::open(store, &Password::new(PASSWORD), None, settings()).map(Arc::new)
+    open_by(store, Clock::default())
+}
+
+fn open_by(store: Arc<dyn Store>, clock: Clock) -> repo::Result<Arc<Repository>> {
+    let settings = Settings { budget: Budget { memory: None, threads: 1 }, clock, ..Settings::default() };
+    Repository::open(store, &Password::new(PASSWORD), None, settings).map(Arc::new)
 }
 
 /// Holds a lock meanwhile.
@@ -33,16 +34,28 @@ pub fn locked<T>(
     mode: LockMode,
     act: impl FnOnce(&Arc<Repository>) -> repo::Result<T>,
 ) -> repo::Result<T> {
-    let repo = open(store)?;
+    with_lock(&open(store)?, mode, act)
+}
+
+fn with_lock<T>(
+    repo: &Arc<Repository>,
+    mode: LockMode,
+    act: impl FnOnce(&Arc<Repository>) -> repo::Result<T>,
+) -> repo::Result<T> {
     let lock = Lock::acquire(repo.clone(), mode, Duration::ZERO, &Progress::silent())?;
-    let done = act(&repo);
+    let done = act(repo);
     let released = lock.release();
     done.and_then(|done| released.map(|()| done))
 }
 
 /// A snapshot of a directory; its id.
 pub fn back_up(store: Arc<dyn Store>, source: &Path) -> repo::Result<Id> {
-    locked(store, LockMode::Shared, |repo| {
+    back_up_by(store, source, Clock::default())
+}
+
+/// The same by another clock.
+pub fn back_up_by(store: Arc<dyn Store>, source: &Path, clock: Clock) -> repo::Result<Id> {
+    with_lock(&open_by(store, clock)?, LockMode::Shared, |repo| {
         let (seconds, nanos) = clock::now();
         let options = backup::Options {
             source: Source::Paths(vec![source.to_owned()]),

@@ -3,11 +3,13 @@
 //! every snapshot that was complete is still there; restic's `check --read-data` hashes all that they need, and a snapshot's name is the
 //! hash of what it holds. The same command once more completes, and restic finds nothing wrong then either.
 
+mod hurried;
 mod store;
 
-use super::acts::{back_up, copy, forget, locked, prune, retag, rewrite, upgrade};
+use super::acts::{back_up, back_up_by, copy, forget, locked, prune, retag, rewrite, upgrade};
 use crate::common::peers::{PASSWORD, Peer, Repo};
 use crate::common::{Random, files_below, scratch};
+use hurried::Hurried;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -191,6 +193,33 @@ fn a_backup() {
         <[String]>::to_vec,
         0,
     );
+}
+
+/// By a clock by which an index file is due after each pack. When one write fails and the next ones do
+/// not, all packs that were uploaded are in an index.
+#[test]
+fn a_backup_indexes_what_was_uploaded_before_a_write_failed() {
+    let bed = Bed::new();
+    let act = |store: &Stopping| back_up_by(Arc::new(store.clone()), &bed.source, Hurried::clock());
+    let whole = bed.repo.copy();
+    let recorded = Stopping::at(whole.path(), None);
+    act(&recorded).expect("a backup");
+    let operations = recorded.operations();
+    let writes = operations.iter().enumerate().filter(|(_, kind)| **kind == Kind::Write);
+    for (number, _) in writes {
+        let repo = bed.repo.copy();
+        act(&Stopping::at(repo.path(), Some((number, Fault::Fail)))).expect_err("a failure");
+        let indexed: BTreeSet<String> = repo.list("index").iter().flat_map(|index| packs_of(&repo, index)).collect();
+        let uploaded = names(&repo, "data");
+        assert!(uploaded.is_subset(&indexed), "operation {number} of {}: {uploaded:?}, {indexed:?}", operations.len());
+    }
+}
+
+/// The packs that an index file names, as restic reads it.
+fn packs_of(repo: &Repo, index: &str) -> Vec<String> {
+    let index = repo.run(Peer::Restic019, ["cat", "index", index, "--no-lock"]).ok().json();
+    let packs = index["packs"].as_array().expect("packs").iter();
+    packs.map(|pack| pack["id"].as_str().expect("an id").to_owned()).collect()
 }
 
 #[test]
