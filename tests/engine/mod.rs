@@ -7,6 +7,7 @@ mod clouds;
 mod crash;
 mod cuts;
 mod damage;
+mod demo;
 mod device;
 mod durable;
 mod expired;

@@ -69,13 +69,19 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     story.note(&format!("{compared} entries compared, no difference"))?;
     story.step("The repository once more", &["check", "--read-data"])?;
     story.say("Stock restic opens it, too:")?;
-    story.note(&format!("RESTIC_PASSWORD={PASSWORD} restic -r {} snapshots", story.repository.display()))?;
-    story.note(&format!(
-        "RESTIC_PASSWORD={PASSWORD} restic -r {} restore latest --target /tmp/by-restic",
-        story.repository.display()
-    ))?;
+    let restic = format!("{}RESTIC_PASSWORD={PASSWORD} restic -r {}", without_others(), story.repository.display());
+    story.note(&format!("{restic} snapshots"))?;
+    story.note(&format!("{restic} restore latest --target /tmp/by-restic"))?;
     story.say(&format!("All of this is in {}; remove it when you have seen enough.", work.display()))?;
     Ok(Outcome::Complete)
+}
+
+/// What a shell command begins with so that restic does not take another password or repository.
+fn without_others() -> String {
+    let others = ["RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY_FILE"];
+    let set: Vec<String> =
+        others.iter().filter(|name| std::env::var_os(name).is_some()).map(|name| format!("-u {name} ")).collect();
+    if set.is_empty() { String::new() } else { format!("env {}", set.concat()) }
 }
 
 fn path_text(path: &Path) -> Result<&str> {
@@ -97,7 +103,12 @@ impl Story<'_> {
         self.say(title)?;
         self.note(&format!("$ vsm-mover -r {} {}", self.repository.display(), arguments.join(" ")))?;
         let started = clock::moment();
-        let output = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        // The user's repository, password, host and the like are not the demo's.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"RESTIC_")) {
+            command.env_remove(name);
+        }
+        let output = command
             .arg("--repo")
             .arg(&self.repository)
             .arg("--json")
