@@ -14,7 +14,7 @@ use crate::repo::{self, Lock};
 use crate::store::traffic::{Account, Traffic};
 use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,18 +34,19 @@ pub struct Context {
 /// What the signal handler needs to know.
 struct Session {
     progress: Arc<Progress>,
-    /// The command looks at [`Progress::is_interrupted`] and ends by itself.
-    orderly: AtomicBool,
+    /// The number of [`Orderly`] guards that live: while there is one, the command looks at
+    /// [`Progress::is_interrupted`] and ends by itself.
+    orderly: AtomicUsize,
     /// One for each repository.
     locks: Mutex<Vec<Lock>>,
 }
 
-/// While it lives, the command promises to end soon after [`Progress::interrupt`].
+/// While it lives, the command promises to end soon after [`Progress::interrupt`]. Guards may overlap.
 pub struct Orderly<'c>(&'c Session);
 
 impl Drop for Orderly<'_> {
     fn drop(&mut self) {
-        self.0.orderly.store(false, Ordering::SeqCst);
+        self.0.orderly.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -56,8 +57,7 @@ impl Context {
         let sink = progress::sink(out.clone());
         let progress = Progress::new(sink);
         let progress = Arc::new(if verbosity >= 3 { progress.with_items() } else { progress });
-        let session =
-            Arc::new(Session { progress: progress.clone(), orderly: AtomicBool::new(false), locks: Mutex::default() });
+        let session = Arc::new(Session::new(progress.clone()));
         watch_signals(session.clone(), out.clone())?;
         let traffic = limits::start(&global, &out);
         Ok(Context { global, out, progress, traffic, session })
@@ -72,8 +72,7 @@ impl Context {
 
     /// Makes the first signal a request instead of the end.
     pub fn orderly(&self) -> Orderly<'_> {
-        self.session.orderly.store(true, Ordering::SeqCst);
-        Orderly(&self.session)
+        self.session.orderly()
     }
 
     /// Keeps a lock until the end of the run. A refresh that fails is a warning; if a lock is lost, the
@@ -166,6 +165,19 @@ fn explained<T>(outcome: Result<T>, lost: Option<repo::Error>) -> Result<T> {
 }
 
 impl Session {
+    fn new(progress: Arc<Progress>) -> Session {
+        Session { progress, orderly: AtomicUsize::new(0), locks: Mutex::default() }
+    }
+
+    fn orderly(&self) -> Orderly<'_> {
+        self.orderly.fetch_add(1, Ordering::SeqCst);
+        Orderly(self)
+    }
+
+    fn is_orderly(&self) -> bool {
+        self.orderly.load(Ordering::SeqCst) > 0
+    }
+
     /// Reports what went wrong with refreshing the locks.
     fn warn_of_locks(&self) {
         let warnings: Vec<String> = self.locks().iter().flat_map(Lock::take_warnings).collect();
@@ -202,7 +214,7 @@ fn watch_signals(session: Arc<Session>, out: Arc<Output>) -> Result<()> {
             session.progress.interrupt();
             out.status("");
             out.warn("signal received, cleaning up; another one ends this at once");
-            if !session.orderly.load(Ordering::SeqCst) {
+            if !session.is_orderly() {
                 let session = session.clone();
                 // In a thread of its own, so that a second signal is heard while the lock is being removed.
                 std::thread::spawn(move || {
@@ -234,5 +246,16 @@ mod tests {
         assert_eq!(text(repo::Error::Interrupted, None), "interrupted");
         assert!(text(repo::Error::EmptySnapshot, lost()).starts_with("snapshot is empty"));
         assert_eq!(explained(Ok(7), lost()).expect("no error"), 7);
+    }
+
+    #[test]
+    fn a_run_is_orderly_until_the_last_of_nested_guards_is_dropped() {
+        let session = Session::new(Arc::new(Progress::silent()));
+        assert!(!session.is_orderly());
+        let outer = session.orderly();
+        drop(session.orderly());
+        assert!(session.is_orderly());
+        drop(outer);
+        assert!(!session.is_orderly());
     }
 }
