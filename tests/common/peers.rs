@@ -417,6 +417,26 @@ impl Running {
         String::from_utf8(line).expect("UTF-8")
     }
 
+    /// Reads its standard error up to the end of a line that contains `text`; that line.
+    pub fn wait_for_error(&mut self, text: &str) -> String {
+        let stderr = self.child.as_mut().expect("it runs").stderr.as_mut().expect("its errors are open");
+        let mut lines = Vec::new();
+        let mut byte = [0];
+        loop {
+            if stderr.read(&mut byte).expect("it can be read") == 0 {
+                panic!("it never wrote {text:?}: {}", String::from_utf8_lossy(&lines));
+            }
+            lines.push(byte[0]);
+            if byte == *b"\n" {
+                let read = String::from_utf8_lossy(&lines).into_owned();
+                match read.lines().next_back() {
+                    Some(line) if line.contains(text) => return line.to_owned(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Fails at once when the program has ended before its time.
     pub fn must_run(&mut self) {
         let ended = self.child.as_mut().expect("it runs").try_wait().expect("it can be asked");

@@ -4,7 +4,7 @@
 use super::work::Pod;
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
 use crate::common::s3::{ACCESS, S3, SECRET};
-use crate::common::{Random, files_below, scratch};
+use crate::common::{Random, files_below, scratch, wait_for};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -155,10 +155,15 @@ fn a_movers_process_shows_no_secret() {
     let source = scratch();
     fs::write(source.path().join("file"), Random(1).bytes(8 << 20)).expect("a file");
     let mut command = pod.command(&pod.backup(source.path(), "vsb-uid:1"));
-    // Slow enough to be looked at.
-    command.env("VSM_LIMIT_UPLOAD", "2048");
-    let running = Running::start(command);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // At 16 KiB a second it is at work until the limit goes.
+    let limits = scratch();
+    fs::write(limits.path().join("upload"), "16").expect("a file");
+    command.env("VSM_LIMITS", limits.path());
+    let mut running = Running::start(command);
+    wait_for("the mover's lock", || {
+        running.must_run();
+        files_below(&s3.root()).iter().any(|file| file.to_string_lossy().contains("/locks/")).then_some(())
+    });
     let of_process = Path::new("/proc").join(running.id().as_raw_nonzero().to_string());
     for file in ["cmdline", "environ"] {
         let shown = String::from_utf8_lossy(&fs::read(of_process.join(file)).expect("it runs")).into_owned();
@@ -167,6 +172,7 @@ fn a_movers_process_shows_no_secret() {
             assert!(!shown.contains(secret), "{file}: {shown}");
         }
     }
+    fs::write(limits.path().join("upload"), "0").expect("a file");
     running.finish().ok();
 }
 
@@ -174,21 +180,24 @@ fn a_movers_process_shows_no_secret() {
 #[test]
 fn a_crash_leaves_no_core() {
     let dir = scratch();
-    let crash = |program: &Path, arguments: &[&str], environment: &[(&str, &str)]| {
+    let crash = |program: &Path, arguments: &[&str], environment: &[(&str, &str)], is_at_work: &dyn Fn(u32) -> bool| {
         let mut command = Command::new("prlimit");
         command.arg("--core=unlimited").arg(program).args(arguments).envs(environment.iter().copied());
         command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("it starts");
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        wait_for("the program", || is_at_work(child.id()).then_some(()));
         let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a process");
         rustix::process::kill_process(pid, Signal::ABORT).expect("it runs");
         child.wait().expect("it ends")
     };
-    assert!(crash(Path::new("sleep"), &["60"], &[]).core_dumped(), "this machine makes no cores at all");
+    let sleeps = |pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.ends_with("sleep"));
+    let ended = crash(Path::new("sleep"), &["60"], &[], &sleeps);
+    assert!(ended.core_dumped(), "this machine makes no cores at all");
     let repo = Repo::made_by(Peer::Vsm, 2);
     let url = repo.url.to_str().expect("UTF-8");
     let environment = [("RESTIC_PASSWORD", PASSWORD), ("RESTIC_REPOSITORY", url)];
-    let ended = crash(Peer::Vsm.program().as_ref(), &["backup", "--stdin"], &environment);
+    let has_a_lock = |_| !repo.lock_files().is_empty();
+    let ended = crash(Peer::Vsm.program().as_ref(), &["backup", "--stdin"], &environment, &has_a_lock);
     assert_eq!((ended.signal(), ended.core_dumped()), (Some(Signal::ABORT.as_raw()), false));
 }
 

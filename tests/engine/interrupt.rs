@@ -29,7 +29,7 @@ fn stopped_by(signal: Signal) {
     wait_for("two packs", || (packs(&repo).len() >= 2).then_some(()));
     running.signal(signal);
     // Its end of the pipe stays open until the signal has been taken: the end of the input must not come first.
-    std::thread::sleep(Duration::from_secs(2));
+    running.wait_for_error("signal received");
     running.finish().exits(130);
 
     assert_eq!(repo.snapshots(Peer::Restic019).len(), 0, "no snapshot of half a file");

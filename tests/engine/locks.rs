@@ -179,7 +179,7 @@ fn retry_lock_waits_for_the_lock() {
     let mut command = repo.command(Peer::Vsm);
     command.args(["snapshots", "--retry-lock", "60s"]);
     let mut waiting = Running::start(command);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    waiting.wait_for_error("waiting up to 60 s");
     waiting.must_run();
     holder.signal(Signal::CONT);
     drop(holder);
