@@ -4,7 +4,7 @@
 //! the plain functions of this module.
 
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::time::{ClockId, clock_gettime};
