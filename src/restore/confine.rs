@@ -1,9 +1,11 @@
 //! [`Root`]: the only way from a restore to the file system, and nothing that is done through it leaves the target.
 //!
-//! A path is resolved by the kernel beneath the root's descriptor and through no symlink (`openat2`); where a sandbox does not
-//! have that call, one component at a time, each without following. Everything else works on one component in an open
+//! A path is resolved by the kernel beneath the root's descriptor and through no symlink (`openat2`), one that is longer than a
+//! call takes in stretches, each beneath the directory that the one before led to; where a sandbox does not have that call, one
+//! component at a time, each without following. Everything else works on one component in an open
 //! directory, or on an entry that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed.
 
+use crate::limits;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -57,19 +59,20 @@ impl Root {
         if path.is_empty() {
             return openat(&self.fd, ".", flags, mode);
         }
-        if self.openat2 {
-            return openat2(&self.fd, path, flags, mode, BENEATH);
-        }
+        const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
         let (mut above, mut rest) = (None, path);
+        if self.openat2 {
+            while rest.len() > limits::PATH {
+                let slash = rest[..=limits::PATH].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
+                let from = above.as_ref().unwrap_or(&self.fd);
+                let next = openat2(from, &rest[..slash], ON_THE_WAY, Mode::empty(), BENEATH)?;
+                (above, rest) = (Some(next), &rest[slash + 1..]);
+            }
+            return openat2(above.as_ref().unwrap_or(&self.fd), rest, flags, mode, BENEATH);
+        }
         while let Some(slash) = rest.iter().position(|&byte| byte == b'/') {
             let name = component(&rest[..slash])?;
-            let from = above.as_ref().unwrap_or(&self.fd);
-            let next = openat(
-                from,
-                name,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
+            let next = openat(above.as_ref().unwrap_or(&self.fd), name, ON_THE_WAY, Mode::empty())?;
             (above, rest) = (Some(next), &rest[slash + 1..]);
         }
         openat(above.as_ref().unwrap_or(&self.fd), component(rest)?, flags, mode)

@@ -235,7 +235,7 @@ impl Plan {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let start = count(self.names.len());
         self.names.extend_from_slice(name);
-        Name { start, length: u16::try_from(name.len()).expect("no longer than a path may be") }
+        Name { start, length: u16::try_from(name.len()).expect("the walk leaves out longer ones") }
     }
 }
 

@@ -207,13 +207,13 @@ impl Listing<'_> {
             let why = "the snapshot has this name twice in one directory; only the first is restored".into();
             return visitor.flaw(relative(path), Flaw::Name, why);
         }
-        if relative(path).len() > limits::PATH {
-            let why = format!(
-                "its path is too long: {} bytes, and the system takes {}; it is not restored",
-                path.len() - 1,
-                limits::PATH
-            );
-            return visitor.flaw(relative(path), Flaw::Entry, why);
+        for (what, length, max) in
+            [("name", name.len(), limits::PATH), ("path", relative(path).len(), limits::RESTORE_PATH)]
+        {
+            if length > max {
+                let why = format!("its {what} is too long: {length} bytes, and at most {max} are restored");
+                return visitor.flaw(relative(path), Flaw::Entry, why);
+            }
         }
         let selected = self.selection.takes(path);
         if node.ty != NodeType::Dir {
@@ -234,10 +234,12 @@ fn relative(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/").unwrap_or(path)
 }
 
-/// A path relative to the target as people see it; one that is longer than paths are is cut.
+/// A path relative to the target as people see it; of one that no call of the system takes, the beginning and the end.
 pub fn display(path: &[u8]) -> String {
-    match path.get(..limits::PATH) {
-        Some(start) if start.len() < path.len() => format!("/{}...", String::from_utf8_lossy(&start[..80])),
-        _ => format!("/{}", String::from_utf8_lossy(path)),
+    const SHOWN: usize = 80;
+    let text = String::from_utf8_lossy;
+    if path.len() <= limits::PATH {
+        return format!("/{}", text(path));
     }
+    format!("/{}...{}", text(&path[..SHOWN]), text(&path[path.len() - SHOWN..]))
 }
