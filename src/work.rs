@@ -164,10 +164,10 @@ pub struct Restored {
     pub snapshot: Option<Id>,
     pub files: u64,
     pub bytes: u64,
-    /// Entries that are missing or doubtful.
+    /// Entries that are missing or doubtful, those that the snapshot itself lacks included.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub problems: u64,
-    /// The backup recorded an empty volume.
+    /// The volume was provably empty when it was backed up.
     #[serde(default)]
     pub empty: bool,
 }

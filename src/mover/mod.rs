@@ -12,7 +12,7 @@ use crate::clock;
 use crate::format::Version;
 use crate::format::snapshot::DEVICE_TAG;
 use crate::format::time::Time;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::repo::{
     self, Index, InitOptions, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot,
 };
@@ -162,14 +162,27 @@ impl Mover<'_> {
             Mode::Filesystem => "",
             Mode::Block => stored.snapshot.paths.first().map_or("", String::as_str),
         };
+        let lacking = stored.snapshot.problems();
+        if lacking > 0 {
+            let why = format!("{lacking} entries could not be read when it was backed up, and are missing or doubtful");
+            self.progress.problem(Phase::Restore, format!("snapshot {}", stored.id.short()), why);
+        }
         let options = restore::Options {
             volume: mode == Mode::Filesystem,
             sync: true,
             ..restore::Options::new(restore.target.clone())
         };
         let index = Index::load(&repo)?;
-        let report = restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress)?;
-        let empty = report.total_files == 0 && stored.snapshot.is_volume();
+        let report = match restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress) {
+            // The one path that was asked for is the image's, which the backup did not put into the snapshot.
+            Err(restore::Error::Repo(repo::Error::NoSuchPath { .. })) => {
+                return Err(Error::NothingRestored { snapshot });
+            }
+            done => done?,
+        };
+        let problems = report.problems + lacking;
+        // The list of the root's entries was read to its end, or the restore has failed.
+        let empty = report.total_files == 0 && problems == 0 && stored.snapshot.is_empty_volume();
         if report.total_files == 0 && !empty {
             return Err(Error::NothingRestored { snapshot });
         }
@@ -177,7 +190,7 @@ impl Mover<'_> {
             snapshot: Some(stored.id),
             files: report.total_files,
             bytes: report.total_bytes,
-            problems: report.problems,
+            problems,
             empty,
         })
     }

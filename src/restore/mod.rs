@@ -117,6 +117,8 @@ pub struct Report {
     pub not_applied: BTreeMap<String, u64>,
     /// Everything that is missing or doubtful; each was told as a problem.
     pub problems: u64,
+    /// Entries that the snapshot itself lacks or that are doubtful in it, anywhere in it, by its summary.
+    pub snapshot_problems: u64,
 }
 
 /// Restores what `path` names in a snapshot (the empty path is all of it) into the target. A directory's content goes into the
@@ -139,6 +141,7 @@ pub fn run(
         Target::Directory => restore_tree(repo, index, &trees, &origin, options, progress)?,
     };
     report.problems = progress.problem_count() - problems_before;
+    report.snapshot_problems = snapshot.snapshot.problems();
     Ok(report)
 }
 

@@ -369,6 +369,96 @@ fn what_cannot_be_read_is_counted_and_forges_nothing() {
     assert_eq!(saved(&pod.run(&work, 3))["problems"], 1);
 }
 
+/// What a backup could not read is missing from a restore, too, and whoever looks at the restore learns it.
+#[test]
+fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let source = directory(&repo, "volume");
+    fs::create_dir(source.join("part")).expect("a directory");
+    for name in ["closed", "open", "part/file"] {
+        fs::write(source.join(name), name).expect("a file");
+    }
+    let open = |mode: u32| fs::Permissions::from_mode(mode);
+    fs::set_permissions(source.join("closed"), open(0o000)).expect("a mode");
+    fs::set_permissions(&source, open(0o755)).expect("a mode");
+    let report = pod.run_with(&[], &pod.backup(&source, "vsb:1"), 3);
+    let snapshot = saved(&report)["snapshot"].as_str().expect("an id");
+    let report = pod.run(&pod.restore(&directory(&repo, "target"), json!({"tagged": ["vsb:1"]})), 3);
+    let restored = &report["outcome"]["restored"];
+    assert_eq!((&restored["problems"], &restored["empty"]), (&1.into(), &false.into()), "{report}");
+    let first = report["firstProblems"][0].as_str().expect("a problem");
+    assert!(first.contains(&snapshot[..8]) && first.contains("1 entries") && first.contains("backed up"), "{first}");
+
+    let run = |snapshot: &str, options: &[&str]| {
+        let target = directory(&repo, "cli");
+        let target = target.to_str().expect("a path");
+        repo.run(Peer::Vsm, [&["restore", snapshot, "--target", target, "--json"], options].concat())
+    };
+    for whole in [snapshot.to_owned(), format!("{snapshot}:/")] {
+        let done = run(&whole, &[]).exits(3);
+        assert!(done.errors().contains("1 entries could not be read"), "{done}");
+        assert_eq!(done.summary()["snapshot_problems"], 1, "{done}");
+    }
+    // Whether a part of it lacks anything is not known.
+    let part = format!("{snapshot}:/data/part");
+    for (snapshot, options) in
+        [(part.as_str(), &[][..]), (snapshot, &["--include", "part"]), (snapshot, &["--exclude", "part"])]
+    {
+        let done = run(snapshot, options).ok();
+        assert!(done.errors().contains("1 entries could not be read"), "{done}");
+    }
+}
+
+/// Stores a snapshot of a volume whose root has no entries, and returns its id.
+fn forge_empty_volume(repo: &Repo, tree: Option<&str>, summary: Value) -> String {
+    use vsm::format::node::{Node, NodeType};
+    use vsm::format::tree::TreeWriter;
+    use vsm::repo::writer::Writer;
+    use vsm::repo::{Index, Password, Repository, Settings};
+    let location = repo.path().to_str().expect("a path").parse().expect("a location");
+    let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
+    let opened = Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).expect("a repository");
+    let opened = std::sync::Arc::new(opened);
+    let index = std::sync::Arc::new(Index::load(&opened).expect("an index"));
+    let writer = Writer::new(opened.clone(), index, false).expect("a writer");
+    let subtree = match tree {
+        Some(json) => writer.store_tree(json.as_bytes()).expect("a tree"),
+        None => vsm::id::Id::of(b"missing"),
+    };
+    let mut root = TreeWriter::new();
+    let data = Node { mode: 1 << 31 | 0o755, subtree: Some(subtree), ..Node::new("data", NodeType::Dir) };
+    root.add(&data).expect("a node");
+    let root = writer.store_tree(&root.finish()).expect("a tree");
+    writer.finish().expect("packs");
+    let mut snapshot = json!({"time": "2026-01-01T00:00:00Z", "tree": root, "paths": ["/data"], "hostname": HOST, "tags": ["vsm:volume"]});
+    if !summary.is_null() {
+        snapshot["summary"] = summary;
+    }
+    let json = snapshot.to_string().into_bytes();
+    opened.save_file(vsm::store::FileType::Snapshot, json).expect("a snapshot").to_string()
+}
+
+/// That a volume was empty is believed only if everything says so.
+#[test]
+fn an_empty_volume_wants_proof() {
+    let repo = Repo::empty(2);
+    let pod = Pod::new(&repo);
+    let restore = |id: &str| pod.restore(&directory(&repo, "target"), json!({ "id": id }));
+    let empty = Some("{\"nodes\":[]}\n");
+    let whole = json!({"total_files_processed": 0});
+    let proven = forge_empty_volume(&repo, empty, whole.clone());
+    let report = pod.run(&restore(&proven), 0);
+    assert_eq!(report["outcome"]["restored"]["empty"], true, "{report}");
+    for summary in
+        [json!({"total_files_processed": 0, "problems": 2}), json!({"total_files_processed": 5}), Value::Null]
+    {
+        let forged = forge_empty_volume(&repo, empty, summary);
+        let said = pod.fails(&restore(&forged), 13, "NothingRestored");
+        assert!(said.contains(&forged), "{said}");
+    }
+}
+
 #[test]
 fn an_empty_volume_is_a_snapshot_that_says_so() {
     let repo = Repo::new();

@@ -132,10 +132,25 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         print_summary(context, &args, &report, elapsed)?;
     }
-    match report.problems {
-        0 => Ok(Outcome::Complete),
-        count => bail!("the restore is incomplete: there were {count} errors"),
+    let (problems, lacking) = (report.problems, report.snapshot_problems);
+    let lacks = format!("the snapshot is incomplete: {lacking} entries could not be read when it was backed up");
+    let of_all = is_all(path, &options);
+    if lacking > 0 && (problems > 0 || !of_all) {
+        // Whether the part that was asked for is concerned is not recorded.
+        context.out.warn(format_args!("warning: {lacks}"));
     }
+    match (problems, lacking) {
+        (0, 0) => Ok(Outcome::Complete),
+        (0, _) if of_all => Ok(Outcome::Incomplete(format!("{lacks}; what it has is restored"))),
+        (0, _) => Ok(Outcome::Complete),
+        (count, _) => bail!("the restore is incomplete: there were {count} errors"),
+    }
+}
+
+/// Whether the whole snapshot was asked for.
+fn is_all(path: &str, options: &Options) -> bool {
+    let names_nothing = path.split('/').all(|name| name.is_empty() || name == ".");
+    names_nothing && options.include.is_empty() && options.exclude.is_empty()
 }
 
 /// restic's summary; every number but the types' is left out when 0.
@@ -158,6 +173,9 @@ struct SummaryMessage {
     bytes_restored: u64,
     #[serde(skip_serializing_if = "is_zero")]
     bytes_skipped: u64,
+    /// Not restic's: entries that the snapshot lacks or that are doubtful in it, as the summary of its backup has them.
+    #[serde(skip_serializing_if = "is_zero")]
+    snapshot_problems: u64,
     /// Not restic's.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<Account>,
@@ -175,6 +193,7 @@ impl SummaryMessage {
             total_bytes: report.total_bytes,
             bytes_restored: report.bytes_restored,
             bytes_skipped: report.bytes_skipped,
+            snapshot_problems: report.snapshot_problems,
             store,
         }
     }
