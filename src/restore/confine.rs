@@ -28,6 +28,13 @@ pub struct Root {
 /// A directory below the root, or the root itself.
 pub struct Dir(OwnedFd);
 
+/// What becomes of an entry of another type that has a directory's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    Replace,
+    Keep,
+}
+
 /// One entry, whatever it is and wherever its name goes.
 pub struct Pinned {
     fd: OwnedFd,
@@ -117,8 +124,8 @@ impl Dir {
         }
     }
 
-    /// Makes sure that there is a directory of this name; whatever else has the name is removed. Says whether it is new.
-    pub fn make_dir(&self, name: &[u8]) -> Result<bool> {
+    /// Makes sure that there is a directory of this name. Returns whether it is new.
+    pub fn make_dir(&self, name: &[u8], other: Other) -> Result<bool> {
         let name = component(name)?;
         match mkdirat(&self.0, name, PRIVATE_DIR) {
             Err(Errno::EXIST) => {}
@@ -127,7 +134,10 @@ impl Dir {
         if self.stat(name)?.is_some_and(|stat| is(&stat, FileType::Directory)) {
             return Ok(false);
         }
-        unlinkat(&self.0, name, AtFlags::empty())?;
+        match other {
+            Other::Keep => return Err(Errno::EXIST),
+            Other::Replace => unlinkat(&self.0, name, AtFlags::empty())?,
+        }
         mkdirat(&self.0, name, PRIVATE_DIR).map(|()| true)
     }
 
@@ -311,7 +321,7 @@ mod tests {
             }
             let (top, _) = root.parent(b"planted").unwrap();
             for name in [&b".."[..], b".", b"", b"../outside/file", b"planted/file", b"nul\0"] {
-                assert_eq!(top.make_dir(name), Err(Errno::INVAL));
+                assert_eq!(top.make_dir(name, Other::Replace), Err(Errno::INVAL));
                 assert_eq!(top.symlink(b"x", name), Err(Errno::INVAL));
                 assert_eq!(top.unlink(name), Err(Errno::INVAL));
                 assert!(top.pin(name).is_err());
@@ -320,12 +330,37 @@ mod tests {
     }
 
     #[test]
+    fn long_paths_are_resolved_in_stretches_and_do_not_lead_out() {
+        with_roots(|root, target| {
+            let name = "d".repeat(200);
+            let mut path = Vec::new();
+            for _ in 0..60 {
+                let (above, component) = (path.clone(), name.as_bytes());
+                root.dir(&above).unwrap().make_dir(component, Other::Keep).unwrap();
+                path = if above.is_empty() { component.to_vec() } else { [&above[..], component].join(&b'/') };
+            }
+            root.dir(&path).unwrap().symlink(b"../file", b"planted").unwrap();
+            symlink("../outside", target.join("out")).unwrap();
+            let flags = OFlags::WRONLY | OFlags::CREATE;
+            root.open_beneath(&[&path[..], b"file"].join(&b'/'), flags, Mode::RWXU).unwrap();
+            let up = [&path[..], &b"/..".repeat(61), b"/outside/file"].concat();
+            for bad in [[&path[..], b"planted"].join(&b'/'), [&b"out"[..], &path[..]].join(&b'/'), up, vec![b'x'; 5000]]
+            {
+                assert!(root.open_beneath(&bad, flags, Mode::RWXU).is_err(), "{} bytes", bad.len());
+            }
+            let removed = std::process::Command::new("rm").arg("-rf").arg(target.join(&name)).status();
+            assert!(removed.unwrap().success());
+        });
+    }
+
+    #[test]
     fn a_symlink_in_the_way_of_a_directory_is_replaced() {
         with_roots(|root, target| {
             symlink("../outside", target.join("dir")).unwrap();
             let (top, name) = root.parent(b"dir").unwrap();
-            assert!(top.make_dir(name).unwrap(), "it is new");
-            assert!(!top.make_dir(name).unwrap(), "now it is not");
+            assert_eq!(top.make_dir(name, Other::Keep), Err(Errno::EXIST));
+            assert!(top.make_dir(name, Other::Replace).unwrap(), "it is new");
+            assert!(!top.make_dir(name, Other::Keep).unwrap(), "now it is not");
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             root.open_beneath(b"dir/file", flags, Mode::RWXU).unwrap();
             assert!(target.join("dir").symlink_metadata().unwrap().is_dir());

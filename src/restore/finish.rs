@@ -9,9 +9,9 @@ use super::delete::Deleter;
 use super::error::{Error, Result};
 use super::meta::{Meta, Refusals};
 use super::plan::{Plan, State, link_key};
-use super::prepare::{IN_THE_WAY, mtime_of};
+use super::prepare::{self, IN_THE_WAY};
 use super::walk::{Flaw, Visitor, Walk, display};
-use super::{Options, Overwrite, Report};
+use super::{Options, Report};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::{Action, Phase, Progress};
@@ -63,7 +63,7 @@ struct Finish<'f> {
 }
 
 impl Visitor for Finish<'_> {
-    fn enter(&mut self, path: &[u8], _: Option<crate::id::Id>, _: bool) -> Result<bool> {
+    fn enter(&mut self, path: &[u8], _: Option<Id>, _: Option<&Meta>, _: bool) -> Result<bool> {
         let number = self.next_dir;
         let dir = &self.plan.dirs[number as usize];
         self.above.push(number);
@@ -172,12 +172,18 @@ impl Finish<'_> {
 
     /// Another name of a file that has its content.
     fn link_file(&mut self, path: &[u8], first: u32, node: &Node) -> Result<()> {
-        if matches!(self.plan.files[first as usize].state(), State::Failed | State::Made) {
-            let other = display(&self.plan.file_path(first));
-            self.problem(path, format!("it is a hard link to {other}, which could not be restored"));
+        let state = self.plan.files[first as usize].state();
+        let first = self.plan.file_path(first);
+        if matches!(state, State::Failed | State::Made) {
+            self.problem(path, format!("it is a hard link to {}, which could not be restored", display(&first)));
             return Ok(());
         }
-        let first = self.plan.file_path(first);
+        if state == State::Kept && !self.is_kept(path, node) {
+            // What was kept may have any content.
+            let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
+            self.problem(path, format!("{why}{}", display(&first)));
+            return Ok(());
+        }
         self.place(path, node, |finish, dir, name| finish.link(dir, name, &first)).map(|_| ())
     }
 
@@ -241,12 +247,8 @@ impl Finish<'_> {
     fn is_kept(&self, path: &[u8], node: &Node) -> bool {
         let dir = *self.above.last().expect("entries are in directories");
         let Some(root) = self.root.filter(|_| !self.plan.dirs[dir as usize].fresh) else { return false };
-        let there = |test: &dyn Fn(&Stat) -> bool| root.stat(path).ok().flatten().is_some_and(|stat| test(&stat));
-        match self.options.overwrite {
-            Overwrite::Always | Overwrite::IfChanged => false,
-            Overwrite::IfNewer => there(&|stat| node.mtime.instant() <= mtime_of(stat)),
-            Overwrite::Never => there(&|_| true),
-        }
+        let there = root.stat(path).ok().flatten();
+        there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant()))
     }
 
     fn not_made(&mut self, path: &[u8], ty: NodeType, errno: Errno) -> Result<()> {

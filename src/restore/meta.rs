@@ -42,6 +42,10 @@ impl Meta {
         }
     }
 
+    pub fn mtime(&self) -> (i64, u32) {
+        self.mtime
+    }
+
     fn times(&self) -> Timestamps {
         let timespec = |(seconds, nanos): (i64, u32)| Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
         Timestamps { last_access: timespec(self.atime), last_modification: timespec(self.mtime) }

@@ -27,6 +27,7 @@ struct Name {
 pub struct Dir {
     pub parent: u32,
     name: Name,
+    pub mtime: (i64, u32),
     /// The first directory and the first file that are not below it.
     pub dirs_end: u32,
     pub files_end: u32,

@@ -1,13 +1,14 @@
 //! Stage 3: the target is looked at and made ready: directories are made, and each file that is there already is decided about.
 //!
-//! What is in the way of a directory is replaced at once; what is in the way of a file only when its content is at hand. A file that
+//! What is in the way of a directory is replaced at once, unless it is to be kept; what is in the way of a file only when its
+//! content is at hand. A file that
 //! is to be overwritten is compared piece by piece, on all cores, and only what differs is fetched. In a directory that is new
 //! nothing has to be looked at. A dry run decides in the same way and changes nothing.
 
-use super::confine::{Root, is};
+use super::confine::{Other, Root, is};
 use super::delete::Deleter;
 use super::error::{Error, Result};
-use super::plan::{Plan, State, Use};
+use super::plan::{File, Plan, State, Use};
 use super::walk::{Selection, display};
 use super::{Options, Overwrite};
 use crate::id::Id;
@@ -31,6 +32,19 @@ pub struct Prepare<'p> {
 
 /// What is told of an entry whose place is taken.
 pub const IN_THE_WAY: &str = "a directory that is not empty is in its place";
+
+/// What has become of a directory's place.
+enum Made {
+    /// It is new.
+    Fresh,
+    /// It existed.
+    There,
+    /// Something else has it, and is not to be overwritten.
+    Taken,
+}
+
+const TAKEN: &str = "an entry of another type has the directory's place and is kept, so that nothing below it is restored; \
+                     restore with another --overwrite, or into another directory";
 
 /// A file to be compared with what the snapshot has.
 struct Candidate {
@@ -68,9 +82,13 @@ impl Prepare<'_> {
                 continue;
             }
             let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
-            let made = self.make_dir(root, &path, above.fresh);
-            match made {
-                Ok(fresh) => plan.dirs[number].fresh = fresh,
+            match self.make_dir(root, &path, dir.mtime, above.fresh) {
+                Ok(Made::Fresh) => plan.dirs[number].fresh = true,
+                Ok(Made::There) => {}
+                Ok(Made::Taken) => {
+                    plan.dirs[number].failed = true;
+                    self.progress.problem(Phase::Restore, display(&path), TAKEN);
+                }
                 Err(errno) => {
                     if let Some(error) = Error::of_target("create", display(&path), errno) {
                         return Err(error);
@@ -87,18 +105,33 @@ impl Prepare<'_> {
         Ok(())
     }
 
-    /// Makes sure that there is a directory, in the place of whatever else has its name. Says whether it is new.
-    fn make_dir(&self, root: &Root, path: &[u8], fresh_above: bool) -> rustix::io::Result<bool> {
-        if self.options.dry_run {
-            let is_dir = |stat: Stat| is(&stat, FileType::Directory);
-            return Ok(fresh_above || !root.stat(path)?.is_some_and(is_dir));
+    /// Makes sure that there is a directory, in the place of whatever else has its name and may be overwritten.
+    fn make_dir(
+        &self,
+        root: &Root,
+        path: &[u8],
+        mtime: (i64, u32),
+        fresh_above: bool,
+    ) -> rustix::io::Result<Made> {
+        let there = if fresh_above { None } else { root.stat(path)? };
+        match there {
+            Some(stat) if is(&stat, FileType::Directory) => {
+                if !self.options.dry_run {
+                    let (dir, name) = root.parent(path)?;
+                    open_to_owner(&dir.pin(name)?)?;
+                }
+                return Ok(Made::There);
+            }
+            Some(stat) if is_kept(self.options.overwrite, &stat, mtime) => return Ok(Made::Taken),
+            Some(_) | None => {}
         }
-        let (dir, name) = root.parent(path)?;
-        let fresh = dir.make_dir(name)?;
-        if !fresh {
-            open_to_owner(&dir.pin(name)?)?;
+        if !self.options.dry_run {
+            let (dir, name) = root.parent(path)?;
+            // With a rule that keeps everything, what comes there meanwhile is not replaced either.
+            let never = self.options.overwrite == Overwrite::Never;
+            dir.make_dir(name, if never { Other::Keep } else { Other::Replace })?;
         }
-        Ok(fresh)
+        Ok(Made::Fresh)
     }
 
     /// Decides about each file; returns those that must be compared.
@@ -126,10 +159,7 @@ impl Prepare<'_> {
                         self.clear_way(root, plan, number, &path)?;
                     }
                 }
-                Err(errno) => {
-                    file.set_state(State::Failed);
-                    self.progress.problem(Phase::Restore, display(&path), format!("cannot look at it: {errno}"));
-                }
+                Err(errno) => self.fail(file, &path, "look at", errno),
             }
             if self.progress.is_interrupted() {
                 return Err(Error::interrupted());
@@ -138,16 +168,20 @@ impl Prepare<'_> {
         Ok(candidates)
     }
 
+    fn fail(&self, file: &File, path: &[u8], action: &str, errno: Errno) {
+        file.set_state(State::Failed);
+        self.progress.problem(Phase::Restore, display(path), format!("cannot {action} it: {errno}"));
+    }
+
     /// What is to become of a file that has `stat` in its place.
     fn decide(&self, stat: &Stat, size: u64, mtime: (i64, u32)) -> State {
         let regular = is(stat, FileType::RegularFile);
-        let there = mtime_of(stat);
+        if is_kept(self.options.overwrite, stat, mtime) {
+            return State::Kept;
+        }
+        let is_same = || regular && u64::try_from(stat.st_size) == Ok(size) && mtime == mtime_of(stat);
         match self.options.overwrite {
-            Overwrite::Never => State::Kept,
-            Overwrite::IfNewer if mtime <= there => State::Kept,
-            Overwrite::IfChanged if regular && u64::try_from(stat.st_size) == Ok(size) && mtime == there => {
-                State::Correct
-            }
+            Overwrite::IfChanged if is_same() => State::Correct,
             // A file with other names is somebody else's too.
             _ if regular && stat.st_nlink == 1 => State::Correcting,
             _ => State::Planned,
@@ -218,8 +252,7 @@ impl Prepare<'_> {
                 if let Some(error) = Error::of_target("resize", display(&path), errno) {
                     return Err(error);
                 }
-                file.set_state(State::Failed);
-                self.progress.problem(Phase::Restore, display(&path), format!("cannot resize it: {errno}"));
+                self.fail(file, &path, "resize", errno);
             }
         }
         Ok(())
@@ -234,6 +267,15 @@ impl Prepare<'_> {
             }
             self.progress.bytes_done.fetch_add(file.present, Ordering::Relaxed);
         }
+    }
+}
+
+/// Whether what has an entry's place, whatever it is, stays there. Directories that exist are no case of this.
+pub fn is_kept(overwrite: Overwrite, there: &Stat, mtime: (i64, u32)) -> bool {
+    match overwrite {
+        Overwrite::Always | Overwrite::IfChanged => false,
+        Overwrite::IfNewer => mtime <= mtime_of(there),
+        Overwrite::Never => true,
     }
 }
 

@@ -3,6 +3,7 @@
 mod bed;
 mod hostile;
 mod occupied;
+mod rules;
 
 use super::*;
 use crate::format::node::{Node, NodeType, Xattr, mode};

@@ -54,7 +54,7 @@ pub enum Flaw {
 /// What a walk tells. Paths are relative to the target, without a slash at either end; the root's is empty.
 pub trait Visitor {
     /// A directory comes up, the root first. `false`: nobody wants to know what is in it.
-    fn enter(&mut self, path: &[u8], tree: Option<Id>, selected: bool) -> Result<bool>;
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, selected: bool) -> Result<bool>;
 
     /// An entry, no directory, of the directory entered last.
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
@@ -112,7 +112,7 @@ impl Walk<'_> {
             if let Some(SubDir { name, tree, meta, selected }) = frame.below.pop() {
                 path.push(b'/');
                 path.extend_from_slice(&name);
-                let below = if visitor.enter(relative(&path), Some(tree), selected)? {
+                let below = if visitor.enter(relative(&path), Some(tree), Some(&meta), selected)? {
                     self.list(&mut path, tree, visitor)?
                 } else {
                     Vec::new()
@@ -127,11 +127,11 @@ impl Walk<'_> {
     }
 
     fn root(&self, path: &mut Vec<u8>, visitor: &mut impl Visitor) -> Result<Frame> {
-        let tree = match self.origin {
-            Origin::Dir { tree, .. } => Some(*tree),
-            Origin::Entry(_) => None,
+        let (tree, meta) = match self.origin {
+            Origin::Dir { tree, meta } => (Some(*tree), meta.as_ref()),
+            Origin::Entry(_) => (None, None),
         };
-        let wanted = visitor.enter(b"", tree, true)?;
+        let wanted = visitor.enter(b"", tree, meta, true)?;
         let mut frame = Frame { meta: None, path_length: 0, below: Vec::new() };
         match self.origin {
             Origin::Dir { tree, meta } => {

@@ -40,7 +40,7 @@ struct Planner<'p> {
 }
 
 impl Visitor for Planner<'_> {
-    fn enter(&mut self, path: &[u8], tree: Option<Id>, selected: bool) -> Result<bool> {
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, selected: bool) -> Result<bool> {
         self.check_memory()?;
         self.check_repeats(tree)?;
         let number = count(self.plan.dirs.len());
@@ -48,6 +48,7 @@ impl Visitor for Planner<'_> {
         self.plan.dirs.push(Dir {
             parent: self.above.last().copied().unwrap_or(0),
             name,
+            mtime: meta.map_or((0, 0), Meta::mtime),
             dirs_end: 0,
             files_end: 0,
             needed: self.above.is_empty(),
