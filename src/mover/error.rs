@@ -59,15 +59,26 @@ impl Error {
     }
 }
 
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 fn of_restore(error: &restore::Error) -> Reason {
     use restore::Error as E;
     match error {
         E::Repo(error) => of_repository(error),
-        E::Target { .. } => Reason::TargetFailed,
         E::Full { .. } => Reason::TargetFull,
+        E::NotOnDisk { source, .. } if is_full(source) => Reason::TargetFull,
+        E::Target { .. } | E::NotOnDisk { .. } | E::NotAsWritten { .. } | E::NotForDevice { .. } => {
+            Reason::TargetFailed
+        }
         E::TooManyEntries { .. } | E::PlanTooLarge { .. } => Reason::TooLittleMemory,
         // The repository was whole when the restore was planned: the store failed since.
-        E::Changed { .. } => Reason::StoreFailed,
+        E::Changed { .. } | E::ImageIncomplete { damaged: false, .. } => Reason::StoreFailed,
+        E::ImageIncomplete { damaged: true, .. } | E::ImageUnusable { .. } | E::RootDamaged { .. } => {
+            Reason::RepositoryDamaged
+        }
+        E::NotRestored { .. } => Reason::NothingRestored,
         // A mover never deletes what the snapshot lacks.
         E::DeleteEverything => Reason::InternalError,
         E::DeviceTooSmall { .. } => Reason::TargetTooSmall,
@@ -103,8 +114,8 @@ pub fn of_repository(error: &repo::Error) -> Reason {
         E::NoSuchSnapshot(_) => Reason::SnapshotMissing,
         E::NoSuchPath { .. } => Reason::NothingRestored,
         E::Source(_) | E::EmptySnapshot => Reason::VolumeUnreadable,
-        // A thread of this program ended without reporting its own error: it panicked.
-        E::Stopped => Reason::InternalError,
+        // A thread of this program panicked.
+        E::Stopped | E::Panicked => Reason::InternalError,
         E::Interrupted => Reason::Interrupted,
         // Only maintenance can fail so, and a mover does none.
         E::Unreachable { .. } | E::Uninvited { .. } | E::NotRepacked { .. } => Reason::InternalError,

@@ -2,23 +2,26 @@
 //!
 //! A device need not read as zeros where nothing was written, so every byte of the image is put there: zeros are discarded or zeroed by
 //! the device where it can, and written where it cannot. Bytes after the image are left alone.
+//!
+//! The image is all that was asked for: if a piece of it is missing, the others are written, which helps a rescue, and the restore
+//! fails.
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, is_damage};
 use super::fetch::{self, Sink};
 use super::file::write_at;
 use super::origin::{self, Origin};
-use super::plan::{Plan, State, Use};
+use super::plan::{Image, Plan, Use};
 use super::prepare::read_at;
-use super::{Options, Report, target_error};
-use crate::format::node::Node;
+use super::{Options, Overwrite, Report, target_error};
 use crate::id::Id;
 use crate::progress::{Action, Phase, Progress};
-use crate::repo::{Index, Repository, TreeReader};
+use crate::repo::{self, Index, Repository, TreeReader};
 use rayon::prelude::*;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, SeekFrom, fadvise, fallocate, fsync, seek};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Zeroing by the device pays from here on, and wants whole blocks.
 const ZEROING_MIN: u64 = 64 << 10;
@@ -26,12 +29,35 @@ const ALIGNMENT: u64 = 4096;
 
 struct Device<'d> {
     plan: &'d Plan,
+    index: &'d Index,
     fd: OwnedFd,
     name: String,
     progress: &'d Progress,
     /// What the device takes to make zeros, tried from the cheapest on.
     discards: AtomicBool,
     zeroes: AtomicBool,
+    lost: Mutex<Lost>,
+}
+
+/// What the device lacks.
+struct Lost {
+    bytes: u64,
+    pieces: u64,
+    /// The first reason that leaves hope, or else the first of all.
+    why: Option<String>,
+    /// The repository is damaged; otherwise the store could not be reached, and another try may succeed.
+    damaged: bool,
+}
+
+impl Lost {
+    fn add(&mut self, bytes: u64, pieces: u64, why: &repo::Error) {
+        self.bytes += bytes;
+        self.pieces += pieces;
+        let damaged = is_damage(why);
+        if self.why.is_none() || self.damaged && !damaged {
+            (self.why, self.damaged) = (Some(why.to_string()), damaged);
+        }
+    }
 }
 
 /// Writes the one file that `origin` is onto the device.
@@ -44,15 +70,20 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Report> {
     let name = options.target.display().to_string();
+    if let Some(option) = meaningless(options) {
+        return Err(Error::NotForDevice { option, device: name });
+    }
     let node = origin::single_file(trees, origin)?.ok_or_else(|| Error::NotAnImage { device: name.clone() })?;
-    let plan = match Plan::of_file(index, &node) {
-        Ok(plan) if plan.memory() <= options.plan_memory => plan,
-        Ok(_) => return Err(Error::PlanTooLarge { max: options.plan_memory }),
-        Err(why) => {
-            progress.problem(Phase::Restore, node.display_name(), why);
-            return Ok(Report { total_files: 1, total_bytes: node.size, ..Report::default() });
-        }
-    };
+    let unusable = |why| Error::ImageUnusable { path: node.display_name(), why, device: name.clone() };
+    let Image { plan, lost: bytes, pieces, why } = Plan::of_image(index, &node).map_err(unusable)?;
+    if plan.memory() > options.plan_memory {
+        return Err(Error::PlanTooLarge { max: options.plan_memory });
+    }
+    let mut lost = Lost { bytes: 0, pieces: 0, why: None, damaged: false };
+    if let Some(why) = &why {
+        progress.problem(Phase::Restore, &name, format!("{bytes} bytes of the image are in no index: {why}"));
+        lost.add(bytes, pieces, why);
+    }
     let image = &plan.files[0];
     // Exclusive: a device that is mounted or part of another must not change under it.
     let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
@@ -64,42 +95,60 @@ pub fn run(
     }
     progress.files_total.store(1, Ordering::Relaxed);
     progress.bytes_total.store(image.size, Ordering::Relaxed);
-    let mut report = Report { total_files: 1, total_bytes: image.size, ..Report::default() };
+    let (discards, zeroes, lost) = (true.into(), true.into(), Mutex::new(lost));
+    let device = Device { plan: &plan, index, fd, name, progress, discards, zeroes, lost };
+    if !options.dry_run {
+        fetch::run(repo, index, &plan, &device, progress)?;
+    }
+    device.complete(options)?;
+    let report = Report { total_files: 1, total_bytes: image.size, ..Report::default() };
     if options.dry_run {
         return Ok(report);
     }
-    let device = Device { plan: &plan, fd, name, progress, discards: true.into(), zeroes: true.into() };
-    fetch::run(repo, index, &plan, &device, progress)?;
-    fsync(&device.fd).map_err(|errno| target_error("sync", &options.target, errno))?;
-    if options.verify {
-        device.verify(index)?;
+    progress.files_done.fetch_add(1, Ordering::Relaxed);
+    progress.item(Action::Restored, || node.display_name(), image.size);
+    if has > image.size {
+        let (name, rest) = (options.target.display(), has - image.size);
+        progress.warning(&format!("{name} is larger than the image; its last {rest} bytes are as they were"));
     }
-    device.tell(&node, has, &mut report);
-    Ok(report)
+    Ok(Report { files_restored: 1, bytes_restored: image.size, ..report })
+}
+
+/// The option that a device, which takes one file whole, has no use for.
+fn meaningless(options: &Options) -> Option<&'static str> {
+    let given = [
+        (!options.include.is_empty(), "--include"),
+        (!options.exclude.is_empty(), "--exclude"),
+        (options.delete, "--delete"),
+        (options.overwrite != Overwrite::Always, "--overwrite other than `always`"),
+        (options.volume, "--volume"),
+    ];
+    given.into_iter().find(|(given, _)| *given).map(|(_, option)| option)
 }
 
 impl Device<'_> {
-    fn tell(&self, node: &Node, has: u64, report: &mut Report) {
-        let image = &self.plan.files[0];
-        if image.state() == State::Failed {
-            return;
+    /// Brings what was written to the disk, and demands that it is the image.
+    fn complete(self, options: &Options) -> Result<()> {
+        let not_on_disk = |errno: Errno| Error::NotOnDisk { path: self.name.clone(), source: errno.into() };
+        if !options.dry_run {
+            fsync(&self.fd).map_err(not_on_disk)?;
         }
-        (report.files_restored, report.bytes_restored) = (1, image.size);
-        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
-        self.progress.item(Action::Restored, || node.display_name(), image.size);
-        if has > image.size {
-            let name = &self.name;
-            self.progress.warning(&format!(
-                "{name} is larger than the image; its last {} bytes are as they were",
-                has - image.size
-            ));
+        let (bytes, pieces, why, damaged) = {
+            let lost = self.lost();
+            (lost.bytes, lost.pieces, lost.why.clone(), lost.damaged)
+        };
+        if let Some(why) = why {
+            let (device, size) = (self.name, self.plan.files[0].size);
+            return Err(Error::ImageIncomplete { device, lost: bytes, size, pieces, why, damaged });
         }
+        if options.verify && !options.dry_run {
+            self.verify()?;
+        }
+        Ok(())
     }
 
-    fn fail(&self, why: &str) {
-        if self.plan.files[0].set_state(State::Failed) != State::Failed {
-            self.progress.problem(Phase::Restore, self.name.clone(), why);
-        }
+    fn lost(&self) -> MutexGuard<'_, Lost> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a range read as zeros.
@@ -121,21 +170,22 @@ impl Device<'_> {
     }
 
     /// Reads the image back, from the device rather than from memory.
-    fn verify(&self, index: &Index) -> Result<()> {
+    fn verify(&self) -> Result<()> {
         // Advice only: if it is not taken, the bytes are compared all the same.
         let _ = fadvise(&self.fd, 0, None, Advice::DontNeed);
-        self.plan.uses.par_iter().filter(|_| !self.progress.is_interrupted()).for_each(|needed| {
-            let blob = self.plan.location(index, needed).blob;
-            let mut bytes = vec![0; usize::try_from(blob.plain_length()).unwrap_or(0)];
-            match read_at(&self.fd, &mut bytes, needed.offset) {
-                Ok(_) if Id::of(&bytes) == blob.id => {}
-                Ok(_) => {
-                    self.fail(&format!("{} does not read back as it was written at byte {}", self.name, needed.offset))
-                }
-                Err(errno) => self.fail(&format!("{} cannot be read back: {errno}", self.name)),
+        self.plan.uses.par_iter().try_for_each(|needed| {
+            if self.progress.is_interrupted() {
+                return Err(Error::interrupted());
             }
-        });
-        if self.progress.is_interrupted() { Err(Error::interrupted()) } else { Ok(()) }
+            let blob = self.plan.location(self.index, needed).blob;
+            let mut bytes = vec![0; usize::try_from(blob.plain_length()).unwrap_or(0)];
+            let why = match read_at(&self.fd, &mut bytes, needed.offset) {
+                Ok(_) if Id::of(&bytes) == blob.id => return Ok(()),
+                Ok(_) => format!("data blob {} is not at byte {}", blob.id, needed.offset),
+                Err(errno) => format!("byte {} cannot be read: {errno}", needed.offset),
+            };
+            Err(Error::NotAsWritten { device: self.name.clone(), why })
+        })
     }
 }
 
@@ -153,7 +203,11 @@ impl Sink for Device<'_> {
         Ok(())
     }
 
-    fn lack(&self, _: &Use, why: &str) {
-        self.fail(why);
+    fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
+        let (start, length) = (needed.offset, self.plan.location(self.index, needed).blob.plain_length());
+        let what = format!("{length} bytes from byte {start} on are not written: {why}");
+        self.progress.problem(Phase::Restore, &self.name, what);
+        self.lost().add(length, 1, why);
+        Ok(())
     }
 }

@@ -42,6 +42,36 @@ pub enum Error {
     #[error("{device} is a block device and takes one regular file: name it as `snapshot:path`")]
     NotAnImage { device: String },
 
+    #[error(
+        "{option} has no meaning for the block device {device}, which takes one file whole; restore without it. Nothing was written"
+    )]
+    NotForDevice { option: &'static str, device: String },
+
+    /// `damaged`: the repository is; otherwise the store could not be reached.
+    #[error(
+        "{device} does not hold the image: {lost} of its {size} bytes are missing, in {pieces} pieces, the first because {why}. What could be read was written. Do not use the device: restore another snapshot, or repair the repository from a copy and restore again; `check --read-data` lists the damage"
+    )]
+    ImageIncomplete { device: String, lost: u64, size: u64, pieces: u64, why: String, damaged: bool },
+
+    #[error("{path}: {why}. Nothing was written to {device}; restore another snapshot")]
+    ImageUnusable { path: String, why: String, device: String },
+
+    #[error("{device} does not read back as it was written: {why}; replace the device, and restore again")]
+    NotAsWritten { device: String, why: String },
+
+    #[error(
+        "the directory that was to be restored is damaged: {why}. What came before the damage was restored. `check` lists the damage; restore another snapshot, or repair the repository from a copy"
+    )]
+    RootDamaged { why: String },
+
+    #[error("{path} is the only entry asked for, and was not restored; the reason is reported above")]
+    NotRestored { path: String },
+
+    #[error(
+        "{path} may lack data that was restored, because it could not be written to the disk: {source}. Check the disk, its free space and quotas, then restore again into an empty target: a second restore into this one may compare with what is only in memory"
+    )]
+    NotOnDisk { path: String, source: io::Error },
+
     #[error("{path} is neither a directory nor a block device")]
     NoTarget { path: String },
 }

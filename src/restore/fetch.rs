@@ -30,8 +30,8 @@ pub trait Sink: Sync {
     /// Takes what a use's blob holds. An error ends the restore.
     fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()>;
 
-    /// A use's blob cannot be had.
-    fn lack(&self, needed: &Use, why: &str);
+    /// A use's blob cannot be read. An error ends the restore.
+    fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()>;
 }
 
 /// A use in the order of fetching: by pack, and by place in it.
@@ -270,11 +270,11 @@ impl Fetch<'_> {
     /// Hands a blob, or the news that there is none, to all its uses.
     fn deliver(&self, steps: &[Step], plaintext: &[u8], loaded: repo::Result<()>) -> Result<()> {
         let all_zero = loaded.is_ok() && is_zero(plaintext);
-        let why = loaded.err().map(|error| error.to_string());
+        let why = loaded.err();
         for step in steps {
             let needed = &self.plan.uses[step.needed as usize];
             match &why {
-                Some(why) => self.sink.lack(needed, why),
+                Some(why) => self.sink.lack(needed, why)?,
                 None => self.sink.write(needed, plaintext, all_zero)?,
             }
             if self.progress.is_interrupted() {

@@ -11,6 +11,7 @@ use super::plan::{Plan, State, Use};
 use super::walk::display;
 use crate::limits;
 use crate::progress::{Phase, Progress};
+use crate::repo;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate};
 use rustix::io::{Errno, pwrite};
@@ -199,12 +200,13 @@ impl Sink for Files<'_> {
         Ok(())
     }
 
-    fn lack(&self, needed: &Use, why: &str) {
+    fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
         let file = &self.plan.files[needed.file as usize];
         if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
-            self.problem(needed.file, why);
+            self.problem(needed.file, &why.to_string());
         }
         self.one_less(needed.file);
+        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@
 //! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.
 //!
 //! [`confine`] is the only way to the file system, and nothing that goes through it leaves the target. A block device takes one
-//! file instead of a tree: [`device`]. What concerns one entry is a problem, and the rest goes on.
+//! file instead of a tree: [`device`].
+//!
+//! What concerns one entry of several is a problem, and the rest goes on. What concerns the root of what was asked for is an error.
 
 mod confine;
 mod delete;
@@ -37,6 +39,7 @@ use crate::repo::{Index, Repository, StoredSnapshot, TreeReader};
 use confine::Root;
 use file::Files;
 use origin::Origin;
+use plan::Plan;
 use prepare::Prepare;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -174,7 +177,25 @@ fn restore_tree(
     if let Some(root) = root.filter(|_| options.sync && !options.dry_run) {
         rustix::fs::syncfs(root.fd()).map_err(|errno| target_error("sync", &options.target, errno))?;
     }
+    demand_root(&plan, origin, selection, &report)?;
+    if plan.entries == 0 && !options.include.is_empty() {
+        progress.warning("no entry matches the include patterns; nothing was restored");
+    }
     Ok(report)
+}
+
+/// An error if what was asked for is not there, whatever was restored of it.
+fn demand_root(plan: &Plan, origin: &Origin, selection: Selection<'_>, report: &Report) -> Result<()> {
+    if let Some(why) = &plan.root_damage {
+        return Err(Error::RootDamaged { why: why.clone() });
+    }
+    let is_wanted = plan.entries > 0 || selection.is_everything();
+    match origin {
+        Origin::Entry(node) if is_wanted && report.files_restored + report.files_skipped == 0 => {
+            Err(Error::NotRestored { path: node.display_name() })
+        }
+        Origin::Entry(_) | Origin::Dir { .. } => Ok(()),
+    }
 }
 
 /// What the target is.

@@ -21,7 +21,13 @@ pub enum Origin {
 pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], volume: bool) -> Result<Origin> {
     let root = stored.tree()?;
     let top = if volume && stored.snapshot.is_volume() { volume_root(trees, root)? } else { None };
-    let tree = top.as_ref().and_then(|top| top.subtree).unwrap_or(root);
+    let tree = match &top {
+        None => root,
+        Some(top) => top.subtree.ok_or_else(|| repo::Error::Inconsistent {
+            path: format!("/{VOLUME_NAME}"),
+            why: "the snapshot names no tree for the root of its volume; restore another snapshot".into(),
+        })?,
+    };
     Ok(match trees.find(tree, path)?.or(top) {
         None => Origin::Dir { tree, meta: None },
         Some(node) => match node.subtree {

@@ -114,6 +114,8 @@ pub struct Use {
     pub offset: u64,
 }
 
+const NO_CONTENT: &str = "the snapshot lists no content for it";
+
 /// The tables.
 #[derive(Default)]
 pub struct Plan {
@@ -131,6 +133,17 @@ pub struct Plan {
     pub bytes: u64,
     /// Some directory has names that cannot be trusted.
     pub doubtful: bool,
+    /// Why the end of the target's own list of entries cannot be read.
+    pub root_damage: Option<String>,
+}
+
+/// A plan of one file and no directories, for a target that is a file itself.
+pub struct Image {
+    pub plan: Plan,
+    /// Bytes and blobs that no index has, and why.
+    pub lost: u64,
+    pub pieces: u64,
+    pub why: Option<repo::Error>,
 }
 
 impl Plan {
@@ -183,10 +196,32 @@ impl Plan {
         &self.names[name.start as usize..][..usize::from(name.length)]
     }
 
-    /// A plan of one file and no directories, for a target that is a file itself.
-    pub fn of_file(index: &Index, node: &Node) -> std::result::Result<Plan, String> {
+    /// Plans a file alone. What comes before the first blob that is in no index has its place, and so has what comes after the last
+    /// one: its distance from the end is known.
+    pub fn of_image(index: &Index, node: &Node) -> std::result::Result<Image, String> {
         let mut plan = Plan { entries: 1, ..Plan::default() };
-        plan.bytes = plan.place_blobs(index, node, 0)?;
+        let content = node.content.as_ref().ok_or(NO_CONTENT)?;
+        let known = |id: &Id| {
+            let position = index.position(BlobType::Data, *id)?;
+            Some((count(position), index.at(BlobType::Data, position).blob.plain_length()))
+        };
+        for (blob, length) in content.iter().map_while(known) {
+            plan.uses.push(Use { blob, file: 0, offset: plan.bytes });
+            plan.bytes = plan.bytes.saturating_add(length);
+        }
+        let (mut lost, mut pieces, mut why) = (0, 0, None);
+        if let Some(&id) = content.get(plan.uses.len()) {
+            let head = plan.bytes;
+            plan.bytes = head.max(node.size);
+            let mut end = plan.bytes;
+            for (blob, length) in content.iter().rev().map_while(known) {
+                let Some(offset) = end.checked_sub(length).filter(|&offset| offset >= head) else { break };
+                plan.uses.push(Use { blob, file: 0, offset });
+                end = offset;
+            }
+            (lost, pieces) = (end - head, (content.len() - plan.uses.len()) as u64);
+            why = Some(repo::Error::BlobMissing { ty: BlobType::Data, id });
+        }
         let left = AtomicU32::new(count(plan.uses.len()));
         let (name, state) = (plan.keep_name(&node.name), AtomicU8::new(State::Planned as u8));
         plan.files.push(File {
@@ -199,12 +234,12 @@ impl Plan {
             lacking: false.into(),
             state,
         });
-        Ok(plan)
+        Ok(Image { plan, lost, pieces, why })
     }
 
     /// Lists the uses of a file's blobs; returns the bytes they have together.
     fn place_blobs(&mut self, index: &Index, node: &Node, file: u32) -> std::result::Result<u64, String> {
-        let content = node.content.as_ref().ok_or("the snapshot lists no content for it")?;
+        let content = node.content.as_ref().ok_or(NO_CONTENT)?;
         let mut offset = 0;
         for &id in content {
             let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();

@@ -3,6 +3,7 @@
 mod bed;
 mod hostile;
 mod occupied;
+mod roots;
 mod rules;
 
 use super::*;

@@ -47,6 +47,8 @@ pub enum Flaw {
     Name,
     /// A directory whose tree cannot be read.
     Unreadable,
+    /// A directory whose tree can be read, but not to its end.
+    Truncated,
     /// An entry that cannot be restored.
     Entry,
 }
@@ -168,7 +170,8 @@ impl Walk<'_> {
             Err(Stop::Run(error)) => return Err(error),
             // What came before the damage is told; as its end is unknown, so is what it does not have.
             Err(Stop::Format(error)) => {
-                visitor.flaw(relative(listing.path), Flaw::Entry, format!("the end of tree {id} is lost: {error}"))?;
+                let why = format!("the end of tree {id} is lost: {error}");
+                visitor.flaw(relative(listing.path), Flaw::Truncated, why)?;
             }
         }
         let mut below = listing.below;

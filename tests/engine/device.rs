@@ -107,6 +107,88 @@ fn a_device_too_small_is_refused_untouched() {
     assert!(target.content().iter().all(|byte| *byte == 0xFF), "something was written");
 }
 
+/// The packs that hold data, each more than half a megabyte, in the order of the image.
+fn data_packs(repo: &Repo) -> Vec<std::path::PathBuf> {
+    let mut packs = crate::common::files_below(&repo.path().join("data"));
+    packs.retain(|path| path.metadata().expect("a pack").len() > 512 << 10);
+    packs
+}
+
+/// A snapshot of random bytes over several packs, of which one is removed; with `reindexed`, its blobs are in no index either.
+fn image_without_a_pack(reindexed: bool) -> (Repo, Vec<u8>, String) {
+    let image = Random(78).bytes(40 * MIB);
+    let repo = Repo::empty(2);
+    let device = device_holding(&image);
+    let arguments = ["--read-special", "--pack-size", "4"];
+    repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &arguments);
+    let packs = data_packs(&repo);
+    assert!(packs.len() > 4, "{packs:?}");
+    std::fs::remove_file(&packs[packs.len() / 2]).expect("a pack");
+    if reindexed {
+        repo.run(Peer::Restic019, ["repair", "index"]).ok();
+    }
+    let path = device.path().to_str().expect("a path").to_owned();
+    (repo, image, path)
+}
+
+/// The device is all that was asked for: what can be read is written, and the restore fails.
+#[test]
+fn an_image_that_lacks_something_is_an_error_and_what_it_has_is_written() {
+    for reindexed in [false, true] {
+        let (repo, image, path) = image_without_a_pack(reindexed);
+        let target = LoopDevice::filled(image.len() as u64, 0xFF);
+        let run = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target).exits(1);
+        let said = run.errors();
+        let fatal = said.lines().find(|line| line.starts_with("Fatal: ")).unwrap_or_else(|| panic!("{run}"));
+        for word in [target.path().to_str().expect("a path"), "bytes are missing", "restore another snapshot"] {
+            assert!(fatal.contains(word), "no {word:?} in\n{run}");
+        }
+        let content = target.content();
+        let same = content.iter().zip(&image).filter(|(one, other)| one == other).count();
+        assert!(same > image.len() / 8 && same < image.len(), "{same} bytes are right");
+        if !reindexed {
+            // All but one pack of about a tenth.
+            assert!(same > image.len() / 2, "{same} bytes are right");
+        }
+        let both = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target);
+        assert!(!both.text().contains("Summary"), "{both}");
+    }
+}
+
+#[test]
+fn options_for_trees_are_refused_for_a_device_and_nothing_is_written() {
+    let image = image();
+    let repo = Repo::empty(2);
+    let path = back_up(&repo, &device_holding(&image));
+    let target = LoopDevice::filled(image.len() as u64, 0xFF);
+    let patterns = repo.beside("patterns");
+    std::fs::write(&patterns, "x\n").expect("a file");
+    let patterns = patterns.to_str().expect("a path");
+    let refused: [(&[&str], &str); 13] = [
+        (&["--include", "x"], "--include"),
+        (&["--iinclude", "x"], "--include"),
+        (&["--include-file", patterns], "--include"),
+        (&["--iinclude-file", patterns], "--include"),
+        (&["--exclude", "x"], "--exclude"),
+        (&["--iexclude", "x"], "--exclude"),
+        (&["--exclude-file", patterns], "--exclude"),
+        (&["--iexclude-file", patterns], "--exclude"),
+        (&["--delete"], "--delete"),
+        (&["--volume"], "--volume"),
+        (&["--overwrite", "never"], "--overwrite"),
+        (&["--overwrite", "if-newer"], "--overwrite"),
+        (&["--overwrite", "if-changed"], "--overwrite"),
+    ];
+    for (options, named) in refused {
+        let snapshot = format!("latest:{path}");
+        let device = target.path().to_str().expect("a path");
+        let arguments = [&["restore", &snapshot, "--target", device], options].concat();
+        let run = repo.run(Peer::Vsm, arguments).exits(1);
+        assert!(run.errors().contains(named) && run.errors().contains(device), "{options:?}\n{run}");
+    }
+    assert!(target.content().iter().all(|byte| *byte == 0xFF), "something was written");
+}
+
 /// Without the option a device is a device, as in restic: its numbers, never its content.
 #[test]
 fn a_device_is_metadata_unless_asked() {

@@ -457,6 +457,33 @@ fn an_empty_volume_wants_proof() {
         let said = pod.fails(&restore(&forged), 13, "NothingRestored");
         assert!(said.contains(&forged), "{said}");
     }
+    // A list of entries that is missing, or that breaks off.
+    for tree in [None, Some("{\"nodes\":["), Some("{")] {
+        let forged = forge_empty_volume(&repo, tree, whole.clone());
+        pod.fails(&restore(&forged), 13, "RepositoryDamaged");
+    }
+}
+
+#[test]
+fn a_block_volume_that_lacks_something_is_not_restored() {
+    let image = Random(6).bytes(12 << 20);
+    let device = LoopDevice::with_content(&mut |file| file.write_all(&image));
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    let report = pod.run(&pod.backup(device.path(), "vsb:1"), 0);
+    let largest = crate::common::files_below(&repo.path().join("data"))
+        .into_iter()
+        .max_by_key(|path| path.metadata().expect("a pack").len());
+    fs::remove_file(largest.expect("a pack")).expect("a pack");
+    let target = LoopDevice::filled(image.len() as u64, 0xff);
+    let said = pod.fails(&pod.restore(target.path(), json!({"tagged": ["vsb:1"]})), 13, "RepositoryDamaged");
+    assert!(said.contains(target.path().to_str().expect("a path")), "{said}");
+    // A snapshot whose tree does not have the image, as of a backup that could not read it.
+    let path = device.path().to_str().expect("a path");
+    let id = saved(&report)["snapshot"].as_str().expect("an id");
+    repo.run(Peer::Restic019, ["rewrite", id, "--exclude", path, "--forget"]).ok();
+    let said = pod.fails(&pod.restore(target.path(), json!({"tagged": ["vsb:1"]})), 13, "NothingRestored");
+    assert!(said.contains("restic ls"), "{said}");
 }
 
 #[test]

@@ -92,7 +92,11 @@ impl Visitor for Planner<'_> {
                 let dir = *self.above.last().expect("it was entered");
                 self.plan.dirs[dir as usize].unreadable = true;
             }
-            Flaw::Entry => {}
+            Flaw::Truncated if path.is_empty() => {
+                self.plan.root_damage = Some(why);
+                return Ok(());
+            }
+            Flaw::Truncated | Flaw::Entry => {}
         }
         self.problem(path, why);
         Ok(())

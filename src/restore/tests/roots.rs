@@ -1,0 +1,70 @@
+//! What concerns the root of what was asked for is an error, never one problem among others.
+
+use super::*;
+
+/// A tree whose list of entries breaks off after the one entry `good`.
+fn broken_off(bed: &Bed) -> Id {
+    bed.store(|blobs| {
+        let mut json = b"{\"nodes\":[".to_vec();
+        blobs.file("good", &[b"good"]).write_json(&mut json);
+        json.extend_from_slice(b",{\"name\":\"cut off");
+        blobs.json(&json)
+    })
+}
+
+#[test]
+fn a_root_whose_list_breaks_off_is_an_error_after_the_rescue() {
+    let bed = Bed::new();
+    let tree = broken_off(&bed);
+    let volume = bed.store(|blobs| blobs.tree(vec![dir("data", tree)]));
+    for (root, path) in [(tree, ""), (volume, "volume"), (volume, "data")] {
+        let told = bed.restore_path(root, path, |options| options.volume = path == "volume");
+        let error = told.outcome.unwrap_err();
+        assert!(matches!(&error, Error::RootDamaged { why } if why.contains(&tree.to_string())), "{path}: {error}");
+        assert_eq!(fs::read(bed.at("good")).unwrap(), b"good", "{path}");
+        assert_eq!(mtime(&bed.at("good")), STAMP, "{path}");
+        fs::remove_dir_all(bed.target()).unwrap();
+    }
+}
+
+#[test]
+fn a_volume_whose_directory_has_no_tree_is_an_error() {
+    let bed = Bed::new();
+    let absent = Id::of(b"absent");
+    let (treeless, missing) = bed.store(|blobs| {
+        let treeless = blobs.tree(vec![node("data", NodeType::Dir, 0o755)]);
+        (treeless, blobs.tree(vec![dir("data", absent)]))
+    });
+    for (root, word) in [(treeless, "names no tree".to_owned()), (missing, absent.to_string())] {
+        let told = bed.restore_path(root, "volume", |options| options.volume = true);
+        let error = told.outcome.unwrap_err().to_string();
+        assert!(error.contains(&word), "{error}");
+        assert!(!bed.target().exists());
+    }
+}
+
+#[test]
+fn the_only_entry_asked_for_is_restored_or_the_restore_fails() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let missing = Node { content: Some(vec![Id::of(b"nowhere")]), size: 9, ..blobs.file("missing", &[]) };
+        blobs.tree(vec![missing, node("socket", NodeType::Socket, 0o600), blobs.file("good", &[b"x"])])
+    });
+    for path in ["missing", "socket"] {
+        let error = bed.restore_path(root, path, |_| {}).outcome.unwrap_err();
+        assert!(matches!(&error, Error::NotRestored { path: named } if named.contains(path)), "{error}");
+    }
+    bed.restore_path(root, "good", |_| {}).whole();
+    // It is there, or it is not meant.
+    bed.restore_path(root, "good", |options| options.overwrite = Overwrite::Never).whole();
+    bed.restore_path(root, "good", |options| options.exclude = patterns(&["good"])).whole();
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_reported() {
+    let bed = Bed::new();
+    let root = sample(&bed);
+    let told = bed.restore(root, |options| options.include = patterns(&["nowhere"]));
+    assert!(told.warnings.iter().any(|text| text.contains("include")), "{:?}", told.warnings);
+    assert_eq!(told.whole().total_files, 0);
+}
