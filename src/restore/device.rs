@@ -6,6 +6,7 @@
 //! The image is all that was asked for: if a piece of it is missing, the others are written, which helps a rescue, and the restore
 //! fails.
 
+use super::close::close;
 use super::error::{Error, Result, is_damage};
 use super::fetch::{self, Sink};
 use super::file::write_at;
@@ -144,7 +145,7 @@ impl Device<'_> {
         if options.verify && !options.dry_run {
             self.verify()?;
         }
-        Ok(())
+        close(self.fd).map_err(|errno| Error::NotOnDisk { path: self.name, source: errno.into() })
     }
 
     fn lost(&self) -> MutexGuard<'_, Lost> {

@@ -3,7 +3,11 @@
 //! A file is made at its first write, private until its metadata is applied. In a file that this run makes, blocks of zeros are left out
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
 //! pieces are dropped; one that lacks a piece gets all others, but never counts as complete. A full disk ends the restore.
+//!
+//! A file is complete when it is closed without an error: network file systems report there what did not reach their server.
+//! Several threads share one descriptor, and the last of them closes it.
 
+use super::close::close;
 use super::confine::{Root, is};
 use super::error::{Error, Result};
 use super::fetch::Sink;
@@ -40,6 +44,9 @@ type Open = Vec<(u32, Arc<Handle>)>;
 /// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them sleep.
 type Handle = Mutex<OwnedFd>;
 
+/// What was done to a file when a call failed, and how.
+type Failure = (&'static str, Errno);
+
 impl<'f> Files<'f> {
     pub fn new(plan: &'f Plan, root: &'f Root, sparse: bool, progress: &'f Progress) -> Files<'f> {
         Files { plan, root, progress, sparse, open: Default::default() }
@@ -54,11 +61,14 @@ impl<'f> Files<'f> {
             let number = u32::try_from(number).expect("files are numbered so");
             match file.state() {
                 State::Planned => match self.make(number) {
-                    Ok(_) => self.complete(number),
+                    Ok(fd) => {
+                        self.heed(number, close(fd).map_err(|errno| ("close", errno)))?;
+                        self.complete(number)?;
+                    }
                     Err(errno) => self.broken(number, "create", errno)?,
                 },
                 // It was too long, and has been cut.
-                State::Correcting => self.complete(number),
+                State::Correcting => self.complete(number)?,
                 _ => {}
             }
         }
@@ -82,15 +92,15 @@ impl<'f> Files<'f> {
         Ok(fd)
     }
 
-    /// The open file; made if it is to be new.
-    fn handle(&self, number: u32) -> rustix::io::Result<Arc<Handle>> {
+    /// The open file, made if it is to be new; and the one that is not kept open because of it.
+    fn handle(&self, number: u32) -> rustix::io::Result<(Arc<Handle>, Option<(u32, Arc<Handle>)>)> {
         let file = &self.plan.files[number as usize];
         let mut open = self.shard(number);
         if let Some(at) = open.iter().position(|(other, _)| *other == number) {
             let found = open.remove(at);
             let fd = found.1.clone();
             open.push(found);
-            return Ok(fd);
+            return Ok((fd, None));
         }
         let fd = Arc::new(Mutex::new(if file.state() == State::Planned {
             let fd = self.make(number)?;
@@ -102,51 +112,91 @@ impl<'f> Files<'f> {
             // Content goes into regular files only, whatever somebody has put in its place meanwhile.
             if is(&fstat(&fd)?, FileType::RegularFile) { fd } else { return Err(Errno::INVAL) }
         }));
-        if open.len() >= limits::RESTORE_OPEN_FILES / SHARDS {
-            open.remove(0);
-        }
+        let evicted = (open.len() >= limits::RESTORE_OPEN_FILES / SHARDS).then(|| open.remove(0));
         open.push((number, fd.clone()));
-        Ok(fd)
+        Ok((fd, evicted))
+    }
+
+    /// Closes a file unless another thread still uses it, which then closes it.
+    fn release(&self, number: u32, handle: Arc<Handle>) -> Result<()> {
+        let Some(handle) = Arc::into_inner(handle) else { return Ok(()) };
+        let fd = handle.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Also of a file that counts as complete, which a thread that evicted it may close last: then it fails now.
+        self.heed(number, close(fd).map_err(|errno| ("close", errno)))
     }
 
     fn shard(&self, number: u32) -> MutexGuard<'_, Open> {
         self.open[number as usize % SHARDS].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Writes one piece. `holes`: blocks of zeros may be left out.
-    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> rustix::io::Result<()> {
+    /// Writes one piece, and closes the file if nothing else is to come.
+    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<std::result::Result<(), Failure>> {
+        let number = needed.file;
+        let file = &self.plan.files[number as usize];
+        // Most files have one blob: no other thread will need them open.
+        let whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
+        if whole {
+            let written = self.make(number).map_err(|errno| ("create", errno)).and_then(|fd| {
+                self.write_piece(&fd, needed, plaintext, all_zero, true).map_err(|errno| ("write", errno))?;
+                close(fd).map_err(|errno| ("close", errno))
+            });
+            return Ok(written);
+        }
+        let (handle, evicted) = match self.handle(number) {
+            Ok(opened) => opened,
+            Err(errno) => return Ok(Err(("open", errno))),
+        };
+        if let Some((other, evicted)) = evicted {
+            self.release(other, evicted)?;
+        }
+        let written = {
+            let fd = handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.write_piece(&fd, needed, plaintext, all_zero, false).map_err(|errno| ("write", errno))
+        };
+        self.release(number, handle)?;
+        Ok(written)
+    }
+
+    /// `whole`: it is the only piece of a new file, whose size is still to be set.
+    fn write_piece(
+        &self,
+        fd: &OwnedFd,
+        needed: &Use,
+        plaintext: &[u8],
+        all_zero: bool,
+        whole: bool,
+    ) -> rustix::io::Result<()> {
         let Use { file: number, offset, .. } = *needed;
         let file = &self.plan.files[number as usize];
-        // Most files have one blob: nobody else will need them open.
-        let whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
-        let handle = if whole { Arc::new(Mutex::new(self.make(number)?)) } else { self.handle(number)? };
-        let fd = handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !self.sparse || file.state() == State::Correcting {
-            return write_at(&*fd, plaintext, offset);
+            return write_at(fd, plaintext, offset);
         }
         if whole && plaintext.last() == Some(&0) {
-            ftruncate(&*fd, file.size)?;
+            ftruncate(fd, file.size)?;
         }
         if !all_zero {
             for piece in without_zero_blocks(plaintext, offset) {
-                write_at(&*fd, &plaintext[piece.clone()], offset + piece.start as u64)?;
+                write_at(fd, &plaintext[piece.clone()], offset + piece.start as u64)?;
             }
         }
         Ok(())
     }
 
     /// A use has been dealt with.
-    fn one_less(&self, number: u32) {
+    fn one_less(&self, number: u32) -> Result<()> {
         if self.plan.files[number as usize].left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete(number);
+            self.complete(number)?;
         }
+        Ok(())
     }
 
-    fn complete(&self, number: u32) {
+    fn complete(&self, number: u32) -> Result<()> {
         let file = &self.plan.files[number as usize];
-        self.shard(number).retain(|(other, _)| *other != number);
+        if let Some(handle) = self.forget(number) {
+            self.release(number, handle)?;
+        }
         let complete = match file.state() {
-            State::Failed => return,
+            State::Failed => return Ok(()),
             _ if file.lacking.load(Ordering::Acquire) => State::Failed,
             State::Correcting => State::Corrected,
             _ => State::Done,
@@ -155,12 +205,21 @@ impl<'f> Files<'f> {
         if complete != State::Failed {
             self.progress.files_done.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// Takes a file out of those that are kept open.
+    fn forget(&self, number: u32) -> Option<Arc<Handle>> {
+        let mut open = self.shard(number);
+        let at = open.iter().position(|(other, _)| *other == number)?;
+        Some(open.remove(at).1)
     }
 
     /// The file is not what it should be, and what is still to come for it is of no use.
     pub fn fail(&self, number: u32, why: &str) {
         let before = self.plan.files[number as usize].set_state(State::Failed);
-        self.shard(number).retain(|(other, _)| *other != number);
+        // An error of closing it would be the second one of a file that has failed.
+        drop(self.forget(number));
         if before != State::Failed {
             self.problem(number, why);
         }
@@ -168,6 +227,10 @@ impl<'f> Files<'f> {
 
     fn problem(&self, number: u32, why: &str) {
         self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
+    }
+
+    fn heed(&self, number: u32, outcome: std::result::Result<(), Failure>) -> Result<()> {
+        outcome.or_else(|(action, errno)| self.broken(number, action, errno))
     }
 
     /// A call on a file has failed: the whole restore ends if the next file would meet the same.
@@ -191,13 +254,12 @@ impl Sink for Files<'_> {
     fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
         let file = &self.plan.files[needed.file as usize];
         if file.state() != State::Failed {
-            match self.put(needed, plaintext, all_zero) {
+            match self.put(needed, plaintext, all_zero)? {
                 Ok(()) => drop(self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed)),
-                Err(errno) => self.broken(needed.file, "write", errno)?,
+                Err((action, errno)) => self.broken(needed.file, action, errno)?,
             }
         }
-        self.one_less(needed.file);
-        Ok(())
+        self.one_less(needed.file)
     }
 
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
@@ -205,8 +267,7 @@ impl Sink for Files<'_> {
         if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
             self.problem(needed.file, &why.to_string());
         }
-        self.one_less(needed.file);
-        Ok(())
+        self.one_less(needed.file)
     }
 }
 

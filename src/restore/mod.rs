@@ -9,13 +9,15 @@
 //! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.
 //!
 //! [`confine`] is the only way to the file system, and nothing that goes through it leaves the target. A block device takes one
-//! file instead of a tree: [`device`].
+//! file instead of a tree: [`device`]. At the end everything is [`durable`].
 //!
 //! What concerns one entry of several is a problem, and the rest goes on. What concerns the root of what was asked for is an error.
 
+mod close;
 mod confine;
 mod delete;
 mod device;
+mod durable;
 mod error;
 mod fetch;
 mod file;
@@ -37,6 +39,7 @@ use crate::pattern::Patterns;
 use crate::progress::Progress;
 use crate::repo::{Index, Repository, StoredSnapshot, TreeReader};
 use confine::Root;
+use durable::FileSystems;
 use file::Files;
 use origin::Origin;
 use plan::Plan;
@@ -80,8 +83,6 @@ pub struct Options {
     pub verify: bool,
     /// Decide and tell, but change nothing.
     pub dry_run: bool,
-    /// Return only when the target's file system has everything on its disk.
-    pub sync: bool,
     /// Bytes of memory that the plan may take.
     pub plan_memory: u64,
 }
@@ -98,7 +99,6 @@ impl Options {
             sparse: true,
             verify: false,
             dry_run: false,
-            sync: false,
             plan_memory: limits::RESTORE_PLAN,
         }
     }
@@ -163,7 +163,14 @@ fn restore_tree(
     let walk = Walk { trees, origin, selection, progress };
     let mut plan = plan::build(&walk, index, options.plan_memory)?;
     let root = open_root(options, &mut plan.dirs[0].fresh)?;
-    Prepare { root: root.as_ref(), options, index, progress }.run(&mut plan)?;
+    let mut systems = match &root {
+        Some(root) if !options.dry_run => {
+            let opened = FileSystems::of(root, &options.target);
+            Some(opened.map_err(|errno| target_error("open", &options.target, errno))?)
+        }
+        _ => None,
+    };
+    Prepare { root: root.as_ref(), options, index, progress }.run(&mut plan, systems.as_mut())?;
     if let Some(root) = root.as_ref().filter(|_| !options.dry_run) {
         let files = Files::new(&plan, root, options.sparse, progress);
         files.make_empty()?;
@@ -174,8 +181,8 @@ fn restore_tree(
     }
     let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
     finish::run(&walk, &plan, root.as_ref(), options, &mut report)?;
-    if let Some(root) = root.filter(|_| options.sync && !options.dry_run) {
-        rustix::fs::syncfs(root.fd()).map_err(|errno| target_error("sync", &options.target, errno))?;
+    if let Some(systems) = systems {
+        systems.sync()?;
     }
     demand_root(&plan, origin, selection, &report)?;
     if plan.entries == 0 && !options.include.is_empty() {

@@ -5,8 +5,10 @@
 //! is to be overwritten is compared piece by piece, on all cores, and only what differs is fetched. In a directory that is new
 //! nothing has to be looked at. A dry run decides in the same way and changes nothing.
 
+use super::close::close;
 use super::confine::{Other, Root, is};
 use super::delete::Deleter;
+use super::durable::FileSystems;
 use super::error::{Error, Result};
 use super::plan::{File, Plan, State, Use};
 use super::walk::{Selection, display};
@@ -53,13 +55,14 @@ struct Candidate {
 }
 
 impl Prepare<'_> {
-    pub fn run(&self, plan: &mut Plan) -> Result<()> {
+    /// Also opens each file system that will be written to. `None`: a dry run.
+    pub fn run(&self, plan: &mut Plan, mut systems: Option<&mut FileSystems<'_>>) -> Result<()> {
         let Some(root) = self.root else {
             plan.dirs.iter_mut().for_each(|dir| dir.fresh = true);
             return Ok(());
         };
-        self.make_dirs(root, plan)?;
-        let candidates = self.look_at_files(root, plan)?;
+        self.make_dirs(root, plan, systems.as_deref_mut())?;
+        let candidates = self.look_at_files(root, plan, systems)?;
         if !candidates.is_empty() {
             self.compare(root, plan);
             if self.progress.is_interrupted() {
@@ -73,7 +76,7 @@ impl Prepare<'_> {
         Ok(())
     }
 
-    fn make_dirs(&self, root: &Root, plan: &mut Plan) -> Result<()> {
+    fn make_dirs(&self, root: &Root, plan: &mut Plan, mut systems: Option<&mut FileSystems<'_>>) -> Result<()> {
         for number in 1..plan.dirs.len() {
             let dir = &plan.dirs[number];
             let above = &plan.dirs[dir.parent as usize];
@@ -82,7 +85,7 @@ impl Prepare<'_> {
                 continue;
             }
             let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
-            match self.make_dir(root, &path, dir.mtime, above.fresh) {
+            match self.make_dir(root, &path, dir.mtime, above.fresh, systems.as_deref_mut()) {
                 Ok(Made::Fresh) => plan.dirs[number].fresh = true,
                 Ok(Made::There) => {}
                 Ok(Made::Taken) => {
@@ -112,13 +115,15 @@ impl Prepare<'_> {
         path: &[u8],
         mtime: (i64, u32),
         fresh_above: bool,
+        systems: Option<&mut FileSystems<'_>>,
     ) -> rustix::io::Result<Made> {
         let there = if fresh_above { None } else { root.stat(path)? };
         match there {
             Some(stat) if is(&stat, FileType::Directory) => {
-                if !self.options.dry_run {
+                if let Some(systems) = systems {
                     let (dir, name) = root.parent(path)?;
                     open_to_owner(&dir.pin(name)?)?;
+                    systems.meet(root, stat.st_dev, path)?;
                 }
                 return Ok(Made::There);
             }
@@ -135,7 +140,12 @@ impl Prepare<'_> {
     }
 
     /// Decides about each file; returns those that must be compared.
-    fn look_at_files(&self, root: &Root, plan: &Plan) -> Result<Vec<Candidate>> {
+    fn look_at_files(
+        &self,
+        root: &Root,
+        plan: &Plan,
+        mut systems: Option<&mut FileSystems<'_>>,
+    ) -> Result<Vec<Candidate>> {
         let mut candidates = Vec::new();
         for (number, file) in plan.files.iter().enumerate() {
             let dir = &plan.dirs[file.dir as usize];
@@ -154,7 +164,12 @@ impl Prepare<'_> {
                     let state = self.decide(&stat, file.size, file.mtime);
                     file.set_state(state);
                     if state == State::Correcting {
-                        candidates.push(Candidate { file: number, size });
+                        // A file may be a mount point, too.
+                        let met = systems.as_deref_mut().map_or(Ok(()), |open| open.meet(root, stat.st_dev, &path));
+                        match met {
+                            Ok(()) => candidates.push(Candidate { file: number, size }),
+                            Err(errno) => self.fail(file, &path, "open", errno),
+                        }
                     } else if state == State::Planned && is(&stat, FileType::Directory) {
                         self.clear_way(root, plan, number, &path)?;
                     }
@@ -238,7 +253,7 @@ impl Prepare<'_> {
         let size = file.size;
         let cut = root
             .open_beneath(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())
-            .and_then(|fd| ftruncate(&fd, size));
+            .and_then(|fd| ftruncate(&fd, size).and_then(|()| close(fd)));
         match cut {
             Ok(()) => {}
             // It cannot be changed, but it can be replaced.

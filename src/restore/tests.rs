@@ -218,7 +218,9 @@ fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -
     let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
     let mut plan = plan::build(&walk, &index, u64::MAX).unwrap();
     let root = open_root(&options, &mut plan.dirs[0].fresh).unwrap().unwrap();
-    Prepare { root: Some(&root), options: &options, index: &index, progress: &progress }.run(&mut plan).unwrap();
+    let mut systems = FileSystems::of(&root, &options.target).unwrap();
+    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress: &progress };
+    prepare.run(&mut plan, Some(&mut systems)).unwrap();
     let files = Files::new(&plan, &root, true, &progress);
     before();
     files.make_empty().unwrap();

@@ -4,6 +4,7 @@ use crate::common::compare::{self, Options};
 use crate::common::corpus::Corpus;
 use crate::common::loops::LoopFs;
 use crate::common::peers::{Peer, Repo};
+use crate::common::scratch;
 use std::fs;
 use std::path::Path;
 
@@ -45,13 +46,27 @@ fn what_was_said_to_be_in_a_folder_is_there() {
 }
 
 #[test]
-fn what_was_restored_of_a_volume_is_there() {
+fn what_was_restored_is_there() {
     let corpus = Corpus::shared();
     let repo = Repo::empty(2);
-    repo.backup(Peer::Vsm, &corpus.root(), ".", &["--volume"]);
+    repo.backup(Peer::Vsm, &corpus.root(), ".", &[]);
     let fs = LoopFs::new(2 << 30);
     let target = fs.path().join("target");
-    repo.restore_with(Peer::Vsm, "latest", &target, &["--volume"]).ok();
+    repo.restore(Peer::Vsm, "latest", &target).ok();
     let after = after_power_loss(&fs);
     compare::assert_only_the_socket_is_missing(&corpus.root(), &after.path().join("target"), Options::default());
+}
+
+#[test]
+fn what_was_restored_onto_a_file_system_below_the_target_is_there() {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    fs::create_dir(source.path().join("mount")).expect("a directory");
+    fs::write(source.path().join("mount/file"), [9; 100_000]).expect("a file");
+    repo.backup(Peer::Vsm, source.path(), ".", &[]);
+    let fs = LoopFs::new(64 << 20);
+    assert_eq!(fs.path().file_name().expect("a name"), "mount");
+    repo.restore(Peer::Vsm, "latest", fs.path().parent().expect("the target")).ok();
+    let after = after_power_loss(&fs);
+    assert!(std::fs::read(after.path().join("file")).is_ok_and(|content| content == [9; 100_000]));
 }

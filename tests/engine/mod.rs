@@ -27,6 +27,8 @@ mod repair;
 mod repositories;
 #[cfg(feature = "mount")]
 mod requests;
+#[cfg(feature = "mount")]
+mod restore_faults;
 mod rewriting;
 mod s3;
 mod same_bytes;

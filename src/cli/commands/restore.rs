@@ -106,8 +106,6 @@ impl Args {
             delete: self.delete,
             verify: self.verify,
             dry_run: self.dry_run,
-            // Whoever asks for a volume may detach it next.
-            sync: self.volume,
             ..Options::new(target)
         })
     }

@@ -1,0 +1,144 @@
+//! Restores into targets that fail: what a file system reports at `close` or at write-back ends or fails the restore.
+
+use crate::common::faulty::{At, Faulty};
+use crate::common::loops::run;
+use crate::common::peers::{Peer, Repo, Run};
+use crate::common::{Random, scratch};
+use rustix::io::Errno;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A snapshot of `v` with files of no piece, of one and of several.
+fn repository() -> Repo {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    fs::create_dir(&volume).expect("a directory");
+    fs::write(volume.join("empty"), "").expect("a file");
+    fs::write(volume.join("small"), "small").expect("a file");
+    fs::write(volume.join("large"), large()).expect("a file");
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    repo
+}
+
+fn large() -> Vec<u8> {
+    Random(11).bytes(20 << 20)
+}
+
+fn restore(repo: &Repo, target: &Path) -> Run {
+    repo.restore(Peer::Vsm, "latest", target)
+}
+
+#[test]
+fn an_error_of_close_fails_the_file() {
+    let repo = repository();
+    for name in ["empty", "small", "large"] {
+        let target = Faulty::new();
+        target.fail(format!("v/{name}"), At::Close, Errno::IO);
+        let run = restore(&repo, &target.path()).exits(1);
+        assert!(run.errors().contains(&format!("v/{name}: cannot close it")), "{run}");
+        // The others are complete.
+        for (other, content) in [("small", b"small".to_vec()), ("large", large())] {
+            assert!(other == name || fs::read(target.content().join("v").join(other)).expect("a file") == content);
+        }
+    }
+}
+
+#[test]
+fn an_error_of_close_fails_a_file_that_was_corrected_or_cut() {
+    let repo = repository();
+    for (name, old) in [("large", vec![7; 20 << 20]), ("empty", b"longer".to_vec())] {
+        let target = Faulty::new();
+        fs::create_dir(target.path().join("v")).expect("a directory");
+        fs::write(target.path().join("v").join(name), old).expect("a file");
+        target.fail(format!("v/{name}"), At::Close, Errno::IO);
+        let run = restore(&repo, &target.path()).exits(1);
+        assert!(run.errors().contains(&format!("v/{name}: cannot")), "{run}");
+    }
+}
+
+/// What NFS reports of a user over quota.
+#[test]
+fn a_full_disk_that_is_reported_at_close_ends_the_restore() {
+    let repo = repository();
+    for errno in [Errno::DQUOT, Errno::NOSPC, Errno::ROFS] {
+        let target = Faulty::new();
+        target.fail("v/large", At::Close, errno);
+        let run = restore(&repo, &target.path()).exits(1);
+        let said = run.errors();
+        assert!(said.contains("Fatal: ") && said.contains("/v/large"), "{run}");
+        assert!(!run.text().contains("Summary"), "{run}");
+    }
+}
+
+/// An ext4 file system on a loop device whose backing file can fail.
+struct Failing {
+    backing: Faulty,
+    mount: PathBuf,
+}
+
+impl Failing {
+    fn new(mount: PathBuf) -> Failing {
+        let backing = Faulty::new();
+        let image = backing.path().join("image");
+        fs::File::create(&image).and_then(|file| file.set_len(128 << 20)).expect("an image");
+        let options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", options]).arg(&image));
+        fs::create_dir(&mount).expect("a mount point");
+        run(Command::new("mount").args(["-o", "loop,errors=continue"]).arg(&image).arg(&mount));
+        Failing { backing, mount }
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        self.backing.heal();
+        let _ = Command::new("umount").arg(&self.mount).output();
+    }
+}
+
+/// The kernel takes the files and loses them when it writes them back: on the target's own file system, and on one below it.
+#[test]
+fn an_error_of_write_back_fails_the_restore() {
+    let repo = repository();
+    for below in [false, true] {
+        let place = scratch();
+        let failing = Failing::new(place.path().join("v"));
+        let target = if below { place.path().to_owned() } else { failing.mount.join("target") };
+        failing.backing.fail("image", At::Write(0), Errno::IO);
+        let run = restore(&repo, &target).exits(1);
+        let said = run.errors();
+        let object = if below { failing.mount.clone() } else { target };
+        assert!(said.contains(object.to_str().expect("a path")) && said.contains("may lack data"), "{run}");
+    }
+}
+
+#[test]
+fn a_target_that_cannot_be_written_ends_the_restore() {
+    let repo = repository();
+    let place = scratch();
+    let target = Failing::new(place.path().join("mount"));
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&target.mount));
+    let run = restore(&repo, &target.mount).exits(1);
+    assert!(run.errors().contains("Read-only"), "{run}");
+}
+
+/// Reading back goes through to the device, which fails.
+#[test]
+fn a_device_that_fails_is_named() {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    fs::write(source.path().join("image"), Random(3).bytes(8 << 20)).expect("a file");
+    repo.backup(Peer::Restic019, source.path(), "image", &[]);
+    let backing = Faulty::new();
+    let image = backing.path().join("image");
+    fs::File::create(&image).and_then(|file| file.set_len(8 << 20)).expect("an image");
+    let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
+    let device = device.trim();
+    backing.fail("image", At::Write(4 << 20), Errno::IO);
+    let run = repo.run(Peer::Vsm, ["restore", "latest:/image", "--target", device]);
+    let _ = Command::new("losetup").args(["-d", device]).output();
+    let run = run.exits(1);
+    assert!(run.errors().contains(device), "{run}");
+}
