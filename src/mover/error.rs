@@ -80,7 +80,7 @@ fn of_restore(error: &restore::Error) -> Reason {
         }
         E::NotRestored { .. } => Reason::NothingRestored,
         // A mover never deletes what the snapshot lacks.
-        E::DeleteEverything => Reason::InternalError,
+        E::DeleteEverything | E::Panicked { .. } => Reason::InternalError,
         E::DeviceTooSmall { .. } => Reason::TargetTooSmall,
         E::NotAnImage { .. } => Reason::OtherVolumeMode,
         E::NoTarget { .. } => Reason::VolumeMissing,

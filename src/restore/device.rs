@@ -11,6 +11,7 @@ use super::error::{Error, Result, is_damage};
 use super::fetch::{self, Sink};
 use super::file::write_at;
 use super::origin::{self, Origin};
+use super::panics::caught;
 use super::plan::{Image, Plan, Use};
 use super::prepare::read_at;
 use super::{Options, Overwrite, Report, target_error};
@@ -143,7 +144,7 @@ impl Device<'_> {
             return Err(Error::ImageIncomplete { device, lost: bytes, size, pieces, why, damaged });
         }
         if options.verify && !options.dry_run {
-            self.verify()?;
+            caught("the device was read back", || self.verify())?;
         }
         close(self.fd).map_err(|errno| Error::NotOnDisk { path: self.name, source: errno.into() })
     }

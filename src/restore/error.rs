@@ -72,6 +72,9 @@ pub enum Error {
     )]
     NotOnDisk { path: String, source: io::Error },
 
+    #[error("a panic ended the restore while {during}: {message}; this is an error of this program, report it")]
+    Panicked { during: &'static str, message: String },
+
     #[error("{path} is neither a directory nor a block device")]
     NoTarget { path: String },
 }

@@ -2,10 +2,12 @@
 //!
 //! Packs come in the order in which the files first need them. A few threads take pack after pack: what is wanted of it is read front to
 //! back with one request, small gaps and all, and opened (authenticated, expanded, compared with its hash) and written as it comes.
-//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold together.
+//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold together. A panic in
+//! a thread ends all of them with an error.
 
 use super::error::{Error, Result};
 use super::file::is_zero;
+use super::panics::caught;
 use super::plan::{Plan, Use};
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -122,7 +124,7 @@ impl Fetch<'_> {
         let mut buffers = ReadBuffers::new();
         while let Some(run) = self.next_run() {
             let _held = self.room.take(run.bytes);
-            let outcome = self.fetch(&run, &mut buffers);
+            let outcome = caught("blobs were read and written", || self.fetch(&run, &mut buffers));
             buffers.shrink();
             if let Err(error) = outcome {
                 lock(&self.failure).get_or_insert(error);

@@ -24,6 +24,7 @@ mod file;
 mod finish;
 mod meta;
 mod origin;
+mod panics;
 mod plan;
 mod prepare;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::confine::{Other, Root, is};
 use super::delete::Deleter;
 use super::durable::FileSystems;
 use super::error::{Error, Result};
+use super::panics::caught;
 use super::plan::{File, Plan, State, Use};
 use super::walk::{Selection, display};
 use super::{Options, Overwrite};
@@ -64,7 +65,10 @@ impl Prepare<'_> {
         self.make_dirs(root, plan, systems.as_deref_mut())?;
         let candidates = self.look_at_files(root, plan, systems)?;
         if !candidates.is_empty() {
-            self.compare(root, plan);
+            caught("files were compared", || {
+                self.compare(root, plan);
+                Ok(())
+            })?;
             if self.progress.is_interrupted() {
                 return Err(Error::interrupted());
             }

@@ -5,6 +5,7 @@ mod hostile;
 mod occupied;
 mod roots;
 mod rules;
+mod sinks;
 
 use super::*;
 use crate::format::node::{Node, NodeType, Xattr, mode};
@@ -210,24 +211,29 @@ fn what_the_system_refuses_is_counted_by_kind() {
 
 /// The stages up to the files' content, with something done before it is fetched and after; how many problems that made.
 fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -> u64 {
+    let progress = Progress::silent();
+    disturbed_with(bed, tree, &progress, before, after).unwrap();
+    progress.problem_count()
+}
+
+fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(), after: impl FnOnce()) -> Result<()> {
     let index = Index::load(&bed.repo).unwrap();
-    let (trees, progress) = (TreeReader::new(&bed.repo, &index), Progress::silent());
+    let trees = TreeReader::new(&bed.repo, &index);
     let options = Options::new(bed.target());
     let origin = Origin::Dir { tree, meta: None };
     let selection = Selection { include: &options.include, exclude: &options.exclude };
-    let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
+    let walk = Walk { trees: &trees, origin: &origin, selection, progress };
     let mut plan = plan::build(&walk, &index, u64::MAX).unwrap();
     let root = open_root(&options, &mut plan.dirs[0].fresh).unwrap().unwrap();
     let mut systems = FileSystems::of(&root, &options.target).unwrap();
-    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress: &progress };
+    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress };
     prepare.run(&mut plan, Some(&mut systems)).unwrap();
-    let files = Files::new(&plan, &root, true, &progress);
+    let files = Files::new(&plan, &root, true, progress);
     before();
     files.make_empty().unwrap();
-    fetch::run(&bed.repo, &index, &plan, &files, &progress).unwrap();
+    fetch::run(&bed.repo, &index, &plan, &files, progress).unwrap();
     after();
-    verify::run(&root, &plan, &index, &files, &progress).unwrap();
-    progress.problem_count()
+    verify::run(&root, &plan, &index, &files, progress)
 }
 
 #[test]

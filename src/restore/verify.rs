@@ -6,7 +6,8 @@
 use super::confine::Root;
 use super::error::{Error, Result};
 use super::file::Files;
-use super::plan::{File, Plan, State};
+use super::panics::caught;
+use super::plan::{File, Plan, State, Use};
 use super::prepare::holds;
 use crate::progress::Progress;
 use crate::repo::Index;
@@ -15,7 +16,7 @@ use rayon::prelude::*;
 /// Reads all files that this run has written; those that differ become problems.
 pub fn run(root: &Root, plan: &Plan, index: &Index, files: &Files<'_>, progress: &Progress) -> Result<()> {
     let written = |file: &File| matches!(file.state(), State::Done | State::Corrected);
-    plan.uses.par_iter().for_each(|needed| {
+    let verify = |needed: &Use| {
         if !written(&plan.files[needed.file as usize]) || progress.is_interrupted() {
             return;
         }
@@ -29,7 +30,11 @@ pub fn run(root: &Root, plan: &Plan, index: &Index, files: &Files<'_>, progress:
             }
             Err(errno) => files.fail(needed.file, &format!("cannot be read back: {errno}")),
         }
-    });
+    };
+    caught("files were read back", || {
+        plan.uses.par_iter().for_each(verify);
+        Ok(())
+    })?;
     (0u32..).zip(&plan.files).filter(|(_, file)| written(file)).for_each(|(number, file)| {
         let length = root.stat(&plan.file_path(number)).ok().flatten().map(|stat| stat.st_size);
         if length.and_then(|length| u64::try_from(length).ok()) != Some(file.size) {

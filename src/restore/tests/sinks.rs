@@ -1,0 +1,88 @@
+//! Stage 4 into sinks that fail, and panics in threads.
+
+use super::*;
+use crate::repo;
+use crate::restore::fetch::{self, Sink};
+use crate::restore::plan::Use;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Fetches what a plan for `tree` needs into the sink.
+fn fetched(bed: &Bed, tree: Id, sink: &dyn Sink) -> Result<()> {
+    let index = Index::load(&bed.repo).unwrap();
+    let (trees, progress) = (TreeReader::new(&bed.repo, &index), Progress::silent());
+    let (origin, options) = (Origin::Dir { tree, meta: None }, Options::new(bed.target()));
+    let selection = Selection { include: &options.include, exclude: &options.exclude };
+    let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
+    let plan = plan::build(&walk, &index, u64::MAX).unwrap();
+    fetch::run(&bed.repo, &index, &plan, sink, &progress)
+}
+
+/// Many packs, so that each thread has several to come.
+fn many_packs(bed: &Bed) -> Id {
+    let files: Vec<Node> =
+        (0..20u8).map(|number| bed.store(|blobs| blobs.file(&format!("{number:02}"), &[&[number; 9]]))).collect();
+    bed.store(|blobs| blobs.tree(files))
+}
+
+enum What {
+    Panic,
+    Fail,
+}
+
+struct Failing {
+    what: What,
+    writes: AtomicUsize,
+}
+
+impl Sink for Failing {
+    fn wants(&self, _: &Use) -> bool {
+        true
+    }
+
+    fn write(&self, _: &Use, _: &[u8], _: bool) -> Result<()> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        match self.what {
+            What::Panic => panic!("the sink is broken"),
+            What::Fail => Err(Error::Full { path: "/x".into(), source: std::io::ErrorKind::StorageFull.into() }),
+        }
+    }
+
+    fn lack(&self, _: &Use, why: &repo::Error) -> Result<()> {
+        panic!("nothing is lacking: {why}")
+    }
+}
+
+#[test]
+fn a_panic_in_a_thread_ends_the_restore_with_an_error() {
+    let bed = Bed::new();
+    let tree = many_packs(&bed);
+    let sink = Failing { what: What::Panic, writes: AtomicUsize::new(0) };
+    let error = fetched(&bed, tree, &sink).unwrap_err();
+    assert!(matches!(&error, Error::Panicked { message, .. } if message == "the sink is broken"), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    assert!(sink.writes.into_inner() < 20, "the other threads stop");
+}
+
+#[test]
+fn an_error_of_the_sink_ends_the_restore() {
+    let bed = Bed::new();
+    let tree = many_packs(&bed);
+    let sink = Failing { what: What::Fail, writes: AtomicUsize::new(0) };
+    let error = fetched(&bed, tree, &sink).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!(sink.writes.into_inner() < 20, "the other threads stop");
+}
+
+#[test]
+fn a_panic_while_files_are_read_back_is_an_error() {
+    let bed = Bed::new();
+    let tree = sample(&bed);
+    let progress = Progress::new(|event| {
+        if let Event::Problem(_) = event {
+            panic!("nobody listens");
+        }
+    });
+    let spoil = || fs::write(bed.at("plain"), "first secund").unwrap();
+    let error = disturbed_with(&bed, tree, &progress, || {}, spoil).unwrap_err();
+    assert!(matches!(&error, Error::Panicked { message, .. } if message == "nobody listens"), "{error}");
+}
