@@ -3,6 +3,7 @@
 use super::assemble::Dir;
 use super::read::FileWork;
 use super::{Input, Run, source_error};
+use crate::clock;
 use crate::format::node::{Node, NodeType, mode};
 use crate::progress::Progress;
 use crate::repo::Result;
@@ -63,7 +64,7 @@ impl Producer {
             if let Some(status) = running.child.try_wait()? {
                 return judge(&running.name, status);
             }
-            std::thread::sleep(POLL);
+            clock::sleep(POLL);
         }
         Ok(())
     }

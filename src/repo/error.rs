@@ -187,7 +187,8 @@ impl Error {
             | Error::Inconsistent { .. }
             | Error::Source(_)
             | Error::EmptySnapshot
-            | Error::Stopped => 1,
+            | Error::Stopped
+            | Error::Panicked => 1,
         }
     }
 }

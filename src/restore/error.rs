@@ -108,6 +108,14 @@ impl Error {
             | Error::DeleteEverything
             | Error::DeviceTooSmall { .. }
             | Error::NotAnImage { .. }
+            | Error::NotForDevice { .. }
+            | Error::ImageIncomplete { .. }
+            | Error::ImageUnusable { .. }
+            | Error::NotAsWritten { .. }
+            | Error::RootDamaged { .. }
+            | Error::NotRestored { .. }
+            | Error::NotOnDisk { .. }
+            | Error::Panicked { .. }
             | Error::NoTarget { .. } => 1,
         }
     }

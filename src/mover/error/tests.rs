@@ -80,6 +80,7 @@ fn every_error_of_a_repository_has_its_reason() {
         E::Source(_), E::Source(failure()), VolumeUnreadable, 1;
         E::EmptySnapshot, E::EmptySnapshot, VolumeUnreadable, 1;
         E::Stopped, E::Stopped, InternalError, 1;
+        E::Panicked, E::Panicked, InternalError, 1;
         E::Interrupted, E::Interrupted, Interrupted, 130;
     };
     assert_rows(rows, Error::Repo);
@@ -126,9 +127,27 @@ fn every_error_of_a_restore_has_its_reason() {
         E::DeleteEverything, E::DeleteEverything, InternalError, 1;
         E::DeviceTooSmall { .. }, E::DeviceTooSmall { device: text(), has: 1, needs: 2 }, TargetTooSmall, 13;
         E::NotAnImage { .. }, E::NotAnImage { device: text() }, OtherVolumeMode, 13;
+        E::NotForDevice { .. }, E::NotForDevice { option: "--delete", device: text() }, TargetFailed, 1;
+        E::ImageIncomplete { .. }, image_incomplete(true), RepositoryDamaged, 13;
+        E::ImageUnusable { .. }, E::ImageUnusable { path: text(), why: text(), device: text() }, RepositoryDamaged, 13;
+        E::NotAsWritten { .. }, E::NotAsWritten { device: text(), why: text() }, TargetFailed, 1;
+        E::RootDamaged { .. }, E::RootDamaged { why: text() }, RepositoryDamaged, 13;
+        E::NotRestored { .. }, E::NotRestored { path: text() }, NothingRestored, 13;
+        E::NotOnDisk { .. }, E::NotOnDisk { path: text(), source: failure() }, TargetFailed, 1;
+        E::Panicked { .. }, E::Panicked { during: "fetching", message: text() }, InternalError, 1;
         E::NoTarget { .. }, E::NoTarget { path: text() }, VolumeMissing, 13;
     };
     assert_rows(rows, Error::Restore);
+    // The store did not answer, and the volume is full: what the same variant also stands for.
+    assert_eq!(Error::Restore(image_incomplete(false)).reason(), Reason::StoreFailed);
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        let full = E::NotOnDisk { path: text(), source: kind.into() };
+        assert_eq!(Error::Restore(full).reason(), Reason::TargetFull);
+    }
+}
+
+fn image_incomplete(damaged: bool) -> restore::Error {
+    restore::Error::ImageIncomplete { device: text(), lost: 1, size: 2, pieces: 1, why: text(), damaged }
 }
 
 #[test]
