@@ -77,6 +77,7 @@ fn without_its_lock_it_removes_nothing() {
     // What was packed anew may be there besides.
     assert!(before.0.is_subset(&files(FileType::Pack)) && before.1.is_subset(&files(FileType::Index)));
     assert!(matches!(lock.release(), Err(Error::LockLost { .. })));
+    let _again = Lock::acquire(repo, LockMode::Exclusive, Duration::ZERO, &progress).unwrap();
     carry_out(&fixture, &ALL).unwrap();
 }
 
