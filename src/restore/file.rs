@@ -38,8 +38,11 @@ pub struct Files<'f> {
     open: [Mutex<Open>; SHARDS],
 }
 
-/// Open files by number, the most recently used last.
-type Open = Vec<(u32, Arc<Handle>)>;
+/// Open files, the most recently used last.
+type Open = Vec<Numbered>;
+
+/// An open file and its number.
+type Numbered = (u32, Arc<Handle>);
 
 /// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them sleep.
 type Handle = Mutex<OwnedFd>;
@@ -93,7 +96,7 @@ impl<'f> Files<'f> {
     }
 
     /// The open file, made if it is to be new; and the one that is not kept open because of it.
-    fn handle(&self, number: u32) -> rustix::io::Result<(Arc<Handle>, Option<(u32, Arc<Handle>)>)> {
+    fn handle(&self, number: u32) -> rustix::io::Result<(Arc<Handle>, Option<Numbered>)> {
         let file = &self.plan.files[number as usize];
         let mut open = self.shard(number);
         if let Some(at) = open.iter().position(|(other, _)| *other == number) {

@@ -386,7 +386,8 @@ fn deep_tree() {
     // A path of 6,000 bytes and more: no call takes it. Each level costs time in proportion to its depth.
     let (run, target) = bed.restore(&deep(3_000));
     run.ok();
-    let found = Run::of(std::process::Command::new("find").arg(&target).args(["-name", "bottom", "-printf", "%d"])).ok();
+    let found =
+        Run::of(std::process::Command::new("find").arg(&target).args(["-name", "bottom", "-printf", "%d"])).ok();
     assert_eq!(found.text(), "3001", "the depth that GNU find sees");
     // The directories are too deep for the usual ways of removing them.
     Run::of(std::process::Command::new("rm").arg("-rf").arg(&target)).ok();
