@@ -21,6 +21,8 @@ pub struct Problem {
 pub enum Phase {
     Archival,
     Restore,
+    /// A command that only reads: `find`, `ls`, `stats`, `diff`, `dump`.
+    Read,
     Check,
     Prune,
     Repair,
@@ -32,6 +34,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::Archival => "archival",
             Phase::Restore => "restore",
+            Phase::Read => "read",
             Phase::Check => "check",
             Phase::Prune => "prune",
             Phase::Repair => "repair",

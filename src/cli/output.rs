@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Standard output cannot be written.
@@ -32,28 +32,35 @@ pub struct Output {
     screen: Mutex<Screen>,
 }
 
+/// Standard output.
+type Out = BufWriter<Box<dyn Write + Send>>;
+
 struct Screen {
-    out: BufWriter<Stdout>,
+    out: Out,
     /// The status line that is on the terminal now; empty for none.
     status: String,
 }
 
 impl Output {
     pub fn new(json: bool, verbosity: Verbosity) -> Output {
-        let screen = Screen { out: BufWriter::new(io::stdout()), status: String::new() };
-        Output { json, verbosity, terminal: io::stdout().is_terminal(), screen: Mutex::new(screen) }
+        Output { terminal: io::stdout().is_terminal(), ..Output::to(io::stdout(), json, verbosity) }
     }
 
-    /// One line of what was asked for.
+    fn to(out: impl Write + Send + 'static, json: bool, verbosity: Verbosity) -> Output {
+        let screen = Screen { out: BufWriter::new(Box::new(out)), status: String::new() };
+        Output { json, verbosity, terminal: false, screen: Mutex::new(screen) }
+    }
+
+    /// One line of what was asked for. It is written in one piece: whatever ends the process, a line is out as a whole or not at all.
     pub fn line(&self, text: impl Display) -> Result<()> {
-        self.screen().print(|out| writeln!(out, "{text}")).map_err(Failed)?;
+        let line = format!("{text}\n");
+        self.write(line.as_bytes())?;
         if self.terminal { self.flush() } else { Ok(()) }
     }
 
     /// One JSON document and a line feed, seen by the reader at once.
     pub fn json(&self, document: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(document).expect("our documents have string keys");
-        self.screen().print(|out| writeln!(out, "{text}")).map_err(Failed)?;
+        self.write(format!("{}\n", to_json(document)).as_bytes())?;
         self.flush()
     }
 
@@ -113,8 +120,67 @@ impl Output {
     }
 }
 
+/// A JSON document that is printed while it grows, such as a list of millions of matches. Whatever ends the command, the document is
+/// closed: by [`List::finish`] or, after an error, when it is dropped. A reader always gets a whole document.
+pub struct List<'o> {
+    out: &'o Output,
+    /// What closes it, made from the number of its items.
+    ending: Box<dyn Fn(u64) -> String + 'o>,
+    items: u64,
+    is_open: bool,
+}
+
+impl Output {
+    /// Begins a document with `opening`.
+    pub fn list<'o>(&'o self, opening: &str, ending: impl Fn(u64) -> String + 'o) -> Result<List<'o>> {
+        self.write(opening.as_bytes())?;
+        Ok(List { out: self, ending: Box::new(ending), items: 0, is_open: true })
+    }
+}
+
+impl<'o> List<'o> {
+    pub fn item(&mut self, document: &impl Serialize) -> Result<()> {
+        let text = to_json(document);
+        self.next(&text)
+    }
+
+    /// Adds an item that is a list itself. It ends before the next item begins.
+    pub fn nested(&mut self, opening: &str, ending: impl Fn(u64) -> String + 'o) -> Result<List<'o>> {
+        self.next(opening)?;
+        self.out.list("", ending)
+    }
+
+    fn next(&mut self, text: &str) -> Result<()> {
+        let comma = if self.items > 0 { "," } else { "" };
+        self.items += 1;
+        self.out.write(format!("{comma}{text}").as_bytes())
+    }
+
+    pub fn finish(mut self) -> Result<()> {
+        self.close()
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.is_open = false;
+        self.out.write((self.ending)(self.items).as_bytes())
+    }
+}
+
+impl Drop for List<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            // The command has failed already, and says why; if standard output has failed, the end of the run meets that again.
+            let _ = self.close();
+        }
+    }
+}
+
+fn to_json(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("our documents have string keys")
+}
+
 impl Screen {
-    fn print(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) -> io::Result<()> {
+    fn print(&mut self, write: impl FnOnce(&mut Out) -> io::Result<()>) -> io::Result<()> {
         self.hide_status();
         let outcome = write(&mut self.out);
         self.show_status();
@@ -143,7 +209,7 @@ pub fn stderr(text: impl Display) {
 }
 
 pub fn stderr_json(document: &impl Serialize) {
-    stderr(serde_json::to_string(document).expect("our documents have string keys"));
+    stderr(to_json(document));
 }
 
 /// A float as Go writes it in JSON: no fraction where there is none.
@@ -158,4 +224,88 @@ pub fn go_float<S: serde::Serializer>(number: &f64, serializer: S) -> std::resul
 /// Whether a number is left out of JSON, as Go's `omitempty` does.
 pub fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::sync::Arc;
+
+    /// What was written, each piece on its own.
+    #[derive(Clone, Default)]
+    struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A list of lists, as `find` prints it, that fails after some items.
+    fn print(out: &Output, fails_after: usize) -> Result<()> {
+        let mut printed = 0;
+        let mut count = || {
+            printed += 1;
+            if printed > fails_after { Err(Failed(io::ErrorKind::Other.into())) } else { Ok(()) }
+        };
+        let mut document = out.list("[", |_| "]\n".to_owned())?;
+        for snapshot in ["a", "b"] {
+            let ending = move |hits| format!("],\"hits\":{hits},\"snapshot\":\"{snapshot}\"}}");
+            let mut matches = document.nested("{\"matches\":[", ending)?;
+            for number in 0..3 {
+                count()?;
+                matches.item(&number)?;
+            }
+            matches.finish()?;
+        }
+        count()?;
+        document.item(&"the last")?;
+        document.finish()
+    }
+
+    #[test]
+    fn a_document_is_closed_wherever_the_command_fails() {
+        let lists = |counts: &[usize]| -> Vec<Value> {
+            let list = |(&hits, snapshot): (&usize, &str)| {
+                let matches: Vec<usize> = (0..hits).collect();
+                serde_json::json!({"matches": matches, "hits": hits, "snapshot": snapshot})
+            };
+            counts.iter().zip(["a", "b"]).map(list).collect()
+        };
+        for (fails_after, expected) in
+            [(0, &[0][..]), (1, &[1]), (2, &[2]), (3, &[3, 0]), (4, &[3, 1]), (5, &[3, 2]), (6, &[3, 3])]
+        {
+            let pieces = Pieces::default();
+            let out = Output::to(pieces.clone(), true, 1);
+            assert!(print(&out, fails_after).is_err());
+            out.flush().unwrap();
+            let text = pieces.0.lock().unwrap().concat();
+            assert_eq!(serde_json::from_slice::<Vec<Value>>(&text).unwrap(), lists(expected));
+        }
+        let pieces = Pieces::default();
+        let out = Output::to(pieces.clone(), true, 1);
+        print(&out, 7).unwrap();
+        out.flush().unwrap();
+        let text = pieces.0.lock().unwrap().concat();
+        assert_eq!(serde_json::from_slice::<Vec<Value>>(&text).unwrap()[2], "the last");
+    }
+
+    #[test]
+    fn lines_are_never_cut_where_the_buffer_ends() {
+        let pieces = Pieces::default();
+        let out = Output::to(pieces.clone(), true, 1);
+        for length in (0..20_000).step_by(97) {
+            out.line("x".repeat(length)).unwrap();
+            out.line(format_args!("{}{}", "y".repeat(length / 2), "z".repeat(7))).unwrap();
+        }
+        let pieces = pieces.0.lock().unwrap();
+        assert!(pieces.len() > 10, "the buffer was full now and then");
+        assert!(pieces.iter().all(|piece| piece.ends_with(b"\n")));
+    }
 }

@@ -264,15 +264,17 @@ fn show_problem(out: &Output, problem: &Problem) {
     let id = item.rsplit(' ').next().unwrap_or(item);
     let full = if message.contains(id) { message.clone() } else { format!("{item}: {message}") };
     match (during, out.json) {
-        (Phase::Archival | Phase::Restore, true) => {
+        (Phase::Archival | Phase::Restore | Phase::Read, true) => {
             let error = ErrorText { message };
             out.warn_json(&ErrorMessage { message_type: "error", error, during: during.to_string(), item });
         }
-        (Phase::Archival, false) => out.warn(format_args!("error: {item}: {message}")),
+        (Phase::Archival | Phase::Read, false) => out.warn(format_args!("error: {item}: {message}")),
         (Phase::Restore, false) => out.warn(format_args!("ignoring error for {item}: {message}")),
         // Of the repository, as restic's check tells it.
-        (_, true) => out.warn_json(&CheckError { message_type: "error", message: &full }),
-        (_, false) => out.warn(format_args!("error: {full}")),
+        (Phase::Check | Phase::Prune | Phase::Repair | Phase::Copy, true) => {
+            out.warn_json(&CheckError { message_type: "error", message: &full })
+        }
+        (Phase::Check | Phase::Prune | Phase::Repair | Phase::Copy, false) => out.warn(format_args!("error: {full}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which snapshots a command is about, and what is in them: ids, `latest`, `<id>:<folder>`, filters.
 
+use super::exit::Outcome;
 use super::session::Context;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
@@ -38,6 +39,14 @@ pub fn snapshots(
         }
     }
     Ok((found, missing))
+}
+
+/// The end of a command on all snapshots but those that were reported and left out.
+pub fn outcome(missing: usize) -> Outcome {
+    match missing {
+        0 => Outcome::Complete,
+        count => Outcome::Incomplete(format!("{count} snapshots could not be found or read, each listed above")),
+    }
 }
 
 fn is_absent(error: &repo::Error) -> bool {

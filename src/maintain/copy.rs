@@ -1,19 +1,22 @@
 //! Snapshots of one repository in another one, with all that they need.
 //!
 //! Blobs are opened, compared with their ids, and sealed with the other repository's key; what it has already is not sent again. Trees go as
-//! they are, to the byte. The snapshots come last, when everything they name is there.
+//! they are, to the byte. The snapshots come last, when everything they name is there. One of which something cannot be read is left out, and
+//! the others are copied.
 
 use super::reach;
 use super::transfer::Transfer;
 use crate::format::snapshot::Snapshot;
+use crate::format::{BlobType, FormatError, tree};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
 use crate::repo::writer::Writer;
-use crate::repo::{Index, Repository, Result, StoredSnapshot, reading_pool};
+use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader, reading_pool};
 use crate::store::FileType;
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What became of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Became {
     Copied(Id),
     /// It had been copied before: this is it.
     There(Id),
+    /// Something that it needs cannot be read, which has been reported: it was not copied.
+    LeftOut,
 }
 
 /// Copies snapshots, and hands over what became of each. The caller holds a lock on both repositories.
@@ -45,7 +50,15 @@ pub fn copy(
         return Ok(());
     }
     let index = Index::load(from)?;
-    let needed = reach::blobs(from, &index, &new, &reading_pool(from, &index)?, Phase::Copy, progress)?;
+    let pool = reading_pool(from, &index)?;
+    let (mut needed, problems) = reach::readable(from, &index, &new, &pool, Phase::Copy, progress)?;
+    if problems > 0 {
+        new = whole(from, &index, new, &HashSet::new(), progress, tell)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        needed = reach::blobs(from, &index, &new, &pool, Phase::Copy, progress)?;
+    }
     let to_index = Arc::new(Index::load(to)?);
     let held = index.memory() + index.group_memory();
     let writer = Writer::beside(to.clone(), to_index.clone(), held, false)?;
@@ -62,7 +75,17 @@ pub fn copy(
     let packs: Vec<Id> = index.packs().iter().zip(has_wanted).filter(|(_, has)| *has).map(|(&pack, _)| pack).collect();
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     progress.files_done.store(0, Ordering::Relaxed);
-    let transfer = Transfer { from, index: &index, writer: &writer, stays_sealed: &|_| false, progress };
+    let lost = Mutex::new(HashSet::new());
+    let unreadable = |ty, id, error: Error| {
+        if !error.spares_others() {
+            return Err(error);
+        }
+        progress.problem(Phase::Copy, format!("{ty} blob {id}"), error);
+        lost.lock().unwrap_or_else(PoisonError::into_inner).insert((ty, id));
+        Ok(())
+    };
+    let transfer =
+        Transfer { from, index: &index, writer: &writer, stays_sealed: &|_| false, unreadable: &unreadable, progress };
     let outcome = index.groups(&packs).try_for_each(|group| {
         transfer.packs(group.packs(), |pack| wanted(&group, pack), index.group_memory() + to_index.memory())
     });
@@ -70,6 +93,10 @@ pub fn copy(
     let written = writer.finish();
     outcome?;
     written?;
+    let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !lost.is_empty() {
+        new = whole(from, &index, new, &lost, progress, tell)?;
+    }
     for stored in new {
         let mut snapshot = stored.snapshot.clone();
         // It names a snapshot that is not here.
@@ -79,6 +106,62 @@ pub fn copy(
         tell(&stored, Became::Copied(id));
     }
     Ok(())
+}
+
+/// The snapshots of which everything can be read and none of `lost` is needed; of the others it is told that they are left out.
+fn whole(
+    from: &Repository,
+    index: &Index,
+    snapshots: Vec<StoredSnapshot>,
+    lost: &HashSet<(BlobType, Id)>,
+    progress: &Progress,
+    tell: &mut dyn FnMut(&StoredSnapshot, Became),
+) -> Result<Vec<StoredSnapshot>> {
+    let trees = TreeReader::new(from, index);
+    let mut whole = Vec::with_capacity(snapshots.len());
+    // Trees that have all that is in them and below.
+    let mut known = HashSet::new();
+    let is_there = |ty, id| index.position(ty, id).is_some() && !lost.contains(&(ty, id));
+    for stored in snapshots {
+        match stored.tree().and_then(|root| is_whole(&trees, root, &is_there, &mut known, progress)) {
+            Ok(true) => whole.push(stored),
+            Ok(false) => tell(&stored, Became::LeftOut),
+            Err(error) if error.spares_others() => tell(&stored, Became::LeftOut),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(whole)
+}
+
+/// Whether everything below a tree is there. Only of whole trees something is learned.
+fn is_whole(
+    trees: &TreeReader<'_>,
+    root: Id,
+    is_there: &impl Fn(BlobType, Id) -> bool,
+    known: &mut HashSet<Id>,
+    progress: &Progress,
+) -> Result<bool> {
+    let (mut seen, mut stack) = (HashSet::new(), vec![root]);
+    while let Some(id) = stack.pop() {
+        if progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        if known.contains(&id) || !seen.insert(id) {
+            continue;
+        }
+        let mut whole = is_there(BlobType::Tree, id);
+        tree::visit::<FormatError>(&trees.load(id)?, |node| {
+            stack.extend(node.subtree);
+            whole &= node.content.iter().flatten().all(|&id| is_there(BlobType::Data, id));
+            Ok(())
+        })
+        .map_err(|source| Error::Tree { id, source })?;
+        if !whole {
+            return Ok(false);
+        }
+    }
+    known.extend(seen);
+    Ok(true)
 }
 
 /// Whether one snapshot is a copy of the other: made from it, and the same in all that a copy keeps.

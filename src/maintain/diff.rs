@@ -3,11 +3,11 @@
 //! Both trees are walked side by side; a subtree that both have is not looked into. The way down is a list, not the call stack.
 
 use super::blobs::BlobSet;
+use super::gaps::Gaps;
 use super::stats;
 use crate::format::node::{Node, NodeType};
 use crate::format::{BlobType, tree};
 use crate::id::Id;
-use crate::progress::Progress;
 use crate::repo::{Error, Index, Result, TreeReader};
 use std::cmp::Ordering;
 use std::iter::Peekable;
@@ -88,34 +88,44 @@ impl Entries {
         let id = self.id;
         tree::parse_node(&self.json[range]).map(Some).map_err(|source| Error::Tree { id, source })
     }
+
+    /// The name of the next entry.
+    fn peek(&mut self) -> Option<&[u8]> {
+        self.nodes.peek().map(|(name, _)| &name[..])
+    }
 }
 
-/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their path; an error from it ends the comparison.
+/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their path; an error from it ends the
+/// comparison. What cannot be read below the two trees is reported as a gap of its snapshot, and not compared: nobody knows whether it is
+/// the same.
 pub fn diff<E: From<Error>>(
     trees: &TreeReader<'_>,
     index: &Index,
-    left: Id,
-    right: Id,
-    progress: &Progress,
+    [left, right]: [Id; 2],
+    gaps: [&Gaps<'_>; 2],
     mut tell: impl FnMut(&[u8], Change) -> std::result::Result<(), E>,
 ) -> std::result::Result<Totals, E> {
-    let mut diff = Diff { trees, before: BlobSet::new(index), after: BlobSet::new(index), totals: Totals::default() };
+    let (before, after) = (BlobSet::new(index), BlobSet::new(index));
+    let mut diff = Diff { trees, gaps, before, after, totals: Totals::default() };
     let mut path = Vec::new();
     let mut stack = Vec::new();
-    diff.open(&mut stack, Some(left), Some(right), 0, progress)?;
+    // Without both of these nothing is compared at all.
+    trees.load(left)?;
+    trees.load(right)?;
+    diff.open(&mut stack, Some(left), Some(right), &path)?;
     while let Some(pair) = stack.last_mut() {
-        if progress.is_interrupted() {
-            return Err(Error::Interrupted.into());
-        }
+        gaps[0].check_interrupted()?;
         path.truncate(pair.path_length);
-        let Some((left, right)) = next_pair(pair)? else {
+        let Some((name, left, right)) = next_pair(pair) else {
             stack.pop();
             continue;
         };
-        let either = left.as_ref().or(right.as_ref()).expect("one side has an entry");
         path.push(b'/');
-        path.extend_from_slice(&either.name);
-        let change = diff.compare(left.as_ref(), right.as_ref())?;
+        path.extend_from_slice(&name);
+        let (Some(left), Some(right)) = (gaps[0].or_report(&path, left)?, gaps[1].or_report(&path, right)?) else {
+            continue;
+        };
+        let change = diff.compare(&path, left.as_ref(), right.as_ref())?;
         // As in restic, a directory is marked as what it is now.
         let shown = right.as_ref().or(left.as_ref()).expect("one side has an entry");
         let length = path.len();
@@ -127,62 +137,63 @@ pub fn diff<E: From<Error>>(
             path.truncate(length);
         }
         let subtree = |node: Option<Node>| node.and_then(|node| node.subtree);
-        diff.open(&mut stack, subtree(left), subtree(right), length, progress)?;
+        diff.open(&mut stack, subtree(left), subtree(right), &path)?;
     }
     Ok(diff.finish())
 }
 
 /// The next name that is in either directory, with its node in each.
-fn next_pair(pair: &mut Pair) -> Result<Option<(Option<Node>, Option<Node>)>> {
-    let order = match (pair.left.nodes.peek(), pair.right.nodes.peek()) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (Some((left, _)), Some((right, _))) => left.cmp(right),
+#[allow(clippy::type_complexity, reason = "a name and two nodes")]
+fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Result<Option<Node>>, Result<Option<Node>>)> {
+    let (name, order) = match (pair.left.peek(), pair.right.peek()) {
+        (None, None) => return None,
+        (Some(left), None) => (left.to_vec(), Ordering::Less),
+        (None, Some(right)) => (right.to_vec(), Ordering::Greater),
+        (Some(left), Some(right)) => (left.min(right).to_vec(), left.cmp(right)),
     };
-    let left = if order.is_le() { pair.left.next()? } else { None };
-    let right = if order.is_ge() { pair.right.next()? } else { None };
-    Ok(Some((left, right)))
+    let left = if order.is_le() { pair.left.next() } else { Ok(None) };
+    let right = if order.is_ge() { pair.right.next() } else { Ok(None) };
+    Some((name, left, right))
 }
 
 struct Diff<'d> {
     trees: &'d TreeReader<'d>,
+    /// Of the snapshot before, and of that after.
+    gaps: [&'d Gaps<'d>; 2],
     before: BlobSet<'d>,
     after: BlobSet<'d>,
     totals: Totals,
 }
 
 impl Diff<'_> {
-    /// Goes into a directory, unless both sides have the same.
-    fn open(
-        &mut self,
-        stack: &mut Vec<Pair>,
-        left: Option<Id>,
-        right: Option<Id>,
-        path_length: usize,
-        progress: &Progress,
-    ) -> Result<()> {
+    /// Goes into a directory, unless both sides have the same, or one cannot be read.
+    fn open(&mut self, stack: &mut Vec<Pair>, left: Option<Id>, right: Option<Id>, path: &[u8]) -> Result<()> {
         if let (Some(left), true) = (left, left == right) {
             // Its blobs are on both sides, also where another place has them on one.
-            stats::collect(self.trees, left, &self.before, progress)?;
-            return stats::collect(self.trees, left, &self.after, progress);
+            stats::collect(self.trees, left, &self.before, path, self.gaps[0])?;
+            return stats::collect(self.trees, left, &self.after, path, self.gaps[1]);
         }
-        for (set, id) in [(&mut self.before, left), (&mut self.after, right)] {
+        let mut sides = Vec::with_capacity(2);
+        for (set, id, gaps) in [(&self.before, left, self.gaps[0]), (&self.after, right, self.gaps[1])] {
+            // Both, so that each side's damage is reported.
+            let Some(entries) = gaps.or_report(path, Entries::load(self.trees, id))? else { continue };
             if let Some(id) = id {
                 set.insert(BlobType::Tree, id)?;
             }
+            sides.push(entries);
         }
-        if left.is_some() || right.is_some() {
-            let (left, right) = (Entries::load(self.trees, left)?, Entries::load(self.trees, right)?);
-            stack.push(Pair { left, right, path_length });
+        if let Ok([left, right]) = <[Entries; 2]>::try_from(sides)
+            && (!left.id.is_null() || !right.id.is_null())
+        {
+            stack.push(Pair { left, right, path_length: path.len() });
         }
         Ok(())
     }
 
-    fn compare(&mut self, left: Option<&Node>, right: Option<&Node>) -> Result<Option<Change>> {
-        for (set, node) in [(&mut self.before, left), (&mut self.after, right)] {
+    fn compare(&mut self, path: &[u8], left: Option<&Node>, right: Option<&Node>) -> Result<Option<Change>> {
+        for (set, node, gaps) in [(&self.before, left, self.gaps[0]), (&self.after, right, self.gaps[1])] {
             for &id in node.iter().filter_map(|node| node.content.as_ref()).flatten() {
-                set.insert(BlobType::Data, id)?;
+                gaps.or_report(path, set.insert(BlobType::Data, id))?;
             }
         }
         let (left, right) = match (left, right) {
@@ -235,6 +246,7 @@ fn count(side: &mut Side, node: &Node) {
 mod tests {
     use super::*;
     use crate::maintain::testing::Fixture;
+    use crate::progress::Progress;
 
     #[test]
     fn tells_every_kind_of_change_once() {
@@ -260,8 +272,10 @@ mod tests {
         let repo = fixture.repo();
         let index = Index::load(&repo).unwrap();
         let trees = TreeReader::new(&repo, &index);
+        let progress = Progress::silent();
+        let gaps = Gaps::new(Id::NULL, &progress);
         let mut told = Vec::new();
-        let totals = diff::<Error>(&trees, &index, left, right, &Progress::silent(), |path, change| {
+        let totals = diff::<Error>(&trees, &index, [left, right], [&gaps; 2], |path, change| {
             told.push((String::from_utf8(path.to_vec()).unwrap(), change));
             Ok(())
         })
@@ -293,8 +307,10 @@ mod tests {
         let repo = fixture.repo();
         let index = Index::load(&repo).unwrap();
         let trees = TreeReader::new(&repo, &index);
+        let progress = Progress::silent();
+        let gaps = Gaps::new(Id::NULL, &progress);
         let mut longest = 0;
-        let totals = diff::<Error>(&trees, &index, ids[0], ids[1], &Progress::silent(), |path, _| {
+        let totals = diff::<Error>(&trees, &index, ids, [&gaps; 2], |path, _| {
             longest = path.len().max(longest);
             Ok(())
         });

@@ -2,15 +2,16 @@
 //!
 //! What is left out is gone from the new snapshots; their packs hold it until a prune. Directories stay, also when nothing is left in them.
 
-use super::rewrite::{Change, Replace, Rewrite, Verdict};
+use super::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Summary;
+use crate::format::text::lossy;
 use crate::format::time::Time;
 use crate::id::Id;
 use crate::pattern::Patterns;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::repo::writer::Writer;
-use crate::repo::{Index, Repository, Result, StoredSnapshot, TreeReader};
+use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::sync::Arc;
 
 /// The tag of a snapshot that was made from another one; restic's.
@@ -33,6 +34,8 @@ pub enum Became {
     Rewritten(Option<Id>),
     /// Its root itself is left out: it was removed.
     Nothing,
+    /// Something in it cannot be read or written again, which has been reported: it stays as it is.
+    Failed,
 }
 
 /// Rewrites snapshots, and hands over what became of each. A caller that forgets holds an exclusive lock.
@@ -46,12 +49,28 @@ pub fn rewrite(
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
     let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.replace.dry_run)?;
-    let mut rewrite =
-        Rewrite::new(&trees, &writer, progress, LeaveOut { patterns: &options.exclude, files: 0, bytes: 0 });
+    let mut rewrite = Rewrite::new(
+        &trees,
+        &writer,
+        progress,
+        LeaveOut { patterns: &options.exclude, files: 0, bytes: 0, unreadable: String::new() },
+    );
     let mut became = Vec::with_capacity(snapshots.len());
     for stored in snapshots {
-        let old = stored.tree()?;
-        let tree = if options.exclude.is_empty() { Some(old) } else { rewrite.tree(old)? };
+        let rewritten =
+            stored.tree().and_then(|old| if options.exclude.is_empty() { Ok(Some(old)) } else { rewrite.tree(old) });
+        let tree = match rewritten {
+            Ok(tree) => tree,
+            Err(error) if error.spares_others() => {
+                let path = std::mem::take(&mut rewrite.change.unreadable);
+                let at = if path.is_empty() { String::new() } else { format!(": {path}") };
+                progress.problem(Phase::Read, format!("snapshot {}{at}", stored.id), error);
+                (rewrite.change.files, rewrite.change.bytes) = (0, 0);
+                tell(stored, Became::Failed);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let LeaveOut { files, bytes, .. } = rewrite.change;
         (rewrite.change.files, rewrite.change.bytes) = (0, 0);
         became.push((stored, tree, files, bytes));
@@ -91,6 +110,8 @@ struct LeaveOut<'p> {
     patterns: &'p Patterns,
     files: u64,
     bytes: u64,
+    /// The path of a directory that cannot be read.
+    unreadable: String,
 }
 
 impl Change for LeaveOut<'_> {
@@ -100,8 +121,14 @@ impl Change for LeaveOut<'_> {
         }
         if node.ty == NodeType::File {
             self.files += 1;
-            self.bytes += node.size;
+            // A forged tree may claim any size.
+            self.bytes = self.bytes.saturating_add(node.size);
         }
         Verdict::Keep
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
+        self.unreadable = lossy(path);
+        Err(error)
     }
 }

@@ -1,12 +1,12 @@
 //! Where in the snapshots something is: entries by patterns and times, blobs and trees by their ids.
 
+use super::gaps::Gaps;
 use super::walk::Walk;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::format::time::Time;
 use crate::id::Id;
 use crate::pattern::Patterns;
-use crate::progress::Progress;
 use crate::repo::{Error, Index, TreeReader};
 use std::collections::HashSet;
 
@@ -26,24 +26,22 @@ impl Entries {
             && self.newest.is_none_or(|newest| time <= newest.instant())
     }
 
-    /// Tells every entry of a tree that is looked for, with its path.
+    /// Hands over every matching entry of a tree, with its path. What cannot be read is reported and left out.
     pub fn find<E: From<Error>>(
         &self,
         trees: &TreeReader<'_>,
         root: Id,
-        progress: &Progress,
+        gaps: &Gaps<'_>,
         mut tell: impl FnMut(&[u8], &Node) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let mut walk = Walk::new(trees, root)?;
-        while let Some(node) = walk.next()? {
-            if progress.is_interrupted() {
-                return Err(Error::Interrupted.into());
-            }
+        let mut walk = Walk::readable(trees, root, gaps)?;
+        while let Some(node) = walk.next_readable(gaps)? {
+            gaps.check_interrupted()?;
             if self.matches(walk.path(), &node) {
                 tell(walk.path(), &node)?;
             }
             if node.ty == NodeType::Dir && self.patterns.may_match_below(walk.path()) {
-                walk.enter(&node)?;
+                walk.enter_readable(&node, gaps)?;
             }
         }
         Ok(())
@@ -56,7 +54,7 @@ pub struct Objects {
     ids: HashSet<(BlobType, Id)>,
     /// In hex, with the type.
     beginnings: Vec<(BlobType, String)>,
-    /// Trees that have nothing of what is looked for in them or below.
+    /// Trees that have nothing of what is looked for in them or below, as far as all of that could be read.
     barren: HashSet<Id>,
 }
 
@@ -97,30 +95,30 @@ impl Objects {
             || self.beginnings.iter().any(|(of, name)| *of == ty && id.to_string().starts_with(name))
     }
 
-    /// Tells every place of a tree where one of the objects is.
+    /// Hands over every place of a tree where one of the objects is. What cannot be read is reported and left out.
     pub fn find<E: From<Error>>(
         &mut self,
         trees: &TreeReader<'_>,
         root: Id,
-        progress: &Progress,
+        gaps: &Gaps<'_>,
         mut tell: impl FnMut(Place<'_>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         if self.barren.contains(&root) {
             return Ok(());
         }
         let mut found = 0u64;
-        // Directories that are open: their depth, their tree, and what had been found before them.
-        let mut open: Vec<(usize, Id, u64)> = vec![(1, root, 0)];
+        // What was not read may hold one of them.
+        let found_or_missed = |found: u64| found + gaps.reported();
+        // Directories that are open: their depth, their tree, and what had been found or missed before them.
+        let mut open: Vec<(usize, Id, u64)> = vec![(1, root, found_or_missed(0))];
         if self.has(BlobType::Tree, root) {
             tell(Place { ty: BlobType::Tree, id: root, path: b"/", parent: None })?;
             found += 1;
         }
-        let mut walk = Walk::new(trees, root)?;
-        while let Some(node) = walk.next()? {
-            if progress.is_interrupted() {
-                return Err(Error::Interrupted.into());
-            }
-            self.close(&mut open, walk.depth(), found);
+        let mut walk = Walk::readable(trees, root, gaps)?;
+        while let Some(node) = walk.next_readable(gaps)? {
+            gaps.check_interrupted()?;
+            self.close(&mut open, walk.depth(), found_or_missed(found));
             for &id in node.content.iter().flatten().collect::<HashSet<_>>() {
                 if self.has(BlobType::Data, id) {
                     tell(Place { ty: BlobType::Data, id, path: walk.path(), parent: walk.tree() })?;
@@ -128,18 +126,17 @@ impl Objects {
                 }
             }
             if let (NodeType::Dir, Some(id)) = (node.ty, node.subtree) {
-                let before = found;
+                let before = found_or_missed(found);
                 if self.has(BlobType::Tree, id) {
                     tell(Place { ty: BlobType::Tree, id, path: walk.path(), parent: None })?;
                     found += 1;
                 }
-                if !self.barren.contains(&id) {
-                    walk.enter(&node)?;
+                if !self.barren.contains(&id) && walk.enter_readable(&node, gaps)? {
                     open.push((walk.depth(), id, before));
                 }
             }
         }
-        self.close(&mut open, 0, found);
+        self.close(&mut open, 0, found_or_missed(found));
         Ok(())
     }
 
@@ -157,6 +154,7 @@ impl Objects {
 mod tests {
     use super::*;
     use crate::maintain::testing::Fixture;
+    use crate::progress::Progress;
 
     #[test]
     fn entries_are_found_by_pattern_and_time() {
@@ -169,13 +167,15 @@ mod tests {
         let repo = fixture.repo();
         let index = Index::load(&repo).unwrap();
         let trees = TreeReader::new(&repo, &index);
+        let progress = Progress::silent();
+        let gaps = Gaps::new(Id::NULL, &progress);
         let find = |pattern: &str, oldest, newest| {
             let mut patterns = Patterns::default();
             patterns.add(pattern, false).unwrap();
             let time = |seconds: Option<i64>| seconds.map(|seconds| Time::utc(seconds, 0));
             let entries = Entries { patterns, oldest: time(oldest), newest: time(newest) };
             let mut found = Vec::new();
-            let outcome = entries.find::<Error>(&trees, root, &Progress::silent(), |path, _| {
+            let outcome = entries.find::<Error>(&trees, root, &gaps, |path, _| {
                 found.push(String::from_utf8_lossy(path).into_owned());
                 Ok(())
             });
@@ -199,9 +199,11 @@ mod tests {
         let repo = fixture.repo();
         let index = Index::load(&repo).unwrap();
         let trees = TreeReader::new(&repo, &index);
+        let progress = Progress::silent();
+        let gaps = Gaps::new(Id::NULL, &progress);
         let find = |objects: &mut Objects| {
             let mut found = Vec::new();
-            let outcome = objects.find::<Error>(&trees, root, &Progress::silent(), |place| {
+            let outcome = objects.find::<Error>(&trees, root, &gaps, |place| {
                 found.push((place.id, String::from_utf8_lossy(place.path).into_owned()));
                 Ok(())
             });

@@ -9,8 +9,8 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use rayon::ThreadPool;
 use std::sync::atomic::Ordering;
 
-/// Adds up what some snapshots need. What cannot be read, and what is in no index, is told as a problem each, with the snapshot in which
-/// it came up first, and ends in an error: nobody knows then what is needed.
+/// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported, and ends in an error: nobody knows then
+/// what is needed.
 pub fn blobs<'i>(
     repo: &Repository,
     index: &'i Index,
@@ -19,6 +19,22 @@ pub fn blobs<'i>(
     during: Phase,
     progress: &Progress,
 ) -> Result<BlobSet<'i>> {
+    match readable(repo, index, snapshots, pool, during, progress)? {
+        (found, 0) => Ok(found),
+        (_, problems) => Err(Error::Unreachable { problems }),
+    }
+}
+
+/// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each problem is reported with the snapshot in
+/// which it came up first; another one may need the same.
+pub fn readable<'i>(
+    repo: &Repository,
+    index: &'i Index,
+    snapshots: &[StoredSnapshot],
+    pool: &ThreadPool,
+    during: Phase,
+    progress: &Progress,
+) -> Result<(BlobSet<'i>, u64)> {
     let mut reach = Reach {
         trees: TreeReader::new(repo, index),
         index,
@@ -41,10 +57,7 @@ pub fn blobs<'i>(
         }
         progress.files_done.fetch_add(1, Ordering::Relaxed);
     }
-    match progress.problem_count() - before {
-        0 => Ok(reach.found),
-        problems => Err(Error::Unreachable { problems }),
-    }
+    Ok((reach.found, progress.problem_count() - before))
 }
 
 struct Reach<'r, 'i> {

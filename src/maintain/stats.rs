@@ -1,6 +1,7 @@
 //! How much there is, counted in one of four ways.
 
 use super::blobs::BlobSet;
+use super::gaps::Gaps;
 use super::walk::Walk;
 use crate::crypto::OVERHEAD;
 use crate::format::node::{Node, NodeType};
@@ -45,7 +46,7 @@ pub struct Compression {
     pub space_saving: f64,
 }
 
-/// Counts what is in the snapshots.
+/// Counts what is in the snapshots. What cannot be read is reported and not counted.
 pub fn count(
     repo: &Repository,
     index: &Index,
@@ -59,21 +60,13 @@ pub fn count(
     let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
     progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
     for stored in snapshots {
-        if mode == Mode::RawData {
-            collect(&trees, stored.tree()?, &blobs, progress)?;
-        } else {
-            seen.links.clear();
-            let mut walk = Walk::new(&trees, stored.tree()?)?;
-            while let Some(node) = walk.next()? {
-                interruptible(progress)?;
-                match mode {
-                    Mode::RestoreSize => add_restored(&mut stats, &mut seen, &node),
-                    Mode::FilesByContents => add_contents(&mut stats, &mut seen, &node),
-                    _ => add_references(&mut stats, &mut seen, index, walk.path(), &node)?,
-                }
-                if node.ty == NodeType::Dir {
-                    walk.enter(&node)?;
-                }
+        let gaps = Gaps::new(stored.id, progress);
+        if let Some(root) = gaps.or_report(b"", stored.tree())? {
+            if mode == Mode::RawData {
+                collect(&trees, root, &blobs, b"", &gaps)?;
+            } else {
+                seen.links.clear();
+                count_entries(&mut stats, &mut seen, &trees, index, root, mode, &gaps)?;
             }
         }
         progress.files_done.fetch_add(1, Ordering::Relaxed);
@@ -82,6 +75,32 @@ pub fn count(
         add_raw(&mut stats, &blobs, repo.config().version);
     }
     Ok(stats)
+}
+
+fn count_entries(
+    stats: &mut Stats,
+    seen: &mut Seen,
+    trees: &TreeReader<'_>,
+    index: &Index,
+    root: Id,
+    mode: Mode,
+    gaps: &Gaps<'_>,
+) -> Result<()> {
+    let mut walk = Walk::readable(trees, root, gaps)?;
+    while let Some(node) = walk.next_readable(gaps)? {
+        gaps.check_interrupted()?;
+        match mode {
+            Mode::RestoreSize => add_restored(stats, seen, &node),
+            Mode::FilesByContents => add_contents(stats, seen, &node),
+            Mode::BlobsPerFile => add_references(stats, seen, index, walk.path(), &node, gaps)?,
+            // Counted by `collect`, which looks at each tree once.
+            Mode::RawData => {}
+        }
+        if node.ty == NodeType::Dir {
+            walk.enter_readable(&node, gaps)?;
+        }
+    }
+    Ok(())
 }
 
 /// What was counted before, by the rules of the modes.
@@ -94,16 +113,17 @@ struct Seen {
     references: HashSet<Id>,
 }
 
-fn interruptible(progress: &Progress) -> Result<()> {
-    if progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-}
-
 fn add_restored(stats: &mut Stats, seen: &mut Seen, node: &Node) {
     stats.files += 1;
     let linked = node.links > 1 && node.ty != NodeType::Dir;
     if !linked || seen.links.insert((node.device_id, node.inode)) {
-        stats.total_size += node.size;
+        add_size(stats, node.size);
     }
+}
+
+/// Sizes that a forged tree claims may exceed any number.
+fn add_size(stats: &mut Stats, size: u64) {
+    stats.total_size = stats.total_size.saturating_add(size);
 }
 
 /// A name for the content of a file.
@@ -115,11 +135,18 @@ fn contents_id(node: &Node) -> Id {
 fn add_contents(stats: &mut Stats, seen: &mut Seen, node: &Node) {
     if seen.contents.insert(contents_id(node)) {
         stats.files += 1;
-        stats.total_size += node.size;
+        add_size(stats, node.size);
     }
 }
 
-fn add_references(stats: &mut Stats, seen: &mut Seen, index: &Index, path: &[u8], node: &Node) -> Result<()> {
+fn add_references(
+    stats: &mut Stats,
+    seen: &mut Seen,
+    index: &Index,
+    path: &[u8],
+    node: &Node,
+    gaps: &Gaps<'_>,
+) -> Result<()> {
     if !seen.contents.insert(contents_id(node)) {
         return Ok(());
     }
@@ -129,32 +156,36 @@ fn add_references(stats: &mut Stats, seen: &mut Seen, index: &Index, path: &[u8]
         let reference = Id::of(&[path_id.0, id.0].concat());
         if seen.references.insert(reference) {
             let ty = BlobType::Data;
-            stats.total_size += index.first(ty, id).ok_or(Error::BlobMissing { ty, id })?.blob.plain_length();
-            stats.blobs += 1;
+            let location = index.first(ty, id).ok_or(Error::BlobMissing { ty, id });
+            if let Some(location) = gaps.or_report(path, location)? {
+                add_size(stats, location.blob.plain_length());
+                stats.blobs += 1;
+            }
         }
     }
     Ok(())
 }
 
-/// Adds all blobs of a tree and of what is below it; trees that are in the set are known.
-pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, progress: &Progress) -> Result<()> {
+/// Adds all blobs of the tree of the directory `path`, and of what is below it; trees that are in the set are known. What cannot be read
+/// is reported as a part of that directory.
+pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, path: &[u8], gaps: &Gaps<'_>) -> Result<()> {
     let mut stack = vec![root];
     while let Some(id) = stack.pop() {
-        interruptible(progress)?;
-        if !blobs.insert(BlobType::Tree, id)? {
+        gaps.check_interrupted()?;
+        if gaps.or_report(path, blobs.insert(BlobType::Tree, id))? != Some(true) {
             continue;
         }
-        let json = trees.load(id)?;
-        let mut missing = None;
+        let Some(json) = gaps.or_report(path, trees.load(id))? else { continue };
+        let mut missing = Vec::new();
         let outcome = tree::visit::<FormatError>(&json, |node| {
             stack.extend(node.subtree);
-            for id in node.content.into_iter().flatten() {
-                missing = blobs.insert(BlobType::Data, id).err().or(missing.take());
-            }
+            missing.extend(node.content.into_iter().flatten().filter_map(|id| blobs.insert(BlobType::Data, id).err()));
             Ok(())
         });
-        outcome.map_err(|source| Error::Tree { id, source })?;
-        missing.map_or(Ok(()), Err)?;
+        for error in missing {
+            gaps.or_report(path, Err::<(), _>(error))?;
+        }
+        gaps.or_report(path, outcome.map_err(|source| Error::Tree { id, source }))?;
     }
     Ok(())
 }

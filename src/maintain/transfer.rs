@@ -1,7 +1,7 @@
 //! Blobs out of the packs of a repository and into new packs, of the same repository or of another one.
 //!
 //! A pack is read front to back, with one request for what lies close together. Nothing is believed: each blob is opened and compared
-//! with its id on the way. One that cannot be read there is taken from another copy; if there is none, that ends it.
+//! with its id on the way. One that cannot be read there is taken from another copy; what becomes of it if there is none, the caller says.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -21,6 +21,8 @@ pub struct Transfer<'t> {
     pub writer: &'t Writer,
     /// Sealed forms stay as they are, which goes only within a repository: of which blobs.
     pub stays_sealed: &'t (dyn Fn(&PackedBlob) -> bool + Sync),
+    /// Judges a blob of which no copy can be read; the error that comes back ends it all.
+    pub unreadable: &'t (dyn Fn(BlobType, Id, Error) -> Result<()> + Sync),
     pub progress: &'t Progress,
 }
 
@@ -103,7 +105,10 @@ impl Transfer<'_> {
 
     /// One blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.
     fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
-        let plaintext = self.from.load_blob(self.index, ty, id)?;
+        let plaintext = match self.from.load_blob(self.index, ty, id) {
+            Ok(plaintext) => plaintext,
+            Err(error) => return (self.unreadable)(ty, id, error),
+        };
         self.progress.warning(&format!("{ty} blob {id} could only be read the second time, or from another copy"));
         self.writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: None }])
     }

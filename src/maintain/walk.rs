@@ -4,6 +4,7 @@
 //! that a directory of a hundred thousand entries costs its tree blob and no more; and the way down is a list, not the call
 //! stack, so that a tree of ten thousand levels is walked like any other.
 
+use super::gaps::Gaps;
 use crate::format::node::Node;
 use crate::format::tree;
 use crate::id::Id;
@@ -39,6 +40,30 @@ impl<'t> Walk<'t> {
         let mut walk = Walk { trees, levels: Vec::new(), path };
         walk.open(root)?;
         Ok(walk)
+    }
+
+    /// Starts at a tree whose loss is reported: then there are no entries.
+    pub fn readable(trees: &'t TreeReader<'t>, root: Id, gaps: &Gaps<'_>) -> Result<Walk<'t>> {
+        let mut walk = Walk { trees, levels: Vec::new(), path: Vec::new() };
+        let opened = walk.open(root);
+        gaps.or_report(b"", opened)?;
+        Ok(walk)
+    }
+
+    /// The next entry that can be read. One that cannot is reported with the path of its directory.
+    pub fn next_readable(&mut self, gaps: &Gaps<'_>) -> Result<Option<Node>> {
+        loop {
+            let next = self.next();
+            if let Some(next) = gaps.or_report(&self.path, next)? {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// [`Walk::enter`] of a directory whose loss is reported; says whether its entries come next.
+    pub fn enter_readable(&mut self, dir: &Node, gaps: &Gaps<'_>) -> Result<bool> {
+        let entered = self.enter(dir);
+        Ok(gaps.or_report(&self.path, entered)?.is_some())
     }
 
     /// The next entry; its path is [`Walk::path`].

@@ -150,6 +150,44 @@ impl Error {
         }
     }
 
+    /// Whether the error concerns the object that was asked for, so that other objects may well be readable: a reader reports it and
+    /// continues with the rest. A store that was retried until patience ended fails for all of them.
+    pub fn spares_others(&self) -> bool {
+        match self {
+            Error::Store(error) => !error.is_given_up(),
+            Error::WrongHash { .. }
+            | Error::Damaged { .. }
+            | Error::Unauthentic { .. }
+            | Error::BlobMissing { .. }
+            | Error::BlobDamaged { .. }
+            | Error::BlobTooLarge { .. }
+            | Error::PackSize { .. }
+            | Error::Tree { .. }
+            | Error::NoSuchPath { .. }
+            | Error::Inconsistent { .. } => true,
+            Error::Memory(_)
+            | Error::Aside { .. }
+            | Error::NoRepository { .. }
+            | Error::EmptyConfig { .. }
+            | Error::WrongPassword { .. }
+            | Error::NoKeys { .. }
+            | Error::Key { .. }
+            | Error::Refused { .. }
+            | Error::InitialisedTwice { .. }
+            | Error::Locked { .. }
+            | Error::LockLost { .. }
+            | Error::VerifyFailed { .. }
+            | Error::Unreachable { .. }
+            | Error::Uninvited { .. }
+            | Error::NotRepacked { .. }
+            | Error::NoSuchSnapshot(_)
+            | Error::Source(_)
+            | Error::EmptySnapshot
+            | Error::Stopped
+            | Error::Interrupted => false,
+        }
+    }
+
     /// Of several reasons why nothing of several copies could be had, the one that leaves hope.
     pub(super) fn or_hope(self, other: Error) -> Error {
         if self.is_damage() { other } else { self }

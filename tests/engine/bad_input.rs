@@ -481,10 +481,11 @@ fn unreadable_file() {
 
 fn not_json() {
     let bed = Bed::new();
-    let repo = bed.open();
+    let (repo, first) = (bed.open(), bed.snapshot("first"));
     let id = repo.save_file(FileType::Snapshot, b"[[[[[[".to_vec()).unwrap().to_string();
     fails(bed.vsm(&["check"]), 1, &[&id[..8], "damaged"]);
-    bed.restore(&bed.snapshot("first")).0.ok();
+    fails(bed.vsm(&["snapshots"]), 3, &[&id[..8]]);
+    bed.restore(&first).0.ok();
 }
 
 /// The first column of the document's table.

@@ -24,6 +24,7 @@ mod named;
 mod parent;
 mod prune;
 mod repair;
+mod readers;
 mod repositories;
 #[cfg(feature = "mount")]
 mod requests;

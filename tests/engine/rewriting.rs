@@ -99,7 +99,7 @@ fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
         files_below(&from.path().join("data")).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len());
     fs::remove_file(pack.expect("a pack")).expect("a pack less");
     let all = Repo::empty(2);
-    let run = run_from(Peer::Vsm, &from, &all, &["copy"]).exits(1);
+    let run = run_from(Peer::Vsm, &from, &all, &["copy"]).exits(3);
     assert!(run.errors().contains("pack"), "{run}");
     assert!(all.snapshots(Peer::Restic019).is_empty());
     all.check(Peer::Restic019).ok();

@@ -28,18 +28,25 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (snapshots, missing) = select::snapshots(context, &from, &args.ids, &args.filter.build())?;
     let _orderly = context.orderly();
     let ticker = context.show_progress(Kind::Count("packs"));
+    let mut left_out = missing;
     copy(&from, &to, snapshots, &context.progress, &mut |stored, became| {
         let (verb, id) = match became {
             Became::Copied(id) => ("copied to", id),
             Became::There(id) => ("was copied before, to", id),
+            Became::LeftOut => {
+                left_out += 1;
+                return context
+                    .out
+                    .warn(format_args!("error: {} was not copied: it is damaged", select::describe(stored)));
+            }
         };
         // Who does not read it is no reason to stop halfway.
         let _ = context.out.note(format_args!("{} {verb} snapshot {}", select::describe(stored), id.short()));
     })?;
     drop(ticker);
     context.note_cost()?;
-    Ok(match missing {
+    Ok(match left_out {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} snapshots were not copied, each told above")),
+        count => Outcome::Incomplete(format!("{count} snapshots were not copied, each listed above")),
     })
 }

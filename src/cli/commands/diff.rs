@@ -5,6 +5,7 @@ use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::id::Id;
 use crate::maintain::diff::{Change, Changed, Side, Totals, diff};
+use crate::maintain::gaps::Gaps;
 use crate::repo::{Index, Repository, SnapshotFilter, TreeReader};
 use anyhow::Result;
 use serde::Serialize;
@@ -55,6 +56,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let trees = TreeReader::new(&repo, &index);
     let (before, left) = find(&repo, &trees, &args.before)?;
     let (after, right) = find(&repo, &trees, &args.after)?;
+    let _orderly = context.orderly();
+    let gaps = [before, after].map(|id| Gaps::new(id, &context.progress));
+    let (before, after) = (before.short(), after.short());
     context.out.note(format_args!("comparing snapshot {before} to {after}:"))?;
     context.out.note("")?;
     let tell = |path: &[u8], change| -> Result<()> {
@@ -68,7 +72,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         }
         Ok(())
     };
-    let totals = diff(&trees, &index, left, right, &context.progress, tell)?;
+    let totals = diff(&trees, &index, [left, right], gaps.each_ref(), tell)?;
     if context.out.json {
         let (added, removed) = (totals.added.into(), totals.removed.into());
         context.out.json(&Statistics {
@@ -82,13 +86,18 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         print_totals(context, &totals)?;
     }
-    Ok(Outcome::Complete)
+    Ok(match context.progress.problem_count() {
+        0 => Outcome::Complete,
+        count => {
+            Outcome::Incomplete(format!("{count} parts could not be read and were not compared, each listed above"))
+        }
+    })
 }
 
-fn find(repo: &Repository, trees: &TreeReader<'_>, name: &str) -> Result<(String, Id)> {
+fn find(repo: &Repository, trees: &TreeReader<'_>, name: &str) -> Result<(Id, Id)> {
     let (name, folder) = select::split_folder(name);
     let stored = repo.find_snapshot(name, &SnapshotFilter::default())?;
-    Ok((stored.id.short(), trees.folder(stored.tree()?, folder.as_bytes())?))
+    Ok((stored.id, trees.folder(stored.tree()?, folder.as_bytes())?))
 }
 
 /// restic's letters; `None` for what is not to be told.

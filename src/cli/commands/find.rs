@@ -2,7 +2,7 @@
 
 use crate::cli::args::{self, Filter};
 use crate::cli::exit::Outcome;
-use crate::cli::output::is_zero;
+use crate::cli::output::{List, is_zero};
 use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::format::BlobType;
@@ -10,6 +10,7 @@ use crate::format::node::Node;
 use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::find::{Entries, Objects, Place};
+use crate::maintain::gaps::Gaps;
 use crate::pattern::Patterns;
 use crate::repo::{Index, StoredSnapshot, TreeReader};
 use anyhow::{Result, bail};
@@ -66,14 +67,18 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let index = Index::load(&repo)?;
     let trees = TreeReader::new(&repo, &index);
+    // A signal ends it between two entries: the JSON document is closed then.
+    let _orderly = context.orderly();
     if args.blob || args.tree || args.pack {
         find_objects(&args, context, &index, &trees, &snapshots)?;
     } else {
         find_entries(&args, context, &trees, &snapshots)?;
     }
-    Ok(match missing {
+    Ok(match missing as u64 + context.progress.problem_count() {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} snapshots were not looked into")),
+        count => {
+            Outcome::Incomplete(format!("{count} snapshots or directories could not be searched, each listed above"))
+        }
     })
 }
 
@@ -140,44 +145,43 @@ fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshot
     args.patterns.iter().try_for_each(|pattern| patterns.add(pattern, args.ignore_case))?;
     let entries = Entries { patterns, oldest: args.oldest, newest: args.newest };
     // One document, written as it is found: there may be millions of matches.
+    let mut document = if out.json { Some(out.list("[", |_| "]\n".to_owned())?) } else { None };
     let mut lists = 0;
-    if out.json {
-        out.write(b"[")?;
-    }
     for stored in snapshots {
-        let mut hits = 0;
-        entries.find(trees, stored.tree()?, &context.progress, |path, node| -> Result<()> {
-            if hits == 0 {
+        let gaps = Gaps::new(stored.id, &context.progress);
+        let Some(root) = gaps.or_report(b"", stored.tree())? else { continue };
+        let mut has_hits = false;
+        let mut matches: Option<List<'_>> = None;
+        entries.find(trees, root, &gaps, |path, node| -> Result<()> {
+            let is_first = !std::mem::replace(&mut has_hits, true);
+            if let Some(document) = &mut document {
+                if is_first {
+                    let ending = |hits| format!("],\"hits\":{hits},\"snapshot\":\"{}\"}}", stored.id);
+                    matches = Some(document.nested("{\"matches\":[", ending)?);
+                }
+                return match &mut matches {
+                    Some(matches) => Ok(matches.item(&Match::new(path, node))?),
+                    None => Ok(()),
+                };
+            }
+            if is_first {
                 begin(context, stored, lists)?;
                 lists += 1;
             }
-            hits += 1;
-            if out.json {
-                out.write(if hits > 1 { b"," } else { b"" })?;
-                out.write(serde_json::to_string(&Match::new(path, node))?.as_bytes())?;
-            } else if args.long {
+            if args.long {
                 out.line(render::long_line(&render::path(path), node, args.human_readable))?;
             } else {
                 out.line(render::path(path))?;
             }
             Ok(())
         })?;
-        if out.json && hits > 0 {
-            out.write(format!("],\"hits\":{hits},\"snapshot\":\"{}\"}}", stored.id).as_bytes())?;
-        }
+        matches.map_or(Ok(()), List::finish)?;
     }
-    if out.json {
-        out.write(b"]\n")?;
-    }
-    Ok(())
+    Ok(document.map_or(Ok(()), List::finish)?)
 }
 
-/// The opening of a snapshot's matches.
+/// The heading of a snapshot's matches.
 fn begin(context: &Context, stored: &StoredSnapshot, before: u64) -> Result<()> {
-    if context.out.json {
-        context.out.write(if before > 0 { b",{\"matches\":[" } else { b"{\"matches\":[" })?;
-        return Ok(());
-    }
     if before > 0 {
         context.out.note("")?;
     }
@@ -216,24 +220,22 @@ fn find_objects(
         let ty = if args.tree { BlobType::Tree } else { BlobType::Data };
         args.patterns.iter().for_each(|id| objects.add(ty, id));
     }
-    let mut found = Vec::new();
+    let mut document = if context.out.json { Some(context.out.list("[", |_| "]\n".to_owned())?) } else { None };
     let mut seen = Vec::new();
     for stored in snapshots {
-        objects.find(trees, stored.tree()?, &context.progress, |place| -> Result<()> {
+        let gaps = Gaps::new(stored.id, &context.progress);
+        let Some(root) = gaps.or_report(b"", stored.tree())? else { continue };
+        objects.find(trees, root, &gaps, |place| -> Result<()> {
             if !seen.contains(&(place.ty, place.id)) {
                 seen.push((place.ty, place.id));
             }
-            if context.out.json {
-                found.push(object_json(&place, stored));
-            } else {
-                print_place(context, &place, stored)?;
+            match &mut document {
+                Some(document) => Ok(document.item(&object_json(&place, stored))?),
+                None => print_place(context, &place, stored),
             }
-            Ok(())
         })?;
     }
-    if context.out.json {
-        context.out.json(&found)?;
-    }
+    document.map_or(Ok(()), List::finish)?;
     if args.show_pack_id {
         seen.into_iter().for_each(|(ty, id)| print_packs(context, index, ty, id));
     }

@@ -136,11 +136,11 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         }
     }
     let repo = if context.global.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
-    let remove = if args.ids.is_empty() {
+    let (remove, missing) = if args.ids.is_empty() {
         by_policy(&args, context, &repo, &policy, &filter)?
     } else {
-        let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &SnapshotFilter::default())?;
-        snapshots.into_iter().map(|stored| stored.id).collect()
+        let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &SnapshotFilter::default())?;
+        (snapshots.into_iter().map(|stored| stored.id).collect(), missing)
     };
     let outcome = if args.dry_run {
         let ids: Vec<String> = remove.iter().map(Id::short).collect();
@@ -151,6 +151,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         remove_all(context, &repo, &remove)?
     };
+    let outcome = if outcome == Outcome::Complete { select::outcome(missing) } else { outcome };
     if !args.prune || remove.is_empty() || outcome != Outcome::Complete {
         return Ok(outcome);
     }
@@ -175,15 +176,16 @@ struct ReasonJson<'g> {
     matches: &'g [String],
 }
 
-/// Applies the policy to each group, tells what it does, and returns what is to be removed.
+/// Applies the policy to each group, prints what it does, and returns what is to be removed, and the number of snapshots that could not be
+/// read and stay.
 fn by_policy(
     args: &Args,
     context: &Context,
     repo: &Repository,
     policy: &Policy,
     filter: &SnapshotFilter,
-) -> Result<Vec<Id>> {
-    let (snapshots, _) = select::snapshots(context, repo, &[], filter)?;
+) -> Result<(Vec<Id>, usize)> {
+    let (snapshots, missing) = select::snapshots(context, repo, &[], filter)?;
     let GroupBy { host, paths, tags } = args.group_by;
     let (seconds, nanos) = clock::now();
     let now = Time::utc(seconds, nanos);
@@ -207,7 +209,7 @@ fn by_policy(
     } else {
         verdicts.iter().try_for_each(|(key, verdict)| print_group(args, context, key, verdict))?;
     }
-    Ok(verdicts.into_iter().flat_map(|(_, verdict)| verdict.remove).map(|stored| stored.id).collect())
+    Ok((verdicts.into_iter().flat_map(|(_, verdict)| verdict.remove).map(|stored| stored.id).collect(), missing))
 }
 
 fn group_json<'g>(key: &'g GroupKey, verdict: &'g Verdict) -> GroupJson<'g> {

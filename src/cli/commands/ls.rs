@@ -8,6 +8,7 @@ use crate::cli::select::{self, SnapshotJson};
 use crate::cli::session::Context;
 use crate::format::node::{Node, NodeType};
 use crate::format::time::Time;
+use crate::maintain::gaps::Gaps;
 use crate::maintain::walk::Walk;
 use crate::repo::{Index, StoredSnapshot, TreeReader};
 use anyhow::{Result, bail};
@@ -65,8 +66,12 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let dirs: Vec<&[u8]> = args.dirs.iter().map(|dir| dir.trim_end_matches('/').as_bytes()).collect();
     let streamed = args.sort == Sort::Name && !args.reverse;
     let mut collected = Vec::new();
+    let _orderly = context.orderly();
+    let gaps = Gaps::new(stored.id, &context.progress);
+    // Without the root there is nothing to list; what is missing below it is reported.
     let mut walk = Walk::new(&trees, root)?;
-    while let Some(node) = walk.next()? {
+    while let Some(node) = walk.next_readable(&gaps)? {
+        gaps.check_interrupted()?;
         let (listed, entered) = scope(walk.path(), &dirs, args.recursive);
         if listed && streamed {
             print_node(context, &args, walk.path(), &node)?;
@@ -75,7 +80,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             collected.push((walk.path().to_vec(), Node { content, xattrs: Vec::new(), ..node.clone() }));
         }
         if entered && node.ty == NodeType::Dir {
-            walk.enter(&node)?;
+            walk.enter_readable(&node, &gaps)?;
         }
     }
     sort(&mut collected, args.sort);
@@ -83,7 +88,12 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         collected.reverse();
     }
     collected.iter().try_for_each(|(path, node)| print_node(context, &args, path, node))?;
-    Ok(Outcome::Complete)
+    Ok(match gaps.reported() {
+        0 => Outcome::Complete,
+        count => {
+            Outcome::Incomplete(format!("the list is incomplete: {count} parts could not be read, each listed above"))
+        }
+    })
 }
 
 /// Whether an entry is listed, and whether to look below it.

@@ -48,11 +48,15 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (snapshots, missing) = select::snapshots(context, &repo, &ids, &filter.build())?;
     let _orderly = context.orderly();
     let options = Options { exclude, host: new_host, time: new_time, replace: Replace { forget, dry_run } };
-    let mut changed = 0;
+    let (mut changed, mut failed) = (0, missing);
     let would = if dry_run { "would be " } else { "" };
     exclude::rewrite(&repo, &snapshots, &options, &context.progress, &mut |stored, became| {
         let text = match became {
             Became::Unchanged => return,
+            Became::Failed => {
+                failed += 1;
+                return;
+            }
             Became::Rewritten(None) => "would be made anew".to_owned(),
             Became::Rewritten(Some(id)) => format!("is now snapshot {}", id.short()),
             Became::Nothing => format!("has nothing left, and {would}removed"),
@@ -62,8 +66,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         let _ = context.out.note(format_args!("{} {text}", select::describe(stored)));
     })?;
     context.out.note(format_args!("{changed} snapshots {would}changed"))?;
-    Ok(match missing {
+    Ok(match failed {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} snapshots could not be read")),
+        count => Outcome::Incomplete(format!("{count} snapshots could not be rewritten, each listed above")),
     })
 }

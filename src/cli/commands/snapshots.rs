@@ -36,7 +36,7 @@ struct GroupJson<'s> {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
-    let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
     let GroupBy { host, paths, tags } = args.group_by;
     let grouped = host || paths || tags;
     let mut groups = group(snapshots, host, paths, tags);
@@ -45,7 +45,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     if context.out.json {
         print_json(context, &groups, grouped)?;
-        return Ok(Outcome::Complete);
+        return Ok(select::outcome(missing));
     }
     for group in &groups {
         if grouped {
@@ -54,7 +54,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         let columns: &[Column] = if args.compact { &[] } else { &[Column::Paths] };
         snapshot_table::print(context, &group.snapshots, columns, |_| String::new())?;
     }
-    Ok(Outcome::Complete)
+    Ok(select::outcome(missing))
 }
 
 fn print_json(context: &Context, groups: &[Group], grouped: bool) -> Result<()> {

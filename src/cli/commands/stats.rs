@@ -84,9 +84,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         print(context, name, &stats)?;
     }
-    Ok(match missing {
+    Ok(match missing as u64 + context.progress.problem_count() {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} snapshots are not counted")),
+        count => Outcome::Incomplete(format!("{count} snapshots or parts of them are not counted, each listed above")),
     })
 }
 

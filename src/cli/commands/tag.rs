@@ -51,7 +51,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("nothing to do; give --set, --add or --remove");
     };
     let repo = context.open_locked(LockMode::Exclusive)?;
-    let (snapshots, _) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
     // In the middle of one change there are two snapshots: a signal waits for its end.
     let _orderly = context.orderly();
     let mut changed_snapshots = 0;
@@ -76,5 +76,5 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         context.out.note(format_args!("modified {changed_snapshots} snapshots"))?;
     }
-    Ok(Outcome::Complete)
+    Ok(select::outcome(missing))
 }

@@ -163,6 +163,7 @@ impl<'i> Prune<'i> {
             index: self.index,
             writer: &writer,
             stays_sealed: &|blob| !recompress || blob.uncompressed != 0,
+            unreadable: &|_, _, error| Err(error),
             progress,
         };
         let outcome = self.index.groups(packs).try_for_each(|group| {

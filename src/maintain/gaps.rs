@@ -1,0 +1,56 @@
+//! Damage in the way of a command that reads: it is reported, with the snapshot and the path, and the command continues with the rest.
+
+use crate::format::text::lossy;
+use crate::id::Id;
+use crate::progress::{Phase, Progress};
+use crate::repo::{Error, Result};
+use std::fmt::Display;
+
+/// Reports what of one snapshot cannot be read.
+pub struct Gaps<'p> {
+    snapshot: Id,
+    progress: &'p Progress,
+}
+
+impl<'p> Gaps<'p> {
+    pub fn new(snapshot: Id, progress: &'p Progress) -> Gaps<'p> {
+        Gaps { snapshot, progress }
+    }
+
+    /// The outcome of reading what is at a path (empty for the root). `None`: it cannot be read, which has been reported. An error that
+    /// concerns more than this one object comes back.
+    pub fn or_report<T>(&self, path: &[u8], outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(error) if error.spares_others() => {
+                self.problem(path, error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reports that something of what is at a path is missing.
+    pub fn problem(&self, path: &[u8], why: impl Display) {
+        self.progress.problem(Phase::Read, self.item(path), why);
+    }
+
+    /// Reports something about a path because of which nothing is missing.
+    pub fn warning(&self, path: &[u8], what: &str) {
+        self.progress.warning(&format!("{}: {what}", self.item(path)));
+    }
+
+    fn item(&self, path: &[u8]) -> String {
+        let path = if path.is_empty() { "/".to_owned() } else { lossy(path) };
+        format!("snapshot {}: {path}", self.snapshot)
+    }
+
+    /// The number of problems that were reported, of all snapshots.
+    pub fn reported(&self) -> u64 {
+        self.progress.problem_count()
+    }
+
+    pub fn check_interrupted(&self) -> Result<()> {
+        if self.progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
