@@ -1,13 +1,23 @@
 //! A file's content, or a directory as an archive, as one stream of bytes.
 
-use super::tar;
+use super::archive::Archive;
+use super::gaps::Gaps;
+use super::tar::Tar;
 use super::walk::Walk;
+use super::zip::Zip;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
-use crate::progress::{Phase, Progress};
+use crate::progress::Progress;
 use crate::repo::{Error, Index, Repository, Result, TreeReader, reading_pool};
 use rayon::prelude::*;
+
+/// A format of archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Tar,
+    Zip,
+}
 
 /// What dumps read through.
 pub struct Dump<'d> {
@@ -40,41 +50,66 @@ impl<'d> Dump<'d> {
         Ok(())
     }
 
-    /// Writes everything below a tree as a tar archive; `path` is where the tree is, and leads the names in the archive.
-    pub fn tar<E: From<Error>>(
+    /// Writes everything below a tree as an archive; `path` is where the tree is, and leads the names in the archive. What the archive cannot
+    /// hold and directories that cannot be read are reported and left out. A file that cannot be read ends it: the archive has
+    /// announced it, and is broken then.
+    pub fn archive<E: From<Error>>(
         &self,
+        format: Format,
         trees: &TreeReader<'_>,
         root: Id,
         path: &[u8],
+        gaps: &Gaps<'_>,
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let mut walk = Walk::below(trees, root, path.to_vec())?;
-        while let Some(node) = walk.next()? {
+        let walk = Walk::below(trees, root, path.to_vec())?;
+        match format {
+            Format::Tar => self.entries(Tar::default(), walk, gaps, write),
+            Format::Zip => self.entries(Zip::default(), walk, gaps, write),
+        }
+    }
+
+    fn entries<E: From<Error>>(
+        &self,
+        mut archive: impl Archive,
+        mut walk: Walk<'_>,
+        gaps: &Gaps<'_>,
+        write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        while let Some(node) = walk.next_readable(gaps)? {
             self.check_interrupted()?;
             if !node.has_safe_name() {
-                self.problem(walk.path(), "its name would lead out of the directory it is in; left out");
+                gaps.problem(walk.path(), "its name would lead out of the directory it is in; left out");
                 continue;
             }
             let mut name = walk.path().strip_prefix(b"/").unwrap_or(walk.path()).to_vec();
             if node.ty == NodeType::Dir {
                 name.push(b'/');
             }
-            match tar::headers(&name, &node) {
-                Some(headers) => write(&headers)?,
-                None => self.problem(walk.path(), format!("an archive cannot hold a {}; left out", node.ty.name())),
+            match archive.begin(&name, &node) {
+                Ok(begun) => {
+                    write(&begun.bytes)?;
+                    begun.warnings.iter().for_each(|what| gaps.warning(walk.path(), what));
+                    begun.losses.iter().for_each(|why| gaps.problem(walk.path(), why));
+                    if node.ty == NodeType::File {
+                        self.member(&mut archive, walk.path(), &node, write)?;
+                    }
+                }
+                Err(why) => gaps.problem(walk.path(), format_args!("{why}; left out")),
             }
-            match node.ty {
-                NodeType::File => self.member(walk.path(), &node, write)?,
-                NodeType::Dir => walk.enter(&node)?,
-                _ => {}
+            if node.ty == NodeType::Dir {
+                walk.enter_readable(&node, gaps)?;
             }
         }
-        write(&tar::END)
+        let losses = archive.finish(write)?;
+        losses.iter().for_each(|loss| self.progress.warning(loss));
+        Ok(())
     }
 
     /// A file's content as its header has announced it.
     fn member<E: From<Error>>(
         &self,
+        archive: &mut impl Archive,
         path: &[u8],
         node: &Node,
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
@@ -82,7 +117,7 @@ impl<'d> Dump<'d> {
         let mut written = 0;
         self.file::<E>(node, &mut |bytes| {
             written += bytes.len() as u64;
-            if written > node.size { Ok(()) } else { write(bytes) }
+            if written > node.size { Ok(()) } else { write(archive.content(bytes)) }
         })?;
         if written != node.size {
             let path = String::from_utf8_lossy(path).into_owned();
@@ -90,11 +125,7 @@ impl<'d> Dump<'d> {
                 format!("it says it has {} bytes, its contents have {written}: the archive would be broken", node.size);
             return Err(Error::Inconsistent { path, why }.into());
         }
-        write(&[0; 512][..tar::padding(node.size)])
-    }
-
-    fn problem(&self, path: &[u8], why: impl std::fmt::Display) {
-        self.progress.problem(Phase::Restore, String::from_utf8_lossy(path), why);
+        write(&archive.end())
     }
 
     fn check_interrupted(&self) -> Result<()> {

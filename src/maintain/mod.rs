@@ -5,6 +5,7 @@
 //! below a root by many threads; [`blobs`], a set of blobs; [`reach`], what the snapshots need; [`transfer`], [`rewrite`] and [`reindex`], new packs, trees and index files in the places of old ones; and [`group`], snapshots of
 //! the same host, paths and tags. [`survey`] looks at many repositories, one after the other.
 
+mod archive;
 pub mod blobs;
 pub mod check;
 pub mod copy;
@@ -14,9 +15,10 @@ pub mod exclude;
 pub mod find;
 mod forest;
 pub mod forget;
-pub mod group;
 pub mod gaps;
+pub mod group;
 mod parallel;
+mod posix_acl;
 pub mod prune;
 mod reach;
 mod reindex;
@@ -30,3 +32,4 @@ mod tar;
 mod testing;
 mod transfer;
 pub mod walk;
+mod zip;

@@ -1,9 +1,14 @@
 //! Entries of a tar archive as POSIX.1-2001 ("pax") has them: a ustar header, and before it, where that is too small, an extended one.
 //!
 //! Nodes have names of any length and of any bytes, times with nanoseconds, sizes and owners beyond ustar's octal fields, and extended attributes;
-//! each of these goes into an extended header, which GNU tar, bsdtar and Python read.
+//! each of these goes into an extended header, which GNU tar, bsdtar and Python read. Access control lists go in as text, which is what tar programs
+//! restore. What does not fit at all is reported, never cut.
 
-use crate::format::node::{Node, NodeType, mode};
+use super::archive::{Archive, Begun};
+use super::posix_acl;
+use crate::format::node::{Node, NodeType, Xattr, mode};
+use crate::format::text::lossy;
+use std::borrow::Cow;
 
 const BLOCK: usize = 512;
 /// What octal fields of 7 and 11 digits hold.
@@ -11,16 +16,44 @@ const OCTAL_7: u64 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;
 
 /// The two blocks that end an archive.
-pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// An archive that is being written.
+#[derive(Default)]
+pub struct Tar {
+    /// Zeros that follow the content of the file that was begun last.
+    padding: usize,
+}
+
+impl Archive for Tar {
+    fn begin(&mut self, path: &[u8], node: &Node) -> Result<Begun, String> {
+        let begun = headers(path, node)?;
+        self.padding = if node.ty == NodeType::File { padding(node.size) } else { 0 };
+        Ok(begun)
+    }
+
+    fn content<'b>(&'b mut self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        vec![0; std::mem::take(&mut self.padding)]
+    }
+
+    fn finish<E>(self, write: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<Vec<String>, E> {
+        write(&END)?;
+        Ok(Vec::new())
+    }
+}
 
 /// How many zeros follow `size` bytes of content.
-pub fn padding(size: u64) -> usize {
+fn padding(size: u64) -> usize {
     let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
     (BLOCK - over) % BLOCK
 }
 
-/// The headers of an entry; `None` for what an archive cannot hold. `path` is relative; a directory's ends with a slash.
-pub fn headers(path: &[u8], node: &Node) -> Option<Vec<u8>> {
+/// The headers of an entry, or why an archive cannot hold it. `path` is relative; a directory's ends with a slash.
+fn headers(path: &[u8], node: &Node) -> Result<Begun, String> {
     let kind = match node.ty {
         NodeType::File => b'0',
         NodeType::Symlink => b'2',
@@ -28,10 +61,21 @@ pub fn headers(path: &[u8], node: &Node) -> Option<Vec<u8>> {
         NodeType::Dev => b'4',
         NodeType::Dir => b'5',
         NodeType::Fifo => b'6',
-        NodeType::Socket | NodeType::Irregular | NodeType::Unknown => return None,
+        NodeType::Socket | NodeType::Irregular | NodeType::Unknown => {
+            return Err(format!("a tar archive cannot hold a {}", node.ty.name()));
+        }
     };
+    if node.ty == NodeType::Symlink && (node.link_target.is_empty() || node.link_target.contains(&0)) {
+        return Err("its link target is empty or contains a null byte".to_owned());
+    }
+    let (major, minor) = (rustix::fs::major(node.device), rustix::fs::minor(node.device));
+    let is_device = matches!(node.ty, NodeType::Dev | NodeType::CharDev);
+    if is_device && u64::from(major.max(minor)) > OCTAL_7 {
+        return Err(format!("a tar archive cannot hold the device number {major}:{minor}"));
+    }
+    let mut begun = Begun::default();
+    let records = records(path, node, &mut begun);
     let mut out = Vec::new();
-    let records = records(path, node);
     if !records.is_empty() {
         let mut header = [0; BLOCK];
         text(&mut header, 0..100, b"pax/extended");
@@ -47,19 +91,25 @@ pub fn headers(path: &[u8], node: &Node) -> Option<Vec<u8>> {
     octal(&mut header, 116..124, u64::from(node.gid));
     octal(&mut header, 136..148, u64::try_from(node.mtime.seconds).unwrap_or(0));
     text(&mut header, 157..257, &node.link_target);
-    text(&mut header, 265..297, node.user.as_bytes());
-    text(&mut header, 297..329, node.group.as_bytes());
-    if matches!(node.ty, NodeType::Dev | NodeType::CharDev) {
-        octal(&mut header, 329..337, u64::from(rustix::fs::major(node.device)));
-        octal(&mut header, 337..345, u64::from(rustix::fs::minor(node.device)));
+    text(&mut header, 265..297, name(&node.user));
+    text(&mut header, 297..329, name(&node.group));
+    if is_device {
+        octal(&mut header, 329..337, u64::from(major));
+        octal(&mut header, 337..345, u64::from(minor));
     }
     fill(&mut header, kind, if node.ty == NodeType::File { node.size } else { 0 });
     out.extend_from_slice(&header);
-    Some(out)
+    begun.bytes = out;
+    Ok(begun)
+}
+
+/// A user's or group's name; none if it contains a null byte, at which readers would cut it. The numbers count.
+fn name(name: &str) -> &[u8] {
+    if name.contains('\0') { b"" } else { name.as_bytes() }
 }
 
 /// What the plain header cannot say.
-fn records(path: &[u8], node: &Node) -> Vec<u8> {
+fn records(path: &[u8], node: &Node, begun: &mut Begun) -> Vec<u8> {
     let mut out = Vec::new();
     let mut add = |key: &[u8], value: &[u8]| record(&mut out, key, value);
     if path.len() > 100 {
@@ -76,9 +126,12 @@ fn records(path: &[u8], node: &Node) -> Vec<u8> {
             add(key, id.to_string().as_bytes());
         }
     }
-    for (key, name) in [(b"uname", &node.user), (b"gname", &node.group)] {
-        if name.len() > 32 {
-            add(key, name.as_bytes());
+    for (key, text) in [(b"uname", &node.user), (b"gname", &node.group)] {
+        if name(text).len() > 32 {
+            add(key, name(text));
+        }
+        if text.contains('\0') {
+            begun.losses.push(format!("the name {text:?} contains a null byte; only its number is stored"));
         }
     }
     let seconds = node.mtime.seconds;
@@ -86,12 +139,38 @@ fn records(path: &[u8], node: &Node) -> Vec<u8> {
         add(b"mtime", decimal_time(seconds, node.mtime.nanos).as_bytes());
     }
     for xattr in &node.xattrs {
-        // A key ends at the first `=`.
-        if !xattr.name.contains(&b'=') {
-            add(&[b"SCHILY.xattr.", &xattr.name[..]].concat(), &xattr.value);
+        match attribute(xattr, &mut begun.warnings) {
+            Ok((key, value)) => add(&key, &value),
+            Err(why) => begun.losses.push(why),
         }
     }
     out
+}
+
+/// The record of an extended attribute, or why there is none.
+fn attribute<'x>(xattr: &'x Xattr, warnings: &mut Vec<String>) -> Result<(Vec<u8>, Cow<'x, [u8]>), String> {
+    let Xattr { name, value } = xattr;
+    let shown = || lossy(name);
+    if let Some((_, key)) = posix_acl::RECORDS.iter().find(|(attribute, _)| attribute == name) {
+        match posix_acl::to_text(value) {
+            // Not the attribute as well: a program that restores both in the wrong order would lose the list.
+            Ok(text) => return Ok((key.to_vec(), text.into_bytes().into())),
+            Err(why) => warnings.push(format!("{} is stored as a plain attribute: {why}", shown())),
+        }
+    }
+    if name.is_empty() || name.contains(&0) {
+        return Err(format!("the extended attribute {:?} has a name that an archive cannot hold", shown()));
+    }
+    let mut key = b"SCHILY.xattr.".to_vec();
+    for &byte in name {
+        // A key ends at the first `=`: these two are written as GNU tar writes and reads them.
+        match byte {
+            b'=' => key.extend_from_slice(b"%3D"),
+            b'%' => key.extend_from_slice(b"%25"),
+            byte => key.push(byte),
+        }
+    }
+    Ok((key, value.as_slice().into()))
 }
 
 /// `length key=value\n`, where the length counts itself.
@@ -148,7 +227,6 @@ fn octal(header: &mut [u8; BLOCK], field: std::ops::Range<usize>, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::node::Xattr;
     use crate::format::time::Time;
     use std::io::Read;
 
@@ -175,7 +253,7 @@ mod tests {
         ];
         let mut archive = Vec::new();
         for (path, node) in &entries {
-            archive.extend(headers(path, node).unwrap());
+            archive.extend(headers(path, node).unwrap().bytes);
             if node.ty == NodeType::File {
                 archive.extend_from_slice(b"hello");
                 archive.resize(archive.len() + padding(5), 0);
@@ -219,7 +297,7 @@ mod tests {
             }
         }
         assert_eq!(count, entries.len());
-        assert!(headers(b"s", &Node::new("s", NodeType::Socket)).is_none());
+        assert!(headers(b"s", &Node::new("s", NodeType::Socket)).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The engine seen from outside: one module per claim.
 
 mod acts;
+mod archives;
 mod bad_input;
 mod capabilities;
 mod clouds;
@@ -23,8 +24,8 @@ mod mount;
 mod named;
 mod parent;
 mod prune;
-mod repair;
 mod readers;
+mod repair;
 mod repositories;
 #[cfg(feature = "mount")]
 mod requests;

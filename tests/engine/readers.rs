@@ -302,3 +302,18 @@ fn a_damaged_snapshot_file_is_reported_by_every_command_on_all_snapshots() {
     let tagged = repo.run(Peer::Vsm, ["snapshots", "--json", "--tag", "t"]).exits(3);
     assert_eq!(document(&tagged).as_array().expect("a list").len(), 1, "{tagged}");
 }
+
+#[test]
+fn dump_leaves_out_a_damaged_directory() {
+    let bed = Bed::new();
+    let repo = bed.damaged("/d/sub", flip);
+    for (format, program, arguments) in [("tar", "tar", "-tf"), ("zip", "unzip", "-Z1")] {
+        let file = repo.beside(format);
+        let target = file.to_str().expect("UTF-8");
+        incomplete(repo.run(Peer::Vsm, ["dump", "-a", format, "-t", target, &bed.new, "/"]), &bed.new, "/d/sub");
+        let listed = Run::of(std::process::Command::new(program).args([arguments, target])).ok().text();
+        assert_eq!(listed.lines().collect::<Vec<_>>(), ["d/", "d/a", "d/sub/", "d/z/", "d/z/x"], "{format}");
+        // The root is all that was asked for.
+        bed.damaged("", flip).run(Peer::Vsm, ["dump", "-a", format, &bed.new, "/"]).exits(1);
+    }
+}

@@ -1,11 +1,12 @@
-//! `dump`: a file's content, or a directory as a tar archive, on standard output or in a file.
+//! `dump`: a file's content, or a directory as a tar or zip archive, on standard output or in a file.
 
 use crate::cli::args::Filter;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::format::node::NodeType;
-use crate::maintain::dump::Dump;
+use crate::maintain::dump::{Dump, Format};
+use crate::maintain::gaps::Gaps;
 use crate::repo::{Index, TreeReader};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
@@ -22,20 +23,31 @@ pub struct Args {
     path: String,
     #[command(flatten)]
     filter: Filter,
-    /// Format of archives: only tar
+    /// Format of archives; zip holds neither special files nor attributes
     #[arg(short, long, value_name = "FORMAT", default_value = "tar")]
-    archive: String,
+    archive: FormatArg,
     /// File to write instead of standard output
     #[arg(short, long, value_name = "FILE")]
     target: Option<PathBuf>,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    match args.archive.as_str() {
-        "tar" => {}
-        "zip" => bail!("zip archives are not written: they hold neither owners nor links nor attributes; use tar"),
-        other => bail!("the archive format {other:?} is not known; tar is"),
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FormatArg {
+    Tar,
+    Zip,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Format {
+        match format {
+            FormatArg::Tar => Format::Tar,
+            FormatArg::Zip => Format::Zip,
+        }
     }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let format = args.archive.into();
     let repo = context.open_to_read()?;
     let (name, folder) = select::split_folder(&args.snapshot);
     let stored = repo.find_snapshot(name, &args.filter.build())?;
@@ -49,21 +61,24 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let _orderly = context.orderly();
     let dump = Dump::new(&repo, &index, &context.progress)?;
+    let gaps = Gaps::new(stored.id, &context.progress);
     let mut sink = Sink::open(args.target, context)?;
     let mut write = |bytes: &[u8]| sink.write(bytes);
     match node {
-        None => dump.tar(&trees, root, b"", &mut write)?,
+        None => dump.archive(format, &trees, root, b"", &gaps, &mut write)?,
         Some(node) if node.ty == NodeType::File => dump.file(&node, &mut write)?,
         Some(node) => match node.subtree {
-            Some(tree) => dump.tar(&trees, tree, &cleaned(&args.path), &mut write)?,
+            Some(tree) => dump.archive(format, &trees, tree, &cleaned(&args.path), &gaps, &mut write)?,
             None => bail!("{:?} is neither a file nor a directory, but a {}", args.path, node.ty.name()),
         },
     }
     sink.finish()?;
-    match context.progress.problem_count() {
-        0 => Ok(Outcome::Complete),
-        count => bail!("the archive is incomplete: {count} entries are left out"),
-    }
+    Ok(match gaps.reported() {
+        0 => Outcome::Complete,
+        count => {
+            Outcome::Incomplete(format!("the archive is incomplete: {count} parts are missing, each listed above"))
+        }
+    })
 }
 
 /// `/a/b` for `a//b/`.
