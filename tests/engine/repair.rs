@@ -182,3 +182,57 @@ fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
     let again = repo.run(Peer::Vsm, ["repair", "snapshots", "--tag", "repaired"]).ok();
     assert!(again.text().contains("0 snapshots changed"), "{again}");
 }
+
+/// Copies of the packs in the directory where it runs: used again, never overwritten, and never in the way of the next run.
+#[test]
+fn packs_are_repaired_again_in_the_same_directory() {
+    let (repo, _source) = repository(Peer::Vsm);
+    let pack = packs(&repo).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len()).expect("a pack");
+    let (id, whole) = (name(&pack), fs::read(&pack).expect("a pack"));
+    let mut damaged = whole.clone();
+    damaged[100] ^= 1;
+    fs::remove_file(&pack).and_then(|()| fs::write(&pack, &damaged)).expect("a damaged pack");
+    let run = |repo: &Repo, directory: &Path, code: i32| {
+        Run::of(repo.command(Peer::Vsm).current_dir(directory).args(["repair", "packs", &id])).exits(code)
+    };
+    let copy = format!("pack-{id}");
+    let files = |directory: &Path| -> Vec<(String, Vec<u8>)> {
+        files_below(directory).iter().map(|file| (name(file), fs::read(file).expect("a file"))).collect()
+    };
+    let second = (format!("{copy}-2"), damaged.clone());
+    let other = (copy.clone(), damaged[..5000].to_vec());
+    for (case, before, after) in [
+        ("nothing", vec![], vec![(copy.clone(), damaged.clone())]),
+        ("a copy", vec![(copy.clone(), damaged.clone())], vec![(copy.clone(), damaged.clone())]),
+        ("the pack before the damage", vec![(copy.clone(), whole.clone())], vec![(copy.clone(), whole.clone())]),
+        ("half a copy", vec![other.clone()], vec![other.clone(), second.clone()]),
+        ("half a copy and a whole one", vec![other.clone(), second.clone()], vec![other.clone(), second]),
+        (
+            "an empty file",
+            vec![(copy.clone(), vec![])],
+            vec![(copy.clone(), vec![]), (format!("{copy}-2"), damaged.clone())],
+        ),
+    ] {
+        let (repo, directory) = (repo.copy(), scratch());
+        for (name, content) in before {
+            fs::write(directory.path().join(name), content).expect("a file");
+        }
+        // The first run ends behind the copies: there is an index that it cannot read.
+        let index = &files_below(&repo.path().join("index"))[0];
+        let sound = fs::read(index).expect("an index file");
+        fs::remove_file(index).and_then(|()| fs::write(index, b"damaged")).expect("a damaged index file");
+        run(&repo, directory.path(), 1);
+        assert_eq!(files(directory.path()), after, "{case}");
+        fs::write(index, sound).expect("the index file");
+        // One blob is lost, which ends with 3. The pack is gone then, so that the third run has nothing to copy.
+        run(&repo, directory.path(), 3);
+        assert_eq!(files(directory.path()), after, "{case}");
+        run(&repo, directory.path(), 0);
+        assert_eq!(files(directory.path()), after, "{case}");
+    }
+    // A directory of that name is in nobody's way either.
+    let (repo, directory) = (repo.copy(), scratch());
+    fs::create_dir(directory.path().join(&copy)).expect("a directory");
+    run(&repo, directory.path(), 3);
+    assert_eq!(files(directory.path()), [(format!("{copy}-2"), damaged)]);
+}

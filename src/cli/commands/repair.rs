@@ -11,8 +11,10 @@ use crate::maintain::rewrite::Replace;
 use crate::repo::{self, LockMode, Repository, SnapshotFilter};
 use crate::store::{File, FileType, StoreError};
 use anyhow::{Context as _, Result, bail};
+use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 #[derive(clap::Args)]
@@ -154,7 +156,8 @@ fn is_damaged(repo: &Repository, name: &str) -> repo::Result<bool> {
     Ok(is_there && repo.load_snapshot(id).is_err_and(|error| error.is_damage()))
 }
 
-/// Copies a pack into the current directory before anything is done to it. One that is not there leaves no copy.
+/// Copies a pack into the current directory before anything is done to it. One that does not exist leaves no copy. A copy of an earlier run is
+/// used again; a file of that name with another content stays, and the copy gets a number.
 fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
     let file = File::new(FileType::Pack, id);
     let size = match repo.store().size(file) {
@@ -165,20 +168,54 @@ fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
         other => other?,
     };
     let name = format!("pack-{id}");
-    let mut copy = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&name)
-        .with_context(|| format!("cannot make {name}"))?;
+    let cannot_write = || format!("cannot write {name} in the current directory");
+    // It gets its name when it is whole: what is called like a copy is one, whenever this ends.
+    let mut copy = tempfile::Builder::new().prefix(&format!(".{name}-")).tempfile_in(".").with_context(cannot_write)?;
     let mut download = repo.store().download(file, 0, size)?;
     let mut piece = vec![0; 1 << 20];
+    let mut hasher = Sha256::new();
     let mut left = size;
     while left > 0 {
+        if context.progress.is_interrupted() {
+            return Err(repo::Error::Interrupted.into());
+        }
         let length = left.min(piece.len() as u64);
         let piece = &mut piece[..usize::try_from(length).expect("a piece")];
         download.read(piece)?;
-        copy.write_all(piece).with_context(|| format!("cannot write {name}"))?;
+        hasher.update(&*piece);
+        copy.write_all(piece).with_context(cannot_write)?;
         left -= length;
     }
-    Ok(copy.sync_all()?)
+    copy.as_file().sync_all().with_context(cannot_write)?;
+    let content = Id(hasher.finalize().into());
+    for number in 1u64.. {
+        let numbered = if number == 1 { name.clone() } else { format!("{name}-{number}") };
+        copy = match copy.persist_noclobber(&numbered) {
+            Ok(_) if number == 1 => return Ok(()),
+            Ok(_) => {
+                context.out.warn(format_args!("{name} is another file; the copy of the pack is {numbered}"));
+                return Ok(());
+            }
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => error.file,
+            Err(error) => return Err(error.error).with_context(cannot_write),
+        };
+        // The pack as it is now, or as it was before it was damaged, which is better.
+        if hash_of(Path::new(&numbered)).is_some_and(|found| found == content || found == id) {
+            return Ok(context.out.note(format_args!("{numbered} is a copy already"))?);
+        }
+    }
+    Ok(())
+}
+
+/// The hash of a file, if it is one that can be read.
+fn hash_of(path: &Path) -> Option<Id> {
+    let mut file = fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece).ok()? {
+            0 => return Some(Id(hasher.finalize().into())),
+            length => hasher.update(&piece[..length]),
+        }
+    }
 }
