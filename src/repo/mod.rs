@@ -257,7 +257,7 @@ fn open_config(key: &Key, sealed: &[u8]) -> Option<Result<Config>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::cell::Cell;
 
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    pub(super) fn new_repository(settings: Settings) -> (tempfile::TempDir, Repository) {
+    pub(crate) fn new_repository(settings: Settings) -> (tempfile::TempDir, Repository) {
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("repo").to_str().unwrap().parse().unwrap();
         let store = crate::store::open(&location, &crate::store::Options::default()).unwrap();

@@ -114,7 +114,7 @@ impl Repository {
     }
 
     fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {
-        check_size(&location.blob)?;
+        check_location(location)?;
         let file = File::new(FileType::Pack, location.pack);
         let sealed = self.store().read_at(file, u64::from(location.blob.offset), location.blob.length as usize)?;
         let mut plaintext = Vec::new();
@@ -204,6 +204,19 @@ pub(crate) fn check_size(blob: &PackedBlob) -> Result<()> {
         return Err(Error::BlobTooLarge { ty, id, size, max });
     }
     Ok(())
+}
+
+/// Refuses what no pack can hold where the index says that it is: a sealed blob is no shorter than its envelope. Pack headers are held to the
+/// same when they are decoded.
+fn check_location(location: &Location) -> Result<()> {
+    let length = location.blob.length as usize;
+    if length < OVERHEAD {
+        return Err(damaged(
+            location,
+            format!("the index gives it {length} bytes, and its envelope alone has {OVERHEAD}"),
+        ));
+    }
+    check_size(&location.blob)
 }
 
 /// Reads trees. Neighbouring trees are asked for together and kept for a while, so a walk costs an object store one request per pack, or
@@ -335,11 +348,12 @@ impl<'r> TreeReader<'r> {
     }
 
     fn load_copy(&self, location: &Location) -> Result<Vec<u8>> {
-        check_size(&location.blob)?;
+        check_location(location)?;
         let Some(pack) = self.packs.get(&location.pack) else { return self.repo.load_copy(location) };
         let (start, length) = (u64::from(location.blob.offset), u64::from(location.blob.length));
         let mut sealed = Vec::with_capacity(location.blob.length as usize);
-        for number in start / self.window..=(start + length - 1) / self.window {
+        let last = (start + length).saturating_sub(1);
+        for number in start / self.window..=last / self.window {
             let window = self.window(location.pack, pack, number)?;
             let base = number * self.window;
             let from = start.max(base) - base;
@@ -409,6 +423,53 @@ mod tests {
         for &id in index.packs() {
             let pack = &TreeReader::new(&repo, &index).packs[&id];
             assert_eq!(repo.store().size(File::new(FileType::Pack, id)).unwrap(), pack.size + pack::header_size([]));
+        }
+    }
+
+    /// An index that anybody with the key may write: lengths and offsets at their bounds are refused as damage, whatever the window.
+    #[test]
+    fn a_forged_place_of_a_blob_is_damage() {
+        let (_dir, repo) = crate::repo::tests::new_repository(Settings::default());
+        let repo = Arc::new(repo);
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+        let real = writer.store_tree(b"{\"nodes\":[]}\n").unwrap();
+        writer.finish().unwrap();
+        let pack = Index::load(&repo).unwrap().first(BlobType::Tree, real).unwrap().pack;
+        let (short, most) = (u32::try_from(OVERHEAD).unwrap() - 1, u32::MAX);
+        let mut blobs = Vec::new();
+        for ty in [BlobType::Tree, BlobType::Data] {
+            for (offset, length) in
+                [(0, 0), (0, 1), (0, short), (1 << 24, 0), (most, 0), (most, 40), (0, most), (most, most)]
+            {
+                for uncompressed in [0, 1, most] {
+                    let id = Id::of(format!("{ty} {offset} {length} {uncompressed}").as_bytes());
+                    blobs.push(PackedBlob { ty, id, offset, length, uncompressed });
+                }
+            }
+        }
+        // Each in a pack of its own, in the one that exists beside a real blob, and all of them in one.
+        let alone = |blob: &PackedBlob| crate::format::index_file::IndexedPack { id: blob.id, blobs: vec![*blob] };
+        let alone: Vec<_> = blobs.iter().map(alone).collect();
+        let together = vec![crate::format::index_file::IndexedPack { id: pack, blobs: blobs.clone() }];
+        for forged in [alone, together] {
+            let mut json = Vec::new();
+            crate::format::index_file::encode(&forged, &mut json).unwrap();
+            let file = repo.save_file(FileType::Index, json).unwrap();
+            let index = Index::load(&repo).unwrap();
+            for window in [None, Some(1), Some(1000), Some(1 << 20)] {
+                // A window of a byte makes billions of requests for what claims to be large.
+                let is_tried = |blob: &&PackedBlob| window.is_none_or(|window| u64::from(blob.length) < window * 1000);
+                let mut reader = TreeReader::new(&repo, &index);
+                reader.window = window.unwrap_or(reader.window);
+                for blob in blobs.iter().filter(is_tried) {
+                    let error = reader.load(blob.id).unwrap_err();
+                    assert!(error.spares_others(), "{blob:?}: {error}");
+                    let error = repo.load_blob(&index, blob.ty, blob.id).unwrap_err();
+                    assert!(error.spares_others(), "{blob:?}: {error}");
+                }
+                assert_eq!(reader.load(real).unwrap(), b"{\"nodes\":[]}\n");
+            }
+            repo.store().remove(File::new(FileType::Index, file)).unwrap();
         }
     }
 
