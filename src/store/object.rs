@@ -17,6 +17,8 @@ mod retry;
 mod runtime;
 mod s3;
 mod signing;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod upload;
 
