@@ -184,6 +184,7 @@ impl Error {
             | Error::Source(_)
             | Error::EmptySnapshot
             | Error::Stopped
+            | Error::Panicked
             | Error::Interrupted => false,
         }
     }
