@@ -247,9 +247,10 @@ fn read_source(
     let root = Dir::new(PathBuf::new(), None, None, None);
     match &options.source {
         Source::Stream { name, input } => {
+            let names = stream::names(name)?;
             let (fd, producer) = stream::open(input).map_err(Error::Source)?;
             let source = producer.describe();
-            let feed = |files: &_| run.feed(name, (fd, &source), root, files);
+            let feed = |files: &_| run.feed(names, (fd, &source), root, files);
             run.pipeline(&walk::Stack::default(), Vec::new(), feed);
             run.outcome()?;
             producer.finish(progress).map_err(Error::Source)?;
@@ -271,22 +272,27 @@ impl Run<'_> {
     fn pipeline(
         &self,
         stack: &walk::Stack,
-        to_count: Vec<PathBuf>,
+        to_count: Vec<scan::Found>,
         feed: impl FnOnce(&crossbeam_channel::Sender<FileWork>) -> Result<()>,
     ) {
         let memory::Backup { threads: cores, readers, slabs } = self.parts;
         let slabs = SlabPool::new(slabs);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("threads can be started");
         let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
+        let read = AtomicBool::new(false);
+        let read = &read;
         pool.in_place_scope(|cpu| {
             std::thread::scope(|threads| {
-                for _ in 0..readers {
+                // A thread that cannot be started is a panic here, and those that run would first do all the work.
+                let _stop = StopOnPanic(self);
+                let start = |_| {
                     let (queue, slabs) = (queue.clone(), &slabs);
-                    threads.spawn(move || self.guarded(|| Reader::new(self, cpu, slabs).read_all(&queue)));
-                }
+                    threads.spawn(move || self.guarded(|| Reader::new(self, cpu, slabs).read_all(&queue)))
+                };
+                let reading: Vec<_> = (0..readers).map(start).collect();
                 drop(queue);
                 if self.options.scan {
-                    threads.spawn(|| self.guarded(|| scan::count(self, to_count)));
+                    threads.spawn(|| self.guarded(|| scan::count(self, to_count, read)));
                 }
                 self.check(feed(&files));
                 for _ in 0..cores {
@@ -294,6 +300,9 @@ impl Run<'_> {
                     threads.spawn(move || self.guarded(|| walk::walk(self, stack, &files)));
                 }
                 drop(files);
+                // A panic in one of them is the run's failure already.
+                reading.into_iter().for_each(|reader| drop(reader.join()));
+                read.store(true, Ordering::Relaxed);
             });
         });
     }
@@ -373,7 +382,7 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the run: the repository could not take something.
+    /// Ends the run with an error.
     fn fail(&self, error: Error) {
         self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
@@ -400,6 +409,17 @@ impl Run<'_> {
             return Err(Error::EmptySnapshot);
         }
         Ok(Read { tree, counts: self.counts, damage: self.damage.into_inner() })
+    }
+}
+
+/// Ends a run whose threads could not all be started.
+struct StopOnPanic<'s, 'r>(&'s Run<'r>);
+
+impl Drop for StopOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::Panicked);
+        }
     }
 }
 

@@ -1,13 +1,11 @@
-//! Paths of any length: the kernel takes at most [`PATH_MAX`] bytes at a time.
+//! Paths of any length: the kernel takes at most [`limits::PATH`] bytes at a time.
 
+use crate::limits;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// Bytes of a path that a system call takes, the final NUL among them (`linux/limits.h`).
-const PATH_MAX: usize = 4096;
 
 /// A path that system calls take, and what keeps it valid.
 pub struct Reach<'p> {
@@ -18,7 +16,7 @@ pub struct Reach<'p> {
 impl<'p> Reach<'p> {
     /// A short path is itself. Of a longer one, the directory is opened piece by piece, and the path leads through its descriptor.
     pub fn of(path: &'p Path) -> rustix::io::Result<Reach<'p>> {
-        if path.as_os_str().len() < PATH_MAX {
+        if path.as_os_str().len() <= limits::PATH {
             return Ok(Reach { path: Cow::Borrowed(path), _dir: None });
         }
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -43,7 +41,7 @@ fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {
         Some(dir) => rustix::fs::openat(dir, piece, flags, Mode::empty()),
     };
     for part in path.components() {
-        if piece.as_os_str().len() + 1 + part.as_os_str().as_bytes().len() >= PATH_MAX {
+        if piece.as_os_str().len() + 1 + part.as_os_str().as_bytes().len() > limits::PATH {
             dir = Some(open(&dir, &piece)?);
             piece.clear();
         }
@@ -68,7 +66,7 @@ mod tests {
             dir = rustix::fs::openat(&dir, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
             path.push(&name);
         }
-        assert!(path.as_os_str().len() > 2 * PATH_MAX);
+        assert!(path.as_os_str().len() > 2 * limits::PATH);
         let expected = rustix::fs::fstat(&dir).unwrap();
         let reach = Reach::of(&path).unwrap();
         let found = rustix::fs::stat(reach.path()).unwrap();

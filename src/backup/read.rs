@@ -67,9 +67,9 @@ impl FileWork {
         FileWork { path, node, dir, slot, in_parent, standing: Standing::Named, input: Input::Device }
     }
 
-    /// A stream without a name in the file system.
-    pub fn stream(fd: OwnedFd, name: &str, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
-        let (path, standing) = (PathBuf::from(name), Standing::Named);
+    /// A stream; `source` is what messages call it.
+    pub fn stream(fd: OwnedFd, source: &str, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
+        let (path, standing) = (PathBuf::from(source), Standing::Named);
         FileWork { path, node, dir, slot, in_parent: false, standing, input: Input::Stream(fd) }
     }
 }

@@ -6,20 +6,27 @@ use super::stat::{lstat, node_type};
 use crate::format::node::NodeType;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A directory or file to be counted.
+pub struct Found {
+    path: PathBuf,
+    /// `st_dev` of the directory it was found in; `None` for what was named.
+    above: Option<u64>,
+}
 
 /// Where the count begins.
-pub fn roots(tops: &Tops) -> Vec<PathBuf> {
+pub fn roots(tops: &Tops) -> Vec<Found> {
     let mut roots = Vec::new();
     gather(tops, &mut roots);
     roots
 }
 
-/// Adds files and bytes to the totals until all is counted or the run stops.
-pub fn count(run: &Run<'_>, roots: Vec<PathBuf>) {
+/// Adds files and bytes to the totals until all is counted, the run stops, or the readers have no more to read.
+pub fn count(run: &Run<'_>, roots: Vec<Found>, read: &AtomicBool) {
     let mut stack = roots;
-    while let Some(path) = stack.pop() {
-        if run.is_stopped() {
+    while let Some(Found { path, above }) = stack.pop() {
+        if run.is_stopped() || read.load(Ordering::Relaxed) {
             return;
         }
         let Ok(stat) = lstat(&path) else { continue };
@@ -28,28 +35,30 @@ pub fn count(run: &Run<'_>, roots: Vec<PathBuf>) {
                 run.progress.files_total.fetch_add(1, Ordering::Relaxed);
                 run.progress.bytes_total.fetch_add(u64::try_from(stat.st_size).unwrap_or(0), Ordering::Relaxed);
             }
-            NodeType::Dir => list(run, &path, &mut stack),
+            NodeType::Dir if run.options.one_file_system && above.is_some_and(|above| above != stat.st_dev) => {}
+            NodeType::Dir => list(run, &path, stat.st_dev, &mut stack),
             _ => {}
         }
     }
 }
 
-fn gather(tops: &Tops, stack: &mut Vec<PathBuf>) {
+fn gather(tops: &Tops, stack: &mut Vec<Found>) {
     for top in tops.values() {
         match top.kind {
             Kind::Partial => gather(&top.below, stack),
             // What is named below it is counted with it.
-            Kind::Target | Kind::Found { .. } => stack.push(top.path.clone()),
+            Kind::Target => stack.push(Found { path: top.path.clone(), above: None }),
+            Kind::Found { device } => stack.push(Found { path: top.path.clone(), above: Some(device) }),
         }
     }
 }
 
-fn list(run: &Run<'_>, dir: &Path, stack: &mut Vec<PathBuf>) {
+fn list(run: &Run<'_>, dir: &Path, device: u64, stack: &mut Vec<Found>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         if !run.options.exclude.patterns.matches(path.as_os_str().as_bytes()) {
-            stack.push(path);
+            stack.push(Found { path, above: Some(device) });
         }
     }
 }

@@ -70,10 +70,9 @@ pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
             let mut known = BTreeSet::new();
             let only = paths.len() == 1;
             for path in paths {
-                let cleaned = clean(&std::path::absolute(path)?);
-                let recorded = display(&cleaned);
-                let inserted = lstat(path).map_err(io::Error::from).and_then(|_| insert(&mut resolved.tops, path));
-                let is_new = known.insert(cleaned);
+                let recorded = display(&clean(&std::path::absolute(path)?));
+                let inserted = reachable(path).and_then(|()| insert(&mut resolved.tops, path));
+                let is_new = known.insert(clean(path));
                 resolved.named += usize::from(is_new);
                 match inserted {
                     Ok(()) => resolved.recorded.push(recorded),
@@ -93,6 +92,17 @@ pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
         }
     }
     Ok(resolved)
+}
+
+/// An error unless a path leads to something, and without `.` and `..` (which is how it is stored) to the same.
+fn reachable(path: &Path) -> io::Result<()> {
+    let cleaned = clean(path);
+    let stored = if cleaned.as_os_str().is_empty() { Path::new(".") } else { &cleaned };
+    let (meant, stored) = (lstat(path)?, lstat(stored)?);
+    if (meant.st_dev, meant.st_ino) == (stored.st_dev, stored.st_ino) {
+        return Ok(());
+    }
+    Err(io::Error::other("it leads through a symlink, which is not followed; name what the symlink leads to"))
 }
 
 /// Puts a target below the directories that lead to it.

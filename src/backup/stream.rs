@@ -92,17 +92,22 @@ fn judge(name: &str, status: ExitStatus) -> io::Result<()> {
     Err(io::Error::other(format!("the command {name:?} {how}; no snapshot is made of what it wrote")))
 }
 
+/// The directories and the file that a stream is stored as: the names of a path, and one at least.
+pub fn names(path: &str) -> Result<(Vec<&str>, &str)> {
+    let mut names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
+    let last = names.pop().ok_or_else(|| source_error(format!("{path:?} is no name for a file")))?;
+    Ok((names, last))
+}
+
 impl Run<'_> {
-    /// Puts a stream that is stored as `name` before the readers.
+    /// Puts a stream before the readers.
     pub fn feed(
         &self,
-        name: &str,
+        (names, last): (Vec<&str>, &str),
         (fd, source): (OwnedFd, &str),
         root: Arc<Dir>,
         files: &Sender<FileWork>,
     ) -> Result<()> {
-        let mut names: Vec<&str> = name.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
-        let last = names.pop().ok_or_else(|| source_error(format!("{name:?} is no name for a file")))?;
         let mut dir = root;
         for name in names {
             let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };

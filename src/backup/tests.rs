@@ -1,5 +1,6 @@
 //! A backup from inside: what a caller of [`run`] is owed when a stage fails.
 
+use super::source::{Kind, Top};
 use super::*;
 use crate::format::Version;
 use crate::progress::Event;
@@ -134,4 +135,31 @@ fn progress_has_the_totals_of_what_is_read() {
     bed.back_up(&bed.options(&["source", "source/dir/f3"]), &progress).unwrap();
     let totals = (progress.files_total.load(Ordering::Relaxed), progress.bytes_total.load(Ordering::Relaxed));
     assert_eq!(totals, (20, 100_000));
+}
+
+/// Between the look at the sources and the walk, anything may become something else.
+#[test]
+fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
+    let bed = Bed::new();
+    let at = |name: &str| bed.temp.path().join(name);
+    fs::write(at("file"), "not a directory").unwrap();
+    std::os::unix::fs::symlink("file", at("link")).unwrap();
+    for (name, kind) in [("file", Kind::Partial), ("link", Kind::Partial), ("file", Kind::Target)] {
+        let target = Top { path: at(name).join("y"), kind: Kind::Target, below: Default::default() };
+        let top = Top { path: at(name), kind, below: [(b"y".to_vec(), target)].into() };
+        let named = 1 + usize::from(kind == Kind::Target);
+        let resolved = Resolved { tops: [(name.into(), top)].into(), recorded: vec![], named, lost: 0 };
+        let index = Arc::new(Index::load(&bed.repo).unwrap());
+        let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+        let (options, progress) = (bed.options(&[name]), Progress::silent());
+        let outcome = read_source(&bed.repo, &index, &writer, &options, &progress, resolved, None);
+        match kind {
+            // `y` was all that was named.
+            Kind::Partial => assert!(matches!(outcome, Err(Error::Source(_))), "{name}"),
+            Kind::Target | Kind::Found { .. } => {
+                assert_eq!(outcome.unwrap().counts.files.into_inner(), 1, "{name}");
+                assert_eq!(progress.problem_count(), 1, "{name}");
+            }
+        }
+    }
 }

@@ -164,7 +164,15 @@ impl Walker<'_> {
                 }
             },
         };
-        let (mut names, fd) = listed.map_or_else(|| (Vec::new(), None), |(names, fd)| (names, Some(fd)));
+        let (mut names, mut fd) = listed.map_or_else(|| (Vec::new(), None), |(names, fd)| (names, Some(fd)));
+        if let (Scope::Whole { device }, Some(opened)) = (work.scope, &fd)
+            && run.options.one_file_system
+            && rustix::fs::fstat(opened).is_ok_and(|now| now.st_dev != device)
+        {
+            // Opening it has mounted a file system on it (autofs): as any mount point, it is empty here.
+            work.scope = Scope::Named;
+            (names, fd) = (Vec::new(), None);
+        }
         let tag = fd.as_ref().and_then(|_| run.tag_file(&dir.path));
         if !named.is_empty() {
             // A listing may lack what is named: some file systems hide directories that can be opened.
@@ -247,15 +255,15 @@ impl Walker<'_> {
             None => lstat(&path),
         };
         // What leads to a target is a directory, also behind a symlink.
+        let mut followed = false;
         let looked = match looked {
-            Ok(found) if !below.is_empty() && node_type(&found) != NodeType::Dir => {
-                if is_found || kind == Some(Kind::Target) {
-                    run.progress.warning(&format!(
-                        "{}: stored as the directory that it leads to, because an entry below it was named",
-                        display(&path)
-                    ));
-                }
+            Ok(found) if !below.is_empty() && node_type(&found) == NodeType::Symlink => {
+                followed = true;
                 stat(&path)
+            }
+            // Opening a directory may mount a file system on it (autofs), and that is what was named.
+            Ok(found) if kind == Some(Kind::Target) && node_type(&found) == NodeType::Dir => {
+                Ok(opened(&path).unwrap_or(found))
             }
             looked => looked,
         };
@@ -263,12 +271,28 @@ impl Walker<'_> {
         let found = match looked {
             Ok(found) => found,
             Err(error) => {
-                let why = format!("it vanished or cannot be looked at: {error}");
-                run.lost(standing, &path, why);
-                return self.lose(below);
+                run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
+                self.lose(below);
+                return Ok(());
             }
         };
-        let partial = excluded || kind == Some(Kind::Partial) && !is_found;
+        if !below.is_empty() && node_type(&found) != NodeType::Dir {
+            // It was a directory when the sources were resolved.
+            self.lose(below);
+            if is_found || kind == Some(Kind::Target) {
+                let scope = Scope::Whole { device: found.st_dev };
+                let (previous, below) = (parent.get(name), Tops::new());
+                return self.entry(&work.dir, Entry { name, path, stat: found, previous, standing, scope, below });
+            }
+            return Ok(());
+        }
+        if followed && (is_found || kind == Some(Kind::Target)) {
+            run.progress.warning(&format!(
+                "{}: stored as the directory that it leads to, with what was named below it and nothing else",
+                display(&path)
+            ));
+        }
+        let partial = excluded || followed || kind == Some(Kind::Partial) && !is_found;
         let boundary = boundary.filter(|_| run.options.one_file_system);
         let elsewhere = boundary.is_some_and(|device| device != found.st_dev);
         let scope = if partial || elsewhere { Scope::Named } else { Scope::Whole { device: found.st_dev } };
@@ -276,14 +300,14 @@ impl Walker<'_> {
     }
 
     /// The targets below a directory that is lost are lost, too.
-    fn lose(&self, tops: Tops) -> Result<()> {
+    fn lose(&self, tops: Tops) {
         for Top { path, kind, below } in tops.into_values() {
             if kind == Kind::Target {
-                self.run.lost(Standing::Named, &path, "the directory above it cannot be looked at");
+                let why = "the directory above it cannot be looked at, or is none any more";
+                self.run.lost(Standing::Named, &path, why);
             }
-            self.lose(below)?;
+            self.lose(below);
         }
-        Ok(())
     }
 
     fn entry(&self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<()> {
@@ -363,9 +387,7 @@ impl Walker<'_> {
             (Standing::Named, NodeType::Symlink) if !read_special && leads_to_device() => {
                 "a symlink to a block device, stored as a symlink: --read-special reads the device"
             }
-            (Standing::Named, NodeType::Symlink) if read_special => {
-                "a symlink that does not lead to a block device, stored as a symlink"
-            }
+            (Standing::Named, NodeType::Symlink) => "a symlink, stored as such, without what it leads to",
             (Standing::Found, NodeType::Dev) if read_special => {
                 "a block device, stored without its content: --read-special reads those that are named"
             }
@@ -373,6 +395,12 @@ impl Walker<'_> {
         };
         self.run.progress.warning(&format!("{}: {what}", display(path)));
     }
+}
+
+/// Looks at a directory by opening it.
+fn opened(path: &Path) -> rustix::io::Result<Stat> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::fstat(rustix::fs::openat(CWD, Reach::of(path)?.path(), flags, Mode::empty())?)
 }
 
 /// With `--read-special`, the block device that a named entry is or leads to; an error for what cannot be read as one.
@@ -411,11 +439,17 @@ impl Run<'_> {
     pub(super) fn parent_dir(&self, dir: Option<&Node>, path: &Path) -> ParentDir {
         let Some(id) = dir.and_then(|node| node.subtree) else { return ParentDir::default() };
         ParentDir::load(&self.parent_trees, id).unwrap_or_else(|error| {
-            // The tree is stored again even if an index names the damaged copy.
-            self.writer.distrust(BlobType::Tree, id);
-            let why =
-                format!("the parent snapshot's copy of the directory is damaged, so its files are read again: {error}");
-            self.damage(path, why);
+            if error.is_damage() {
+                // The tree is stored again even if an index names the damaged copy.
+                self.writer.distrust(BlobType::Tree, id);
+                let what = "the parent snapshot's copy of the directory is damaged, so its files are read again";
+                self.damage(path, format!("{what}: {error}"));
+            } else if error.spares_others() {
+                let what = "the parent snapshot's copy of the directory cannot be read, so its files are read again";
+                self.progress.warning(&format!("{}: {what}: {error}", display(path)));
+            } else {
+                self.fail(error);
+            }
             ParentDir::default()
         })
     }

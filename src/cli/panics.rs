@@ -88,9 +88,9 @@ fn explained<T>(outcome: thread::Result<anyhow::Result<T>>, first: Option<String
     Err(Panicked(what.replace('\n', " ")).into())
 }
 
-/// Whether a command found that one of its threads had ended without an error.
+/// Whether a command found that one of its threads had panicked.
 fn was_stopped(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Stopped)))
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Stopped | repo::Error::Panicked)))
 }
 
 fn text(payload: &(dyn Any + Send)) -> &str {
@@ -129,7 +129,8 @@ mod tests {
         let first = || Some("index 7 is out of range (src/x.rs:1)".to_owned());
         let scoped: thread::Result<anyhow::Result<()>> = Err(Box::new("a scoped thread panicked"));
         let stopped = || anyhow::Error::from(repo::Error::Stopped).context("while backing up");
-        for outcome in [scoped, Ok(Err(stopped()))] {
+        let panicked = anyhow::Error::from(repo::Error::Panicked);
+        for outcome in [scoped, Ok(Err(stopped())), Ok(Err(panicked))] {
             let error = explained(outcome, first()).expect_err("it panicked");
             assert!(error.is::<Panicked>() && said(error).contains("index 7 is out of range"));
         }

@@ -33,6 +33,15 @@ pub fn given(global: &Global) -> Result<Option<Password>> {
     }
 }
 
+/// Whether neither options nor environment give a password, so that it is read from standard input.
+pub fn is_asked_for(global: &Global) -> bool {
+    let is_set = |value: Option<&std::ffi::OsStr>| value.is_some_and(|value| !value.is_empty());
+    !global.insecure_no_password
+        && !is_set(global.password_file.as_deref().map(Path::as_os_str))
+        && !is_set(global.password_command.as_deref().map(std::ffi::OsStr::new))
+        && !is_set(std::env::var_os(global.password_variable).as_deref())
+}
+
 /// The password in a file.
 pub fn from_file(file: &Path) -> Result<Password> {
     let bytes = Zeroizing::new(

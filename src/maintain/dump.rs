@@ -33,8 +33,28 @@ impl<'d> Dump<'d> {
         Ok(Dump { repo, index, progress, pool })
     }
 
-    /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side.
+    /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side. A content that is not as long as the
+    /// file's node says is an error, when all of it has been written.
     pub fn file<E: From<Error>>(
+        &self,
+        path: &[u8],
+        node: &Node,
+        write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut written = 0;
+        self.content::<E>(node, &mut |bytes| {
+            written += bytes.len() as u64;
+            write(bytes)
+        })?;
+        if written == node.size {
+            return Ok(());
+        }
+        let path = String::from_utf8_lossy(path).into_owned();
+        let why = format!("the snapshot gives it {} bytes, and its content has {written}", node.size);
+        Err(Error::Inconsistent { path, why }.into())
+    }
+
+    fn content<E: From<Error>>(
         &self,
         node: &Node,
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
@@ -115,7 +135,7 @@ impl<'d> Dump<'d> {
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut written = 0;
-        self.file::<E>(node, &mut |bytes| {
+        self.content::<E>(node, &mut |bytes| {
             written += bytes.len() as u64;
             if written > node.size { Ok(()) } else { write(archive.content(bytes)) }
         })?;

@@ -32,8 +32,6 @@ pub enum Became {
     Unchanged,
     /// There is another one now, unless it was a dry run.
     Rewritten(Option<Id>),
-    /// Its root itself is left out: it was removed.
-    Nothing,
     /// Something in it cannot be read or written again, which has been reported: it stays as it is.
     Failed,
 }
@@ -60,7 +58,7 @@ pub fn rewrite(
         let rewritten =
             stored.tree().and_then(|old| if options.exclude.is_empty() { Ok(Some(old)) } else { rewrite.tree(old) });
         let tree = match rewritten {
-            Ok(tree) => tree,
+            Ok(tree) => tree.expect("patterns are for entries, and the root is none"),
             Err(error) if error.spares_others() => {
                 let path = std::mem::take(&mut rewrite.change.unreadable);
                 let at = if path.is_empty() { String::new() } else { format!(": {path}") };
@@ -80,13 +78,6 @@ pub fn rewrite(
     writer.finish()?;
     let (there, _) = repo.snapshots()?;
     for (stored, tree, files, bytes) in became {
-        let Some(tree) = tree else {
-            if !options.replace.dry_run {
-                repo.remove_snapshot(stored.id)?;
-            }
-            tell(stored, Became::Nothing);
-            continue;
-        };
         let mut snapshot = stored.snapshot.clone();
         snapshot.tree = Some(tree);
         snapshot.hostname = options.host.clone().unwrap_or(snapshot.hostname);

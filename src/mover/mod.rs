@@ -48,9 +48,13 @@ enum Mode {
 }
 
 impl Mode {
-    fn of(path: &Path) -> Result<Mode> {
+    /// `unreachable` makes the error of a volume that exists and cannot be looked at.
+    fn of(path: &Path, unreachable: impl FnOnce(std::io::Error) -> Error) -> Result<Mode> {
         let missing = || Error::NoVolume { path: path.display().to_string() };
-        let found = std::fs::metadata(path).map_err(|_| missing())?;
+        let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => missing(),
+            _ => unreachable(error),
+        })?;
         match found.file_type() {
             ty if ty.is_dir() => Ok(Mode::Filesystem),
             ty if ty.is_block_device() => Ok(Mode::Block),
@@ -84,7 +88,7 @@ impl Mover<'_> {
     }
 
     fn back_up(&self, backup: &Backup, gone: &[String]) -> Result<Saved> {
-        let mode = Mode::of(&backup.source)?;
+        let mode = Mode::of(&backup.source, |error| repo::Error::Source(error).into())?;
         let repo = match self.open(gone) {
             Err(repo::Error::NoRepository { .. }) if backup.initialize => self.init()?,
             opened => opened?,
@@ -94,6 +98,7 @@ impl Mover<'_> {
         let tagged = |tag: &String| snapshots.iter().rfind(|stored| stored.snapshot.tags.contains(tag));
         let empty = mode == Mode::Filesystem && is_empty(&backup.source)?;
         if let Some(earlier) = tagged(&backup.identity) {
+            let empty = empty && earlier.snapshot.is_empty_volume();
             return Ok(Saved { found: true, empty, ..described(earlier) });
         }
         let (seconds, nanos) = clock::now();
@@ -115,7 +120,8 @@ impl Mover<'_> {
                 None => ParentChoice::Force,
             },
             exclude: Exclude::default(),
-            one_file_system: true,
+            // A volume may hold more than one, as btrfs subvolumes or nested exports; the pod mounts nothing else below it.
+            one_file_system: false,
             ignore_ctime: false,
             ignore_inode: false,
             with_atime: false,
@@ -137,13 +143,16 @@ impl Mover<'_> {
             added_bytes: report.summary.data_added_packed,
             // Damage of the parent is an earlier backup's loss, which an administrator has to know of.
             problems: report.problems + report.damage,
-            empty: empty && report.problems == 0,
+            empty: empty && report.problems == 0 && report.summary.total_files_processed == 0,
             found: false,
         })
     }
 
     fn restore(&self, restore: &Restore, gone: &[String]) -> Result<Restored> {
-        let mode = Mode::of(&restore.target)?;
+        let mode = Mode::of(&restore.target, |source| {
+            let path = restore.target.display().to_string();
+            restore::Error::Target { action: "look at", path, source }.into()
+        })?;
         let repo = match self.open(gone) {
             Err(repo::Error::NoRepository { .. }) if restore.absent_is_empty => {
                 self.prove_absence()?;
@@ -232,6 +241,10 @@ impl Mover<'_> {
     fn snapshots(&self, repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
         let (snapshots, errors) = repo.snapshots()?;
         for error in errors {
+            // It may be the very one that is looked for: only damage is no reason to try again later.
+            if !error.is_damage() {
+                return Err(error);
+            }
             self.progress.warning(&format!("a snapshot is not considered: {error}"));
         }
         Ok(snapshots)

@@ -126,6 +126,9 @@ pub enum Error {
     #[error("a worker of this program has panicked, see the message above; this is an error of the program, report it")]
     Panicked,
 
+    #[error("the thread that {purpose} cannot be started: {source}; raise the limit on processes")]
+    Thread { purpose: &'static str, source: std::io::Error },
+
     #[error("interrupted")]
     Interrupted,
 }
@@ -185,6 +188,7 @@ impl Error {
             | Error::EmptySnapshot
             | Error::Stopped
             | Error::Panicked
+            | Error::Thread { .. }
             | Error::Interrupted => false,
         }
     }
@@ -227,7 +231,8 @@ impl Error {
             | Error::Source(_)
             | Error::EmptySnapshot
             | Error::Stopped
-            | Error::Panicked => 1,
+            | Error::Panicked
+            | Error::Thread { .. } => 1,
         }
     }
 }

@@ -15,9 +15,10 @@ pub struct StoredSnapshot {
 impl StoredSnapshot {
     /// The root tree; a snapshot without one is damaged.
     pub fn tree(&self) -> Result<Id> {
-        self.snapshot
-            .tree
-            .ok_or_else(|| Error::NoSuchSnapshot(format!("snapshot {} names no tree; it is damaged", self.id)))
+        self.snapshot.tree.ok_or_else(|| Error::Inconsistent {
+            path: format!("snapshot {}", self.id),
+            why: "it names no tree; it is damaged".to_owned(),
+        })
     }
 }
 

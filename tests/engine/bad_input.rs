@@ -447,6 +447,19 @@ fn full_disk() {
     fails(run, 1, &["space"]);
 }
 
+/// A dump of a file is as long as the snapshot says, or an error.
+#[test]
+fn a_file_whose_content_has_another_length_is_no_success() {
+    let bed = Bed::new();
+    let forged = bed.forge(|store| {
+        let lying = |name: &str, size| Node { size, ..empty_file(name) };
+        store(tree(&[lying("a", 5), Node { content: None, ..lying("b", 7) }]))
+    });
+    for name in ["/a", "/b"] {
+        fails(bed.vsm(&["dump", &forged, name]), 1, &[name, "bytes"]);
+    }
+}
+
 fn unreadable_file() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;

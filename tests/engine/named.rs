@@ -129,6 +129,16 @@ fn each_source_has_its_own_file_system() {
     }
 }
 
+/// A mover's volume is stored with the file systems in it: the pod mounts none there.
+#[test]
+fn a_mover_stores_the_file_systems_in_a_volume() {
+    let mounts = Mounts::new();
+    let pod = super::work::Pod::new(&mounts.repo);
+    pod.run(&pod.backup(&mounts.top(), "vsb:1"), 0);
+    let found = run(Command::new("find").arg(mounts.top()).args(["-type", "f", "-printf", "/data/%P\\n"]));
+    assert_eq!(mounts.stored(), found.lines().map(str::to_owned).collect());
+}
+
 /// A subvolume has a device number of its own without being mounted anywhere.
 #[test]
 fn a_named_subvolume_is_stored() {
@@ -186,17 +196,48 @@ fn a_named_source_is_stored_whatever_rules_leave_out() {
     }
 }
 
-/// A source behind a symlink in another source: both cannot have the name, and the directory holds more.
+/// A source behind a symlink in another source: both cannot have the name, and the directory holds what was asked for.
 #[test]
 fn a_source_behind_a_symlink_of_another_is_stored() {
     let mounts = Mounts::new();
-    std::os::unix::fs::symlink("../disk", mounts.top().join("dir/link")).expect("a symlink");
     let path = |name: &str| mounts.top().join(name).to_str().expect("a path").to_owned();
-    let mut command = mounts.repo.command(Peer::Vsm);
-    command.args(["backup", "-x", "--force"]).args([path("dir"), path("dir/link/on-ext4")]);
-    let run = Run::of(&mut command).ok();
-    assert!(run.errors().contains("dir/link"), "that the symlink is not one is not reported\n{run}");
-    assert_eq!(mounts.stored(), [path("dir/below"), path("dir/link/on-ext4")].into());
+    for (target, below) in [("../disk", "on-ext4"), ("../mnt", "beside")] {
+        let _ = fs::remove_file(path("dir/link"));
+        std::os::unix::fs::symlink(target, path("dir/link")).expect("a symlink");
+        let source = path(&format!("dir/link/{below}"));
+        for options in [&["-x"][..], &[]] {
+            for sources in [[path("dir"), source.clone()], [path("dir/link"), source.clone()]] {
+                let mut command = mounts.repo.command(Peer::Vsm);
+                command.args(["backup", "--force"]).args(options).args(&sources);
+                let run = Run::of(&mut command).ok();
+                assert!(run.errors().contains("dir/link"), "that the symlink is not one is not reported\n{run}");
+                let mut expected = BTreeSet::from([source.clone()]);
+                expected.extend((sources[0] == path("dir")).then(|| path("dir/below")));
+                assert_eq!(mounts.stored(), expected, "{options:?} {sources:?}");
+            }
+        }
+    }
+}
+
+/// A path is stored by its names alone, as in restic. If that is something else than it leads to, it is refused.
+#[test]
+fn a_path_that_leads_through_a_symlink_to_something_else_is_refused() {
+    let repo = Repo::empty(2);
+    let dir = repo.beside("d");
+    fs::create_dir_all(dir.join("real/below")).expect("directories");
+    fs::create_dir(dir.join("shared")).expect("a directory");
+    std::os::unix::fs::symlink("real/below", dir.join("link")).expect("a symlink");
+    let backup = |path: &str| {
+        let mut command = repo.command(Peer::Vsm);
+        command.current_dir(&dir).args(["backup", "--host", HOST, path]);
+        Run::of(&mut command)
+    };
+    for path in ["link/", "link/../../shared", "link/."] {
+        makes_no_snapshot(&repo, backup(path), &[path, "symlink"]);
+    }
+    let run = backup("link").ok();
+    assert!(run.errors().contains("link: a symlink"), "{run}");
+    backup("real/../shared").ok();
 }
 
 fn stream(repo: &Repo, arguments: &[&str]) -> Command {
@@ -235,6 +276,17 @@ fn standard_input_without_data_makes_no_snapshot() {
     one_byte.write(b"x");
     one_byte.finish().ok();
     assert_eq!(repo.run(Peer::Restic019, ["dump", "latest", "/dump.sql"]).ok().stdout(), b"x");
+}
+
+/// The password would be read ahead, and the data after it lost.
+#[test]
+fn password_and_data_are_not_both_read_from_standard_input() {
+    let repo = Repo::empty(2);
+    let mut command = stream(&repo, &["--stdin"]);
+    command.env_remove("RESTIC_PASSWORD");
+    let mut running = Running::start(command);
+    running.write(format!("{PASSWORD}\ndata\n").as_bytes());
+    makes_no_snapshot(&repo, running.finish(), &["password", "standard input"]);
 }
 
 #[test]

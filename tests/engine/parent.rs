@@ -108,3 +108,16 @@ fn a_mover_reports_a_damaged_parent() {
     assert!(report["firstProblems"][0].as_str().is_some_and(|text| text.contains("parent")), "{report}");
     assert_eq!(bed.repo.snapshots(Peer::Restic019).last().expect("a snapshot")["hostname"], HOST);
 }
+
+/// A snapshot that was repaired lacks what was lost, and a restore of it says so.
+#[test]
+fn a_repaired_snapshot_is_incomplete_when_it_is_restored() {
+    let bed = Bed::new();
+    bed.repo.run(Peer::Vsm, ["forget", "latest"]).ok();
+    bed.repo.backup(Peer::Vsm, bed.source.path(), ".", &[]);
+    bed.remove(&bed.packs("blob"));
+    bed.repo.run(Peer::Restic019, ["repair", "index"]).ok();
+    bed.repo.run(Peer::Vsm, ["repair", "snapshots", "--forget"]).ok();
+    let run = bed.repo.restore(Peer::Vsm, "latest", &bed.repo.beside("repaired")).exits(3);
+    assert!(run.errors().contains('2'), "the number is missing\n{run}");
+}

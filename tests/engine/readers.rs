@@ -317,3 +317,13 @@ fn dump_leaves_out_a_damaged_directory() {
         bed.damaged("", flip).run(Peer::Vsm, ["dump", "-a", format, &bed.new, "/"]).exits(1);
     }
 }
+
+/// As with restic: nothing is searched for a pack that does not exist.
+#[test]
+fn a_pack_that_no_index_names_is_an_error_of_find() {
+    let repo = Repo::empty(2);
+    for peer in [Peer::Restic019, Peer::Vsm] {
+        let run = repo.run(peer, ["find", "--pack", "abcd1234"]).exits(1);
+        assert!(run.errors().contains("pack"), "{run}");
+    }
+}

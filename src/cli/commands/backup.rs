@@ -4,6 +4,7 @@ use crate::backup::{self, DeviceIds, Exclude, Input, Options, ParentChoice, Repo
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
+use crate::cli::password;
 use crate::cli::patterns::ExcludePatterns;
 use crate::cli::progress::Kind;
 use crate::cli::render;
@@ -201,6 +202,12 @@ impl Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut options = args.options()?;
+    if args.stdin && password::is_asked_for(&context.global) {
+        bail!(
+            "cannot read both the password and the data from standard input; give the password in a file, by a command \
+             or in the environment"
+        );
+    }
     let repo = if args.dry_run { context.open_to_read()? } else { context.open_locked(LockMode::Shared)? };
     let orderly = context.orderly();
     let index = Arc::new(Index::load(&repo)?);

@@ -66,7 +66,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut write = |bytes: &[u8]| sink.write(bytes);
     match node {
         None => dump.archive(format, &trees, root, b"", &gaps, &mut write)?,
-        Some(node) if node.ty == NodeType::File => dump.file(&node, &mut write)?,
+        Some(node) if node.ty == NodeType::File => dump.file(args.path.as_bytes(), &node, &mut write)?,
         Some(node) => match node.subtree {
             Some(tree) => dump.archive(format, &trees, tree, &cleaned(&args.path), &gaps, &mut write)?,
             None => bail!("{:?} is neither a file nor a directory, but a {}", args.path, node.ty.name()),
@@ -110,12 +110,24 @@ impl Sink<'_> {
 
     fn finish(self) -> Result<()> {
         match self {
-            Sink::Stdout(context) => Ok(context.out.flush()?),
+            Sink::Stdout(context) => {
+                context.out.flush()?;
+                // It may be a file on a full disk, or over a quota.
+                sync(std::io::stdout()).context("cannot write standard output")
+            }
             Sink::File(path, mut file) => file
                 .flush()
-                .and_then(|()| file.get_ref().sync_all())
+                .and_then(|()| sync(file.get_ref()))
                 .with_context(|| format!("cannot write {}", path.display())),
         }
+    }
+}
+
+/// Waits until what was written is on the disk. A pipe, a socket or a terminal has none.
+fn sync(file: impl std::os::fd::AsFd) -> std::io::Result<()> {
+    match rustix::fs::fsync(file) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -214,7 +214,7 @@ fn find_objects(
     if args.pack {
         let missing = objects.add_packs(index, &args.patterns);
         if missing > 0 {
-            context.out.warn(format_args!("{missing} of the packs are in no index"));
+            bail!("{missing} of the packs are in no index; list packs shows which the repository has");
         }
     } else {
         let ty = if args.tree { BlobType::Tree } else { BlobType::Data };

@@ -59,7 +59,6 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             }
             Became::Rewritten(None) => "would be made anew".to_owned(),
             Became::Rewritten(Some(id)) => format!("is now snapshot {}", id.short()),
-            Became::Nothing => format!("has nothing left, and {would}removed"),
         };
         changed += 1;
         // Who does not read it is no reason to stop halfway.

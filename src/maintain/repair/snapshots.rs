@@ -55,7 +55,13 @@ pub fn repair(
         let became = match tree {
             Some(tree) if Some(tree) == stored.snapshot.tree => Became::Unchanged,
             Some(tree) => {
-                let new = Snapshot { tree: Some(tree), ..stored.snapshot.clone() };
+                let mut new = Snapshot { tree: Some(tree), ..stored.snapshot.clone() };
+                if let Some(summary) = &mut new.summary {
+                    // What it lacks from now on is reported when it is restored. A tree that an earlier snapshot has,
+                    // too, was changed there.
+                    let lost = u64::try_from(changes.len()).unwrap_or(u64::MAX).max(1);
+                    summary.problems = summary.problems.saturating_add(lost);
+                }
                 Became::Repaired(replace.snapshot(repo, &there, stored, new, TAG)?)
             }
             None => {

@@ -81,6 +81,7 @@ fn every_error_of_a_repository_has_its_reason() {
         E::EmptySnapshot, E::EmptySnapshot, VolumeUnreadable, 1;
         E::Stopped, E::Stopped, InternalError, 1;
         E::Panicked, E::Panicked, InternalError, 1;
+        E::Thread { .. }, E::Thread { purpose: "x", source: failure() }, InternalError, 1;
         E::Interrupted, E::Interrupted, Interrupted, 130;
     };
     assert_rows(rows, Error::Repo);

@@ -168,10 +168,17 @@ impl Lock {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (alive, ended) = crossbeam_channel::bounded(0);
         let refresher = Refresher::new(repo.clone(), mode, state.clone());
-        let handle = std::thread::spawn(move || {
+        let spawned = std::thread::Builder::new().spawn(move || {
             let _alive: Sender<Infallible> = alive;
             refresher.run(&stopped);
         });
+        let handle = match spawned {
+            Ok(handle) => handle,
+            Err(error) => {
+                repo.store().remove(File::new(FileType::Lock, id))?;
+                return Err(Error::Thread { purpose: "refreshes the lock", source: error });
+            }
+        };
         Ok(Lock { repo, state, thread: Some(RefreshThread { stop, ended, handle }) })
     }
 
