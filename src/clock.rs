@@ -1,7 +1,7 @@
 //! The only place that reads the time, waits, and draws randomness, so that each can be replaced.
 //!
-//! Code whose timing is tested takes a [`Clock`], which a test replaces by a fake one. The rest calls
-//! the plain functions of this module.
+//! Code whose timing is tested takes a [`Clock`], which a test replaces by a fake one. The rest
+//! calls the plain functions of this module.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -61,7 +61,8 @@ pub trait TimeSource: Send + Sync {
 
     fn sleep(&self, duration: Duration);
 
-    /// Waits until all senders of `end` are dropped, which is `true`, or until `timeout` has passed.
+    /// Waits until all senders of `end` are dropped, which is `true`, or until `timeout` has
+    /// passed.
     fn wait(&self, end: &Receiver<Infallible>, timeout: Duration) -> bool;
 }
 

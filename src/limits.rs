@@ -43,11 +43,12 @@ pub const INDEX_AGE_SECONDS: u64 = 600;
 /// Files waiting to be read. Enough to hide the walk's uneven pace, few enough that their nodes take no memory to speak of.
 pub const FILE_QUEUE: usize = 512;
 
-/// Longest path of one system call, in bytes: Linux's PATH_MAX without its final zero byte. A longer one is resolved in stretches.
+/// Longest path of one system call, in bytes: Linux's PATH_MAX without its final zero byte. A
+/// longer one is resolved in stretches.
 pub const PATH: usize = 4095;
 
-/// Longest path below a restore's target, in bytes: 4,096 names of the 255 bytes that Linux takes. Opening an entry takes time in
-/// proportion to its depth.
+/// Longest path below a restore's target, in bytes: 4,096 names of the 255 bytes that Linux takes.
+/// Opening an entry takes time in proportion to its depth.
 pub const RESTORE_PATH: usize = 1 << 20;
 
 /// Memory that the plan of a restore may take, in bytes: about ten million files of one blob each, or one file of 60 TiB.

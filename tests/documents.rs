@@ -27,7 +27,8 @@ impl Source {
         Source { module, code: fs::read_to_string(path).expect("a source") }
     }
 
-    /// Whether a path of names ends in this module, or in a function or module that it has itself: the names before that are those of the modules around it.
+    /// Whether a path of names ends in this module, or in a function or module that it has itself:
+    /// the names before that are those of the modules around it.
     fn has(&self, names: &[&str]) -> bool {
         let is_module =
             |names: &[&str]| self.module.ends_with(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());

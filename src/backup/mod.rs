@@ -60,11 +60,13 @@ pub enum Source {
     Stream { name: String, input: Input },
 }
 
-/// Where a stream comes from. One without a single byte is an error: nobody backs up nothing, and a producer that failed gives nothing.
+/// Where a stream comes from. One without a single byte is an error: nobody backs up nothing, and a
+/// producer that failed gives nothing.
 #[derive(Clone, Debug)]
 pub enum Input {
     Stdin,
-    /// The standard output of a command: its program and arguments. If it fails, there is no snapshot.
+    /// The standard output of a command: its program and arguments. If it fails, there is no
+    /// snapshot.
     Command(Vec<OsString>),
 }
 
@@ -140,8 +142,8 @@ pub struct Report {
     pub summary: Summary,
     /// Entries of the source that are missing or doubtful; each was reported as a problem.
     pub problems: u64,
-    /// Places where the parent snapshot turned out to be damaged; each was reported as a problem. This snapshot lacks nothing because of
-    /// them.
+    /// Places where the parent snapshot turned out to be damaged; each was reported as a problem.
+    /// This snapshot lacks nothing because of them.
     pub damage: u64,
 }
 
@@ -283,7 +285,8 @@ impl Run<'_> {
         let read = &read;
         pool.in_place_scope(|cpu| {
             std::thread::scope(|threads| {
-                // A thread that cannot be started is a panic here, and those that run would first do all the work.
+                // A thread that cannot be started is a panic here, and those that run would first
+                // do all the work.
                 let _stop = StopOnPanic(self);
                 let start = |_| {
                     let (queue, slabs) = (queue.clone(), &slabs);
@@ -307,8 +310,8 @@ impl Run<'_> {
         });
     }
 
-    /// Runs a part of a stage. A panic in it, which has been printed by then, ends the run with an error instead of leaving the other
-    /// stages waiting.
+    /// Runs a part of a stage. A panic in it, which has been printed by then, ends the run with an
+    /// error instead of leaving the other stages waiting.
     fn guarded(&self, work: impl FnOnce()) {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
             self.fail(Error::Panicked);
@@ -355,7 +358,8 @@ impl Run<'_> {
         self.progress.problem(Phase::Archival, display(path), why);
     }
 
-    /// An entry cannot be read. If the user named it and nothing else can be read either, the run has failed.
+    /// An entry cannot be read. If the user named it and nothing else can be read either, the run
+    /// has failed.
     fn lost(&self, standing: Standing, path: &Path, why: impl fmt::Display) {
         if standing == Standing::Named && self.named == 1 {
             return self.fail(source_error(format!("{}: {why}", display(path))));

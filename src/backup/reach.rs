@@ -14,7 +14,8 @@ pub struct Reach<'p> {
 }
 
 impl<'p> Reach<'p> {
-    /// A short path is itself. Of a longer one, the directory is opened piece by piece, and the path leads through its descriptor.
+    /// A short path is itself. Of a longer one, the directory is opened piece by piece, and the
+    /// path leads through its descriptor.
     pub fn of(path: &'p Path) -> rustix::io::Result<Reach<'p>> {
         if path.as_os_str().len() <= limits::PATH {
             return Ok(Reach { path: Cow::Borrowed(path), _dir: None });

@@ -173,7 +173,8 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.turn_slab();
     }
 
-    /// Reads one file. If it cannot be read, it is left out; the backup goes on unless all that was named is lost.
+    /// Reads one file. If it cannot be read, it is left out; the backup goes on unless all that was
+    /// named is lost.
     fn read_file(&mut self, mut work: FileWork) {
         let run = self.run;
         let (fd, opened) = match open(&mut work) {
@@ -477,18 +478,21 @@ fn open(work: &mut FileWork) -> std::result::Result<(OwnedFd, Opened), String> {
     }
 }
 
-/// Whether a file is not what it was when it was opened, or other than was read of it. `is_generated` is asked whether the kernel makes
-/// the content up when it is read, so that the size says nothing about it.
+/// Whether a file is not what it was when it was opened, or other than was read of it.
+/// `is_generated` is asked whether the kernel makes the content up when it is read, so that the
+/// size says nothing about it.
 fn changed(before: &Stat, after: &Stat, read: u64, is_generated: impl FnOnce() -> bool) -> bool {
     let key = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     if key(before) != key(after) {
         return true;
     }
-    // Network file systems and FUSE servers, too, have files of size 0 with content that is generated.
+    // Network file systems and FUSE servers, too, have files of size 0 with content that is
+    // generated.
     after.st_size != 0 && u64::try_from(after.st_size) != Ok(read) && !is_generated()
 }
 
-/// `f_type` of file systems whose files are generated (`linux/magic.h`): sysfs says a page for each, and so do others.
+/// `f_type` of file systems whose files are generated (`linux/magic.h`): sysfs says a page for
+/// each, and so do others.
 const GENERATED: [u32; 9] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs

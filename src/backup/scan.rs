@@ -22,7 +22,8 @@ pub fn roots(tops: &Tops) -> Vec<Found> {
     roots
 }
 
-/// Adds files and bytes to the totals until all is counted, the run stops, or the readers have no more to read.
+/// Adds files and bytes to the totals until all is counted, the run stops, or the readers have no
+/// more to read.
 pub fn count(run: &Run<'_>, roots: Vec<Found>, read: &AtomicBool) {
     let mut stack = roots;
     while let Some(Found { path, above }) = stack.pop() {

@@ -1,8 +1,9 @@
 //! Stage 1: what was asked for becomes the top of the snapshot's tree, in restic's shapes.
 //!
 //! `/a/b` is stored as the directories `a` and in it `b`, `x/y` as `x` and `y`, `.` as its entries. A directory that is only on the
-//! way to a target is *partial*: it has its real metadata and nothing but the targets below it. A target may lie below another one:
-//! it is stored even if exclude rules, a mount point or a listing would leave it out of the directory above.
+//! way to a target is *partial*: it has its real metadata and nothing but the targets below it. A
+//! target may lie below another one: it is stored even if exclude rules, a mount point or a listing
+//! would leave it out of the directory above.
 
 use super::Source;
 use super::stat::{display, lstat};
@@ -49,7 +50,8 @@ pub struct Resolved {
     pub lost: usize,
 }
 
-/// Looks for what was asked for. A path that cannot be reached is a problem, and an error if no path can.
+/// Looks for what was asked for. A path that cannot be reached is a problem, and an error if no
+/// path can.
 pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
     let mut resolved = Resolved::default();
     match source {
@@ -94,7 +96,8 @@ pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
     Ok(resolved)
 }
 
-/// An error unless a path leads to something, and without `.` and `..` (which is how it is stored) to the same.
+/// An error unless a path leads to something, and without `.` and `..` (which is how it is stored)
+/// to the same.
 fn reachable(path: &Path) -> io::Result<()> {
     let cleaned = clean(path);
     let stored = if cleaned.as_os_str().is_empty() { Path::new(".") } else { &cleaned };

@@ -40,7 +40,8 @@ pub fn open(input: &Input) -> io::Result<(OwnedFd, Producer)> {
 fn start(words: &[OsString]) -> io::Result<(OwnedFd, Producer)> {
     let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("no command is given"))?;
     let name = program.to_string_lossy().into_owned();
-    // Its standard error is ours, so that its own words reach the user; its standard input is empty, as with restic.
+    // Its standard error is ours, so that its own words reach the user; its standard input is
+    // empty, as with restic.
     let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = spawned
         .map_err(|error| io::Error::new(error.kind(), format!("the command {name:?} cannot be started: {error}")))?;
@@ -57,7 +58,8 @@ impl Producer {
         }
     }
 
-    /// Waits until the command has ended, and fails as it did. Ends early when the run is interrupted.
+    /// Waits until the command has ended, and fails as it did. Ends early when the run is
+    /// interrupted.
     pub fn finish(mut self, progress: &Progress) -> io::Result<()> {
         let Some(running) = &mut self.0 else { return Ok(()) };
         while !progress.is_interrupted() {

@@ -64,7 +64,8 @@ impl Bed {
 #[test]
 fn a_panic_in_a_worker_ends_the_run_with_an_error() {
     let bed = Bed::new();
-    // A file is finished by the thread that stored its last chunk, a directory by whoever finished its last entry.
+    // A file is finished by the thread that stored its last chunk, a directory by whoever finished
+    // its last entry.
     for victim in ["f7", "f19", "dir", "source"] {
         let progress = Progress::new(move |event| {
             if let Event::Item { path, .. } = event {

@@ -1,8 +1,8 @@
 //! Stage 2: directories are listed, entries looked at and compared with the parent's.
 //!
 //! A few threads take directories from one stack, last in first out, which keeps the number of half-finished directories small. What is
-//! unchanged or has no content is finished here; files to be read go to the readers. The first directory on the stack is the
-//! snapshot's root, which has nothing but what was named.
+//! unchanged or has no content is finished here; files to be read go to the readers. The first
+//! directory on the stack is the snapshot's root, which has nothing but what was named.
 
 use super::Run;
 use super::assemble::Dir;
@@ -68,7 +68,8 @@ enum Scope {
     Named,
 }
 
-/// A directory that a walker has taken from the stack. While there is one, more may be pushed; also a walker that panics gives it back.
+/// A directory that a walker has taken from the stack. While there is one, more may be pushed; also
+/// a walker that panics gives it back.
 pub(super) struct Popped<'s> {
     stack: &'s Stack,
     work: DirWork,
@@ -169,13 +170,15 @@ impl Walker<'_> {
             && run.options.one_file_system
             && rustix::fs::fstat(opened).is_ok_and(|now| now.st_dev != device)
         {
-            // Opening it has mounted a file system on it (autofs): as any mount point, it is empty here.
+            // Opening it has mounted a file system on it (autofs): as any mount point, it is empty
+            // here.
             work.scope = Scope::Named;
             (names, fd) = (Vec::new(), None);
         }
         let tag = fd.as_ref().and_then(|_| run.tag_file(&dir.path));
         if !named.is_empty() {
-            // A listing may lack what is named: some file systems hide directories that can be opened.
+            // A listing may lack what is named: some file systems hide directories that can be
+            // opened.
             names.extend(named.keys().cloned());
             names.sort_unstable();
             names.dedup();
@@ -196,7 +199,8 @@ impl Walker<'_> {
         dir.listed(run)
     }
 
-    /// The names in a directory, sorted, and the directory. A listing that breaks off is a problem; what it gave is kept.
+    /// The names in a directory, sorted, and the directory. A listing that breaks off is a problem;
+    /// what it gave is kept.
     fn listing(&self, work: &DirWork) -> rustix::io::Result<(Vec<Vec<u8>>, OwnedFd)> {
         let (run, dir) = (self.run, &work.dir);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -218,14 +222,16 @@ impl Walker<'_> {
         let listed = names.len();
         names.dedup();
         if names.len() < listed {
-            // Network file systems do that to a directory that changes meanwhile. Both entries are the same file.
+            // Network file systems do that to a directory that changes meanwhile. Both entries are
+            // the same file.
             let twice = listed - names.len();
             run.progress.warning(&format!("{}: {twice} names were listed twice", display(&dir.path)));
         }
         Ok((names, fd))
     }
 
-    /// Looks at one entry of a directory and takes it, or what is named below it, into the snapshot.
+    /// Looks at one entry of a directory and takes it, or what is named below it, into the
+    /// snapshot.
     fn candidate(
         &self,
         work: &DirWork,
@@ -261,7 +267,8 @@ impl Walker<'_> {
                 followed = true;
                 stat(&path)
             }
-            // Opening a directory may mount a file system on it (autofs), and that is what was named.
+            // Opening a directory may mount a file system on it (autofs), and that is what was
+            // named.
             Ok(found) if kind == Some(Kind::Target) && node_type(&found) == NodeType::Dir => {
                 Ok(opened(&path).unwrap_or(found))
             }
@@ -323,7 +330,8 @@ impl Walker<'_> {
             }
         }
         let ty = node_type(&stat);
-        // Nothing can be stored of a socket that would be of use to anybody; restic leaves them out, too.
+        // Nothing can be stored of a socket that would be of use to anybody; restic leaves them
+        // out, too.
         if ty == NodeType::Socket {
             match standing {
                 Standing::Named => run.lost(standing, &path, "it is a socket, which has no content to be stored"),
@@ -403,7 +411,8 @@ fn opened(path: &Path) -> rustix::io::Result<Stat> {
     rustix::fs::fstat(rustix::fs::openat(CWD, Reach::of(path)?.path(), flags, Mode::empty())?)
 }
 
-/// With `--read-special`, the block device that a named entry is or leads to; an error for what cannot be read as one.
+/// With `--read-special`, the block device that a named entry is or leads to; an error for what
+/// cannot be read as one.
 fn special(path: &Path, found: &Stat) -> std::result::Result<Option<Stat>, String> {
     let stat = match node_type(found) {
         NodeType::Symlink => match stat(path) {

@@ -51,7 +51,8 @@ impl Output {
         Output { json, verbosity, terminal: false, screen: Mutex::new(screen) }
     }
 
-    /// One line of what was asked for. It is written in one piece: whatever ends the process, a line is out as a whole or not at all.
+    /// One line of what was asked for. It is written in one piece: whatever ends the process, a
+    /// line is out as a whole or not at all.
     pub fn line(&self, text: impl Display) -> Result<()> {
         let line = format!("{text}\n");
         self.write(line.as_bytes())?;
@@ -120,8 +121,9 @@ impl Output {
     }
 }
 
-/// A JSON document that is printed while it grows, such as a list of millions of matches. Whatever ends the command, the document is
-/// closed: by [`List::finish`] or, after an error, when it is dropped. A reader always gets a whole document.
+/// A JSON document that is printed while it grows, such as a list of millions of matches. Whatever
+/// ends the command, the document is closed: by [`List::finish`] or, after an error, when it is
+/// dropped. A reader always gets a whole document.
 pub struct List<'o> {
     out: &'o Output,
     /// What closes it, made from the number of its items.
@@ -169,7 +171,8 @@ impl<'o> List<'o> {
 impl Drop for List<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            // The command has failed already, and says why; if standard output has failed, the end of the run meets that again.
+            // The command has failed already, and says why; if standard output has failed, the end
+            // of the run meets that again.
             let _ = self.close();
         }
     }

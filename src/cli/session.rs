@@ -41,7 +41,8 @@ struct Session {
     locks: Mutex<Vec<Lock>>,
 }
 
-/// While it lives, the command promises to end soon after [`Progress::interrupt`]. Guards may overlap.
+/// While it lives, the command promises to end soon after [`Progress::interrupt`]. Guards may
+/// overlap.
 pub struct Orderly<'c>(&'c Session);
 
 impl Drop for Orderly<'_> {
@@ -75,8 +76,8 @@ impl Context {
         self.session.orderly()
     }
 
-    /// Keeps a lock until the end of the run. A refresh that fails is a warning; if a lock is lost, the
-    /// run is interrupted.
+    /// Keeps a lock until the end of the run. A refresh that fails is a warning; if a lock is lost,
+    /// the run is interrupted.
     pub fn keep(&self, lock: Lock) {
         let watched = {
             let mut locks = self.session.locks();

@@ -116,13 +116,15 @@ impl Snapshot {
         if self.is_device() { "Block" } else { "Filesystem" }
     }
 
-    /// Whether it is of a volume in which there was not a single file, and nothing that could not be read.
+    /// Whether it is of a volume in which there was not a single file, and nothing that could not
+    /// be read.
     pub fn is_empty_volume(&self) -> bool {
         let is_empty = |summary: &Summary| summary.total_files_processed == 0 && summary.problems == 0;
         self.is_volume() && self.summary.as_ref().is_some_and(is_empty)
     }
 
-    /// Entries that were missing or doubtful when it was made; 0 also if its program did not count them.
+    /// Entries that were missing or doubtful when it was made; 0 also if its program did not count
+    /// them.
     pub fn problems(&self) -> u64 {
         self.summary.as_ref().map_or(0, |summary| summary.problems)
     }

@@ -1,4 +1,5 @@
-//! What the formats of archives have in common: entries in the order of the tree, as one stream of bytes that is never gone back in.
+//! What the formats of archives have in common: entries in the order of the tree, as one stream of
+//! bytes that is never gone back in.
 
 use crate::format::node::Node;
 
@@ -14,8 +15,8 @@ pub struct Begun {
 
 /// A format of archives.
 pub trait Archive {
-    /// Begins an entry, or says why the archive cannot hold it. `path` is relative; a directory's ends with a slash. A file's content follows,
-    /// which has as many bytes as its node says.
+    /// Begins an entry, or says why the archive cannot hold it. `path` is relative; a directory's
+    /// ends with a slash. A file's content follows, which has as many bytes as its node says.
     fn begin(&mut self, path: &[u8], node: &Node) -> Result<Begun, String>;
 
     /// A piece of a file's content in the form of the archive.

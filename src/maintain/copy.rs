@@ -1,8 +1,8 @@
 //! Snapshots of one repository in another one, with all that they need.
 //!
 //! Blobs are opened, compared with their ids, and sealed with the other repository's key; what it has already is not sent again. Trees go as
-//! they are, to the byte. The snapshots come last, when everything they name is there. One of which something cannot be read is left out, and
-//! the others are copied.
+//! they are, to the byte. The snapshots come last, when everything they name is there. One of which
+//! something cannot be read is left out, and the others are copied.
 
 use super::reach;
 use super::transfer::Transfer;
@@ -108,7 +108,8 @@ pub fn copy(
     Ok(())
 }
 
-/// The snapshots of which everything can be read and none of `lost` is needed; of the others it is told that they are left out.
+/// The snapshots of which everything can be read and none of `lost` is needed; of the others it is
+/// told that they are left out.
 fn whole(
     from: &Repository,
     index: &Index,

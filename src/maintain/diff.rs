@@ -95,9 +95,9 @@ impl Entries {
     }
 }
 
-/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their path; an error from it ends the
-/// comparison. What cannot be read below the two trees is reported as a gap of its snapshot, and not compared: nobody knows whether it is
-/// the same.
+/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their
+/// path; an error from it ends the comparison. What cannot be read below the two trees is reported
+/// as a gap of its snapshot, and not compared: nobody knows whether it is the same.
 pub fn diff<E: From<Error>>(
     trees: &TreeReader<'_>,
     index: &Index,

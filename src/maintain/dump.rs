@@ -33,8 +33,9 @@ impl<'d> Dump<'d> {
         Ok(Dump { repo, index, progress, pool })
     }
 
-    /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side. A content that is not as long as the
-    /// file's node says is an error, when all of it has been written.
+    /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side. A
+    /// content that is not as long as the file's node says is an error, when all of it has been
+    /// written.
     pub fn file<E: From<Error>>(
         &self,
         path: &[u8],
@@ -70,9 +71,10 @@ impl<'d> Dump<'d> {
         Ok(())
     }
 
-    /// Writes everything below a tree as an archive; `path` is where the tree is, and leads the names in the archive. What the archive cannot
-    /// hold and directories that cannot be read are reported and left out. A file that cannot be read ends it: the archive has
-    /// announced it, and is broken then.
+    /// Writes everything below a tree as an archive; `path` is where the tree is, and leads the
+    /// names in the archive. What the archive cannot hold and directories that cannot be read are
+    /// reported and left out. A file that cannot be read ends it: the archive has announced it, and
+    /// is broken then.
     pub fn archive<E: From<Error>>(
         &self,
         format: Format,

@@ -26,7 +26,8 @@ impl Entries {
             && self.newest.is_none_or(|newest| time <= newest.instant())
     }
 
-    /// Hands over every matching entry of a tree, with its path. What cannot be read is reported and left out.
+    /// Hands over every matching entry of a tree, with its path. What cannot be read is reported
+    /// and left out.
     pub fn find<E: From<Error>>(
         &self,
         trees: &TreeReader<'_>,
@@ -54,7 +55,8 @@ pub struct Objects {
     ids: HashSet<(BlobType, Id)>,
     /// In hex, with the type.
     beginnings: Vec<(BlobType, String)>,
-    /// Trees that have nothing of what is looked for in them or below, as far as all of that could be read.
+    /// Trees that have nothing of what is looked for in them or below, as far as all of that could
+    /// be read.
     barren: HashSet<Id>,
 }
 
@@ -95,7 +97,8 @@ impl Objects {
             || self.beginnings.iter().any(|(of, name)| *of == ty && id.to_string().starts_with(name))
     }
 
-    /// Hands over every place of a tree where one of the objects is. What cannot be read is reported and left out.
+    /// Hands over every place of a tree where one of the objects is. What cannot be read is
+    /// reported and left out.
     pub fn find<E: From<Error>>(
         &mut self,
         trees: &TreeReader<'_>,
@@ -109,7 +112,8 @@ impl Objects {
         let mut found = 0u64;
         // What was not read may hold one of them.
         let found_or_missed = |found: u64| found + gaps.reported();
-        // Directories that are open: their depth, their tree, and what had been found or missed before them.
+        // Directories that are open: their depth, their tree, and what had been found or missed
+        // before them.
         let mut open: Vec<(usize, Id, u64)> = vec![(1, root, found_or_missed(0))];
         if self.has(BlobType::Tree, root) {
             tell(Place { ty: BlobType::Tree, id: root, path: b"/", parent: None })?;

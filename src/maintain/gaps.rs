@@ -1,4 +1,5 @@
-//! Damage in the way of a command that reads: it is reported, with the snapshot and the path, and the command continues with the rest.
+//! Damage in the way of a command that reads: it is reported, with the snapshot and the path, and
+//! the command continues with the rest.
 
 use crate::format::text::lossy;
 use crate::id::Id;
@@ -17,8 +18,8 @@ impl<'p> Gaps<'p> {
         Gaps { snapshot, progress }
     }
 
-    /// The outcome of reading what is at a path (empty for the root). `None`: it cannot be read, which has been reported. An error that
-    /// concerns more than this one object comes back.
+    /// The outcome of reading what is at a path (empty for the root). `None`: it cannot be read,
+    /// which has been reported. An error that concerns more than this one object comes back.
     pub fn or_report<T>(&self, path: &[u8], outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(outcome) => Ok(Some(outcome)),

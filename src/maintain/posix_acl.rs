@@ -1,11 +1,14 @@
-//! POSIX access control lists: from the kernel's form in an extended attribute to the text that tar archives carry.
+//! POSIX access control lists: from the kernel's form in an extended attribute to the text that tar
+//! archives carry.
 //!
-//! The kernel's form is version 2 of `linux/posix_acl_xattr.h`: a header of four bytes, and eight bytes for each entry, all little-endian.
-//! The text is what `acl_to_text` makes, with numbers for users and groups: one entry a line, in the kernel's order.
+//! The kernel's form is version 2 of `linux/posix_acl_xattr.h`: a header of four bytes, and eight
+//! bytes for each entry, all little-endian. The text is what `acl_to_text` makes, with numbers for
+//! users and groups: one entry a line, in the kernel's order.
 
 use std::fmt::Write;
 
-/// The extended attributes that hold lists, and the pax records that GNU tar, star and bsdtar restore them from.
+/// The extended attributes that hold lists, and the pax records that GNU tar, star and bsdtar
+/// restore them from.
 pub const RECORDS: [(&[u8], &[u8]); 2] =
     [(b"system.posix_acl_access", b"SCHILY.acl.access"), (b"system.posix_acl_default", b"SCHILY.acl.default")];
 
@@ -95,7 +98,8 @@ mod tests {
 
     const NONE: u32 = u32::MAX;
 
-    /// As the kernel stores, and `getfacl -n` prints, `setfacl -m u:1234:rw,u:9:x,g:0:r,g:4294967294:rwx`.
+    /// As the kernel stores, and `getfacl -n` prints, `setfacl -m
+    /// u:1234:rw,u:9:x,g:0:r,g:4294967294:rwx`.
     #[test]
     fn a_list_becomes_the_text_of_acl_to_text() {
         let value = list(&[

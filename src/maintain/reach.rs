@@ -9,8 +9,8 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use rayon::ThreadPool;
 use std::sync::atomic::Ordering;
 
-/// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported, and ends in an error: nobody knows then
-/// what is needed.
+/// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported, and
+/// ends in an error: nobody knows then what is needed.
 pub fn blobs<'i>(
     repo: &Repository,
     index: &'i Index,
@@ -25,8 +25,8 @@ pub fn blobs<'i>(
     }
 }
 
-/// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each problem is reported with the snapshot in
-/// which it came up first; another one may need the same.
+/// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each
+/// problem is reported with the snapshot in which it came up first; another one may need the same.
 pub fn readable<'i>(
     repo: &Repository,
     index: &'i Index,

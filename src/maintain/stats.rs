@@ -166,8 +166,8 @@ fn add_references(
     Ok(())
 }
 
-/// Adds all blobs of the tree of the directory `path`, and of what is below it; trees that are in the set are known. What cannot be read
-/// is reported as a part of that directory.
+/// Adds all blobs of the tree of the directory `path`, and of what is below it; trees that are in
+/// the set are known. What cannot be read is reported as a part of that directory.
 pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, path: &[u8], gaps: &Gaps<'_>) -> Result<()> {
     let mut stack = vec![root];
     while let Some(id) = stack.pop() {

@@ -1,8 +1,9 @@
 //! Entries of a tar archive as POSIX.1-2001 ("pax") has them: a ustar header, and before it, where that is too small, an extended one.
 //!
 //! Nodes have names of any length and of any bytes, times with nanoseconds, sizes and owners beyond ustar's octal fields, and extended attributes;
-//! each of these goes into an extended header, which GNU tar, bsdtar and Python read. Access control lists go in as text, which is what tar programs
-//! restore. What does not fit at all is reported, never cut.
+//! each of these goes into an extended header, which GNU tar, bsdtar and Python read. Access
+//! control lists go in as text, which is what tar programs restore. What does not fit at all is
+//! reported, never cut.
 
 use super::archive::{Archive, Begun};
 use super::posix_acl;
@@ -52,7 +53,8 @@ fn padding(size: u64) -> usize {
     (BLOCK - over) % BLOCK
 }
 
-/// The headers of an entry, or why an archive cannot hold it. `path` is relative; a directory's ends with a slash.
+/// The headers of an entry, or why an archive cannot hold it. `path` is relative; a directory's
+/// ends with a slash.
 fn headers(path: &[u8], node: &Node) -> Result<Begun, String> {
     let kind = match node.ty {
         NodeType::File => b'0',
@@ -103,7 +105,8 @@ fn headers(path: &[u8], node: &Node) -> Result<Begun, String> {
     Ok(begun)
 }
 
-/// A user's or group's name; none if it contains a null byte, at which readers would cut it. The numbers count.
+/// A user's or group's name; none if it contains a null byte, at which readers would cut it. The
+/// numbers count.
 fn name(name: &str) -> &[u8] {
     if name.contains('\0') { b"" } else { name.as_bytes() }
 }
@@ -153,7 +156,8 @@ fn attribute<'x>(xattr: &'x Xattr, warnings: &mut Vec<String>) -> Result<(Vec<u8
     let shown = || lossy(name);
     if let Some((_, key)) = posix_acl::RECORDS.iter().find(|(attribute, _)| attribute == name) {
         match posix_acl::to_text(value) {
-            // Not the attribute as well: a program that restores both in the wrong order would lose the list.
+            // Not the attribute as well: a program that restores both in the wrong order would lose
+            // the list.
             Ok(text) => return Ok((key.to_vec(), text.into_bytes().into())),
             Err(why) => warnings.push(format!("{} is stored as a plain attribute: {why}", shown())),
         }

@@ -1,7 +1,8 @@
 //! Blobs out of the packs of a repository and into new packs, of the same repository or of another one.
 //!
 //! A pack is read front to back, with one request for what lies close together. Nothing is believed: each blob is opened and compared
-//! with its id on the way. One that cannot be read there is taken from another copy; what becomes of it if there is none, the caller says.
+//! with its id on the way. One that cannot be read there is taken from another copy; what becomes
+//! of it if there is none, the caller says.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;

@@ -1,7 +1,9 @@
-//! Entries of a zip archive (PKWARE's APPNOTE 6.3.9), written as a stream: the sizes of a file follow its content, and the central directory comes last.
+//! Entries of a zip archive (PKWARE's APPNOTE 6.3.9), written as a stream: the sizes of a file
+//! follow its content, and the central directory comes last.
 //!
-//! Files of 4 GiB and more, more than 65,534 entries, and archives beyond 4 GiB are zip64. Besides the name, mode and content an entry has Info-ZIP's
-//! extra fields for its modification time in UTC (`UT`) and its owner's numbers (`ux`). The format has nothing for special files, extended
+//! Files of 4 GiB and more, more than 65,534 entries, and archives beyond 4 GiB are zip64. Besides
+//! the name, mode and content an entry has Info-ZIP's extra fields for its modification time in UTC
+//! (`UT`) and its owner's numbers (`ux`). The format has nothing for special files, extended
 //! attributes and access control lists.
 
 use super::archive::{Archive, Begun};
@@ -24,21 +26,24 @@ const STREAMED: u16 = 1 << 3;
 const NAME_IS_UTF8: u16 = 1 << 11;
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
-/// Versions of the format: 2.0, and 4.5 with zip64. The upper byte of "made by" is 3 for Unix, whose modes and names these are.
+/// Versions of the format: 2.0, and 4.5 with zip64. The upper byte of "made by" is 3 for Unix,
+/// whose modes and names these are.
 const VERSION: u16 = 20;
 const VERSION_64: u16 = 45;
 const MADE_ON_UNIX: u16 = 3 << 8;
 
 /// What stands in a field whose value is in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
-/// A file from this size on has sizes of 8 bytes behind it: deflated, it may grow a little, which shows too late.
+/// A file from this size on has sizes of 8 bytes behind it: deflated, it may grow a little, which
+/// shows too late.
 const LARGE: u64 = 0xf000_0000;
 
 /// An archive that is being written.
 pub struct Zip {
     written: u64,
     entries: u64,
-    /// The central directory, compressed while it waits: one of a million entries takes some 20 MiB.
+    /// The central directory, compressed while it waits: one of a million entries takes some 20
+    /// MiB.
     directory: DeflateEncoder<Vec<u8>>,
     current: Option<Member>,
     /// What the format cannot hold, by the number of entries.
@@ -265,7 +270,8 @@ impl Entry {
         [out, self.name.clone(), extra].concat()
     }
 
-    /// Flags, method, time and checksum. What is streamed has its checksum in the central directory and behind the content.
+    /// Flags, method, time and checksum. What is streamed has its checksum in the central directory
+    /// and behind the content.
     fn common(&self, out: &mut Vec<u8>) {
         let (time, date) = dos_time(&self.mtime);
         for value in [self.flags, self.method, time, date] {
@@ -332,7 +338,8 @@ fn extra_field(extra: &mut Vec<u8>, id: u16, bytes: &[u8]) {
     put(extra, bytes);
 }
 
-/// A time as Info-ZIP's extra field holds it. Readers differ in whether its 32 bits have a sign: only what all of them take for the same.
+/// A time as Info-ZIP's extra field holds it. Readers differ in whether its 32 bits have a sign:
+/// only what all of them take for the same.
 fn unix_time(time: &Time) -> Option<i32> {
     i32::try_from(time.seconds).ok().filter(|seconds| *seconds >= 0)
 }

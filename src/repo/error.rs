@@ -153,8 +153,9 @@ impl Error {
         }
     }
 
-    /// Whether the error concerns the object that was asked for, so that other objects may well be readable: a reader reports it and
-    /// continues with the rest. A store that was retried until patience ended fails for all of them.
+    /// Whether the error concerns the object that was asked for, so that other objects may well be
+    /// readable: a reader reports it and continues with the rest. A store that was retried until
+    /// patience ended fails for all of them.
     pub fn spares_others(&self) -> bool {
         match self {
             Error::Store(error) => !error.is_given_up(),

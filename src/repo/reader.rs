@@ -206,8 +206,8 @@ pub(crate) fn check_size(blob: &PackedBlob) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what no pack can hold where the index says that it is: a sealed blob is no shorter than its envelope. Pack headers are held to the
-/// same when they are decoded.
+/// Refuses what no pack can hold where the index says that it is: a sealed blob is no shorter than
+/// its envelope. Pack headers are held to the same when they are decoded.
 fn check_location(location: &Location) -> Result<()> {
     let length = location.blob.length as usize;
     if length < OVERHEAD {
@@ -426,7 +426,8 @@ mod tests {
         }
     }
 
-    /// An index that anybody with the key may write: lengths and offsets at their bounds are refused as damage, whatever the window.
+    /// An index that anybody with the key may write: lengths and offsets at their bounds are
+    /// refused as damage, whatever the window.
     #[test]
     fn a_forged_place_of_a_blob_is_damage() {
         let (_dir, repo) = crate::repo::tests::new_repository(Settings::default());
@@ -447,7 +448,8 @@ mod tests {
                 }
             }
         }
-        // Each in a pack of its own, in the one that exists beside a real blob, and all of them in one.
+        // Each in a pack of its own, in the one that exists beside a real blob, and all of them in
+        // one.
         let alone = |blob: &PackedBlob| crate::format::index_file::IndexedPack { id: blob.id, blobs: vec![*blob] };
         let alone: Vec<_> = blobs.iter().map(alone).collect();
         let together = vec![crate::format::index_file::IndexedPack { id: pack, blobs: blobs.clone() }];

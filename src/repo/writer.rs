@@ -293,7 +293,8 @@ impl Writer {
         self.add_new(ty, id, plaintext.len(), batch, |bytes| self.repo().seal_blob(ty, id, plaintext, bytes))
     }
 
-    /// The copy of a blob that the index names cannot be read: when the blob comes, it is stored again.
+    /// The copy of a blob that the index names cannot be read: when the blob comes, it is stored
+    /// again.
     pub fn distrust(&self, ty: BlobType, id: Id) {
         lock(&self.distrusted).insert((ty, id));
     }

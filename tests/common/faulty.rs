@@ -1,7 +1,8 @@
-//! A file system that fails where it is asked to: a directory passed through the kernel's FUSE, with faults by path.
+//! A file system that fails where it is asked to: a directory passed through the kernel's FUSE,
+//! with faults by path.
 //!
-//! Reads and writes bypass the page cache, so that a fault at an offset is met at that offset. Loop devices over files
-//! of this file system give block devices that fail in the same way.
+//! Reads and writes bypass the page cache, so that a fault at an offset is met at that offset. Loop
+//! devices over files of this file system give block devices that fail in the same way.
 
 use super::scratch;
 use fuser::{

@@ -1,4 +1,5 @@
-//! Archives that `dump` writes, read by the programs that users have: GNU tar, bsdtar, unzip and Python.
+//! Archives that `dump` writes, read by the programs that users have: GNU tar, bsdtar, unzip and
+//! Python.
 
 use super::readers::open;
 use crate::common::compare::{self, Options, What, listed};
@@ -33,7 +34,8 @@ fn dump(repo: &Repo, format: &str, code: i32) -> (Run, PathBuf) {
     (run, file)
 }
 
-/// Access control lists of all kinds, attributes that are awkward to write down, and whatever else a tar archive holds.
+/// Access control lists of all kinds, attributes that are awkward to write down, and whatever else
+/// a tar archive holds.
 fn attributes(fs: &LoopFs) -> PathBuf {
     let source = fs.path().join("data");
     fs::create_dir_all(source.join("dir/below")).expect("directories");
@@ -98,7 +100,8 @@ fn tar_programs_restore_access_control_lists_and_attributes() {
         assert_eq!(lists(&restored), expected, "{arguments:?}");
         let mut found = compare::trees(&source, &restored, Options { root: false, ..Options::default() });
         if !arguments.contains(&"--xattrs-include=*") {
-            // Without that GNU tar restores no attributes; bsdtar takes GNU's spelling of `=` for the name.
+            // Without that GNU tar restores no attributes; bsdtar takes GNU's spelling of `=` for
+            // the name.
             let is_known = |path: &Path| arguments[0] == "tar" || path == Path::new("names");
             found.retain(|one| one.what != What::Attributes || !is_known(&one.path));
         }
@@ -274,7 +277,8 @@ fn names_that_are_not_utf8_and_many_entries_are_in_a_zip_archive() {
     repo.backup(Peer::Vsm, source.path(), "data", &[]);
     let (run_, archive) = dump(&repo, "zip", 0);
     assert!(run_.errors().contains("not UTF-8") && run_.errors().contains("1 entries"), "{run_}");
-    // Python has the bytes as code page 437, as the format says; back in it, they are what they were.
+    // Python has the bytes as code page 437, as the format says; back in it, they are what they
+    // were.
     let script = "import sys, zipfile\nz = zipfile.ZipFile(sys.argv[1])\n\
                   sys.stdout.buffer.write(z.infolist()[-1].filename.encode('cp437'))";
     let found = Run::of(Command::new("python3").args(["-c", script]).arg(&archive)).ok();

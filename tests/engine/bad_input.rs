@@ -383,7 +383,8 @@ fn deep_tree() {
     };
     deep(10_000);
     bed.vsm(&["check"]).ok();
-    // A path of 6,000 bytes and more: no call takes it. Each level costs time in proportion to its depth.
+    // A path of 6,000 bytes and more: no call takes it. Each level costs time in proportion to its
+    // depth.
     let (run, target) = bed.restore(&deep(3_000));
     run.ok();
     let found =

@@ -114,7 +114,8 @@ fn data_packs(repo: &Repo) -> Vec<std::path::PathBuf> {
     packs
 }
 
-/// A snapshot of random bytes over several packs, of which one is removed; with `reindexed`, its blobs are in no index either.
+/// A snapshot of random bytes over several packs, of which one is removed; with `reindexed`, its
+/// blobs are in no index either.
 fn image_without_a_pack(reindexed: bool) -> (Repo, Vec<u8>, String) {
     let image = Random(78).bytes(40 * MIB);
     let repo = Repo::empty(2);

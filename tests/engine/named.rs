@@ -1,5 +1,6 @@
-//! Every named source is stored, whatever lies between it and the others: mount points with `-x`, exclude rules, listings. GNU
-//! find's `-xdev` is the judge of what a source holds on its own file system.
+//! Every named source is stored, whatever lies between it and the others: mount points with `-x`,
+//! exclude rules, listings. GNU find's `-xdev` is the judge of what a source holds on its own file
+//! system.
 
 use crate::common::loops::{LoopFs, run};
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
@@ -20,7 +21,8 @@ struct Mounts {
 }
 
 impl Mounts {
-    /// `top` has a tmpfs at `mnt/vol`, in that another one at `inner`, an ext4 at `disk`, and at `bound` a directory of its own again.
+    /// `top` has a tmpfs at `mnt/vol`, in that another one at `inner`, an ext4 at `disk`, and at
+    /// `bound` a directory of its own again.
     fn new() -> Mounts {
         let other = LoopFs::new(16 << 20);
         let mut mounts = Mounts { repo: Repo::empty(2), mounted: Vec::new(), other: None };
@@ -117,7 +119,8 @@ fn each_source_has_its_own_file_system() {
             .collect();
         mounts.backup(Path::new("/"), &["-x"], &absolute.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(mounts.stored(), expected, "{sources:?}");
-        // The same sources by relative paths, from two places. `.` has no name, and what is in it is stored in its place.
+        // The same sources by relative paths, from two places. `.` has no name, and what is in it
+        // is stored in its place.
         mounts.backup(&mounts.top(), &["-x"], sources);
         let top = mounts.top();
         let below = |path: &String| path.strip_prefix(top.to_str().expect("a path")).expect("below top").to_owned();
@@ -167,7 +170,8 @@ fn a_named_subvolume_is_stored() {
     drop(mounts);
 }
 
-/// Rules are for what is found: what is named stays, also where a rule leaves out all that is around it.
+/// Rules are for what is found: what is named stays, also where a rule leaves out all that is
+/// around it.
 #[test]
 fn a_named_source_is_stored_whatever_rules_leave_out() {
     let mounts = Mounts::new();
@@ -196,7 +200,8 @@ fn a_named_source_is_stored_whatever_rules_leave_out() {
     }
 }
 
-/// A source behind a symlink in another source: both cannot have the name, and the directory holds what was asked for.
+/// A source behind a symlink in another source: both cannot have the name, and the directory holds
+/// what was asked for.
 #[test]
 fn a_source_behind_a_symlink_of_another_is_stored() {
     let mounts = Mounts::new();
@@ -219,7 +224,8 @@ fn a_source_behind_a_symlink_of_another_is_stored() {
     }
 }
 
-/// A path is stored by its names alone, as in restic. If that is something else than it leads to, it is refused.
+/// A path is stored by its names alone, as in restic. If that is something else than it leads to,
+/// it is refused.
 #[test]
 fn a_path_that_leads_through_a_symlink_to_something_else_is_refused() {
     let repo = Repo::empty(2);

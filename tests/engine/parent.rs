@@ -1,4 +1,5 @@
-//! A backup over a parent that is damaged: reported, exit code 3 as with restic, and what is stored is whole again.
+//! A backup over a parent that is damaged: reported, exit code 3 as with restic, and what is stored
+//! is whole again.
 
 use crate::common::peers::{HOST, Peer, Repo};
 use crate::common::{Random, files_below, scratch};
@@ -40,7 +41,8 @@ impl Bed {
         paths.iter().for_each(|path| fs::remove_file(path).expect("it can be removed"));
     }
 
-    /// The next backup of both programs, on a copy of the repository each, and what restic restores from ours.
+    /// The next backup of both programs, on a copy of the repository each, and what restic restores
+    /// from ours.
     fn compare(&self) -> Repo {
         let theirs = self.repo.copy();
         theirs.try_backup(Peer::Restic019, self.source.path(), ".", &["--no-cache"]).exits(3);

@@ -1,5 +1,6 @@
-//! Commands that read report each damaged object, with its snapshot and path, continue with the healthy rest, and end with 3. What the healthy
-//! rest is, restic says: of the repository before it was damaged.
+//! Commands that read report each damaged object, with its snapshot and path, continue with the
+//! healthy rest, and end with 3. What the healthy rest is, restic says: of the repository before it
+//! was damaged.
 
 use crate::common::peers::{PASSWORD, Peer, Repo, Run};
 use crate::common::{files_below, scratch};
@@ -13,7 +14,8 @@ use vsm::format::BlobType;
 use vsm::id::Id;
 use vsm::repo::{Index, Password, Repository, Settings, TreeReader};
 
-/// Two snapshots that share nothing but their root's name: `old` of `e`, and `new` of `d`, in which `sub` is a directory.
+/// Two snapshots that share nothing but their root's name: `old` of `e`, and `new` of `d`, in which
+/// `sub` is a directory.
 struct Bed {
     repo: Repo,
     old: String,
@@ -163,7 +165,8 @@ fn find_and_ls_continue_beside_a_damaged_directory() {
     assert_eq!(ours, theirs);
     let sorted = incomplete(repo.run(Peer::Vsm, ["ls", "--sort", "size", &bed.new]), &bed.new, "/d/sub");
     assert!(sorted.text().contains("/d/z/x") && sorted.text().contains("/d/a"), "{sorted}");
-    // Twice the same object, once with the damage before it and once behind it: what could not be read hides nothing.
+    // Twice the same object, once with the damage before it and once behind it: what could not be
+    // read hides nothing.
     let id = document(&bed.repo.run(Peer::Restic019, ["find", "--json", "/d/z/x"]).ok())[0]["snapshot"].clone();
     assert_eq!(id, *bed.new);
 }

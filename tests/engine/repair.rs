@@ -183,7 +183,8 @@ fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
     assert!(again.text().contains("0 snapshots changed"), "{again}");
 }
 
-/// Copies of the packs in the directory where it runs: used again, never overwritten, and never in the way of the next run.
+/// Copies of the packs in the directory where it runs: used again, never overwritten, and never in
+/// the way of the next run.
 #[test]
 fn packs_are_repaired_again_in_the_same_directory() {
     let (repo, _source) = repository(Peer::Vsm);
@@ -224,7 +225,8 @@ fn packs_are_repaired_again_in_the_same_directory() {
         run(&repo, directory.path(), 1);
         assert_eq!(files(directory.path()), after, "{case}");
         fs::write(index, sound).expect("the index file");
-        // One blob is lost, which ends with 3. The pack is gone then, so that the third run has nothing to copy.
+        // One blob is lost, which ends with 3. The pack is gone then, so that the third run has
+        // nothing to copy.
         run(&repo, directory.path(), 3);
         assert_eq!(files(directory.path()), after, "{case}");
         run(&repo, directory.path(), 0);

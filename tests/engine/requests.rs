@@ -1,8 +1,9 @@
-//! What was asked for by name and cannot be read is an error, and there is no snapshot: every kind of source, every place at which
-//! reading it can fail, by the command line and by a mover's Job.
+//! What was asked for by name and cannot be read is an error, and there is no snapshot: every kind
+//! of source, every place at which reading it can fail, by the command line and by a mover's Job.
 //!
-//! The faults are real ones: a FUSE file system that fails where it is asked to, a loop device over a file in it, a loop device
-//! whose backing file has been truncated, a device node without a driver, a listing that breaks off.
+//! The faults are real ones: a FUSE file system that fails where it is asked to, a loop device over
+//! a file in it, a loop device whose backing file has been truncated, a device node without a
+//! driver, a listing that breaks off.
 
 use super::work::Pod;
 use crate::common::faulty::{At, Faulty};
@@ -24,7 +25,8 @@ const SIZE: usize = 9 * MIB;
 const READS: [(&str, u64); 3] =
     [("at the start", 0), ("in the middle", (SIZE / 2) as u64), ("at the end", (SIZE - 4096) as u64)];
 
-/// A directory of six entries and a file, on a file system that fails, and a repository for what can be read.
+/// A directory of six entries and a file, on a file system that fails, and a repository for what
+/// can be read.
 struct Bed {
     repo: Repo,
     faulty: Faulty,
@@ -269,7 +271,8 @@ fn a_device_whose_backing_file_was_truncated_makes_no_snapshot() {
     }
 }
 
-/// With `--read-special` somebody wants content: what has none that can be read is an error, and what is not read is reported.
+/// With `--read-special` somebody wants content: what has none that can be read is an error, and
+/// what is not read is reported.
 #[test]
 fn read_special_reports_what_it_does_not_read() {
     let bed = Bed::new();

@@ -1,4 +1,5 @@
-//! Restores into targets that fail: what a file system reports at `close` or at write-back ends or fails the restore.
+//! Restores into targets that fail: what a file system reports at `close` or at write-back ends or
+//! fails the restore.
 
 use crate::common::faulty::{At, Faulty};
 use crate::common::loops::run;
@@ -98,7 +99,8 @@ impl Drop for Failing {
     }
 }
 
-/// The kernel takes the files and loses them when it writes them back: on the target's own file system, and on one below it.
+/// The kernel takes the files and loses them when it writes them back: on the target's own file
+/// system, and on one below it.
 #[test]
 fn an_error_of_write_back_fails_the_restore() {
     let repo = repository();

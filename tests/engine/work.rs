@@ -369,7 +369,8 @@ fn what_cannot_be_read_is_counted_and_forges_nothing() {
     assert_eq!(saved(&pod.run(&work, 3))["problems"], 1);
 }
 
-/// What a backup could not read is missing from a restore, too, and whoever looks at the restore learns it.
+/// What a backup could not read is missing from a restore, too, and whoever looks at the restore
+/// learns it.
 #[test]
 fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
     let repo = Repo::new();

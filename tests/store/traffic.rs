@@ -83,7 +83,8 @@ pub fn limits_are_kept(endpoint: &Endpoint) {
     });
 }
 
-/// All connections share a limit, and what is on its way hears of a change: at first it would take hours.
+/// All connections share a limit, and what is on its way hears of a change: at first it would take
+/// hours.
 pub fn limits_change_on_the_way(endpoint: &Endpoint) {
     let options = endpoint.options();
     let store = opened(endpoint, "changing", &options);

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Files and directories to back up, block devices with --read-special; a command with --stdin-from-command
+    /// Files and directories to back up, block devices with --read-special; a command with
+    /// --stdin-from-command
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The one PATH is the root of a volume: stored as the directory `data`, with its own owner, mode, times and attributes
@@ -33,7 +34,8 @@ pub struct Args {
     /// Read standard input and store it as one file
     #[arg(long)]
     stdin: bool,
-    /// Run the command that follows and store its standard output as one file; if it fails, make no snapshot
+    /// Run the command that follows and store its standard output as one file; if it fails, make no
+    /// snapshot
     #[arg(long)]
     stdin_from_command: bool,
     /// Name of that file

@@ -1,4 +1,5 @@
-//! `dump`: a file's content, or a directory as a tar or zip archive, on standard output or in a file.
+//! `dump`: a file's content, or a directory as a tar or zip archive, on standard output or in a
+//! file.
 
 use crate::cli::args::Filter;
 use crate::cli::exit::Outcome;

@@ -176,8 +176,8 @@ struct ReasonJson<'g> {
     matches: &'g [String],
 }
 
-/// Applies the policy to each group, prints what it does, and returns what is to be removed, and the number of snapshots that could not be
-/// read and stay.
+/// Applies the policy to each group, prints what it does, and returns what is to be removed, and
+/// the number of snapshots that could not be read and stay.
 fn by_policy(
     args: &Args,
     context: &Context,

@@ -156,8 +156,9 @@ fn is_damaged(repo: &Repository, name: &str) -> repo::Result<bool> {
     Ok(is_there && repo.load_snapshot(id).is_err_and(|error| error.is_damage()))
 }
 
-/// Copies a pack into the current directory before anything is done to it. One that does not exist leaves no copy. A copy of an earlier run is
-/// used again; a file of that name with another content stays, and the copy gets a number.
+/// Copies a pack into the current directory before anything is done to it. One that does not exist
+/// leaves no copy. A copy of an earlier run is used again; a file of that name with another content
+/// stays, and the copy gets a number.
 fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
     let file = File::new(FileType::Pack, id);
     let size = match repo.store().size(file) {

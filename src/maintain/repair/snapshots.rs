@@ -57,8 +57,8 @@ pub fn repair(
             Some(tree) => {
                 let mut new = Snapshot { tree: Some(tree), ..stored.snapshot.clone() };
                 if let Some(summary) = &mut new.summary {
-                    // What it lacks from now on is reported when it is restored. A tree that an earlier snapshot has,
-                    // too, was changed there.
+                    // What it lacks from now on is reported when it is restored. A tree that an
+                    // earlier snapshot has, too, was changed there.
                     let lost = u64::try_from(changes.len()).unwrap_or(u64::MAX).max(1);
                     summary.problems = summary.problems.saturating_add(lost);
                 }

@@ -31,8 +31,8 @@ impl Stamp {
         Stamp { moment: clock.moment(), wall: clock.now().0 }
     }
 
-    /// The age of the lock file, as another process may see it. If this machine's wall clock was set
-    /// in the meantime, either of its times may be the right one: the older age counts.
+    /// The age of the lock file, as another process may see it. If this machine's wall clock was
+    /// set in the meantime, either of its times may be the right one: the older age counts.
     pub fn age(&self, clock: &Clock) -> Duration {
         let by_wall = u64::try_from(clock.now().0.saturating_sub(self.wall)).unwrap_or(0);
         clock.moment().since(self.moment).max(Duration::from_secs(by_wall))
@@ -93,8 +93,8 @@ fn describe(repo: &Repository, lock: &LockFile) -> String {
     format!("repository is already {how} by PID {pid} on {hostname} by {username}, since {time}{stale}")
 }
 
-/// A lock file, or `None` if it was removed. One that cannot be read may be half written: it is given
-/// time before it counts as damaged.
+/// A lock file, or `None` if it was removed. One that cannot be read may be half written: it is
+/// given time before it counts as damaged.
 fn read_patiently(repo: &Repository, id: Id, progress: &Progress) -> Result<Option<LockFile>> {
     let mut waits = UNREADABLE_RETRIES.iter();
     loop {
@@ -137,7 +137,8 @@ pub(super) fn sleep(clock: &Clock, duration: Duration, progress: &Progress) -> R
     }
 }
 
-/// Whether the process that wrote the lock has certainly ended, or has not refreshed it for half an hour.
+/// Whether the process that wrote the lock has certainly ended, or has not refreshed it for half an
+/// hour.
 fn is_stale(repo: &Repository, lock: &LockFile) -> bool {
     let age = u64::try_from(repo.settings().clock.now().0.saturating_sub(lock.time.seconds)).unwrap_or(0);
     if Duration::from_secs(age) > STALE_AFTER {
@@ -148,7 +149,8 @@ fn is_stale(repo: &Repository, lock: &LockFile) -> bool {
         && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
-/// Removes the locks of processes on these hosts, which the caller knows to have ended, however fresh they are. Returns how many.
+/// Removes the locks of processes on these hosts, which the caller knows to have ended, however
+/// fresh they are. Returns how many.
 pub fn remove_locks_of(repo: &Repository, hosts: &[String]) -> Result<usize> {
     remove_locks(repo, |id| read(repo, id).is_ok_and(|lock| hosts.contains(&lock.hostname)))
 }

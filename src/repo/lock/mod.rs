@@ -1,9 +1,11 @@
-//! restic's locks: a small file that says which process uses the repository, and whether exclusively.
+//! restic's locks: a small file that says which process uses the repository, and whether
+//! exclusively.
 //!
-//! Acquiring a lock: look for conflicts, write the lock file, wait until listings have it, look again;
-//! of two processes that race, at least one sees the other's file. Holding it: a thread replaces the
-//! file every five minutes ([`refresh`]), because others take a lock older than 30 minutes for dead
-//! and may remove it. A stale lock still blocks: as in restic, only `unlock` removes it.
+//! Acquiring a lock: look for conflicts, write the lock file, wait until listings have it, look
+//! again; of two processes that race, at least one sees the other's file. Holding it: a thread
+//! replaces the file every five minutes ([`refresh`]), because others take a lock older than 30
+//! minutes for dead and may remove it. A stale lock still blocks: as in restic, only `unlock`
+//! removes it.
 //!
 //! [`State`] is what the threads of this process know of the lock. Its mutex is never held during a
 //! call to the store, so that a store that stalls delays no check and no release.
@@ -28,8 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The time that a release gives a refresh to end by itself. One that stalls in the store is left to
-/// remove its own file when it comes back.
+/// The time that a release gives a refresh to end by itself. One that stalls in the store is left
+/// to remove its own file when it comes back.
 const RELEASE_WAIT: Duration = Duration::from_secs(5);
 
 const REMOVED: &str = "another process has removed it, and may have changed the repository since then";
@@ -63,9 +65,9 @@ impl Holding {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
-    /// An error if there was a lock and another process has removed it, as `unlock` does with one that
-    /// looks dead, or if this process has released it. A repository that was never locked has no lock
-    /// to lose.
+    /// An error if there was a lock and another process has removed it, as `unlock` does with one
+    /// that looks dead, or if this process has released it. A repository that was never locked has
+    /// no lock to lose.
     pub fn confirm(&self, store: &dyn Store, clock: &Clock) -> Result<()> {
         let Some(state) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
         loop {
@@ -148,7 +150,8 @@ impl State {
 }
 
 impl Lock {
-    /// Acquires a lock; on a conflict tries again until `retry` has passed or `progress` is interrupted.
+    /// Acquires a lock; on a conflict tries again until `retry` has passed or `progress` is
+    /// interrupted.
     pub fn acquire(repo: Arc<Repository>, mode: LockMode, retry: Duration, progress: &Progress) -> Result<Lock> {
         let clock = repo.settings().clock.clone();
         let deadline = clock.moment() + retry;

@@ -1,9 +1,10 @@
 //! Replacing the lock file before others take it for dead.
 //!
-//! A refresh looks whether the old file still exists, writes a new one, waits until listings have it,
-//! and looks for the old file again; only then the new file takes its place and the old one is
-//! removed. So at every moment a listing shows a file of this lock, or the loss is noticed: a new file
-//! in the place of one that another process has removed would hide that there was none for a while.
+//! A refresh looks whether the old file still exists, writes a new one, waits until listings have
+//! it, and looks for the old file again; only then the new file takes its place and the old one is
+//! removed. So at every moment a listing shows a file of this lock, or the loss is noticed: a new
+//! file in the place of one that another process has removed would hide that there was none for a
+//! while.
 //!
 //! [`decide`] is the policy, without I/O. [`Refresher`] does what it says.
 
@@ -23,8 +24,8 @@ use std::time::Duration;
 /// (internal/repository/lock.go).
 pub(super) const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// A lock that cannot be refreshed is given up at this age: restic's `refreshabilityTimeout`
-/// (internal/repository/lock.go), which is the staleness limit less one and a half refresh intervals,
-/// because the clocks of other machines may be ahead.
+/// (internal/repository/lock.go), which is the staleness limit less one and a half refresh
+/// intervals, because the clocks of other machines may be ahead.
 pub(super) const LOST_AFTER: Duration =
     Duration::from_secs(STALE_AFTER.as_secs() - REFRESH.as_secs() - REFRESH.as_secs() / 2);
 /// The pause after a refresh that failed. The store has already retried on its own.
@@ -107,8 +108,9 @@ pub(super) fn decide(event: Event, age: Duration) -> Step {
     }
 }
 
-/// Whether a lock of this age is to be given up while its refresh, which has been `running` for some
-/// time, still waits for the store. A refresh that began late, as after a suspension, has some time.
+/// Whether a lock of this age is to be given up while its refresh, which has been `running` for
+/// some time, still waits for the store. A refresh that began late, as after a suspension, has some
+/// time.
 pub(super) fn is_overdue(age: Duration, running: Duration) -> bool {
     let age_at_start = age.saturating_sub(running);
     age > LOST_AFTER && (age_at_start <= LOST_AFTER || running > REFRESH)
@@ -262,8 +264,8 @@ impl Refresher {
         Break(())
     }
 
-    /// Removes a new lock file that is not needed. If the store has just been given up, this is left to
-    /// the next refresh or to the release.
+    /// Removes a new lock file that is not needed. If the store has just been given up, this is
+    /// left to the next refresh or to the release.
     fn discard(&self, new: Option<NewLock>, error: Option<Error>) {
         let given_up = matches!(&error, Some(Error::Store(error)) if error.is_given_up());
         if new.is_some() && !given_up {

@@ -63,8 +63,8 @@ fn a_lock_is_given_up_while_the_store_still_stalls() {
     assert_eq!(decide(Event::FirstLook(Look::Unknown), 36 * MINUTE), Step::GiveUp(Loss::Overdue));
 }
 
-/// A look that takes 14 minutes, and a write that takes as long: at minute 33 the new file exists, and
-/// others may have removed the old one at minute 30.
+/// A look that takes 14 minutes, and a write that takes as long: at minute 33 the new file exists,
+/// and others may have removed the old one at minute 30.
 #[test]
 fn after_a_write_that_ends_late_the_old_lock_is_looked_for_again() {
     let (age, age_of_new) = (33 * MINUTE, 14 * MINUTE);

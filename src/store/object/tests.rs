@@ -1,4 +1,5 @@
-//! What holds for every service, on a store in memory: names, listings, ranges, and what a failure becomes.
+//! What holds for every service, on a store in memory: names, listings, ranges, and what a failure
+//! becomes.
 
 use super::*;
 use crate::store::Directory;
@@ -155,7 +156,8 @@ fn every_kind_of_failure_has_its_error() {
     assert!(matches!(error(Kind::TooLarge { size: 2, max: 1 }), StoreError::TooLarge { size: 2, max: 1, .. }));
     let denied = error(Kind::Denied);
     assert!(matches!(denied, StoreError::Denied { .. }) && denied.to_string().contains("what the server said"));
-    // These differ in whether they are tried again; in the end the store has failed, with the path of the object.
+    // These differ in whether they are tried again; in the end the store has failed, with the path
+    // of the object.
     for (kind, is_given_up) in [
         (Kind::Link, true),
         (Kind::Trouble, true),

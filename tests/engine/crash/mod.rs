@@ -195,8 +195,8 @@ fn a_backup() {
     );
 }
 
-/// By a clock by which an index file is due after each pack. When one write fails and the next ones do
-/// not, all packs that were uploaded are in an index.
+/// By a clock by which an index file is due after each pack. When one write fails and the next ones
+/// do not, all packs that were uploaded are in an index.
 #[test]
 fn a_backup_indexes_what_was_uploaded_before_a_write_failed() {
     let bed = Bed::new();
