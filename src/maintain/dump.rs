@@ -42,33 +42,23 @@ impl<'d> Dump<'d> {
         node: &Node,
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
+        let load = |&id: &Id| self.repo.load_blob(self.index, BlobType::Data, id);
         let mut written = 0;
-        self.content::<E>(node, &mut |bytes| {
-            written += bytes.len() as u64;
-            write(bytes)
-        })?;
+        for some in node.content.as_deref().unwrap_or_default().chunks(self.pool.current_num_threads()) {
+            self.check_interrupted()?;
+            let blobs: Vec<Result<Vec<u8>>> = self.pool.install(|| some.par_iter().map(load).collect());
+            for blob in blobs {
+                let blob = blob?;
+                written += blob.len() as u64;
+                write(&blob)?;
+            }
+        }
         if written == node.size {
             return Ok(());
         }
         let path = String::from_utf8_lossy(path).into_owned();
         let why = format!("the snapshot gives it {} bytes, and its content has {written}", node.size);
         Err(Error::Inconsistent { path, why }.into())
-    }
-
-    fn content<E: From<Error>>(
-        &self,
-        node: &Node,
-        write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
-        let load = |&id: &Id| self.repo.load_blob(self.index, BlobType::Data, id);
-        for some in node.content.as_deref().unwrap_or_default().chunks(self.pool.current_num_threads()) {
-            self.check_interrupted()?;
-            let blobs: Vec<Result<Vec<u8>>> = self.pool.install(|| some.par_iter().map(load).collect());
-            for blob in blobs {
-                write(&blob?)?;
-            }
-        }
-        Ok(())
     }
 
     /// Writes everything below a tree as an archive; `path` is where the tree is, and leads the
@@ -128,7 +118,7 @@ impl<'d> Dump<'d> {
         Ok(())
     }
 
-    /// A file's content as its header has announced it.
+    /// A file's content as its header has announced it; more than that is not written.
     fn member<E: From<Error>>(
         &self,
         archive: &mut impl Archive,
@@ -137,16 +127,10 @@ impl<'d> Dump<'d> {
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut written = 0;
-        self.content::<E>(node, &mut |bytes| {
+        self.file::<E>(path, node, &mut |bytes| {
             written += bytes.len() as u64;
             if written > node.size { Ok(()) } else { write(archive.content(bytes)) }
         })?;
-        if written != node.size {
-            let path = String::from_utf8_lossy(path).into_owned();
-            let why =
-                format!("it says it has {} bytes, its contents have {written}: the archive would be broken", node.size);
-            return Err(Error::Inconsistent { path, why }.into());
-        }
         write(&archive.end())
     }
 
