@@ -1,11 +1,13 @@
 //! Restores into targets that fail: what a file system reports at `close` or at write-back ends or
 //! fails the restore.
 
+use super::work::Pod;
 use crate::common::faulty::{At, Faulty};
-use crate::common::loops::run;
+use crate::common::loops::{LoopFs, run};
 use crate::common::peers::{Peer, Repo, Run};
 use crate::common::{Random, scratch};
 use rustix::io::Errno;
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -143,4 +145,37 @@ fn a_device_that_fails_is_named() {
     let _ = Command::new("losetup").args(["-d", device]).output();
     let run = run.exits(1);
     assert!(run.errors().contains(device), "{run}");
+}
+
+/// A mover's restore of `v` into `target` fails for this reason, and reports no restore.
+fn mover_fails(repo: &Repo, target: &Path, reason: &str, exit: i32) {
+    let pod = Pod::new(repo);
+    let report = pod.run(&pod.restore(target, json!("newest")), exit);
+    assert_eq!(report["outcome"]["failed"]["reason"], reason, "{report}");
+}
+
+/// The same faults as the command line meets. Exit code 13: another try would end the same.
+#[test]
+fn a_mover_reports_no_restore_into_a_target_that_fails() {
+    let repo = repository();
+    for (fault, errno, reason, exit) in [
+        (At::Write(1 << 20), Errno::DQUOT, "TargetFull", 13),
+        (At::Close, Errno::DQUOT, "TargetFull", 13),
+        (At::Close, Errno::NOSPC, "TargetFull", 13),
+        (At::Write(0), Errno::ROFS, "TargetFailed", 1),
+    ] {
+        let target = Faulty::new();
+        target.fail("v/large", fault, errno);
+        mover_fails(&repo, &target.path(), reason, exit);
+    }
+    // Too small for the files, mounted read-only, and a disk that fails when it is written to.
+    let small = LoopFs::new(12 << 20);
+    mover_fails(&repo, small.path(), "TargetFull", 13);
+    let place = scratch();
+    let target = Failing::new(place.path().join("mount"));
+    target.backing.fail("image", At::Write(0), Errno::IO);
+    mover_fails(&repo, &target.mount, "TargetFailed", 1);
+    target.backing.heal();
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&target.mount));
+    mover_fails(&repo, &target.mount, "TargetFailed", 1);
 }
