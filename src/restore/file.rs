@@ -198,14 +198,15 @@ impl<'f> Files<'f> {
         if let Some(handle) = self.forget(number) {
             self.release(number, handle)?;
         }
-        let complete = match file.state() {
+        let before = file.state();
+        let complete = match before {
             State::Failed => return Ok(()),
             _ if file.lacking.load(Ordering::Acquire) => State::Failed,
             State::Correcting => State::Corrected,
             _ => State::Done,
         };
-        file.set_state(complete);
-        if complete != State::Failed {
+        // Another thread that evicted the file may have failed to close it since.
+        if file.advance(before, complete) && complete != State::Failed {
             self.progress.files_done.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

@@ -99,9 +99,9 @@ impl File {
         STATES[usize::from(self.state.swap(state as u8, Ordering::AcqRel))]
     }
 
-    /// Changes the state unless it has changed: what has failed stays so.
-    pub fn advance(&self, from: State, to: State) {
-        let _ = self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+    /// Changes the state unless it has changed: what has failed stays so. Returns whether it did.
+    pub fn advance(&self, from: State, to: State) -> bool {
+        self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
