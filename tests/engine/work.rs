@@ -401,6 +401,8 @@ fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
         assert!(done.errors().contains("1 entries could not be read"), "{done}");
         assert_eq!(done.summary()["snapshot_problems"], 1, "{done}");
     }
+    let dry = run(snapshot, &["--dry-run"]).exits(3);
+    assert!(dry.errors().contains("what it has would be restored"), "{dry}");
     // Whether a part of it lacks anything is not known.
     let part = format!("{snapshot}:/data/part");
     for (snapshot, options) in

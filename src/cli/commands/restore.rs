@@ -139,7 +139,10 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     match (problems, lacking) {
         (0, 0) => Ok(Outcome::Complete),
-        (0, _) if of_all => Ok(Outcome::Incomplete(format!("{lacks}; what it has is restored"))),
+        (0, _) if of_all => {
+            let what = if args.dry_run { "would be restored" } else { "is restored" };
+            Ok(Outcome::Incomplete(format!("{lacks}; what it has {what}")))
+        }
         (0, _) => Ok(Outcome::Complete),
         (count, _) => bail!("the restore is incomplete: there were {count} errors"),
     }
