@@ -102,7 +102,7 @@ pub fn run(
     if !options.dry_run {
         fetch::run(repo, index, &plan, &device, progress)?;
     }
-    device.complete(options)?;
+    device.complete(node.display_name(), options)?;
     let report = Report { total_files: 1, total_bytes: image.size, ..Report::default() };
     if options.dry_run {
         return Ok(report);
@@ -129,8 +129,8 @@ fn meaningless(options: &Options) -> Option<&'static str> {
 }
 
 impl Device<'_> {
-    /// Brings what was written to the disk, and demands that it is the image.
-    fn complete(self, options: &Options) -> Result<()> {
+    /// Brings what was written to the disk, and demands that it is the image, which the snapshot has at `path`.
+    fn complete(self, path: String, options: &Options) -> Result<()> {
         let not_on_disk = |errno: Errno| Error::NotOnDisk { path: self.name.clone(), source: errno.into() };
         if !options.dry_run {
             fsync(&self.fd).map_err(not_on_disk)?;
@@ -139,6 +139,10 @@ impl Device<'_> {
             let lost = self.lost();
             (lost.bytes, lost.pieces, lost.why.clone(), lost.damaged)
         };
+        if let Some(why) = why.as_ref().filter(|_| options.dry_run) {
+            let why = format!("{bytes} of its {} bytes are missing: {why}", self.plan.files[0].size);
+            return Err(Error::ImageUnusable { path, why, device: self.name });
+        }
         if let Some(why) = why {
             let (device, size) = (self.name, self.plan.files[0].size);
             return Err(Error::ImageIncomplete { device, lost: bytes, size, pieces, why, damaged });

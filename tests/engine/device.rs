@@ -151,6 +151,11 @@ fn an_image_that_lacks_something_is_an_error_and_what_it_has_is_written() {
             // All but one pack of about a tenth.
             assert!(same > image.len() / 2, "{same} bytes are right");
         }
+        let (onto, from) = (target.path().to_str().expect("a path"), format!("latest:{path}"));
+        let dry = repo.run(Peer::Vsm, ["restore", &from, "--target", onto, "--dry-run"]);
+        assert_eq!(dry.code(), i32::from(reindexed), "only an index shows it without reading\n{dry}");
+        assert_eq!(dry.errors().contains("Nothing was written"), reindexed, "{dry}");
+        assert!(!dry.errors().contains("could be read was written"), "{dry}");
         let both = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target);
         assert!(!both.text().contains("Summary"), "{both}");
     }
