@@ -74,7 +74,7 @@ fn of_restore(error: &restore::Error) -> Reason {
         }
         E::TooManyEntries { .. } | E::PlanTooLarge { .. } => Reason::TooLittleMemory,
         // The repository was whole when the restore was planned: the store failed since.
-        E::Changed { .. } | E::ImageIncomplete { damaged: false, .. } => Reason::StoreFailed,
+        E::Changed { .. } | E::Unreached { .. } | E::ImageIncomplete { damaged: false, .. } => Reason::StoreFailed,
         E::ImageIncomplete { damaged: true, .. } | E::ImageUnusable { .. } | E::RootDamaged { .. } => {
             Reason::RepositoryDamaged
         }

@@ -7,7 +7,7 @@
 //! fails.
 
 use super::close::close;
-use super::error::{Error, Result, is_damage};
+use super::error::{Error, Result, is_lost};
 use super::fetch::{self, Sink};
 use super::file::write_at;
 use super::origin::{self, Origin};
@@ -55,7 +55,7 @@ impl Lost {
     fn add(&mut self, bytes: u64, pieces: u64, why: &repo::Error) {
         self.bytes += bytes;
         self.pieces += pieces;
-        let damaged = is_damage(why);
+        let damaged = is_lost(why);
         if self.why.is_none() || self.damaged && !damaged {
             (self.why, self.damaged) = (Some(why.to_string()), damaged);
         }

@@ -68,6 +68,11 @@ pub enum Error {
     NotRestored { path: String },
 
     #[error(
+        "the restore is incomplete, because the store did not answer requests for some of the data: {why}. Everything else was restored; restore again"
+    )]
+    Unreached { why: String },
+
+    #[error(
         "{path} may lack data that was restored, because it could not be written to the disk: {source}. Check the disk, its free space and quotas, then restore again into an empty target: a second restore into this one may compare with what is only in memory"
     )]
     NotOnDisk { path: String, source: io::Error },
@@ -114,6 +119,7 @@ impl Error {
             | Error::NotAsWritten { .. }
             | Error::RootDamaged { .. }
             | Error::NotRestored { .. }
+            | Error::Unreached { .. }
             | Error::NotOnDisk { .. }
             | Error::Panicked { .. }
             | Error::NoTarget { .. } => 1,
@@ -121,14 +127,9 @@ impl Error {
     }
 }
 
-/// Whether a blob is missing or damaged, so that others can still be read; anything else is the store's trouble.
-pub(super) fn is_damage(error: &repo::Error) -> bool {
-    use crate::store::StoreError;
-    match error {
-        repo::Error::Store(error) => {
-            matches!(error, StoreError::NotFound { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. })
-        }
-        repo::Error::BlobMissing { .. } | repo::Error::BlobDamaged { .. } | repo::Error::BlobTooLarge { .. } => true,
-        _ => false,
-    }
+/// Whether the repository does not yield this blob, now or later, while others can still be read: it is missing, damaged, or
+/// larger than this program holds. The last is no damage to [`repo::Error::is_damage`], whose callers may remove what is damaged.
+/// Anything else is the store's trouble, and another run may succeed.
+pub(super) fn is_lost(error: &repo::Error) -> bool {
+    error.is_damage() || matches!(error, repo::Error::BlobTooLarge { .. })
 }

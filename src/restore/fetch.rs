@@ -5,7 +5,7 @@
 //! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold together. A panic in
 //! a thread ends all of them with an error.
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, is_lost};
 use super::file::is_zero;
 use super::panics::caught;
 use super::plan::{Plan, Use};
@@ -246,12 +246,7 @@ impl Fetch<'_> {
             }
             Err(error) => error,
         };
-        if let repo::Error::Store(StoreError::Failed { .. }) = why
-            && self.store_errors.fetch_add(1, Ordering::Relaxed) + 1 >= limits::STORE_ERRORS
-        {
-            return Err(why.into());
-        }
-        Ok(Err(why))
+        self.bear(why).map(Err)
     }
 
     /// `None` for an error that leaves hope for single blobs.
@@ -261,12 +256,19 @@ impl Fetch<'_> {
                 self.store_errors.store(0, Ordering::Relaxed);
                 Ok(Some(value))
             }
-            Err(error @ repo::Error::Store(StoreError::Failed { .. })) => {
-                let errors = self.store_errors.fetch_add(1, Ordering::Relaxed) + 1;
-                if errors >= limits::STORE_ERRORS { Err(error.into()) } else { Ok(None) }
-            }
-            Err(_) => Ok(None),
+            Err(error) => self.bear(error).map(|_| None),
         }
+    }
+
+    /// Gives back an error that other blobs may be spared: a lost blob's, and a request's that failed unless several have in a row.
+    /// Any other ends the restore, because every request would meet it: credentials that have expired, a bucket that is missing.
+    fn bear(&self, error: repo::Error) -> Result<repo::Error> {
+        if is_lost(&error) {
+            return Ok(error);
+        }
+        let failed = matches!(error, repo::Error::Store(StoreError::Failed { .. }));
+        let spares_others = failed && self.store_errors.fetch_add(1, Ordering::Relaxed) + 1 < limits::STORE_ERRORS;
+        if spares_others { Ok(error) } else { Err(error.into()) }
     }
 
     /// Hands a blob, or the news that there is none, to all its uses.

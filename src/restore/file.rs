@@ -9,7 +9,7 @@
 
 use super::close::close;
 use super::confine::{Root, is};
-use super::error::{Error, Result};
+use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
 use super::plan::{Plan, State, Use};
 use super::walk::display;
@@ -21,7 +21,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate};
 use rustix::io::{Errno, pwrite};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// The granularity of holes: the block of most file systems.
 const BLOCK: usize = 4096;
@@ -36,6 +36,7 @@ pub struct Files<'f> {
     /// Leave blocks of zeros out of new files.
     sparse: bool,
     open: [Mutex<Open>; SHARDS],
+    unreached: OnceLock<String>,
 }
 
 /// Open files, the most recently used last.
@@ -52,7 +53,7 @@ type Failure = (&'static str, Errno);
 
 impl<'f> Files<'f> {
     pub fn new(plan: &'f Plan, root: &'f Root, sparse: bool, progress: &'f Progress) -> Files<'f> {
-        Files { plan, root, progress, sparse, open: Default::default() }
+        Files { plan, root, progress, sparse, open: Default::default(), unreached: OnceLock::new() }
     }
 
     /// Makes the files that no blob will come for.
@@ -229,6 +230,11 @@ impl<'f> Files<'f> {
         }
     }
 
+    /// Why the store did not yield some piece, if it may do so another time.
+    pub fn unreached(&self) -> Option<&str> {
+        self.unreached.get().map(String::as_str)
+    }
+
     fn problem(&self, number: u32, why: &str) {
         self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
     }
@@ -269,7 +275,10 @@ impl Sink for Files<'_> {
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
         let file = &self.plan.files[needed.file as usize];
         if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
-            self.problem(needed.file, &why.to_string());
+            self.progress.problem(Phase::Restore, display(&self.plan.file_path(needed.file)), why);
+        }
+        if !is_lost(why) {
+            self.unreached.get_or_init(|| why.to_string());
         }
         self.one_less(needed.file)
     }

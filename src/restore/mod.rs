@@ -172,6 +172,7 @@ fn restore_tree(
         _ => None,
     };
     Prepare { root: root.as_ref(), options, index, progress }.run(&mut plan, systems.as_mut())?;
+    let mut unreached = None;
     if let Some(root) = root.as_ref().filter(|_| !options.dry_run) {
         let files = Files::new(&plan, root, options.sparse, progress);
         files.make_empty()?;
@@ -179,6 +180,7 @@ fn restore_tree(
         if options.verify {
             verify::run(root, &plan, index, &files, progress)?;
         }
+        unreached = files.unreached().map(str::to_owned);
     }
     let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
     finish::run(&walk, &plan, root.as_ref(), options, &mut report)?;
@@ -186,6 +188,9 @@ fn restore_tree(
         systems.sync()?;
     }
     demand_root(&plan, origin, selection, &report)?;
+    if let Some(why) = unreached {
+        return Err(Error::Unreached { why });
+    }
     if plan.entries == 0 && !options.include.is_empty() {
         progress.warning("no entry matches the include patterns; nothing was restored");
     }

@@ -3,6 +3,7 @@
 mod bed;
 mod hostile;
 mod occupied;
+mod outages;
 mod roots;
 mod rules;
 mod sinks;

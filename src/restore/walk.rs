@@ -4,7 +4,7 @@
 //! subdirectories still to come of each level. Both walks see the same entries in the same order, because trees are named
 //! by their content and everything that leaves an entry out is decided here: names, lengths, filters.
 
-use super::error::{Error, Result, is_damage};
+use super::error::{Error, Result, is_lost};
 use super::meta::Meta;
 use super::origin::Origin;
 use crate::format::FormatError;
@@ -158,7 +158,7 @@ impl Walk<'_> {
         let json = match self.trees.load(id) {
             Ok(json) => json,
             // Without the root's tree there is nothing to restore at all.
-            Err(error) if is_damage(&error) && !path.is_empty() => {
+            Err(error) if is_lost(&error) && !path.is_empty() => {
                 visitor.flaw(relative(path), Flaw::Unreadable, error.to_string())?;
                 return Ok(Vec::new());
             }

@@ -2,7 +2,7 @@
 //!
 //! A tree of forty levels, each with the next one in it twice, is forty small blobs and a million million entries.
 
-use super::error::{Result, is_damage};
+use super::error::{Result, is_lost};
 use crate::format::{FormatError, tree};
 use crate::id::Id;
 use crate::repo::TreeReader;
@@ -24,7 +24,7 @@ pub fn entries(trees: &TreeReader<'_>, root: Id) -> Result<u64> {
                 tree.below.extend(node.subtree);
                 Ok(())
             })),
-            Err(error) if is_damage(&error) => {}
+            Err(error) if is_lost(&error) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(tree)

@@ -134,6 +134,7 @@ fn every_error_of_a_restore_has_its_reason() {
         E::NotAsWritten { .. }, E::NotAsWritten { device: text(), why: text() }, TargetFailed, 1;
         E::RootDamaged { .. }, E::RootDamaged { why: text() }, RepositoryDamaged, 13;
         E::NotRestored { .. }, E::NotRestored { path: text() }, NothingRestored, 13;
+        E::Unreached { .. }, E::Unreached { why: text() }, StoreFailed, 1;
         E::NotOnDisk { .. }, E::NotOnDisk { path: text(), source: failure() }, TargetFailed, 1;
         E::Panicked { .. }, E::Panicked { during: "fetching", message: text() }, InternalError, 1;
         E::NoTarget { .. }, E::NoTarget { path: text() }, VolumeMissing, 13;
