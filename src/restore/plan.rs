@@ -221,6 +221,8 @@ impl Plan {
             }
             (lost, pieces) = (end - head, (content.len() - plan.uses.len()) as u64);
             why = Some(repo::Error::BlobMissing { ty: BlobType::Data, id });
+        } else if plan.bytes != node.size {
+            return Err(format!("the snapshot gives it {} bytes and lists content of {}", node.size, plan.bytes));
         }
         let left = AtomicU32::new(count(plan.uses.len()));
         let (name, state) = (plan.keep_name(&node.name), AtomicU8::new(State::Planned as u8));

@@ -68,3 +68,19 @@ fn a_pattern_that_matches_nothing_is_reported() {
     assert!(told.warnings.iter().any(|text| text.contains("include")), "{:?}", told.warnings);
     assert_eq!(told.whole().total_files, 0);
 }
+
+#[test]
+fn an_image_of_another_size_than_its_content_is_unusable() {
+    let bed = Bed::new();
+    let node = bed.store(|blobs| blobs.file("image", &[b"first ", b"second"]));
+    let index = Index::load(&bed.repo).unwrap();
+    assert!(Plan::of_image(&index, &node).is_ok());
+    for (size, content) in [(10 << 30, Some(vec![])), (11, node.content.clone()), (13, node.content.clone())] {
+        let why = Plan::of_image(&index, &Node { size, content, ..node.clone() }).err().unwrap();
+        assert!(why.contains(&format!("{size} bytes")), "{why}");
+    }
+    // The size tells where the content behind a lost blob belongs.
+    let content = node.content.clone().map(|content| vec![content[0], Id::of(b"nowhere"), content[1]]);
+    let image = Plan::of_image(&index, &Node { size: 20, content, ..node }).unwrap();
+    assert_eq!((image.lost, image.pieces), (8, 1));
+}
