@@ -176,8 +176,11 @@ impl Mover<'_> {
             let why = format!("{lacking} entries could not be read when it was backed up, and are missing or doubtful");
             self.progress.problem(Phase::Restore, format!("snapshot {}", stored.id.short()), why);
         }
-        let options =
-            restore::Options { volume: mode == Mode::Filesystem, ..restore::Options::new(restore.target.clone()) };
+        let options = restore::Options {
+            volume: mode == Mode::Filesystem,
+            unprivileged: restore::Unprivileged::Counted,
+            ..restore::Options::new(restore.target.clone())
+        };
         let index = Index::load(&repo)?;
         let report = match restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress) {
             // The one path that was asked for is the image's, which the backup did not put into the snapshot.

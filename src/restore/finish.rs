@@ -28,7 +28,7 @@ pub fn run(walk: &Walk<'_>, plan: &Plan, root: Option<&Root>, options: &Options,
         root,
         options,
         progress: walk.progress,
-        refusals: Refusals::new(walk.progress),
+        refusals: Refusals::new(walk.progress, options.unprivileged),
         report,
         next_dir: 0,
         next_file: 0,
@@ -236,7 +236,7 @@ impl Finish<'_> {
             let outcome = make(self, &dir, last(path));
             self.here = Some(dir);
             if let Err(errno) = outcome {
-                return self.not_made(path, node.ty, errno).map(|()| false);
+                return self.not_made(path, errno).map(|()| false);
             }
         }
         self.count_entry(path, Action::Restored, 0);
@@ -251,17 +251,12 @@ impl Finish<'_> {
         there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant()))
     }
 
-    fn not_made(&mut self, path: &[u8], ty: NodeType, errno: Errno) -> Result<()> {
+    fn not_made(&mut self, path: &[u8], errno: Errno) -> Result<()> {
         if let Some(error) = Error::of_target("create", display(path), errno) {
             return Err(error);
         }
-        match (ty, errno) {
-            (NodeType::Dev | NodeType::CharDev, Errno::PERM | Errno::ACCESS) => {
-                self.refusals.add("device node", path, errno);
-            }
-            (_, Errno::NOTEMPTY | Errno::EXIST) => {
-                self.problem(path, IN_THE_WAY);
-            }
+        match errno {
+            Errno::NOTEMPTY | Errno::EXIST => self.problem(path, IN_THE_WAY),
             _ => self.problem(path, format!("cannot create it: {errno}")),
         }
         Ok(())

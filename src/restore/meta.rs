@@ -5,6 +5,7 @@
 //! because all else may touch them. Nothing here ends a restore:
 //! what the system refuses is counted per kind in [`Refusals`] and told once per kind, at the end.
 
+use super::Unprivileged;
 use super::confine::{Pinned, is};
 use super::walk::display;
 use crate::format::node::{Node, Xattr, mode};
@@ -55,8 +56,8 @@ impl Meta {
 /// What could not be applied, by kind.
 pub struct Refusals<'p> {
     progress: &'p Progress,
-    /// Whether this process runs as root: then there is no excuse for an owner that is not set.
-    privileged: bool,
+    /// A lack of privilege excuses: the process does not run as root, and no problem is to be made of that.
+    excused: bool,
     kinds: BTreeMap<String, Kind>,
 }
 
@@ -69,13 +70,17 @@ struct Kind {
 }
 
 impl<'p> Refusals<'p> {
-    pub fn new(progress: &'p Progress) -> Refusals<'p> {
-        Refusals { progress, privileged: rustix::process::geteuid().is_root(), kinds: BTreeMap::new() }
+    pub fn new(progress: &'p Progress, unprivileged: Unprivileged) -> Refusals<'p> {
+        let excused = match unprivileged {
+            Unprivileged::Excused => !rustix::process::geteuid().is_root(),
+            Unprivileged::Counted => false,
+        };
+        Refusals { progress, excused, kinds: BTreeMap::new() }
     }
 
-    /// Counts something that the system did not take. A lack of privilege is to be expected of anybody but root.
+    /// Counts something that the system did not take.
     pub fn add(&mut self, kind: &str, path: &[u8], why: Errno) {
-        let expected = !self.privileged && matches!(why, Errno::PERM | Errno::ACCESS);
+        let expected = self.excused && matches!(why, Errno::PERM | Errno::ACCESS);
         self.count(kind, path, why, !expected);
     }
 

@@ -65,6 +65,16 @@ pub enum Overwrite {
     Never,
 }
 
+/// Whether metadata that the system refuses to a process without root's rights is a problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unprivileged {
+    /// It is a warning: the user knows that an owner is not theirs to set.
+    #[default]
+    Excused,
+    /// It is a problem, as it is for root.
+    Counted,
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A directory, made if it is missing, or a block device.
@@ -84,6 +94,7 @@ pub struct Options {
     pub verify: bool,
     /// Decide and tell, but change nothing.
     pub dry_run: bool,
+    pub unprivileged: Unprivileged,
     /// Bytes of memory that the plan may take.
     pub plan_memory: u64,
 }
@@ -100,6 +111,7 @@ impl Options {
             sparse: true,
             verify: false,
             dry_run: false,
+            unprivileged: Unprivileged::default(),
             plan_memory: limits::RESTORE_PLAN,
         }
     }

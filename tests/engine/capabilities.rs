@@ -4,7 +4,7 @@
 use super::work::{Pod, saved};
 use crate::common::compare::{self, Options, What};
 use crate::common::loops::{LoopFs, run};
-use crate::common::peers::{Peer, Repo};
+use crate::common::peers::{Peer, Repo, Run};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -111,7 +111,7 @@ fn a_restore_needs_each_of_its_capabilities() {
         ("dac_override", &["xattr user.* not applied to 1 entry"], &[("theirs", What::Attributes)]),
         ("fsetid", &["mode not applied to 1 entry"], &[("setuid", What::Mode)]),
         ("setfcap", &["xattr security.capability not applied to 1 entry"], &[("capable", What::Attributes)]),
-        ("mknod", &["device node not applied to 1 entry"], &[("null", What::Missing)]),
+        ("mknod", &["/null: cannot create it"], &[("null", What::Missing)]),
     ];
     for (without, problems, expected) in cases {
         let (lost, told) = restore(without, 3);
@@ -122,6 +122,40 @@ fn a_restore_needs_each_of_its_capabilities() {
         let expected: Vec<_> = expected.iter().map(|(path, what)| ((*path).to_owned(), *what)).collect();
         assert_eq!(lost, expected, "without {without}");
     }
+}
+
+/// Runs a program as another user, who reads and writes everything and has no other rights of root.
+fn as_another_user(inner: &Command) -> Run {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.args(["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]);
+    command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Run::of(&mut command)
+}
+
+#[test]
+fn without_root_a_mover_counts_refused_metadata_and_the_command_excuses_it() {
+    let source = volume();
+    let repo = Repo::new();
+    let pod = Pod::new(&repo);
+    pod.run(&pod.backup(source.path(), "vsb:1"), 0);
+    let target = LoopFs::new(64 << 20);
+    let restored = as_another_user(&pod.command(&pod.restore(target.path(), json!({"tagged": ["vsb:1"]})))).exits(3);
+    let errors = restored.errors();
+    for problem in ["owner not applied", r#""item":"/null""#] {
+        assert!(errors.contains(problem), "{restored}");
+    }
+    let cli = |name: &str, options: &[&str]| {
+        let mut command = repo.command(Peer::Vsm);
+        command.args(["restore", "latest", "--target"]).arg(target.path().join(name)).args(options);
+        as_another_user(&command)
+    };
+    // A file that is missing is never excused.
+    let missing = cli("all", &[]).exits(1);
+    assert!(missing.errors().contains("null: cannot create it"), "{missing}");
+    let excused = cli("without", &["--exclude", "null"]).ok();
+    assert!(excused.errors().contains("owner not applied"), "{excused}");
 }
 
 /// As where a driver gives a volume to somebody.
