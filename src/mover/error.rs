@@ -69,15 +69,18 @@ fn of_restore(error: &restore::Error) -> Reason {
         E::Repo(error) => of_repository(error),
         E::Full { .. } => Reason::TargetFull,
         E::NotOnDisk { source, .. } if is_full(source) => Reason::TargetFull,
-        E::Target { .. } | E::NotOnDisk { .. } | E::NotAsWritten { .. } | E::NotForDevice { .. } => {
-            Reason::TargetFailed
-        }
+        E::Target { .. }
+        | E::NothingTaken { .. }
+        | E::NotOnDisk { .. }
+        | E::NotAsWritten { .. }
+        | E::NotForDevice { .. } => Reason::TargetFailed,
         E::TooManyEntries { .. } | E::PlanTooLarge { .. } => Reason::TooLittleMemory,
         // The repository was whole when the restore was planned: the store failed since.
         E::Changed { .. } | E::Unreached { .. } | E::ImageIncomplete { damaged: false, .. } => Reason::StoreFailed,
-        E::ImageIncomplete { damaged: true, .. } | E::ImageUnusable { .. } | E::RootDamaged { .. } => {
-            Reason::RepositoryDamaged
-        }
+        E::ImageIncomplete { damaged: true, .. }
+        | E::ImageUnusable { .. }
+        | E::RootDamaged { .. }
+        | E::NothingUsable { .. } => Reason::RepositoryDamaged,
         E::NotRestored { .. } => Reason::NothingRestored,
         // A mover never deletes what the snapshot lacks.
         E::DeleteEverything | E::Panicked { .. } => Reason::InternalError,

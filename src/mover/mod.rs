@@ -189,7 +189,7 @@ impl Mover<'_> {
             }
             done => done?,
         };
-        let problems = report.problems + lacking;
+        let problems = report.problems_by_entry() + lacking;
         // The list of the root's entries was read to its end, or the restore has failed.
         let empty = report.total_files == 0 && problems == 0 && stored.snapshot.is_empty_volume();
         if report.total_files == 0 && !empty {
@@ -197,7 +197,7 @@ impl Mover<'_> {
         }
         Ok(Restored {
             snapshot: Some(stored.id),
-            files: report.total_files,
+            files: report.files_done(),
             bytes: report.total_bytes,
             problems,
             empty,

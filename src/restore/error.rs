@@ -68,9 +68,19 @@ pub enum Error {
     NotRestored { path: String },
 
     #[error(
-        "the restore is incomplete, because the store did not answer requests for some of the data: {why}. Everything else was restored; restore again"
+        "the restore is incomplete, because the store did not answer requests for some of the data: {why}. The files that lack it are reported above; restore again"
     )]
     Unreached { why: String },
+
+    #[error(
+        "none of the {entries} entries was restored into {target}, which did not take them: {why}. Check the permissions, the mount and the content of the target, then restore again, or into another directory"
+    )]
+    NothingTaken { target: String, entries: u64, why: String },
+
+    #[error(
+        "none of the {entries} entries could be restored from the snapshot; the reasons are reported above. Restore another snapshot, or repair the repository from a copy; `check --read-data` lists the damage"
+    )]
+    NothingUsable { entries: u64 },
 
     #[error(
         "{path} may lack data that was restored, because it could not be written to the disk: {source}. Check the disk, its free space and quotas, then restore again into an empty target: a second restore into this one may compare with what is only in memory"
@@ -96,7 +106,8 @@ impl Error {
     pub(super) fn of_target(action: &'static str, path: String, errno: Errno) -> Option<Error> {
         match errno {
             Errno::NOSPC | Errno::DQUOT => Some(Error::Full { path, source: errno.into() }),
-            Errno::ROFS => Some(Error::Target { action, path, source: errno.into() }),
+            // A read-only file system, and one whose server is disconnected or has lost the handle.
+            Errno::ROFS | Errno::NOTCONN | Errno::STALE => Some(Error::Target { action, path, source: errno.into() }),
             _ => None,
         }
     }
@@ -120,6 +131,8 @@ impl Error {
             | Error::RootDamaged { .. }
             | Error::NotRestored { .. }
             | Error::Unreached { .. }
+            | Error::NothingTaken { .. }
+            | Error::NothingUsable { .. }
             | Error::NotOnDisk { .. }
             | Error::Panicked { .. }
             | Error::NoTarget { .. } => 1,

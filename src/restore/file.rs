@@ -226,17 +226,13 @@ impl<'f> Files<'f> {
         // An error of closing it would be the second one of a file that has failed.
         drop(self.forget(number));
         if before != State::Failed {
-            self.problem(number, why);
+            self.plan.refuse(self.progress, &self.plan.file_path(number), why);
         }
     }
 
     /// Why the store did not yield some piece, if it may do so another time.
     pub fn unreached(&self) -> Option<&str> {
         self.unreached.get().map(String::as_str)
-    }
-
-    fn problem(&self, number: u32, why: &str) {
-        self.progress.problem(Phase::Restore, display(&self.plan.file_path(number)), why);
     }
 
     fn heed(&self, number: u32, outcome: std::result::Result<(), Failure>) -> Result<()> {

@@ -77,7 +77,11 @@ impl Visitor for Finish<'_> {
             match root.dir(path) {
                 Ok(dir) => self.here = Some(dir),
                 Err(errno) => {
-                    self.problem(path, format!("the directory cannot be opened any more: {errno}"));
+                    if let Some(error) = Error::of_target("open", display(path), errno) {
+                        return Err(error);
+                    }
+                    let why = format!("the directory cannot be opened any more: {errno}");
+                    self.plan.refuse(self.progress, path, why);
                     (self.next_dir, self.next_file) = (dir.dirs_end, dir.files_end);
                     return Ok(false);
                 }
@@ -256,8 +260,8 @@ impl Finish<'_> {
             return Err(error);
         }
         match errno {
-            Errno::NOTEMPTY | Errno::EXIST => self.problem(path, IN_THE_WAY),
-            _ => self.problem(path, format!("cannot create it: {errno}")),
+            Errno::NOTEMPTY | Errno::EXIST => self.plan.refuse(self.progress, path, IN_THE_WAY),
+            _ => self.plan.refuse(self.progress, path, format!("cannot create it: {errno}")),
         }
         Ok(())
     }

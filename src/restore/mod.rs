@@ -137,10 +137,24 @@ pub struct Report {
     pub snapshot_problems: u64,
 }
 
+impl Report {
+    /// Entries that the target has as the snapshot has them, or that were not to be overwritten.
+    pub fn files_done(&self) -> u64 {
+        self.files_restored + self.files_skipped
+    }
+
+    /// The problems, and at least one for each entry that was not restored: what is below a directory that could not be made
+    /// is not reported one by one.
+    pub fn problems_by_entry(&self) -> u64 {
+        self.problems.max(self.total_files.saturating_sub(self.files_done()))
+    }
+}
+
 /// Restores what `path` names in a snapshot (the empty path is all of it) into the target. A directory's content goes into the
 /// target, any other entry is put there under its own name.
 ///
-/// An error means that the restore ended early; what is complete by then has its metadata only if the error came in the last stage.
+/// An error means that the restore ended early, or that it ran to its end and what was asked for is not in the target. What is
+/// complete by then has its metadata only if the error came in the last stage or after it.
 pub fn run(
     repo: &Repository,
     index: &Index,
@@ -199,26 +213,32 @@ fn restore_tree(
     if let Some(systems) = systems {
         systems.sync()?;
     }
-    demand_root(&plan, origin, selection, &report)?;
+    if let Some(why) = &plan.root_damage {
+        return Err(Error::RootDamaged { why: why.clone() });
+    }
     if let Some(why) = unreached {
         return Err(Error::Unreached { why });
     }
+    demand_entries(&plan, origin, options, &report)?;
     if plan.entries == 0 && !options.include.is_empty() {
         progress.warning("no entry matches the include patterns; nothing was restored");
     }
     Ok(report)
 }
 
-/// An error if what was asked for is not there, whatever was restored of it.
-fn demand_root(plan: &Plan, origin: &Origin, selection: Selection<'_>, report: &Report) -> Result<()> {
-    if let Some(why) = &plan.root_damage {
-        return Err(Error::RootDamaged { why: why.clone() });
+/// An error if nothing is in the target of what was asked for.
+fn demand_entries(plan: &Plan, origin: &Origin, options: &Options, report: &Report) -> Result<()> {
+    let entries = plan.entries;
+    if report.files_done() > 0 {
+        return Ok(());
     }
-    let is_wanted = plan.entries > 0 || selection.is_everything();
+    if let Some(why) = plan.refusal.get() {
+        return Err(Error::NothingTaken { target: options.target.display().to_string(), entries, why: why.clone() });
+    }
+    let is_everything = options.include.is_empty() && options.exclude.is_empty();
     match origin {
-        Origin::Entry(node) if is_wanted && report.files_restored + report.files_skipped == 0 => {
-            Err(Error::NotRestored { path: node.display_name() })
-        }
+        Origin::Entry(node) if entries > 0 || is_everything => Err(Error::NotRestored { path: node.display_name() }),
+        Origin::Dir { .. } if entries > 0 => Err(Error::NothingUsable { entries }),
         Origin::Entry(_) | Origin::Dir { .. } => Ok(()),
     }
 }

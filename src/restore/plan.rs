@@ -11,9 +11,13 @@ pub use build::build;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
+use crate::progress::{Phase, Progress};
 use crate::repo::index::Location;
 use crate::repo::{self, Index};
+use crate::restore::walk::display;
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// Where a name is in [`Plan::names`].
@@ -135,6 +139,8 @@ pub struct Plan {
     pub doubtful: bool,
     /// Why the end of the target's own list of entries cannot be read.
     pub root_damage: Option<String>,
+    /// The first entry that the target did not take, and why.
+    pub refusal: OnceLock<String>,
 }
 
 /// A plan of one file and no directories, for a target that is a file itself.
@@ -250,6 +256,13 @@ impl Plan {
             offset += index.at(BlobType::Data, position).blob.plain_length();
         }
         Ok(offset)
+    }
+
+    /// Reports an entry that the target does not take.
+    pub fn refuse(&self, progress: &Progress, path: &[u8], why: impl Display) {
+        let (item, why) = (display(path), why.to_string());
+        self.refusal.get_or_init(|| format!("{item}: {why}"));
+        progress.problem(Phase::Restore, item, why);
     }
 
     /// Gives back what the tables could still grow by.

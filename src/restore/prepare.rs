@@ -16,7 +16,7 @@ use super::walk::{Selection, display};
 use super::{Options, Overwrite};
 use crate::id::Id;
 use crate::limits;
-use crate::progress::{Phase, Progress};
+use crate::progress::Progress;
 use crate::repo::Index;
 use rayon::prelude::*;
 use rustix::fd::AsFd;
@@ -94,7 +94,7 @@ impl Prepare<'_> {
                 Ok(Made::There) => {}
                 Ok(Made::Taken) => {
                     plan.dirs[number].failed = true;
-                    self.progress.problem(Phase::Restore, display(&path), TAKEN);
+                    plan.refuse(self.progress, &path, TAKEN);
                 }
                 Err(errno) => {
                     if let Some(error) = Error::of_target("create", display(&path), errno) {
@@ -102,7 +102,7 @@ impl Prepare<'_> {
                     }
                     plan.dirs[number].failed = true;
                     let why = format!("cannot create the directory, so nothing below it is restored: {errno}");
-                    self.progress.problem(Phase::Restore, display(&path), why);
+                    plan.refuse(self.progress, &path, why);
                 }
             }
             if self.progress.is_interrupted() {
@@ -172,13 +172,13 @@ impl Prepare<'_> {
                         let met = systems.as_deref_mut().map_or(Ok(()), |open| open.meet(root, stat.st_dev, &path));
                         match met {
                             Ok(()) => candidates.push(Candidate { file: number, size }),
-                            Err(errno) => self.fail(file, &path, "open", errno),
+                            Err(errno) => self.fail(plan, file, &path, "open", errno)?,
                         }
                     } else if state == State::Planned && is(&stat, FileType::Directory) {
                         self.clear_way(root, plan, number, &path)?;
                     }
                 }
-                Err(errno) => self.fail(file, &path, "look at", errno),
+                Err(errno) => self.fail(plan, file, &path, "look at", errno)?,
             }
             if self.progress.is_interrupted() {
                 return Err(Error::interrupted());
@@ -187,9 +187,13 @@ impl Prepare<'_> {
         Ok(candidates)
     }
 
-    fn fail(&self, file: &File, path: &[u8], action: &str, errno: Errno) {
+    fn fail(&self, plan: &Plan, file: &File, path: &[u8], action: &'static str, errno: Errno) -> Result<()> {
+        if let Some(error) = Error::of_target(action, display(path), errno) {
+            return Err(error);
+        }
         file.set_state(State::Failed);
-        self.progress.problem(Phase::Restore, display(path), format!("cannot {action} it: {errno}"));
+        plan.refuse(self.progress, path, format!("cannot {action} it: {errno}"));
+        Ok(())
     }
 
     /// What is to become of a file that has `stat` in its place.
@@ -216,7 +220,7 @@ impl Prepare<'_> {
         }
         if root.dir(path).and_then(|dir| dir.names()).is_ok_and(|names| !names.is_empty()) {
             plan.files[number as usize].set_state(State::Failed);
-            self.progress.problem(Phase::Restore, display(path), IN_THE_WAY);
+            plan.refuse(self.progress, path, IN_THE_WAY);
         }
         Ok(())
     }
@@ -267,12 +271,7 @@ impl Prepare<'_> {
                 file.left = AtomicU32::new(u32::try_from(uses.len()).expect("bounded"));
                 plan.present[uses].fill(false);
             }
-            Err(errno) => {
-                if let Some(error) = Error::of_target("resize", display(&path), errno) {
-                    return Err(error);
-                }
-                self.fail(file, &path, "resize", errno);
-            }
+            Err(errno) => self.fail(plan, &plan.files[number as usize], &path, "resize", errno)?,
         }
         Ok(())
     }

@@ -135,6 +135,8 @@ fn every_error_of_a_restore_has_its_reason() {
         E::RootDamaged { .. }, E::RootDamaged { why: text() }, RepositoryDamaged, 13;
         E::NotRestored { .. }, E::NotRestored { path: text() }, NothingRestored, 13;
         E::Unreached { .. }, E::Unreached { why: text() }, StoreFailed, 1;
+        E::NothingTaken { .. }, E::NothingTaken { target: text(), entries: 1, why: text() }, TargetFailed, 1;
+        E::NothingUsable { .. }, E::NothingUsable { entries: 1 }, RepositoryDamaged, 13;
         E::NotOnDisk { .. }, E::NotOnDisk { path: text(), source: failure() }, TargetFailed, 1;
         E::Panicked { .. }, E::Panicked { during: "fetching", message: text() }, InternalError, 1;
         E::NoTarget { .. }, E::NoTarget { path: text() }, VolumeMissing, 13;

@@ -69,6 +69,54 @@ fn a_pattern_that_matches_nothing_is_reported() {
     assert_eq!(told.whole().total_files, 0);
 }
 
+/// A directory that no file system of Linux takes: its name has more than 255 bytes. In it are a directory and two files.
+fn unmakeable(blobs: &Blobs) -> Node {
+    let below = blobs.tree(vec![blobs.file("deep", &[b"deep"])]);
+    dir(&"d".repeat(300), blobs.tree(vec![dir("below", below), blobs.file("file", &[b"x"])]))
+}
+
+#[test]
+fn a_target_that_takes_no_entry_is_an_error() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| blobs.tree(vec![unmakeable(blobs)]));
+    let told = bed.restore(root, |_| {});
+    let error = told.outcome.unwrap_err();
+    assert!(
+        matches!(&error, Error::NothingTaken { entries: 4, why, .. } if why.contains("cannot create the directory")),
+        "{error}"
+    );
+    assert_eq!(told.problems.len(), 1, "{:?}", told.problems);
+}
+
+#[test]
+fn entries_below_a_directory_that_could_not_be_made_are_counted() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| blobs.tree(vec![unmakeable(blobs), blobs.file("good", &[b"x"])]));
+    let report = bed.restore(root, |_| {}).lacking(&["cannot create the directory"]);
+    assert_eq!((report.total_files, report.files_done(), report.problems_by_entry()), (5, 1, 4));
+}
+
+#[test]
+fn a_snapshot_of_which_nothing_can_be_read_is_an_error() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| {
+        let missing = Node { content: Some(vec![Id::of(b"nowhere")]), size: 9, ..blobs.file("missing", &[]) };
+        blobs.tree(vec![missing])
+    });
+    let error = bed.restore(root, |_| {}).outcome.unwrap_err();
+    assert!(matches!(error, Error::NothingUsable { entries: 1 }), "{error}");
+}
+
+#[test]
+fn what_every_entry_would_meet_ends_a_restore() {
+    for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::NOTCONN, Errno::STALE] {
+        assert!(Error::of_target("create", "/x".into(), errno).is_some(), "{errno}");
+    }
+    for errno in [Errno::ACCESS, Errno::PERM, Errno::NAMETOOLONG, Errno::IO] {
+        assert!(Error::of_target("create", "/x".into(), errno).is_none(), "{errno}");
+    }
+}
+
 #[test]
 fn an_image_of_another_size_than_its_content_is_unusable() {
     let bed = Bed::new();

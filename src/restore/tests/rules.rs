@@ -107,7 +107,6 @@ fn overwrite_rules_hold_for_all_pairs_of_types() {
                 fs::symlink_metadata(bed.at("x")).ok().map(|found| (found.ino(), found.mode(), mtime(&bed.at("x"))));
             let dry = bed.restore(root, |options| (options.overwrite, options.dry_run) = (rule, true));
             let told = bed.restore(root, |options| options.overwrite = rule);
-            let report = told.outcome.unwrap_or_else(|error| panic!("{case}: {error}"));
             let outcome = expected(there, has, rule, newer);
             if outcome == Outcome::Restored {
                 demand_restored(&bed, has, &case);
@@ -115,10 +114,15 @@ fn overwrite_rules_hold_for_all_pairs_of_types() {
                 let after = fs::symlink_metadata(bed.at("x")).unwrap();
                 assert_eq!(before, Some((after.ino(), after.mode(), mtime(&bed.at("x")))), "{case}");
             }
-            let problems = u64::from(outcome == Outcome::Problem);
-            assert_eq!(report.problems, problems, "{case}: {:?}", told.problems);
+            let problems = usize::from(outcome == Outcome::Problem);
+            assert_eq!(told.problems.len(), problems, "{case}: {:?}", told.problems);
             assert!(told.problems.iter().all(|problem| problem.starts_with("/x: ")), "{case}: {:?}", told.problems);
-            assert_eq!(report.files_skipped, u64::from(outcome == Outcome::Kept), "{case}");
+            match told.outcome {
+                Ok(report) => assert_eq!(report.files_skipped, u64::from(outcome == Outcome::Kept), "{case}"),
+                // A further name of a hard link is not the only entry.
+                Err(Error::NothingTaken { .. }) if outcome == Outcome::Problem && has != Has::HardLink => {}
+                Err(error) => panic!("{case}: {error}"),
+            }
             if has == Has::Dir || has == Has::File {
                 assert_eq!(dry.problems, told.problems, "{case}: a dry run says the same");
             }
