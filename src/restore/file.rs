@@ -12,6 +12,7 @@ use super::confine::{Root, is};
 use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
 use super::plan::{Plan, State, Use};
+use super::prepare::ONE_NAME;
 use super::walk::display;
 use crate::limits;
 use crate::progress::{Phase, Progress};
@@ -82,17 +83,21 @@ impl<'f> Files<'f> {
     fn make(&self, number: u32) -> rustix::io::Result<OwnedFd> {
         let path = self.plan.file_path(number);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let open = || self.root.open_beneath(&path, flags, Mode::RUSR | Mode::WUSR);
+        let file = &self.plan.files[number as usize];
+        let open = || match self.root.open_beneath(&path, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::LOOP) => Err(Errno::EXIST),
+            other => other,
+        };
         let fd = match open() {
-            // Something else that is to be replaced.
-            Err(Errno::EXIST | Errno::LOOP) => {
+            // Only what was seen there is replaced: the rest is this run's, under a name that the file system takes for this one.
+            Err(Errno::EXIST) if file.occupied.load(Ordering::Relaxed) => {
                 let (dir, name) = self.root.parent(&path)?;
                 dir.clear(name)?;
                 open()?
             }
             other => other?,
         };
-        self.plan.files[number as usize].advance(State::Planned, State::Made);
+        file.advance(State::Planned, State::Made);
         Ok(fd)
     }
 
@@ -242,13 +247,14 @@ impl<'f> Files<'f> {
     /// A call on a file has failed: the whole restore ends if the next file would meet the same.
     fn broken(&self, number: u32, action: &'static str, errno: Errno) -> Result<()> {
         let path = display(&self.plan.file_path(number));
-        match Error::of_target(action, path, errno) {
-            Some(error) => Err(error),
-            None => {
-                self.fail(number, &format!("cannot {action} it: {errno}"));
-                Ok(())
-            }
+        if let Some(error) = Error::of_target(action, path, errno) {
+            return Err(error);
         }
+        match errno {
+            Errno::EXIST => self.fail(number, ONE_NAME),
+            errno => self.fail(number, &format!("cannot {action} it: {errno}")),
+        }
+        Ok(())
     }
 }
 

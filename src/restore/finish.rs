@@ -4,14 +4,14 @@
 //! metadata: a directory's after all that changes what is in it, so the deepest first and the target itself last. Files
 //! whose content is not complete get none.
 
-use super::confine::{Dir, Pinned, Root, is};
+use super::confine::{Dir, Other, Pinned, Root, is};
 use super::delete::Deleter;
 use super::error::{Error, Result};
 use super::meta::{Meta, Refusals};
 use super::plan::{Plan, State, link_key};
-use super::prepare::{self, IN_THE_WAY};
+use super::prepare::{self, IN_THE_WAY, ONE_NAME};
 use super::walk::{Flaw, Visitor, Walk, display};
-use super::{Options, Report};
+use super::{Options, Overwrite, Report};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::{Action, Phase, Progress};
@@ -35,6 +35,7 @@ pub fn run(walk: &Walk<'_>, plan: &Plan, root: Option<&Root>, options: &Options,
         above: Vec::new(),
         here: None,
         links: HashMap::new(),
+        made: HashSet::new(),
     };
     let outcome = walk.run(&mut finish);
     let Finish { refusals, report, .. } = finish;
@@ -60,6 +61,8 @@ struct Finish<'f> {
     here: Option<Dir>,
     /// The first path of each group of hard links that are not regular files.
     links: HashMap<Id, Vec<u8>>,
+    /// What this run has put into the directory whose entries are coming in, by device and inode, if the directory existed before.
+    made: HashSet<(u64, u64)>,
 }
 
 impl Visitor for Finish<'_> {
@@ -87,6 +90,7 @@ impl Visitor for Finish<'_> {
                 }
             }
         }
+        self.list_files_made(number);
         Ok(true)
     }
 
@@ -148,6 +152,46 @@ impl Visitor for Finish<'_> {
 }
 
 impl Finish<'_> {
+    /// Whether this run made the directory whose entries are coming in.
+    fn is_fresh(&self) -> bool {
+        let number = *self.above.last().expect("entries are in directories");
+        self.plan.dirs[number as usize].fresh
+    }
+
+    /// Lists the regular files that this run has put into a directory.
+    fn list_files_made(&mut self, number: u32) {
+        self.made.clear();
+        let Some(here) = self.here.take_if(|_| !self.plan.dirs[number as usize].fresh) else { return };
+        // They come before those of the directories below.
+        let files = self.plan.files[self.next_file as usize..].iter().take_while(|file| file.dir == number);
+        for (at, file) in (self.next_file..).zip(files) {
+            if matches!(file.state(), State::Done | State::Corrected | State::Correct) {
+                self.list_as_made(&here, last(&self.plan.file_path(at)));
+            }
+        }
+        self.here = Some(here);
+    }
+
+    fn list_as_made(&mut self, dir: &Dir, name: &[u8]) {
+        // What has several names may have two of the snapshot's.
+        if let Ok(Some(stat)) = dir.stat(name)
+            && stat.st_nlink == 1
+        {
+            self.made.insert((stat.st_dev, stat.st_ino));
+        }
+    }
+
+    /// What is to become of an entry that has this name: what this run has put there stays, which has another name in the snapshot.
+    fn other(&self, dir: &Dir, name: &[u8]) -> Other {
+        if self.is_fresh() || self.options.overwrite == Overwrite::Never {
+            return Other::Keep;
+        }
+        match dir.stat(name) {
+            Ok(Some(stat)) if self.made.contains(&(stat.st_dev, stat.st_ino)) => Other::Keep,
+            Ok(_) | Err(_) => Other::Replace,
+        }
+    }
+
     /// The metadata of a regular file, if its content is right; and what became of it.
     fn file(&mut self, path: &[u8], number: u32, node: Node) {
         let plan = self.plan;
@@ -188,7 +232,7 @@ impl Finish<'_> {
             self.problem(path, format!("{why}{}", display(&first)));
             return Ok(());
         }
-        self.place(path, node, |finish, dir, name| finish.link(dir, name, &first)).map(|_| ())
+        self.place(path, node, |finish, dir, name, other| finish.link(dir, name, other, &first)).map(|_| ())
     }
 
     /// Everything that is no regular file and no directory.
@@ -208,11 +252,12 @@ impl Finish<'_> {
             }
         };
         if let Some(first) = key.and_then(|key| self.links.get(&key)).cloned() {
-            return self.place(path, &node, |finish, dir, name| finish.link(dir, name, &first)).map(|_| ());
+            let link = |finish: &mut Self, dir: &Dir, name: &[u8], other| finish.link(dir, name, other, &first);
+            return self.place(path, &node, link).map(|_| ());
         }
-        let placed = self.place(path, &node, |_, dir, name| match ty {
-            FileType::Symlink => make_symlink(dir, name, &node.link_target),
-            ty => make_node(dir, name, ty, node.device),
+        let placed = self.place(path, &node, |_, dir, name, other| match ty {
+            FileType::Symlink => make_symlink(dir, name, other, &node.link_target),
+            ty => make_node(dir, name, other, ty, node.device),
         })?;
         if placed {
             if let Some(key) = key {
@@ -228,7 +273,7 @@ impl Finish<'_> {
         &mut self,
         path: &[u8],
         node: &Node,
-        make: impl FnOnce(&mut Self, &Dir, &[u8]) -> rustix::io::Result<()>,
+        make: impl FnOnce(&mut Self, &Dir, &[u8], Other) -> rustix::io::Result<()>,
     ) -> Result<bool> {
         if self.is_kept(path, node) {
             self.report.files_skipped += 1;
@@ -237,10 +282,15 @@ impl Finish<'_> {
             return Ok(false);
         }
         if let Some(dir) = self.here.take() {
-            let outcome = make(self, &dir, last(path));
+            let name = last(path);
+            let other = self.other(&dir, name);
+            let outcome = make(self, &dir, name, other);
+            if outcome.is_ok() && !self.is_fresh() {
+                self.list_as_made(&dir, name);
+            }
             self.here = Some(dir);
             if let Err(errno) = outcome {
-                return self.not_made(path, errno).map(|()| false);
+                return self.not_made(path, other, errno).map(|()| false);
             }
         }
         self.count_entry(path, Action::Restored, 0);
@@ -255,28 +305,31 @@ impl Finish<'_> {
         there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant()))
     }
 
-    fn not_made(&mut self, path: &[u8], errno: Errno) -> Result<()> {
+    fn not_made(&mut self, path: &[u8], other: Other, errno: Errno) -> Result<()> {
         if let Some(error) = Error::of_target("create", display(path), errno) {
             return Err(error);
         }
-        match errno {
-            Errno::NOTEMPTY | Errno::EXIST => self.plan.refuse(self.progress, path, IN_THE_WAY),
+        match (other, errno) {
+            (Other::Keep, Errno::EXIST) => self.plan.refuse(self.progress, path, ONE_NAME),
+            (Other::Replace, Errno::NOTEMPTY | Errno::EXIST) => self.plan.refuse(self.progress, path, IN_THE_WAY),
             _ => self.plan.refuse(self.progress, path, format!("cannot create it: {errno}")),
         }
         Ok(())
     }
 
     /// Makes a name for an entry that another path leads to already.
-    fn link(&self, dir: &Dir, name: &[u8], first: &[u8]) -> rustix::io::Result<()> {
+    fn link(&self, dir: &Dir, name: &[u8], other: Other, first: &[u8]) -> rustix::io::Result<()> {
         let root = self.root.ok_or(Errno::NOENT)?;
         let (from, old) = root.parent(first)?;
-        let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-        if let (Some(there), Some(wanted)) = (dir.stat(name)?, from.stat(old)?)
-            && same(&there, &wanted)
-        {
-            return Ok(());
+        if other == Other::Replace {
+            let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+            if let (Some(there), Some(wanted)) = (dir.stat(name)?, from.stat(old)?)
+                && same(&there, &wanted)
+            {
+                return Ok(());
+            }
+            dir.clear(name)?;
         }
-        dir.clear(name)?;
         dir.link(&from, old, name)
     }
 
@@ -311,8 +364,10 @@ fn last(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
 
-fn make_symlink(dir: &Dir, name: &[u8], target: &[u8]) -> rustix::io::Result<()> {
-    if let Some(stat) = dir.stat(name)? {
+fn make_symlink(dir: &Dir, name: &[u8], other: Other, target: &[u8]) -> rustix::io::Result<()> {
+    if other == Other::Replace
+        && let Some(stat) = dir.stat(name)?
+    {
         if is(&stat, FileType::Symlink) && stat.st_nlink == 1 && dir.read_link(name)? == target {
             return Ok(());
         }
@@ -321,9 +376,11 @@ fn make_symlink(dir: &Dir, name: &[u8], target: &[u8]) -> rustix::io::Result<()>
     dir.symlink(target, name)
 }
 
-fn make_node(dir: &Dir, name: &[u8], ty: FileType, device: u64) -> rustix::io::Result<()> {
+fn make_node(dir: &Dir, name: &[u8], other: Other, ty: FileType, device: u64) -> rustix::io::Result<()> {
     let device = if ty == FileType::Fifo { 0 } else { device };
-    if let Some(stat) = dir.stat(name)? {
+    if other == Other::Replace
+        && let Some(stat) = dir.stat(name)?
+    {
         if is(&stat, ty) && stat.st_rdev == device && stat.st_nlink == 1 {
             return Ok(());
         }

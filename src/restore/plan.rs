@@ -57,6 +57,8 @@ pub struct File {
     pub left: AtomicU32,
     /// Some piece cannot be had.
     pub lacking: AtomicBool,
+    /// Something had its place when the target was looked at, and may be replaced.
+    pub occupied: AtomicBool,
     state: AtomicU8,
 }
 
@@ -240,6 +242,7 @@ impl Plan {
             present: 0,
             left,
             lacking: false.into(),
+            occupied: false.into(),
             state,
         });
         Ok(Image { plan, lost, pieces, why })

@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, Mode, OFlags, Stat, ftruncate};
 use rustix::io::{Errno, pread};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What this stage works with.
@@ -36,6 +37,13 @@ pub struct Prepare<'p> {
 /// What is told of an entry whose place is taken.
 pub const IN_THE_WAY: &str = "a directory that is not empty is in its place";
 
+/// What is reported of an entry whose place this run did not find free, and may not clear.
+pub const ONE_NAME: &str = "its place was taken while this restore ran, by another process or by another entry of the snapshot: then \
+                            two names of the snapshot are one name on this file system; restore it into another directory";
+
+/// Entries of the target that entries of the snapshot have been given, by device and inode.
+type Claimed = HashSet<(u64, u64)>;
+
 /// What has become of a directory's place.
 enum Made {
     /// It is new.
@@ -44,6 +52,8 @@ enum Made {
     There,
     /// Something else has it, and is not to be overwritten.
     Taken,
+    /// Another entry of the snapshot has it.
+    OneName,
 }
 
 const TAKEN: &str = "an entry of another type has the directory's place and is kept, so that nothing below it is restored; \
@@ -62,8 +72,9 @@ impl Prepare<'_> {
             plan.dirs.iter_mut().for_each(|dir| dir.fresh = true);
             return Ok(());
         };
-        self.make_dirs(root, plan, systems.as_deref_mut())?;
-        let candidates = self.look_at_files(root, plan, systems)?;
+        let claimed = self.make_dirs(root, plan, systems.as_deref_mut())?;
+        let candidates = self.look_at_files(root, plan, systems, &claimed)?;
+        drop(claimed);
         if !candidates.is_empty() {
             caught("files were compared", || {
                 self.compare(root, plan);
@@ -80,7 +91,9 @@ impl Prepare<'_> {
         Ok(())
     }
 
-    fn make_dirs(&self, root: &Root, plan: &mut Plan, mut systems: Option<&mut FileSystems<'_>>) -> Result<()> {
+    /// Returns the directories that are in directories that existed.
+    fn make_dirs(&self, root: &Root, plan: &mut Plan, mut systems: Option<&mut FileSystems<'_>>) -> Result<Claimed> {
+        let mut claimed = Claimed::new();
         for number in 1..plan.dirs.len() {
             let dir = &plan.dirs[number];
             let above = &plan.dirs[dir.parent as usize];
@@ -89,19 +102,23 @@ impl Prepare<'_> {
                 continue;
             }
             let path = plan.dir_path(u32::try_from(number).expect("directories are numbered so"));
-            match self.make_dir(root, &path, dir.mtime, above.fresh, systems.as_deref_mut()) {
+            match self.make_dir(root, &path, dir.mtime, above.fresh, systems.as_deref_mut(), &mut claimed) {
                 Ok(Made::Fresh) => plan.dirs[number].fresh = true,
                 Ok(Made::There) => {}
                 Ok(Made::Taken) => {
                     plan.dirs[number].failed = true;
                     plan.refuse(self.progress, &path, TAKEN);
                 }
-                Err(errno) => {
-                    if let Some(error) = Error::of_target("create", display(&path), errno) {
+                Ok(Made::OneName) => {
+                    plan.dirs[number].failed = true;
+                    plan.refuse(self.progress, &path, format!("{ONE_NAME}; nothing below it is restored"));
+                }
+                Err((action, errno)) => {
+                    if let Some(error) = Error::of_target(action, display(&path), errno) {
                         return Err(error);
                     }
                     plan.dirs[number].failed = true;
-                    let why = format!("cannot create the directory, so nothing below it is restored: {errno}");
+                    let why = format!("cannot {action} the directory, so nothing below it is restored: {errno}");
                     plan.refuse(self.progress, &path, why);
                 }
             }
@@ -109,7 +126,7 @@ impl Prepare<'_> {
                 return Err(Error::interrupted());
             }
         }
-        Ok(())
+        Ok(claimed)
     }
 
     /// Makes sure that there is a directory, in the place of whatever else has its name and may be overwritten.
@@ -120,27 +137,40 @@ impl Prepare<'_> {
         mtime: (i64, u32),
         fresh_above: bool,
         systems: Option<&mut FileSystems<'_>>,
-    ) -> rustix::io::Result<Made> {
-        let there = if fresh_above { None } else { root.stat(path)? };
+        claimed: &mut Claimed,
+    ) -> std::result::Result<Made, (&'static str, Errno)> {
+        let there = if fresh_above { None } else { root.stat(path).map_err(|errno| ("look at", errno))? };
         match there {
             Some(stat) if is(&stat, FileType::Directory) => {
+                if !claimed.insert((stat.st_dev, stat.st_ino)) {
+                    return Ok(Made::OneName);
+                }
                 if let Some(systems) = systems {
-                    let (dir, name) = root.parent(path)?;
-                    open_to_owner(&dir.pin(name)?)?;
-                    systems.meet(root, stat.st_dev, path)?;
+                    let opened = root.parent(path).and_then(|(dir, name)| open_to_owner(&dir.pin(name)?));
+                    opened.and_then(|()| systems.meet(root, stat.st_dev, path)).map_err(|errno| ("open", errno))?;
                 }
                 return Ok(Made::There);
             }
             Some(stat) if is_kept(self.options.overwrite, &stat, mtime) => return Ok(Made::Taken),
             Some(_) | None => {}
         }
-        if !self.options.dry_run {
-            let (dir, name) = root.parent(path)?;
-            // With a rule that keeps everything, what comes there meanwhile is not replaced either.
-            let never = self.options.overwrite == Overwrite::Never;
-            dir.make_dir(name, if never { Other::Keep } else { Other::Replace })?;
+        if self.options.dry_run {
+            return Ok(Made::Fresh);
         }
-        Ok(Made::Fresh)
+        // Only what was seen there is replaced, not what came meanwhile.
+        let other = if there.is_some() { Other::Replace } else { Other::Keep };
+        let made = root.parent(path).and_then(|(dir, name)| {
+            let new = dir.make_dir(name, other)?;
+            let stat = if fresh_above { None } else { dir.stat(name)? };
+            Ok((new, stat.is_none_or(|stat| claimed.insert((stat.st_dev, stat.st_ino)))))
+        });
+        match made {
+            Ok((true, _)) => Ok(Made::Fresh),
+            Ok((false, true)) if !fresh_above => Ok(Made::There),
+            Ok((false, _)) => Ok(Made::OneName),
+            Err(Errno::EXIST) if there.is_none() => Ok(Made::OneName),
+            Err(errno) => Err(("create", errno)),
+        }
     }
 
     /// Decides about each file; returns those that must be compared.
@@ -149,8 +179,11 @@ impl Prepare<'_> {
         root: &Root,
         plan: &Plan,
         mut systems: Option<&mut FileSystems<'_>>,
+        claimed_dirs: &Claimed,
     ) -> Result<Vec<Candidate>> {
         let mut candidates = Vec::new();
+        // The files of one directory follow each other.
+        let (mut claimed, mut claimed_in) = (Claimed::new(), 0);
         for (number, file) in plan.files.iter().enumerate() {
             let dir = &plan.dirs[file.dir as usize];
             if dir.failed {
@@ -164,6 +197,19 @@ impl Prepare<'_> {
             match root.stat(&path) {
                 Ok(None) => {}
                 Ok(Some(stat)) => {
+                    if claimed_in != file.dir {
+                        claimed.clear();
+                        claimed_in = file.dir;
+                    }
+                    let inode = (stat.st_dev, stat.st_ino);
+                    // What has several names may have two of the snapshot's.
+                    let is_claimed = stat.st_nlink == 1 && !claimed.insert(inode) || claimed_dirs.contains(&inode);
+                    if is_claimed && !is_kept(self.options.overwrite, &stat, file.mtime) {
+                        file.set_state(State::Failed);
+                        plan.refuse(self.progress, &path, ONE_NAME);
+                        continue;
+                    }
+                    file.occupied.store(true, Ordering::Relaxed);
                     let size = u64::try_from(stat.st_size).unwrap_or(0);
                     let state = self.decide(&stat, file.size, file.mtime);
                     file.set_state(state);

@@ -22,6 +22,7 @@ mod locks;
 #[cfg(feature = "mount")]
 mod mount;
 mod named;
+mod one_name;
 mod parent;
 mod prune;
 mod readers;

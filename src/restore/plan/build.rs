@@ -144,6 +144,7 @@ impl Planner<'_> {
             present: 0,
             left,
             lacking: false.into(),
+            occupied: false.into(),
             state,
         });
         self.check_memory()

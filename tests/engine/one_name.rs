@@ -1,0 +1,99 @@
+//! A target that takes two names of a snapshot for one, as SMB, vfat and ext4 with casefolding do: nothing replaces what the same
+//! restore has put there under the other name.
+
+use crate::common::loops::run;
+use crate::common::peers::{Peer, Repo, Run};
+use crate::common::scratch;
+use std::fs;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// An NTFS that ignores case, mounted by lowntfs-3g.
+struct OneCase {
+    mount: PathBuf,
+    _dir: TempDir,
+}
+
+impl OneCase {
+    fn new() -> OneCase {
+        let dir = scratch();
+        let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
+        File::create(&image).and_then(|file| file.set_len(32 << 20)).expect("an image file");
+        run(Command::new("mkntfs").args(["-q", "-F"]).arg(&image));
+        fs::create_dir(&mount).expect("a mount point");
+        run(Command::new("lowntfs-3g").args(["-o", "ignore_case,permissions"]).arg(&image).arg(&mount));
+        OneCase { mount, _dir: dir }
+    }
+
+    fn path(&self) -> &Path {
+        &self.mount
+    }
+}
+
+impl Drop for OneCase {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.mount).status();
+    }
+}
+
+/// Pairs of names that differ in case only, of every kind.
+fn repository() -> Repo {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    for name in ["DIR", "dir"] {
+        fs::create_dir_all(volume.join(name)).expect("a directory");
+        fs::write(volume.join(name).join(format!("in {name}")), name).expect("a file");
+    }
+    for name in ["FILE", "file"] {
+        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
+    }
+    for name in ["LINK", "link"] {
+        std::os::unix::fs::symlink(format!("to {name}"), volume.join(name)).expect("a symlink");
+    }
+    run(Command::new("mkfifo").arg(volume.join("FIFO")).arg(volume.join("fifo")));
+    // A symlink and a file, in either order of the names.
+    std::os::unix::fs::symlink("to OTHER", volume.join("OTHER")).expect("a symlink");
+    fs::write(volume.join("other"), "content of other").expect("a file");
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    repo
+}
+
+fn reported(run: &Run) -> Vec<String> {
+    let errors = run.errors();
+    errors.lines().filter(|line| line.contains("are one name")).map(str::to_owned).collect()
+}
+
+#[test]
+fn two_names_that_the_target_takes_for_one_are_a_problem_and_replace_nothing() {
+    let repo = repository();
+    let target = OneCase::new();
+    let (fresh, occupied) = (target.path().join("fresh"), target.path().join("occupied"));
+    fs::create_dir_all(occupied.join("v")).expect("a directory");
+    let mut content = Vec::new();
+    for into in [&fresh, &occupied] {
+        // The second restore meets what the first has left.
+        for options in [&[][..], &[], &["--overwrite", "never"]] {
+            let done = repo.restore_with(Peer::Vsm, "latest:/v", into, options).exits(1);
+            let reported = reported(&done);
+            let pairs = ["DIR", "FILE", "LINK", "FIFO", "OTHER"];
+            let named =
+                |pair: &str| reported.iter().filter(|line| line.to_uppercase().contains(&format!("/{pair}:"))).count();
+            let kept = options.contains(&"never");
+            for pair in pairs {
+                // What is kept is not restored under either name.
+                let expected = usize::from(!kept || pair == "DIR");
+                assert_eq!(named(pair), expected, "{pair} into {into:?} with {options:?}\n{done}");
+            }
+            let file = fs::read_to_string(into.join("file")).expect("a file");
+            assert!(["content of FILE", "content of file"].contains(&file.as_str()), "{file:?}");
+            assert_eq!(fs::read_dir(into.join("dir")).expect("a directory").count(), 1, "one directory's entries");
+            if kept {
+                assert_eq!(content.last(), Some(&file), "kept");
+            }
+            content.push(file);
+        }
+    }
+}
