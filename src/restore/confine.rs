@@ -28,7 +28,7 @@ pub struct Root {
 /// A directory below the root, or the root itself.
 pub struct Dir(OwnedFd);
 
-/// What becomes of an entry of another type that has a directory's place.
+/// What becomes of an entry that has the place of one that is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Other {
     Replace,

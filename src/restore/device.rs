@@ -129,7 +129,8 @@ fn meaningless(options: &Options) -> Option<&'static str> {
 }
 
 impl Device<'_> {
-    /// Brings what was written to the disk, and demands that it is the image, which the snapshot has at `path`.
+    /// Brings what was written to the disk, and demands that it is the image, which the snapshot
+    /// has at `path`.
     fn complete(self, path: String, options: &Options) -> Result<()> {
         let not_on_disk = |errno: Errno| Error::NotOnDisk { path: self.name.clone(), source: errno.into() };
         if !options.dry_run {

@@ -140,9 +140,10 @@ impl Error {
     }
 }
 
-/// Whether the repository does not yield this blob, now or later, while others can still be read: it is missing, damaged, or
-/// larger than this program holds. The last is no damage to [`repo::Error::is_damage`], whose callers may remove what is damaged.
-/// Anything else is the store's trouble, and another run may succeed.
+/// Whether the repository does not yield this blob, now or later, while others can still be read:
+/// it is missing, damaged, or larger than this program holds. The last is no damage to
+/// [`repo::Error::is_damage`], whose callers may remove what is damaged. Anything else is the
+/// store's trouble, and another run may succeed.
 pub(super) fn is_lost(error: &repo::Error) -> bool {
     error.is_damage() || matches!(error, repo::Error::BlobTooLarge { .. })
 }

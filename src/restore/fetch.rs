@@ -260,8 +260,9 @@ impl Fetch<'_> {
         }
     }
 
-    /// Gives back an error that other blobs may be spared: a lost blob's, and a request's that failed unless several have in a row.
-    /// Any other ends the restore, because every request would meet it: credentials that have expired, a bucket that is missing.
+    /// Gives back an error that other blobs may be spared: a lost blob's, and a request's that
+    /// failed unless several have in a row. Any other ends the restore, because every request would
+    /// meet it: credentials that have expired, a bucket that is missing.
     fn bear(&self, error: repo::Error) -> Result<repo::Error> {
         if is_lost(&error) {
             return Ok(error);

@@ -89,7 +89,8 @@ impl<'f> Files<'f> {
             other => other,
         };
         let fd = match open() {
-            // Only what was seen there is replaced: the rest is this run's, under a name that the file system takes for this one.
+            // Only what was seen there is replaced: the rest is this run's, under a name that the
+            // file system takes for this one.
             Err(Errno::EXIST) if file.occupied.load(Ordering::Relaxed) => {
                 let (dir, name) = self.root.parent(&path)?;
                 dir.clear(name)?;

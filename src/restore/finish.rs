@@ -61,7 +61,8 @@ struct Finish<'f> {
     here: Option<Dir>,
     /// The first path of each group of hard links that are not regular files.
     links: HashMap<Id, Vec<u8>>,
-    /// What this run has put into the directory whose entries are coming in, by device and inode, if the directory existed before.
+    /// What this run has put into the directory whose entries are coming in, by device and inode,
+    /// if the directory existed before.
     made: HashSet<(u64, u64)>,
 }
 
@@ -181,7 +182,8 @@ impl Finish<'_> {
         }
     }
 
-    /// What is to become of an entry that has this name: what this run has put there stays, which has another name in the snapshot.
+    /// What is to become of an entry that has this name: what this run has put there stays, which
+    /// has another name in the snapshot.
     fn other(&self, dir: &Dir, name: &[u8]) -> Other {
         if self.is_fresh() || self.options.overwrite == Overwrite::Never {
             return Other::Keep;

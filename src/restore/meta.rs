@@ -56,7 +56,8 @@ impl Meta {
 /// What could not be applied, by kind.
 pub struct Refusals<'p> {
     progress: &'p Progress,
-    /// A lack of privilege excuses: the process does not run as root, and no problem is to be made of that.
+    /// A lack of privilege excuses: the process does not run as root, and no problem is to be made
+    /// of that.
     excused: bool,
     kinds: BTreeMap<String, Kind>,
 }

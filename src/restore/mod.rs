@@ -143,8 +143,8 @@ impl Report {
         self.files_restored + self.files_skipped
     }
 
-    /// The problems, and at least one for each entry that was not restored: what is below a directory that could not be made
-    /// is not reported one by one.
+    /// The problems, and at least one for each entry that was not restored: what is below a
+    /// directory that could not be made is not reported one by one.
     pub fn problems_by_entry(&self) -> u64 {
         self.problems.max(self.total_files.saturating_sub(self.files_done()))
     }
@@ -153,8 +153,9 @@ impl Report {
 /// Restores what `path` names in a snapshot (the empty path is all of it) into the target. A directory's content goes into the
 /// target, any other entry is put there under its own name.
 ///
-/// An error means that the restore ended early, or that it ran to its end and what was asked for is not in the target. What is
-/// complete by then has its metadata only if the error came in the last stage or after it.
+/// An error means that the restore ended early, or that it ran to its end and what was asked for is
+/// not in the target. What is complete by then has its metadata only if the error came in the last
+/// stage or after it.
 pub fn run(
     repo: &Repository,
     index: &Index,

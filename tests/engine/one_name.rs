@@ -1,5 +1,5 @@
-//! A target that takes two names of a snapshot for one, as SMB, vfat and ext4 with casefolding do: nothing replaces what the same
-//! restore has put there under the other name.
+//! A target that takes two names of a snapshot for one, as SMB, vfat and ext4 with casefolding do:
+//! nothing replaces what the same restore has put there under the other name.
 
 use crate::common::loops::run;
 use crate::common::peers::{Peer, Repo, Run};

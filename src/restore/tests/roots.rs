@@ -69,7 +69,8 @@ fn a_pattern_that_matches_nothing_is_reported() {
     assert_eq!(told.whole().total_files, 0);
 }
 
-/// A directory that no file system of Linux takes: its name has more than 255 bytes. In it are a directory and two files.
+/// A directory that no file system of Linux takes: its name has more than 255 bytes. In it are a
+/// directory and two files.
 fn unmakeable(blobs: &Blobs) -> Node {
     let below = blobs.tree(vec![blobs.file("deep", &[b"deep"])]);
     dir(&"d".repeat(300), blobs.tree(vec![dir("below", below), blobs.file("file", &[b"x"])]))
