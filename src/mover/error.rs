@@ -117,7 +117,8 @@ pub fn of_repository(error: &repo::Error) -> Reason {
         E::NoSuchSnapshot(_) => Reason::SnapshotMissing,
         E::NoSuchPath { .. } => Reason::NothingRestored,
         E::Source(_) | E::EmptySnapshot => Reason::VolumeUnreadable,
-        // A thread of this program panicked, or could not be started: another node may have room for it.
+        // A thread of this program panicked, or could not be started: another node may have room
+        // for it.
         E::Stopped | E::Panicked | E::Thread { .. } => Reason::InternalError,
         E::Interrupted => Reason::Interrupted,
         // Only maintenance can fail so, and a mover does none.

@@ -120,7 +120,8 @@ impl Mover<'_> {
                 None => ParentChoice::Force,
             },
             exclude: Exclude::default(),
-            // A volume may hold more than one, as btrfs subvolumes or nested exports; the pod mounts nothing else below it.
+            // A volume may hold more than one, as btrfs subvolumes or nested exports; the pod
+            // mounts nothing else below it.
             one_file_system: false,
             ignore_ctime: false,
             ignore_inode: false,
@@ -141,7 +142,8 @@ impl Mover<'_> {
             files: report.summary.total_files_processed,
             bytes: report.summary.total_bytes_processed,
             added_bytes: report.summary.data_added_packed,
-            // Damage of the parent is an earlier backup's loss, which an administrator has to know of.
+            // Damage of the parent is an earlier backup's loss, which an administrator has to know
+            // of.
             problems: report.problems + report.damage,
             empty: empty && report.problems == 0 && report.summary.total_files_processed == 0,
             found: false,
@@ -183,7 +185,8 @@ impl Mover<'_> {
         };
         let index = Index::load(&repo)?;
         let report = match restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress) {
-            // The one path that was asked for is the image's, which the backup did not put into the snapshot.
+            // The one path that was asked for is the image's, which the backup did not put into the
+            // snapshot.
             Err(restore::Error::Repo(repo::Error::NoSuchPath { .. })) => {
                 return Err(Error::NothingRestored { snapshot });
             }
@@ -244,7 +247,8 @@ impl Mover<'_> {
     fn snapshots(&self, repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
         let (snapshots, errors) = repo.snapshots()?;
         for error in errors {
-            // It may be the very one that is looked for: only damage is no reason to try again later.
+            // It may be the very one that is looked for: only damage is no reason to try again
+            // later.
             if !error.is_damage() {
                 return Err(error);
             }

@@ -1,8 +1,9 @@
 //! [`Root`]: the only way from a restore to the file system, and nothing that is done through it leaves the target.
 //!
-//! A path is resolved by the kernel beneath the root's descriptor and through no symlink (`openat2`), one that is longer than a
-//! call takes in stretches, each beneath the directory that the one before led to; where a sandbox does not have that call, one
-//! component at a time, each without following. Everything else works on one component in an open
+//! A path is resolved by the kernel beneath the root's descriptor and through no symlink
+//! (`openat2`), one that is longer than a call takes in stretches, each beneath the directory that
+//! the one before led to; where a sandbox does not have that call, one component at a time, each
+//! without following. Everything else works on one component in an open
 //! directory, or on an entry that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed.
 
 use crate::limits;

@@ -3,8 +3,8 @@
 //! A device need not read as zeros where nothing was written, so every byte of the image is put there: zeros are discarded or zeroed by
 //! the device where it can, and written where it cannot. Bytes after the image are left alone.
 //!
-//! The image is all that was asked for: if a piece of it is missing, the others are written, which helps a rescue, and the restore
-//! fails.
+//! The image is all that was asked for: if a piece of it is missing, the others are written, which
+//! helps a rescue, and the restore fails.
 
 use super::close::close;
 use super::error::{Error, Result, is_lost};
@@ -47,7 +47,8 @@ struct Lost {
     pieces: u64,
     /// The first reason that leaves hope, or else the first of all.
     why: Option<String>,
-    /// The repository is damaged; otherwise the store could not be reached, and another try may succeed.
+    /// The repository is damaged; otherwise the store could not be reached, and another try may
+    /// succeed.
     damaged: bool,
 }
 

@@ -1,7 +1,8 @@
 //! A restore is done when the disk has it: `syncfs` of every file system that was written to.
 //!
-//! The kernel writes back later, and reports an error of that only to descriptors that were open before the error. So each file
-//! system is opened before the first write to it: the target's own, and those that are mounted below the target.
+//! The kernel writes back later, and reports an error of that only to descriptors that were open
+//! before the error. So each file system is opened before the first write to it: the target's own,
+//! and those that are mounted below the target.
 
 use super::confine::Root;
 use super::error::{Error, Result};

@@ -2,8 +2,8 @@
 //!
 //! Packs come in the order in which the files first need them. A few threads take pack after pack: what is wanted of it is read front to
 //! back with one request, small gaps and all, and opened (authenticated, expanded, compared with its hash) and written as it comes.
-//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold together. A panic in
-//! a thread ends all of them with an error.
+//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all
+//! threads hold together. A panic in a thread ends all of them with an error.
 
 use super::error::{Error, Result, is_lost};
 use super::file::is_zero;

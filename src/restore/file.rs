@@ -4,8 +4,9 @@
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
 //! pieces are dropped; one that lacks a piece gets all others, but never counts as complete. A full disk ends the restore.
 //!
-//! A file is complete when it is closed without an error: network file systems report there what did not reach their server.
-//! Several threads share one descriptor, and the last of them closes it.
+//! A file is complete when it is closed without an error: network file systems report there what
+//! did not reach their server. Several threads share one descriptor, and the last of them closes
+//! it.
 
 use super::close::close;
 use super::confine::{Root, is};
@@ -131,7 +132,8 @@ impl<'f> Files<'f> {
     fn release(&self, number: u32, handle: Arc<Handle>) -> Result<()> {
         let Some(handle) = Arc::into_inner(handle) else { return Ok(()) };
         let fd = handle.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Also of a file that counts as complete, which a thread that evicted it may close last: then it fails now.
+        // Also of a file that counts as complete, which a thread that evicted it may close last:
+        // then it fails now.
         self.heed(number, close(fd).map_err(|errno| ("close", errno)))
     }
 

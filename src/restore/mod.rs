@@ -11,7 +11,8 @@
 //! [`confine`] is the only way to the file system, and nothing that goes through it leaves the target. A block device takes one
 //! file instead of a tree: [`device`]. At the end everything is [`durable`].
 //!
-//! What concerns one entry of several is a problem, and the rest goes on. What concerns the root of what was asked for is an error.
+//! What concerns one entry of several is a problem, and the rest goes on. What concerns the root of
+//! what was asked for is an error.
 
 mod close;
 mod confine;
@@ -133,7 +134,8 @@ pub struct Report {
     pub not_applied: BTreeMap<String, u64>,
     /// Everything that is missing or doubtful; each was told as a problem.
     pub problems: u64,
-    /// Entries that the snapshot itself lacks or that are doubtful in it, anywhere in it, by its summary.
+    /// Entries that the snapshot itself lacks or that are doubtful in it, anywhere in it, by its
+    /// summary.
     pub snapshot_problems: u64,
 }
 

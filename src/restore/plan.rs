@@ -204,8 +204,8 @@ impl Plan {
         &self.names[name.start as usize..][..usize::from(name.length)]
     }
 
-    /// Plans a file alone. What comes before the first blob that is in no index has its place, and so has what comes after the last
-    /// one: its distance from the end is known.
+    /// Plans a file alone. What comes before the first blob that is in no index has its place, and
+    /// so has what comes after the last one: its distance from the end is known.
     pub fn of_image(index: &Index, node: &Node) -> std::result::Result<Image, String> {
         let mut plan = Plan { entries: 1, ..Plan::default() };
         let content = node.content.as_ref().ok_or(NO_CONTENT)?;

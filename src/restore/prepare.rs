@@ -1,7 +1,7 @@
 //! Stage 3: the target is looked at and made ready: directories are made, and each file that is there already is decided about.
 //!
-//! What is in the way of a directory is replaced at once, unless it is to be kept; what is in the way of a file only when its
-//! content is at hand. A file that
+//! What is in the way of a directory is replaced at once, unless it is to be kept; what is in the
+//! way of a file only when its content is at hand. A file that
 //! is to be overwritten is compared piece by piece, on all cores, and only what differs is fetched. In a directory that is new
 //! nothing has to be looked at. A dry run decides in the same way and changes nothing.
 
@@ -129,7 +129,8 @@ impl Prepare<'_> {
         Ok(claimed)
     }
 
-    /// Makes sure that there is a directory, in the place of whatever else has its name and may be overwritten.
+    /// Makes sure that there is a directory, in the place of whatever else has its name and may be
+    /// overwritten.
     fn make_dir(
         &self,
         root: &Root,
@@ -334,7 +335,8 @@ impl Prepare<'_> {
     }
 }
 
-/// Whether what has an entry's place, whatever it is, stays there. Directories that exist are no case of this.
+/// Whether what has an entry's place, whatever it is, stays there. Directories that exist are no
+/// case of this.
 pub fn is_kept(overwrite: Overwrite, there: &Stat, mtime: (i64, u32)) -> bool {
     match overwrite {
         Overwrite::Always | Overwrite::IfChanged => false,

@@ -237,7 +237,8 @@ fn relative(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/").unwrap_or(path)
 }
 
-/// A path relative to the target as people see it; of one that no call of the system takes, the beginning and the end.
+/// A path relative to the target as people see it; of one that no call of the system takes, the
+/// beginning and the end.
 pub fn display(path: &[u8]) -> String {
     const SHOWN: usize = 80;
     let text = String::from_utf8_lossy;

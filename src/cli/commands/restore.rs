@@ -174,7 +174,8 @@ struct SummaryMessage {
     bytes_restored: u64,
     #[serde(skip_serializing_if = "is_zero")]
     bytes_skipped: u64,
-    /// Not restic's: entries that the snapshot lacks or that are doubtful in it, as the summary of its backup has them.
+    /// Not restic's: entries that the snapshot lacks or that are doubtful in it, as the summary of
+    /// its backup has them.
     #[serde(skip_serializing_if = "is_zero")]
     snapshot_problems: u64,
     /// Not restic's.

@@ -37,7 +37,8 @@ const THERE: [There; 6] = [There::Nothing, There::File, There::Symlink, There::F
 const HAS: [Has; 5] = [Has::File, Has::Symlink, Has::Fifo, Has::Dir, Has::HardLink];
 const RULES: [Overwrite; 4] = [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer, Overwrite::Never];
 
-/// As restic 0.19, but for a directory whose place is taken by something that the rule keeps: restic replaces it.
+/// As restic 0.19, but for a directory whose place is taken by something that the rule keeps:
+/// restic replaces it.
 fn expected(there: There, has: Has, rule: Overwrite, there_is_newer: bool) -> Outcome {
     let is_dir = matches!(there, There::EmptyDir | There::FullDir);
     if there == There::Nothing || is_dir && has == Has::Dir {
