@@ -260,23 +260,10 @@ impl Walker<'_> {
             Some(fd) => rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW),
             None => lstat(&path),
         };
-        // What leads to a target is a directory, also behind a symlink.
-        let mut followed = false;
-        let looked = match looked {
-            Ok(found) if !below.is_empty() && node_type(&found) == NodeType::Symlink => {
-                followed = true;
-                stat(&path)
-            }
-            // Opening a directory may mount a file system on it (autofs), and that is what was
-            // named.
-            Ok(found) if kind == Some(Kind::Target) && node_type(&found) == NodeType::Dir => {
-                Ok(opened(&path).unwrap_or(found))
-            }
-            looked => looked,
-        };
+        let looked = looked.and_then(|found| seen(&path, found, kind, &below));
         let standing = if kind == Some(Kind::Target) { Standing::Named } else { Standing::Found };
-        let found = match looked {
-            Ok(found) => found,
+        let Seen { stat: found, followed } = match looked {
+            Ok(seen) => seen,
             Err(error) => {
                 run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
                 self.lose(below);
@@ -286,7 +273,7 @@ impl Walker<'_> {
         if !below.is_empty() && node_type(&found) != NodeType::Dir {
             // It was a directory when the sources were resolved.
             self.lose(below);
-            if is_found || kind == Some(Kind::Target) {
+            if !excluded && (is_found || kind == Some(Kind::Target)) {
                 let scope = Scope::Whole { device: found.st_dev };
                 let (previous, below) = (parent.get(name), Tops::new());
                 return self.entry(&work.dir, Entry { name, path, stat: found, previous, standing, scope, below });
@@ -402,6 +389,26 @@ impl Walker<'_> {
             _ => return,
         };
         self.run.progress.warning(&format!("{}: {what}", display(path)));
+    }
+}
+
+/// What an entry is, as far as its sources are concerned.
+struct Seen {
+    stat: Stat,
+    /// It is a symlink, and `stat` is of what that leads to.
+    followed: bool,
+}
+
+/// Looks at an entry once more where its own metadata is not what counts: what leads to a target is a
+/// directory, also behind a symlink, and opening a named directory may mount a file system on it
+/// (autofs), which is what was named.
+fn seen(path: &Path, found: Stat, kind: Option<Kind>, below: &Tops) -> rustix::io::Result<Seen> {
+    match node_type(&found) {
+        NodeType::Symlink if !below.is_empty() => Ok(Seen { stat: stat(path)?, followed: true }),
+        NodeType::Dir if kind == Some(Kind::Target) => {
+            Ok(Seen { stat: opened(path).unwrap_or(found), followed: false })
+        }
+        _ => Ok(Seen { stat: found, followed: false }),
     }
 }
 
