@@ -172,10 +172,10 @@ fn a_mover_reports_no_restore_into_a_target_that_fails() {
     let small = LoopFs::new(12 << 20);
     mover_fails(&repo, small.path(), "TargetFull", 13);
     let place = scratch();
-    let target = Failing::new(place.path().join("mount"));
-    target.backing.fail("image", At::Write(0), Errno::IO);
-    mover_fails(&repo, &target.mount, "TargetFailed", 1);
-    target.backing.heal();
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&target.mount));
-    mover_fails(&repo, &target.mount, "TargetFailed", 1);
+    let failing = Failing::new(place.path().join("failing"));
+    failing.backing.fail("image", At::Write(0), Errno::IO);
+    mover_fails(&repo, &failing.mount, "TargetFailed", 1);
+    let unwritable = Failing::new(place.path().join("unwritable"));
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&unwritable.mount));
+    mover_fails(&repo, &unwritable.mount, "TargetFailed", 1);
 }
