@@ -201,7 +201,7 @@ impl Mover<'_> {
         Ok(Restored {
             snapshot: Some(stored.id),
             files: report.files_done(),
-            bytes: report.total_bytes,
+            bytes: report.bytes_done(),
             problems,
             empty,
         })

@@ -145,6 +145,11 @@ impl Report {
         self.files_restored + self.files_skipped
     }
 
+    /// Bytes of file content that the target has now.
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_restored + self.bytes_skipped
+    }
+
     /// The problems, and at least one for each entry that was not restored: what is below a
     /// directory that could not be made is not reported one by one.
     pub fn problems_by_entry(&self) -> u64 {

@@ -179,3 +179,17 @@ fn a_mover_reports_no_restore_into_a_target_that_fails() {
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(&unwritable.mount));
     mover_fails(&repo, &unwritable.mount, "TargetFailed", 1);
 }
+
+/// What a mover reports as restored is what the target has, not what was planned.
+#[test]
+fn a_mover_does_not_count_the_bytes_of_a_file_that_failed() {
+    let repo = repository();
+    let target = Faulty::new();
+    target.fail("v/large", At::Close, Errno::IO);
+    let pod = Pod::new(&repo);
+    let report = pod.run(&pod.restore(&target.path(), json!("newest")), 3);
+    let restored = &report["outcome"]["restored"];
+    // The directory, the empty file and the small one.
+    assert_eq!((&restored["files"], &restored["problems"]), (&3.into(), &1.into()), "{report}");
+    assert_eq!(restored["bytes"], "small".len(), "{report}");
+}
