@@ -36,7 +36,8 @@ impl Bed {
                     fs::write(dir.join(format!("file-{number}")), Random(seed).bytes(30_000)).expect("a file");
                 }
             }
-            let summary = bed.repo.backup(Peer::Vsm, bed.source.path(), "data", &[]);
+            // Threads that store side by side fill a pack each, so that packs differ from run to run.
+            let summary = bed.repo.backup(Peer::Vsm, bed.source.path(), "data", &["--threads", "1"]);
             let state = bed.source.path().join(format!("state-{round}"));
             Run::of(Command::new("cp").arg("-a").arg(bed.source.path().join("data")).arg(&state)).ok();
             bed.states.insert(summary["snapshot_id"].as_str().expect("an id").to_owned(), state);
