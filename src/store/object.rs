@@ -13,6 +13,7 @@ mod download;
 mod failure;
 mod google;
 mod meter;
+mod permits;
 mod retry;
 mod runtime;
 mod s3;
@@ -34,13 +35,13 @@ use futures::future::BoxFuture;
 use object_store::list::PaginatedListStore;
 use object_store::path::Path;
 use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
+use permits::Permits;
 use retry::Retry;
 use runtime::Runtimes;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use upload::ObjectUpload;
 
 /// The most that one PUT may carry at any of the providers we know.
@@ -81,7 +82,7 @@ struct Inner {
     remote: Remote,
     runtimes: Arc<Runtimes>,
     retry: Arc<Retry>,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
     traffic: Arc<Traffic>,
     /// Whether the server has said that it cannot create conditionally.
     unconditional: Arc<AtomicBool>,
@@ -106,7 +107,7 @@ impl ObjectStore {
 
     fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
         ObjectStore(Arc::new(Inner {
-            permits: Arc::new(Semaphore::new(remote.connections)),
+            permits: Arc::new(Permits::new(remote.connections)),
             remote,
             runtimes: Arc::new(runtimes),
             retry: Arc::new(Retry::new(options)),
@@ -132,9 +133,14 @@ impl Inner {
         mut attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
         let attempts = self.retry.run(action, async || {
-            // Locks must be refreshed in time, however long the line of packs is. The semaphore is never closed.
-            let _permit = if ty == FileType::Lock { None } else { self.permits.acquire().await.ok() };
-            attempt().await
+            // Locks must be refreshed in time, however long the line of packs is.
+            if ty == FileType::Lock {
+                return attempt().await;
+            }
+            let permit = self.permits.acquire().await;
+            let outcome = attempt().await;
+            permit.heed(&outcome);
+            outcome
         });
         self.runtimes.block_on(attempts).unwrap_or_else(|error| Err(Failure::new(Kind::Final, error.to_string())))
     }

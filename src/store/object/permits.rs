@@ -1,0 +1,170 @@
+//! How many requests may run at the same time: as many as there are connections, and fewer after the
+//! store has asked for patience.
+//!
+//! Each time that it does (503 SlowDown, 429), the number is halved, once for all requests that were
+//! under way; each time that as many requests in a row have succeeded, it grows by one.
+
+use super::failure::{Failure, Kind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub(super) struct Permits {
+    semaphore: Semaphore,
+    state: Mutex<State>,
+}
+
+/// The number, and what it goes by.
+struct State {
+    most: usize,
+    limit: usize,
+    /// Permits that are to be taken out of circulation when they come back.
+    surplus: usize,
+    /// Times that the number was halved.
+    halved: u64,
+    /// Requests that have succeeded since the number changed.
+    succeeded: usize,
+}
+
+impl State {
+    fn new(most: usize) -> State {
+        State { most, limit: most, surplus: 0, halved: 0, succeeded: 0 }
+    }
+
+    /// A request that began after `halved` changes was throttled: how many permits are too many now.
+    fn throttled(&mut self, halved: u64) -> usize {
+        self.succeeded = 0;
+        if halved != self.halved {
+            return 0;
+        }
+        self.halved += 1;
+        let before = self.limit;
+        self.limit = (before / 2).max(1);
+        before - self.limit
+    }
+
+    /// A request has succeeded: whether there is to be one permit more.
+    fn succeeded(&mut self) -> bool {
+        self.succeeded += 1;
+        if self.limit == self.most || self.succeeded < self.limit {
+            return false;
+        }
+        (self.limit, self.succeeded) = (self.limit + 1, 0);
+        // One that was to go may stay.
+        !self.retires()
+    }
+
+    /// Whether a permit that comes back leaves circulation.
+    fn retires(&mut self) -> bool {
+        let retires = self.surplus > 0;
+        self.surplus -= usize::from(retires);
+        retires
+    }
+}
+
+/// One request may run while this exists.
+pub(super) struct Permit<'p> {
+    permits: &'p Permits,
+    held: Option<SemaphorePermit<'p>>,
+    halved: u64,
+}
+
+impl Permits {
+    /// For `most` requests at a time.
+    pub fn new(most: usize) -> Permits {
+        Permits { semaphore: Semaphore::new(most), state: Mutex::new(State::new(most)) }
+    }
+
+    pub async fn acquire(&self) -> Permit<'_> {
+        // The semaphore is never closed.
+        let held = self.semaphore.acquire().await.ok();
+        Permit { permits: self, held, halved: self.lock().halved }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit<'_> {
+    /// What became of the request.
+    pub fn heed<T>(&self, outcome: &Result<T, Failure>) {
+        let mut state = self.permits.lock();
+        match outcome {
+            Err(failure) if failure.kind == Kind::Throttled => {
+                let too_many = state.throttled(self.halved);
+                // The others go when they come back.
+                state.surplus += too_many - self.permits.semaphore.forget_permits(too_many);
+            }
+            Err(_) => {}
+            Ok(_) => {
+                if state.succeeded() {
+                    self.permits.semaphore.add_permits(1);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.permits.lock().retires()
+            && let Some(held) = self.held.take()
+        {
+            held.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttled() -> Result<(), Failure> {
+        Err(Failure::new(Kind::Throttled, "slow down"))
+    }
+
+    #[tokio::test]
+    async fn a_throttled_store_gets_half_of_the_requests_and_all_of_them_after_successes() {
+        let permits = Permits::new(8);
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            held.push(permits.acquire().await);
+        }
+        // All eight are refused: that is one sign, not eight.
+        held.iter().for_each(|permit| permit.heed(&throttled()));
+        drop(held);
+        assert_eq!(permits.semaphore.available_permits(), 4);
+        let permit = permits.acquire().await;
+        permit.heed(&throttled());
+        drop(permit);
+        assert_eq!(permits.semaphore.available_permits(), 2);
+        for (successes, expected) in [(2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (20, 8)] {
+            for _ in 0..successes {
+                permits.acquire().await.heed(&Ok(()));
+            }
+            assert_eq!(permits.semaphore.available_permits(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_request_always_may_run() {
+        let permits = Permits::new(1);
+        for _ in 0..3 {
+            permits.acquire().await.heed(&throttled());
+        }
+        assert_eq!(permits.semaphore.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_grows_again_before_permits_came_back_loses_none() {
+        let permits = Permits::new(4);
+        let (one, other) = (permits.acquire().await, permits.acquire().await);
+        let waiting = [permits.acquire().await, permits.acquire().await];
+        one.heed(&throttled());
+        // Two are to go; one of them may stay after all.
+        other.heed(&Ok(()));
+        other.heed(&Ok(()));
+        drop((one, other, waiting));
+        assert_eq!(permits.semaphore.available_permits(), 3);
+    }
+}
