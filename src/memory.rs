@@ -39,6 +39,12 @@ const PACKS: u64 = limits::PACK_SIZE + limits::PACK_EXCESS + limits::PACK_SIZE /
 /// The same where nobody set a limit: two threads work side by side.
 const LEAST_UNLIMITED: u64 = LEAST + PER_THREAD;
 
+/// The smallest portion of a pack that a thread reads at a time, in bytes: a blob of random data.
+const LEAST_PORTION: u64 = MIB;
+/// What a thread that reads packs holds beside a portion, sealed and expanded: one blob between the
+/// two.
+const BESIDE_PORTION: u64 = 2 * MIB;
+
 /// The parts of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
@@ -74,6 +80,20 @@ impl Budget {
         threads(left, PER_THREAD, self.threads)
     }
 
+    /// How many packs of data may be open or on their way, where they are kept in memory until they
+    /// have arrived, and the bytes that they and the one of trees take. One for each connection: the
+    /// next one fills in a few percent of the time that one takes to arrive. Two at least, so that
+    /// one fills while the other is on its way. Under a limit, as many as half of what is left holds.
+    pub fn packs(&self, left: u64, pack_size: u64, tree_pack_size: u64, connections: usize) -> (usize, u64) {
+        let each = pack_size + limits::PACK_EXCESS;
+        let most = connections.max(2);
+        let packs = match self.memory {
+            Some(_) => count(left.saturating_sub(tree_pack_size) / 2, each).clamp(1, most),
+            None => most,
+        };
+        (packs, packs as u64 * each + tree_pack_size)
+    }
+
     /// A backup that reads `readers` files at a time, into slabs of `slab` bytes, with `left` for it all.
     pub fn backup(&self, left: u64, readers: usize, slab: u64) -> Backup {
         // One slab that is filled and one that is worked on, then threads, then more slabs.
@@ -89,12 +109,14 @@ pub fn threads(left: u64, each: u64, most: usize) -> usize {
     count(left, each).clamp(1, most.max(1))
 }
 
-/// How many packs of data may be open or on their way, where they are kept in memory until they have arrived, and the bytes they and the
-/// one of trees take: one for each thread, and two on their way; or as many as half of what is left holds.
-pub fn packs(left: u64, pack_size: u64, tree_pack_size: u64, threads: usize) -> (usize, u64) {
-    let each = pack_size + limits::PACK_EXCESS;
-    let packs = count(left.saturating_sub(tree_pack_size) / 2, each).clamp(1, threads + 2);
-    (packs, packs as u64 * each + tree_pack_size)
+/// How many threads may read packs side by side, `most` of them at best, and how large a portion each
+/// may have in its hands, with `left` bytes for all of them. With little memory portions are small
+/// before threads are few, because each thread keeps a connection busy.
+pub fn reading(left: u64, most: usize) -> (usize, u64) {
+    let threads = threads(left, 2 * LEAST_PORTION + BESIDE_PORTION, most);
+    let each = left / threads as u64;
+    let portion = each.saturating_sub(BESIDE_PORTION) / 2;
+    (threads, portion.clamp(LEAST_PORTION, limits::OPENED_TOGETHER))
 }
 
 fn count(bytes: u64, each: u64) -> usize {
@@ -105,9 +127,9 @@ fn count(bytes: u64, each: u64) -> usize {
 mod tests {
     use super::*;
 
-    /// What the packs of a backup into a bucket take.
-    fn kept(left: u64, threads: usize) -> (usize, u64) {
-        packs(left, limits::PACK_SIZE, limits::PACK_SIZE / 2, threads)
+    /// How many packs a backup into a bucket may have, and what they take.
+    fn kept(budget: Budget, index: u64, connections: usize) -> (usize, u64) {
+        budget.packs(budget.left(index, 0).unwrap(), limits::PACK_SIZE, limits::PACK_SIZE / 2, connections)
     }
 
     #[test]
@@ -116,9 +138,8 @@ mod tests {
             for threads in [1, 2, 4, 64, 512] {
                 for readers in [1, 2, 16, 1000] {
                     let budget = Budget { memory: Some(memory), threads };
-                    let left = budget.left(0, 0).unwrap();
-                    let (_, kept) = kept(left, threads);
-                    for left in [left, budget.left(0, kept).unwrap()] {
+                    let (_, kept) = kept(budget, 0, 5);
+                    for left in [budget.left(0, 0).unwrap(), budget.left(0, kept).unwrap()] {
                         let Backup { threads: used, readers, slabs } = budget.backup(left, readers, 8 * MIB);
                         let taken = used as u64 * PER_THREAD + slabs as u64 * 8 * MIB;
                         assert!(taken <= left, "{taken} of {left}: {memory} {threads} {readers}");
@@ -145,11 +166,32 @@ mod tests {
         let left = budget.left(INDEX, 0).unwrap();
         assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 4 });
         // Also beside packs for a bucket, which take one reader's part, and whatever the index takes.
-        for (index, packs) in [(0, 2), (INDEX, 2), (100 * MIB, 1)] {
-            let (count, kept) = kept(budget.left(index, 0).unwrap(), 2);
-            assert_eq!(count, packs);
+        for index in [0, INDEX, 100 * MIB] {
+            let (count, kept) = kept(budget, index, 5);
+            assert_eq!(count, 5);
             let left = budget.left(index, kept).unwrap();
             assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 1, slabs: 2 });
+        }
+    }
+
+    #[test]
+    fn packs_follow_the_connections_as_far_as_a_limit_allows() {
+        let count = |memory, connections| kept(Budget { memory, threads: 2 }, 0, connections).0;
+        assert_eq!([1, 5, 16].map(|connections| count(None, connections)), [2, 5, 16]);
+        assert_eq!([96, 128, 256, 512].map(|mib| count(Some(mib * MIB), 16)), [1, 2, 5, 11]);
+        assert_eq!(count(Some(1024 * MIB), 5), 5);
+    }
+
+    #[test]
+    fn many_connections_are_read_in_small_portions() {
+        let portion = |left: u64, most| reading(left * MIB, most);
+        assert_eq!(portion(70, 5), (5, 6 * MIB));
+        assert_eq!(portion(1000, 16), (16, 6 * MIB));
+        for (left, most) in [(70, 16), (8, 5), (4, 2), (0, 1)] {
+            let (threads, portion) = portion(left, most);
+            let taken = threads as u64 * (2 * portion + BESIDE_PORTION);
+            assert!(taken <= (left * MIB).max(2 * LEAST_PORTION + BESIDE_PORTION), "{left} {most}");
+            assert!(threads == most.min((left as usize / 4).max(1)) && portion >= LEAST_PORTION, "{left} {most}");
         }
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub enum Call {
     Size,
     Write,
+    /// The end of an upload, under its name.
+    Upload,
     Remove,
 }
 
@@ -28,12 +30,23 @@ type Script = Arc<dyn Fn(Call, File) -> Fate + Send + Sync>;
 /// `store`, of whose calls the script is asked first. It may take its time and use `store` itself.
 pub struct Scripted {
     pub store: Arc<dyn Store>,
-    script: Mutex<Script>,
+    script: Arc<Mutex<Script>>,
+    /// It keeps uploads in memory, and takes so many calls at a time.
+    bucket: Option<usize>,
 }
 
 impl Scripted {
     pub fn new(store: Arc<dyn Store>) -> Arc<Scripted> {
-        Arc::new(Scripted { store, script: Mutex::new(Arc::new(|_, _| Fate::Done)) })
+        Arc::new(Scripted { store, script: Arc::new(Mutex::new(Arc::new(|_, _| Fate::Done))), bucket: None })
+    }
+
+    /// One that keeps uploads in memory, as an object store.
+    pub fn bucket(store: Arc<dyn Store>, connections: usize) -> Arc<Scripted> {
+        Arc::new(Scripted {
+            store,
+            script: Arc::new(Mutex::new(Arc::new(|_, _| Fate::Done))),
+            bucket: Some(connections),
+        })
     }
 
     pub fn play(&self, script: impl Fn(Call, File) -> Fate + Send + Sync + 'static) {
@@ -42,16 +55,37 @@ impl Scripted {
 
     fn ask<T>(&self, call: Call, file: File, act: impl FnOnce() -> store::Result<T>) -> store::Result<T> {
         let script = self.script.lock().unwrap().clone();
-        let failed = || StoreError::Failed {
-            action: format!("{call:?} {file}"),
-            location: self.location().to_owned(),
-            source: "the script says so".into(),
-        };
-        match script(call, file) {
-            Fate::Done => act(),
-            Fate::Refused => Err(failed()),
-            Fate::AnswerLost => act().and(Err(failed())),
-        }
+        ask(&script, call, file, act)
+    }
+}
+
+fn ask<T>(script: &Script, call: Call, file: File, act: impl FnOnce() -> store::Result<T>) -> store::Result<T> {
+    let failed = || StoreError::Failed {
+        action: format!("{call:?} {file}"),
+        location: "here".to_owned(),
+        source: "the script says so".into(),
+    };
+    match script(call, file) {
+        Fate::Done => act(),
+        Fate::Refused => Err(failed()),
+        Fate::AnswerLost => act().and(Err(failed())),
+    }
+}
+
+struct ScriptedUpload {
+    upload: Box<dyn Upload>,
+    ty: FileType,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Upload for ScriptedUpload {
+    fn write(&mut self, part: &[u8]) -> store::Result<()> {
+        self.upload.write(part)
+    }
+
+    fn commit(self: Box<Self>, id: Id) -> store::Result<()> {
+        let script = self.script.lock().unwrap().clone();
+        ask(&script, Call::Upload, File::new(self.ty, id), || self.upload.commit(id))
     }
 }
 
@@ -61,7 +95,7 @@ impl Store for Scripted {
     }
 
     fn connections(&self) -> usize {
-        self.store.connections()
+        self.bucket.unwrap_or_else(|| self.store.connections())
     }
 
     fn settles_after(&self) -> Duration {
@@ -94,11 +128,11 @@ impl Store for Scripted {
     }
 
     fn keeps_uploads(&self) -> bool {
-        self.store.keeps_uploads()
+        self.bucket.is_some() || self.store.keeps_uploads()
     }
 
     fn upload(&self, ty: FileType) -> store::Result<Box<dyn Upload>> {
-        self.store.upload(ty)
+        Ok(Box::new(ScriptedUpload { upload: self.store.upload(ty)?, ty, script: self.script.clone() }))
     }
 
     fn remove(&self, file: File) -> store::Result<()> {

@@ -1,7 +1,7 @@
 //! Sealed blobs in, durable packs and index files out.
 //!
 //! A thread that stores data blobs has a pack to itself while it hashes and writes, or adds to it, and waits for none as long as memory allows;
-//! trees share one. A pack that is full gets its header, and a few uploader threads make it durable while the next one fills; only
+//! trees share one. A pack that is full gets its header, and an uploader thread for each connection makes one durable while the next one fills; only
 //! then an index file names it. Those are saved along the way by restic's rules, so that what an interrupted run has uploaded is found
 //! by the next.
 
@@ -16,7 +16,6 @@ use crate::format::pack::{self, PackedBlob};
 use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
-use crate::memory;
 use crate::store::{FileType, Upload};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashSet;
@@ -105,10 +104,6 @@ pub struct Writer {
     pub written: Written,
 }
 
-/// Packs being made durable at a time: enough to keep a link busy while the next pack fills, few enough that the packs an object
-/// store keeps in memory stay a small part of the budget.
-const UPLOADERS: usize = 2;
-
 impl Writer {
     pub fn new(repo: Arc<Repository>, index: Arc<Index>, dry_run: bool) -> Result<Writer> {
         Writer::beside(repo, index, 0, dry_run)
@@ -119,13 +114,14 @@ impl Writer {
         let &Settings { budget, pack_size, .. } = repo.settings();
         let left = budget.left(index.memory() + held, 0)?;
         let threads = budget.writers(left);
+        let connections = repo.store().connections();
         let (packs, tree_pack_size, kept) = if repo.store().keeps_uploads() {
             // Trees come slowly, and their pack is in memory all the time.
             let tree_pack_size = pack_size / 2;
-            let (packs, kept) = memory::packs(left, pack_size, tree_pack_size, threads);
+            let (packs, kept) = budget.packs(left, pack_size, tree_pack_size, connections);
             (packs, tree_pack_size, kept)
         } else {
-            (threads + UPLOADERS, pack_size, 0)
+            (threads + connections, pack_size, 0)
         };
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: repo.settings().clock.moment() };
         let shared = Arc::new(Shared {
@@ -137,7 +133,7 @@ impl Writer {
             failed: AtomicBool::new(false),
         });
         let (full, queue) = crossbeam_channel::bounded(0);
-        let uploaders = (0..UPLOADERS)
+        let uploaders = (0..connections)
             .map(|_| {
                 let (shared, queue): (_, Receiver<FullPack>) = (shared.clone(), queue.clone());
                 std::thread::spawn(move || queue.iter().for_each(|pack| shared.upload(pack)))
@@ -497,11 +493,13 @@ mod tests {
     use super::*;
     use crate::clock::testing::FakeClock;
     use crate::format::Version;
+    use crate::format::compression::Compression;
     use crate::repo::testing::{Call, Fate, Scripted};
     use crate::repo::{InitOptions, Password, Settings, init, tests::new_repository};
     use crate::store::folder::Folder;
     use crate::store::{self, Download, File, Store, StoreError};
     use bytes::Bytes;
+    use std::sync::Condvar;
 
     /// A folder whose uploads stop in the middle of a part, once, when told to.
     struct Torn {
@@ -617,5 +615,65 @@ mod tests {
         assert_eq!(repo.store().list(FileType::Pack).unwrap().len(), 1);
         let index = Index::load(&repo).unwrap();
         assert_eq!(*repo.load_blob(&index, BlobType::Data, id).unwrap(), *b"a blob");
+    }
+
+    /// Stores four packs for each connection from `threads` threads: how many uploads ran at the same
+    /// time at most. A store that is `slow` takes none until each connection has one.
+    fn uploads_at_a_time(connections: usize, threads: usize, slow: bool) -> usize {
+        let budget = crate::memory::Budget { memory: None, threads };
+        let settings = Settings { budget, pack_size: 4 << 20, compression: Compression::Off, ..Settings::default() };
+        let (_dir, repo) = new_repository(settings);
+        let mut scripted = None;
+        let repo = repo.through(|store| scripted.insert(Scripted::bucket(store, connections)).clone());
+        let counts = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+        let shared = counts.clone();
+        scripted.unwrap().play(move |call, _| {
+            if call == Call::Upload {
+                let (counts, changed) = &*shared;
+                let mut counts = counts.lock().unwrap();
+                counts.0 += 1;
+                counts.1 = counts.1.max(counts.0);
+                changed.notify_all();
+                let deadline = Duration::from_secs(60);
+                let too_few = |counts: &mut (usize, usize)| slow && counts.1 < connections;
+                counts = changed.wait_timeout_while(counts, deadline, too_few).unwrap().0;
+                counts.0 -= 1;
+            }
+            Fate::Done
+        });
+        let writer = Writer::new(Arc::new(repo), Arc::new(Index::default()), false).unwrap();
+        let next = AtomicU64::new(0);
+        let store_all = || {
+            let mut chunk = vec![0; 4 << 20];
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= 4 * connections as u64 {
+                    return;
+                }
+                chunk[..8].copy_from_slice(&number.to_le_bytes());
+                writer.store_chunks(&[&chunk]).unwrap();
+            }
+        };
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(store_all))));
+        assert_eq!(writer.finish().unwrap().data_blobs.into_inner(), 4 * connections as u64);
+        let (now, most) = *counts.0.lock().unwrap();
+        assert_eq!(now, 0);
+        most
+    }
+
+    #[test]
+    fn a_slow_store_gets_an_upload_for_each_connection() {
+        for connections in [1, 5, 16] {
+            for threads in [2, 16] {
+                assert_eq!(uploads_at_a_time(connections, threads, true), connections, "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_that_takes_all_at_once_gets_no_more_than_its_connections() {
+        for threads in [2, 16] {
+            assert!((1..=5).contains(&uploads_at_a_time(5, threads, false)), "{threads} threads");
+        }
     }
 }

@@ -42,7 +42,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use upload::ObjectUpload;
+use upload::{Blocks, ObjectUpload};
 
 /// The most that one PUT may carry at any of the providers we know.
 const MAX_OBJECT: u64 = 5 << 30;
@@ -83,6 +83,7 @@ struct Inner {
     runtimes: Arc<Runtimes>,
     retry: Arc<Retry>,
     permits: Arc<Permits>,
+    blocks: Arc<Blocks>,
     traffic: Arc<Traffic>,
     /// Whether the server has said that it cannot create conditionally.
     unconditional: Arc<AtomicBool>,
@@ -108,6 +109,7 @@ impl ObjectStore {
     fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
         ObjectStore(Arc::new(Inner {
             permits: Arc::new(Permits::new(remote.connections)),
+            blocks: Arc::default(),
             remote,
             runtimes: Arc::new(runtimes),
             retry: Arc::new(Retry::new(options)),

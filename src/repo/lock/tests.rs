@@ -400,7 +400,7 @@ fn a_release_does_not_wait_for_a_refresh_that_stalls_and_the_refresh_leaves_noth
                 wait.recv().unwrap();
             }
             Call::Remove if *written.lock().unwrap() == Some(file) => removes.send(()).unwrap(),
-            Call::Remove | Call::Size => {}
+            Call::Upload | Call::Remove | Call::Size => {}
         }
         Fate::Done
     });
