@@ -74,9 +74,6 @@ pub const OPENED_TOGETHER: u64 = 6 << 20;
 /// The most blobs of these bytes: what is kept of each is more than a tiny one has.
 pub const OPENED_BLOBS: usize = 4096;
 
-/// What a thread that reads packs has in its hands, in bytes: sealed blobs, the same expanded, and one between the two.
-pub const READING_THREAD: u64 = 2 * OPENED_TOGETHER + (2 << 20);
-
 /// Final errors of the store in a row, with no success between them, that end a restore or a survey: it is gone, and every further
 /// blob or repository would wait out all retries again.
 pub const STORE_ERRORS: u32 = 4;

@@ -10,7 +10,7 @@ use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::writer::{Known, Writer};
-use crate::repo::{Error, Index, ReadBuffers, Repository, Result, adjoin, check_size, reading_threads, room, together};
+use crate::repo::{Error, Index, ReadBuffers, Reading, Repository, Result, adjoin, check_size, room, together};
 use crate::store::{File, FileType};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -32,15 +32,16 @@ impl Transfer<'_> {
     /// other things than the index.
     pub fn packs(&self, packs: &[Id], wanted: impl Fn(Id) -> Vec<PackedBlob> + Sync, held: u64) -> Result<()> {
         let left = self.from.settings().budget.left(self.index.memory(), self.writer.kept() + held)?;
-        let threads = reading_threads(self.from, left).min(packs.len());
+        let reading = Reading::within(self.from, left);
+        let threads = reading.threads.min(packs.len());
         let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
         let work = || {
-            let mut buffers = ReadBuffers::new();
+            let mut buffers = ReadBuffers::new(reading);
             while let Some(&pack) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let outcome = self.pack(pack, &wanted(pack), &mut buffers);
+                let outcome = self.pack(pack, &wanted(pack), reading.portion, &mut buffers);
                 buffers.shrink();
                 if let Err(error) = outcome {
                     stopped.store(true, Ordering::Relaxed);
@@ -53,13 +54,13 @@ impl Transfer<'_> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn pack(&self, pack: Id, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
-        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, buffers))
+    fn pack(&self, pack: Id, blobs: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
+        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, portion, buffers))
     }
 
     /// Reads a stretch of a pack with one request, the small gaps in it too.
-    fn stretch(&self, pack: Id, stretch: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
-        let ReadBuffers { sealed, plaintexts } = buffers;
+    fn stretch(&self, pack: Id, stretch: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
+        let ReadBuffers { sealed, plaintexts, .. } = buffers;
         let (first, last) = (stretch[0], stretch[stretch.len() - 1]);
         let mut at = u64::from(first.offset);
         let file = File::new(FileType::Pack, pack);
@@ -70,7 +71,7 @@ impl Transfer<'_> {
             if self.progress.is_interrupted() {
                 return Err(Error::Interrupted);
             }
-            let (now, later) = left.split_at(together(left.iter().copied()));
+            let (now, later) = left.split_at(together(left.iter().copied(), portion));
             left = later;
             let end = now[now.len() - 1].end();
             let read = download.as_mut().and_then(|download| {

@@ -22,7 +22,7 @@ pub use init::{InitOptions, init, key_owner};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, remove_locks_of, unlock};
 pub use reader::TreeReader;
-pub(crate) use reader::{ReadBuffers, adjoin, check_size, reading_pool, reading_threads, room, together};
+pub(crate) use reader::{ReadBuffers, Reading, adjoin, check_size, reading_pool, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 
 use crate::clock::{self, Clock};

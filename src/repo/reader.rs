@@ -123,13 +123,14 @@ impl Repository {
     }
 }
 
-/// How many of some blobs of a pack, front to back, to read and open together; at least one.
-pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>) -> usize {
+/// How many of some blobs of a pack, front to back, to read and open together: at least one, and no
+/// more than make a portion of this many bytes.
+pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>, portion: u64) -> usize {
     let (mut start, mut plain) = (None, 0);
     let fits = |blob: &PackedBlob| {
         plain += blob.plain_length();
         let sealed = blob.end() - *start.get_or_insert(u64::from(blob.offset));
-        plain.max(sealed) <= limits::OPENED_TOGETHER
+        plain.max(sealed) <= portion
     };
     blobs.take(limits::OPENED_BLOBS).take_while(fits).count().max(1)
 }
@@ -141,35 +142,54 @@ pub(crate) fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
     sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
 }
 
-/// How many threads may read packs side by side, with `left` bytes for all of them: more than cores hide the latency of an object store.
-pub(crate) fn reading_threads(repo: &Repository, left: u64) -> usize {
-    memory::threads(left, limits::READING_THREAD, repo.settings().budget.threads.max(repo.store().connections()))
+/// As many threads as may read packs beside an index.
+pub(crate) fn reading_pool(repo: &Repository, index: &Index) -> Result<rayon::ThreadPool> {
+    let Reading { threads, .. } = Reading::beside(repo, index)?;
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
 }
 
-/// As many as there may be beside an index.
-pub(crate) fn reading_pool(repo: &Repository, index: &Index) -> Result<rayon::ThreadPool> {
-    let threads = reading_threads(repo, repo.settings().budget.left(index.memory(), 0)?);
-    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
+/// How packs are read side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    /// Each has one request under way: more than there are cores hide the latency of an object store.
+    pub threads: usize,
+    /// Bytes of a pack, and of plaintext, that a thread has in its hands, unless one blob has more.
+    pub portion: u64,
+}
+
+impl Reading {
+    /// With `left` bytes for all threads.
+    pub fn within(repo: &Repository, left: u64) -> Reading {
+        let most = repo.settings().budget.threads.max(repo.store().connections());
+        let (threads, portion) = memory::reading(left, most);
+        Reading { threads, portion }
+    }
+
+    /// With what an index leaves of the budget.
+    pub fn beside(repo: &Repository, index: &Index) -> Result<Reading> {
+        Ok(Reading::within(repo, repo.settings().budget.left(index.memory(), 0)?))
+    }
 }
 
 /// What a thread reads packs with, again and again.
 pub(crate) struct ReadBuffers {
     pub sealed: Vec<u8>,
     pub plaintexts: Vec<u8>,
+    portion: usize,
 }
 
 impl ReadBuffers {
     /// Of full size at once: buffers that grow step by step leave holes of all sizes behind.
-    pub fn new() -> ReadBuffers {
-        let new = || Vec::with_capacity(limits::OPENED_TOGETHER as usize);
-        ReadBuffers { sealed: new(), plaintexts: new() }
+    pub fn new(Reading { portion, .. }: Reading) -> ReadBuffers {
+        let portion = usize::try_from(portion).expect("a few MiB");
+        ReadBuffers { sealed: Vec::with_capacity(portion), plaintexts: Vec::with_capacity(portion), portion }
     }
 
     /// Gives back what only a blob of unusual size has needed.
     pub fn shrink(&mut self) {
         for buffer in [&mut self.sealed, &mut self.plaintexts] {
-            buffer.truncate(limits::OPENED_TOGETHER as usize);
-            buffer.shrink_to(limits::OPENED_TOGETHER as usize);
+            buffer.truncate(self.portion);
+            buffer.shrink_to(self.portion);
         }
     }
 }

@@ -1,23 +1,22 @@
 //! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
 //!
-//! Packs come in the order in which the files first need them. A few threads take pack after pack: what is wanted of it is read front to
-//! back with one request, small gaps and all, and opened (authenticated, expanded, compared with its hash) and written as it comes.
-//! A blob that cannot be had in this way is looked for everywhere else. [`Room`] bounds what all
-//! threads hold together. A panic in a thread ends all of them with an error.
+//! Packs come in the order in which the files first need them. As many threads as the store takes
+//! connections take pack after pack, and parts of packs when few are left, so that none is idle
+//! before the end: what is wanted is read front to back with one request, small gaps and all, and
+//! opened (authenticated, expanded, compared with its hash) and written as it comes. A blob that
+//! cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold
+//! together. A panic in a thread ends all of them with an error.
 
 use super::error::{Error, Result, is_lost};
 use super::file::is_zero;
 use super::panics::caught;
 use super::plan::{Plan, Use};
 use crate::format::BlobType;
-use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{
-    self, Index, ReadBuffers, Repository, TreeReader, adjoin, check_size, reading_threads, room, together,
-};
+use crate::repo::{self, Index, ReadBuffers, Reading, Repository, TreeReader, adjoin, check_size, room, together};
 use crate::store::{File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -48,9 +47,18 @@ struct Step {
 struct Run {
     steps: Range<usize>,
     pack: Id,
-    /// Bytes that its blobs need while they are read and opened.
+}
+
+/// What no thread has taken yet.
+struct Waiting {
+    next: usize,
+    /// Bytes of its blobs in their packs; one that is used several times counts as often.
     bytes: u64,
 }
+
+/// A part of a pack is not smaller than this: what a request costs beside its bytes is a few percent
+/// of it, at 100 ms of latency and 10 MB/s.
+const LEAST_RUN: u64 = 4 << 20;
 
 /// A blob, and the steps that use it.
 type Wanted<'s> = (&'s [Step], Location);
@@ -62,7 +70,8 @@ struct Fetch<'f> {
     sink: &'f dyn Sink,
     progress: &'f Progress,
     steps: Vec<Step>,
-    next: Mutex<usize>,
+    reading: Reading,
+    waiting: Mutex<Waiting>,
     room: Room,
     failure: Mutex<Option<Error>>,
     stopped: AtomicBool,
@@ -72,7 +81,7 @@ struct Fetch<'f> {
 
 /// Fetches everything that the sink wants.
 pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progress: &Progress) -> Result<()> {
-    let steps = order(index, plan, sink);
+    let (steps, bytes) = order(index, plan, sink);
     // Trees have been read, and will be once more.
     let held = plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
     let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
@@ -83,15 +92,15 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
         sink,
         progress,
         steps,
-        next: Mutex::new(0),
+        reading: Reading::within(repo, left),
+        waiting: Mutex::new(Waiting { next: 0, bytes }),
         room: Room::new(left),
         failure: Mutex::new(None),
         stopped: AtomicBool::new(false),
         store_errors: AtomicU32::new(0),
     };
-    let threads = reading_threads(repo, left);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..fetch.reading.threads {
             scope.spawn(|| fetch.work());
         }
     });
@@ -102,9 +111,10 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
     }
 }
 
-/// All wanted uses by pack, the pack that is needed first in front.
-fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
+/// All wanted uses by pack, the pack that is needed first in front, and the bytes of their blobs.
+fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> (Vec<Step>, u64) {
     let mut ranks: HashMap<Id, u32> = HashMap::new();
+    let mut bytes = 0;
     let mut steps = Vec::new();
     let wanted = |(number, needed): &(usize, &Use)| !plan.is_present(*number) && sink.wants(needed);
     for (number, needed) in plan.uses.iter().enumerate().filter(wanted) {
@@ -113,17 +123,17 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> Vec<Step> {
         let pack = *ranks.entry(pack).or_insert(next);
         let needed = u32::try_from(number).expect("the plan's memory is bounded");
         steps.push(Step { pack, offset: blob.offset, needed });
+        bytes += u64::from(blob.length);
     }
     steps.shrink_to_fit();
     steps.sort_unstable();
-    steps
+    (steps, bytes)
 }
 
 impl Fetch<'_> {
     fn work(&self) {
-        let mut buffers = ReadBuffers::new();
+        let mut buffers = ReadBuffers::new(self.reading);
         while let Some(run) = self.next_run() {
-            let _held = self.room.take(run.bytes);
             let outcome = caught("blobs were read and written", || self.fetch(&run, &mut buffers));
             buffers.shrink();
             if let Err(error) = outcome {
@@ -133,24 +143,28 @@ impl Fetch<'_> {
         }
     }
 
+    /// The rest of the pack that comes next, or a part of it where whole packs would leave threads
+    /// without work.
     fn next_run(&self) -> Option<Run> {
         if self.is_stopped() {
             return None;
         }
-        let mut next = lock(&self.next);
-        let first = self.steps.get(*next)?;
-        let count = self.steps[*next..].iter().take_while(|step| step.pack == first.pack).count();
-        let steps = *next..*next + count;
-        *next = steps.end;
-        drop(next);
-        let largest = |largest: u64, step| {
-            let PackedBlob { length, .. } = self.location(step).blob;
-            largest.max(u64::from(length) + self.location(step).blob.plain_length())
-        };
-        let largest = self.steps[steps.clone()].iter().fold(0, largest);
-        // Sealed, expanded, and one of them between the two.
-        let bytes = 2 * limits::OPENED_TOGETHER + largest;
-        Some(Run { pack: self.location(&self.steps[steps.start]).pack, steps, bytes })
+        let mut waiting = lock(&self.waiting);
+        let start = waiting.next;
+        let first = self.steps.get(start)?;
+        let share = waiting.bytes / (2 * self.reading.threads as u64);
+        let (mut end, mut bytes) = (start, 0);
+        while let Some(step) = self.steps.get(end).filter(|step| step.pack == first.pack) {
+            // A blob's uses stay together.
+            if bytes >= share.max(LEAST_RUN) && step.offset != self.steps[end - 1].offset {
+                break;
+            }
+            bytes += u64::from(self.location(step).blob.length);
+            end += 1;
+        }
+        *waiting = Waiting { next: end, bytes: waiting.bytes - bytes };
+        drop(waiting);
+        Some(Run { pack: self.location(first).pack, steps: start..end })
     }
 
     fn is_stopped(&self) -> bool {
@@ -174,7 +188,7 @@ impl Fetch<'_> {
 
     /// Reads a stretch of a pack front to back, with one request and the small gaps in it.
     fn fetch_stretch(&self, pack: Id, stretch: &[Step], buffers: &mut ReadBuffers) -> Result<()> {
-        let ReadBuffers { sealed, plaintexts } = buffers;
+        let ReadBuffers { sealed, plaintexts, .. } = buffers;
         let first = self.location(&stretch[0]).blob;
         let (start, end) = (u64::from(first.offset), self.location(&stretch[stretch.len() - 1]).blob.end());
         let mut download = match check_size(&first) {
@@ -189,6 +203,7 @@ impl Fetch<'_> {
         while !left.is_empty() && !self.is_stopped() {
             let (wanted, count) = self.portion(left);
             let stop = wanted[wanted.len() - 1].1.blob.end();
+            let _held = self.room.take(needs(stop - at, &wanted));
             let read = match &mut download {
                 Some(download) => {
                     let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
@@ -230,7 +245,8 @@ impl Fetch<'_> {
     fn portion<'s>(&self, steps: &'s [Step]) -> (Vec<Wanted<'s>>, usize) {
         let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
         let uses = || steps.chunk_by(|a, b| blob(a) == blob(b)).map(|same| (same, self.location(&same[0])));
-        let wanted: Vec<Wanted> = uses().take(together(uses().map(|(_, location)| location.blob))).collect();
+        let wanted: Vec<Wanted> =
+            uses().take(together(uses().map(|(_, location)| location.blob), self.reading.portion)).collect();
         let count = wanted.iter().map(|(same, _)| same.len()).sum();
         (wanted, count)
     }
@@ -288,6 +304,14 @@ impl Fetch<'_> {
         }
         Ok(())
     }
+}
+
+/// Bytes that blobs take while they are read and opened, `sealed` of them as they are in the pack.
+fn needs(sealed: u64, wanted: &[Wanted]) -> u64 {
+    let plain = wanted.iter().map(|(_, location)| location.blob.plain_length());
+    // One of them lies between the two, decrypted and not yet expanded.
+    let largest = wanted.iter().map(|(_, location)| u64::from(location.blob.length)).max();
+    sealed + plain.sum::<u64>() + largest.unwrap_or(0)
 }
 
 /// Bytes that may be held at a time by all threads together.

@@ -11,7 +11,7 @@ use crate::hash::{Sha256, Stream};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{Error, ReadBuffers, Repository, Result, check_size, room, together};
+use crate::repo::{Error, ReadBuffers, Reading, Repository, Result, check_size, room, together};
 use crate::store::{Download, File, FileType};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,12 +78,14 @@ impl Check<'_> {
         drop(indexed);
         let ids: Vec<Id> = packs.into_iter().map(|(id, _)| id).collect();
         let mut verdicts: Vec<(Id, Verdict)> = Vec::new();
+        let reading = Reading::beside(self.repo, &self.index)?;
         for group in self.index.groups(&ids) {
             let next = AtomicUsize::new(0);
             let read = self.pool.broadcast(|_| {
-                let mut buffers = ReadBuffers::new();
+                let mut buffers = ReadBuffers::new(reading);
                 let mine = std::iter::from_fn(|| group.packs().get(next.fetch_add(1, Ordering::Relaxed)));
-                let read = |&id| Ok((id, self.read(id, self.listed[&id], &group.blobs(id), &mut buffers)?));
+                let read =
+                    |&id| Ok((id, self.read(id, self.listed[&id], &group.blobs(id), reading.portion, &mut buffers)?));
                 mine.map(read).collect()
             });
             verdicts.extend(read.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten());
@@ -100,8 +102,15 @@ impl Check<'_> {
     }
 
     /// Reads a pack, and once more if it fails.
-    fn read(&self, id: Id, size: u64, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<Verdict> {
-        let mut read = || PackRead::run(self.repo, self.progress, id, size, blobs, buffers);
+    fn read(
+        &self,
+        id: Id,
+        size: u64,
+        blobs: &[PackedBlob],
+        portion: u64,
+        buffers: &mut ReadBuffers,
+    ) -> Result<Verdict> {
+        let mut read = || PackRead::run(self.repo, self.progress, id, size, blobs, portion, buffers);
         let mut verdict = read()?;
         if !verdict.errors.is_empty() {
             let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
@@ -146,6 +155,7 @@ impl PackRead<'_> {
         id: Id,
         size: u64,
         blobs: &[PackedBlob],
+        portion: u64,
         buffers: &mut ReadBuffers,
     ) -> Result<Verdict> {
         let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
@@ -162,7 +172,7 @@ impl PackRead<'_> {
             PackRead { repo, progress, id, size, download, at: 0, hash, errors, lost, judged: 0, index_differs: false };
         // Of a file that was cut short, what comes before the cut is read.
         let cut = blobs.partition_point(|blob| u64::from(blob.offset) + u64::from(blob.length) <= size);
-        let outcome = read.read_blobs(&blobs[..cut], buffers);
+        let outcome = read.read_blobs(&blobs[..cut], portion, buffers);
         let unread = if outcome.is_err() { read.judged } else { cut };
         read.lost.extend(blobs[unread..].iter().map(|blob| blob.id));
         let outcome = outcome.and_then(|()| read.read_header(blobs));
@@ -183,9 +193,9 @@ impl PackRead<'_> {
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
-    fn read_blobs(&mut self, blobs: &[PackedBlob], buffers: &mut ReadBuffers) -> Result<()> {
+    fn read_blobs(&mut self, blobs: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
         let mut left = blobs;
-        let ReadBuffers { sealed, plaintexts } = buffers;
+        let ReadBuffers { sealed, plaintexts, .. } = buffers;
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
             if let Err(error) = check_size(first) {
                 self.errors.push(error.to_string());
@@ -195,7 +205,7 @@ impl PackRead<'_> {
                 left = &left[1..];
                 continue;
             }
-            let (now, later) = left.split_at(together(adjoining(left).copied()));
+            let (now, later) = left.split_at(together(adjoining(left).copied(), portion));
             left = later;
             let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), sealed)?;
             let mut rest = bytes;
