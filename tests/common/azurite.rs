@@ -73,12 +73,17 @@ impl Azurite {
 
     /// A repository in the container below `prefix`, with all that is needed to reach it.
     pub fn repo(&self, prefix: &str) -> Repo {
+        self.repo_by(self.port, prefix)
+    }
+
+    /// The same by another port that leads to the server.
+    pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
         let authority = self.authority.as_ref().expect("only by https");
         let mut repo = Repo::at(format!("azure:{CONTAINER}:/{prefix}"));
         repo.set("AZURE_ACCOUNT_NAME", ACCOUNT)
             .set("AZURE_ACCOUNT_KEY", KEY)
             .set("AZURE_ENDPOINT_SUFFIX", SUFFIX)
-            .set("HTTPS_PROXY", format!("http://127.0.0.1:{}", forwards_to(self.port)))
+            .set("HTTPS_PROXY", format!("http://127.0.0.1:{}", forwards_to(port)))
             .set("RESTIC_CACERT", authority)
             // Without a tier, restic sends an empty one, which Azurite does not take.
             .option("azure.access-tier=Hot");

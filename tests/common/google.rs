@@ -54,12 +54,17 @@ impl Google {
 
     /// A repository in the bucket below `prefix`, with all that is needed to reach it.
     pub fn repo(&self, prefix: &str) -> Repo {
+        self.repo_by(self.front.port, prefix)
+    }
+
+    /// The same, for ours by another port that leads to the front.
+    pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
         let mut repo = Repo::at(format!("gs:{BUCKET}:/{prefix}"));
         repo.set("GOOGLE_ACCESS_TOKEN", TOKEN)
             .set("GOOGLE_PROJECT_ID", PROJECT)
             // How the libraries that restic is built with find it, and how ours does.
             .set("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", self.server.port));
-        repo.own_option(&format!("gs.endpoint={}", self.front.url()));
+        repo.own_option(&format!("gs.endpoint=http://127.0.0.1:{port}"));
         repo
     }
 }

@@ -8,6 +8,7 @@ mod empty;
 #[cfg(feature = "mount")]
 pub mod faulty;
 pub mod google;
+pub mod link;
 mod listening;
 pub mod loops;
 pub mod peers;

@@ -62,7 +62,12 @@ impl S3 {
 
     /// A repository in the bucket under `prefix`, with the credentials for it.
     pub fn repo(&self, prefix: &str) -> Repo {
-        let mut repo = Repo::at(format!("s3:http://127.0.0.1:{}/{BUCKET}/{prefix}", self.port()));
+        self.repo_by(self.port(), prefix)
+    }
+
+    /// The same by another port that leads to the server.
+    pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
+        let mut repo = Repo::at(format!("s3:http://127.0.0.1:{port}/{BUCKET}/{prefix}"));
         repo.set("AWS_ACCESS_KEY_ID", ACCESS)
             .set("AWS_SECRET_ACCESS_KEY", SECRET)
             .set("AWS_DEFAULT_REGION", "us-east-1");

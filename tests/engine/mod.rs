@@ -18,6 +18,7 @@ mod hostile;
 mod interop;
 mod interrupt;
 mod kept;
+mod links;
 mod locks;
 #[cfg(feature = "mount")]
 mod mount;

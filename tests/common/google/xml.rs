@@ -17,7 +17,7 @@ const PAGE: usize = 10;
 
 /// A front; it lives as long as the process.
 pub struct Xml {
-    port: u16,
+    pub port: u16,
     shared: Arc<Shared>,
 }
 

@@ -1,0 +1,102 @@
+//! Object stores behind a link with latency, where requests take long enough to be met half way.
+
+use crate::common::azurite::Azurite;
+use crate::common::compare::{self, Options};
+use crate::common::google::Google;
+use crate::common::link::{Link, Profile};
+use crate::common::peers::{Peer, Repo, Running};
+use crate::common::s3::{BUCKET, S3};
+use crate::common::{Random, files_below, scratch, wait_for};
+use rustix::process::Signal;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use vsm::id::Id;
+
+/// A pack takes a second on one of five connections.
+const SLOW: Profile = Profile { name: "slow", round_trip: Duration::from_millis(20), each: 16e6, shared: 80e6 };
+
+/// A directory `data` with a file of so many MiB of noise, and small files beside it.
+fn volume(mib: usize) -> TempDir {
+    let source = scratch();
+    let data = source.path().join("data");
+    fs::create_dir_all(data.join("small")).expect("directories");
+    fs::write(data.join("image"), Random(31).bytes(mib << 20)).expect("room");
+    for number in 0..200 {
+        fs::write(data.join(format!("small/file-{number}")), Random(number).bytes(3000)).expect("room");
+    }
+    source
+}
+
+/// All of a repository's life by ours behind the link, and what restic says of it without one.
+fn lives(behind: &Repo, direct: &Repo) {
+    let source = volume(40);
+    behind.init(Peer::Vsm, 2).ok();
+    behind.backup(Peer::Vsm, source.path(), "data", &[]);
+    direct.check(Peer::Restic019).ok();
+    behind.check(Peer::Vsm).ok();
+    let target = scratch();
+    behind.restore(Peer::Vsm, "latest", &target.path().join("out")).ok();
+    compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
+    fs::remove_file(source.path().join("data/image")).expect("it is there");
+    behind.backup(Peer::Vsm, source.path(), "data", &[]);
+    behind.run(Peer::Vsm, ["forget", "--keep-last", "1", "--prune"]).ok();
+    direct.check(Peer::Restic019).ok();
+    assert_eq!(direct.snapshots(Peer::Restic019).len(), 1);
+}
+
+#[test]
+fn a_repository_in_s3_lives_behind_a_link() {
+    let server = S3::new();
+    let link = Link::to(server.port(), SLOW);
+    lives(&server.repo_by(link.port(), "here"), &server.repo("here"));
+}
+
+#[test]
+fn a_repository_in_azure_lives_behind_a_link() {
+    let server = Azurite::with_tls();
+    let link = Link::to(server.port, SLOW);
+    lives(&server.repo_by(link.port(), "here"), &server.repo("here"));
+}
+
+#[test]
+fn a_repository_in_google_lives_behind_a_link() {
+    let server = Google::new();
+    let link = Link::to(server.front.port, SLOW);
+    lives(&server.repo_by(link.port(), "here"), &server.repo("here"));
+}
+
+/// Killed while packs are half on their way: what the bucket has is whole, and the next backup
+/// completes it.
+#[test]
+fn a_backup_that_is_killed_between_the_bytes_of_packs_leaves_no_part_of_one() {
+    let server = S3::new();
+    let link = Link::to(server.port(), SLOW);
+    let (behind, direct) = (server.repo_by(link.port(), "here"), server.repo("here"));
+    direct.init(Peer::Vsm, 2).ok();
+    let source = volume(160);
+    let objects = server.root().join(BUCKET).join("here/data");
+    let packs = || if objects.is_dir() { files_below(&objects) } else { Vec::new() };
+    let mut command = behind.command(Peer::Vsm);
+    command.current_dir(source.path()).args(["backup", "--host", "tests", "data"]);
+    let running = Running::start(command);
+    // When the first have arrived the next are under way, for a second each.
+    wait_for("a pack", || (!packs().is_empty()).then_some(()));
+    running.signal(Signal::KILL);
+    drop(running.finish());
+    let arrived = packs();
+    assert!(arrived.len() < 10, "all have arrived: nothing was cut short");
+    arrived.iter().for_each(|pack| demand_whole(pack));
+    direct.run(Peer::Vsm, ["unlock", "--remove-all"]).ok();
+    behind.backup(Peer::Vsm, source.path(), "data", &[]);
+    packs().iter().for_each(|pack| demand_whole(pack));
+    direct.check(Peer::Restic019).ok();
+    direct.check(Peer::Vsm).ok();
+}
+
+/// A pack's name is the hash of its bytes.
+fn demand_whole(pack: &Path) {
+    let bytes = fs::read(pack).expect("an object");
+    assert_eq!(pack.file_name().expect("a name").to_str(), Some(&*Id::of(&bytes).to_string()), "{pack:?}");
+}
