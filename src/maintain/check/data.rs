@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::{Error, ReadBuffers, Reading, Repository, Result, check_size, room, together};
 use crate::store::{Download, File, FileType};
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -73,6 +74,8 @@ impl Check<'_> {
         let packs = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
         let mut packs = subset.choose(packs);
         packs.retain(|&(id, _)| indexed.contains(&id));
+        // No thread is to be left alone with a large one at the end.
+        packs.sort_unstable_by_key(|&(id, size)| (Reverse(size), id));
         self.count(packs.len() as u64, packs.iter().map(|(_, size)| size).sum());
         self.report.packs_read = packs.len() as u64;
         drop(indexed);
