@@ -26,8 +26,9 @@ const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A mover keeps two cores busy if they are there, and is content with little.
 const CPU_REQUEST: &str = "100m";
-/// The budget of a mover, 128 MiB, and what has been measured beyond it (`docs/ARCHITECTURE.md`, "Memory").
-const MEMORY_REQUEST: &str = "192Mi";
+/// What a mover takes into a bucket by 5 connections, 160 MiB, and what has been measured beyond it
+/// (`docs/ARCHITECTURE.md`, "Memory").
+const MEMORY_REQUEST: &str = "256Mi";
 /// What no mover should reach: the plan of a restore has at most 1 GiB, an index of ten million blobs half of one. It is there so that a
 /// fault costs one mover and not its node.
 const MEMORY_LIMIT: &str = "2Gi";

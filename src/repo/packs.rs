@@ -1,4 +1,4 @@
-//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
+//! OpenPacks that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
 //! it down again. One that cannot be written is dropped, with the error that ends the run: it may hold a part of what it should.
 
 use super::{Repository, Result};
@@ -47,7 +47,7 @@ impl OpenPack {
 }
 
 /// The packs that no thread has taken just now, and how many more there may be.
-pub(super) struct Packs {
+pub(super) struct OpenPacks {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -58,7 +58,7 @@ struct State {
 }
 
 /// A pack may exist as long as this does.
-pub(super) struct Place(Weak<Packs>);
+pub(super) struct Place(Weak<OpenPacks>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -69,11 +69,11 @@ impl Drop for Place {
     }
 }
 
-impl Packs {
+impl OpenPacks {
     /// Room for `count` packs.
-    pub fn new(count: usize) -> Arc<Packs> {
+    pub fn new(count: usize) -> Arc<OpenPacks> {
         let state = State { idle: Vec::new(), free: count };
-        Arc::new(Packs { state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(OpenPacks { state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// The idle pack that has the most waiting.
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn who_finds_no_place_waits_for_the_pack_or_for_its_end() {
         let (_dir, repo) = new_repository(Settings::default());
-        let packs = Packs::new(1);
+        let packs = OpenPacks::new(1);
         let Err(place) = packs.take_to_fill() else { panic!("there is no pack yet") };
         let pack = OpenPack::new(&repo, Some(place)).unwrap();
         assert!(packs.take_to_hash().is_none());
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn what_waits_longest_is_hashed_first_and_written_last() {
         let (_dir, repo) = new_repository(Settings::default());
-        let packs = Packs::new(2);
+        let packs = OpenPacks::new(2);
         let open = [3, 1].map(|parts| {
             let Err(place) = packs.take_to_fill() else { panic!("none is idle") };
             let mut pack = OpenPack::new(&repo, Some(place)).unwrap();

@@ -6,7 +6,7 @@
 //! by the next.
 
 use super::index::Index;
-use super::packs::{OpenPack, Packs, Place};
+use super::packs::{OpenPack, OpenPacks, Place};
 use super::{Error, Repository, Result, SealedBlob, Settings};
 use crate::clock::{self, Moment};
 use crate::crypto::OVERHEAD;
@@ -16,6 +16,7 @@ use crate::format::pack::{self, PackedBlob};
 use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
+use crate::memory::Packs;
 use crate::store::{FileType, Upload};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashSet;
@@ -89,7 +90,7 @@ impl Unsaved {
 /// The way into a repository for new blobs. May be shared by threads.
 pub struct Writer {
     shared: Arc<Shared>,
-    data: Arc<Packs>,
+    data: Arc<OpenPacks>,
     tree_pack_size: u64,
     kept: u64,
     /// Buffers of batches that have been written, to be used again.
@@ -115,13 +116,10 @@ impl Writer {
         let left = budget.left(index.memory() + held, 0)?;
         let threads = budget.writers(left);
         let connections = repo.store().connections();
-        let (packs, tree_pack_size, kept) = if repo.store().keeps_uploads() {
-            // Trees come slowly, and their pack is in memory all the time.
-            let tree_pack_size = pack_size / 2;
-            let (packs, kept) = budget.packs(left, pack_size, tree_pack_size, connections);
-            (packs, tree_pack_size, kept)
+        let packs = if repo.store().keeps_uploads() {
+            budget.packs(left, pack_size, connections)
         } else {
-            (threads + connections, pack_size, 0)
+            Packs { data: threads + connections, tree_pack_size: pack_size, bytes: 0 }
         };
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: repo.settings().clock.moment() };
         let shared = Arc::new(Shared {
@@ -141,9 +139,9 @@ impl Writer {
             .collect();
         Ok(Writer {
             shared,
-            data: Packs::new(packs),
-            tree_pack_size,
-            kept,
+            data: OpenPacks::new(packs.data),
+            tree_pack_size: packs.tree_pack_size,
+            kept: packs.bytes,
             spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
             full: Some(full),

@@ -36,11 +36,15 @@ fn lives(behind: &Repo, direct: &Repo) {
     behind.backup(Peer::Vsm, source.path(), "data", &[]);
     direct.check(Peer::Restic019).ok();
     behind.check(Peer::Vsm).ok();
-    let target = scratch();
-    behind.restore(Peer::Vsm, "latest", &target.path().join("out")).ok();
-    compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
-    fs::remove_file(source.path().join("data/image")).expect("it is there");
-    behind.backup(Peer::Vsm, source.path(), "data", &[]);
+    // With the least memory that a budget can mean, and a little more.
+    for (round, memory) in ["64M", "96M"].into_iter().enumerate() {
+        let target = scratch();
+        behind.restore_with(Peer::Vsm, "latest", &target.path().join("out"), &["--memory", memory]).ok();
+        compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
+        fs::write(source.path().join("data/image"), Random(round as u64).bytes(20 << 20)).expect("room");
+        behind.backup(Peer::Vsm, source.path(), "data", &["--memory", memory]);
+        behind.run(Peer::Vsm, ["check", "--read-data", "--memory", memory]).ok();
+    }
     behind.run(Peer::Vsm, ["forget", "--keep-last", "1", "--prune"]).ok();
     direct.check(Peer::Restic019).ok();
     assert_eq!(direct.snapshots(Peer::Restic019).len(), 1);
