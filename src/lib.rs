@@ -2,7 +2,9 @@
 //!
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`, `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine says.
+//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`,
+//!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine
+//!   says; `concurrency`: how many operations are kept in flight on a volume.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
@@ -15,6 +17,7 @@ pub mod backup;
 pub mod chunk;
 pub mod cli;
 pub mod clock;
+pub mod concurrency;
 #[cfg(feature = "controller")]
 pub mod controller;
 pub mod crypto;

@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "memory",
             "clock",
             "host",
+            "concurrency",
             "format",
             "crypto",
             "hash",
