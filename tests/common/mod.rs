@@ -14,6 +14,8 @@ pub mod loops;
 pub mod peers;
 mod random;
 pub mod s3;
+#[cfg(feature = "mount")]
+pub mod slow;
 mod versitygw;
 
 pub use random::Random;

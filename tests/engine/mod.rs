@@ -39,5 +39,7 @@ mod same_bytes;
 mod shapes;
 mod simulation;
 mod sizes;
+#[cfg(feature = "mount")]
+mod slow_volume;
 mod volume;
 mod work;
