@@ -3,8 +3,9 @@
 //! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
 //!
 //! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`,
-//!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `clock`, `host`: what the machine
-//!   says; `concurrency`: how many operations are kept in flight on a volume.
+//!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `parallel`: calls side by side;
+//!   `clock`, `host`: what the machine says; `concurrency`: how many operations are kept in flight
+//!   on a volume.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
@@ -33,6 +34,7 @@ pub mod memory;
 #[cfg(feature = "mount")]
 pub mod mount;
 pub mod mover;
+mod parallel;
 pub mod pattern;
 pub mod progress;
 pub mod provenance;

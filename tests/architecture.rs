@@ -24,6 +24,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "chunk",
             "pattern",
             "progress",
+            "parallel",
             "api",
             "work",
             "provenance",

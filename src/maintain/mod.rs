@@ -19,7 +19,6 @@ mod forest;
 pub mod forget;
 pub mod gaps;
 pub mod group;
-mod parallel;
 mod posix_acl;
 pub mod prune;
 mod reach;

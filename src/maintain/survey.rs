@@ -3,9 +3,9 @@
 //! They are found by going down directory by directory. A directory that is a repository is not gone into, so that its packs, which may
 //! be millions, are never listed; nor are Velero's own directories beside its backups. Everything that is not looked into is told.
 
-use super::parallel::side_by_side;
 use crate::expiry::Backups;
 use crate::limits;
+use crate::parallel::side_by_side;
 use crate::repo::{self, Error, Password, Repository, Settings, StoredSnapshot};
 use crate::store::{Directory, Place, Store, StoreError};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ mod credentials;
 mod download;
 mod failure;
 mod google;
+mod listing;
 mod meter;
 mod permits;
 mod retry;
@@ -32,6 +33,7 @@ use download::ObjectDownload;
 use failure::{Failure, Kind};
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use listing::Listing;
 use object_store::list::PaginatedListStore;
 use object_store::path::Path;
 use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
@@ -40,7 +42,7 @@ use retry::Retry;
 use runtime::Runtimes;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use upload::{Blocks, ObjectUpload};
 
@@ -87,6 +89,8 @@ struct Inner {
     traffic: Arc<Traffic>,
     /// Whether the server has said that it cannot create conditionally.
     unconditional: Arc<AtomicBool>,
+    /// Whether a listing has shown that the bucket exists and may be listed.
+    listed: Arc<AtomicBool>,
 }
 
 impl ObjectStore {
@@ -115,6 +119,7 @@ impl ObjectStore {
             retry: Arc::new(Retry::new(options)),
             traffic: options.traffic.clone(),
             unconditional: Arc::default(),
+            listed: Arc::default(),
         }))
     }
 }
@@ -180,13 +185,18 @@ impl Inner {
         }
     }
 
-    /// Whether the bucket is there and may be listed.
+    /// Whether the bucket is there and may be listed. After a listing that is known.
     fn probe(&self) -> std::result::Result<(), Failure> {
+        if self.listed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let keys = self.key(layout::directory(FileType::Key));
         self.run("look for the bucket", FileType::Key, async || {
             let mut listing = self.remote.store.list(Some(&keys));
             self.within(0, async { listing.next().await.transpose() }).await.map(|_| ())
-        })
+        })?;
+        self.listed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn replace(&self, file: File, payload: &PutPayload) -> Result<()> {
@@ -214,37 +224,7 @@ impl Store for ObjectStore {
     }
 
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>> {
-        let directory = self.0.key(layout::directory(ty));
-        let prefix = &self.0.remote.place.prefix;
-        let above = prefix.len() + usize::from(!prefix.is_empty());
-        let mut found = Vec::new();
-        let mut last: Option<Path> = None;
-        let action = format!("list {}", layout::directory(ty));
-        let listed = self.0.run(&action, ty, async || {
-            // A long listing goes on where it broke off.
-            let store = &self.0.remote.store;
-            let mut listing = match &last {
-                Some(last) => store.list_with_offset(Some(&directory), last),
-                None => store.list(Some(&directory)),
-            };
-            let before = last.clone();
-            loop {
-                let next = self.0.within(0, async { listing.next().await.transpose() }).await;
-                let Some(object) = next.map_err(|failure| failure.after_progress(last != before))? else {
-                    return Ok(());
-                };
-                let file = object.location.as_ref().get(above..).and_then(layout::parse);
-                if let Some(file) = file.filter(|file| file.ty == ty) {
-                    found.push((file.id, object.size));
-                }
-                last = Some(object.location);
-            }
-        });
-        listed.map_err(|failure| self.0.general(&action, failure))?;
-        // A server that does not know offsets lists everything again.
-        found.sort_unstable();
-        found.dedup_by_key(|(id, _)| *id);
-        Ok(found)
+        Listing::new(&self.0, ty).run()
     }
 
     fn size(&self, file: File) -> Result<u64> {

@@ -5,6 +5,9 @@ use crate::common::azurite::Azurite;
 use crate::common::google::Google;
 use crate::common::s3::{ACCESS, BUCKET, S3, SECRET};
 use crate::common::{certificates, scratch};
+use std::fs;
+use vsm::id::Id;
+use vsm::store::FileType;
 
 fn endpoint(server: &S3, scheme: &str) -> Endpoint {
     let url = format!("{scheme}://127.0.0.1:{}", server.port());
@@ -40,6 +43,28 @@ on_each_s3_server! {
 #[test]
 fn packs_have_the_storage_class() {
     s3::packs_have_the_storage_class(&endpoint(&S3::new(), "http"));
+}
+
+/// The server's objects are files, and quicker made as such.
+#[test]
+fn many_pages_are_listed_by_prefixes() {
+    let server = S3::new();
+    let data = server.root().join(BUCKET).join("many/data");
+    let mut expected: Vec<(Id, u64)> = (0..11_000u32).map(|n| (Id::of(&n.to_le_bytes()), 0)).collect();
+    for (id, _) in &expected {
+        let name = id.to_string();
+        fs::create_dir_all(data.join(&name[..2])).expect("a directory");
+        fs::write(data.join(&name[..2]).join(&name), "").expect("a file");
+    }
+    expected.sort();
+    let endpoint = endpoint(&server, "http");
+    let options = endpoint.options();
+    let store = endpoint.open_with("many", &options).expect("a store");
+    let mut listed = store.list(FileType::Pack).expect("a list");
+    listed.sort();
+    assert!(listed == expected, "{} files", listed.len());
+    // One page, and one for each first digit.
+    assert_eq!(options.traffic.account().lists, 17);
 }
 
 #[test]

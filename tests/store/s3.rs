@@ -71,7 +71,7 @@ pub fn long_listings_are_whole(endpoint: &Endpoint) {
     assert_eq!(listed, expected);
     assert_eq!(heard.lock().expect("no panic").len(), 1);
     let requests = proxy.requests();
-    assert!(requests.len() == 4 && requests[2].contains("start-after="), "{requests:#?}");
+    assert!(requests.len() == 4 && requests[2].contains("continuation-token="), "{requests:#?}");
 }
 
 /// What is in a directory, told page by page and without a look at what is below it, also when the connection breaks between two pages.

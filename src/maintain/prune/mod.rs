@@ -16,13 +16,13 @@ mod tests;
 pub use plan::{Amount, Blobs, Bytes, Fate, Fault, Limit, Options, Pack, Packs, Plan, Stats};
 
 use super::blobs::BlobSet;
-use super::parallel::side_by_side;
 use super::reach;
 use super::reindex::Reindex;
 use super::transfer::Transfer;
 use crate::format::Version;
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
+use crate::parallel::side_by_side;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
 use crate::repo::writer::Writer;

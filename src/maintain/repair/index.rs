@@ -7,8 +7,8 @@
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{PackedBlob, file_size};
 use crate::id::Id;
-use crate::maintain::parallel::side_by_side;
 use crate::maintain::reindex::Reindex;
+use crate::parallel::side_by_side;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Index, Repository, Result};
 use crate::store::FileType;

@@ -14,6 +14,8 @@ impl ObjectStore {
         let mut inner = Inner::clone(&self.0);
         inner.remote.place = inner.remote.place.below(path);
         inner.remote.location = inner.remote.place.to_string();
+        // A policy may allow to list one place and not the other.
+        inner.listed = Arc::default();
         ObjectStore(Arc::new(inner))
     }
 

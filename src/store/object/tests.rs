@@ -7,17 +7,24 @@ use async_trait::async_trait;
 use object_store::list::{PaginatedListOptions, PaginatedListResult};
 use object_store::memory::InMemory;
 
-/// Listings by directory, which a store in memory has not.
-struct NoPages;
+/// The pages of a bucket in memory: all in one.
+struct OnePage(Arc<InMemory>);
 
 #[async_trait]
-impl PaginatedListStore for NoPages {
+impl PaginatedListStore for OnePage {
     async fn list_paginated(
         &self,
-        _: Option<&str>,
-        _: PaginatedListOptions,
+        prefix: Option<&str>,
+        options: PaginatedListOptions,
     ) -> object_store::Result<PaginatedListResult> {
-        Err(object_store::Error::NotFound { path: String::new(), source: "no pages".into() })
+        if options.delimiter.is_some() {
+            return Err(object_store::Error::NotFound { path: String::new(), source: "no directories".into() });
+        }
+        let all = object_store::ObjectStore::list(&*self.0, None);
+        let mut objects: Vec<object_store::ObjectMeta> = all.map(|object| object.unwrap()).collect().await;
+        objects.retain(|object| object.location.as_ref().starts_with(prefix.unwrap_or_default()));
+        let result = object_store::ListResult { common_prefixes: vec![], objects, extensions: Default::default() };
+        Ok(PaginatedListResult { result, page_token: None })
     }
 }
 
@@ -27,7 +34,7 @@ fn at(prefix: &str) -> (ObjectStore, Arc<InMemory>) {
     let place = Bucket { service: Service::Google, name: "bucket".to_owned(), prefix: prefix.to_owned() };
     let remote = Remote {
         store: bucket.clone(),
-        pages: Arc::new(NoPages),
+        pages: Arc::new(OnePage(bucket.clone())),
         location: place.to_string(),
         place,
         connections: 2,

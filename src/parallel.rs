@@ -1,23 +1,24 @@
-//! The same work with each of some items, on a few threads.
+//! Calls side by side on plain threads: what waits for a store waits once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Does it; outcomes are in the items' order.
+/// Does the same work with each of some items on a few threads, of which this one is the first: it
+/// has connections already. Outcomes are in the items' order.
 pub fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
     let (queue, done) = (Mutex::new(items.iter().enumerate()), Mutex::new(Vec::with_capacity(items.len())));
     let next = || lock(&queue).next();
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
-            scope.spawn(|| {
-                while let Some((index, item)) = next() {
-                    let outcome = work(item);
-                    lock(&done).push((index, outcome));
-                }
-            });
+    let run = || {
+        while let Some((index, item)) = next() {
+            let outcome = work(item);
+            lock(&done).push((index, outcome));
         }
+    };
+    std::thread::scope(|scope| {
+        (1..threads.min(items.len())).for_each(|_| drop(scope.spawn(run)));
+        run();
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_unstable_by_key(|(index, _)| *index);

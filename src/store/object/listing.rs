@@ -1,0 +1,140 @@
+//! The listing of one type's files: page by page, and over all connections where pages are many.
+//!
+//! A page has up to 1,000 objects (5,000 on Azure) and the token of the next one, so that the pages
+//! of one listing can only be asked for in a row. But names are hashes: the last name of a page
+//! says which share of all names has been seen, and so how many pages are left. If those are more
+//! than a few, the names that are left are listed by their first digits, side by side.
+
+use super::Inner;
+use super::failure::Failure;
+use crate::id::Id;
+use crate::parallel::side_by_side;
+use crate::store::{FileType, Result, layout};
+use object_store::list::PaginatedListOptions;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Pages that are asked for in a row: 16 prefixes over the usual 5 connections take half as long.
+const FEW: f64 = 8.0;
+
+/// Pages from which on 256 prefixes are asked for, not 16. Each costs half a page more than a
+/// listing in a row, and evens out what the connections have to do.
+const MANY: f64 = 512.0;
+
+/// One listing.
+pub(super) struct Listing<'i> {
+    inner: &'i Inner,
+    ty: FileType,
+    action: String,
+    found: Mutex<Vec<(Id, u64)>>,
+    failed: AtomicBool,
+}
+
+/// What a page says beside its files.
+struct Page {
+    objects: usize,
+    /// The last file.
+    last: Option<Id>,
+    next: Option<String>,
+}
+
+impl<'i> Listing<'i> {
+    pub fn new(inner: &'i Inner, ty: FileType) -> Listing<'i> {
+        let action = format!("list {}", layout::directory(ty));
+        Listing { inner, ty, action, found: Mutex::default(), failed: AtomicBool::new(false) }
+    }
+
+    /// All files of the type, in the order of their names.
+    pub fn run(self) -> Result<Vec<(Id, u64)>> {
+        self.all().map_err(|failure| self.inner.general(&self.action, failure))?;
+        let mut found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // The prefix in which the first pages ended was listed again as a whole.
+        found.sort_unstable();
+        found.dedup_by_key(|(id, _)| *id);
+        Ok(found)
+    }
+
+    fn all(&self) -> std::result::Result<(), Failure> {
+        let mut token = None;
+        loop {
+            let page = self.page("", token)?;
+            if page.next.is_none() {
+                return Ok(());
+            }
+            if let Some(prefixes) = self.prefixes_left(&page) {
+                let listed = side_by_side(self.inner.remote.connections, &prefixes, |prefix| self.below(prefix));
+                return listed.into_iter().collect();
+            }
+            token = page.next;
+        }
+    }
+
+    /// Lists the names that begin with `prefix`, unless another prefix has failed.
+    fn below(&self, prefix: &str) -> std::result::Result<(), Failure> {
+        let mut token = None;
+        while !self.failed.load(Ordering::Relaxed) {
+            match self.page(prefix, token) {
+                Ok(Page { next: None, .. }) => break,
+                Ok(page) => token = page.next,
+                Err(failure) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for one page of the names that begin with `prefix`, again if need be, and adds its
+    /// files. Foreign names are skipped.
+    fn page(&self, prefix: &str, token: Option<String>) -> std::result::Result<Page, Failure> {
+        let inner = self.inner;
+        let directory = inner.key(layout::directory(self.ty));
+        let prefix = format!("{directory}/{prefix}");
+        let answer = inner.run(&self.action, self.ty, async || {
+            let options = PaginatedListOptions { page_token: token.clone(), ..PaginatedListOptions::default() };
+            inner.within(0, inner.remote.pages.list_paginated(Some(&prefix), options)).await
+        })?;
+        inner.listed.store(true, Ordering::Relaxed);
+        let place = &inner.remote.place.prefix;
+        let above = place.len() + usize::from(!place.is_empty());
+        let (mut last, objects) = (None, answer.result.objects);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for object in &objects {
+            let file = object.location.as_ref().get(above..).and_then(layout::parse);
+            if let Some(file) = file.filter(|file| file.ty == self.ty) {
+                found.push((file.id, object.size));
+                last = Some(file.id);
+            }
+        }
+        Ok(Page { objects: objects.len(), last, next: answer.page_token })
+    }
+
+    /// The prefixes of the names that are left, if so many pages are that it pays.
+    fn prefixes_left(&self, page: &Page) -> Option<Vec<String>> {
+        let last = page.last?;
+        let seen = {
+            let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            // A server may list in another order; then the last name says nothing.
+            found.is_sorted().then_some(found.len())?
+        };
+        let pages = pages_left(seen, last, page.objects);
+        let [first, ..] = last.0;
+        match pages {
+            pages if pages <= FEW => None,
+            pages if pages <= MANY => Some((first >> 4..=0xf).map(|digit| format!("{digit:x}")).collect()),
+            _ => Some((first..=0xff).map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
+/// An estimate of the pages that are left when `seen` names up to `last` are known, by the even
+/// distribution of hashes.
+fn pages_left(seen: usize, last: Id, objects_per_page: usize) -> f64 {
+    let position = u64::from_be_bytes(*last.0.first_chunk().expect("32 bytes"));
+    let share = (position as f64 + 1.0) / (u64::MAX as f64);
+    seen as f64 * (1.0 - share) / share / objects_per_page.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests;
