@@ -2,6 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Runs two calls at the same time, the second one on this thread, and waits for both.
+pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+    })
+}
+
 /// Does the same work with each of some items on a few threads, of which this one is the first: it
 /// has connections already. Outcomes are in the items' order.
 pub fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {

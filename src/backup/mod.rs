@@ -32,6 +32,7 @@ use crate::host;
 use crate::id::Id;
 use crate::limits;
 use crate::memory;
+use crate::parallel::both;
 use crate::pattern::Patterns;
 use crate::progress::{Action, Phase, Progress};
 use crate::repo::writer::{Writer, Written};
@@ -88,6 +89,8 @@ pub enum ParentChoice {
     Group { host: bool, paths: bool, tags: bool },
     /// This one: an id or the beginning of one.
     Named(String),
+    /// This one, which the caller has read already.
+    Known(Box<StoredSnapshot>),
     /// None: every file is read.
     Force,
 }
@@ -178,14 +181,22 @@ struct Counts {
     bytes: AtomicU64,
 }
 
-/// Makes a backup. The caller holds a lock on the repository.
+/// Makes a backup. The caller holds a lock on the repository. The index that `load` gives is loaded
+/// while the parent is looked for.
 ///
 /// An error means that there is no snapshot; what was uploaded until then is indexed all the same, and the next backup finds it.
-pub fn run(repo: &Arc<Repository>, index: Arc<Index>, options: &Options, progress: &Progress) -> Result<Report> {
+pub fn run(
+    repo: &Arc<Repository>,
+    load: impl FnOnce() -> Result<Index> + Send,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Report> {
     let start = now();
     let resolved = source::resolve(&options.source, progress).map_err(Error::Source)?;
     let recorded = resolved.recorded.clone();
-    let parent = parent::find(repo, options, &recorded, progress)?;
+    let (index, parent) = both(load, || parent::find(repo, options, &recorded, progress));
+    let (index, parent) = (index?, parent?);
+    let index = Arc::new(index.with_roots_of(repo, parent.as_slice())?);
     let writer = Writer::new(repo.clone(), index.clone(), options.dry_run)?;
     let outcome = read_source(repo, &index, &writer, options, progress, resolved, parent.as_ref());
     // Also after an error or an interruption: what is uploaded must be found again.

@@ -18,6 +18,7 @@ pub fn find(
         _ if matches!(options.source, Source::Stream { .. }) => return Ok(None),
         ParentChoice::Force => return Ok(None),
         ParentChoice::Named(name) => return repo.find_snapshot(name, &SnapshotFilter::default()).map(Some),
+        ParentChoice::Known(stored) => return Ok(Some((**stored).clone())),
         &ParentChoice::Group { host, paths, tags } => (host, paths, tags),
     };
     let filter = SnapshotFilter {

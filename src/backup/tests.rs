@@ -52,7 +52,7 @@ impl Bed {
     }
 
     fn back_up(&self, options: &Options, progress: &Progress) -> Result<Report> {
-        run(&self.repo, Arc::new(Index::load(&self.repo)?), options, progress)
+        run(&self.repo, || Index::load(&self.repo), options, progress)
     }
 
     fn snapshots(&self) -> usize {

@@ -84,11 +84,13 @@ impl Context {
 
     /// The open repository, without a lock.
     pub fn open(&self) -> Result<Arc<Repository>> {
-        self.open_with(CacheUse::Lasting)
+        self.open_with(CacheUse::Lasting, None)
     }
 
-    /// [`Context::open`] with copies of another kind.
-    pub fn open_with(&self, cache: CacheUse) -> Result<Arc<Repository>> {
+    /// The open repository with copies of some kind, locked until the end of the run unless no lock
+    /// is asked for.
+    pub fn open_with(&self, cache: CacheUse, lock: Option<LockMode>) -> Result<Arc<Repository>> {
+        let open = if lock.is_some() { Repository::open_to_lock } else { Repository::open };
         let store = self.store()?;
         let hint = self.global.key_hint.as_deref().filter(|hint| !hint.is_empty());
         let given = password::given(&self.global)?;
@@ -99,7 +101,7 @@ impl Context {
                 None => password::ask("enter password for repository: ")?,
             };
             prompts -= 1;
-            match Repository::open(store.clone(), &password, hint, self.settings()) {
+            match open(store.clone(), &password, hint, self.settings()) {
                 Err(repo::Error::WrongPassword { .. }) if prompts > 0 => self.out.warn("wrong password, try again"),
                 outcome => break outcome?,
             }
@@ -114,7 +116,11 @@ impl Context {
             let (id, version) = (repo.config().id.short(), repo.config().version.number());
             self.out.note(format_args!("repository {id} opened (version {version})"))?;
         }
-        Ok(Arc::new(self.cached(repo, cache)))
+        let repo = Arc::new(self.cached(repo, cache));
+        if let Some(mode) = lock {
+            self.lock(&repo, mode)?;
+        }
+        Ok(repo)
     }
 
     /// The repository with copies of some of its files on this machine, unless it is on this machine itself. They are a convenience:
@@ -143,9 +149,7 @@ impl Context {
 
     /// The open repository, locked until the end of the run.
     pub fn open_locked(&self, mode: LockMode) -> Result<Arc<Repository>> {
-        let repo = self.open()?;
-        self.lock(&repo, mode)?;
-        Ok(repo)
+        self.open_with(CacheUse::Lasting, Some(mode))
     }
 
     /// The open repository for a command that writes nothing: a shared lock, or none with `--no-lock`.
@@ -153,7 +157,7 @@ impl Context {
         if self.global.no_lock { self.open() } else { self.open_locked(LockMode::Shared) }
     }
 
-    pub fn lock(&self, repo: &Arc<Repository>, mode: LockMode) -> Result<()> {
+    fn lock(&self, repo: &Arc<Repository>, mode: LockMode) -> Result<()> {
         let _orderly = self.orderly();
         if mode == LockMode::Exclusive {
             self.out.note_at(2, "create exclusive lock for repository")?;

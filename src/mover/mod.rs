@@ -12,6 +12,7 @@ use crate::clock;
 use crate::format::Version;
 use crate::format::snapshot::DEVICE_TAG;
 use crate::format::time::Time;
+use crate::parallel::both;
 use crate::progress::{Phase, Progress};
 use crate::repo::{
     self, Index, InitOptions, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot,
@@ -94,7 +95,8 @@ impl Mover<'_> {
             opened => opened?,
         };
         self.lock(&repo)?;
-        let snapshots = self.snapshots(&repo)?;
+        let (index, snapshots) = both(|| Index::load(&repo), || self.snapshots(&repo));
+        let snapshots = snapshots?;
         let tagged = |tag: &String| snapshots.iter().rfind(|stored| stored.snapshot.tags.contains(tag));
         let empty = mode == Mode::Filesystem && is_empty(&backup.source)?;
         if let Some(earlier) = tagged(&backup.identity) {
@@ -116,7 +118,7 @@ impl Mover<'_> {
             tags,
             time: Time::utc(seconds, nanos),
             parent: match tagged(&backup.lineage) {
-                Some(latest) => ParentChoice::Named(latest.id.to_string()),
+                Some(latest) => ParentChoice::Known(Box::new(latest.clone())),
                 None => ParentChoice::Force,
             },
             exclude: Exclude::default(),
@@ -134,8 +136,7 @@ impl Mover<'_> {
             read_concurrency: READ_CONCURRENCY,
             scan: true,
         };
-        let index = Arc::new(Index::load(&repo)?);
-        let report = backup::run(&repo, index, &options, self.progress)?;
+        let report = backup::run(&repo, || index, &options, self.progress)?;
         Ok(Saved {
             snapshot: report.snapshot.expect("neither a dry run nor one that skips"),
             parent: report.parent,
@@ -163,7 +164,8 @@ impl Mover<'_> {
             opened => opened?,
         };
         self.lock(&repo)?;
-        let stored = pick(&repo, &restore.pick)?;
+        let (index, stored) = both(|| Index::load(&repo), || pick(&repo, &restore.pick));
+        let stored = stored?;
         let snapshot = stored.id.to_string();
         let has = Mode::of_snapshot(&stored);
         if has != mode {
@@ -183,7 +185,7 @@ impl Mover<'_> {
             unprivileged: restore::Unprivileged::Counted,
             ..restore::Options::new(restore.target.clone())
         };
-        let index = Index::load(&repo)?;
+        let index = index?.with_roots_of(&repo, std::slice::from_ref(&stored))?;
         let report = match restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress) {
             // The one path that was asked for is the image's, which the backup did not put into the
             // snapshot.
@@ -226,7 +228,7 @@ impl Mover<'_> {
 
     /// Opens the repository; no lock of a mover that is gone is left in it.
     fn open(&self, gone: &[String]) -> repo::Result<Arc<Repository>> {
-        let repo = Repository::open(self.store.clone(), self.password, None, self.settings.clone())?;
+        let repo = Repository::open_to_lock(self.store.clone(), self.password, None, self.settings.clone())?;
         if !gone.is_empty() {
             repo::remove_locks_of(&repo, gone)?;
         }

@@ -16,6 +16,7 @@ use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
 use crate::limits;
+use crate::parallel::both;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -50,22 +51,25 @@ pub fn init(
     settings: Settings,
 ) -> Result<Repository> {
     let refuse = |reason: &str| refusal(&*store, reason);
-    confirm_absence(&*store)?;
+    let keys = confirm_absence(&*store)?;
     store.prepare()?;
-    let (key_id, key) = match &store.list(FileType::Key)?[..] {
+    let (key_id, key, proved) = match &keys[..] {
         [] => {
             let key = Key::from_bytes(&clock::random_bytes());
-            (keys::create(&*store, &key, password, options.owner)?, key)
+            (keys::write(&*store, &key, password, options.owner)?, key, false)
         }
         [(id, _)] => match keys::open(&*store, *id, password)? {
-            Some(key) => (*id, key),
+            Some(key) => (*id, key, true),
             None => {
                 return Err(refuse(&format!("has key {id} of an unfinished init, and this password does not open it")));
             }
         },
         several => return Err(refuse(&format!("has {} keys but no config: restore it from a copy", several.len()))),
     };
-    if store.list(FileType::Key)?.iter().any(|&(id, _)| id != key_id) {
+    let prove = || if proved { Ok(()) } else { keys::prove(&*store, key_id, &key, password) };
+    let (around, proof) = both(|| store.list(FileType::Key), prove);
+    proof?;
+    if around?.iter().any(|&(id, _)| id != key_id) {
         store.remove(File::new(FileType::Key, key_id))?;
         return Err(Error::InitialisedTwice { location: store.location().to_owned() });
     }
@@ -84,29 +88,33 @@ fn refusal(store: &dyn Store, reason: &str) -> Error {
     Error::Refused { location: store.location().to_owned(), reason: reason.to_owned() }
 }
 
-/// Makes sure that there is no repository. Not knowing is not the same as knowing that there is none.
-fn confirm_absence(store: &dyn Store) -> Result<()> {
-    match store.size(File::CONFIG) {
+/// Makes sure that there is no repository, and lists the keys that an unfinished `init` has left.
+/// Not knowing is not the same as knowing that there is none.
+fn confirm_absence(store: &dyn Store) -> Result<Vec<(Id, u64)>> {
+    let list = |ty| move || store.list(ty);
+    let lists = || both(list(FileType::Snapshot), list(FileType::Key));
+    let ((snapshots, keys), config) = both(lists, || store.size(File::CONFIG));
+    match config {
         Ok(_) => return Err(refusal(store, "already has a repository: config file already exists")),
         // Where there is no bucket, there is nothing in it.
-        Err(StoreError::NoBucket { .. }) => return Ok(()),
+        Err(StoreError::NoBucket { .. }) => return Ok(Vec::new()),
         Err(StoreError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    if store.list(FileType::Snapshot)?.is_empty() {
-        return Ok(());
+    if snapshots?.is_empty() {
+        return Ok(keys?);
     }
     Err(refusal(store, "has snapshots but no config: a repository lost its config, restore it from a copy"))
 }
 
 /// Lists and reads what is there now: the config must be this master key's, and no key file may wrap another.
 fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock: &Clock) -> Result<Config> {
-    let sealed = store.read(File::CONFIG, limits::SMALL_FILE)?;
-    let Some(config) = open_config(key, &sealed) else {
+    let (keys, sealed) = both(|| store.list(FileType::Key), || store.read(File::CONFIG, limits::SMALL_FILE));
+    let Some(config) = open_config(key, &sealed?) else {
         store.remove(File::new(FileType::Key, key_id))?;
         return Err(Error::InitialisedTwice { location: store.location().to_owned() });
     };
-    for (id, _) in store.list(FileType::Key)? {
+    for (id, _) in keys?.into_iter().filter(|(id, _)| *id != key_id) {
         let same = match keys::open(store, id, password) {
             Ok(other) => other.as_ref() == Some(key),
             // Its maker saw ours and gave way between our listing and our reading.

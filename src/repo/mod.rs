@@ -33,6 +33,7 @@ use crate::format::{BlobType, FormatError, Version, unpacked};
 use crate::id::Id;
 use crate::limits;
 use crate::memory::Budget;
+use crate::parallel::both;
 use crate::store::{File, FileType, Store, StoreError};
 use bytes::Bytes;
 use std::io::{self, Write};
@@ -93,16 +94,25 @@ impl Repository {
         hint: Option<&str>,
         settings: Settings,
     ) -> Result<Repository> {
-        let sealed = match store.read(File::CONFIG, limits::SMALL_FILE) {
-            Ok(sealed) => sealed,
-            Err(StoreError::NotFound { location, .. }) => return Err(Error::NoRepository { location }),
-            Err(error) => return Err(error.into()),
-        };
-        if sealed.is_empty() {
-            return Err(Error::EmptyConfig { location: store.location().to_owned() });
-        }
-        let (key_id, key, config) = keys::find(&*store, password, hint, |key| open_config(key, &sealed))?;
+        let (keys, sealed) = both(|| store.list(FileType::Key), || read_config(&*store));
+        let sealed = sealed?;
+        let (key_id, key, config) = keys::find(&*store, keys?, password, hint, |key| open_config(key, &sealed))?;
         Ok(Repository { store, key, key_id, config, settings, holding: lock::Holding::default() })
+    }
+
+    /// [`Repository::open`] for a caller that acquires a lock next: meanwhile the lock's first look
+    /// for conflicts is made.
+    pub fn open_to_lock(
+        store: Arc<dyn Store>,
+        password: &Password,
+        hint: Option<&str>,
+        settings: Settings,
+    ) -> Result<Repository> {
+        let open = || Repository::open(store.clone(), password, hint, settings);
+        let (locks, repo) = both(|| store.list(FileType::Lock), open);
+        let repo = repo?;
+        repo.holding.set_first_look(locks);
+        Ok(repo)
     }
 
     /// The same, its files reached through what `wrap` makes of its store.
@@ -246,6 +256,17 @@ impl Repository {
 
     fn nonce(&self) -> [u8; NONCE] {
         clock::random_bytes()
+    }
+}
+
+/// The config as it is stored.
+fn read_config(store: &dyn Store) -> Result<Bytes> {
+    let location = || store.location().to_owned();
+    match store.read(File::CONFIG, limits::SMALL_FILE) {
+        Ok(sealed) if sealed.is_empty() => Err(Error::EmptyConfig { location: location() }),
+        Ok(sealed) => Ok(sealed),
+        Err(StoreError::NotFound { .. }) => Err(Error::NoRepository { location: location() }),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,7 +3,9 @@
 use super::{Error, Repository, Result};
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
+use crate::parallel::side_by_side;
 use crate::store::{File, FileType};
+use crate::{limits, memory};
 
 /// A snapshot and its name.
 #[derive(Clone, Debug)]
@@ -58,14 +60,28 @@ impl Repository {
     pub fn snapshots(&self) -> Result<(Vec<StoredSnapshot>, Vec<Error>)> {
         let mut snapshots = Vec::new();
         let mut errors = Vec::new();
-        for (id, _) in self.store().list(FileType::Snapshot)? {
-            match self.load_snapshot(id) {
+        for (_, snapshot) in self.read_snapshots()? {
+            match snapshot {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(error) => errors.push(error),
             }
         }
         snapshots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
         Ok((snapshots, errors))
+    }
+
+    /// All snapshots in no order, read over all connections, each with its id or why it cannot be
+    /// read.
+    pub fn read_snapshots(&self) -> Result<Vec<(Id, Result<StoredSnapshot>)>> {
+        let listed = self.store().list(FileType::Snapshot)?;
+        let largest = listed.iter().map(|(_, size)| *size).max().unwrap_or(0);
+        let each = (2 * limits::SNAPSHOT_FILE).min((1 << 20) + largest.saturating_mul(10));
+        // Where nothing is left, one at a time is read all the same.
+        let left = self.settings().budget.left(0, 0).unwrap_or(0);
+        let threads = memory::threads(left, each, self.store().connections());
+        let ids: Vec<Id> = listed.into_iter().map(|(id, _)| id).collect();
+        let read = side_by_side(threads, &ids, |&id| self.load_snapshot(id));
+        Ok(ids.into_iter().zip(read).collect())
     }
 
     /// The snapshot called `name`: an id, an unambiguous beginning of one, or `latest` among those the filter accepts.

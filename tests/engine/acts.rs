@@ -76,7 +76,7 @@ pub fn back_up_by(store: Arc<dyn Store>, source: &Path, clock: Clock) -> repo::R
             read_concurrency: 1,
             scan: false,
         };
-        let report = backup::run(repo, Arc::new(Index::load(repo)?), &options, &Progress::silent())?;
+        let report = backup::run(repo, || Index::load(repo), &options, &Progress::silent())?;
         assert_eq!(report.problems, 0);
         Ok(report.snapshot.expect("a snapshot"))
     })

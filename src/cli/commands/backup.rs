@@ -19,7 +19,6 @@ use crate::store::traffic::Account;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -212,11 +211,10 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let repo = if args.dry_run { context.open_to_read()? } else { context.open_locked(LockMode::Shared)? };
     let orderly = context.orderly();
-    let index = Arc::new(Index::load(&repo)?);
     let ticker = context.show_progress(Kind::Backup);
     // Nobody is told a total that is not shown, and to count it costs a look at every entry.
     options.scan &= ticker.is_shown();
-    let report = backup::run(&repo, index, &options, &context.progress);
+    let report = backup::run(&repo, || Index::load(&repo), &options, &context.progress);
     let elapsed = ticker.duration();
     drop(ticker);
     drop(orderly);

@@ -51,8 +51,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let format = args.archive.into();
     let repo = context.open_to_read()?;
     let (name, folder) = select::split_folder(&args.snapshot);
-    let stored = repo.find_snapshot(name, &args.filter.build())?;
-    let index = Index::load(&repo)?;
+    let find = || repo.find_snapshot(name, &args.filter.build());
+    let (stored, index) = Index::load_beside(&repo, find, std::slice::from_ref)?;
     let trees = TreeReader::new(&repo, &index);
     let root = trees.folder(stored.tree()?, folder.as_bytes())?;
     let node = trees.find(root, args.path.as_bytes())?;

@@ -218,7 +218,7 @@ fn remove_from(
     expired: &[&Entry],
     removed: &mut usize,
 ) -> repo::Result<()> {
-    let repo = Arc::new(Repository::open(store, password, None, context.settings())?);
+    let repo = Arc::new(Repository::open_to_lock(store, password, None, context.settings())?);
     let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, context.global.retry_lock, &context.progress)?;
     for entry in expired {
         if context.progress.is_interrupted() {

@@ -60,12 +60,12 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
-    let (mut snapshots, missing) = select::snapshots(context, &repo, &args.snapshot, &args.filter.build())?;
+    let select = || select::snapshots(context, &repo, &args.snapshot, &args.filter.build());
+    let ((mut snapshots, missing), index) = Index::load_beside(&repo, select, |(snapshots, _)| snapshots)?;
     snapshots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
     if !args.reverse {
         snapshots.reverse();
     }
-    let index = Index::load(&repo)?;
     let trees = TreeReader::new(&repo, &index);
     // A signal ends it between two entries: the JSON document is closed then.
     let _orderly = context.orderly();

@@ -38,8 +38,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("{} is no directory; a file system is mounted on one that is there", target.display());
     }
     let repo = context.open_to_read()?;
-    let (snapshots, unread) = select::snapshots(context, &repo, &[], &filter.build())?;
-    let index = Index::load(&repo)?;
+    let select = || select::snapshots(context, &repo, &[], &filter.build());
+    let ((snapshots, unread), index) = Index::load_beside(&repo, select, |(snapshots, _)| snapshots)?;
     let options = Options { allow_other, ignore_permissions: no_default_permissions, owner_root };
     let _orderly = context.orderly();
     let mount = Mount::start(repo, index, &snapshots, &target, options, context.progress.clone())

@@ -7,7 +7,7 @@ use crate::cli::patterns::{ExcludePatterns, Lists};
 use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::cli::{render, select};
-use crate::repo::Index;
+use crate::repo::{Index, StoredSnapshot};
 use crate::restore::{self, Options, Overwrite, Report};
 use crate::store::traffic::Account;
 use anyhow::{Context as _, Result, bail};
@@ -115,10 +115,13 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let options = args.options()?;
     let repo = context.open_to_read()?;
     let (name, path) = select::split_folder(&args.snapshot);
-    let stored = repo.find_snapshot(name, &args.filter.build())?;
-    context.out.note(format_args!("restoring {} to {}", select::describe(&stored), options.target.display()))?;
+    let find = || -> Result<StoredSnapshot> {
+        let stored = repo.find_snapshot(name, &args.filter.build())?;
+        context.out.note(format_args!("restoring {} to {}", select::describe(&stored), options.target.display()))?;
+        Ok(stored)
+    };
+    let (stored, index) = Index::load_beside(&repo, find, std::slice::from_ref)?;
     let orderly = context.orderly();
-    let index = Index::load(&repo)?;
     let ticker = context.show_progress(Kind::Restore);
     let report = restore::run(&repo, &index, &stored, path.as_bytes(), &options, &context.progress);
     let elapsed = ticker.duration();

@@ -61,8 +61,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         ModeArg::RawData => (Mode::RawData, "raw-data"),
     };
     let repo = context.open_to_read()?;
-    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
-    let index = Index::load(&repo)?;
+    let select = || select::snapshots(context, &repo, &args.ids, &args.filter.build());
+    let ((snapshots, missing), index) = Index::load_beside(&repo, select, |(snapshots, _)| snapshots)?;
     context.out.note("scanning...")?;
     let orderly = context.orderly();
     let ticker = context.show_progress(Kind::Count("snapshots"));

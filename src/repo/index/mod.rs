@@ -6,12 +6,13 @@
 
 mod sorted;
 
-use super::{Error, Repository, Result};
+use super::{Error, Repository, Result, StoredSnapshot};
 use crate::format::BlobType;
 use crate::format::index_file::{self, IndexedPack};
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::memory;
+use crate::parallel::both;
 use crate::store::{File, FileType};
 use rayon::prelude::*;
 use sorted::{Entry, Runs, Sorted};
@@ -113,6 +114,13 @@ fn bytes(blobs: usize, packs: usize) -> u64 {
 /// What it takes to load an index file of usual size: its JSON, what that was compressed and sealed as, and what is in it.
 const LOADING: u64 = 24 << 20;
 
+/// The same for a file of so many bytes. Small ones, of which there may be many, are read over all
+/// connections.
+fn loading(size: u64) -> u64 {
+    // Ten times as much covers what the JSON of an index is compressed to.
+    LOADING.min((1 << 20) + size.saturating_mul(10))
+}
+
 /// Less than this is not put aside: a run costs a buffer when runs are merged, so that not too many may be made.
 const LEAST_RUN: u64 = 2 << 20;
 
@@ -138,13 +146,58 @@ impl Index {
         repo: &Repository,
         look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
     ) -> Result<Index> {
-        let files = repo.store().list(FileType::Index)?;
+        Index::load_each_listed(repo, repo.store().list(FileType::Index)?, look)
+    }
+
+    /// Finds snapshots, and then loads the index that they need; the index files are listed side by
+    /// side with the search. If that fails, nothing is loaded.
+    pub fn load_beside<T, E: From<Error>>(
+        repo: &Repository,
+        find: impl FnOnce() -> std::result::Result<T, E>,
+        snapshots: impl FnOnce(&T) -> &[StoredSnapshot],
+    ) -> std::result::Result<(T, Index), E> {
+        let (files, found) = both(|| repo.store().list(FileType::Index), find);
+        let found = found?;
+        let index = Index::load_listed(repo, files.map_err(Error::from)?)?;
+        let index = index.with_roots_of(repo, snapshots(&found))?;
+        Ok((found, index))
+    }
+
+    /// The index itself; or one that is loaded again, if it lacks the root of a snapshot and there
+    /// are more index files by now. A backup beside us writes its index before its snapshot, and may
+    /// have written both since the index files were listed.
+    pub fn with_roots_of(self, repo: &Repository, snapshots: &[StoredSnapshot]) -> Result<Index> {
+        let lacks = |tree: Id| self.position(BlobType::Tree, tree).is_none();
+        if !snapshots.iter().filter_map(|stored| stored.snapshot.tree).any(lacks) {
+            return Ok(self);
+        }
+        let listed = repo.store().list(FileType::Index)?;
+        let known: HashSet<Id> = self.files.iter().copied().collect();
+        if listed.iter().all(|(id, _)| known.contains(id)) {
+            return Ok(self);
+        }
+        drop(self);
+        Index::load_listed(repo, listed)
+    }
+
+    /// [`Index::load`] by a listing of all index files.
+    pub fn load_listed(repo: &Repository, files: Vec<(Id, u64)>) -> Result<Index> {
+        Index::load_each_listed(repo, files, |_, content| content.map(|_| ()))
+    }
+
+    /// [`Index::load_each`] by a listing of all index files.
+    pub fn load_each_listed(
+        repo: &Repository,
+        files: Vec<(Id, u64)>,
+        look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
+    ) -> Result<Index> {
         let settings = repo.settings();
         let budget = settings.budget;
         // What it may take in memory, and where it goes if it takes more.
         let aside = budget.index().zip(settings.aside.as_deref());
         let left = budget.left(aside.map_or(0, |(room, _)| room), 0)?;
-        let threads = memory::threads(left, LOADING, repo.store().connections());
+        let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);
+        let threads = memory::threads(left, loading(largest), repo.store().connections());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
         let building = Mutex::new(Building::default());
         let inside = "no holder of this lock panics";
@@ -382,6 +435,8 @@ pub fn load_file(repo: &Repository, id: Id) -> Result<Vec<IndexedPack>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::snapshot::Snapshot;
+    use crate::repo::{Settings, tests::new_repository};
 
     fn named(ty: BlobType, text: &str, offset: u32) -> PackedBlob {
         PackedBlob { ty, id: Id::of(text.as_bytes()), offset, length: 40, uncompressed: 0 }
@@ -400,6 +455,33 @@ mod tests {
         assert_eq!((index.len(), index.packs().len()), (3, 2));
         let read_otherwise = Index::from_packs(vec![b, a]).find(BlobType::Data, Id::of(b"x"));
         assert_eq!(read_otherwise, found, "whichever file is read first");
+    }
+
+    #[test]
+    fn an_index_that_was_listed_before_a_backup_ended_is_loaded_again() {
+        let (_dir, repo) = new_repository(Settings::default());
+        let root = |name: &str| {
+            let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{}","paths":[]}}"#, Id::of(name.as_bytes()));
+            [StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() }]
+        };
+        let save = |name: &str| {
+            let packs = [IndexedPack { id: Id::of(name.as_bytes()), blobs: vec![named(BlobType::Tree, name, 0)] }];
+            repo.save_written(FileType::Index, |out| index_file::encode(&packs, out)).unwrap()
+        };
+        let list = || repo.store().list(FileType::Index).unwrap();
+        let first = save("first");
+        let listed = list();
+        let second = save("second");
+        let load = || Index::load_listed(&repo, listed.clone()).unwrap();
+        assert_eq!(load().with_roots_of(&repo, &root("first")).unwrap().files(), [first]);
+        let mut newer = load().with_roots_of(&repo, &root("second")).unwrap().files().to_vec();
+        newer.sort();
+        let mut both = vec![first, second];
+        both.sort();
+        assert_eq!(newer, both);
+        // What no index has is lost, and not looked for for ever.
+        let lost = Index::load(&repo).unwrap().with_roots_of(&repo, &root("lost")).unwrap();
+        assert_eq!(lost.files().len(), 2);
     }
 
     #[test]

@@ -6,10 +6,12 @@ use crate::format::lock_file::LockFile;
 use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
+use crate::parallel::side_by_side;
 use crate::progress::Progress;
 use crate::repo::{Error, Repository, Result};
 use crate::store::{File, FileType, StoreError};
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// Other processes may remove a lock whose time stamp is older: `StaleLockTimeout` in restic's
@@ -71,19 +73,38 @@ pub(super) fn seal(repo: &Repository, mode: LockMode) -> Result<NewLock> {
     Ok(NewLock { file, bytes, stamp })
 }
 
-/// An error if another lock excludes one of this mode.
-pub(super) fn check_conflicts(repo: &Repository, mode: LockMode, own: Option<Id>, progress: &Progress) -> Result<()> {
-    for (id, size) in repo.store().list(FileType::Lock)? {
-        // An empty file is an upload that was cut short, of a process that did not go on.
-        if Some(id) == own || size == 0 {
-            continue;
-        }
-        let Some(lock) = read_patiently(repo, id, progress)? else { continue };
-        if mode == LockMode::Exclusive || lock.exclusive {
-            return Err(Error::Locked { reason: describe(repo, &lock) });
-        }
+/// Lock files that were found to exclude nothing, and the own one. A lock file never changes: its
+/// name is its hash.
+#[derive(Default)]
+pub(super) struct Harmless(HashSet<Id>);
+
+impl Harmless {
+    pub fn insert(&mut self, id: Id) {
+        self.0.insert(id);
     }
-    Ok(())
+
+    /// An error if one of the `listed` locks excludes one of this mode. The files are read side by
+    /// side: movers that share a repository are many.
+    pub fn look(
+        &mut self,
+        repo: &Repository,
+        mode: LockMode,
+        listed: Vec<(Id, u64)>,
+        progress: &Progress,
+    ) -> Result<()> {
+        // An empty file is an upload that was cut short, of a process that did not go on.
+        let new = listed.into_iter().filter(|(id, size)| *size > 0 && !self.0.contains(id));
+        let new: Vec<Id> = new.map(|(id, _)| id).collect();
+        let read = side_by_side(repo.store().connections(), &new, |&id| read_patiently(repo, id, progress));
+        for (id, lock) in new.into_iter().zip(read) {
+            let Some(lock) = lock? else { continue };
+            if mode == LockMode::Exclusive || lock.exclusive {
+                return Err(Error::Locked { reason: describe(repo, &lock) });
+            }
+            self.insert(id);
+        }
+        Ok(())
+    }
 }
 
 fn describe(repo: &Repository, lock: &LockFile) -> String {

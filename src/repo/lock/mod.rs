@@ -2,7 +2,12 @@
 //! exclusively.
 //!
 //! Acquiring a lock: look for conflicts, write the lock file, wait until listings have it, look
-//! again; of two processes that race, at least one sees the other's file. Holding it: a thread
+//! again; of two processes that race, at least one sees the other's file. The first look only
+//! spares others a lock file that is removed again, so that it may be old: it is made while the
+//! repository is opened ([`Repository::open_to_lock`]). Nothing that the lock protects is read
+//! before the second look has been answered. A `prune` whose own second look missed our lock is
+//! either still seen by ours, or it has ended before; but an index listed side by side with our
+//! second look may be the one that it was replacing at that moment. Holding it: a thread
 //! replaces the file every five minutes ([`refresh`]), because others take a lock older than 30
 //! minutes for dead and may remove it. A stale lock still blocks: as in restic, only `unlock`
 //! removes it.
@@ -21,9 +26,9 @@ use super::{Error, Repository, Result};
 use crate::clock::{Clock, Moment};
 use crate::id::Id;
 use crate::progress::Progress;
-use crate::store::{File, FileType, Store, StoreError};
+use crate::store::{self, File, FileType, Store, StoreError};
 use crossbeam_channel::{Receiver, Sender};
-use file::{Stamp, check_conflicts, seal, sleep};
+use file::{Harmless, Stamp, seal, sleep};
 use refresh::Refresher;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,20 +61,35 @@ struct RefreshThread {
     handle: JoinHandle<()>,
 }
 
-/// The lock that an open repository has, if it has one.
+/// A listing of the lock files.
+type Listing = store::Result<Vec<(Id, u64)>>;
+
+/// What an open repository knows of its lock.
 #[derive(Default)]
-pub(super) struct Holding(Mutex<Option<Arc<Mutex<State>>>>);
+pub(super) struct Holding {
+    state: Mutex<Option<Arc<Mutex<State>>>>,
+    /// The first look of the next acquisition, made while the repository was opened.
+    first_look: Mutex<Option<Listing>>,
+}
 
 impl Holding {
     fn set(&self, state: Arc<Mutex<State>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
+    pub fn set_first_look(&self, locks: Listing) {
+        *self.first_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(locks);
+    }
+
+    fn take_first_look(&self) -> Option<Listing> {
+        self.first_look.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// An error if there was a lock and another process has removed it, as `unlock` does with one
     /// that looks dead, or if this process has released it. A repository that was never locked has
     /// no lock to lose.
     pub fn confirm(&self, store: &dyn Store, clock: &Clock) -> Result<()> {
-        let Some(state) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let Some(state) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
         loop {
             let id = {
                 let mut state = enter(&state);
@@ -233,7 +253,10 @@ impl Drop for Lock {
 }
 
 fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress) -> Result<(Id, Stamp)> {
-    check_conflicts(repo, mode, None, progress)?;
+    let list = || repo.store().list(FileType::Lock);
+    let first = repo.holding.take_first_look().unwrap_or_else(list)?;
+    let mut harmless = Harmless::default();
+    harmless.look(repo, mode, first, progress)?;
     let new = seal(repo, mode)?;
     if let Err(error) = repo.store().write(new.file, new.bytes) {
         // It may be in the store all the same. If the store has not answered for all its patience,
@@ -244,7 +267,9 @@ fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress) -> Result
         return Err(error.into());
     }
     repo.settings().clock.sleep(repo.store().settles_after());
-    if let Err(error) = check_conflicts(repo, mode, Some(new.file.id), progress) {
+    harmless.insert(new.file.id);
+    let second = list().map_err(Error::from);
+    if let Err(error) = second.and_then(|locks| harmless.look(repo, mode, locks, progress)) {
         repo.store().remove(new.file)?;
         return Err(error);
     }

@@ -450,3 +450,20 @@ fn an_acquisition_whose_answer_is_lost_leaves_no_lock() {
     assert!(matches!(outcome, Err(Error::Store(_))));
     assert!(bed.files().is_empty());
 }
+
+/// The first look is made while the repository is opened, long before the lock may be acquired.
+#[test]
+fn an_old_first_look_misses_no_conflict_and_makes_none() {
+    let bed = Bed::new();
+    let acquire = |mode, first_look| {
+        bed.repo.holding.set_first_look(Ok(first_look));
+        try_acquire(&bed.repo, mode, &Progress::silent())
+    };
+    let list = || bed.store.store.list(FileType::Lock).unwrap();
+    acquire(LockMode::Exclusive, Vec::new()).unwrap();
+    let seen = list();
+    assert!(matches!(acquire(LockMode::Shared, Vec::new()), Err(Error::Locked { .. })));
+    assert_eq!(list(), seen, "the second look found the conflict, and the new file is removed");
+    bed.remove_all();
+    acquire(LockMode::Exclusive, seen).unwrap();
+}
