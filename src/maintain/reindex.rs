@@ -6,9 +6,10 @@
 use crate::format::index_file::{self, IndexedPack};
 use crate::id::Id;
 use crate::limits;
+use crate::parallel::side_by_side;
 use crate::repo::index::load_file;
 use crate::repo::{Error, Repository, Result};
-use crate::store::{File, FileType};
+use crate::store::{self, File, FileType};
 use std::collections::HashSet;
 
 /// A file of as many blobs is left as it is.
@@ -32,16 +33,21 @@ impl<'r> Reindex<'r> {
         Reindex { repo, known: HashSet::new(), building: Vec::new(), blobs: 0, saved: Vec::new(), old: Vec::new() }
     }
 
-    /// Goes through the files that are there and takes over the packs that `keeps` wants. A file that cannot be read is handed to
+    /// The index files that there are now.
+    pub fn files(&self) -> Result<Vec<Id>> {
+        Ok(self.repo.store().list(FileType::Index)?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Goes through index files and takes over the packs that `keeps` wants. A file that cannot be read is handed to
     /// `unreadable`: it goes, or the error that comes back ends it.
     pub fn take_over(
         &mut self,
+        mut files: Vec<Id>,
         keeps: impl Fn(&IndexedPack) -> bool,
         mut unreadable: impl FnMut(Id, Error) -> Result<()>,
     ) -> Result<()> {
-        let mut files = self.repo.store().list(FileType::Index)?;
         files.sort_unstable();
-        for (file, _) in files {
+        for file in files {
             let packs = match load_file(self.repo, file) {
                 Ok(packs) => packs,
                 Err(error) => {
@@ -87,9 +93,9 @@ impl<'r> Reindex<'r> {
     pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Id>)> {
         self.save()?;
         self.repo.confirm_lock()?;
-        for &file in &self.old {
-            self.repo.store().remove(File::new(FileType::Index, file))?;
-        }
+        let store = self.repo.store();
+        let remove = |&file: &Id| store.remove(File::new(FileType::Index, file));
+        side_by_side(store.connections(), &self.old, remove).into_iter().collect::<store::Result<()>>()?;
         Ok((self.saved, self.old))
     }
 }

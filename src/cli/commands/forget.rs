@@ -11,6 +11,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::forget::{ALL, Kept, Policy, Span, Verdict, apply};
 use crate::maintain::group::{GroupKey, group};
+use crate::parallel::side_by_side;
 use crate::repo::{self, LockMode, Repository, SnapshotFilter, StoredSnapshot};
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -255,17 +256,19 @@ fn print_group(args: &Args, context: &Context, key: &GroupKey, verdict: &Verdict
 /// Removes snapshots; one that cannot be removed does not save the others.
 fn remove_all(context: &Context, repo: &Repository, ids: &[Id]) -> Result<Outcome> {
     let _orderly = context.orderly();
-    let mut failed = 0;
-    for &id in ids {
+    let removed = side_by_side(repo.store().connections(), ids, |&id| -> repo::Result<bool> {
         if context.progress.is_interrupted() {
-            return Err(repo::Error::Interrupted.into());
+            return Err(repo::Error::Interrupted);
         }
         context.check_lock()?;
-        if let Err(error) = repo.remove_snapshot(id) {
-            failed += 1;
+        let removed = repo.remove_snapshot(id);
+        if let Err(error) = &removed {
             context.out.warn(format_args!("error: snapshot {} could not be removed: {error}", id.short()));
         }
-    }
+        Ok(removed.is_ok())
+    });
+    let removed = removed.into_iter().collect::<repo::Result<Vec<bool>>>()?;
+    let failed = removed.into_iter().filter(|removed| !removed).count();
     if !ids.is_empty() {
         context.out.note(format_args!("{} of {} snapshots removed", ids.len() - failed, ids.len()))?;
     }

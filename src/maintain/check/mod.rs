@@ -16,6 +16,7 @@ use crate::format::BlobType;
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
+use crate::parallel::both;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Location;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, reading_pool};
@@ -58,6 +59,8 @@ pub struct Check<'r> {
     index: Index,
     /// Ids and sizes of the pack files.
     listed: HashMap<Id, u64>,
+    /// The snapshots as they were read.
+    read: Vec<(Id, Result<StoredSnapshot>)>,
     /// Those that can be read, the oldest first.
     snapshots: Vec<StoredSnapshot>,
     lost: Lost,
@@ -74,16 +77,27 @@ struct Indexed {
 }
 
 impl<'r> Check<'r> {
-    /// Reads the index.
+    /// Reads the index and the snapshots and lists the packs.
     pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
         let said = Mutex::new(Said::default());
-        let index = Index::load_each(repo, |file, content| {
+        let look = |file, content: Result<&[IndexedPack]>| {
             said.lock().unwrap_or_else(PoisonError::into_inner).add(file, content);
             Ok(())
-        })?;
+        };
+        // The packs are listed after the index files, so that without a lock a backup that goes on
+        // meanwhile makes no pack look lost.
+        let load = || -> Result<_> {
+            let files = repo.store().list(FileType::Index)?;
+            let list = || repo.store().list(FileType::Pack);
+            let (packs, index) = both(list, || Index::load_each_listed(repo, files, look));
+            Ok((index?, packs?))
+        };
+        let (read, loaded) = both(|| repo.read_snapshots(), load);
+        let ((index, packs), read) = (loaded?, read?);
         let pool = reading_pool(repo, &index)?;
-        let (listed, snapshots, lost, out_of_reach, report) = Default::default();
-        let mut check = Check { repo, progress, pool, index, listed, snapshots, lost, out_of_reach, report };
+        let listed = packs.into_iter().collect();
+        let (snapshots, lost, out_of_reach, report) = Default::default();
+        let mut check = Check { repo, progress, pool, index, listed, read, snapshots, lost, out_of_reach, report };
         check.compare(said.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(check)
     }
@@ -111,7 +125,6 @@ impl<'r> Check<'r> {
 
     /// Compares the index with the pack files that are there.
     pub fn packs(&mut self) -> Result<()> {
-        self.listed = self.repo.store().list(FileType::Pack)?.into_iter().collect();
         self.report.packs = self.listed.len() as u64;
         let empty = pack::header_size([]);
         let mut indexed: HashMap<Id, Indexed> = self.index.packs().iter().map(|&id| (id, Indexed::default())).collect();

@@ -6,9 +6,7 @@ use crate::format::tree;
 use crate::format::{BlobType, FormatError};
 use crate::id::Id;
 use crate::maintain::forest::{self, Visitor};
-use crate::repo::{Error, Repository, Result, StoredSnapshot, TreeReader};
-use crate::store::FileType;
-use rayon::prelude::*;
+use crate::repo::{Error, Result, StoredSnapshot, TreeReader};
 use std::sync::atomic::Ordering;
 
 /// What the jobs share.
@@ -21,7 +19,7 @@ struct Walk<'c> {
 impl Check<'_> {
     /// Walks the trees of all snapshots.
     pub fn trees(&mut self) -> Result<()> {
-        self.snapshots = self.roots()?;
+        self.snapshots = self.roots();
         self.report.snapshots = self.snapshots.len() as u64;
         self.count(self.snapshots.len() as u64, 0);
         let walk = Walk { check: self, trees: TreeReader::new(self.repo, &self.index), seen: Seen::default() };
@@ -39,13 +37,9 @@ impl Check<'_> {
         self.check_interrupted()
     }
 
-    fn roots(&mut self) -> Result<Vec<StoredSnapshot>> {
-        let repo: &Repository = self.repo;
-        let ids = repo.store().list(FileType::Snapshot)?;
-        let loaded: Vec<_> =
-            self.pool.install(|| ids.par_iter().map(|&(id, _)| (id, repo.load_snapshot(id))).collect());
+    fn roots(&mut self) -> Vec<StoredSnapshot> {
         let mut roots = Vec::new();
-        for (id, snapshot) in loaded {
+        for (id, snapshot) in std::mem::take(&mut self.read) {
             match snapshot {
                 Ok(snapshot) => roots.push(snapshot),
                 Err(error) => {
@@ -56,7 +50,7 @@ impl Check<'_> {
         }
         self.report.broken_snapshots.sort_unstable();
         roots.sort_by_key(|stored| (stored.snapshot.time.instant(), stored.id));
-        Ok(roots)
+        roots
     }
 }
 

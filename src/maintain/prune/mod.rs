@@ -22,7 +22,7 @@ use super::transfer::Transfer;
 use crate::format::Version;
 use crate::format::pack::PackedBlob;
 use crate::id::Id;
-use crate::parallel::side_by_side;
+use crate::parallel::{both, side_by_side};
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
 use crate::repo::writer::Writer;
@@ -71,7 +71,8 @@ impl<'i> Prune<'i> {
         progress: &Progress,
         tell: &dyn Fn(Stage),
     ) -> Result<Prune<'i>> {
-        let (mut snapshots, errors) = repo.snapshots()?;
+        let (listed, snapshots) = both(|| repo.store().list(FileType::Pack), || repo.snapshots());
+        let (mut snapshots, errors) = snapshots?;
         let seen = Seen {
             snapshots: snapshots.iter().map(|stored| stored.id).collect(),
             index: index.files().iter().copied().collect(),
@@ -85,7 +86,7 @@ impl<'i> Prune<'i> {
         tell(Stage::FindNeeded { snapshots: snapshots.len() as u64 });
         let pool = reading_pool(repo, index)?;
         let needed = reach::blobs(repo, index, &snapshots, &pool, Phase::Prune, progress)?;
-        let mut listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
+        let mut listed: HashMap<Id, u64> = listed?.into_iter().collect();
         let Weighed { packs, kept, duplicate } = plan::weigh(index, &needed, &listed);
         for pack in &packs {
             listed.remove(&pack.id);
@@ -137,10 +138,10 @@ impl<'i> Prune<'i> {
             return Ok(done);
         }
         tell(Stage::Reindex);
-        self.seen.is_all(repo)?;
+        let files = self.seen.is_all(repo)?;
         interruptible(progress)?;
         let mut reindex = Reindex::new(repo);
-        reindex.take_over(|pack| !gone.contains(&pack.id), |_, error| Err(error))?;
+        reindex.take_over(files, |pack| !gone.contains(&pack.id), |_, error| Err(error))?;
         let (written, _) = reindex.finish()?;
         self.seen.index.extend(written);
         tell(Stage::RemovePacks { packs: removed.len() as u64 });
@@ -220,16 +221,21 @@ struct Seen {
 }
 
 impl Seen {
-    /// An error if something was added since, or may be.
-    fn is_all(&self, repo: &Repository) -> Result<()> {
+    /// The index files that there are; an error if something was added since, or may be.
+    fn is_all(&self, repo: &Repository) -> Result<Vec<Id>> {
+        let lists = || both(|| list(repo, FileType::Snapshot), || list(repo, FileType::Index));
         // Who begins after this does not know the packs that the index has lost by then.
-        repo.confirm_lock()?;
-        for (ty, seen) in [(FileType::Snapshot, &self.snapshots), (FileType::Index, &self.index)] {
-            if let Some(&new) = list(repo, ty)?.difference(seen).next() {
+        let ((snapshots, index), held) = both(lists, || repo.confirm_lock());
+        held?;
+        let (snapshots, index) = (snapshots?, index?);
+        for (ty, there, seen) in
+            [(FileType::Snapshot, &snapshots, &self.snapshots), (FileType::Index, &index, &self.index)]
+        {
+            if let Some(&new) = there.difference(seen).next() {
                 return Err(Error::Uninvited { file: File::new(ty, new) });
             }
         }
-        Ok(())
+        Ok(index.into_iter().collect())
     }
 }
 

@@ -84,6 +84,7 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
     let mut reindex = Reindex::new(repo);
     let asked: HashSet<Id> = ask.iter().map(|(pack, _)| *pack).collect();
     reindex.take_over(
+        reindex.files()?,
         |pack| sound.contains(&pack.id) && !asked.contains(&pack.id),
         |file, error| {
             let known = unreadable.binary_search_by_key(&file, |(file, _)| *file).is_ok();

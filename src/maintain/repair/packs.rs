@@ -47,7 +47,7 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
         progress.problem(Phase::Repair, format!("{ty} blob {id}"), error);
     }
     let mut reindex = Reindex::new(repo);
-    reindex.take_over(|pack| !condemned.contains(&pack.id), |_, error| Err(error))?;
+    reindex.take_over(reindex.files()?, |pack| !condemned.contains(&pack.id), |_, error| Err(error))?;
     reindex.finish()?;
     repo.confirm_lock()?;
     for &pack in packs {
