@@ -6,6 +6,7 @@
 //! change that pays (hill climbing) and reverts one that does not.
 
 use crate::clock::{Clock, Moment};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const PER_SLOT: u64 = 4;
 pub struct Limit {
     most: usize,
     clock: Clock,
+    /// The number in `state`, to be read without its lock.
+    slots: AtomicUsize,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -57,7 +60,7 @@ impl Limit {
         let most = most.max(least);
         let window = Window::new(clock.moment(), least);
         let state = State { slots: least, in_flight: 0, waiting: 0, window, search: Search::new(least, most) };
-        Limit { most, clock, state: Mutex::new(state), freed: Condvar::new() }
+        Limit { most, clock, slots: AtomicUsize::new(least), state: Mutex::new(state), freed: Condvar::new() }
     }
 
     /// Waits for a slot, and takes it.
@@ -76,7 +79,7 @@ impl Limit {
 
     /// The number of slots now.
     pub fn slots(&self) -> usize {
-        self.lock().slots
+        self.slots.load(Ordering::Relaxed)
     }
 
     /// The upper bound: with this number of threads, the limit alone decides.
@@ -96,6 +99,7 @@ impl Drop for Flight<'_> {
         state.window.completed += 1;
         if state.window.completed >= state.window.next_reading {
             state.close_window(self.0.clock.moment());
+            self.0.slots.store(state.slots, Ordering::Relaxed);
         }
         let wake = state.slots.saturating_sub(state.in_flight).min(state.waiting);
         drop(state);

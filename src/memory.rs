@@ -49,13 +49,25 @@ const LEAST_PORTION: u64 = MIB;
 /// What a thread that reads packs holds beside a portion, sealed and expanded: one blob between the
 /// two.
 const BESIDE_PORTION: u64 = 2 * MIB;
+/// What a walker of a backup has at hand: its stack, and the buffer of a small file that it keeps.
+const PER_WALKER: u64 = 64 << 10;
+/// What the walkers of a backup and the small files that they read take at most: 64 walkers and
+/// 8 MiB of files. They are as many as the volume answers faster with: few on a local disk.
+const WALKERS: u64 = 12 * MIB;
+/// The same where a limit leaves less; a part of what is at rest. 16 walkers and 2 MiB of files.
+const WALKERS_LEAST: u64 = WALKERS / 4;
 
 /// The parts of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub threads: usize,
+    /// Readers of large files.
     pub readers: usize,
     pub slabs: usize,
+    /// The most threads that look at entries and read small files.
+    pub walkers: usize,
+    /// Bytes of small files that are read at the same time.
+    pub small_files: u64,
 }
 
 /// The packs of a backup that are kept in memory.
@@ -122,8 +134,14 @@ impl Budget {
         // One slab that is filled and one that is worked on, then threads, then more slabs.
         let threads = self.writers(left - 2 * slab);
         let slabs = count(left - threads as u64 * PER_THREAD, slab).clamp(2, (2 * readers).max(2));
+        let walking = match self.memory {
+            Some(_) => (left - threads as u64 * PER_THREAD - slabs as u64 * slab).clamp(WALKERS_LEAST, WALKERS),
+            None => WALKERS,
+        };
+        let walkers = count(walking, 3 * PER_WALKER);
+        let small_files = walking - walkers as u64 * PER_WALKER;
         // A reader that waits for a slab still holds one.
-        Backup { threads, readers: readers.clamp(1, slabs - 1), slabs }
+        Backup { threads, readers: readers.clamp(1, slabs - 1), slabs, walkers, small_files }
     }
 }
 
@@ -163,8 +181,11 @@ mod tests {
                     let budget = Budget { memory: Some(memory), threads };
                     let kept = kept(budget, 0, 5);
                     for left in [budget.left(0, 0).unwrap(), budget.left(0, kept.bytes).unwrap()] {
-                        let Backup { threads: used, readers, slabs } = budget.backup(left, readers, 8 * MIB);
-                        let taken = used as u64 * PER_THREAD + slabs as u64 * 8 * MIB;
+                        let parts = budget.backup(left, readers, 8 * MIB);
+                        let Backup { threads: used, readers, slabs, walkers, small_files } = parts;
+                        let walking = walkers as u64 * PER_WALKER + small_files;
+                        let taken = used as u64 * PER_THREAD + slabs as u64 * 8 * MIB + walking - WALKERS_LEAST;
+                        assert!(walkers >= 16 && small_files >= 2 * MIB);
                         assert!(taken <= left, "{taken} of {left}: {memory} {threads} {readers}");
                         assert!(used >= 1 && used <= threads && readers >= 1 && readers < slabs);
                     }
@@ -186,14 +207,15 @@ mod tests {
     #[test]
     fn two_cores_are_kept_busy_by_default() {
         let budget = Budget { memory: None, threads: 2 };
+        let parts = |readers, slabs| Backup { threads: 2, readers, slabs, walkers: 64, small_files: 8 * MIB };
         let left = budget.left(INDEX, 0).unwrap();
-        assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 2, slabs: 4 });
+        assert_eq!(budget.backup(left, 2, 8 * MIB), parts(2, 4));
         // Also beside packs for a bucket, which take one reader's part, and whatever the index takes.
         for index in [0, INDEX, 100 * MIB] {
             let kept = kept(budget, index, 5);
             assert_eq!(kept.data, 5);
             let left = budget.left(index, kept.bytes).unwrap();
-            assert_eq!(budget.backup(left, 2, 8 * MIB), Backup { threads: 2, readers: 1, slabs: 2 });
+            assert_eq!(budget.backup(left, 2, 8 * MIB), parts(1, 2));
         }
     }
 

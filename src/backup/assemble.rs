@@ -12,7 +12,7 @@ use crate::progress::Action;
 use crate::repo::Result;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A directory whose entries are being backed up.
 pub struct Dir {
@@ -23,33 +23,39 @@ pub struct Dir {
     pub previous: Option<Node>,
     /// The directory it is in, and its slot there.
     up: Option<(Arc<Dir>, usize)>,
+    /// The names of its entries, sorted; known when it has been listed.
+    names: OnceLock<Vec<Vec<u8>>>,
     entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
 struct Entries {
-    slots: Vec<Slot>,
-    /// Slots not yet filled, and one until [`Dir::listed`].
+    /// The JSON of each entry: empty while it is not known, and for an entry that is left out.
+    slots: Vec<Box<[u8]>>,
+    /// Slots not yet filled.
     open: usize,
-}
-
-struct Slot {
-    name: Vec<u8>,
-    /// Empty while it is not known, and for an entry that is left out.
-    json: Box<[u8]>,
 }
 
 impl Dir {
     pub fn new(path: PathBuf, node: Option<Node>, previous: Option<Node>, up: Option<(Arc<Dir>, usize)>) -> Arc<Dir> {
-        Arc::new(Dir { path, node, previous, up, entries: Mutex::new(Entries { slots: Vec::new(), open: 1 }) })
+        Arc::new(Dir { path, node, previous, up, names: OnceLock::new(), entries: Mutex::default() })
     }
 
-    /// Opens a slot for an entry. Entries come in the order of their names.
-    pub fn open_slot(&self, name: &[u8]) -> usize {
-        let mut entries = self.lock();
-        entries.slots.push(Slot { name: name.to_vec(), json: Box::default() });
-        entries.open += 1;
-        entries.slots.len() - 1
+    /// Opens a slot for each entry, numbered in the order of the names, which are sorted. Each slot
+    /// is to be filled once; a directory without entries is complete.
+    pub fn listed(self: &Arc<Dir>, run: &Run<'_>, names: Vec<Vec<u8>>) -> Result<()> {
+        let count = names.len();
+        self.names.set(names).expect("a directory is listed once");
+        if count == 0 {
+            return self.complete(run, Vec::new());
+        }
+        *self.lock() = Entries { slots: vec![Box::default(); count], open: count };
+        Ok(())
+    }
+
+    /// The names of the entries, by slot.
+    pub fn names(&self) -> &[Vec<u8>] {
+        self.names.get().map_or(&[], Vec::as_slice)
     }
 
     /// Fills a slot with a finished node, or with nothing if the entry is left out.
@@ -58,39 +64,34 @@ impl Dir {
         if let Some(node) = node {
             node.write_json(&mut json);
         }
-        self.close_one(run, Some((slot, json)))
-    }
-
-    /// No more slots will be opened.
-    pub fn listed(self: &Arc<Dir>, run: &Run<'_>) -> Result<()> {
-        self.close_one(run, None)
+        match self.close_slot(slot, json) {
+            Some(slots) => self.complete(run, slots),
+            None => Ok(()),
+        }
     }
 
     /// Leaves the whole directory out of its parent.
     pub fn leave_out(&self, run: &Run<'_>) -> Result<()> {
         match &self.up {
-            Some((up, slot)) => up.close_one(run, Some((*slot, Vec::new()))),
+            Some((up, slot)) => up.fill(run, *slot, None),
             None => Ok(()),
         }
     }
 
-    /// Fills one slot and, while that was the last of its directory, the directory's own: a loop, because trees can be 10,000 levels deep.
-    fn close_one(self: &Arc<Dir>, run: &Run<'_>, filled: Option<(usize, Vec<u8>)>) -> Result<()> {
-        let mut dir = self.clone();
-        let mut filled = filled;
+    /// Fills one slot; all of them if that was the last.
+    fn close_slot(&self, slot: usize, json: Vec<u8>) -> Option<Vec<Box<[u8]>>> {
+        let mut entries = self.lock();
+        entries.slots[slot] = json.into_boxed_slice();
+        entries.open -= 1;
+        (entries.open == 0).then(|| std::mem::take(&mut entries.slots))
+    }
+
+    /// Writes the directory's tree and fills its own slot, and so on upwards while that was the
+    /// last one: a loop, because trees can be 10,000 levels deep.
+    fn complete(self: &Arc<Dir>, run: &Run<'_>, slots: Vec<Box<[u8]>>) -> Result<()> {
+        let (mut dir, mut slots) = (self.clone(), slots);
         loop {
-            let slots = {
-                let mut entries = dir.lock();
-                if let Some((slot, json)) = filled.take() {
-                    entries.slots[slot].json = json.into_boxed_slice();
-                }
-                entries.open -= 1;
-                if entries.open > 0 {
-                    return Ok(());
-                }
-                std::mem::take(&mut entries.slots)
-            };
-            let tree = save_tree(run, slots)?;
+            let tree = save_tree(run, dir.names(), slots)?;
             let Some((up, slot)) = &dir.up else {
                 run.set_root(tree);
                 return Ok(());
@@ -100,8 +101,8 @@ impl Dir {
             run.count_dir(&dir, &node);
             let mut json = Vec::new();
             node.write_json(&mut json);
-            filled = Some((*slot, json));
-            dir = up.clone();
+            let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
+            (dir, slots) = (up.clone(), all);
         }
     }
 
@@ -111,12 +112,12 @@ impl Dir {
 }
 
 /// Writes the tree of a directory, unless the repository has it.
-fn save_tree(run: &Run<'_>, slots: Vec<Slot>) -> Result<Id> {
+fn save_tree(run: &Run<'_>, names: &[Vec<u8>], slots: Vec<Box<[u8]>>) -> Result<Id> {
     // Reserved at once: growing step by step would hold a large directory up to three times.
-    let mut tree = TreeWriter::with_capacity(slots.iter().map(|slot| slot.json.len() + 1).sum());
-    for Slot { name, json } in slots {
+    let mut tree = TreeWriter::with_capacity(slots.iter().map(|json| json.len() + 1).sum());
+    for (name, json) in names.iter().zip(slots) {
         if !json.is_empty() {
-            tree.add_json(&name, &json).expect("slots are opened in order");
+            tree.add_json(name, &json).expect("names are sorted");
         }
     }
     run.writer.store_tree(&tree.finish())

@@ -2,19 +2,21 @@
 //!
 //! 1. [`source`]: what was asked for becomes the top of a tree.
 //! 2. [`walk`]: directories are listed and their entries looked at ([`stat`]), side by side with the parent's ([`parent`]).
-//! 3. [`read`]: changed files are read into slabs and cut into chunks.
-//! 4. also [`read`]: chunks are hashed and, if new, compressed, sealed and packed; on all cores.
+//! 3. [`small`] and [`read`]: changed files are read into slabs and cut into chunks.
+//! 4. [`fill`]: chunks are hashed and, if new, compressed, sealed and packed; on all cores.
 //! 5. [`assemble`]: finished entries complete their directory, which becomes a tree blob and completes its own parent.
 //! 6. the snapshot, once everything it names is durable.
 //!
 //! Every queue between them is bounded, and so is memory: see `docs/ARCHITECTURE.md`.
 
 mod assemble;
+mod fill;
 mod parent;
 mod reach;
 mod read;
 mod scan;
 mod slab;
+mod small;
 mod source;
 mod stat;
 mod stream;
@@ -23,7 +25,8 @@ mod tests;
 mod walk;
 
 use crate::chunk::{MIN_SIZE, Scanner, ZERO_CHUNK};
-use crate::clock;
+use crate::clock::{self, Clock};
+use crate::concurrency::Limit;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::{Snapshot, Summary, VOLUME_NAME, VOLUME_TAG};
@@ -39,9 +42,11 @@ use crate::repo::writer::{Writer, Written};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use crate::store::FileType;
 use assemble::Dir;
+use fill::Filling;
 use parent::ParentDir;
 use read::{FileWork, Reader, Standing};
 use slab::SlabPool;
+use small::Gatherer;
 use source::Resolved;
 use stat::{Observer, display};
 use std::ffi::OsString;
@@ -117,7 +122,8 @@ pub struct Options {
     /// No snapshot if its tree equals the parent's.
     pub skip_if_unchanged: bool,
     pub dry_run: bool,
-    /// Files read at the same time.
+    /// Large files read at the same time. Small ones are read by as many threads as the volume
+    /// answers faster with.
     pub read_concurrency: usize,
     /// Count files and bytes ahead, so that progress has a total.
     pub scan: bool,
@@ -134,6 +140,9 @@ pub struct Exclude {
     /// Files larger than this many bytes.
     pub larger_than: Option<u64>,
 }
+
+/// Walkers at least: one looks for more while another reads.
+const LEAST_WALKERS: usize = 2;
 
 /// What a backup did.
 #[derive(Debug)]
@@ -160,6 +169,8 @@ struct Run<'r> {
     observer: Observer,
     scanner: Arc<Scanner>,
     counts: Counts,
+    /// Jobs of stage 4 that are not done.
+    jobs: AtomicUsize,
     /// How many entries were named, and how many of them are lost.
     named: usize,
     lost: AtomicUsize,
@@ -179,6 +190,9 @@ struct Counts {
     dirs_unmodified: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
+    /// Files, and their bytes, that the walk has found so far.
+    found_files: AtomicU64,
+    found_bytes: AtomicU64,
 }
 
 /// Makes a backup. The caller holds a lock on the repository. The index that `load` gives is loaded
@@ -250,6 +264,7 @@ fn read_source(
         observer: Observer::new(options, root_device),
         scanner: Arc::new(Scanner::new(repo.config().polynomial)),
         counts: Counts::default(),
+        jobs: AtomicUsize::new(0),
         named,
         lost: AtomicUsize::new(lost),
         damage: AtomicU64::new(0),
@@ -288,35 +303,31 @@ impl Run<'_> {
         to_count: Vec<scan::Found>,
         feed: impl FnOnce(&crossbeam_channel::Sender<FileWork>) -> Result<()>,
     ) {
-        let memory::Backup { threads: cores, readers, slabs } = self.parts;
-        let slabs = SlabPool::new(slabs);
+        let memory::Backup { threads: cores, readers, slabs, walkers, small_files } = self.parts;
+        let slabs = &SlabPool::new(slabs);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("threads can be started");
         let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
-        let read = AtomicBool::new(false);
-        let read = &read;
+        let limit = Limit::new(cores.max(LEAST_WALKERS), walkers, Clock::default());
         pool.in_place_scope(|cpu| {
+            let filling = || Filling::new(self, cpu, slabs);
+            let gatherer = Gatherer::new(filling(), small_files);
+            let walk = walk::Walk::new(self, stack, &gatherer, &limit);
             std::thread::scope(|threads| {
                 // A thread that cannot be started is a panic here, and those that run would first
                 // do all the work.
                 let _stop = StopOnPanic(self);
-                let start = |_| {
-                    let (queue, slabs) = (queue.clone(), &slabs);
-                    threads.spawn(move || self.guarded(|| Reader::new(self, cpu, slabs).read_all(&queue)))
-                };
-                let reading: Vec<_> = (0..readers).map(start).collect();
+                for _ in 0..readers {
+                    let mut reader = Reader::new(self, filling());
+                    let queue = queue.clone();
+                    threads.spawn(move || self.guarded(|| reader.read_all(&queue)));
+                }
                 drop(queue);
                 if self.options.scan {
-                    threads.spawn(|| self.guarded(|| scan::count(self, to_count, read)));
+                    threads.spawn(|| self.guarded(|| scan::count(self, to_count, || walk.is_done())));
                 }
                 self.check(feed(&files));
-                for _ in 0..cores {
-                    let files = files.clone();
-                    threads.spawn(move || self.guarded(|| walk::walk(self, stack, &files)));
-                }
+                walk.start(threads, &files);
                 drop(files);
-                // A panic in one of them is the run's failure already.
-                reading.into_iter().for_each(|reader| drop(reader.join()));
-                read.store(true, Ordering::Relaxed);
             });
         });
     }

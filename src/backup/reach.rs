@@ -1,9 +1,13 @@
-//! Paths of any length: the kernel takes at most [`limits::PATH`] bytes at a time.
+//! Ways to an entry: by its name in an open directory, or by a path of any length.
+//!
+//! The kernel takes at most [`limits::PATH`] bytes of a path at a time. A name in an open directory
+//! spares a network file system the look at each directory of the path.
 
 use crate::limits;
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use std::borrow::Cow;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +34,38 @@ impl<'p> Reach<'p> {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Where an entry is found.
+pub struct Place<'p> {
+    dir: BorrowedFd<'p>,
+    path: Cow<'p, Path>,
+    _reach: Option<OwnedFd>,
+}
+
+impl<'p> Place<'p> {
+    /// An entry of an open directory.
+    pub fn within(dir: &'p OwnedFd, name: &'p [u8]) -> Place<'p> {
+        Place { dir: dir.as_fd(), path: Cow::Borrowed(Path::new(OsStr::from_bytes(name))), _reach: None }
+    }
+
+    pub fn at(path: &'p Path) -> rustix::io::Result<Place<'p>> {
+        let Reach { path, _dir } = Reach::of(path)?;
+        Ok(Place { dir: CWD, path, _reach: _dir })
+    }
+
+    /// Looks at the entry itself, not at what a symlink points to.
+    pub fn lstat(&self) -> rustix::io::Result<Stat> {
+        rustix::fs::statat(self.dir, &*self.path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub fn open(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(self.dir, &*self.path, flags, Mode::empty())
+    }
+
+    pub fn read_link(&self) -> rustix::io::Result<CString> {
+        rustix::fs::readlinkat(self.dir, &*self.path, Vec::new())
     }
 }
 

@@ -1,27 +1,26 @@
-//! Stages 3 and 4: files are read into slabs and cut into chunks; chunks are hashed, sealed and packed on all cores.
+//! Stage 3: large files and streams are read into slabs and cut into chunks.
 //!
-//! A reader fills a slab with one large file or with many small ones, notes where the chunks end, and shares the slab with jobs of a
-//! few chunks each. Holes are not read: the chunks inside one are known beforehand (see [`crate::chunk::ZERO_CHUNK`]).
+//! A reader fills slabs with one file after the other, and notes where the chunks end (see
+//! [`super::fill`]). Holes are not read: the chunks inside one are known beforehand (see
+//! [`crate::chunk::ZERO_CHUNK`]). Small files come another way ([`super::small`]).
 
 use super::Run;
 use super::assemble::Dir;
-use super::reach::Reach;
-use super::slab::{Slab, SlabPool};
-use super::stat::{display, node_type};
+use super::fill::{Filling, Pending};
+use super::reach::Place;
+use super::stat::{display, node_type, xattrs_of_file};
 use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK, is_zero_chunk};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
-use crate::progress::Action;
 use crossbeam_channel::{Receiver, TryRecvError};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
-use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Whether the user asked for an entry by name. If that cannot be read, the request has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +31,12 @@ pub enum Standing {
 
 /// A file to be read.
 pub struct FileWork {
-    path: PathBuf,
-    node: Node,
-    dir: Arc<Dir>,
-    slot: usize,
-    in_parent: bool,
-    standing: Standing,
+    pub path: PathBuf,
+    pub node: Node,
+    pub dir: Arc<Dir>,
+    pub slot: usize,
+    pub in_parent: bool,
+    pub standing: Standing,
     input: Input,
 }
 
@@ -72,6 +71,38 @@ impl FileWork {
         let (path, standing) = (PathBuf::from(source), Standing::Named);
         FileWork { path, node, dir, slot, in_parent: false, standing, input: Input::Stream(fd) }
     }
+
+    /// Opens a regular file, takes from it what describes it, and makes sure that it is what was
+    /// seen in the directory.
+    pub fn open(&mut self, run: &Run<'_>, place: &Place<'_>) -> std::result::Result<(OwnedFd, Stat), String> {
+        let fd = open_as_it_is(place, OFlags::NOFOLLOW)?;
+        // Before it is looked at: in sysfs, the first list of attributes changes the times.
+        let xattrs = xattrs_of_file(&fd, |why| run.problem(&self.path, why));
+        let stat = look_at(&fd)?;
+        if node_type(&stat) != NodeType::File || stat.st_ino != self.node.inode {
+            return Err(self.replaced());
+        }
+        run.observer.refresh(&mut self.node, &stat);
+        self.node.xattrs = xattrs;
+        Ok((fd, stat))
+    }
+
+    fn replaced(&self) -> String {
+        format!("{} was replaced while it was backed up", display(&self.path))
+    }
+
+    /// Reports a file that changed between `before` and the end of reading `read` bytes of it.
+    pub fn compare(&self, run: &Run<'_>, fd: &OwnedFd, before: &Stat, read: u64) {
+        if rustix::fs::fstat(fd).is_ok_and(|after| changed(before, &after, read, || is_generated(fd))) {
+            run.problem(&self.path, "it changed while it was read: what is stored may never have been its content");
+        }
+    }
+
+    /// The file cannot be read, and is left out.
+    pub fn lose(&self, run: &Run<'_>, why: String) {
+        run.lost(self.standing, &self.path, why);
+        run.check(self.dir.fill(run, self.slot, None));
+    }
 }
 
 /// What is known of an open file before it is read.
@@ -82,55 +113,13 @@ enum Opened {
     Stream,
 }
 
-impl Opened {
-    /// The file's metadata; a device has no size of its own to be compared with.
-    fn regular(&self) -> Option<&Stat> {
-        match self {
-            Opened::Regular(stat) => Some(stat),
-            Opened::Device(_) | Opened::Stream => None,
-        }
-    }
-}
-
-/// A file whose chunks are on their way.
-struct Pending {
-    work: FileWork,
-    content: Mutex<Vec<Id>>,
-    /// Bytes read; known when the reader is through.
-    size: AtomicU64,
-    /// Chunks not yet stored, and one while the reader is at it.
-    open: AtomicUsize,
-}
-
-/// A piece of a slab that is a blob.
-struct Chunk {
-    file: Arc<Pending>,
-    /// Its place in the file's content.
-    index: usize,
-    bytes: Range<usize>,
-}
-
-/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks of a large file, because hashes are
-/// computed two at a time, and yet more than one job in a slab.
-const JOB_BYTES: usize = 2 << 20;
-const JOB_CHUNKS: usize = 128;
-
-/// Chunks in a slab at most. A tiny file's place in memory is many times its content: a slab full of them would be the smaller part.
-const SLAB_CHUNKS: usize = 2048;
-
 /// How long a reader waits for more of a stream before it looks whether the run is stopped: 200 ms.
 const STREAM_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// One reader with the slab it is filling.
 pub struct Reader<'s, 'c> {
     run: &'s Run<'s>,
-    cpu: &'c rayon::Scope<'s>,
-    slabs: &'s SlabPool,
-    slab: Slab,
-    /// Where the chunk being read starts in the slab.
-    start: usize,
-    /// Chunks of the slab that are complete, and not yet handed over.
-    chunks: Vec<Chunk>,
+    filling: Filling<'s, 'c>,
     cutter: Cutter,
 }
 
@@ -142,9 +131,8 @@ struct Current {
 }
 
 impl<'s, 'c> Reader<'s, 'c> {
-    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, slabs: &'s SlabPool) -> Reader<'s, 'c> {
-        let cutter = Cutter::new(run.scanner.clone());
-        Reader { run, cpu, slabs, slab: slabs.take(), start: 0, chunks: Vec::new(), cutter }
+    pub fn new(run: &'s Run<'s>, filling: Filling<'s, 'c>) -> Reader<'s, 'c> {
+        Reader { run, filling, cutter: Cutter::new(run.scanner.clone()) }
     }
 
     /// Reads files until there are none left.
@@ -155,7 +143,7 @@ impl<'s, 'c> Reader<'s, 'c> {
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
                     // Nobody should wait for what is complete while there is nothing to read.
-                    self.turn_slab();
+                    self.filling.turn();
                     match files.recv() {
                         Ok(work) => work,
                         Err(_) => break,
@@ -166,32 +154,24 @@ impl<'s, 'c> Reader<'s, 'c> {
                 return;
             }
             self.read_file(work);
-            if self.chunks.len() >= SLAB_CHUNKS {
-                self.turn_slab();
+            if self.filling.has_enough_chunks() {
+                self.filling.turn();
             }
         }
-        self.turn_slab();
+        self.filling.turn();
     }
 
     /// Reads one file. If it cannot be read, it is left out; the backup goes on unless all that was
     /// named is lost.
     fn read_file(&mut self, mut work: FileWork) {
         let run = self.run;
-        let (fd, opened) = match open(&mut work) {
+        let (fd, opened) = match open(run, &mut work) {
             Ok(opened) => opened,
-            Err(why) => {
-                run.lost(work.standing, &work.path, why);
-                return run.check(work.dir.fill(run, work.slot, None));
-            }
+            Err(why) => return work.lose(run, why),
         };
-        if let Some(stat) = opened.regular() {
-            run.observer.refresh(&mut work.node, stat);
-        }
-        let file =
-            Arc::new(Pending { work, content: Mutex::default(), size: AtomicU64::new(0), open: AtomicUsize::new(1) });
-        let mut current = Current { file, chunks: 0, size: 0 };
+        let mut current = Current { file: Pending::new(work), chunks: 0, size: 0 };
         self.cutter.reset();
-        self.start = self.slab.len();
+        self.filling.begin_file();
         let outcome = self.read_content(&fd, &opened, &mut current);
         let Current { file, size, .. } = current;
         // A run that is ended stops in the middle of files, and that is no fault of theirs.
@@ -202,22 +182,15 @@ impl<'s, 'c> Reader<'s, 'c> {
             Opened::Regular(_) | Opened::Device(_) | Opened::Stream => Ok(()),
         });
         if let Err(why) = outcome {
-            run.lost(file.work.standing, &file.work.path, why);
-            // What was read of it becomes no part of the snapshot.
-            self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, &file));
-            return run.check(file.work.dir.fill(run, file.work.slot, None));
+            self.filling.discard(&file);
+            return file.work.lose(run, why);
         }
         if !run.is_stopped()
             && let Opened::Regular(before) = &opened
-            && rustix::fs::fstat(&fd).is_ok_and(|after| changed(before, &after, size, || is_generated(&fd)))
         {
-            run.problem(
-                &file.work.path,
-                "it changed while it was read: what is stored may never have been its content",
-            );
+            file.work.compare(run, &fd, before, size);
         }
-        file.size.store(size, Ordering::Release);
-        file.close_one(run);
+        file.is_read(run, size);
     }
 
     fn read_content(&mut self, fd: &OwnedFd, opened: &Opened, current: &mut Current) -> rustix::io::Result<()> {
@@ -270,9 +243,9 @@ impl<'s, 'c> Reader<'s, 'c> {
 
     /// Reads once, at most `left` bytes; how many it were.
     fn read_some(&mut self, fd: &OwnedFd, left: u64, current: &mut Current) -> rustix::io::Result<u64> {
-        self.make_room();
-        let room = self.slab.room();
-        let bytes = self.slab.bytes_mut();
+        self.filling.make_room(1);
+        let room = self.filling.room();
+        let bytes = self.filling.bytes_mut();
         let got = retry_on_intr(|| {
             if left >= room as u64 {
                 return rustix::io::read(fd, spare_capacity(bytes));
@@ -324,24 +297,23 @@ impl<'s, 'c> Reader<'s, 'c> {
         current.size += length;
         let mut left = length;
         while left > 0 && !self.run.is_stopped() {
-            if self.start == self.slab.len() && left >= MIN_SIZE as u64 {
+            if self.filling.rest().is_empty() && left >= MIN_SIZE as u64 {
                 let count = usize::try_from(left / MIN_SIZE as u64).expect("chunks can be counted");
                 self.add_zero_chunks(count, current);
                 left %= MIN_SIZE as u64;
                 continue;
             }
-            self.make_room();
-            let end = self.slab.len();
-            let portion = left.min(self.slab.room().min(MIN_SIZE) as u64);
+            self.filling.make_room(1);
+            let portion = left.min(self.filling.room().min(MIN_SIZE) as u64);
             let portion = usize::try_from(portion).expect("at most a slab");
-            self.slab.bytes_mut().resize(end + portion, 0);
+            let bytes = self.filling.bytes_mut();
+            bytes.resize(bytes.len() + portion, 0);
             left -= portion as u64;
-            if let Some(length) = self.cutter.next_cut(&self.slab[self.start..], false) {
+            if let Some(length) = self.cutter.next_cut(self.filling.rest(), false) {
                 self.add_chunk(length, current);
                 // Zeros behind the cut belong to the hole again.
-                left += (self.slab.len() - self.start) as u64;
-                let start = self.start;
-                self.slab.bytes_mut().truncate(start);
+                left += self.filling.rest().len() as u64;
+                self.filling.drop_rest();
             }
         }
     }
@@ -355,115 +327,39 @@ impl<'s, 'c> Reader<'s, 'c> {
 
     /// Cuts what has been read.
     fn cut(&mut self, current: &mut Current, end_of_file: bool) {
-        while let Some(length) = self.cutter.next_cut(&self.slab[self.start..], end_of_file) {
+        while let Some(length) = self.cutter.next_cut(self.filling.rest(), end_of_file) {
             self.add_chunk(length, current);
         }
     }
 
     fn add_chunk(&mut self, length: usize, current: &mut Current) {
-        let bytes = self.start..self.start + length;
-        self.start = bytes.end;
         // Zeros that are stored need no more than a look at them.
-        if is_zero_chunk(&self.slab[bytes.clone()]) {
+        if is_zero_chunk(&self.filling.rest()[..length]) {
+            self.filling.skip(length);
             return self.add_zero_chunks(1, current);
         }
-        current.file.content().push(Id::NULL);
-        current.file.open.fetch_add(1, Ordering::Relaxed);
-        self.chunks.push(Chunk { file: current.file.clone(), index: current.chunks, bytes });
+        self.filling.add_chunk(&current.file, current.chunks, length);
         current.chunks += 1;
     }
+}
 
-    /// Takes a new slab if this one is full, with the beginning of the current chunk moved over.
-    fn make_room(&mut self) {
-        if self.slab.room() == 0 {
-            self.turn_slab();
+/// Opens what is to be read.
+fn open(run: &Run<'_>, work: &mut FileWork) -> std::result::Result<(OwnedFd, Opened), String> {
+    match std::mem::replace(&mut work.input, Input::File) {
+        Input::Stream(fd) => Ok((fd, Opened::Stream)),
+        Input::File => {
+            let path = work.path.clone();
+            let place = Place::at(&path).map_err(|error| cannot("reached", error))?;
+            let (fd, stat) = work.open(run, &place)?;
+            Ok((fd, Opened::Regular(stat)))
         }
-    }
-
-    /// Hands the complete chunks over and goes on with another slab.
-    fn turn_slab(&mut self) {
-        if self.chunks.is_empty() && self.start == 0 {
-            return;
-        }
-        // An empty placeholder while both are needed: the old one is shared before the new one is waited for.
-        let old = Arc::new(std::mem::replace(&mut self.slab, self.slabs.none()));
-        let mut chunks = std::mem::take(&mut self.chunks).into_iter().peekable();
-        while chunks.peek().is_some() {
-            let mut size = 0;
-            let mut job = Vec::new();
-            while size < JOB_BYTES
-                && job.len() < JOB_CHUNKS
-                && let Some(chunk) = chunks.next()
-            {
-                size += chunk.bytes.len();
-                job.push(chunk);
+        Input::Device => {
+            let place = Place::at(&work.path).map_err(|error| cannot("reached", error))?;
+            // The user named it: its name may be a symlink.
+            let fd = open_as_it_is(&place, OFlags::empty())?;
+            if node_type(&look_at(&fd)?) != NodeType::Dev {
+                return Err(work.replaced());
             }
-            let (run, slab) = (self.run, old.clone());
-            self.cpu.spawn(move |_| run.guarded(|| store_chunks(run, &slab, job)));
-        }
-        self.slab = self.slabs.take();
-        self.slab.bytes_mut().extend_from_slice(&old[self.start..]);
-        self.start = 0;
-    }
-}
-
-/// Stage 4: chunks become blobs of the repository.
-fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
-    if run.is_stopped() {
-        return;
-    }
-    let plaintexts: Vec<&[u8]> = chunks.iter().map(|chunk| &slab[chunk.bytes.clone()]).collect();
-    let ids = match run.writer.store_chunks(&plaintexts) {
-        Ok(ids) => ids,
-        Err(error) => return run.fail(error),
-    };
-    for (Chunk { file, index, bytes }, id) in chunks.into_iter().zip(ids) {
-        run.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        file.content()[index] = id;
-        file.close_one(run);
-    }
-}
-
-impl Pending {
-    fn content(&self) -> std::sync::MutexGuard<'_, Vec<Id>> {
-        self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// One chunk is stored, or the reader is through; whoever is last finishes the file.
-    fn close_one(&self, run: &Run<'_>) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
-            return;
-        }
-        let FileWork { path, node, dir, slot, in_parent, .. } = &self.work;
-        let mut node = node.clone();
-        node.size = self.size.load(Ordering::Acquire);
-        node.content = Some(std::mem::take(&mut *self.content()));
-        run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
-        run.check(dir.fill(run, *slot, Some(&node)));
-    }
-}
-
-/// Opens a file and makes sure that it is what was seen in the directory.
-fn open(work: &mut FileWork) -> std::result::Result<(OwnedFd, Opened), String> {
-    let follow = match std::mem::replace(&mut work.input, Input::File) {
-        Input::Stream(fd) => return Ok((fd, Opened::Stream)),
-        Input::File => OFlags::NOFOLLOW,
-        // Somebody named it: its name may be a symlink.
-        Input::Device => OFlags::empty(),
-    };
-    let cannot = |action: &str, error: Errno| format!("it cannot be {action}: {error}");
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
-    let reach = Reach::of(&work.path).map_err(|error| cannot("reached", error))?;
-    let open = |flags| rustix::fs::openat(CWD, reach.path(), flags, Mode::empty());
-    // Only a file's owner and root may keep its access time as it is.
-    let fd = match open(flags | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(flags),
-        outcome => outcome,
-    };
-    let fd = fd.map_err(|error| cannot("opened", error))?;
-    let stat = rustix::fs::fstat(&fd).map_err(|error| cannot("looked at", error))?;
-    match (follow.is_empty(), node_type(&stat)) {
-        (true, NodeType::Dev) => {
             let size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(|error| cannot("measured", error))?;
             rustix::fs::seek(&fd, SeekFrom::Start(0)).map_err(|error| cannot("read", error))?;
             if size == 0 {
@@ -473,9 +369,26 @@ fn open(work: &mut FileWork) -> std::result::Result<(OwnedFd, Opened), String> {
             }
             Ok((fd, Opened::Device(size)))
         }
-        (false, NodeType::File) if stat.st_ino == work.node.inode => Ok((fd, Opened::Regular(stat))),
-        _ => Err(format!("{} was replaced while it was backed up", display(&work.path))),
     }
+}
+
+/// Opens an entry without changing it.
+fn open_as_it_is(place: &Place<'_>, follow: OFlags) -> std::result::Result<OwnedFd, String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
+    // Only a file's owner and root may keep its access time as it is.
+    let fd = match place.open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => place.open(flags),
+        outcome => outcome,
+    };
+    fd.map_err(|error| cannot("opened", error))
+}
+
+fn look_at(fd: &OwnedFd) -> std::result::Result<Stat, String> {
+    rustix::fs::fstat(fd).map_err(|error| cannot("looked at", error))
+}
+
+fn cannot(action: &str, error: Errno) -> String {
+    format!("it cannot be {action}: {error}")
 }
 
 /// Whether a file is not what it was when it was opened, or other than was read of it.

@@ -1,4 +1,8 @@
 //! Counts what a backup will read, beside it, so that its progress has a total. What cannot be counted is left to the backup to report.
+//!
+//! One thread counts ahead of the walk on a local disk. On a volume with latency the walk has many
+//! operations in flight and is done first: then its own count is the total, and the volume is not
+//! asked everything twice.
 
 use super::Run;
 use super::source::{Kind, Tops};
@@ -6,7 +10,7 @@ use super::stat::{lstat, node_type};
 use crate::format::node::NodeType;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// A directory or file to be counted.
 pub struct Found {
@@ -22,12 +26,16 @@ pub fn roots(tops: &Tops) -> Vec<Found> {
     roots
 }
 
-/// Adds files and bytes to the totals until all is counted, the run stops, or the readers have no
-/// more to read.
-pub fn count(run: &Run<'_>, roots: Vec<Found>, read: &AtomicBool) {
+/// Adds files and bytes to the totals until all is counted, the run stops, or the walk is done.
+pub fn count(run: &Run<'_>, roots: Vec<Found>, is_walked: impl Fn() -> bool) {
     let mut stack = roots;
     while let Some(Found { path, above }) = stack.pop() {
-        if run.is_stopped() || read.load(Ordering::Relaxed) {
+        if run.is_stopped() {
+            return;
+        }
+        if is_walked() {
+            run.progress.files_total.store(run.counts.found_files.load(Ordering::Relaxed), Ordering::Relaxed);
+            run.progress.bytes_total.store(run.counts.found_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
             return;
         }
         let Ok(stat) = lstat(&path) else { continue };

@@ -34,12 +34,6 @@ impl SlabPool {
         SlabPool { home, free }
     }
 
-    /// A placeholder without memory, which is not one of the pool's.
-    pub fn none(&self) -> Slab {
-        let (nowhere, _) = crossbeam_channel::bounded(0);
-        Slab { bytes: Vec::new(), home: nowhere }
-    }
-
     /// An empty slab, as soon as one is free.
     pub fn take(&self) -> Slab {
         let mut bytes = self.free.recv().expect("the pool itself holds a sender");

@@ -1,6 +1,6 @@
 //! What the file system says about one entry, as a node.
 
-use super::reach::Reach;
+use super::reach::{Place, Reach};
 use super::{DeviceIds, Options};
 use crate::format::node::{Node, NodeType, Xattr, mode};
 use crate::format::text::lossy;
@@ -8,9 +8,9 @@ use crate::format::time::Time;
 use crate::host::Names;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use rustix::io::Errno;
-use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -42,8 +42,9 @@ impl Observer {
         }
     }
 
-    /// The node of an entry, without what is inside it (content, subtree). `warn` is told what had to be left out.
-    pub fn node(&self, name: &[u8], path: &Path, stat: &Stat, warn: impl Fn(String)) -> Node {
+    /// The node of an entry, without its extended attributes and what is inside it (content,
+    /// subtree). `warn` is called with what had to be left out.
+    pub fn node(&self, name: &[u8], place: &Place<'_>, stat: &Stat, warn: impl Fn(String)) -> Node {
         let ty = node_type(stat);
         let mut node = Node::new(name, ty);
         node.mode = mode::from_unix(stat.st_mode);
@@ -55,7 +56,7 @@ impl Observer {
         node.inode = stat.st_ino;
         match ty {
             NodeType::File => node.size = u64::try_from(stat.st_size).unwrap_or(0),
-            NodeType::Symlink => match read_link(path) {
+            NodeType::Symlink => match place.read_link() {
                 Ok(target) => node.link_target = target.into_bytes(),
                 Err(error) => warn(format!("its target cannot be read: {error}")),
             },
@@ -69,7 +70,6 @@ impl Observer {
             node.links = links;
         }
         node.device_id = self.device_id(&node, stat);
-        node.xattrs = read_xattrs(path, warn);
         node
     }
 
@@ -124,7 +124,7 @@ pub fn node_type(stat: &Stat) -> NodeType {
 
 /// Looks at an entry itself, not at what a symlink points to.
 pub fn lstat(path: &Path) -> rustix::io::Result<Stat> {
-    rustix::fs::statat(CWD, Reach::of(path)?.path(), AtFlags::SYMLINK_NOFOLLOW)
+    Place::at(path)?.lstat()
 }
 
 /// Looks at an entry, or at what a symlink points to.
@@ -132,48 +132,75 @@ pub fn stat(path: &Path) -> rustix::io::Result<Stat> {
     rustix::fs::statat(CWD, Reach::of(path)?.path(), AtFlags::empty())
 }
 
-fn read_link(path: &Path) -> rustix::io::Result<CString> {
-    rustix::fs::readlinkat(CWD, Reach::of(path)?.path(), Vec::new())
-}
-
 /// The kernel's limits for a list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const XATTR_MAX: usize = 64 << 10;
+/// Names and values that fit into this need no other buffer: nearly all.
+const XATTR_COMMON: usize = 1 << 10;
 
-thread_local! {
-    static XATTR_BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; XATTR_MAX]);
-}
-
-/// All extended attributes in the kernel's order; POSIX ACLs, capabilities and security labels are among them.
-fn read_xattrs(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
-    let reach = match Reach::of(path) {
-        Ok(reach) => reach,
+/// The extended attributes of an entry, also of a symlink, in the kernel's order; POSIX ACLs,
+/// capabilities and security labels are among them.
+pub fn xattrs_of_path(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
+    match Reach::of(path) {
+        Ok(reach) => read_xattrs(
+            |names| rustix::fs::llistxattr(reach.path(), names),
+            |name, value| rustix::fs::lgetxattr(reach.path(), name, value),
+            warn,
+        ),
         Err(error) => {
             warn(format!("its extended attributes cannot be reached: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// The extended attributes of an open file.
+pub fn xattrs_of_file(file: &OwnedFd, warn: impl Fn(String)) -> Vec<Xattr> {
+    read_xattrs(
+        |names| rustix::fs::flistxattr(file, names),
+        |name, value| rustix::fs::fgetxattr(file, name, value),
+        warn,
+    )
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+    warn: impl Fn(String),
+) -> Vec<Xattr> {
+    let names = match read_any_length(list) {
+        Ok(names) => names,
+        Err(Errno::NOTSUP) => return Vec::new(),
+        Err(error) => {
+            warn(format!("its extended attributes cannot be listed: {error}"));
             return Vec::new();
         }
     };
-    let path = reach.path();
-    XATTR_BUFFER.with_borrow_mut(|buffer| {
-        let names = match rustix::fs::llistxattr(path, &mut buffer[..]) {
-            Ok(0) | Err(Errno::NOTSUP) => return Vec::new(),
-            Ok(length) => buffer[..length].to_vec(),
-            Err(error) => {
-                warn(format!("its extended attributes cannot be listed: {error}"));
-                return Vec::new();
-            }
-        };
-        let mut xattrs = Vec::new();
-        for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            let shown = name.escape_ascii();
-            match rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
-                Ok(length) => xattrs.push(Xattr { name: name.to_vec(), value: buffer[..length].to_vec() }),
-                // Removed since it was listed.
-                Err(Errno::NODATA) => {}
-                Err(error) => warn(format!("its extended attribute {shown} cannot be read: {error}")),
-            }
+    let mut xattrs = Vec::new();
+    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        let shown = name.escape_ascii();
+        match read_any_length(|value| get(name, value)) {
+            Ok(value) => xattrs.push(Xattr { name: name.to_vec(), value }),
+            // Removed since it was listed.
+            Err(Errno::NODATA) => {}
+            Err(error) => warn(format!("its extended attribute {shown} cannot be read: {error}")),
         }
-        xattrs
-    })
+    }
+    xattrs
+}
+
+/// What `read` puts into a buffer of sufficient length.
+fn read_any_length(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut common = [0; XATTR_COMMON];
+    match read(&mut common) {
+        Err(Errno::RANGE) => {
+            let mut buffer = vec![0; XATTR_MAX];
+            let length = read(&mut buffer)?;
+            buffer.truncate(length);
+            buffer.shrink_to_fit();
+            Ok(buffer)
+        }
+        length => Ok(common[..length?].to_vec()),
+    }
 }
 
 /// The path as a person or a pattern sees it.

@@ -113,16 +113,14 @@ impl Run<'_> {
         let mut dir = root;
         for name in names {
             let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
-            let slot = dir.open_slot(name.as_bytes());
-            let below = Dir::new(PathBuf::from(name), Some(node), None, Some((dir.clone(), slot)));
-            dir.listed(self)?;
-            dir = below;
+            dir.listed(self, vec![name.into()])?;
+            dir = Dir::new(PathBuf::from(name), Some(node), None, Some((dir, 0)));
         }
         let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
-        let slot = dir.open_slot(last.as_bytes());
+        dir.listed(self, vec![last.into()])?;
         // The readers are gone only when the run is stopped.
-        let _ = files.send(FileWork::stream(fd, source, node, dir.clone(), slot));
-        dir.listed(self)
+        let _ = files.send(FileWork::stream(fd, source, node, dir, 0));
+        Ok(())
     }
 
     /// A node for what is not in any file system.

@@ -3,6 +3,7 @@
 use super::source::{Kind, Top};
 use super::*;
 use crate::format::Version;
+use crate::memory::Budget;
 use crate::progress::Event;
 use crate::repo::{InitOptions, Password, Settings};
 use crate::store::folder::Folder;
@@ -17,10 +18,14 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Bed {
         let temp = tempfile::tempdir().unwrap();
         let store = Arc::new(Folder::new(temp.path().join("repo"), 2));
         let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
-        let repo = crate::repo::init(store, &Password::new("x"), options, Settings::default()).unwrap();
+        let repo = crate::repo::init(store, &Password::new("x"), options, settings).unwrap();
         fs::create_dir_all(temp.path().join("source/dir")).unwrap();
         for number in 0..20 {
             let content = crate::clock::random_bytes::<5000>();
@@ -163,4 +168,22 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
             }
         }
     }
+}
+
+/// One reader and the gatherer of small files, with the least memory there can be: neither keeps the
+/// slab that the other waits for.
+#[test]
+fn large_and_small_files_are_read_with_two_slabs() {
+    let budget = Budget { memory: Some(68 << 20), threads: 2 };
+    let bed = Bed::with(Settings { budget, ..Settings::default() });
+    for number in 0..40 {
+        let content = crate::clock::random_bytes::<300_000>();
+        let sizes = [(format!("a{number}"), 1), (format!("b{number}"), 4 + number % 8), (format!("c{number}"), 1)];
+        for (name, repeats) in sizes {
+            let parts: Vec<u8> = (0..repeats).flat_map(|part| content.iter().map(move |byte| byte ^ part)).collect();
+            fs::write(bed.temp.path().join("source").join(name), parts).unwrap();
+        }
+    }
+    let report = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    assert_eq!((report.problems, report.summary.files_new), (0, 140));
 }

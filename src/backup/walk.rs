@@ -1,30 +1,36 @@
 //! Stage 2: directories are listed, entries looked at and compared with the parent's.
 //!
-//! A few threads take directories from one stack, last in first out, which keeps the number of half-finished directories small. What is
-//! unchanged or has no content is finished here; files to be read go to the readers. The first
-//! directory on the stack is the snapshot's root, which has nothing but what was named.
+//! Walkers take directories from one stack, last in first out, which keeps the number of half-finished
+//! directories small, and share the entries of those that are listed. What is unchanged or has no
+//! content is finished here, small files are read here ([`super::small`]), and large ones go to the
+//! readers. There are as many walkers as the volume answers faster with. The first directory on the
+//! stack is the snapshot's root, which has nothing but what was named.
 
 use super::Run;
 use super::assemble::Dir;
 use super::parent::{ParentDir, is_unchanged};
-use super::reach::Reach;
+use super::reach::{Place, Reach};
 use super::read::{FileWork, Standing};
+use super::small::{Gatherer, Gathering, Outcome, is_small};
 use super::source::{Kind, Top, Tops};
-use super::stat::{display, lstat, node_type, stat};
+use super::stat::{display, node_type, stat, xattrs_of_path};
+use crate::concurrency::Limit;
 use crate::format::BlobType;
-use crate::format::node::{Node, NodeType};
+use crate::format::node::{Node, NodeType, Xattr};
 use crate::progress::Action;
 use crate::repo::Result;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::Scope as Threads;
 
-/// Directories to be listed, shared by the walkers.
+/// What there is to be walked, shared by the walkers.
 #[derive(Default)]
 pub struct Stack {
     state: Mutex<State>,
@@ -33,9 +39,20 @@ pub struct Stack {
 
 #[derive(Default)]
 struct State {
+    /// Directories to be listed.
     dirs: Vec<DirWork>,
+    /// Directories with entries that no walker has taken yet. They come first: each is open.
+    listings: Vec<Arc<Listing>>,
     /// Walkers that may still add directories.
     busy: usize,
+    /// Walkers that wait for something to be added.
+    waiting: usize,
+}
+
+/// What a walker takes from the stack.
+enum Work {
+    Dir(DirWork),
+    Entries(Arc<Listing>),
 }
 
 /// A directory to be taken into the snapshot.
@@ -68,17 +85,48 @@ enum Scope {
     Named,
 }
 
-/// A directory that a walker has taken from the stack. While there is one, more may be pushed; also
-/// a walker that panics gives it back.
+/// A directory that has been listed, whose entries are looked at.
+struct Listing {
+    dir: Arc<Dir>,
+    scope: Scope,
+    /// `None` if only what is named below it is taken.
+    fd: Option<OwnedFd>,
+    /// What the parent snapshot has in it.
+    parent: ParentDir,
+    /// The only entry that is taken, if there is a file of that name.
+    tag: Option<String>,
+    named: Mutex<Tops>,
+    /// The first entry that no walker has taken.
+    next: AtomicUsize,
+}
+
+impl Listing {
+    /// The slot of the next entry.
+    fn take(&self) -> Option<usize> {
+        let slot = self.next.fetch_add(1, Ordering::Relaxed);
+        (slot < self.dir.names().len()).then_some(slot)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.dir.names().len()
+    }
+}
+
+/// What a walker has taken from the stack. While there is one, more may be pushed; also a walker
+/// that panics gives it back.
 pub(super) struct Popped<'s> {
     stack: &'s Stack,
-    work: DirWork,
+    work: Option<Work>,
 }
 
 impl Drop for Popped<'_> {
     fn drop(&mut self) {
-        self.stack.lock().busy -= 1;
-        self.stack.changed.notify_all();
+        let mut state = self.stack.lock();
+        state.busy -= 1;
+        // What others wait for has been announced when it was added: there may only be no more.
+        if state.busy == 0 {
+            self.stack.changed.notify_all();
+        }
     }
 }
 
@@ -92,52 +140,145 @@ impl Stack {
     }
 
     fn push(&self, work: DirWork) {
-        self.lock().dirs.push(work);
-        self.changed.notify_one();
+        let mut state = self.lock();
+        state.dirs.push(work);
+        let waiting = state.waiting;
+        drop(state);
+        if waiting > 0 {
+            self.changed.notify_one();
+        }
     }
 
-    /// The next directory; `None` when there is none and no walker can add one.
+    /// Shares the entries of a directory.
+    fn share(&self, listing: &Arc<Listing>) {
+        let entries = listing.dir.names().len();
+        if entries < 2 {
+            return;
+        }
+        let mut state = self.lock();
+        state.listings.push(listing.clone());
+        let wake = state.waiting.min(entries - 1);
+        drop(state);
+        (0..wake).for_each(|_| self.changed.notify_one());
+    }
+
+    /// What is next, if there is something.
+    fn try_pop(&self) -> Option<Popped<'_>> {
+        self.take(&mut self.lock())
+    }
+
+    /// What is next; `None` when there is nothing and no walker can add to it.
     pub(super) fn pop(&self) -> Option<Popped<'_>> {
         let mut state = self.lock();
         loop {
-            if let Some(work) = state.dirs.pop() {
-                state.busy += 1;
-                return Some(Popped { stack: self, work });
+            if let Some(popped) = self.take(&mut state) {
+                return Some(popped);
             }
             if state.busy == 0 {
                 self.changed.notify_all();
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state.waiting += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
+    }
+
+    fn take(&self, state: &mut State) -> Option<Popped<'_>> {
+        while state.listings.pop_if(|listing| listing.is_taken()).is_some() {}
+        let work = match state.listings.last() {
+            Some(listing) => Work::Entries(listing.clone()),
+            None => Work::Dir(state.dirs.pop()?),
+        };
+        state.busy += 1;
+        Some(Popped { stack: self, work: Some(work) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One walker: lists directories until there are none.
-pub fn walk(run: &Run<'_>, stack: &Stack, files: &Sender<FileWork>) {
-    while let Some(mut popped) = stack.pop() {
-        if !run.is_stopped()
-            && let Err(error) = (Walker { run, stack, files }).list(&mut popped.work)
-        {
-            run.fail(error);
+/// What all walkers share: the stack, and as many threads as the limit has slots.
+pub struct Walk<'w, 's, 'c> {
+    run: &'w Run<'s>,
+    stack: &'w Stack,
+    gatherer: &'w Gatherer<'s, 'c>,
+    limit: &'w Limit,
+    walkers: AtomicUsize,
+    /// All has been looked at.
+    done: AtomicBool,
+}
+
+impl<'w, 's, 'c> Walk<'w, 's, 'c> {
+    pub fn new(
+        run: &'w Run<'s>,
+        stack: &'w Stack,
+        gatherer: &'w Gatherer<'s, 'c>,
+        limit: &'w Limit,
+    ) -> Walk<'w, 's, 'c> {
+        Walk { run, stack, gatherer, limit, walkers: AtomicUsize::new(0), done: AtomicBool::new(false) }
+    }
+
+    /// Starts walkers until there are as many as the limit has slots now.
+    ///
+    /// # Panics
+    /// If none can be started.
+    pub fn start<'scope>(&'scope self, threads: &'scope Threads<'scope, '_>, files: &Sender<FileWork>) {
+        while let Some(walking) = self.admit() {
+            let files = files.clone();
+            let walk = move || {
+                self.run.guarded(|| {
+                    let (gathering, walking) = (self.gatherer.begin(), Some(walking));
+                    Walker { walk: self, threads, files, gathering, walking }.walk();
+                });
+            };
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(threads, walk) {
+                // Those that run do all the work.
+                let running = self.walkers.load(Ordering::Relaxed);
+                assert!(running > 0, "no thread can be started: {error}");
+                return;
+            }
         }
+    }
+
+    /// Whether all has been looked at.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Admits one more walker, if there is a slot for one.
+    fn admit(&self) -> Option<Walking<'_>> {
+        let slots = self.limit.slots();
+        let more = |walkers| (walkers < slots).then_some(walkers + 1);
+        self.walkers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Walking(&self.walkers))
+    }
+}
+
+/// A walker at work.
+struct Walking<'w>(&'w AtomicUsize);
+
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What one walker works with.
-struct Walker<'w> {
-    run: &'w Run<'w>,
-    stack: &'w Stack,
-    files: &'w Sender<FileWork>,
+struct Walker<'t, 'e, 'w, 's, 'c> {
+    walk: &'t Walk<'w, 's, 'c>,
+    threads: &'t Threads<'t, 'e>,
+    files: Sender<FileWork>,
+    gathering: Gathering<'t, 's, 'c>,
+    /// `None` once it has left.
+    walking: Option<Walking<'t>>,
 }
 
 /// What is known of an entry before it is looked at.
 struct Candidate<'c> {
     name: &'c [u8],
+    slot: usize,
     path: PathBuf,
     /// `None`: only the listing has it.
     kind: Option<Kind>,
@@ -145,20 +286,58 @@ struct Candidate<'c> {
     below: Tops,
 }
 
-impl Walker<'_> {
-    fn list(&self, work: &mut DirWork) -> Result<()> {
-        let run = self.run;
-        let dir = &work.dir;
-        let Known { parent, mut named } = work.known.take().map_or_else(Known::default, |known| *known);
+impl Walker<'_, '_, '_, '_, '_> {
+    /// Walks until there is nothing to be taken, or there are too many walkers.
+    fn walk(&mut self) {
+        let Walk { run, stack, .. } = *self.walk;
+        while let Some(mut popped) = stack.try_pop().or_else(|| self.gathering.paused(|| stack.pop())) {
+            if run.is_stopped() {
+                return;
+            }
+            let listing = match popped.work.take() {
+                Some(Work::Dir(work)) => match self.list(work) {
+                    Ok(Some(listing)) => {
+                        let listing = Arc::new(listing);
+                        stack.share(&listing);
+                        listing
+                    }
+                    Ok(None) => continue,
+                    Err(error) => return run.fail(error),
+                },
+                Some(Work::Entries(listing)) => listing,
+                None => continue,
+            };
+            while let Some(slot) = listing.take() {
+                if run.is_stopped() {
+                    return;
+                }
+                if let Err(error) = self.entry_at(&listing, slot) {
+                    return run.fail(error);
+                }
+                self.walk.start(self.threads, &self.files);
+                if self.leave() {
+                    return;
+                }
+            }
+        }
+        self.walk.done.store(true, Ordering::Relaxed);
+    }
+
+    /// Lists a directory; `None` if that completes it, or it is left out.
+    fn list(&self, mut work: DirWork) -> Result<Option<Listing>> {
+        let run = self.run();
+        let Known { parent, named } = work.known.take().map_or_else(Known::default, |known| *known);
+        let dir = work.dir.clone();
         let parent = parent.unwrap_or_else(|| run.parent_dir(dir.previous.as_ref(), &dir.path));
         let listed = match work.scope {
             Scope::Named => None,
-            Scope::Whole { .. } => match self.listing(work) {
+            Scope::Whole { .. } => match self.listing(&work) {
                 Ok(listed) => Some(listed),
                 Err(error) => {
                     run.lost(work.standing, &dir.path, format!("it cannot be listed: {error}"));
                     if named.is_empty() {
-                        return dir.leave_out(run);
+                        dir.leave_out(run)?;
+                        return Ok(None);
                     }
                     work.scope = Scope::Named;
                     None
@@ -175,7 +354,7 @@ impl Walker<'_> {
             work.scope = Scope::Named;
             (names, fd) = (Vec::new(), None);
         }
-        let tag = fd.as_ref().and_then(|_| run.tag_file(&dir.path));
+        let tag = fd.as_ref().and_then(|fd| run.tag_file(fd));
         if !named.is_empty() {
             // A listing may lack what is named: some file systems hide directories that can be
             // opened.
@@ -183,34 +362,66 @@ impl Walker<'_> {
             names.sort_unstable();
             names.dedup();
         }
-        for name in names {
-            if run.is_stopped() {
-                return Ok(());
+        let is_empty = names.is_empty();
+        dir.listed(run, names)?;
+        let DirWork { dir, scope, .. } = work;
+        let (named, next) = (Mutex::new(named), AtomicUsize::new(0));
+        Ok((!is_empty).then_some(Listing { dir, scope, fd, parent, tag, named, next }))
+    }
+
+    /// Takes the entry of a slot into the snapshot, or leaves it out.
+    fn entry_at(&mut self, listing: &Listing, slot: usize) -> Result<()> {
+        let dir = &listing.dir;
+        let name = &dir.names()[slot][..];
+        let named = listing.named.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let candidate = match named {
+            Some(Top { path, kind, below }) => Candidate { name, slot, path, kind: Some(kind), below },
+            None => {
+                let path = dir.path.join(OsStr::from_bytes(name));
+                Candidate { name, slot, path, kind: None, below: Tops::new() }
             }
-            let candidate = match named.remove(&name) {
-                Some(Top { path, kind, below }) => Candidate { name: &name, path, kind: Some(kind), below },
-                None => {
-                    let path = dir.path.join(OsStr::from_bytes(&name));
-                    Candidate { name: &name, path, kind: None, below: Tops::new() }
-                }
-            };
-            self.candidate(work, &parent, fd.as_ref(), tag.as_deref(), candidate)?;
+        };
+        match self.candidate(listing, candidate)? {
+            Taken::Now(node) => dir.fill(self.run(), slot, node.as_ref()),
+            Taken::Later => Ok(()),
         }
-        dir.listed(run)
+    }
+
+    fn run(&self) -> &Run<'_> {
+        self.walk.run
+    }
+
+    /// Whether this walker is one too many and is to end. What it leaves is on the stack.
+    fn leave(&mut self) -> bool {
+        let slots = self.walk.limit.slots();
+        let fewer = |walkers| (walkers > slots).then(|| walkers - 1);
+        let left = self.walk.walkers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok();
+        if left {
+            // It is no longer counted.
+            std::mem::forget(self.walking.take());
+        }
+        left
     }
 
     /// The names in a directory, sorted, and the directory. A listing that breaks off is a problem;
     /// what it gave is kept.
     fn listing(&self, work: &DirWork) -> rustix::io::Result<(Vec<Vec<u8>>, OwnedFd)> {
-        let (run, dir) = (self.run, &work.dir);
+        let (run, dir) = (self.run(), &work.dir);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let reach = Reach::of(&dir.path)?;
-        let fd = rustix::fs::openat(CWD, reach.path(), flags, Mode::empty())?;
+        let fd = {
+            let _flight = self.walk.limit.begin();
+            Place::at(&dir.path)?.open(flags)?
+        };
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&fd)? {
-            match entry {
-                Ok(entry) => names.push(entry.file_name().to_bytes().to_vec()),
-                Err(error) => {
+        let mut buffer = Vec::with_capacity(LISTING_BUFFER);
+        let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
+        loop {
+            let _flight = entries.is_buffer_empty().then(|| self.walk.limit.begin());
+            match entries.next() {
+                Some(Ok(entry)) => names.push(entry.file_name().to_bytes().to_vec()),
+                // It was removed after it had been opened.
+                None | Some(Err(Errno::NOENT)) => break,
+                Some(Err(error)) => {
                     let why = format!("its listing broke off, entries are missing: {error}");
                     run.lost(work.standing, &dir.path, why);
                     break;
@@ -232,17 +443,10 @@ impl Walker<'_> {
 
     /// Looks at one entry of a directory and takes it, or what is named below it, into the
     /// snapshot.
-    fn candidate(
-        &self,
-        work: &DirWork,
-        parent: &ParentDir,
-        fd: Option<&OwnedFd>,
-        tag: Option<&str>,
-        candidate: Candidate<'_>,
-    ) -> Result<()> {
-        let run = self.run;
-        let Candidate { name, path, kind, below } = candidate;
-        let boundary = match (kind, work.scope) {
+    fn candidate(&mut self, listing: &Listing, candidate: Candidate<'_>) -> Result<Taken> {
+        let run = self.walk.run;
+        let Candidate { name, slot, path, kind, below } = candidate;
+        let boundary = match (kind, listing.scope) {
             (Some(Kind::Target), _) => None,
             (Some(Kind::Found { device }), _) | (_, Scope::Whole { device }) => Some(device),
             (_, Scope::Named) => None,
@@ -250,35 +454,36 @@ impl Walker<'_> {
         // Rules are for what was found, not for what was named, nor for what leads to it.
         let is_found = boundary.is_some();
         let excluded = is_found
-            && (tag.is_some_and(|tag| tag.as_bytes() != name)
+            && (listing.tag.as_ref().is_some_and(|tag| tag.as_bytes() != name)
                 || run.options.exclude.patterns.matches(&absolute(&path)));
         if excluded && below.is_empty() {
             run.progress.item(Action::Excluded, || display(&path), 0);
-            return Ok(());
+            return Ok(Taken::Now(None));
         }
-        let looked = match fd {
-            Some(fd) => rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW),
-            None => lstat(&path),
-        };
-        let looked = looked.and_then(|found| seen(&path, found, kind, &below));
         let standing = if kind == Some(Kind::Target) { Standing::Named } else { Standing::Found };
-        let Seen { stat: found, followed } = match looked {
-            Ok(seen) => seen,
+        let looked = self.look(listing, name, &path).and_then(|(place, found)| {
+            let seen = seen(&path, found, kind, &below)?;
+            Ok((place, seen))
+        });
+        let (place, Seen { stat: found, followed }) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
                 self.lose(below);
-                return Ok(());
+                return Ok(Taken::Now(None));
             }
         };
+        let previous = listing.parent.get(name);
         if !below.is_empty() && node_type(&found) != NodeType::Dir {
             // It was a directory when the sources were resolved.
             self.lose(below);
             if !excluded && (is_found || kind == Some(Kind::Target)) {
                 let scope = Scope::Whole { device: found.st_dev };
-                let (previous, below) = (parent.get(name), Tops::new());
-                return self.entry(&work.dir, Entry { name, path, stat: found, previous, standing, scope, below });
+                let below = Tops::new();
+                let entry = Entry { name, slot, place, path: &path, stat: found, previous, standing, scope, below };
+                return self.entry(&listing.dir, entry);
             }
-            return Ok(());
+            return Ok(Taken::Now(None));
         }
         if followed && (is_found || kind == Some(Kind::Target)) {
             run.progress.warning(&format!(
@@ -290,7 +495,19 @@ impl Walker<'_> {
         let boundary = boundary.filter(|_| run.options.one_file_system);
         let elsewhere = boundary.is_some_and(|device| device != found.st_dev);
         let scope = if partial || elsewhere { Scope::Named } else { Scope::Whole { device: found.st_dev } };
-        self.entry(&work.dir, Entry { name, path, stat: found, previous: parent.get(name), standing, scope, below })
+        let entry = Entry { name, slot, place, path: &path, stat: found, previous, standing, scope, below };
+        self.entry(&listing.dir, entry)
+    }
+
+    /// Looks at an entry itself.
+    fn look<'p>(&self, listing: &'p Listing, name: &'p [u8], path: &'p Path) -> rustix::io::Result<(Place<'p>, Stat)> {
+        let place = match &listing.fd {
+            Some(fd) => Place::within(fd, name),
+            None => Place::at(path)?,
+        };
+        let _flight = self.walk.limit.begin();
+        let found = place.lstat()?;
+        Ok((place, found))
     }
 
     /// The targets below a directory that is lost are lost, too.
@@ -298,21 +515,21 @@ impl Walker<'_> {
         for Top { path, kind, below } in tops.into_values() {
             if kind == Kind::Target {
                 let why = "the directory above it cannot be looked at, or is none any more";
-                self.run.lost(Standing::Named, &path, why);
+                self.run().lost(Standing::Named, &path, why);
             }
             self.lose(below);
         }
     }
 
-    fn entry(&self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<()> {
-        let run = self.run;
-        let Entry { name, path, mut stat, previous, standing, scope, below } = entry;
+    fn entry(&mut self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<Taken> {
+        let run = self.walk.run;
+        let Entry { name, slot, place, path, mut stat, previous, standing, scope, below } = entry;
         if run.options.read_special && standing == Standing::Named {
-            match special(&path, &stat) {
+            match special(path, &stat) {
                 Ok(device) => stat = device.unwrap_or(stat),
                 Err(why) => {
-                    run.lost(standing, &path, why);
-                    return Ok(());
+                    run.lost(standing, path, why);
+                    return Ok(Taken::Now(None));
                 }
             }
         }
@@ -321,59 +538,89 @@ impl Walker<'_> {
         // out, too.
         if ty == NodeType::Socket {
             match standing {
-                Standing::Named => run.lost(standing, &path, "it is a socket, which has no content to be stored"),
-                Standing::Found => run.progress.item(Action::Excluded, || display(&path), 0),
+                Standing::Named => run.lost(standing, path, "it is a socket, which has no content to be stored"),
+                Standing::Found => run.progress.item(Action::Excluded, || display(path), 0),
             }
-            return Ok(());
+            return Ok(Taken::Now(None));
         }
         let is_large = |max: u64| stat.st_size > i64::try_from(max).unwrap_or(i64::MAX);
         if ty == NodeType::File && standing == Standing::Found && run.options.exclude.larger_than.is_some_and(is_large)
         {
-            run.progress.item(Action::Excluded, || display(&path), 0);
-            return Ok(());
+            run.progress.item(Action::Excluded, || display(path), 0);
+            return Ok(Taken::Now(None));
         }
-        self.note_unread(&path, ty, standing);
-        let mut node = run.observer.node(name, &path, &stat, |why| run.problem(&path, why));
-        let slot = dir.open_slot(name);
+        self.note_unread(path, ty, standing);
+        let mut node = run.observer.node(name, &place, &stat, |why| run.problem(path, why));
         match ty {
             NodeType::Dir => {
+                node.xattrs = self.xattrs(path);
                 let previous = previous.filter(|node| node.ty == NodeType::Dir).cloned();
-                let dir = Dir::new(path, Some(node), previous, Some((dir.clone(), slot)));
+                let dir = Dir::new(path.to_owned(), Some(node), previous, Some((dir.clone(), slot)));
                 if matches!(scope, Scope::Named) && below.is_empty() {
-                    return dir.listed(run);
+                    dir.listed(run, Vec::new())?;
+                    return Ok(Taken::Later);
                 }
                 let known = (!below.is_empty()).then(|| Box::new(Known { parent: None, named: below }));
-                self.stack.push(DirWork { dir, scope, standing, known });
-                Ok(())
+                self.walk.stack.push(DirWork { dir, scope, standing, known });
+                Ok(Taken::Later)
             }
-            NodeType::File => match previous.filter(|before| is_unchanged(run.options, &node, before)) {
-                Some(before) if run.has_content(before, &path) => {
-                    node.content.clone_from(&before.content);
-                    run.progress.bytes_done.fetch_add(node.size, Ordering::Relaxed);
-                    run.finish_file(&node, Action::Unchanged, &path);
-                    dir.fill(run, slot, Some(&node))
+            NodeType::File => {
+                run.counts.found_files.fetch_add(1, Ordering::Relaxed);
+                run.counts.found_bytes.fetch_add(node.size, Ordering::Relaxed);
+                match previous.filter(|before| is_unchanged(run.options, &node, before)) {
+                    Some(before) if run.has_content(before, path) => {
+                        node.xattrs = self.xattrs(path);
+                        node.content.clone_from(&before.content);
+                        run.progress.bytes_done.fetch_add(node.size, Ordering::Relaxed);
+                        run.finish_file(&node, Action::Unchanged, path);
+                        Ok(Taken::Now(Some(node)))
+                    }
+                    _ => {
+                        let is_small = is_small(node.size);
+                        let (path, in_parent) = (path.to_owned(), previous.is_some());
+                        let work = FileWork::file(path, node, dir.clone(), slot, standing, in_parent);
+                        let outcome = if is_small {
+                            self.gathering.read(run, self.walk.limit, &place, work)
+                        } else {
+                            Outcome::Large(work)
+                        };
+                        if let Outcome::Large(work) = outcome {
+                            self.send(work);
+                        }
+                        Ok(Taken::Later)
+                    }
                 }
-                _ => {
-                    // The readers are gone only when the run is stopped.
-                    let work = FileWork::file(path, node, dir.clone(), slot, standing, previous.is_some());
-                    let _ = self.files.send(work);
-                    Ok(())
-                }
-            },
+            }
             NodeType::Dev if run.options.read_special && standing == Standing::Named => {
                 node.ty = NodeType::File;
                 node.mode &= 0o777;
                 (node.device, node.links) = (0, 1);
-                let _ = self.files.send(FileWork::device(path, node, dir.clone(), slot, previous.is_some()));
-                Ok(())
+                node.xattrs = self.xattrs(path);
+                self.send(FileWork::device(path.to_owned(), node, dir.clone(), slot, previous.is_some()));
+                Ok(Taken::Later)
             }
-            _ => dir.fill(run, slot, Some(&node)),
+            _ => {
+                node.xattrs = self.xattrs(path);
+                Ok(Taken::Now(Some(node)))
+            }
+        }
+    }
+
+    fn xattrs(&self, path: &Path) -> Vec<Xattr> {
+        let _flight = self.walk.limit.begin();
+        xattrs_of_path(path, |why| self.run().problem(path, why))
+    }
+
+    /// Sends a file to the readers, which end early only when the run is stopped.
+    fn send(&self, work: FileWork) {
+        if let Err(TrySendError::Full(work)) = self.files.try_send(work) {
+            let _ = self.gathering.paused(|| self.files.send(work));
         }
     }
 
     /// Reports a block device whose content is not read although somebody may expect it to be.
     fn note_unread(&self, path: &Path, ty: NodeType, standing: Standing) {
-        let read_special = self.run.options.read_special;
+        let read_special = self.run().options.read_special;
         let leads_to_device = || stat(path).is_ok_and(|stat| node_type(&stat) == NodeType::Dev);
         let what = match (standing, ty) {
             (Standing::Named, NodeType::Dev) if !read_special => {
@@ -388,9 +635,20 @@ impl Walker<'_> {
             }
             _ => return,
         };
-        self.run.progress.warning(&format!("{}: {what}", display(path)));
+        self.run().progress.warning(&format!("{}: {what}", display(path)));
     }
 }
+
+/// How far a walker has brought an entry.
+enum Taken {
+    /// It is complete, or left out.
+    Now(Option<Node>),
+    /// Another stage completes it and fills its slot.
+    Later,
+}
+
+/// Bytes of a directory's listing that are read at a time: glibc's choice.
+const LISTING_BUFFER: usize = 32 << 10;
 
 /// What an entry is, as far as its sources are concerned.
 struct Seen {
@@ -440,7 +698,9 @@ fn special(path: &Path, found: &Stat) -> std::result::Result<Option<Stat>, Strin
 /// An entry to be taken into a snapshot.
 struct Entry<'e> {
     name: &'e [u8],
-    path: PathBuf,
+    slot: usize,
+    place: Place<'e>,
+    path: &'e Path,
     stat: Stat,
     previous: Option<&'e Node>,
     standing: Standing,
@@ -481,14 +741,12 @@ impl Run<'_> {
     }
 
     /// The name of the file that marks a directory as one to be left out, if it has one.
-    fn tag_file(&self, dir: &Path) -> Option<String> {
+    fn tag_file(&self, dir: &OwnedFd) -> Option<String> {
         let marked = |(name, header): &&(String, Vec<u8>)| {
             use std::io::Read;
             // A FIFO of that name must not hold the backup until somebody writes into it.
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let opened = Reach::of(&dir.join(name))
-                .and_then(|reach| rustix::fs::openat(CWD, reach.path(), flags, Mode::empty()));
-            let Ok(fd) = opened else { return false };
+            let Ok(fd) = Place::within(dir, name.as_bytes()).open(flags) else { return false };
             let file = std::fs::File::from(fd);
             let mut start = Vec::new();
             file.take(header.len() as u64).read_to_end(&mut start).is_ok() && start == *header

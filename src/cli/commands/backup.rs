@@ -78,7 +78,8 @@ pub struct Args {
     /// Make no snapshot if nothing changed since the parent
     #[arg(long)]
     skip_if_unchanged: bool,
-    /// Files to read at the same time
+    /// Files of 512 KiB and more to read at the same time; smaller ones are read as many at a time
+    /// as the volume answers faster with
     #[arg(long, env = "RESTIC_READ_CONCURRENCY", value_name = "N", value_parser = concurrency, default_value = "2",
           hide_env_values = true)]
     read_concurrency: usize,

@@ -1,0 +1,199 @@
+//! A slab that is filled with chunks of files, and stage 4: the jobs that chunks are shared with.
+//!
+//! A [`Filling`] has a slab only while there is something in it. Its complete chunks are turned over
+//! to jobs of a few chunks each, which hash, seal and pack them on all cores.
+
+use super::Run;
+use super::read::FileWork;
+use super::slab::{SLAB_SIZE, Slab, SlabPool};
+use crate::id::Id;
+use crate::progress::Action;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A file whose chunks are on their way.
+pub struct Pending {
+    pub work: FileWork,
+    content: Mutex<Vec<Id>>,
+    /// Bytes read; known when all of it has been read.
+    size: AtomicU64,
+    /// Chunks not yet stored, and one until all of the file has been read.
+    open: AtomicUsize,
+}
+
+/// A piece of a slab that is a blob.
+struct Chunk {
+    file: Arc<Pending>,
+    /// Its place in the file's content.
+    index: usize,
+    bytes: Range<usize>,
+}
+
+/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks of a large file, because hashes are
+/// computed two at a time, and yet more than one job in a slab.
+const JOB_BYTES: usize = 2 << 20;
+const JOB_CHUNKS: usize = 128;
+
+/// Chunks in a slab at most. A tiny file's place in memory is many times its content: a slab full of them would be the smaller part.
+const SLAB_CHUNKS: usize = 2048;
+
+/// A slab that is being filled, with the chunks in it that are complete.
+pub struct Filling<'s, 'c> {
+    run: &'s Run<'s>,
+    cpu: &'c rayon::Scope<'s>,
+    slabs: &'s SlabPool,
+    slab: Option<Slab>,
+    /// Where the chunk being read starts in the slab.
+    start: usize,
+    chunks: Vec<Chunk>,
+}
+
+impl<'s, 'c> Filling<'s, 'c> {
+    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, slabs: &'s SlabPool) -> Filling<'s, 'c> {
+        Filling { run, cpu, slabs, slab: None, start: 0, chunks: Vec::new() }
+    }
+
+    /// The bytes read of the chunk that is not complete.
+    pub fn rest(&self) -> &[u8] {
+        self.slab.as_deref().map_or(&[], |slab| &slab[self.start..])
+    }
+
+    pub fn drop_rest(&mut self) {
+        let start = self.start;
+        self.bytes_mut().truncate(start);
+    }
+
+    /// Bytes that the slab can take; all of one before it is taken.
+    pub fn room(&self) -> usize {
+        self.slab.as_ref().map_or(SLAB_SIZE, Slab::room)
+    }
+
+    /// The slab's bytes, to be appended to; waits for a slab if there is none yet.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.slab.get_or_insert_with(|| self.slabs.take()).bytes_mut()
+    }
+
+    /// Takes a new slab unless this one has `length` bytes of room, with the beginning of the
+    /// current chunk moved over.
+    pub fn make_room(&mut self, length: usize) {
+        if self.room() < length {
+            self.turn();
+        }
+    }
+
+    /// The first `length` bytes of the rest are a chunk of `file`, its `index`th.
+    pub fn add_chunk(&mut self, file: &Arc<Pending>, index: usize, length: usize) {
+        file.content().push(Id::NULL);
+        file.open.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.start..self.start + length;
+        self.start = bytes.end;
+        self.chunks.push(Chunk { file: file.clone(), index, bytes });
+    }
+
+    /// The first `length` bytes of the rest need not be stored.
+    pub fn skip(&mut self, length: usize) {
+        self.start += length;
+    }
+
+    /// The next byte begins a file.
+    pub fn begin_file(&mut self) {
+        self.start = self.slab.as_deref().map_or(0, <[u8]>::len);
+    }
+
+    /// What was read of a file becomes no part of the snapshot.
+    pub fn discard(&mut self, file: &Arc<Pending>) {
+        self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, file));
+        self.begin_file();
+    }
+
+    pub fn has_enough_chunks(&self) -> bool {
+        self.chunks.len() >= SLAB_CHUNKS
+    }
+
+    /// Whether a job has enough to do with the complete chunks, and nothing else.
+    pub fn is_waited_for(&self) -> bool {
+        self.start >= JOB_BYTES && self.run.jobs.load(Ordering::Relaxed) == 0
+    }
+
+    /// Turns the complete chunks over to jobs. A chunk that is not complete goes on in another slab.
+    pub fn turn(&mut self) {
+        let Some(slab) = self.slab.take() else { return };
+        if self.start == 0 && !slab.is_empty() {
+            self.slab = Some(slab);
+            return;
+        }
+        // The old slab is shared before the new one is waited for.
+        let old = Arc::new(slab);
+        let mut chunks = std::mem::take(&mut self.chunks).into_iter().peekable();
+        while chunks.peek().is_some() {
+            let mut size = 0;
+            let mut job = Vec::new();
+            while size < JOB_BYTES
+                && job.len() < JOB_CHUNKS
+                && let Some(chunk) = chunks.next()
+            {
+                size += chunk.bytes.len();
+                job.push(chunk);
+            }
+            let (run, slab) = (self.run, old.clone());
+            run.jobs.fetch_add(1, Ordering::Relaxed);
+            self.cpu.spawn(move |_| {
+                run.guarded(|| store_chunks(run, &slab, job));
+                run.jobs.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        let rest = &old[self.start..];
+        if !rest.is_empty() {
+            self.slab.insert(self.slabs.take()).bytes_mut().extend_from_slice(rest);
+        }
+        self.start = 0;
+    }
+}
+
+/// Stage 4: chunks become blobs of the repository.
+fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
+    if run.is_stopped() {
+        return;
+    }
+    let plaintexts: Vec<&[u8]> = chunks.iter().map(|chunk| &slab[chunk.bytes.clone()]).collect();
+    let ids = match run.writer.store_chunks(&plaintexts) {
+        Ok(ids) => ids,
+        Err(error) => return run.fail(error),
+    };
+    for (Chunk { file, index, bytes }, id) in chunks.into_iter().zip(ids) {
+        run.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        file.content()[index] = id;
+        file.close_one(run);
+    }
+}
+
+impl Pending {
+    pub fn new(work: FileWork) -> Arc<Pending> {
+        let (content, size, open) = (Mutex::default(), AtomicU64::new(0), AtomicUsize::new(1));
+        Arc::new(Pending { work, content, size, open })
+    }
+
+    pub fn content(&self) -> std::sync::MutexGuard<'_, Vec<Id>> {
+        self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// All of the file has been read, `size` bytes.
+    pub fn is_read(&self, run: &Run<'_>, size: u64) {
+        self.size.store(size, Ordering::Release);
+        self.close_one(run);
+    }
+
+    /// One chunk is stored, or all are read; the last one finishes the file.
+    fn close_one(&self, run: &Run<'_>) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
+            return;
+        }
+        let FileWork { path, node, dir, slot, in_parent, .. } = &self.work;
+        let mut node = node.clone();
+        node.size = self.size.load(Ordering::Acquire);
+        node.content = Some(std::mem::take(&mut *self.content()));
+        run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
+        run.check(dir.fill(run, *slot, Some(&node)));
+    }
+}

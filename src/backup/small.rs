@@ -1,0 +1,234 @@
+//! Stage 3 for small files: each is read as a whole by the walker that found it.
+//!
+//! A small file is a few operations and no time else, so on a volume with latency many of them are in
+//! flight ([`crate::concurrency`]). Its content passes through a buffer, because a slab that each
+//! walker held would be most of the memory, and is gathered with others in one slab.
+
+use super::Run;
+use super::fill::{Filling, Pending};
+use super::reach::Place;
+use super::read::FileWork;
+use crate::chunk::MIN_SIZE;
+use crate::concurrency::Limit;
+use rustix::fd::OwnedFd;
+use rustix::io::retry_on_intr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Whether a file of this size is one chunk, without being looked at.
+pub fn is_small(size: u64) -> bool {
+    size < MIN_SIZE as u64
+}
+
+/// Room that a buffer keeps for the next file.
+const KEPT: usize = 32 << 10;
+/// Bytes to ask for where a file's size says that there are none.
+const PROBE: usize = 512;
+
+/// What small files are read with and gathered in.
+pub struct Gatherer<'s, 'c> {
+    filling: Mutex<Filling<'s, 'c>>,
+    budget: Budget,
+    /// Walkers that may add files.
+    active: AtomicUsize,
+}
+
+/// A walker that may add files. Without one, the gatherer holds nothing back.
+pub struct Gathering<'g, 's, 'c> {
+    gatherer: &'g Gatherer<'s, 'c>,
+    buffer: Vec<u8>,
+}
+
+/// How reading a small file ended.
+pub enum Outcome {
+    Gathered,
+    /// The file is none: it has grown, or has content without a size.
+    Large(FileWork),
+}
+
+impl<'s, 'c> Gatherer<'s, 'c> {
+    /// Reads files of `budget` bytes at the same time.
+    pub fn new(filling: Filling<'s, 'c>, budget: u64) -> Gatherer<'s, 'c> {
+        Gatherer { filling: Mutex::new(filling), budget: Budget::new(budget), active: AtomicUsize::new(0) }
+    }
+
+    pub fn begin(&self) -> Gathering<'_, 's, 'c> {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        Gathering { gatherer: self, buffer: Vec::new() }
+    }
+
+    /// A walker adds nothing until further notice. Readers may need the slab meanwhile.
+    fn pause(&self) {
+        if self.active.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.filling().turn();
+        }
+    }
+
+    fn filling(&self) -> MutexGuard<'_, Filling<'s, 'c>> {
+        self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Gathering<'_, '_, '_> {
+    fn drop(&mut self) {
+        self.gatherer.pause();
+    }
+}
+
+impl Gathering<'_, '_, '_> {
+    /// Waits for something other than small files.
+    pub fn paused<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.gatherer.pause();
+        let outcome = wait();
+        self.gatherer.active.fetch_add(1, Ordering::SeqCst);
+        outcome
+    }
+
+    /// Reads a file, which is left out if that fails.
+    pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Outcome {
+        let budget = self.gatherer.budget.take(work.node.size);
+        self.buffer.clear();
+        match self.read_content(run, limit, place, &mut work) {
+            Ok(true) => self.gather(run, work),
+            Ok(false) => return Outcome::Large(work),
+            Err(why) => work.lose(run, why),
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT);
+        drop(budget);
+        Outcome::Gathered
+    }
+
+    /// Reads a file into the buffer; `false` if it turns out not to be small.
+    fn read_content(
+        &mut self,
+        run: &Run<'_>,
+        limit: &Limit,
+        place: &Place<'_>,
+        work: &mut FileWork,
+    ) -> Result<bool, String> {
+        let expected = work.node.size;
+        let (fd, stat) = {
+            let _flight = limit.begin();
+            work.open(run, place)?
+        };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size > expected {
+            return Ok(false);
+        }
+        let size = usize::try_from(size).expect("less than a chunk");
+        // Not more than it had: whether it has grown is seen by its size.
+        self.buffer.reserve_exact(size.max(PROBE));
+        while self.buffer.len() < size.max(1) {
+            let _flight = limit.begin();
+            if self.read_once(&fd, size).map_err(|error| format!("it cannot be read: {error}"))? == 0 {
+                break;
+            }
+        }
+        if size == 0 && !self.buffer.is_empty() {
+            return Ok(false);
+        }
+        let _flight = limit.begin();
+        work.compare(run, &fd, &stat, self.buffer.len() as u64);
+        // Closing may be an operation, too.
+        drop(fd);
+        Ok(true)
+    }
+
+    /// Reads up to `size` bytes in all into the buffer, or looks whether there is a byte.
+    fn read_once(&mut self, fd: &OwnedFd, size: usize) -> rustix::io::Result<usize> {
+        let before = self.buffer.len();
+        self.buffer.resize(if size == 0 { PROBE } else { size }, 0);
+        let got = retry_on_intr(|| rustix::io::read(fd, &mut self.buffer[before..]));
+        self.buffer.truncate(before + got.unwrap_or(0));
+        got
+    }
+
+    /// Adds the content of the buffer to the slab.
+    fn gather(&mut self, run: &Run<'_>, work: FileWork) {
+        let size = self.buffer.len();
+        let file = Pending::new(work);
+        if size > 0 {
+            let mut filling = self.gatherer.filling();
+            filling.make_room(size);
+            filling.begin_file();
+            filling.bytes_mut().extend_from_slice(&self.buffer);
+            filling.add_chunk(&file, 0, size);
+            if filling.has_enough_chunks() || filling.is_waited_for() {
+                filling.turn();
+            }
+        }
+        file.is_read(run, size as u64);
+    }
+}
+
+/// Bytes that may be in buffers.
+struct Budget {
+    state: Mutex<Bytes>,
+    freed: Condvar,
+}
+
+struct Bytes {
+    left: u64,
+    /// Walkers that wait for bytes.
+    waiting: usize,
+}
+
+struct Taken<'b> {
+    budget: &'b Budget,
+    bytes: u64,
+}
+
+impl Budget {
+    fn new(bytes: u64) -> Budget {
+        Budget { state: Mutex::new(Bytes { left: bytes, waiting: 0 }), freed: Condvar::new() }
+    }
+
+    /// Waits until `bytes` are free; there must be as many in all.
+    fn take(&self, bytes: u64) -> Taken<'_> {
+        let mut state = self.lock();
+        while state.left < bytes {
+            state.waiting += 1;
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        state.left -= bytes;
+        Taken { budget: self, bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bytes> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut state = self.budget.lock();
+        state.left += self.bytes;
+        if state.waiting > 0 {
+            self.budget.freed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_beyond_the_budget_wait_for_those_in_buffers() {
+        let budget = Budget::new(100);
+        let (first, second) = (budget.take(60), budget.take(40));
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| drop(budget.take(50)));
+            while budget.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            drop(second);
+            assert!(!waiting.is_finished(), "40 bytes are free");
+            drop(first);
+            waiting.join().unwrap();
+        });
+        assert_eq!(budget.lock().left, 100);
+    }
+}
