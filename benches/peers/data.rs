@@ -31,6 +31,13 @@ pub enum Data {
     Zeros,
     /// One small file, for a repository that has the blobs of a terabyte.
     LargeIndex,
+    /// As [`Data::Random`] and [`Data::VmImage`], of a size that passes a slow link in some seconds.
+    LessRandom,
+    LessVmImage,
+    /// Source files, of some KiB each.
+    Sources,
+    /// A small tree, for volumes on which each operation takes long.
+    FewFiles,
 }
 
 impl Data {
@@ -45,6 +52,10 @@ impl Data {
             Data::Text => "1 GiB text",
             Data::Zeros => "4 GiB zeros",
             Data::LargeIndex => "one file beside 1,000,000 known blobs",
+            Data::LessRandom => "768 MiB random",
+            Data::LessVmImage => "1 GiB VM image",
+            Data::Sources => "32,000 source files",
+            Data::FewFiles => "4,242 files",
         }
     }
 
@@ -65,6 +76,10 @@ impl Data {
             Data::Text => "text",
             Data::Zeros => "zeros",
             Data::LargeIndex => "large-index",
+            Data::LessRandom => "less-random",
+            Data::LessVmImage => "less-vm-image",
+            Data::Sources => "sources",
+            Data::FewFiles => "few-files",
         }
     }
 
@@ -86,12 +101,16 @@ impl Data {
                 fs::copy(root.join(Data::VmImage.directory()).join("image"), &image)?;
                 change_pages(&image)
             }
-            Data::SmallFiles => small_files(&part),
+            Data::SmallFiles => small_files(&part, 172_000),
             Data::TinyFiles => tiny_files(&part),
             Data::Sparse => sparse(&image),
             Data::Text => fill(&image, GIB, |at, out| text(&mut random(7, at), out)),
             Data::Zeros => fill(&image, 4 * GIB, |_, out| out.fill(0)),
             Data::LargeIndex => fill(&image, MIB as u64, |at, out| random(8, at).fill(out)),
+            Data::LessRandom => fill(&image, 3 * GIB / 4, |at, out| random(1, at).fill(out)),
+            Data::LessVmImage => fill(&image, GIB, vm_extent),
+            Data::Sources => sources(&part),
+            Data::FewFiles => small_files(&part, 4_242),
         }?;
         fs::rename(part, done)
     }
@@ -324,9 +343,9 @@ fn change_pages(image: &Path) -> io::Result<()> {
 
 /// Sizes as in a tree of sources, documents and libraries: 15 KiB on average, most of them below 8 KiB, and a few of some MiB with
 /// a quarter of all bytes; one entry in 50 is a link.
-fn small_files(root: &Path) -> io::Result<()> {
+fn small_files(root: &Path, count: u64) -> io::Result<()> {
     let mut content = vec![0; 8 * MIB];
-    for number in 0..172_000u64 {
+    for number in 0..count {
         let mut random = random(4, number);
         let directory = root.join(format!("{:03}/{:02}", number / 8 % 430, number / 3440 % 50));
         if number % 8 == 0 {
@@ -349,6 +368,23 @@ fn small_files(root: &Path) -> io::Result<()> {
             _ => text(&mut random, content),
         }
         fs::write(path, content)?;
+    }
+    Ok(())
+}
+
+/// Program text, 8 KiB on average, 16 files to a directory.
+fn sources(root: &Path) -> io::Result<()> {
+    let mut content = vec![0; 64 * KIB];
+    for number in 0..32_000u64 {
+        let mut random = random(10, number);
+        let directory = root.join(format!("{:02}/{:02}", number / 16 % 40, number / 640));
+        if number % 16 == 0 {
+            fs::create_dir_all(&directory)?;
+        }
+        let size = (512 << random.below(6)) + random.below(4096);
+        let content = &mut content[..size as usize];
+        program(&mut random, content);
+        fs::write(directory.join(format!("source-{number}.rs")), content)?;
     }
     Ok(())
 }

@@ -8,23 +8,32 @@
 //! goes on, and parts add up. The medians are printed; with `--publish` they take the place of the last ones in the documents.
 
 mod data;
+mod medium;
 mod model;
 mod report;
 mod tool;
 
+#[path = "../../tests/common/link.rs"]
+mod link;
 #[path = "../../tests/common/listening.rs"]
 mod listening;
 #[path = "../../tests/common/random.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod random;
+#[path = "../../tests/common/slow.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod slow;
 #[path = "../../tests/common/versitygw.rs"]
 mod versitygw;
 
 use clap::Parser;
 use data::Data;
+use link::Link;
+use medium::{MEDIA, Medium, Repository};
 use report::{Row, Work};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
+use slow::Slow;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -40,9 +49,9 @@ struct Arguments {
     /// Data by the names of their directories; all unless said.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where repositories are.
-    #[arg(long, value_delimiter = ',', default_values = MEDIA)]
-    media: Vec<String>,
+    /// Where repositories and volumes are; all unless said.
+    #[arg(long, value_delimiter = ',', value_parser = Medium::parse)]
+    media: Vec<Medium>,
     /// Put the table and its picture into the documents.
     #[arg(long)]
     publish: bool,
@@ -58,12 +67,15 @@ fn plan(data: Data) -> &'static [Work] {
         Data::VmImage => &[Work::Touched, Work::Check, Work::Restore, Work::Changed],
         Data::SmallFiles => &[Work::Unchanged, Work::Check, Work::Restore],
         Data::TinyFiles => &[Work::Unchanged],
+        Data::LessRandom | Data::LessVmImage => &[Work::Check, Work::ColdRestore],
+        Data::Sources => &[Work::Unchanged, Work::Check, Work::ColdRestore, Work::Prune, Work::Snapshots],
+        Data::FewFiles => &[Work::Unchanged, Work::Restore],
         Data::Sparse | Data::Text | Data::Zeros | Data::LargeIndex => &[],
         Data::VmImageChanged => unreachable!("it comes second, after the image"),
     }
 }
 
-const ALL: [Data; 8] = [
+const ALL: [Data; 12] = [
     Data::Random,
     Data::VmImage,
     Data::SmallFiles,
@@ -72,12 +84,21 @@ const ALL: [Data; 8] = [
     Data::Text,
     Data::Zeros,
     Data::LargeIndex,
+    Data::LessRandom,
+    Data::LessVmImage,
+    Data::Sources,
+    Data::FewFiles,
 ];
 
-const MEDIA: [&str; 3] = ["tmpfs", "s3", "disk"];
-
-/// What other media than tmpfs are tried with.
-const FEW: [Data; 3] = [Data::Random, Data::VmImage, Data::SmallFiles];
+/// What a medium is tried with.
+fn volumes_for(medium: Medium) -> &'static [Data] {
+    match medium.repository {
+        Repository::Tmpfs if medium.delay.is_some() => &[Data::FewFiles],
+        Repository::Tmpfs => &ALL[..8],
+        Repository::S3 | Repository::Disk => &[Data::Random, Data::VmImage, Data::SmallFiles],
+        Repository::Link { .. } => &[Data::LessRandom, Data::LessVmImage, Data::Sources],
+    }
+}
 
 fn main() {
     let arguments = Arguments::parse();
@@ -85,10 +106,7 @@ fn main() {
     let peers = std::env::var_os("VSM_PEERS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from)
         .join("bin");
-    assert!(
-        peers.join("rustic-release").exists(),
-        "no peers in {peers:?}: run tests/peers/install rustic-release first"
-    );
+    assert!(peers.join("rustic").exists(), "no peers in {peers:?}: run tests/peers/install rustic-release first");
     let chosen = |data: &Data| arguments.only.is_empty() || arguments.only.iter().any(|name| name == data.directory());
     let volumes = root.join("data");
     fs::create_dir_all(&volumes).expect("a directory");
@@ -96,16 +114,21 @@ fn main() {
     let memory = Tmpfs::mount(root.join("tmpfs"));
     let kept = Kept { file: root.join("rows"), binary: tool::fingerprint() };
     let mut rows = kept.load();
-    for medium in &arguments.media {
-        let base = if medium == "disk" { root.join("disk") } else { memory.0.clone() };
-        let all = if medium == "tmpfs" { &ALL[..] } else { &FEW };
-        for &data in all.iter().filter(|data| chosen(data)) {
+    let media = if arguments.media.is_empty() { MEDIA.to_vec() } else { arguments.media.clone() };
+    for medium in media {
+        let base = if medium.repository == Repository::Disk { root.join("disk") } else { memory.0.clone() };
+        for &data in volumes_for(medium).iter().filter(|data| chosen(data)) {
             data.make(&volumes).expect("room for the volume");
             for round in 0..arguments.rounds {
                 // Nobody is always first, and none always after the same.
                 for turn in 0..TOOLS.len() {
                     let tool = TOOLS[(turn + round) % TOOLS.len()];
-                    let done = |row: &&Row| row.medium == *medium && row.data == data && row.tool == tool;
+                    // Behind a link the proof costs nothing.
+                    let local = medium.link().is_none() && medium.delay.is_none();
+                    if tool == Tool::OursUnverified && !local {
+                        continue;
+                    }
+                    let done = |row: &&Row| row.medium == medium && row.data == data && row.tool == tool;
                     if rows.iter().filter(done).filter(|row| row.work == Work::Backup).count() > round {
                         continue;
                     }
@@ -123,12 +146,12 @@ fn main() {
     }
     // However they were measured: by medium and data as above.
     rows.sort_by_key(|row| {
-        (MEDIA.iter().position(|medium| *medium == row.medium), ALL.iter().position(|data| *data == row.data))
+        (MEDIA.iter().position(|&medium| medium == row.medium), ALL.iter().position(|data| *data == row.data))
     });
     let table = report::table(&rows);
     println!("\n{table}");
     if arguments.publish {
-        report::publish(&table, &rows, &TOOLS.map(|tool| tool.version(&peers)));
+        report::publish(&rows, &TOOLS.map(|tool| tool.version(&peers)));
     }
 }
 
@@ -156,17 +179,27 @@ impl Kept {
 }
 
 /// One tool with a repository of its own, from the first backup to the last restore.
-fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratch: &Path, peers: &Path) -> Vec<Row> {
+fn run(medium: Medium, data: Data, tool: Tool, first: bool, volumes: &Path, scratch: &Path, peers: &Path) -> Vec<Row> {
     let source = volumes.join(data.directory());
     let repository = scratch.join("repository");
     let log = scratch.join("requests");
-    let server = (medium == "s3").then(|| {
+    let start_server = || {
         // As object stores do: a connection is used again.
         let options = ["--keep-alive", "--access-log", log.to_str().expect("a path")];
         versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
-    });
-    let place = match &server {
-        Some(server) => Place::s3(tool, peers, scratch, server.port),
+    };
+    let (server, link, connections) = match medium.repository {
+        Repository::Tmpfs | Repository::Disk => (None, None, None),
+        Repository::S3 => (Some(start_server()), None, None),
+        Repository::Link { profile, connections } => {
+            let server = start_server();
+            let link = Link::to(server.port, profile);
+            (Some(server), Some(link), connections)
+        }
+    };
+    let port = link.as_ref().map(Link::port).or(server.as_ref().map(|server| server.port));
+    let place = match port {
+        Some(port) => Place::s3(tool, peers, scratch, port, connections),
         None => Place::folder(tool, peers, scratch, &repository),
     };
     let requests_so_far = || fs::read_to_string(&log).map_or(0, |log| log.lines().count());
@@ -176,47 +209,47 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
     }
     let mut rows = Vec::new();
     let mut requests = requests_so_far();
-    let mut add = |work: Work, cost: Cost| {
+    let mut add = |work: Work, (cost, operations): (Cost, usize)| {
         let so_far = requests_so_far();
-        let row = Row {
-            medium: medium.to_owned(),
-            data,
-            work,
-            tool,
-            cost,
-            repository: size(&repository),
-            requests: so_far - requests,
-        };
-        requests = so_far;
+        let requests_now = so_far - std::mem::replace(&mut requests, so_far) + operations;
+        let row = Row { medium, data, work, tool, cost, repository: size(&repository), requests: requests_now };
         rows.push(row);
     };
     touch_memory(scratch);
     warm(&source);
-    add(Work::Backup, place.backup(&source));
+    let back_up = |from: &Path| on_volume(medium, from, scratch, |from| place.backup(from));
+    add(Work::Backup, back_up(&source));
     // The proof costs nothing when nothing is read or all is known.
     let works = if tool == Tool::OursUnverified { &[] } else { plan(data) };
     for &work in works {
         let cost = match work {
             Work::Backup => unreachable!("it came first"),
-            Work::Unchanged => place.backup(&source),
+            Work::Unchanged => back_up(&source),
             Work::Touched => {
                 touch(&source.join("image"));
-                place.backup(&source)
+                back_up(&source)
             }
             Work::Changed => {
                 let changed = Data::VmImageChanged;
                 changed.make(volumes).expect("room for the volume");
                 let changed = volumes.join(changed.directory());
                 warm(&changed);
-                place.backup(&changed)
+                back_up(&changed)
             }
-            Work::Check => place.check(),
-            Work::Restore => {
+            Work::Check => (place.check(), 0),
+            Work::Prune => (place.prune(), 0),
+            Work::Snapshots => (place.snapshots(), 0),
+            Work::Restore | Work::ColdRestore => {
+                if work == Work::ColdRestore {
+                    place.forget_cache();
+                }
                 let target = scratch.join("restored");
+                fs::create_dir(&target).expect("a directory");
                 touch_memory(scratch);
-                let cost = place.restore(&target);
+                let cost = on_volume(medium, &target, scratch, |target| place.restore(target));
                 if first {
-                    demand_same(&source, &restored(tool, &source, &target));
+                    let from = if medium.delay.is_some() { volume_at(scratch) } else { source.clone() };
+                    demand_same(&source, &restored(tool, &from, &target));
                 }
                 fs::remove_dir_all(target).expect("it can be removed");
                 cost
@@ -226,9 +259,30 @@ fn run(medium: &str, data: Data, tool: Tool, first: bool, volumes: &Path, scratc
     }
     // Of blobs that were known before there is no more than an index.
     if first && tool == Tool::Ours && data.known_blobs() == 0 {
-        place.by(Tool::Restic).check();
+        let direct = match &server {
+            Some(server) => Place::s3(Tool::Restic, peers, scratch, server.port, None),
+            None => place.by(Tool::Restic),
+        };
+        direct.check();
     }
     rows
+}
+
+/// Does something with a volume that has just been mounted, if it is one of the network: what that
+/// cost, and the operations that the file system was asked for.
+fn on_volume(medium: Medium, volume: &Path, scratch: &Path, work: impl FnOnce(&Path) -> Cost) -> (Cost, usize) {
+    let Some(delay) = medium.delay else { return (work(volume), 0) };
+    let mount = volume_at(scratch);
+    fs::create_dir_all(&mount).expect("a directory");
+    let slow = Slow::mount(volume, &mount, delay);
+    let cost = work(&mount);
+    let operations = slow.counts().values().sum::<u64>();
+    (cost, usize::try_from(operations).expect("a number of operations"))
+}
+
+/// Where a volume of the network is mounted.
+fn volume_at(scratch: &Path) -> PathBuf {
+    scratch.join("volume")
 }
 
 /// Where a tool put what was backed up as `.`.

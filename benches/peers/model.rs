@@ -6,6 +6,7 @@
 //! done without: waiting, allocation, idle cores.
 
 use crate::data::Data;
+use crate::link::Profile;
 use crate::report::Work;
 
 /// Nanoseconds per byte of one core.
@@ -51,6 +52,10 @@ fn volume(data: Data) -> Volume {
         Data::Text => volume(GIB, GIB, 1.0, 3.6, 0.75, 0.43),
         Data::Zeros => volume(4.0 * GIB, 0.0, 1.0, 0.0, 0.0, 0.0),
         Data::LargeIndex => volume(0.001 * GIB, 0.001 * GIB, 1.0, 0.17, 0.04, 1.0),
+        Data::LessRandom => volume(0.75 * GIB, 0.75 * GIB, 1.0, 0.17, 0.04, 1.0),
+        Data::LessVmImage => volume(GIB, 0.86 * GIB, 1.0, 2.3, 0.46, 0.47),
+        Data::Sources => volume(0.31 * GIB, 0.31 * GIB, 32_000.0, 3.4, 0.85, 0.3),
+        Data::FewFiles => volume(0.1 * GIB, 0.1 * GIB, 4_242.0, 3.4, 0.85, 0.44),
     }
 }
 
@@ -67,7 +72,35 @@ pub fn seconds(data: Data, work: Work, cores: usize) -> f64 {
         Work::Touched => known,
         Work::Unchanged => files * 1e3 * LOOK,
         Work::Check => opened + content * stored * HASH,
-        Work::Restore => opened + content * WRITE + files * 1e3 * MAKE_FILE,
+        Work::Restore | Work::ColdRestore => opened + content * WRITE + files * 1e3 * MAKE_FILE,
+        Work::Prune | Work::Snapshots => 0.0,
     };
     START + nanoseconds / 1e9 / cores as f64
+}
+
+/// Round trips that a work cannot do without, one after the other, with the first connection: config
+/// and key; for all but a list of snapshots the lock, which is written and looked for again, and
+/// removed at the end; the list of what is there, and that itself; for a backup an index file and
+/// the snapshot.
+fn round_trips(work: Work) -> f64 {
+    let (open, lock, read, write) = (3.0, 3.0, 2.0, 2.0);
+    match work {
+        Work::Snapshots => open + read,
+        Work::Check | Work::Prune => open + lock + read + 1.0,
+        Work::Restore | Work::ColdRestore => open + lock + read + 2.0,
+        Work::Backup | Work::Unchanged | Work::Touched | Work::Changed => open + lock + read + write,
+    }
+}
+
+/// Seconds behind a link: what its bytes take, or the processors if that is longer, and the round
+/// trips.
+pub fn link_seconds(data: Data, work: Work, cores: usize, link: (Profile, usize)) -> f64 {
+    let (Profile { round_trip, each, shared, .. }, connections) = link;
+    let Volume { content, stored, .. } = volume(data);
+    let bytes = match work {
+        Work::Unchanged | Work::Touched | Work::Prune | Work::Snapshots => 0.0,
+        _ => content * stored,
+    };
+    let link = bytes / shared.min(each * connections as f64);
+    link.max(seconds(data, work, cores)) + round_trips(work) * round_trip.as_secs_f64()
 }

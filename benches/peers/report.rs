@@ -1,6 +1,7 @@
 //! From runs to medians, a table and a picture.
 
 use crate::data::Data;
+use crate::medium::{MEDIA, Medium, Repository};
 use crate::model;
 use crate::tool::{Cost, Tool};
 use std::collections::BTreeSet;
@@ -22,18 +23,22 @@ pub enum Work {
     Changed,
     Check,
     Restore,
+    /// Without anything of the repository on this machine.
+    ColdRestore,
+    Prune,
+    Snapshots,
 }
 
 /// One run of one tool.
 pub struct Row {
-    pub medium: String,
+    pub medium: Medium,
     pub data: Data,
     pub work: Work,
     pub tool: Tool,
     pub cost: Cost,
     /// Bytes in the repository afterwards.
     pub repository: u64,
-    /// What the server was asked for.
+    /// What the server, or the file system of the volume, was asked for.
     pub requests: usize,
 }
 
@@ -46,18 +51,31 @@ impl Work {
             Work::Changed => "backup, 1 % of pages changed",
             Work::Check => "check --read-data",
             Work::Restore => "restore",
+            Work::ColdRestore => "restore without a cache",
+            Work::Prune => "prune",
+            Work::Snapshots => "snapshots",
         }
     }
 }
 
-const WORKS: [Work; 6] = [Work::Backup, Work::Unchanged, Work::Touched, Work::Changed, Work::Check, Work::Restore];
+const WORKS: [Work; 9] = [
+    Work::Backup,
+    Work::Unchanged,
+    Work::Touched,
+    Work::Changed,
+    Work::Check,
+    Work::Restore,
+    Work::ColdRestore,
+    Work::Prune,
+    Work::Snapshots,
+];
 
 impl Row {
     /// The row as a line of text.
     pub fn line(&self) -> String {
         let Row { medium, data, work, tool, cost, repository, requests } = self;
         let Cost { wall_seconds, user_seconds, system_seconds, peak_kib } = cost;
-        let (data, work, tool) = (data.directory(), work.name(), tool.name());
+        let (medium, data, work, tool) = (medium.name, data.directory(), work.name(), tool.name());
         format!(
             "{medium}\t{data}\t{work}\t{tool}\t{wall_seconds}\t{user_seconds}\t{system_seconds}\t{peak_kib}\t{repository}\t{requests}"
         )
@@ -67,7 +85,7 @@ impl Row {
         let mut fields = line.split('\t');
         let mut next = || fields.next();
         Some(Row {
-            medium: next()?.to_owned(),
+            medium: next().and_then(|name| MEDIA.into_iter().find(|medium| medium.name == name))?,
             data: next().and_then(|name| all.iter().copied().find(|data| data.directory() == name))?,
             work: next().and_then(|name| WORKS.into_iter().find(|work| work.name() == name))?,
             tool: next().and_then(|name| tools.iter().copied().find(|tool| tool.name() == name))?,
@@ -85,8 +103,8 @@ impl Row {
     pub fn print(&self) {
         let Cost { wall_seconds, user_seconds, system_seconds, peak_kib } = self.cost;
         println!(
-            "{:5} {:35} {:28} {:23} {wall_seconds:7.2} s {user_seconds:7.2} user {system_seconds:6.2} system {:5} MiB peak {:6} MiB stored {} requests",
-            self.medium,
+            "{:28} {:35} {:28} {:23} {wall_seconds:7.2} s {user_seconds:7.2} user {system_seconds:6.2} system {:5} MiB peak {:6} MiB stored {} requests",
+            self.medium.name,
             self.data.name(),
             self.work.name(),
             self.tool.name(),
@@ -132,7 +150,7 @@ fn medians(rows: &[&Row], tool: Tool) -> Option<Medians> {
 fn groups(rows: &[Row]) -> Vec<(&Row, Vec<&Row>)> {
     let mut groups: Vec<(&Row, Vec<&Row>)> = Vec::new();
     for row in rows {
-        let key = |row: &Row| (row.medium.clone(), row.data, row.work);
+        let key = |row: &Row| (row.medium.name, row.data, row.work);
         match groups.iter_mut().find(|(first, _)| key(first) == key(row)) {
             Some((_, group)) => group.push(row),
             None => groups.push((row, vec![row])),
@@ -155,7 +173,7 @@ impl Compared<'_> {
     /// The beginning of a table's line.
     fn head(&self) -> String {
         let Row { medium, data, work, .. } = self.first;
-        format!("| {medium} | {} | {}", data.name(), work.name())
+        format!("| {} | {} | {}", medium.name, data.name(), work.name())
     }
 
     /// How many times as long as ours the faster peer takes.
@@ -180,17 +198,23 @@ fn compared(rows: &[Row]) -> Vec<Compared<'_>> {
 }
 
 pub fn table(rows: &[Row]) -> String {
+    table_of(&compared(rows))
+}
+
+fn table_of(all: &[Compared]) -> String {
     let mut text = String::from(
         "| on | data | work | times faster than the faster peer | rounds | seconds: ours | modelled | without the proof | restic | rustic | CPU seconds: ours | restic | rustic | peak MiB: ours | restic | rustic | repository MiB: ours | restic | rustic | requests: ours | restic | rustic |\n| --- | --- | --- |",
     );
     text.push_str(&" ---: |".repeat(19));
     text.push('\n');
-    for work in compared(rows) {
-        let Compared { first, ours, unverified, restic, rustic } = &work;
+    for work in all {
+        let Compared { first, ours, unverified, restic, rustic } = work;
         let unverified = unverified.as_ref().map_or_else(String::new, |medians| format!("{:.1}", medians.wall));
         let _ = write!(text, "{} | **{:.1}**", work.head(), work.ratio());
-        let modelled = match first.medium.as_str() {
-            "tmpfs" => format!("{:.1}", model::seconds(first.data, first.work, cores())),
+        let Row { medium, data, work, .. } = first;
+        let modelled = match (medium.link(), medium.repository, medium.delay) {
+            (Some(link), _, _) => format!("{:.1}", model::link_seconds(*data, *work, cores(), link)),
+            (None, Repository::Tmpfs, None) => format!("{:.1}", model::seconds(*data, *work, cores())),
             _ => String::new(),
         };
         let _ = write!(
@@ -203,7 +227,7 @@ pub fn table(rows: &[Row]) -> String {
         for of in sizes {
             let _ = write!(text, " | {:.0} | {:.0} | {:.0}", of(ours), of(restic), of(rustic));
         }
-        if first.medium == "s3" {
+        if ours.requests > 0.0 {
             let _ = writeln!(text, " | {:.0} | {:.0} | {:.0} |", ours.requests, restic.requests, rustic.requests);
         } else {
             text.push_str(" | | | |\n");
@@ -212,8 +236,9 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Puts the table and the picture into the documents.
-pub fn publish(table: &str, rows: &[Row], versions: &[String]) {
+/// Puts what was measured into the documents: local media, links and network volumes each have a
+/// place of their own, which stays as it is if nothing was measured for it.
+pub fn publish(rows: &[Row], versions: &[String]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let versions = versions.iter().filter(|version| !version.is_empty()).fold(String::new(), |mut text, version| {
         if !text.contains(version) {
@@ -221,37 +246,79 @@ pub fn publish(table: &str, rows: &[Row], versions: &[String]) {
         }
         text
     });
-    let rounds: BTreeSet<usize> = compared(rows).iter().map(|work| work.ours.rounds).collect();
-    let rounds = match (rounds.first(), rounds.last()) {
-        (Some(fewest), Some(most)) if fewest < most => format!("{fewest} to {most}"),
-        (_, most) => most.copied().unwrap_or(0).to_string(),
-    };
-    let machine = format!("Medians of {rounds} rounds, {}; {versions}.", machine());
-    let picture_of = |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
-    replace(&root.join("docs/PERFORMANCE.md"), &format!("{}{machine}\n\n{table}", picture_of("performance.svg")));
-    replace(
-        &root.join("README.md"),
-        &format!("{}{machine}\n\n{}", picture_of("docs/performance.svg"), short_table(rows)),
-    );
-    fs::write(root.join("docs/performance.svg"), picture(rows)).expect("it can be written");
+    for group in [Group::Local, Group::Links, Group::NetworkVolumes] {
+        let all: Vec<Compared> = compared(rows).into_iter().filter(|work| Group::of(work.first) == group).collect();
+        let rounds: BTreeSet<usize> = all.iter().map(|work| work.ours.rounds).collect();
+        let rounds = match (rounds.first(), rounds.last()) {
+            (Some(fewest), Some(most)) if fewest < most => format!("Medians of {fewest} to {most} rounds"),
+            (Some(1), _) => "One round".to_owned(),
+            (_, Some(most)) => format!("Medians of {most} rounds"),
+            (_, None) => continue,
+        };
+        let machine = format!("{rounds}, {}; {versions}.", machine());
+        let (place, picture_file) = (group.place(), group.picture());
+        let picture_of =
+            |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
+        let measured = format!("{}{machine}\n\n{}", picture_of(picture_file), table_of(&all));
+        replace(&root.join("docs/PERFORMANCE.md"), place, &measured);
+        let short = if group == Group::Links { link_table(&all) } else { short_table(&all) };
+        let measured = format!("{}{machine}\n\n{short}", picture_of(&format!("docs/{picture_file}")));
+        replace(&root.join("README.md"), place, &measured);
+        fs::write(root.join("docs").join(picture_file), picture(&all)).expect("it can be written");
+    }
+}
+
+/// What is published together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Local,
+    Links,
+    NetworkVolumes,
+}
+
+impl Group {
+    fn of(row: &Row) -> Group {
+        match (row.medium.link(), row.medium.delay) {
+            (Some(_), _) => Group::Links,
+            (None, Some(_)) => Group::NetworkVolumes,
+            (None, None) => Group::Local,
+        }
+    }
+
+    /// The name of its place in the documents.
+    fn place(self) -> &'static str {
+        match self {
+            Group::Local => "measured",
+            Group::Links => "measured behind links",
+            Group::NetworkVolumes => "measured on network volumes",
+        }
+    }
+
+    fn picture(self) -> &'static str {
+        match self {
+            Group::Local => "performance.svg",
+            Group::Links => "performance-links.svg",
+            Group::NetworkVolumes => "performance-network-volumes.svg",
+        }
+    }
 }
 
 /// Puts a text into the place that a document has for it.
-fn replace(document: &Path, measured: &str) {
+fn replace(document: &Path, place: &str, measured: &str) {
     let text = fs::read_to_string(document).expect("the document");
-    let (begin, end) = ("<!-- measured: begin -->\n", "<!-- measured: end -->");
-    let (before, rest) = text.split_once(begin).expect("the place for the table begins");
-    let (_, after) = rest.split_once(end).expect("and ends");
+    let (begin, end) = (format!("<!-- {place}: begin -->\n"), format!("<!-- {place}: end -->"));
+    let (before, rest) = text.split_once(&begin).expect("the place for the table begins");
+    let (_, after) = rest.split_once(&end).expect("and ends");
     fs::write(document, format!("{before}{begin}{measured}{end}{after}")).expect("it can be written");
 }
 
 /// What a reader in a hurry wants to know.
-fn short_table(rows: &[Row]) -> String {
+fn short_table(all: &[Compared]) -> String {
     let mut text = String::from(
         "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for work in compared(rows) {
-        let Compared { ours, restic, rustic, .. } = &work;
+    for work in all {
+        let Compared { ours, restic, rustic, .. } = work;
         let _ = writeln!(
             text,
             "{} | **{:.1}** | {:.1} | {:.1} | **{:.0}** | {:.0} | {:.0} |",
@@ -263,6 +330,38 @@ fn short_table(rows: &[Row]) -> String {
             restic.peak_mib,
             rustic.peak_mib
         );
+    }
+    text
+}
+
+/// Seconds of ours, restic and rustic behind links, and the model's: a line for each work, with a
+/// column for each link.
+fn link_table(all: &[Compared]) -> String {
+    let media: Vec<Medium> = MEDIA.into_iter().filter(|medium| medium.link().is_some()).collect();
+    let mut text = String::from("| data | work |");
+    for medium in &media {
+        let _ = write!(text, " {} |", medium.name);
+    }
+    let _ = write!(text, "\n| --- | --- |{}\n", " ---: |".repeat(media.len()));
+    let mut lines: Vec<(Data, Work)> = Vec::new();
+    for Row { data, work, .. } in all.iter().map(|work| work.first) {
+        if !lines.contains(&(*data, *work)) {
+            lines.push((*data, *work));
+        }
+    }
+    for (data, done) in lines {
+        let _ = write!(text, "| {} | {} |", data.name(), done.name());
+        for medium in &media {
+            let of = |work: &&Compared| (work.first.medium, work.first.data, work.first.work) == (*medium, data, done);
+            let _ = match (all.iter().find(of), medium.link()) {
+                (Some(Compared { ours, restic, rustic, .. }), Some(link)) => {
+                    let limit = model::link_seconds(data, done, cores(), link);
+                    write!(text, " **{:.1}** {:.1} {:.1} ({limit:.1}) |", ours.wall, restic.wall, rustic.wall)
+                }
+                _ => write!(text, " |"),
+            };
+        }
+        text.push('\n');
     }
     text
 }
@@ -294,15 +393,18 @@ fn machine() -> String {
 }
 
 /// A bar for each work: how many times faster than the faster peer.
-fn picture(rows: &[Row]) -> String {
+fn picture(all: &[Compared]) -> String {
     const ROW: usize = 22;
-    const LEFT: usize = 420;
-    const WIDTH: usize = 900;
+    const LEFT: usize = 520;
+    const WIDTH: usize = 1000;
     let bar = |work: &Compared| {
         let Row { medium, data, work: done, .. } = work.first;
-        (format!("{medium}: {}, {}", data.name(), done.name()), work.ratio())
+        (format!("{}: {}, {}", medium.name, data.name(), done.name()), work.ratio())
     };
-    let bars: Vec<(String, f64)> = compared(rows).iter().map(bar).collect();
+    // Behind links with each tool's own number of connections.
+    let is_shown =
+        |work: &&Compared| !matches!(work.first.medium.repository, Repository::Link { connections: Some(_), .. });
+    let bars: Vec<(String, f64)> = all.iter().filter(is_shown).map(bar).collect();
     let height = ROW * (bars.len() + 2);
     // A sparse file's bar would dwarf the others: the scale ends at 12, and the number says the rest.
     let scale = |ratio: f64| (ratio.min(12.0) / 12.0 * (WIDTH - LEFT - 60) as f64) as usize;

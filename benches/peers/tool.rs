@@ -45,15 +45,26 @@ impl Tool {
             // The binary of the profile that ships.
             Tool::Ours | Tool::OursUnverified => env!("CARGO_BIN_EXE_vsm-mover").into(),
             Tool::Restic => peers.join("restic-0.19"),
-            Tool::Rustic => peers.join("rustic-release"),
+            Tool::Rustic => rustic(peers),
         }
     }
 
     pub fn version(self, peers: &Path) -> String {
         let argument = if self == Tool::Rustic { "--version" } else { "version" };
         let output = Command::new(self.program(peers)).arg(argument).output().expect("the program starts");
-        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
+        let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
+        let quick = self == Tool::Rustic && rustic(peers) != peers.join(RUSTIC);
+        if quick { format!("{version} as the tests build it") } else { version }
     }
+}
+
+/// rustic as its authors build it.
+const RUSTIC: &str = "rustic-release";
+
+/// The same, or the one of the tests: optimised, but not across its crates.
+fn rustic(peers: &Path) -> PathBuf {
+    let release = peers.join(RUSTIC);
+    if release.exists() { release } else { peers.join("rustic") }
 }
 
 /// Tells one binary of ours from another.
@@ -70,18 +81,20 @@ pub struct Place<'p> {
     repository: OsString,
     /// On the repository's medium: cache, temporary files and measurements.
     scratch: &'p Path,
-    /// The server's port, if there is one.
+    /// The port of the server or of a link to it, if there is one.
     port: Option<u16>,
+    /// Connections, if not the tool's own number.
+    connections: Option<usize>,
 }
 
 impl<'p> Place<'p> {
     pub fn folder(tool: Tool, peers: &'p Path, scratch: &'p Path, repository: &Path) -> Place<'p> {
-        Place { tool, peers, repository: repository.into(), scratch, port: None }
+        Place { tool, peers, repository: repository.into(), scratch, port: None, connections: None }
     }
 
-    pub fn s3(tool: Tool, peers: &'p Path, scratch: &'p Path, port: u16) -> Place<'p> {
+    pub fn s3(tool: Tool, peers: &'p Path, scratch: &'p Path, port: u16, connections: Option<usize>) -> Place<'p> {
         let repository = format!("s3:http://127.0.0.1:{port}/{BUCKET}/repository").into();
-        Place { tool, peers, repository, scratch, port: Some(port) }
+        Place { tool, peers, repository, scratch, port: Some(port), connections }
     }
 
     /// The same repository for another tool.
@@ -93,7 +106,7 @@ impl<'p> Place<'p> {
         let mut command = Command::new("/usr/bin/time");
         command.arg("--format=%U %S %M").arg("--output").arg(self.cost_file()).arg(self.tool.program(self.peers));
         command.env_clear();
-        let (cache, temporary) = (self.scratch.join("cache"), self.scratch.join("tmp"));
+        let (cache, temporary) = (self.cache(), self.scratch.join("tmp"));
         fs::create_dir_all(&cache).and_then(|()| fs::create_dir_all(&temporary)).expect("directories");
         command
             .env("PATH", "/usr/bin:/bin")
@@ -113,16 +126,33 @@ impl<'p> Place<'p> {
                         .env("RUSTIC_REPO_OPT_ENDPOINT", format!("http://127.0.0.1:{port}"))
                         .env("RUSTIC_REPO_OPT_REGION", "us-east-1"),
                     None => command.env("RUSTIC_REPOSITORY", &self.repository),
+                };
+                if let Some(connections) = self.connections {
+                    command.env("RUSTIC_REPO_OPT_CONNECTIONS", connections.to_string());
                 }
             }
-            _ => command
-                .env("RESTIC_PASSWORD", PASSWORD)
-                .env("RESTIC_REPOSITORY", &self.repository)
-                .env("AWS_DEFAULT_REGION", "us-east-1")
-                .arg("--quiet"),
-        };
+            _ => {
+                command
+                    .env("RESTIC_PASSWORD", PASSWORD)
+                    .env("RESTIC_REPOSITORY", &self.repository)
+                    .env("AWS_DEFAULT_REGION", "us-east-1")
+                    .arg("--quiet");
+                if let Some(connections) = self.connections {
+                    command.arg("-o").arg(format!("s3.connections={connections}"));
+                }
+            }
+        }
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.scratch.join("cache")
+    }
+
+    /// Removes what the tool has kept on this machine.
+    pub fn forget_cache(&self) {
+        fs::remove_dir_all(self.cache()).expect("it can be removed");
     }
 
     fn cost_file(&self) -> PathBuf {
@@ -162,6 +192,14 @@ impl<'p> Place<'p> {
             _ => command.arg("latest").arg("--target").arg(target),
         };
         self.run(command)
+    }
+
+    pub fn prune(&self) -> Cost {
+        self.run(self.command(&["prune"]))
+    }
+
+    pub fn snapshots(&self) -> Cost {
+        self.run(self.command(&["snapshots"]))
     }
 
     pub fn check(&self) -> Cost {

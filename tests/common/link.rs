@@ -24,15 +24,6 @@ pub struct Profile {
     pub shared: f64,
 }
 
-/// A bucket in the region of the cluster.
-pub const SAME_REGION: Profile =
-    Profile { name: "same region", round_trip: Duration::from_millis(2), each: 80e6, shared: 1000e6 };
-/// A bucket in another region of the provider.
-pub const OTHER_REGION: Profile =
-    Profile { name: "other region", round_trip: Duration::from_millis(30), each: 20e6, shared: 200e6 };
-/// A bucket on another continent, or behind a site's uplink.
-pub const FAR: Profile = Profile { name: "far", round_trip: Duration::from_millis(100), each: 10e6, shared: 50e6 };
-
 /// Bytes passed on at a time. Small beside what a connection carries in a round trip.
 const PIECE: usize = 32 << 10;
 /// Pieces under way in one direction of a connection: more than any profile carries in its delay.
