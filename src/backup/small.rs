@@ -39,13 +39,6 @@ pub struct Gathering<'g, 's, 'c> {
     buffer: Vec<u8>,
 }
 
-/// How reading a small file ended.
-pub enum Outcome {
-    Gathered,
-    /// The file is none: it has grown, or has content without a size.
-    Large(FileWork),
-}
-
 impl<'s, 'c> Gatherer<'s, 'c> {
     /// Reads files of `budget` bytes at the same time.
     pub fn new(filling: Filling<'s, 'c>, budget: u64) -> Gatherer<'s, 'c> {
@@ -84,19 +77,20 @@ impl Gathering<'_, '_, '_> {
         outcome
     }
 
-    /// Reads a file, which is left out if that fails.
-    pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Outcome {
+    /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be small:
+    /// it has grown, or has content without a size.
+    pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Option<FileWork> {
         let budget = self.gatherer.budget.take(work.node.size);
         self.buffer.clear();
         match self.read_content(run, limit, place, &mut work) {
             Ok(true) => self.gather(run, work),
-            Ok(false) => return Outcome::Large(work),
+            Ok(false) => return Some(work),
             Err(why) => work.lose(run, why),
         }
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
         drop(budget);
-        Outcome::Gathered
+        None
     }
 
     /// Reads a file into the buffer; `false` if it turns out not to be small.

@@ -11,7 +11,7 @@ use super::assemble::Dir;
 use super::parent::{ParentDir, is_unchanged};
 use super::reach::{Place, Reach};
 use super::read::{FileWork, Standing};
-use super::small::{Gatherer, Gathering, Outcome, is_small};
+use super::small::{Gatherer, Gathering, is_small};
 use super::source::{Kind, Top, Tops};
 use super::stat::{display, node_type, stat, xattrs_of_path};
 use crate::concurrency::Limit;
@@ -381,10 +381,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 Candidate { name, slot, path, kind: None, below: Tops::new() }
             }
         };
-        match self.candidate(listing, candidate)? {
-            Taken::Now(node) => dir.fill(self.run(), slot, node.as_ref()),
-            Taken::Later => Ok(()),
-        }
+        self.candidate(listing, candidate)
     }
 
     fn run(&self) -> &Run<'_> {
@@ -442,8 +439,8 @@ impl Walker<'_, '_, '_, '_, '_> {
     }
 
     /// Looks at one entry of a directory and takes it, or what is named below it, into the
-    /// snapshot.
-    fn candidate(&mut self, listing: &Listing, candidate: Candidate<'_>) -> Result<Taken> {
+    /// snapshot. Its slot is filled here, or by the stage that completes it.
+    fn candidate(&mut self, listing: &Listing, candidate: Candidate<'_>) -> Result<()> {
         let run = self.walk.run;
         let Candidate { name, slot, path, kind, below } = candidate;
         let boundary = match (kind, listing.scope) {
@@ -458,7 +455,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 || run.options.exclude.patterns.matches(&absolute(&path)));
         if excluded && below.is_empty() {
             run.progress.item(Action::Excluded, || display(&path), 0);
-            return Ok(Taken::Now(None));
+            return listing.dir.fill(run, slot, None);
         }
         let standing = if kind == Some(Kind::Target) { Standing::Named } else { Standing::Found };
         let looked = self.look(listing, name, &path).and_then(|(place, found)| {
@@ -470,7 +467,7 @@ impl Walker<'_, '_, '_, '_, '_> {
             Err(error) => {
                 run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
                 self.lose(below);
-                return Ok(Taken::Now(None));
+                return listing.dir.fill(run, slot, None);
             }
         };
         let previous = listing.parent.get(name);
@@ -483,7 +480,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 let entry = Entry { name, slot, place, path: &path, stat: found, previous, standing, scope, below };
                 return self.entry(&listing.dir, entry);
             }
-            return Ok(Taken::Now(None));
+            return listing.dir.fill(run, slot, None);
         }
         if followed && (is_found || kind == Some(Kind::Target)) {
             run.progress.warning(&format!(
@@ -521,7 +518,7 @@ impl Walker<'_, '_, '_, '_, '_> {
         }
     }
 
-    fn entry(&mut self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<Taken> {
+    fn entry(&mut self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<()> {
         let run = self.walk.run;
         let Entry { name, slot, place, path, mut stat, previous, standing, scope, below } = entry;
         if run.options.read_special && standing == Standing::Named {
@@ -529,7 +526,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 Ok(device) => stat = device.unwrap_or(stat),
                 Err(why) => {
                     run.lost(standing, path, why);
-                    return Ok(Taken::Now(None));
+                    return dir.fill(run, slot, None);
                 }
             }
         }
@@ -541,13 +538,13 @@ impl Walker<'_, '_, '_, '_, '_> {
                 Standing::Named => run.lost(standing, path, "it is a socket, which has no content to be stored"),
                 Standing::Found => run.progress.item(Action::Excluded, || display(path), 0),
             }
-            return Ok(Taken::Now(None));
+            return dir.fill(run, slot, None);
         }
         let is_large = |max: u64| stat.st_size > i64::try_from(max).unwrap_or(i64::MAX);
         if ty == NodeType::File && standing == Standing::Found && run.options.exclude.larger_than.is_some_and(is_large)
         {
             run.progress.item(Action::Excluded, || display(path), 0);
-            return Ok(Taken::Now(None));
+            return dir.fill(run, slot, None);
         }
         self.note_unread(path, ty, standing);
         let mut node = run.observer.node(name, &place, &stat, |why| run.problem(path, why));
@@ -557,12 +554,11 @@ impl Walker<'_, '_, '_, '_, '_> {
                 let previous = previous.filter(|node| node.ty == NodeType::Dir).cloned();
                 let dir = Dir::new(path.to_owned(), Some(node), previous, Some((dir.clone(), slot)));
                 if matches!(scope, Scope::Named) && below.is_empty() {
-                    dir.listed(run, Vec::new())?;
-                    return Ok(Taken::Later);
+                    return dir.listed(run, Vec::new());
                 }
                 let known = (!below.is_empty()).then(|| Box::new(Known { parent: None, named: below }));
                 self.walk.stack.push(DirWork { dir, scope, standing, known });
-                Ok(Taken::Later)
+                Ok(())
             }
             NodeType::File => {
                 run.counts.found_files.fetch_add(1, Ordering::Relaxed);
@@ -573,21 +569,18 @@ impl Walker<'_, '_, '_, '_, '_> {
                         node.content.clone_from(&before.content);
                         run.progress.bytes_done.fetch_add(node.size, Ordering::Relaxed);
                         run.finish_file(&node, Action::Unchanged, path);
-                        Ok(Taken::Now(Some(node)))
+                        dir.fill(run, slot, Some(&node))
                     }
                     _ => {
                         let is_small = is_small(node.size);
                         let (path, in_parent) = (path.to_owned(), previous.is_some());
                         let work = FileWork::file(path, node, dir.clone(), slot, standing, in_parent);
-                        let outcome = if is_small {
-                            self.gathering.read(run, self.walk.limit, &place, work)
-                        } else {
-                            Outcome::Large(work)
-                        };
-                        if let Outcome::Large(work) = outcome {
+                        let large =
+                            if is_small { self.gathering.read(run, self.walk.limit, &place, work) } else { Some(work) };
+                        if let Some(work) = large {
                             self.send(work);
                         }
-                        Ok(Taken::Later)
+                        Ok(())
                     }
                 }
             }
@@ -597,11 +590,11 @@ impl Walker<'_, '_, '_, '_, '_> {
                 (node.device, node.links) = (0, 1);
                 node.xattrs = self.xattrs(path);
                 self.send(FileWork::device(path.to_owned(), node, dir.clone(), slot, previous.is_some()));
-                Ok(Taken::Later)
+                Ok(())
             }
             _ => {
                 node.xattrs = self.xattrs(path);
-                Ok(Taken::Now(Some(node)))
+                dir.fill(run, slot, Some(&node))
             }
         }
     }
@@ -614,7 +607,7 @@ impl Walker<'_, '_, '_, '_, '_> {
     /// Sends a file to the readers, which end early only when the run is stopped.
     fn send(&self, work: FileWork) {
         if let Err(TrySendError::Full(work)) = self.files.try_send(work) {
-            let _ = self.gathering.paused(|| self.files.send(work));
+            self.gathering.paused(|| drop(self.files.send(work)));
         }
     }
 
@@ -637,14 +630,6 @@ impl Walker<'_, '_, '_, '_, '_> {
         };
         self.run().progress.warning(&format!("{}: {what}", display(path)));
     }
-}
-
-/// How far a walker has brought an entry.
-enum Taken {
-    /// It is complete, or left out.
-    Now(Option<Node>),
-    /// Another stage completes it and fills its slot.
-    Later,
 }
 
 /// Bytes of a directory's listing that are read at a time: glibc's choice.
