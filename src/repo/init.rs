@@ -94,15 +94,16 @@ fn confirm_absence(store: &dyn Store) -> Result<Vec<(Id, u64)>> {
     let list = |ty| move || store.list(ty);
     let lists = || both(list(FileType::Snapshot), list(FileType::Key));
     let ((snapshots, keys), config) = both(lists, || store.size(File::CONFIG));
-    match config {
-        Ok(_) => return Err(refusal(store, "already has a repository: config file already exists")),
+    let keys = match (config, keys) {
+        (Ok(_), _) => return Err(refusal(store, "already has a repository: config file already exists")),
         // Where there is no bucket, there is nothing in it.
-        Err(StoreError::NoBucket { .. }) => return Ok(Vec::new()),
-        Err(StoreError::NotFound { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+        (Err(StoreError::NoBucket { .. }), _)
+        | (Err(StoreError::NotFound { .. }), Err(StoreError::NoBucket { .. })) => return Ok(Vec::new()),
+        (Err(StoreError::NotFound { .. }), keys) => keys?,
+        (Err(error), _) => return Err(error.into()),
+    };
     if snapshots?.is_empty() {
-        return Ok(keys?);
+        return Ok(keys);
     }
     Err(refusal(store, "has snapshots but no config: a repository lost its config, restore it from a copy"))
 }

@@ -174,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// An absent config may mean an absent bucket, which answers to HEAD do not tell apart.
+    /// An absent config may mean an absent bucket, which not every answer tells apart.
     fn absent(&self, file: File, error: StoreError) -> StoreError {
         match error {
             StoreError::NotFound { .. } if file == File::CONFIG => match self.probe() {
@@ -231,10 +231,7 @@ impl Store for ObjectStore {
         let key = self.0.key(&layout::path(file));
         let action = format!("look up {file}");
         let looked = self.0.run(&action, file.ty, async || self.0.within(0, self.0.remote.store.head(&key)).await);
-        match looked {
-            Ok(meta) => Ok(meta.size),
-            Err(failure) => Err(self.0.absent(file, self.0.error("look up", file, failure))),
-        }
+        looked.map(|meta| meta.size).map_err(|failure| self.0.error("look up", file, failure))
     }
 
     fn read(&self, file: File, max: u64) -> Result<Bytes> {

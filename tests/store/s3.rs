@@ -108,7 +108,6 @@ pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint) {
     let endpoint = Endpoint { bucket: "not-there-yet".to_owned(), ..endpoint.clone() };
     let store = endpoint.open("repo");
     let errors = [
-        store.size(File::CONFIG).map(drop).expect_err("no bucket"),
         store.read(File::CONFIG, 100).map(drop).expect_err("no bucket"),
         store.list(FileType::Key).map(drop).expect_err("no bucket"),
         store.write(File::CONFIG, vec![1].into()).expect_err("no bucket"),
