@@ -13,6 +13,7 @@ mod listening;
 pub mod loops;
 pub mod peers;
 mod random;
+pub mod round_trips;
 pub mod s3;
 #[cfg(feature = "mount")]
 pub mod slow;

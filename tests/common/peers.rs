@@ -306,6 +306,21 @@ impl Run {
         Run { line, output }
     }
 
+    /// A program that is watched until it ends: `watch` is called again and again with its process
+    /// id.
+    pub fn watched(command: &mut Command, mut watch: impl FnMut(u32)) -> Run {
+        let line = written(command);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
+        let id = child.id();
+        let ended = std::thread::spawn(move || child.wait_with_output());
+        while !ended.is_finished() {
+            watch(id);
+        }
+        let output = ended.join().expect("no panic").unwrap_or_else(|error| panic!("{line}: {error}"));
+        Run { line, output }
+    }
+
     pub fn succeeded(&self) -> bool {
         self.output.status.success()
     }

@@ -34,6 +34,7 @@ mod requests;
 #[cfg(feature = "mount")]
 mod restore_faults;
 mod rewriting;
+mod round_trips;
 mod s3;
 mod same_bytes;
 mod shapes;
