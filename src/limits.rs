@@ -80,3 +80,20 @@ pub const STORE_ERRORS: u32 = 4;
 
 /// Files that a restore keeps open for further blobs.
 pub const RESTORE_OPEN_FILES: usize = 128;
+
+/// Directories of the target that a restore keeps open. With the files, the tasks (three
+/// descriptors each at most) and the connections to the store, that stays below the 1,024
+/// descriptors that a process has by default.
+pub const RESTORE_OPEN_DIRS: usize = 128;
+
+/// The most tasks of a restore that are in flight on the target.
+pub const RESTORE_TASKS: usize = 64;
+
+/// Tasks of a restore that are queued for the target, and the bytes that they and those in flight
+/// hold: 64 files of 128 KiB.
+pub const RESTORE_QUEUE: usize = 1024;
+pub const RESTORE_QUEUED_BYTES: usize = 8 << 20;
+
+/// Bytes from which a piece of a file is not queued, but written by the thread that has read it:
+/// 2 of them at a time are 400 MB/s if each takes 5 ms.
+pub const RESTORE_QUEUED_PIECE: usize = 1 << 20;

@@ -5,6 +5,7 @@
 //! the one before led to; where a sandbox does not have that call, one component at a time, each
 //! without following. Everything else works on one component in an open
 //! directory, or on an entry that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed.
+//! A directory that stays open is the one that was found beneath the target, wherever it is moved.
 
 use crate::limits;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -67,28 +68,37 @@ impl Root {
         if path.is_empty() {
             return openat(&self.fd, ".", flags, mode);
         }
-        const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+        self.open_from(&self.fd, path, flags, mode)
+    }
+
+    /// Opens a path below a directory, in the same way.
+    fn open_from(&self, top: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let (mut above, mut rest) = (None, path);
         if self.openat2 {
             while rest.len() > limits::PATH {
                 let slash = rest[..=limits::PATH].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
-                let from = above.as_ref().unwrap_or(&self.fd);
+                let from = above.as_ref().unwrap_or(top);
                 let next = openat2(from, &rest[..slash], ON_THE_WAY, Mode::empty(), BENEATH)?;
                 (above, rest) = (Some(next), &rest[slash + 1..]);
             }
-            return openat2(above.as_ref().unwrap_or(&self.fd), rest, flags, mode, BENEATH);
+            return openat2(above.as_ref().unwrap_or(top), rest, flags, mode, BENEATH);
         }
         while let Some(slash) = rest.iter().position(|&byte| byte == b'/') {
             let name = component(&rest[..slash])?;
-            let next = openat(above.as_ref().unwrap_or(&self.fd), name, ON_THE_WAY, Mode::empty())?;
+            let next = openat(above.as_ref().unwrap_or(top), name, ON_THE_WAY, Mode::empty())?;
             (above, rest) = (Some(next), &rest[slash + 1..]);
         }
-        openat(above.as_ref().unwrap_or(&self.fd), component(rest)?, flags, mode)
+        openat(above.as_ref().unwrap_or(top), component(rest)?, flags, mode)
     }
 
     /// A directory by its path.
     pub fn dir(&self, path: &[u8]) -> Result<Dir> {
         self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map(Dir)
+    }
+
+    /// A directory by its path below another one.
+    pub fn dir_below(&self, above: &Dir, path: &[u8]) -> Result<Dir> {
+        self.open_from(&above.0, path, ON_THE_WAY, Mode::empty()).map(Dir)
     }
 
     /// The directory that a path's last component is in, and that component.
@@ -97,16 +107,9 @@ impl Root {
         let (above, name) = slash.map_or((&b""[..], path), |slash| (&path[..slash], &path[slash + 1..]));
         Ok((self.dir(above)?, component(name)?))
     }
-
-    /// What a path is, if it is anything.
-    pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>> {
-        match self.parent(path) {
-            Ok((dir, name)) => dir.stat(name),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
+
+const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
@@ -123,6 +126,17 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes a regular file, if the name is free, and opens it for writing.
+    pub fn create(&self, name: &[u8], mode: Mode) -> Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.0, component(name)?, flags, mode)
+    }
+
+    /// Opens an entry, but follows no symlink.
+    pub fn open(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
+        openat(&self.0, component(name)?, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// Makes sure that there is a directory of this name. Returns whether it is new.
@@ -205,8 +219,13 @@ impl Dir {
 
 impl Pinned {
     fn new(fd: OwnedFd) -> Pinned {
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = path_of(&fd);
         Pinned { fd, path }
+    }
+
+    /// The entry that a descriptor has open: stays pinned when that one is closed.
+    pub fn of_open(fd: &OwnedFd) -> Result<Pinned> {
+        openat(CWD, path_of(fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Pinned::new)
     }
 
     pub fn stat(&self) -> Result<Stat> {
@@ -251,6 +270,10 @@ impl Pinned {
     pub fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         removexattr(&self.path, name)
     }
+}
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Reads with a buffer that grows until it is large enough; the kernel has an end at 64 KiB.
@@ -319,12 +342,22 @@ mod tests {
                 let opened = root.open_beneath(path, OFlags::WRONLY | OFlags::CREATE, Mode::RWXU);
                 assert!(opened.is_err(), "{}", path.escape_ascii());
                 assert!(root.dir(path).is_err(), "{}", path.escape_ascii());
+                let top = root.dir(b"").unwrap();
+                assert!(root.dir_below(&top, path).is_err(), "{}", path.escape_ascii());
             }
             let (top, _) = root.parent(b"planted").unwrap();
+            assert!(top.create(b"planted", Mode::RWXU).is_err(), "it is not followed");
+            assert!(top.open(b"planted", OFlags::WRONLY).is_err(), "nor here");
+            let below = root.dir_below(&top, b"dir").unwrap();
+            for path in [&b".."[..], b"../dir", b"planted/file", b"/"] {
+                assert!(root.dir_below(&below, path).is_err(), "{}", path.escape_ascii());
+            }
             for name in [&b".."[..], b".", b"", b"../outside/file", b"planted/file", b"nul\0"] {
                 assert_eq!(top.make_dir(name, Other::Replace), Err(Errno::INVAL));
                 assert_eq!(top.symlink(b"x", name), Err(Errno::INVAL));
                 assert_eq!(top.unlink(name), Err(Errno::INVAL));
+                assert!(top.create(name, Mode::RWXU).is_err());
+                assert!(top.open(name, OFlags::RDONLY).is_err());
                 assert!(top.pin(name).is_err());
             }
         });

@@ -28,18 +28,19 @@ impl<'t> FileSystems<'t> {
     /// Opens the target's own file system.
     pub fn of(root: &Root, target: &'t Path) -> rustix::io::Result<FileSystems<'t>> {
         let mut systems = FileSystems { target, open: BTreeMap::new() };
-        systems.meet(root, fstat(root.fd())?.st_dev, b"")?;
+        systems.meet(root, fstat(root.fd())?.st_dev, Vec::new)?;
         Ok(systems)
     }
 
     /// Something that exists at `path` is on this device, and will be written to.
-    pub fn meet(&mut self, root: &Root, device: u64, path: &[u8]) -> rustix::io::Result<()> {
+    pub fn meet(&mut self, root: &Root, device: u64, path: impl FnOnce() -> Vec<u8>) -> rustix::io::Result<()> {
         if !self.open.contains_key(&device) {
+            let path = path();
             // A descriptor that only names a path (O_PATH) cannot be synced.
-            let fd = root.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+            let fd = root.open_beneath(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
             // Something else may have taken its place meanwhile.
             let device = fstat(&fd)?.st_dev;
-            self.open.entry(device).or_insert_with(|| Opened { fd, path: path.to_vec() });
+            self.open.entry(device).or_insert_with(|| Opened { fd, path });
         }
         Ok(())
     }

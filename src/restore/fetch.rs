@@ -33,6 +33,11 @@ pub trait Sink: Sync {
 
     /// A use's blob cannot be read. An error ends the restore.
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()>;
+
+    /// Bytes that it holds at most after it has returned.
+    fn holds(&self) -> u64 {
+        0
+    }
 }
 
 /// A use in the order of fetching: by pack, and by place in it.
@@ -85,6 +90,7 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
     // Trees have been read, and will be once more.
     let held = plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
     let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
+    let left = left.saturating_sub(sink.holds());
     let fetch = Fetch {
         repo,
         index,

@@ -1,20 +1,28 @@
 //! Stage 5: plaintext into files, each piece at its place, by any thread.
 //!
-//! A file is made at its first write, private until its metadata is applied. In a file that this run makes, blocks of zeros are left out
+//! A file is made at its first write. In a file that this run makes, blocks of zeros are left out
 //! and stay holes; in one that had content before, they are written. A file that cannot be written is told once and its other
 //! pieces are dropped; one that lacks a piece gets all others, but never counts as complete. A full disk ends the restore.
+//!
+//! A file of one piece gets its metadata as soon as it is complete, which spares finding it again;
+//! for this the plan has owner and mode of plain files. Only a restore that reads files back leaves
+//! that to the last stage, as it is left for all others.
 //!
 //! A file is complete when it is closed without an error: network file systems report there what
 //! did not reach their server. Several threads share one descriptor, and the last of them closes
 //! it.
 
+use super::Options;
 use super::close::close;
-use super::confine::{Root, is};
+use super::confine::{Pinned, is};
+use super::dirs::Dirs;
 use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
+use super::meta::{Before, Meta, Refusals};
 use super::plan::{Plan, State, Use};
 use super::prepare::ONE_NAME;
 use super::walk::display;
+use super::workers::{Queue, Workers};
 use crate::limits;
 use crate::progress::{Phase, Progress};
 use crate::repo;
@@ -23,7 +31,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, ftruncate};
 use rustix::io::{Errno, pwrite};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The granularity of holes: the block of most file systems.
 const BLOCK: usize = 4096;
@@ -33,10 +41,13 @@ const SHARDS: usize = 16;
 /// The files of a restore while their content arrives.
 pub struct Files<'f> {
     plan: &'f Plan,
-    root: &'f Root,
+    dirs: &'f Dirs<'f>,
     progress: &'f Progress,
+    refusals: &'f Refusals<'f>,
     /// Leave blocks of zeros out of new files.
     sparse: bool,
+    /// Files get their metadata once they are complete: they are not read back first.
+    finishes: bool,
     open: [Mutex<Open>; SHARDS],
     unreached: OnceLock<String>,
 }
@@ -47,32 +58,44 @@ type Open = Vec<Numbered>;
 /// An open file and its number.
 type Numbered = (u32, Arc<Handle>);
 
-/// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them sleep.
-type Handle = Mutex<OwnedFd>;
+/// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them
+/// sleep. `None`: the first one that has the lock opens the file.
+type Handle = Mutex<Option<OwnedFd>>;
 
 /// What was done to a file when a call failed, and how.
 type Failure = (&'static str, Errno);
 
 impl<'f> Files<'f> {
-    pub fn new(plan: &'f Plan, root: &'f Root, sparse: bool, progress: &'f Progress) -> Files<'f> {
-        Files { plan, root, progress, sparse, open: Default::default(), unreached: OnceLock::new() }
+    pub fn new(
+        plan: &'f Plan,
+        dirs: &'f Dirs<'f>,
+        refusals: &'f Refusals<'f>,
+        options: &Options,
+        progress: &'f Progress,
+    ) -> Files<'f> {
+        let (sparse, finishes) = (options.sparse, !options.verify);
+        Files { plan, dirs, progress, refusals, sparse, finishes, open: Default::default(), unreached: OnceLock::new() }
+    }
+
+    /// Makes all files. `fetch` hands the content of those that have any to the sink.
+    pub fn fill(&self, workers: &Workers<'_>, fetch: impl FnOnce(&dyn Sink) -> Result<()>) -> Result<()> {
+        workers.run("files were written", |queue| {
+            self.make_empty(queue)?;
+            fetch(&Writing { files: self, queue })
+        })
     }
 
     /// Makes the files that no blob will come for.
-    pub fn make_empty(&self) -> Result<()> {
-        for (number, file) in self.plan.files.iter().enumerate() {
+    fn make_empty<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
+        for (number, file) in (0..).zip(&self.plan.files) {
             if file.left.load(Ordering::Relaxed) > 0 {
                 continue;
             }
-            let number = u32::try_from(number).expect("files are numbered so");
             match file.state() {
-                State::Planned => match self.make(number) {
-                    Ok(fd) => {
-                        self.heed(number, close(fd).map_err(|errno| ("close", errno)))?;
-                        self.complete(number)?;
-                    }
-                    Err(errno) => self.broken(number, "create", errno)?,
-                },
+                State::Planned => queue.submit(0, move || {
+                    self.heed(number, self.write_whole(number, |_| Ok(())))?;
+                    self.complete(number)
+                })?,
                 // It was too long, and has been cut.
                 State::Correcting => self.complete(number)?,
                 _ => {}
@@ -81,11 +104,21 @@ impl<'f> Files<'f> {
         Ok(())
     }
 
+    /// Makes a new file. In a directory that this run made, which is private until the end, it has
+    /// its permissions at once, but for set-id bits, which lend the owner's rights; elsewhere it is
+    /// private until its metadata is applied. The owner may write it in either case: some file
+    /// systems check that at each write.
     fn make(&self, number: u32) -> rustix::io::Result<OwnedFd> {
-        let path = self.plan.file_path(number);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = &self.plan.files[number as usize];
-        let open = || match self.root.open_beneath(&path, flags, Mode::RUSR | Mode::WUSR) {
+        let (dir, name) = (self.dirs.get(file.dir)?, self.plan.file_name(number));
+        let private = Mode::RUSR | Mode::WUSR;
+        let mode = match self.plan.access(number) {
+            Some(access) if self.plan.dirs[file.dir as usize].fresh.is_set() => {
+                private | Mode::from_raw_mode(access.permissions & 0o777)
+            }
+            _ => private,
+        };
+        let open = || match dir.create(name, mode) {
             Err(Errno::LOOP) => Err(Errno::EXIST),
             other => other,
         };
@@ -93,7 +126,6 @@ impl<'f> Files<'f> {
             // Only what was seen there is replaced: the rest is this run's, under a name that the
             // file system takes for this one.
             Err(Errno::EXIST) if file.occupied.load(Ordering::Relaxed) => {
-                let (dir, name) = self.root.parent(&path)?;
                 dir.clear(name)?;
                 open()?
             }
@@ -103,67 +135,136 @@ impl<'f> Files<'f> {
         Ok(fd)
     }
 
-    /// The open file, made if it is to be new; and the one that is not kept open because of it.
-    fn handle(&self, number: u32) -> rustix::io::Result<(Arc<Handle>, Option<Numbered>)> {
-        let file = &self.plan.files[number as usize];
+    /// The lock of an open file; and the one that is not kept open because of it.
+    fn handle(&self, number: u32) -> (Arc<Handle>, Option<Numbered>) {
         let mut open = self.shard(number);
         if let Some(at) = open.iter().position(|(other, _)| *other == number) {
             let found = open.remove(at);
-            let fd = found.1.clone();
+            let handle = found.1.clone();
             open.push(found);
-            return Ok((fd, None));
+            return (handle, None);
         }
-        let fd = Arc::new(Mutex::new(if file.state() == State::Planned {
+        let handle = Arc::<Handle>::default();
+        // One that is in use stays, so that no two threads open a file for themselves.
+        let is_full = open.len() >= limits::RESTORE_OPEN_FILES / SHARDS;
+        let idle = open.iter().position(|(_, handle)| is_full && Arc::strong_count(handle) == 1);
+        let evicted = idle.map(|at| open.remove(at));
+        open.push((number, handle.clone()));
+        (handle, evicted)
+    }
+
+    /// Opens a file, and makes it if it is to be new.
+    fn open(&self, number: u32) -> rustix::io::Result<OwnedFd> {
+        let file = &self.plan.files[number as usize];
+        if file.state() == State::Planned {
             let fd = self.make(number)?;
             ftruncate(&fd, file.size)?;
-            fd
-        } else {
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-            let fd = self.root.open_beneath(&self.plan.file_path(number), flags, Mode::empty())?;
-            // Content goes into regular files only, whatever somebody has put in its place meanwhile.
-            if is(&fstat(&fd)?, FileType::RegularFile) { fd } else { return Err(Errno::INVAL) }
-        }));
-        let evicted = (open.len() >= limits::RESTORE_OPEN_FILES / SHARDS).then(|| open.remove(0));
-        open.push((number, fd.clone()));
-        Ok((fd, evicted))
+            return Ok(fd);
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let fd = self.dirs.get(file.dir)?.open(self.plan.file_name(number), flags)?;
+        // Content goes into regular files only, whatever somebody has put in its place meanwhile.
+        if is(&fstat(&fd)?, FileType::RegularFile) { Ok(fd) } else { Err(Errno::INVAL) }
     }
 
     /// Closes a file unless another thread still uses it, which then closes it.
     fn release(&self, number: u32, handle: Arc<Handle>) -> Result<()> {
         let Some(handle) = Arc::into_inner(handle) else { return Ok(()) };
-        let fd = handle.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(fd) = handle.into_inner().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
         // Also of a file that counts as complete, which a thread that evicted it may close last:
         // then it fails now.
         self.heed(number, close(fd).map_err(|errno| ("close", errno)))
     }
 
     fn shard(&self, number: u32) -> MutexGuard<'_, Open> {
-        self.open[number as usize % SHARDS].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.open[number as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one piece, and closes the file if nothing else is to come.
-    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<std::result::Result<(), Failure>> {
+    /// Whether what a use's blob holds goes anywhere.
+    fn wants(&self, needed: &Use) -> bool {
+        matches!(self.plan.files[needed.file as usize].state(), State::Planned | State::Made | State::Correcting)
+    }
+
+    /// Some piece cannot be had. An error ends the restore.
+    fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
+        let file = &self.plan.files[needed.file as usize];
+        if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
+            self.progress.problem(Phase::Restore, display(&self.plan.file_path(needed.file)), why);
+        }
+        if !is_lost(why) {
+            self.unreached.get_or_init(|| why.to_string());
+        }
+        self.one_less(needed.file)
+    }
+
+    /// Takes what a use's blob holds. An error ends the restore.
+    fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
         let number = needed.file;
         let file = &self.plan.files[number as usize];
-        // Most files have one blob: no other thread will need them open.
-        let whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
-        if whole {
-            let written = self.make(number).map_err(|errno| ("create", errno)).and_then(|fd| {
-                self.write_piece(&fd, needed, plaintext, all_zero, true).map_err(|errno| ("write", errno))?;
-                close(fd).map_err(|errno| ("close", errno))
-            });
-            return Ok(written);
+        if file.state() != State::Failed {
+            // Most files have one blob: no other thread will need them open.
+            let is_whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
+            let written = if is_whole {
+                self.write_whole(number, |fd| self.write_piece(fd, needed, plaintext, all_zero, true))
+            } else {
+                self.put(needed, plaintext, all_zero)?
+            };
+            match written {
+                Ok(()) => drop(self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed)),
+                Err((action, errno)) => self.broken(number, action, errno)?,
+            }
         }
-        let (handle, evicted) = match self.handle(number) {
-            Ok(opened) => opened,
-            Err(errno) => return Ok(Err(("open", errno))),
-        };
+        self.one_less(number)
+    }
+
+    /// Makes a file that `write` writes at once, and closes it. Then it gets its metadata, if that is known.
+    fn write_whole(
+        &self,
+        number: u32,
+        write: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> std::result::Result<(), Failure> {
+        let fd = self.make(number).map_err(|errno| ("create", errno))?;
+        let meta = self.early_meta(number);
+        // Before anything is written: then a network file system still has it from the answer to
+        // `create`.
+        let new = meta.and_then(|meta| Some((meta, fstat(&fd).ok()?)));
+        write(&fd).map_err(|errno| ("write", errno))?;
+        let new = new.and_then(|(meta, stat)| Some((meta, stat, Pinned::of_open(&fd).ok()?)));
+        // Closed first: what does not reach the disk must not look complete, and what is written
+        // back by `close` may change the time.
+        close(fd).map_err(|errno| ("close", errno))?;
+        if let Some((meta, stat, pinned)) = new {
+            self.refusals.apply_to(&pinned, &stat, Before::Bare, &meta, &|| self.plan.file_path(number));
+            self.plan.files[number as usize].advance(State::Made, State::Finished);
+        }
+        Ok(())
+    }
+
+    /// The metadata of a new file that it may have as soon as it is complete.
+    fn early_meta(&self, number: u32) -> Option<Meta> {
+        let file = &self.plan.files[number as usize];
+        let is_bare = !self.plan.dirs[file.dir as usize].hands_down.is_set();
+        let may = self.finishes && is_bare && !file.lacking.load(Ordering::Acquire);
+        self.plan.access(number).filter(|_| may).map(|access| Meta::plain(access, file.mtime))
+    }
+
+    /// Writes one piece of several.
+    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<std::result::Result<(), Failure>> {
+        let number = needed.file;
+        let (handle, evicted) = self.handle(number);
         if let Some((other, evicted)) = evicted {
             self.release(other, evicted)?;
         }
         let written = {
-            let fd = handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            self.write_piece(&fd, needed, plaintext, all_zero, false).map_err(|errno| ("write", errno))
+            let mut fd = handle.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = match fd.take() {
+                Some(fd) => Ok(fd),
+                None => self.open(number).map_err(|errno| ("open", errno)),
+            };
+            opened.and_then(|opened| {
+                let opened = fd.insert(opened);
+                self.write_piece(opened, needed, plaintext, all_zero, false).map_err(|errno| ("write", errno))
+            })
         };
         self.release(number, handle)?;
         Ok(written)
@@ -183,15 +284,14 @@ impl<'f> Files<'f> {
         if !self.sparse || file.state() == State::Correcting {
             return write_at(fd, plaintext, offset);
         }
-        if whole && plaintext.last() == Some(&0) {
-            ftruncate(fd, file.size)?;
-        }
+        let mut end = 0;
         if !all_zero {
             for piece in without_zero_blocks(plaintext, offset) {
                 write_at(fd, &plaintext[piece.clone()], offset + piece.start as u64)?;
+                end = piece.end;
             }
         }
-        Ok(())
+        if whole && end < plaintext.len() { ftruncate(fd, file.size) } else { Ok(()) }
     }
 
     /// A use has been dealt with.
@@ -212,6 +312,7 @@ impl<'f> Files<'f> {
             State::Failed => return Ok(()),
             _ if file.lacking.load(Ordering::Acquire) => State::Failed,
             State::Correcting => State::Corrected,
+            State::Finished => State::Finished,
             _ => State::Done,
         };
         // Another thread that evicted the file may have failed to close it since.
@@ -261,31 +362,32 @@ impl<'f> Files<'f> {
     }
 }
 
-impl Sink for Files<'_> {
+/// Files that are written by the tasks of a queue.
+struct Writing<'w, 'scope, 'env: 'scope> {
+    files: &'scope Files<'scope>,
+    queue: &'w Queue<'scope, 'env>,
+}
+
+impl Sink for Writing<'_, '_, '_> {
     fn wants(&self, needed: &Use) -> bool {
-        matches!(self.plan.files[needed.file as usize].state(), State::Planned | State::Made | State::Correcting)
+        self.files.wants(needed)
     }
 
     fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
-        let file = &self.plan.files[needed.file as usize];
-        if file.state() != State::Failed {
-            match self.put(needed, plaintext, all_zero)? {
-                Ok(()) => drop(self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed)),
-                Err((action, errno)) => self.broken(needed.file, action, errno)?,
-            }
+        // A copy would cost more than the latency that it hides, and memory.
+        if plaintext.len() > limits::RESTORE_QUEUED_PIECE {
+            return self.files.write(needed, plaintext, all_zero);
         }
-        self.one_less(needed.file)
+        let (files, needed, plaintext) = (self.files, *needed, plaintext.to_vec());
+        self.queue.submit(plaintext.len(), move || files.write(&needed, &plaintext, all_zero))
     }
 
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
-        let file = &self.plan.files[needed.file as usize];
-        if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
-            self.progress.problem(Phase::Restore, display(&self.plan.file_path(needed.file)), why);
-        }
-        if !is_lost(why) {
-            self.unreached.get_or_init(|| why.to_string());
-        }
-        self.one_less(needed.file)
+        self.files.lack(needed, why)
+    }
+
+    fn holds(&self) -> u64 {
+        limits::RESTORE_QUEUED_BYTES as u64
     }
 }
 

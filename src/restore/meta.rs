@@ -14,6 +14,7 @@ use crate::progress::{Phase, Progress};
 use rustix::fs::{FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// The set-user-id and set-group-id bits.
 const SET_ID: u32 = 0o6000;
@@ -43,6 +44,18 @@ impl Meta {
         }
     }
 
+    /// The metadata of a file that [`Access::of_plain`] describes.
+    pub fn plain(access: Access, mtime: (i64, u32)) -> Meta {
+        let Access { permissions, uid, gid } = access;
+        Meta { permissions, uid, gid, atime: mtime, mtime, xattrs: Vec::new() }
+    }
+
+    /// About the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        let xattrs = self.xattrs.iter().map(|xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len());
+        size_of::<Meta>() + xattrs.sum::<usize>()
+    }
+
     pub fn mtime(&self) -> (i64, u32) {
         self.mtime
     }
@@ -53,20 +66,52 @@ impl Meta {
     }
 }
 
-/// What could not be applied, by kind.
+/// Owner and mode, which most files of a snapshot share with many others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// As `chmod` takes it.
+    pub permissions: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Access {
+    /// Together with the time, this is all metadata of most files; `None` for one that has more:
+    /// attributes, or a time of access of its own.
+    pub fn of_plain(node: &Node) -> Option<Access> {
+        let is_plain = node.xattrs.is_empty() && node.atime.instant() == node.mtime.instant();
+        is_plain.then(|| Access { permissions: mode::permissions(node.mode), uid: node.uid, gid: node.gid })
+    }
+}
+
+/// The extended attributes that an entry may have before its own are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Any.
+    Unknown,
+    /// None that a restore would remove: this run made the entry, in a directory that hands down
+    /// none.
+    Bare,
+}
+
+/// Computes the path of an entry, which only a refusal needs.
+pub type PathOf<'f> = &'f dyn Fn() -> Vec<u8>;
+
+/// What could not be applied, by kind. Threads share it.
 pub struct Refusals<'p> {
     progress: &'p Progress,
     /// A lack of privilege excuses: the process does not run as root, and no problem is to be made
     /// of that.
     excused: bool,
-    kinds: BTreeMap<String, Kind>,
+    kinds: Mutex<BTreeMap<String, Kind>>,
 }
 
 struct Kind {
     count: u64,
     /// Something is missing from the restore that should be there.
     problem: bool,
-    first: String,
+    /// The first path in the order of bytes, among those that are a problem if there are any.
+    first: Vec<u8>,
     why: Errno,
 }
 
@@ -76,36 +121,42 @@ impl<'p> Refusals<'p> {
             Unprivileged::Excused => !rustix::process::geteuid().is_root(),
             Unprivileged::Counted => false,
         };
-        Refusals { progress, excused, kinds: BTreeMap::new() }
+        Refusals { progress, excused, kinds: Mutex::default() }
     }
 
     /// Counts something that the system did not take.
-    pub fn add(&mut self, kind: &str, path: &[u8], why: Errno) {
+    pub fn add(&self, kind: &str, path: PathOf<'_>, why: Errno) {
         let expected = self.excused && matches!(why, Errno::PERM | Errno::ACCESS);
         self.count(kind, path, why, !expected);
     }
 
     /// Counts something whose absence is no loss.
-    pub fn add_harmless(&mut self, kind: &str, path: &[u8], why: Errno) {
+    pub fn add_harmless(&self, kind: &str, path: PathOf<'_>, why: Errno) {
         self.count(kind, path, why, false);
     }
 
-    fn count(&mut self, kind: &str, path: &[u8], why: Errno, problem: bool) {
-        self.progress.refused(kind, || display(path), why);
-        if let Some(kind) = self.kinds.get_mut(kind) {
-            kind.count += 1;
-            if problem && !kind.problem {
-                (kind.problem, kind.first, kind.why) = (true, display(path), why);
-            }
+    fn count(&self, kind: &str, path: PathOf<'_>, why: Errno, problem: bool) {
+        let path = path();
+        self.progress.refused(kind, || display(&path), why);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = kinds.get_mut(kind) else {
+            kinds.insert(kind.to_owned(), Kind { count: 1, problem, first: path, why });
             return;
+        };
+        known.count += 1;
+        // Threads come in any order.
+        let is_first = if problem == known.problem { path < known.first } else { problem };
+        if is_first {
+            *known = Kind { count: known.count, problem, first: path, why };
         }
-        self.kinds.insert(kind.to_owned(), Kind { count: 1, problem, first: display(path), why });
     }
 
     /// Tells each kind once and returns the counts.
-    pub fn settle(self) -> BTreeMap<String, u64> {
+    pub fn settle(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
-        for (name, Kind { count, problem, first, why }) in self.kinds {
+        let kinds = std::mem::take(&mut *self.kinds.lock().unwrap_or_else(PoisonError::into_inner));
+        for (name, Kind { count, problem, first, why }) in kinds {
+            let first = display(&first);
             let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
             if problem {
                 self.progress.problem(Phase::Restore, first, format!("{name} not applied to {entries}; here: {why}"));
@@ -118,24 +169,33 @@ impl<'p> Refusals<'p> {
     }
 
     /// Gives an entry its metadata.
-    pub fn apply(&mut self, entry: &Pinned, meta: &Meta, path: &[u8]) {
-        let stat = match entry.stat() {
-            Ok(stat) => stat,
-            Err(why) => return self.add("metadata", path, why),
-        };
+    pub fn apply(&self, entry: &Pinned, before: Before, meta: &Meta, path: PathOf<'_>) {
+        match entry.stat() {
+            Ok(stat) => self.apply_to(entry, &stat, before, meta, path),
+            Err(why) => self.add("metadata", path, why),
+        }
+    }
+
+    /// Gives an entry whose owner and mode are those of `stat` its metadata. What it has already is
+    /// not set again: nothing but this run changes it meanwhile.
+    pub fn apply_to(&self, entry: &Pinned, stat: &Stat, before: Before, meta: &Meta, path: PathOf<'_>) {
         let (mut touched, mut permissions) = (false, meta.permissions);
         if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
-            touched = true;
+            // Only set-id bits go with a change of the owner.
+            touched = stat.st_mode & SET_ID != 0;
             if let Err(why) = entry.chown(meta.uid, meta.gid) {
                 self.add("owner", path, why);
-                if !is(&stat, FileType::Directory) {
+                if !is(stat, FileType::Directory) {
                     // They would lend the rights of whoever runs the restore, instead of those of the owner.
                     permissions &= !SET_ID;
                 }
             }
         }
-        touched |= self.apply_xattrs(entry, meta, path, &stat);
-        if !is(&stat, FileType::Symlink) && (touched || stat.st_mode & 0o7777 != permissions) {
+        touched |= match before {
+            Before::Bare if meta.xattrs.is_empty() => false,
+            Before::Bare | Before::Unknown => self.apply_xattrs(entry, meta, path, stat),
+        };
+        if !is(stat, FileType::Symlink) && (touched || stat.st_mode & 0o7777 != permissions) {
             self.apply_mode(entry, permissions, path);
         }
         if let Err(why) = entry.set_times(&meta.times()) {
@@ -143,7 +203,7 @@ impl<'p> Refusals<'p> {
         }
     }
 
-    fn apply_mode(&mut self, entry: &Pinned, permissions: u32, path: &[u8]) {
+    fn apply_mode(&self, entry: &Pinned, permissions: u32, path: PathOf<'_>) {
         if let Err(why) = entry.chmod(permissions) {
             return self.add("mode", path, why);
         }
@@ -154,7 +214,7 @@ impl<'p> Refusals<'p> {
     }
 
     /// Makes the attributes equal to the snapshot's. Says whether it changed any.
-    fn apply_xattrs(&mut self, entry: &Pinned, meta: &Meta, path: &[u8], stat: &Stat) -> bool {
+    fn apply_xattrs(&self, entry: &Pinned, meta: &Meta, path: PathOf<'_>, stat: &Stat) -> bool {
         let present = match entry.xattr_names() {
             Ok(present) => present,
             Err(why) => {
@@ -186,7 +246,7 @@ impl<'p> Refusals<'p> {
         touched
     }
 
-    fn refuse_xattr(&mut self, name: &[u8], path: &[u8], stat: &Stat, why: Errno) {
+    fn refuse_xattr(&self, name: &[u8], path: PathOf<'_>, stat: &Stat, why: Errno) {
         // A label belongs to the policy of the machine it was made on; user attributes exist on files and directories only.
         let label = name.starts_with(b"security.") && name != b"security.capability";
         let nowhere = name.starts_with(b"user.") && !is(stat, FileType::RegularFile) && !is(stat, FileType::Directory);

@@ -4,9 +4,12 @@
 //! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has been touched yet.
 //! 3. [`prepare`]: directories are made, and what is there already is compared.
 //! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; on all cores.
-//! 5. [`file`]: plaintext goes to its places, and zeros stay holes.
+//! 5. [`file`]: plaintext goes to its places, and zeros stay holes. Most files get their metadata here.
 //! 6. [`verify`]: what was written is read again, if asked for.
 //! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.
+//!
+//! What stages 3 and 5 to 7 do to the target are tasks of [`workers`], which keep as many of them in flight as the
+//! target answers faster with; [`dirs`] keeps the directories open that they work in.
 //!
 //! [`confine`] is the only way to the file system, and nothing that goes through it leaves the target. A block device takes one
 //! file instead of a tree: [`device`]. At the end everything is [`durable`].
@@ -18,6 +21,7 @@ mod close;
 mod confine;
 mod delete;
 mod device;
+mod dirs;
 mod durable;
 mod error;
 mod fetch;
@@ -33,6 +37,7 @@ mod tests;
 mod verify;
 mod walk;
 mod weigh;
+mod workers;
 
 pub use error::{Error, Result};
 
@@ -41,16 +46,20 @@ use crate::pattern::Patterns;
 use crate::progress::Progress;
 use crate::repo::{Index, Repository, StoredSnapshot, TreeReader};
 use confine::Root;
+use dirs::Dirs;
 use durable::FileSystems;
 use file::Files;
+use finish::Finish;
+use meta::Refusals;
 use origin::Origin;
-use plan::Plan;
+use plan::{Flag, Plan};
 use prepare::Prepare;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use walk::{Selection, Walk};
+use workers::Workers;
 
 /// What becomes of files that are there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,8 +170,8 @@ impl Report {
 /// target, any other entry is put there under its own name.
 ///
 /// An error means that the restore ended early, or that it ran to its end and what was asked for is
-/// not in the target. What is complete by then has its metadata only if the error came in the last
-/// stage or after it.
+/// not in the target. Files that are complete by then may have their metadata; directories have it
+/// only if the error came in the last stage or after it.
 pub fn run(
     repo: &Repository,
     index: &Index,
@@ -197,7 +206,7 @@ fn restore_tree(
     }
     let walk = Walk { trees, origin, selection, progress };
     let mut plan = plan::build(&walk, index, options.plan_memory)?;
-    let root = open_root(options, &mut plan.dirs[0].fresh)?;
+    let root = open_root(options, &plan.dirs[0].fresh)?;
     let mut systems = match &root {
         Some(root) if !options.dry_run => {
             let opened = FileSystems::of(root, &options.target);
@@ -205,19 +214,28 @@ fn restore_tree(
         }
         _ => None,
     };
-    Prepare { root: root.as_ref(), options, index, progress }.run(&mut plan, systems.as_mut())?;
-    let mut unreached = None;
-    if let Some(root) = root.as_ref().filter(|_| !options.dry_run) {
-        let files = Files::new(&plan, root, options.sparse, progress);
-        files.make_empty()?;
-        fetch::run(repo, index, &plan, &files, progress)?;
-        if options.verify {
-            verify::run(root, &plan, index, &files, progress)?;
-        }
-        unreached = files.unreached().map(str::to_owned);
-    }
+    let workers = &Workers::new(repo.settings().budget.threads, progress);
+    Prepare { root: root.as_ref(), options, index, progress, workers }.run(&mut plan, systems.as_mut())?;
+    let plan = &plan;
+    let dirs = root.as_ref().map(|root| Dirs::new(root, plan));
+    let refusals = &Refusals::new(progress, options.unprivileged);
     let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
-    finish::run(&walk, &plan, root.as_ref(), options, &mut report)?;
+    let outcome = (|| {
+        let mut unreached = None;
+        if let Some(dirs) = dirs.as_ref().filter(|_| !options.dry_run) {
+            let files = Files::new(plan, dirs, refusals, options, progress);
+            files.fill(workers, |sink| fetch::run(repo, index, plan, sink, progress))?;
+            if options.verify {
+                verify::run(workers, dirs, plan, index, &files)?;
+            }
+            unreached = files.unreached().map(str::to_owned);
+        }
+        let target = root.as_ref().zip(dirs.as_ref());
+        Finish { walk: &walk, plan, target, options, refusals, workers }.run(&mut report)?;
+        Ok::<_, Error>(unreached)
+    })();
+    report.not_applied = refusals.settle();
+    let unreached = outcome?;
     if let Some(systems) = systems {
         systems.sync()?;
     }
@@ -227,7 +245,7 @@ fn restore_tree(
     if let Some(why) = unreached {
         return Err(Error::Unreached { why });
     }
-    demand_entries(&plan, origin, options, &report)?;
+    demand_entries(plan, origin, options, &report)?;
     if plan.entries == 0 && !options.include.is_empty() {
         progress.warning("no entry matches the include patterns; nothing was restored");
     }
@@ -270,10 +288,10 @@ impl Target {
 }
 
 /// Opens the target, making it if it is missing. `None`: it is missing, and this is a dry run.
-fn open_root(options: &Options, fresh: &mut bool) -> Result<Option<Root>> {
+fn open_root(options: &Options, fresh: &Flag) -> Result<Option<Root>> {
     let path = &options.target;
-    *fresh = !path.exists();
-    if *fresh {
+    if !path.exists() {
+        fresh.set();
         if options.dry_run {
             return Ok(None);
         }

@@ -1,7 +1,8 @@
 //! Stage 2: everything that is to be restored, in compact tables, before anything is touched.
 //!
 //! Directories and files are numbered in the order of the walk, and every place that a blob goes to is one [`Use`] of 16 bytes. Names
-//! are kept once, in one buffer; everything else about an entry is read again from the trees when the restore is finished. The
+//! are kept once, in one buffer. Of the metadata, the time is kept, and a plain file's owner and mode, because it gets
+//! them as soon as it is complete; everything else about an entry is read again from the trees when the restore is finished. The
 //! tables' size is bounded: a snapshot that would need more, or that repeats itself endlessly, is refused here by name.
 
 mod build;
@@ -14,11 +15,12 @@ use crate::id::Id;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Location;
 use crate::repo::{self, Index};
+use crate::restore::meta::Access;
 use crate::restore::walk::display;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where a name is in [`Plan::names`].
 #[derive(Clone, Copy)]
@@ -40,9 +42,25 @@ pub struct Dir {
     /// What is in it cannot be read from the snapshot.
     pub unreadable: bool,
     /// It was not there before this run.
-    pub fresh: bool,
+    pub fresh: Flag,
     /// It could not be made: nothing below it can be restored.
-    pub failed: bool,
+    pub failed: Flag,
+    /// What is made in it may get extended attributes from it: its default ACL.
+    pub hands_down: Flag,
+}
+
+/// What a thread finds out about a directory, for all others.
+#[derive(Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A regular file that gets content of its own.
@@ -51,8 +69,10 @@ pub struct File {
     name: Name,
     pub size: u64,
     pub mtime: (i64, u32),
+    /// Where its owner and mode are in [`Plan::accesses`], if they are all metadata that it has.
+    access: u16,
     /// Bytes that were there already.
-    pub present: u64,
+    pub present: AtomicU64,
     /// Uses still to be written.
     pub left: AtomicU32,
     /// Some piece cannot be had.
@@ -74,6 +94,8 @@ pub enum State {
     Correcting,
     /// Complete, and new.
     Done,
+    /// Complete, new, and with its metadata.
+    Finished,
     /// Complete, and there before with other content.
     Corrected,
     /// There before and correct.
@@ -84,11 +106,12 @@ pub enum State {
     Failed,
 }
 
-const STATES: [State; 8] = [
+const STATES: [State; 9] = [
     State::Planned,
     State::Made,
     State::Correcting,
     State::Done,
+    State::Finished,
     State::Corrected,
     State::Correct,
     State::Kept,
@@ -120,6 +143,9 @@ pub struct Use {
     pub offset: u64,
 }
 
+/// Not in [`Plan::accesses`].
+const NO_ACCESS: u16 = u16::MAX;
+
 const NO_CONTENT: &str = "the snapshot lists no content for it";
 
 /// The tables.
@@ -130,8 +156,10 @@ pub struct Plan {
     pub files: Vec<File>,
     /// By file and offset.
     pub uses: Vec<Use>,
+    /// Each owner and mode of plain files, once.
+    accesses: Vec<Access>,
     /// By use: the file had this piece already. Empty if nothing was compared.
-    pub present: Vec<bool>,
+    pub present: Vec<AtomicBool>,
     /// By [`link_key`]: the first file of each group of hard links.
     pub links: HashMap<Id, u32>,
     /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
@@ -171,12 +199,38 @@ impl Plan {
     /// The path of a file, relative to the target.
     pub fn file_path(&self, number: u32) -> Vec<u8> {
         let file = &self.files[number as usize];
-        let mut path = self.dir_path(file.dir);
+        self.path_in(file.dir, self.name(file.name))
+    }
+
+    /// The last component of a directory's path, and of a file's.
+    pub fn dir_name(&self, number: u32) -> &[u8] {
+        self.name(self.dirs[number as usize].name)
+    }
+
+    pub fn file_name(&self, number: u32) -> &[u8] {
+        self.name(self.files[number as usize].name)
+    }
+
+    /// The path of an entry of a directory, relative to the target.
+    pub fn path_in(&self, dir: u32, name: &[u8]) -> Vec<u8> {
+        let mut path = self.dir_path(dir);
         if !path.is_empty() {
             path.push(b'/');
         }
-        path.extend_from_slice(self.name(file.name));
+        path.extend_from_slice(name);
         path
+    }
+
+    /// The numbers of the directories that are in a directory.
+    pub fn dirs_in(&self, number: u32) -> impl Iterator<Item = u32> {
+        let end = self.dirs[number as usize].dirs_end;
+        let next = move |&at: &u32| self.dirs.get(at as usize).map(|dir| dir.dirs_end);
+        std::iter::successors(Some(number + 1), next).take_while(move |&at| at < end)
+    }
+
+    /// A file's owner and mode, if they and the time are all metadata that it has.
+    pub fn access(&self, number: u32) -> Option<Access> {
+        self.accesses.get(usize::from(self.files[number as usize].access)).copied()
     }
 
     /// Where a use's blob is.
@@ -197,7 +251,7 @@ impl Plan {
 
     /// Whether a use need not be fetched.
     pub fn is_present(&self, number: usize) -> bool {
-        self.present.get(number).copied().unwrap_or(false)
+        self.present.get(number).is_some_and(|present| present.load(Ordering::Relaxed))
     }
 
     fn name(&self, name: Name) -> &[u8] {
@@ -239,7 +293,8 @@ impl Plan {
             name,
             size: plan.bytes,
             mtime: node.mtime.instant(),
-            present: 0,
+            access: NO_ACCESS,
+            present: AtomicU64::new(0),
             left,
             lacking: false.into(),
             occupied: false.into(),
@@ -274,6 +329,7 @@ impl Plan {
         self.dirs.shrink_to_fit();
         self.files.shrink_to_fit();
         self.uses.shrink_to_fit();
+        self.accesses.shrink_to_fit();
     }
 
     pub fn memory(&self) -> u64 {
@@ -282,6 +338,7 @@ impl Plan {
             + of(self.dirs.len(), size_of::<Dir>())
             + of(self.files.len(), size_of::<File>())
             + of(self.uses.len(), size_of::<Use>())
+            + of(self.accesses.len(), size_of::<Access>())
             + of(self.links.len(), 2 * size_of::<(Id, u32)>())
     }
 

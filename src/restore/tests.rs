@@ -220,21 +220,22 @@ fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -
 fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(), after: impl FnOnce()) -> Result<()> {
     let index = Index::load(&bed.repo).unwrap();
     let trees = TreeReader::new(&bed.repo, &index);
-    let options = Options::new(bed.target());
+    let options = Options { verify: true, ..Options::new(bed.target()) };
     let origin = Origin::Dir { tree, meta: None };
     let selection = Selection { include: &options.include, exclude: &options.exclude };
     let walk = Walk { trees: &trees, origin: &origin, selection, progress };
     let mut plan = plan::build(&walk, &index, u64::MAX).unwrap();
-    let root = open_root(&options, &mut plan.dirs[0].fresh).unwrap().unwrap();
+    let root = open_root(&options, &plan.dirs[0].fresh).unwrap().unwrap();
     let mut systems = FileSystems::of(&root, &options.target).unwrap();
-    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress };
+    let workers = &Workers::new(2, progress);
+    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress, workers };
     prepare.run(&mut plan, Some(&mut systems)).unwrap();
-    let files = Files::new(&plan, &root, true, progress);
+    let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(progress, options.unprivileged));
+    let files = Files::new(&plan, &dirs, &refusals, &options, progress);
     before();
-    files.make_empty().unwrap();
-    fetch::run(&bed.repo, &index, &plan, &files, progress).unwrap();
+    files.fill(workers, |sink| fetch::run(&bed.repo, &index, &plan, sink, progress)).unwrap();
     after();
-    verify::run(&root, &plan, &index, &files, progress)
+    verify::run(workers, &dirs, &plan, &index, &files)
 }
 
 #[test]

@@ -3,43 +3,49 @@
 //! It comes before the metadata, while every file can still be opened, and so that one that does not verify keeps the time of
 //! today: a later `--overwrite if-changed` will not take it for whole.
 
-use super::confine::Root;
-use super::error::{Error, Result};
+use super::dirs::Dirs;
+use super::error::Result;
 use super::file::Files;
-use super::panics::caught;
-use super::plan::{File, Plan, State, Use};
-use super::prepare::holds;
-use crate::progress::Progress;
+use super::plan::{File, Plan, State};
+use super::prepare::{holds, piece};
+use super::workers::Workers;
 use crate::repo::Index;
-use rayon::prelude::*;
 
 /// Reads all files that this run has written; those that differ become problems.
-pub fn run(root: &Root, plan: &Plan, index: &Index, files: &Files<'_>, progress: &Progress) -> Result<()> {
+pub fn run(workers: &Workers<'_>, dirs: &Dirs<'_>, plan: &Plan, index: &Index, files: &Files<'_>) -> Result<()> {
     let written = |file: &File| matches!(file.state(), State::Done | State::Corrected);
-    let verify = |needed: &Use| {
-        if !written(&plan.files[needed.file as usize]) || progress.is_interrupted() {
-            return;
+    let verify = |needed| match holds(dirs, plan, index, needed) {
+        Ok(true) => {}
+        Ok(false) => {
+            let id = plan.location(index, needed).blob.id;
+            let why =
+                format!("it does not read back as it was written: data blob {id} is not at byte {}", needed.offset);
+            files.fail(needed.file, &why);
         }
-        match holds(root, plan, index, needed) {
-            Ok(true) => {}
-            Ok(false) => {
-                let id = plan.location(index, needed).blob.id;
-                let why =
-                    format!("it does not read back as it was written: data blob {id} is not at byte {}", needed.offset);
-                files.fail(needed.file, &why);
-            }
-            Err(errno) => files.fail(needed.file, &format!("cannot be read back: {errno}")),
-        }
+        Err(errno) => files.fail(needed.file, &format!("cannot be read back: {errno}")),
     };
-    caught("files were read back", || {
-        plan.uses.par_iter().for_each(verify);
-        Ok(())
-    })?;
-    (0u32..).zip(&plan.files).filter(|(_, file)| written(file)).for_each(|(number, file)| {
-        let length = root.stat(&plan.file_path(number)).ok().flatten().map(|stat| stat.st_size);
+    let measure = |number: u32, file: &File| {
+        let found = dirs.get(file.dir).and_then(|dir| dir.stat(plan.file_name(number)));
+        let length = found.ok().flatten().map(|stat| stat.st_size);
         if length.and_then(|length| u64::try_from(length).ok()) != Some(file.size) {
             files.fail(number, "it does not have the size that it was given");
         }
-    });
-    if progress.is_interrupted() { Err(Error::interrupted()) } else { Ok(()) }
+    };
+    let (verify, measure) = (&verify, &measure);
+    workers.run("files were read back", |queue| {
+        for needed in plan.uses.iter().filter(|needed| written(&plan.files[needed.file as usize])) {
+            queue.submit(piece(plan, index, needed), move || {
+                verify(needed);
+                Ok(())
+            })?;
+        }
+        queue.wait()?;
+        for (number, file) in (0..).zip(&plan.files).filter(|(_, file)| written(file)) {
+            queue.submit(0, move || {
+                measure(number, file);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })
 }

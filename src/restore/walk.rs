@@ -62,7 +62,7 @@ pub trait Visitor {
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
 
     /// The directory entered last has these names and no others, whether they are meant or not.
-    fn listed(&mut self, path: &[u8], names: &HashSet<Box<[u8]>>) -> Result<()>;
+    fn listed(&mut self, path: &[u8], names: HashSet<Box<[u8]>>) -> Result<()>;
 
     /// The directory and everything below it has been told.
     fn leave(&mut self, path: &[u8], meta: Option<Meta>) -> Result<()>;
@@ -166,7 +166,7 @@ impl Walk<'_> {
         };
         let mut listing = Listing { path, selection: self.selection, names: HashSet::new(), below: Vec::new() };
         match tree::visit(&json, |node| listing.add(node, visitor).map_err(Stop::Run)) {
-            Ok(()) => visitor.listed(relative(listing.path), &listing.names)?,
+            Ok(()) => visitor.listed(relative(listing.path), listing.names)?,
             Err(Stop::Run(error)) => return Err(error),
             // What came before the damage is told; as its end is unknown, so is what it does not have.
             Err(Stop::Format(error)) => {

@@ -33,6 +33,8 @@ mod repositories;
 mod requests;
 #[cfg(feature = "mount")]
 mod restore_faults;
+#[cfg(feature = "mount")]
+mod restore_latency;
 mod rewriting;
 mod round_trips;
 mod s3;

@@ -11,6 +11,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 /// A snapshot of `v` with files of no piece, of one and of several.
 fn repository() -> Repo {
@@ -39,8 +40,11 @@ fn an_error_of_close_fails_the_file() {
     for name in ["empty", "small", "large"] {
         let target = Faulty::new();
         target.fail(format!("v/{name}"), At::Close, Errno::IO);
+        let before = SystemTime::now();
         let run = restore(&repo, &target.path()).exits(1);
         assert!(run.errors().contains(&format!("v/{name}: cannot close it")), "{run}");
+        let failed = fs::metadata(target.content().join("v").join(name)).and_then(|found| found.modified());
+        assert!(failed.expect("a time") > before, "`--overwrite if-changed` must not take it for complete");
         // The others are complete.
         for (other, content) in [("small", b"small".to_vec()), ("large", large())] {
             assert!(other == name || fs::read(target.content().join("v").join(other)).expect("a file") == content);

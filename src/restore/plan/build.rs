@@ -1,24 +1,34 @@
 //! The first walk: every entry that is meant is entered in the tables, and what is wrong with the snapshot is told.
 
-use super::{Dir, File, Plan, State, count, link_key};
+use super::{Dir, File, Flag, NO_ACCESS, Plan, State, count, link_key};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::limits;
 use crate::progress::Phase;
 use crate::repo::Index;
 use crate::restore::error::{Error, Result};
-use crate::restore::meta::Meta;
+use crate::restore::meta::{Access, Meta};
 use crate::restore::origin::Origin;
 use crate::restore::walk::{Flaw, Visitor, Walk, display};
 use crate::restore::weigh;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
 /// Plans the whole restore. `max` bounds the tables' bytes.
 pub fn build(walk: &Walk<'_>, index: &Index, max: u64) -> Result<Plan> {
     // Everything is counted in 32 bits.
     let max = max.min(u64::from(u32::MAX));
     let plan = Plan::default();
-    let mut planner = Planner { walk, index, max, plan, above: Vec::new(), trees_seen: HashSet::new(), repeats: 0 };
+    let mut planner = Planner {
+        walk,
+        index,
+        max,
+        plan,
+        above: Vec::new(),
+        trees_seen: HashSet::new(),
+        repeats: 0,
+        accesses: HashMap::new(),
+    };
     walk.run(&mut planner)?;
     let Planner { mut plan, .. } = planner;
     plan.shrink();
@@ -37,6 +47,8 @@ struct Planner<'p> {
     /// The beginnings of the ids of the trees met so far, and how often one came again.
     trees_seen: HashSet<u64>,
     repeats: u64,
+    /// Where each owner and mode is in the plan.
+    accesses: HashMap<Access, u16>,
 }
 
 impl Visitor for Planner<'_> {
@@ -53,8 +65,9 @@ impl Visitor for Planner<'_> {
             files_end: 0,
             needed: self.above.is_empty(),
             unreadable: false,
-            fresh: false,
-            failed: false,
+            fresh: Flag::default(),
+            failed: Flag::default(),
+            hands_down: Flag::default(),
         });
         self.above.push(number);
         if selected {
@@ -73,7 +86,7 @@ impl Visitor for Planner<'_> {
         if node.ty == NodeType::File { self.file(path, dir, &node) } else { Ok(()) }
     }
 
-    fn listed(&mut self, _: &[u8], _: &HashSet<Box<[u8]>>) -> Result<()> {
+    fn listed(&mut self, _: &[u8], _: HashSet<Box<[u8]>>) -> Result<()> {
         Ok(())
     }
 
@@ -134,6 +147,7 @@ impl Planner<'_> {
             self.problem(path, format!("the snapshot gives it {} bytes and lists content of {size}", node.size));
         }
         let name = self.plan.keep_name(path);
+        let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
         self.plan.bytes = self.plan.bytes.saturating_add(size);
         let (left, state) = (AtomicU32::new(count(self.plan.uses.len() - first)), AtomicU8::new(state as u8));
         self.plan.files.push(File {
@@ -141,13 +155,27 @@ impl Planner<'_> {
             name,
             size,
             mtime: node.mtime.instant(),
-            present: 0,
+            access,
+            present: AtomicU64::new(0),
             left,
             lacking: false.into(),
             occupied: false.into(),
             state,
         });
         self.check_memory()
+    }
+
+    /// Where an owner and mode is in the plan. A snapshot with more of them than fit gets the metadata
+    /// of the others when the restore is finished.
+    fn keep_access(&mut self, access: Access) -> u16 {
+        let Plan { accesses, .. } = &mut self.plan;
+        match u16::try_from(accesses.len()) {
+            Ok(next) if next < NO_ACCESS => *self.accesses.entry(access).or_insert_with(|| {
+                accesses.push(access);
+                next
+            }),
+            _ => self.accesses.get(&access).copied().unwrap_or(NO_ACCESS),
+        }
     }
 
     fn check_memory(&self) -> Result<()> {

@@ -1,0 +1,101 @@
+//! Directories of the target that are kept open, so that an entry is reached by its name alone.
+//!
+//! Resolving a path from the target costs a network file system a call for each component. The
+//! most recently used directories stay open, and one that does not is opened from the nearest
+//! directory above it that does.
+
+use super::confine::{Dir, Root};
+use super::plan::Plan;
+use crate::limits;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The open directories of a plan.
+pub struct Dirs<'d> {
+    root: &'d Root,
+    plan: &'d Plan,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_number: HashMap<u32, Recent>,
+    /// Counts uses.
+    now: u64,
+}
+
+struct Recent {
+    used: u64,
+    slot: Arc<Slot>,
+}
+
+/// Empty until the directory is open. Threads that want the same directory wait for one of them to
+/// open it.
+type Slot = Mutex<Option<Arc<Dir>>>;
+
+impl<'d> Dirs<'d> {
+    pub fn new(root: &'d Root, plan: &'d Plan) -> Dirs<'d> {
+        Dirs { root, plan, kept: Mutex::default() }
+    }
+
+    /// A directory by its number in the plan.
+    pub fn get(&self, number: u32) -> rustix::io::Result<Arc<Dir>> {
+        let slot = self.slot(number);
+        let mut kept = lock(&slot);
+        if let Some(dir) = &*kept {
+            return Ok(dir.clone());
+        }
+        let dir = Arc::new(self.open(number)?);
+        *kept = Some(dir.clone());
+        Ok(dir)
+    }
+
+    /// The directory that an entry of the plan is in, and the entry's name.
+    pub fn above(&self, number: u32) -> rustix::io::Result<(Arc<Dir>, &'d [u8])> {
+        Ok((self.get(self.plan.dirs[number as usize].parent)?, self.plan.dir_name(number)))
+    }
+
+    fn slot(&self, number: u32) -> Arc<Slot> {
+        let mut kept = lock(&self.kept);
+        let Kept { by_number, now } = &mut *kept;
+        *now += 1;
+        if let Some(recent) = by_number.get_mut(&number) {
+            recent.used = *now;
+            return recent.slot.clone();
+        }
+        let oldest = by_number.iter().min_by_key(|(_, recent)| recent.used).map(|(&oldest, _)| oldest);
+        let evicted = match oldest {
+            Some(oldest) if by_number.len() >= limits::RESTORE_OPEN_DIRS => by_number.remove(&oldest),
+            _ => None,
+        };
+        let slot = Arc::<Slot>::default();
+        by_number.insert(number, Recent { used: *now, slot: slot.clone() });
+        drop(kept);
+        // Closes a directory, which is none of the other threads' business.
+        drop(evicted);
+        slot
+    }
+
+    fn open(&self, number: u32) -> rustix::io::Result<Dir> {
+        let (mut at, mut names) = (number, Vec::new());
+        while at != 0 {
+            names.push(self.plan.dir_name(at));
+            at = self.plan.dirs[at as usize].parent;
+            if let Some(above) = self.kept(at) {
+                names.reverse();
+                return self.root.dir_below(&above, &names.join(&b'/'));
+            }
+        }
+        self.root.dir(&self.plan.dir_path(number))
+    }
+
+    /// A directory that is open already.
+    fn kept(&self, number: u32) -> Option<Arc<Dir>> {
+        let slot = lock(&self.kept).by_number.get(&number)?.slot.clone();
+        slot.try_lock().ok()?.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,348 @@
+//! The calls that finish entries, each by any thread.
+
+use super::open::{Made, Names, Open};
+use crate::format::node::{Node, NodeType};
+use crate::progress::{Action, Phase, Progress};
+use crate::restore::confine::{Dir, Other, Pinned, Root, is};
+use crate::restore::delete::Deleter;
+use crate::restore::dirs::Dirs;
+use crate::restore::error::{Error, Result};
+use crate::restore::meta::{Before, Meta, Refusals};
+use crate::restore::plan::{Plan, State};
+use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
+use crate::restore::walk::{Selection, display};
+use crate::restore::{Options, Overwrite, Report};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The target, and what has become of the entries so far.
+pub struct Place<'p> {
+    pub plan: &'p Plan,
+    /// `None`: a dry run into a target that does not exist.
+    pub target: Option<(&'p Root, &'p Dirs<'p>)>,
+    pub options: &'p Options,
+    pub selection: Selection<'p>,
+    pub progress: &'p Progress,
+    pub refusals: &'p Refusals<'p>,
+    pub counts: Counts,
+}
+
+/// The same as in [`Report`].
+#[derive(Default)]
+pub struct Counts {
+    pub files_restored: AtomicU64,
+    pub bytes_restored: AtomicU64,
+    pub files_skipped: AtomicU64,
+    pub bytes_skipped: AtomicU64,
+    pub files_deleted: AtomicU64,
+}
+
+impl Counts {
+    pub fn report(self, report: &mut Report) {
+        report.files_restored = self.files_restored.into_inner();
+        report.bytes_restored = self.bytes_restored.into_inner();
+        report.files_skipped = self.files_skipped.into_inner();
+        report.bytes_skipped = self.bytes_skipped.into_inner();
+        report.files_deleted = self.files_deleted.into_inner();
+    }
+}
+
+pub fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// Where an entry that has several names was put first.
+#[derive(Clone)]
+pub struct First {
+    pub dir: u32,
+    pub name: Box<[u8]>,
+}
+
+/// Makes an entry in an open directory. The last argument is what has its name, if that may be
+/// replaced.
+type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
+
+impl Place<'_> {
+    /// Gives a file whose content is right its metadata.
+    pub fn finish_file(&self, open: &Open, name: &[u8], meta: &Meta) -> Result<()> {
+        if let Some(dir) = self.here(open)? {
+            self.apply_here(open, &dir, name, meta);
+        }
+        Ok(())
+    }
+
+    /// Another name of a file that has its content.
+    pub fn link_file(&self, open: &Open, node: &Node, first: u32) -> Result<()> {
+        let name = &node.name[..];
+        let file = &self.plan.files[first as usize];
+        let state = file.state();
+        if matches!(state, State::Failed | State::Made) {
+            let why =
+                format!("it is a hard link to {}, which could not be restored", display(&self.plan.file_path(first)));
+            self.problem(&self.path(open, name), why);
+            return Ok(());
+        }
+        if state == State::Kept && !self.is_kept(open, node)? {
+            // What was kept may have any content.
+            let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
+            self.problem(&self.path(open, name), format!("{why}{}", display(&self.plan.file_path(first))));
+            return Ok(());
+        }
+        let first = First { dir: file.dir, name: self.plan.file_name(first).into() };
+        self.link(open, node, &first).map(drop)
+    }
+
+    /// Another name of an entry that has been put into its place.
+    pub fn link(&self, open: &Open, node: &Node, first: &First) -> Result<bool> {
+        self.place(open, node, &|dir, name, there| {
+            let (_, dirs) = self.target.ok_or(Errno::NOENT)?;
+            let from = dirs.get(first.dir)?;
+            if let Some(there) = there {
+                if from.stat(&first.name)?.is_some_and(|wanted| inode(&there) == inode(&wanted)) {
+                    return Ok(());
+                }
+                dir.clear(name)?;
+            }
+            dir.link(&from, &first.name, name)
+        })
+    }
+
+    /// A symlink, fifo or device. Returns whether it is in its place.
+    pub fn special(&self, open: &Open, node: Node, ty: FileType) -> Result<bool> {
+        let placed = self.place(open, &node, &|dir, name, there| match ty {
+            FileType::Symlink => make_symlink(dir, name, there, &node.link_target),
+            ty => make_node(dir, name, there, ty, node.device),
+        })?;
+        if placed
+            && !self.options.dry_run
+            && let Some(dir) = self.here(open)?
+        {
+            let name = node.name.clone();
+            self.apply_here(open, &dir, &name, &Meta::of(node));
+        }
+        Ok(placed)
+    }
+
+    /// Removes what a directory has besides these names.
+    pub fn sweep(&self, open: &Open, expected: &Names) -> Result<()> {
+        let Some((root, _)) = self.target else { return Ok(()) };
+        let (selection, dry_run, progress) = (self.selection, self.options.dry_run, self.progress);
+        let deleter = Deleter { root, selection, dry_run, progress };
+        add(&self.counts.files_deleted, deleter.remove_unexpected(&self.plan.dir_path(open.number), expected)?);
+        Ok(())
+    }
+
+    /// Everything in a directory has been dealt with.
+    pub fn finish_dir(&self, open: &Open) {
+        let dir = &self.plan.dirs[open.number as usize];
+        if !dir.needed || dir.failed.is_set() {
+            return;
+        }
+        let path = || self.plan.dir_path(open.number);
+        if let (Some((_, dirs)), Some(meta), false) = (self.target, open.meta.get(), self.options.dry_run) {
+            let pinned = dirs.get(open.number).and_then(|dir| dir.pin_self());
+            // What it hands down to its entries, it has got from above.
+            let before = if dir.fresh.is_set() && !dir.hands_down.is_set() { Before::Bare } else { Before::Unknown };
+            self.apply(pinned, before, meta, &path);
+        }
+        if open.number != 0 {
+            let action = if dir.fresh.is_set() { Action::Restored } else { Action::Updated };
+            self.count_entry(&path, action);
+        }
+    }
+
+    /// The open directory; `None` if it cannot be opened, which is reported once.
+    fn here(&self, open: &Open) -> Result<Option<Arc<Dir>>> {
+        let Some((_, dirs)) = self.target else { return Ok(None) };
+        match dirs.get(open.number) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(errno) => {
+                let path = self.plan.dir_path(open.number);
+                if let Some(error) = Error::of_target("open", display(&path), errno) {
+                    return Err(error);
+                }
+                if open.unopened.set(()).is_ok() {
+                    let why = format!("the directory cannot be opened any more: {errno}");
+                    self.plan.refuse(self.progress, &path, why);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts an entry in its place unless it is to be left alone. Returns whether it is there now.
+    fn place(&self, open: &Open, node: &Node, make: Make<'_>) -> Result<bool> {
+        let (name, dry_run) = (&node.name[..], self.options.dry_run);
+        let placed = match self.target {
+            None => true,
+            Some(_) if self.is_fresh(open) && dry_run => true,
+            Some(_) => {
+                let Some(dir) = self.here(open)? else { return Ok(false) };
+                if self.is_fresh(open) {
+                    // Nothing was in it, and this run replaces nothing of its own.
+                    self.heed(open, name, Other::Keep, make(&dir, name, None))?
+                } else {
+                    match self.place_beside(open, &dir, node, make)? {
+                        Some(placed) => placed,
+                        None => return Ok(false),
+                    }
+                }
+            }
+        };
+        if placed {
+            self.count_entry(&|| self.path(open, name), Action::Restored);
+        }
+        Ok(placed)
+    }
+
+    /// In a directory that existed. `None`: what has the entry's place is left alone.
+    fn place_beside(&self, open: &Open, dir: &Dir, node: &Node, make: Make<'_>) -> Result<Option<bool>> {
+        let name = &node.name[..];
+        // Entries that the file system takes for one must not replace each other.
+        let mut made = open.made();
+        let there = dir.stat(name).ok().flatten();
+        if there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant())) {
+            drop(made);
+            add(&self.counts.files_skipped, 1);
+            self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+            self.progress.item(Action::Skipped, || display(&self.path(open, name)), 0);
+            return Ok(None);
+        }
+        if self.options.dry_run {
+            return Ok(Some(true));
+        }
+        let is_ours = self.options.overwrite == Overwrite::Never
+            || there.is_some_and(|there| self.is_made(&mut made, open, dir, &there));
+        let (other, there) = if is_ours { (Other::Keep, None) } else { (Other::Replace, there) };
+        let outcome = make(dir, name, there);
+        if outcome.is_ok()
+            && let Ok(Some(stat)) = dir.stat(name)
+            && stat.st_nlink == 1
+        {
+            // What has several names may have two of the snapshot's.
+            made.specials.insert(inode(&stat));
+        }
+        drop(made);
+        self.heed(open, name, other, outcome).map(Some)
+    }
+
+    /// Whether this run has put it into the directory.
+    fn is_made(&self, made: &mut Made, open: &Open, dir: &Dir, there: &Stat) -> bool {
+        let is_file = is(there, FileType::RegularFile);
+        made.specials.contains(&inode(there))
+            || is_file && made.files.get_or_insert_with(|| self.files_made(open, dir)).contains(&inode(there))
+    }
+
+    /// The regular files that this run has put into a directory.
+    fn files_made(&self, open: &Open, dir: &Dir) -> HashSet<(u64, u64)> {
+        let right = [State::Done, State::Finished, State::Corrected, State::Correct];
+        let files = self.plan.files[open.first_file as usize..].iter().take_while(|file| file.dir == open.number);
+        (open.first_file..)
+            .zip(files)
+            .filter(|(_, file)| right.contains(&file.state()))
+            .filter_map(|(number, _)| dir.stat(self.plan.file_name(number)).ok().flatten())
+            .filter(|stat| stat.st_nlink == 1)
+            .map(|stat| inode(&stat))
+            .collect()
+    }
+
+    /// Whether something that is not to be overwritten has the entry's place.
+    fn is_kept(&self, open: &Open, node: &Node) -> Result<bool> {
+        if self.is_fresh(open) {
+            return Ok(false);
+        }
+        let there = self.here(open)?.and_then(|dir| dir.stat(&node.name).ok().flatten());
+        let is_kept = |there: Stat| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant());
+        Ok(there.is_some_and(is_kept))
+    }
+
+    /// Whether an entry could be made; what prevented it is reported.
+    fn heed(&self, open: &Open, name: &[u8], other: Other, outcome: rustix::io::Result<()>) -> Result<bool> {
+        let Err(errno) = outcome else { return Ok(true) };
+        let path = self.path(open, name);
+        if let Some(error) = Error::of_target("create", display(&path), errno) {
+            return Err(error);
+        }
+        match (other, errno) {
+            (Other::Keep, Errno::EXIST) => self.plan.refuse(self.progress, &path, ONE_NAME),
+            (Other::Replace, Errno::NOTEMPTY | Errno::EXIST) => self.plan.refuse(self.progress, &path, IN_THE_WAY),
+            _ => self.plan.refuse(self.progress, &path, format!("cannot create it: {errno}")),
+        }
+        Ok(false)
+    }
+
+    fn apply_here(&self, open: &Open, dir: &Dir, name: &[u8], meta: &Meta) {
+        let planned = &self.plan.dirs[open.number as usize];
+        let is_bare = planned.fresh.is_set() && !planned.hands_down.is_set();
+        let before = if is_bare { Before::Bare } else { Before::Unknown };
+        self.apply(dir.pin(name), before, meta, &|| self.path(open, name));
+    }
+
+    fn apply(&self, pinned: rustix::io::Result<Pinned>, before: Before, meta: &Meta, path: &dyn Fn() -> Vec<u8>) {
+        match pinned {
+            Ok(pinned) => self.refusals.apply(&pinned, before, meta, path),
+            Err(errno) => {
+                let why = format!("its metadata is not applied, because it cannot be opened: {errno}");
+                self.problem(&path(), why);
+            }
+        }
+    }
+
+    fn count_entry(&self, path: &dyn Fn() -> Vec<u8>, action: Action) {
+        add(&self.counts.files_restored, 1);
+        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        self.progress.item(action, || display(&path()), 0);
+    }
+
+    pub fn problem(&self, path: &[u8], why: impl std::fmt::Display) {
+        self.progress.problem(Phase::Restore, display(path), why);
+    }
+
+    /// Whether this run made the directory.
+    fn is_fresh(&self, open: &Open) -> bool {
+        self.plan.dirs[open.number as usize].fresh.is_set()
+    }
+
+    fn path(&self, open: &Open, name: &[u8]) -> Vec<u8> {
+        self.plan.path_in(open.number, name)
+    }
+}
+
+/// What an entry that is no regular file and no directory becomes.
+pub fn special_type(ty: NodeType) -> Option<FileType> {
+    match ty {
+        NodeType::Symlink => Some(FileType::Symlink),
+        NodeType::Fifo => Some(FileType::Fifo),
+        NodeType::Dev => Some(FileType::BlockDevice),
+        NodeType::CharDev => Some(FileType::CharacterDevice),
+        _ => None,
+    }
+}
+
+fn inode(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn make_symlink(dir: &Dir, name: &[u8], there: Option<Stat>, target: &[u8]) -> rustix::io::Result<()> {
+    if let Some(stat) = there {
+        if is(&stat, FileType::Symlink) && stat.st_nlink == 1 && dir.read_link(name)? == target {
+            return Ok(());
+        }
+        dir.clear(name)?;
+    }
+    dir.symlink(target, name)
+}
+
+fn make_node(dir: &Dir, name: &[u8], there: Option<Stat>, ty: FileType, device: u64) -> rustix::io::Result<()> {
+    let device = if ty == FileType::Fifo { 0 } else { device };
+    if let Some(stat) = there {
+        if is(&stat, ty) && stat.st_rdev == device && stat.st_nlink == 1 {
+            return Ok(());
+        }
+        dir.clear(name)?;
+    }
+    dir.make_node(name, ty, device)
+}
