@@ -156,8 +156,8 @@ pub trait Store: Send + Sync {
     /// Ids and sizes in bytes of all files of a type (not the config), in no order. Foreign names are skipped; a missing directory is empty.
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>>;
 
-    /// The size of a file in bytes. Absent it may also be because there is no bucket, which a listing
-    /// tells.
+    /// The size of a file in bytes. Some servers report a missing bucket or an unknown access key as
+    /// an absent file here; a listing tells them apart.
     fn size(&self, file: File) -> Result<u64>;
 
     /// A whole file of at most `max` bytes.

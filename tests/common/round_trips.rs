@@ -18,8 +18,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Looks in a row that find the program asleep before answers are passed on: between two steps of
-/// its own a thread may sleep for a moment.
-const LOOKS: usize = 3;
+/// its own a thread may sleep for a moment, and what it has sent may not have been read here yet.
+const LOOKS: usize = 10;
 
 /// What a run cost.
 #[derive(Clone, Debug, Default)]

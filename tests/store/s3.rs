@@ -134,7 +134,6 @@ pub fn refused_credentials_fail_at_once(endpoint: &Endpoint) {
         let store = endpoint.open_with("denied", &options).expect("a store");
         let pack = File::new(FileType::Pack, Id::of(b"x"));
         let errors = [
-            store.size(File::CONFIG).map(drop).expect_err("refused"),
             store.read(File::CONFIG, 100).map(drop).expect_err("refused"),
             store.list(FileType::Key).map(drop).expect_err("refused"),
             store.write(pack, vec![1].into()).expect_err("refused"),
