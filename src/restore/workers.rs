@@ -4,7 +4,8 @@
 //! [`Limit`] finds the number of tasks with which the target answers fastest, whatever the number of
 //! cores. Threads are started as tasks queue up. What tasks hold is bounded in bytes and in number:
 //! submitting one waits until others have ended (backpressure). The first error or panic of a task
-//! cancels all that are queued.
+//! cancels all that are queued. If the system starts no more threads, those that run do all the
+//! work; the stage fails only if there is none.
 
 use super::error::{Error, Result};
 use super::panics::caught;
@@ -12,14 +13,17 @@ use crate::clock::Clock;
 use crate::concurrency::Limit;
 use crate::limits;
 use crate::progress::Progress;
+use crate::repo;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
 
 /// How many tasks the target answers fastest with, learned during one restore.
 pub struct Workers<'p> {
     limit: Limit,
     progress: &'p Progress,
+    /// What a thread is started with.
+    builder: fn() -> Builder,
 }
 
 /// The tasks of one stage.
@@ -44,6 +48,8 @@ struct State<'scope> {
     bytes: usize,
     running: usize,
     threads: usize,
+    /// The system has refused to start another thread.
+    no_more_threads: bool,
     /// Threads that have nothing to do, without those that have been woken.
     idle: usize,
     woken: usize,
@@ -63,7 +69,8 @@ type Task<'scope> = Box<dyn FnOnce() -> Result<()> + Send + 'scope>;
 impl<'p> Workers<'p> {
     /// At least `least` tasks are admitted at a time.
     pub fn new(least: usize, progress: &'p Progress) -> Workers<'p> {
-        Workers { limit: Limit::new(least, limits::RESTORE_TASKS, Clock::default()), progress }
+        let limit = Limit::new(least, limits::RESTORE_TASKS, Clock::default());
+        Workers { limit, progress, builder: Builder::new }
     }
 
     /// Runs `submit`, and all tasks that it submits. An error of a task comes before one of
@@ -128,6 +135,12 @@ impl<'scope> State<'scope> {
         self.queued.clear();
     }
 
+    /// Ends the stage.
+    fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+        self.cancel();
+    }
+
     /// Whether a task that holds `bytes` has to wait. One that is larger than the bound runs alone.
     fn is_full(&self, bytes: usize) -> bool {
         self.queued.len() >= limits::RESTORE_QUEUE
@@ -155,16 +168,42 @@ impl<'scope, 'env> Shared<'scope, 'env> {
             state.woken += 1;
             drop(state);
             self.wakes.notify_one();
-        } else if state.threads < limit.most() {
+        } else if state.threads < limit.most() && !state.no_more_threads {
             state.threads += 1;
             drop(state);
-            let shared = self.clone();
-            self.scope.spawn(move || shared.work());
+            self.start();
         }
     }
 
-    /// Runs tasks until the queue is closed.
-    fn work(self: Arc<Self>) {
+    /// Starts a thread, which is counted already. If the system refuses, the threads that run do
+    /// all the work.
+    fn start(self: &Arc<Self>) {
+        let shared = self.clone();
+        let started = (self.workers.builder)().spawn_scoped(self.scope, move || shared.serve());
+        let Err(source) = started else { return };
+        let mut state = self.lock();
+        state.threads -= 1;
+        state.no_more_threads = true;
+        if state.threads == 0 {
+            state.fail(repo::Error::Thread { purpose: "works on the target", source }.into());
+            self.ends.notify_all();
+        }
+    }
+
+    /// Runs tasks until the queue is closed. A panic outside of a task, too, ends the stage: what
+    /// the thread has not given back, nothing waits for after a failure.
+    fn serve(self: Arc<Self>) {
+        let served = caught(self.during, || {
+            self.work();
+            Ok(())
+        });
+        if let Err(error) = served {
+            self.lock().fail(error);
+            self.ends.notify_all();
+        }
+    }
+
+    fn work(self: &Arc<Self>) {
         let limit = &self.workers.limit;
         let mut state = self.lock();
         while !state.closed {
@@ -183,8 +222,7 @@ impl<'scope, 'env> Shared<'scope, 'env> {
             state.bytes -= bytes;
             state.running -= 1;
             if let Err(error) = outcome {
-                state.failure.get_or_insert(error);
-                state.cancel();
+                state.fail(error);
             }
             if state.waiting > 0 && state.is_roomy() {
                 self.ends.notify_all();
@@ -218,6 +256,52 @@ impl<'scope, 'env> Shared<'scope, 'env> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    /// No system has the address space for this stack, so that it refuses the thread.
+    fn refused() -> Builder {
+        Builder::new().stack_size(1 << 62)
+    }
+
+    #[test]
+    fn a_stage_that_gets_no_thread_fails() {
+        let progress = Progress::silent();
+        let workers = Workers { builder: refused, ..Workers::new(4, &progress) };
+        let outcome = workers.run("a task was to run", |queue| queue.submit(1, || Ok(())));
+        assert!(matches!(outcome, Err(Error::Repo(repo::Error::Thread { .. }))), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_stage_that_gets_one_thread_runs_all_tasks_in_it() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        fn once() -> Builder {
+            if ASKED.fetch_add(1, Ordering::SeqCst) == 0 { Builder::new() } else { refused() }
+        }
+        let progress = Progress::silent();
+        let workers = Workers { builder: once, ..Workers::new(4, &progress) };
+        let ended = AtomicUsize::new(0);
+        let (begins, begun) = mpsc::channel();
+        let (resumes, resumed) = mpsc::channel();
+        let outcome = workers.run("tasks were counted", |queue| {
+            queue.submit(1, move || {
+                begins.send(()).unwrap();
+                resumed.recv().unwrap();
+                Ok(())
+            })?;
+            begun.recv().unwrap();
+            for _ in 0..50 {
+                queue.submit(1, || {
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                })?;
+            }
+            resumes.send(()).unwrap();
+            queue.wait()
+        });
+        outcome.unwrap();
+        assert_eq!(ended.into_inner(), 50);
+        assert_eq!(ASKED.load(Ordering::SeqCst), 2, "the system is not asked again for each task");
+    }
 
     #[test]
     fn tasks_that_hold_much_wait_for_others() {
