@@ -118,16 +118,12 @@ impl<'f> Files<'f> {
             }
             _ => private,
         };
-        let open = || match dir.create(name, mode) {
-            Err(Errno::LOOP) => Err(Errno::EXIST),
-            other => other,
-        };
-        let fd = match open() {
+        let fd = match dir.create(name, mode) {
             // Only what was seen there is replaced: the rest is this run's, under a name that the
             // file system takes for this one.
             Err(Errno::EXIST) if file.occupied.load(Ordering::Relaxed) => {
                 dir.clear(name)?;
-                open()?
+                dir.create(name, mode)?
             }
             other => other?,
         };
