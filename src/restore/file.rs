@@ -93,7 +93,8 @@ impl<'f> Files<'f> {
             }
             match file.state() {
                 State::Planned => queue.submit(0, move || {
-                    self.heed(number, self.write_whole(number, |_| Ok(())))?;
+                    let written = self.write_whole(number, |_| Ok(()));
+                    self.heed(number, written)?;
                     self.complete(number)
                 })?,
                 // It was too long, and has been cut.
@@ -149,18 +150,23 @@ impl<'f> Files<'f> {
         (handle, evicted)
     }
 
-    /// Opens a file, and makes it if it is to be new.
-    fn open(&self, number: u32) -> rustix::io::Result<OwnedFd> {
+    /// Opens a file, and makes it if it is to be new. `None`: it has failed, and what has its name
+    /// may be another entry.
+    fn open(&self, number: u32) -> rustix::io::Result<Option<OwnedFd>> {
         let file = &self.plan.files[number as usize];
-        if file.state() == State::Planned {
-            let fd = self.make(number)?;
-            ftruncate(&fd, file.size)?;
-            return Ok(fd);
+        match file.state() {
+            State::Planned => {
+                let fd = self.make(number)?;
+                ftruncate(&fd, file.size)?;
+                return Ok(Some(fd));
+            }
+            State::Made | State::Correcting => {}
+            _ => return Ok(None),
         }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
         let fd = self.dirs.get(file.dir)?.open(self.plan.file_name(number), flags)?;
         // Content goes into regular files only, whatever somebody has put in its place meanwhile.
-        if is(&fstat(&fd)?, FileType::RegularFile) { Ok(fd) } else { Err(Errno::INVAL) }
+        if is(&fstat(&fd)?, FileType::RegularFile) { Ok(Some(fd)) } else { Err(Errno::INVAL) }
     }
 
     /// Closes a file unless another thread still uses it, which then closes it.
@@ -169,7 +175,7 @@ impl<'f> Files<'f> {
         let Some(fd) = handle.into_inner().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
         // Also of a file that counts as complete, which a thread that evicted it may close last:
         // then it fails now.
-        self.heed(number, close(fd).map_err(|errno| ("close", errno)))
+        self.heed(number, close(fd).map_err(|errno| ("close", errno))).map(drop)
     }
 
     fn shard(&self, number: u32) -> MutexGuard<'_, Open> {
@@ -200,14 +206,14 @@ impl<'f> Files<'f> {
         if file.state() != State::Failed {
             // Most files have one blob: no other thread will need them open.
             let is_whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
-            let written = if is_whole {
-                self.write_whole(number, |fd| self.write_piece(fd, needed, plaintext, all_zero, true))
+            let is_written = if is_whole {
+                let write = |fd: &OwnedFd| self.write_piece(fd, needed, plaintext, all_zero, true);
+                self.heed(number, self.write_whole(number, write))?
             } else {
                 self.put(needed, plaintext, all_zero)?
             };
-            match written {
-                Ok(()) => drop(self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed)),
-                Err((action, errno)) => self.broken(number, action, errno)?,
+            if is_written {
+                self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
             }
         }
         self.one_less(number)
@@ -244,26 +250,44 @@ impl<'f> Files<'f> {
         self.plan.access(number).filter(|_| may).map(|access| Meta::plain(access, file.mtime))
     }
 
-    /// Writes one piece of several.
-    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<std::result::Result<(), Failure>> {
+    /// Writes one piece of several. Returns whether the file has it now.
+    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<bool> {
         let number = needed.file;
         let (handle, evicted) = self.handle(number);
         if let Some((other, evicted)) = evicted {
             self.release(other, evicted)?;
         }
-        let written = {
+        let is_written = {
             let mut fd = handle.lock().unwrap_or_else(PoisonError::into_inner);
-            let opened = match fd.take() {
-                Some(fd) => Ok(fd),
-                None => self.open(number).map_err(|errno| ("open", errno)),
-            };
-            opened.and_then(|opened| {
-                let opened = fd.insert(opened);
-                self.write_piece(opened, needed, plaintext, all_zero, false).map_err(|errno| ("write", errno))
-            })
+            match self.put_into(&mut fd, needed, plaintext, all_zero) {
+                Ok(is_written) => is_written,
+                // Under the lock, so that the next thread that has it finds that the file has
+                // failed, and neither makes it again nor opens what has its name.
+                Err((action, errno)) => {
+                    self.broken(number, action, errno)?;
+                    false
+                }
+            }
         };
         self.release(number, handle)?;
-        Ok(written)
+        Ok(is_written)
+    }
+
+    /// Writes a piece into a file that is opened first if need be. Returns whether it did: the file
+    /// may have failed meanwhile.
+    fn put_into(
+        &self,
+        fd: &mut Option<OwnedFd>,
+        needed: &Use,
+        plaintext: &[u8],
+        all_zero: bool,
+    ) -> std::result::Result<bool, Failure> {
+        if fd.is_none() {
+            *fd = self.open(needed.file).map_err(|errno| ("open", errno))?;
+        }
+        let Some(fd) = fd else { return Ok(false) };
+        self.write_piece(fd, needed, plaintext, all_zero, false).map_err(|errno| ("write", errno))?;
+        Ok(true)
     }
 
     /// `whole`: it is the only piece of a new file, whose size is still to be set.
@@ -340,8 +364,11 @@ impl<'f> Files<'f> {
         self.unreached.get().map(String::as_str)
     }
 
-    fn heed(&self, number: u32, outcome: std::result::Result<(), Failure>) -> Result<()> {
-        outcome.or_else(|(action, errno)| self.broken(number, action, errno))
+    /// Whether a call on a file has succeeded; see [`Files::broken`].
+    fn heed(&self, number: u32, outcome: std::result::Result<(), Failure>) -> Result<bool> {
+        let Err((action, errno)) = outcome else { return Ok(true) };
+        self.broken(number, action, errno)?;
+        Ok(false)
     }
 
     /// A call on a file has failed: the whole restore ends if the next file would meet the same.
@@ -431,6 +458,30 @@ pub fn without_zero_blocks(bytes: &[u8], offset: u64) -> impl Iterator<Item = Ra
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::node::{Node, NodeType};
+    use crate::repo::Index;
+    use crate::restore::Unprivileged;
+    use crate::restore::confine::Root;
+
+    #[test]
+    fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name() {
+        let target = tempfile::tempdir().unwrap();
+        let taken = target.path().join("name");
+        std::fs::write(&taken, "another entry").unwrap();
+        let node = Node { content: Some(Vec::new()), ..Node::new("name", NodeType::File) };
+        let plan = Plan::of_image(&Index::default(), &node).unwrap().plan;
+        let (root, progress) = (Root::open(target.path()).unwrap(), Progress::silent());
+        let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(&progress, Unprivileged::Counted));
+        let files = Files::new(&plan, &dirs, &refusals, &Options::new(target.path()), &progress);
+        // The second piece's thread has seen before that the file had not failed.
+        for offset in [0, 5] {
+            let is_written = files.put(&Use { blob: 0, file: 0, offset }, b"piece", false).unwrap();
+            assert!(!is_written);
+            assert_eq!(plan.files[0].state(), State::Failed);
+        }
+        assert_eq!(std::fs::read(&taken).unwrap(), b"another entry");
+        assert_eq!(progress.problem_count(), 1);
+    }
 
     #[test]
     fn zero_blocks_are_found_at_the_file_s_own_boundaries() {
