@@ -22,8 +22,8 @@ use super::{Options, Report};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
-use open::{Names, Open, weight};
-use place::{Counts, First, Place, add, special_type};
+use open::{Names, Open};
+use place::{Counts, Entry, First, Place, Special, add};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ impl Visitor for Second<'_, '_, '_> {
         if node.ty == NodeType::File {
             return match key.and_then(|key| self.place.plan.links.get(&key)) {
                 Some(&first) if first != self.next_file => {
-                    self.submit(weight(&node), move |place, open| place.link_file(open, &node, first))
+                    let entry = Entry::of(&node);
+                    self.submit(entry.weight(), move |place, open| place.link_file(open, &entry, first))
                 }
                 _ => {
                     self.next_file += 1;
@@ -187,23 +188,25 @@ impl<'scope> Second<'_, 'scope, '_> {
     /// Everything that is no regular file and no directory.
     fn special(&mut self, path: &[u8], node: Node, key: Option<Id>) -> Result<()> {
         let place = self.place;
-        let Some(ty) = special_type(node.ty) else {
-            if node.ty == NodeType::Socket {
+        let ty = node.ty;
+        let Some(special) = Special::of(node) else {
+            if ty == NodeType::Socket {
                 place.refusals.add_harmless("socket", &|| path.to_vec(), Errno::OPNOTSUPP);
             } else {
-                place.problem(path, format!("entries of type {} cannot be restored", node.ty.name()));
+                place.problem(path, format!("entries of type {} cannot be restored", ty.name()));
             }
             return Ok(());
         };
         let Some(key) = key else {
-            return self.submit(weight(&node), move |place, open| place.special(open, node, ty).map(drop));
+            return self.submit(special.weight(), move |place, open| place.special(open, &special).map(drop));
         };
         if let Some(first) = self.links.get(&key).cloned() {
-            return self.submit(weight(&node), move |place, open| place.link(open, &node, &first).map(drop));
+            let entry = special.entry;
+            return self.submit(entry.weight(), move |place, open| place.link(open, &entry, &first).map(drop));
         }
-        let (open, name) = (self.here().clone(), Box::from(&node.name[..]));
-        if place.special(&open, node, ty)? {
-            self.links.insert(key, First { dir: open.number, name });
+        let open = self.here().clone();
+        if place.special(&open, &special)? {
+            self.links.insert(key, First { dir: open.number, name: special.entry.name });
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! A directory whose entries are being finished, until nothing is left to do in it.
 
-use crate::format::node::Node;
 use crate::restore::meta::Meta;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,10 +109,4 @@ impl Drop for Open {
             up = open.up.take();
         }
     }
-}
-
-/// About the bytes that a node takes.
-pub fn weight(node: &Node) -> usize {
-    let xattrs = node.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
-    size_of::<Node>() + node.name.len() + node.link_target.len() + xattrs.sum::<usize>()
 }

@@ -61,6 +61,54 @@ pub struct First {
     pub name: Box<[u8]>,
 }
 
+/// What it takes to put an entry into its place, without what else its node has: tasks are queued
+/// with it.
+pub struct Entry {
+    pub name: Box<[u8]>,
+    mtime: (i64, u32),
+}
+
+impl Entry {
+    pub fn of(node: &Node) -> Entry {
+        Entry { name: Box::from(&node.name[..]), mtime: node.mtime.instant() }
+    }
+
+    /// About the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Entry>() + self.name.len()
+    }
+}
+
+/// A symlink, fifo or device.
+pub struct Special {
+    pub entry: Entry,
+    ty: FileType,
+    link_target: Box<[u8]>,
+    /// `st_rdev`.
+    device: u64,
+    meta: Meta,
+}
+
+impl Special {
+    /// `None` for anything else.
+    pub fn of(mut node: Node) -> Option<Special> {
+        let ty = match node.ty {
+            NodeType::Symlink => FileType::Symlink,
+            NodeType::Fifo => FileType::Fifo,
+            NodeType::Dev => FileType::BlockDevice,
+            NodeType::CharDev => FileType::CharacterDevice,
+            _ => return None,
+        };
+        let (entry, link_target) = (Entry::of(&node), std::mem::take(&mut node.link_target).into());
+        Some(Special { entry, ty, link_target, device: node.device, meta: Meta::of(node) })
+    }
+
+    /// About the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Special>() + self.entry.weight() + self.link_target.len() + self.meta.weight()
+    }
+}
+
 /// Makes an entry in an open directory. The last argument is what has its name, if that may be
 /// replaced.
 type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
@@ -75,8 +123,8 @@ impl Place<'_> {
     }
 
     /// Another name of a file that has its content.
-    pub fn link_file(&self, open: &Open, node: &Node, first: u32) -> Result<()> {
-        let name = &node.name[..];
+    pub fn link_file(&self, open: &Open, entry: &Entry, first: u32) -> Result<()> {
+        let name = &entry.name[..];
         let file = &self.plan.files[first as usize];
         let state = file.state();
         if matches!(state, State::Failed | State::Made) {
@@ -85,19 +133,19 @@ impl Place<'_> {
             self.problem(&self.path(open, name), why);
             return Ok(());
         }
-        if state == State::Kept && !self.is_kept(open, node)? {
+        if state == State::Kept && !self.is_kept(open, entry)? {
             // What was kept may have any content.
             let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
             self.problem(&self.path(open, name), format!("{why}{}", display(&self.plan.file_path(first))));
             return Ok(());
         }
         let first = First { dir: file.dir, name: self.plan.file_name(first).into() };
-        self.link(open, node, &first).map(drop)
+        self.link(open, entry, &first).map(drop)
     }
 
     /// Another name of an entry that has been put into its place.
-    pub fn link(&self, open: &Open, node: &Node, first: &First) -> Result<bool> {
-        self.place(open, node, &|dir, name, there| {
+    pub fn link(&self, open: &Open, entry: &Entry, first: &First) -> Result<bool> {
+        self.place(open, entry, &|dir, name, there| {
             let (_, dirs) = self.target.ok_or(Errno::NOENT)?;
             let from = dirs.get(first.dir)?;
             if let Some(there) = there {
@@ -111,17 +159,17 @@ impl Place<'_> {
     }
 
     /// A symlink, fifo or device. Returns whether it is in its place.
-    pub fn special(&self, open: &Open, node: Node, ty: FileType) -> Result<bool> {
-        let placed = self.place(open, &node, &|dir, name, there| match ty {
-            FileType::Symlink => make_symlink(dir, name, there, &node.link_target),
-            ty => make_node(dir, name, there, ty, node.device),
+    pub fn special(&self, open: &Open, special: &Special) -> Result<bool> {
+        let Special { entry, ty, link_target, device, meta } = special;
+        let placed = self.place(open, entry, &|dir, name, there| match *ty {
+            FileType::Symlink => make_symlink(dir, name, there, link_target),
+            ty => make_node(dir, name, there, ty, *device),
         })?;
         if placed
             && !self.options.dry_run
             && let Some(dir) = self.here(open)?
         {
-            let name = node.name.clone();
-            self.apply_here(open, &dir, &name, &Meta::of(node));
+            self.apply_here(open, &dir, &entry.name, meta);
         }
         Ok(placed)
     }
@@ -174,8 +222,8 @@ impl Place<'_> {
     }
 
     /// Puts an entry in its place unless it is to be left alone. Returns whether it is there now.
-    fn place(&self, open: &Open, node: &Node, make: Make<'_>) -> Result<bool> {
-        let (name, dry_run) = (&node.name[..], self.options.dry_run);
+    fn place(&self, open: &Open, entry: &Entry, make: Make<'_>) -> Result<bool> {
+        let (name, dry_run) = (&entry.name[..], self.options.dry_run);
         let placed = match self.target {
             None => true,
             Some(_) if self.is_fresh(open) && dry_run => true,
@@ -185,7 +233,7 @@ impl Place<'_> {
                     // Nothing was in it, and this run replaces nothing of its own.
                     self.heed(open, name, Other::Keep, make(&dir, name, None))?
                 } else {
-                    match self.place_beside(open, &dir, node, make)? {
+                    match self.place_beside(open, &dir, entry, make)? {
                         Some(placed) => placed,
                         None => return Ok(false),
                     }
@@ -199,12 +247,12 @@ impl Place<'_> {
     }
 
     /// In a directory that existed. `None`: what has the entry's place is left alone.
-    fn place_beside(&self, open: &Open, dir: &Dir, node: &Node, make: Make<'_>) -> Result<Option<bool>> {
-        let name = &node.name[..];
+    fn place_beside(&self, open: &Open, dir: &Dir, entry: &Entry, make: Make<'_>) -> Result<Option<bool>> {
+        let name = &entry.name[..];
         // Entries that the file system takes for one must not replace each other.
         let mut made = open.made();
         let there = dir.stat(name).ok().flatten();
-        if there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant())) {
+        if there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, entry.mtime)) {
             drop(made);
             add(&self.counts.files_skipped, 1);
             self.progress.files_done.fetch_add(1, Ordering::Relaxed);
@@ -250,12 +298,12 @@ impl Place<'_> {
     }
 
     /// Whether something that is not to be overwritten has the entry's place.
-    fn is_kept(&self, open: &Open, node: &Node) -> Result<bool> {
+    fn is_kept(&self, open: &Open, entry: &Entry) -> Result<bool> {
         if self.is_fresh(open) {
             return Ok(false);
         }
-        let there = self.here(open)?.and_then(|dir| dir.stat(&node.name).ok().flatten());
-        let is_kept = |there: Stat| prepare::is_kept(self.options.overwrite, &there, node.mtime.instant());
+        let there = self.here(open)?.and_then(|dir| dir.stat(&entry.name).ok().flatten());
+        let is_kept = |there: Stat| prepare::is_kept(self.options.overwrite, &there, entry.mtime);
         Ok(there.is_some_and(is_kept))
     }
 
@@ -308,17 +356,6 @@ impl Place<'_> {
 
     fn path(&self, open: &Open, name: &[u8]) -> Vec<u8> {
         self.plan.path_in(open.number, name)
-    }
-}
-
-/// What an entry that is no regular file and no directory becomes.
-pub fn special_type(ty: NodeType) -> Option<FileType> {
-    match ty {
-        NodeType::Symlink => Some(FileType::Symlink),
-        NodeType::Fifo => Some(FileType::Fifo),
-        NodeType::Dev => Some(FileType::BlockDevice),
-        NodeType::CharDev => Some(FileType::CharacterDevice),
-        _ => None,
     }
 }
 
