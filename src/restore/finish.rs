@@ -23,11 +23,10 @@ use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
 use open::{Names, Open};
-use place::{Counts, Entry, First, Place, Special, add};
+use place::{Counts, Entry, First, Place, Special};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What this stage works with.
 pub struct Finish<'f> {
@@ -95,7 +94,7 @@ impl Visitor for Second<'_, '_, '_> {
                 }
                 _ => {
                     self.next_file += 1;
-                    self.file(path, self.next_file - 1, node)
+                    self.file(self.next_file - 1, node)
                 }
             };
         }
@@ -162,27 +161,21 @@ impl<'scope> Second<'_, 'scope, '_> {
     }
 
     /// The metadata of a regular file, if its content is right; and what became of it.
-    fn file(&mut self, path: &[u8], number: u32, node: Node) -> Result<()> {
-        let Place { plan, progress, counts, options, target, .. } = self.place;
-        let file = &plan.files[number as usize];
-        let state = file.state();
+    fn file(&mut self, number: u32, node: Node) -> Result<()> {
+        let place = self.place;
+        let state = place.plan.files[number as usize].state();
         let action = match state {
             State::Failed | State::Made => return Ok(()),
             State::Kept | State::Correct => Action::Skipped,
             State::Done | State::Finished | State::Planned => Action::Restored,
             State::Corrected | State::Correcting => Action::Updated,
         };
-        let present = file.present.load(Ordering::Relaxed);
-        add(if action == Action::Skipped { &counts.files_skipped } else { &counts.files_restored }, 1);
-        add(&counts.bytes_skipped, present);
-        add(&counts.bytes_restored, file.size - present);
-        progress.item(action, || display(path), file.size);
-        if matches!(state, State::Kept | State::Finished) || target.is_none() || options.dry_run {
+        if matches!(state, State::Kept | State::Finished) || place.target.is_none() || place.options.dry_run {
+            place.count_file(number, action);
             return Ok(());
         }
-        let name = node.name.clone();
         let meta = Meta::of(node);
-        self.submit(name.len() + meta.weight(), move |place, open| place.finish_file(open, &name, &meta))
+        self.submit(meta.weight(), move |place, open| place.finish_file(open, number, action, &meta))
     }
 
     /// Everything that is no regular file and no directory.

@@ -50,7 +50,7 @@ impl Counts {
     }
 }
 
-pub fn add(counter: &AtomicU64, more: u64) {
+fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
 
@@ -114,12 +114,24 @@ impl Special {
 type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
 
 impl Place<'_> {
-    /// Gives a file whose content is right its metadata.
-    pub fn finish_file(&self, open: &Open, name: &[u8], meta: &Meta) -> Result<()> {
+    /// Gives a file whose content is right its metadata, and counts it. A file in a directory that
+    /// cannot be opened any more does not count: it keeps the owner and mode that it was made with.
+    pub fn finish_file(&self, open: &Open, number: u32, action: Action, meta: &Meta) -> Result<()> {
         if let Some(dir) = self.here(open)? {
-            self.apply_here(open, &dir, name, meta);
+            self.apply_here(open, &dir, self.plan.file_name(number), meta);
+            self.count_file(number, action);
         }
         Ok(())
+    }
+
+    /// Counts a regular file that is in its place with the right content.
+    pub fn count_file(&self, number: u32, action: Action) {
+        let (file, counts) = (&self.plan.files[number as usize], &self.counts);
+        let present = file.present.load(Ordering::Relaxed);
+        add(if action == Action::Skipped { &counts.files_skipped } else { &counts.files_restored }, 1);
+        add(&counts.bytes_skipped, present);
+        add(&counts.bytes_restored, file.size - present);
+        self.progress.item(action, || display(&self.plan.file_path(number)), file.size);
     }
 
     /// Another name of a file that has its content.
