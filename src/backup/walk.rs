@@ -206,6 +206,8 @@ pub struct Walk<'w, 's, 'c> {
     gatherer: &'w Gatherer<'s, 'c>,
     limit: &'w Limit,
     walkers: AtomicUsize,
+    /// The system has refused to start a thread; it is not asked again.
+    refused: AtomicBool,
     /// All has been looked at.
     done: AtomicBool,
 }
@@ -217,7 +219,8 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
         gatherer: &'w Gatherer<'s, 'c>,
         limit: &'w Limit,
     ) -> Walk<'w, 's, 'c> {
-        Walk { run, stack, gatherer, limit, walkers: AtomicUsize::new(0), done: AtomicBool::new(false) }
+        let (refused, done) = (AtomicBool::new(false), AtomicBool::new(false));
+        Walk { run, stack, gatherer, limit, walkers: AtomicUsize::new(0), refused, done }
     }
 
     /// Starts walkers until there are as many as the limit has slots now.
@@ -235,6 +238,7 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
             };
             if let Err(error) = std::thread::Builder::new().spawn_scoped(threads, walk) {
                 // Those that run do all the work.
+                self.refused.store(true, Ordering::Relaxed);
                 let running = self.walkers.load(Ordering::Relaxed);
                 assert!(running > 0, "no thread can be started: {error}");
                 return;
@@ -249,6 +253,9 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
 
     /// Admits one more walker, if there is a slot for one.
     fn admit(&self) -> Option<Walking<'_>> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
         let slots = self.limit.slots();
         let more = |walkers| (walkers < slots).then_some(walkers + 1);
         self.walkers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
