@@ -74,17 +74,25 @@ impl FileWork {
 
     /// Opens a regular file, takes from it what describes it, and makes sure that it is what was
     /// seen in the directory.
-    pub fn open(&mut self, run: &Run<'_>, place: &Place<'_>) -> std::result::Result<(OwnedFd, Stat), String> {
+    pub fn open(&mut self, run: &Run<'_>, place: &Place<'_>) -> std::result::Result<OpenFile, String> {
         let fd = open_as_it_is(place, OFlags::NOFOLLOW)?;
+        let mut warnings = Vec::new();
         // Before it is looked at: in sysfs, the first list of attributes changes the times.
-        let xattrs = xattrs_of_file(&fd, |why| run.problem(&self.path, why));
+        let xattrs = xattrs_of_file(&fd, |why| warnings.push(why));
         let stat = look_at(&fd)?;
         if node_type(&stat) != NodeType::File || stat.st_ino != self.node.inode {
             return Err(self.replaced());
         }
         run.observer.refresh(&mut self.node, &stat);
         self.node.xattrs = xattrs;
-        Ok((fd, stat))
+        Ok(OpenFile { fd, stat, warnings })
+    }
+
+    /// Reports what [`FileWork::open`] could not read, once the file is not to be opened again.
+    pub fn report(&self, run: &Run<'_>, warnings: Vec<String>) {
+        for why in warnings {
+            run.problem(&self.path, why);
+        }
     }
 
     fn replaced(&self) -> String {
@@ -103,6 +111,14 @@ impl FileWork {
         run.lost(self.standing, &self.path, why);
         run.check(self.dir.fill(run, self.slot, None));
     }
+}
+
+/// A regular file that has been opened.
+pub struct OpenFile {
+    pub fd: OwnedFd,
+    pub stat: Stat,
+    /// Extended attributes that cannot be read.
+    pub warnings: Vec<String>,
 }
 
 /// What is known of an open file before it is read.
@@ -350,7 +366,8 @@ fn open(run: &Run<'_>, work: &mut FileWork) -> std::result::Result<(OwnedFd, Ope
         Input::File => {
             let path = work.path.clone();
             let place = Place::at(&path).map_err(|error| cannot("reached", error))?;
-            let (fd, stat) = work.open(run, &place)?;
+            let OpenFile { fd, stat, warnings } = work.open(run, &place)?;
+            work.report(run, warnings);
             Ok((fd, Opened::Regular(stat)))
         }
         Input::Device => {

@@ -7,7 +7,7 @@
 use super::Run;
 use super::fill::{Filling, Pending};
 use super::reach::Place;
-use super::read::FileWork;
+use super::read::{FileWork, OpenFile};
 use crate::chunk::MIN_SIZE;
 use crate::concurrency::Limit;
 use rustix::fd::OwnedFd;
@@ -102,7 +102,7 @@ impl Gathering<'_, '_, '_> {
         work: &mut FileWork,
     ) -> Result<bool, String> {
         let expected = work.node.size;
-        let (fd, stat) = {
+        let OpenFile { fd, stat, warnings } = {
             let _flight = limit.begin();
             work.open(run, place)?
         };
@@ -122,6 +122,7 @@ impl Gathering<'_, '_, '_> {
         if size == 0 && !self.buffer.is_empty() {
             return Ok(false);
         }
+        work.report(run, warnings);
         let _flight = limit.begin();
         work.compare(run, &fd, &stat, self.buffer.len() as u64);
         // Closing may be an operation, too.

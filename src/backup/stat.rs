@@ -139,7 +139,7 @@ const XATTR_COMMON: usize = 1 << 10;
 
 /// The extended attributes of an entry, also of a symlink, in the kernel's order; POSIX ACLs,
 /// capabilities and security labels are among them.
-pub fn xattrs_of_path(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
+pub fn xattrs_of_path(path: &Path, mut warn: impl FnMut(String)) -> Vec<Xattr> {
     match Reach::of(path) {
         Ok(reach) => read_xattrs(
             |names| rustix::fs::llistxattr(reach.path(), names),
@@ -154,7 +154,7 @@ pub fn xattrs_of_path(path: &Path, warn: impl Fn(String)) -> Vec<Xattr> {
 }
 
 /// The extended attributes of an open file.
-pub fn xattrs_of_file(file: &OwnedFd, warn: impl Fn(String)) -> Vec<Xattr> {
+pub fn xattrs_of_file(file: &OwnedFd, warn: impl FnMut(String)) -> Vec<Xattr> {
     read_xattrs(
         |names| rustix::fs::flistxattr(file, names),
         |name, value| rustix::fs::fgetxattr(file, name, value),
@@ -165,7 +165,7 @@ pub fn xattrs_of_file(file: &OwnedFd, warn: impl Fn(String)) -> Vec<Xattr> {
 fn read_xattrs(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
-    warn: impl Fn(String),
+    mut warn: impl FnMut(String),
 ) -> Vec<Xattr> {
     let names = match read_any_length(list) {
         Ok(names) => names,
