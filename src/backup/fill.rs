@@ -5,7 +5,7 @@
 
 use super::Run;
 use super::read::FileWork;
-use super::slab::{SLAB_SIZE, Slab, SlabPool};
+use super::slab::{SLAB_SIZE, Slab};
 use crate::id::Id;
 use crate::progress::Action;
 use std::ops::Range;
@@ -42,7 +42,6 @@ const SLAB_CHUNKS: usize = 2048;
 pub struct Filling<'s, 'c> {
     run: &'s Run<'s>,
     cpu: &'c rayon::Scope<'s>,
-    slabs: &'s SlabPool,
     slab: Option<Slab>,
     /// Where the chunk being read starts in the slab.
     start: usize,
@@ -50,8 +49,8 @@ pub struct Filling<'s, 'c> {
 }
 
 impl<'s, 'c> Filling<'s, 'c> {
-    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, slabs: &'s SlabPool) -> Filling<'s, 'c> {
-        Filling { run, cpu, slabs, slab: None, start: 0, chunks: Vec::new() }
+    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>) -> Filling<'s, 'c> {
+        Filling { run, cpu, slab: None, start: 0, chunks: Vec::new() }
     }
 
     /// The bytes read of the chunk that is not complete.
@@ -71,7 +70,7 @@ impl<'s, 'c> Filling<'s, 'c> {
 
     /// The slab's bytes, to be appended to; waits for a slab if there is none yet.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        self.slab.get_or_insert_with(|| self.slabs.take()).bytes_mut()
+        self.slab.get_or_insert_with(|| self.run.slabs.take()).bytes_mut()
     }
 
     /// Takes a new slab unless this one has `length` bytes of room, with the beginning of the
@@ -111,9 +110,11 @@ impl<'s, 'c> Filling<'s, 'c> {
         self.chunks.len() >= SLAB_CHUNKS
     }
 
-    /// Whether a job has enough to do with the complete chunks, and nothing else.
+    /// Whether jobs have nothing to do, and the complete chunks are enough for one or a thread
+    /// waits for a slab, which no job will free.
     pub fn is_waited_for(&self) -> bool {
-        self.start >= JOB_BYTES && self.run.jobs.load(Ordering::Relaxed) == 0
+        let is_wanted = self.start >= JOB_BYTES || self.run.slabs.is_short();
+        is_wanted && self.run.jobs.load(Ordering::Relaxed) == 0
     }
 
     /// Turns the complete chunks over to jobs. A chunk that is not complete goes on in another slab.
@@ -145,7 +146,7 @@ impl<'s, 'c> Filling<'s, 'c> {
         }
         let rest = &old[self.start..];
         if !rest.is_empty() {
-            self.slab.insert(self.slabs.take()).bytes_mut().extend_from_slice(rest);
+            self.slab.insert(self.run.slabs.take()).bytes_mut().extend_from_slice(rest);
         }
         self.start = 0;
     }

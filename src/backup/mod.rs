@@ -164,6 +164,7 @@ struct Run<'r> {
     options: &'r Options,
     progress: &'r Progress,
     parts: memory::Backup,
+    slabs: SlabPool,
     writer: &'r Writer,
     parent_trees: TreeReader<'r>,
     observer: Observer,
@@ -253,25 +254,9 @@ fn read_source(
 ) -> Result<Read> {
     let Resolved { tops, named, lost, .. } = resolved;
     let root_device = tops.values().next().and_then(|top| stat::lstat(&top.path).ok()).map(|stat| stat.st_dev);
-    let budget = repo.settings().budget;
-    let left = budget.left(index.memory(), writer.kept())?;
-    let run = Run {
-        options,
-        parts: budget.backup(left, options.read_concurrency, slab::SLAB_SIZE as u64),
-        progress,
-        writer,
-        parent_trees: TreeReader::new(repo, index),
-        observer: Observer::new(options, root_device),
-        scanner: Arc::new(Scanner::new(repo.config().polynomial)),
-        counts: Counts::default(),
-        jobs: AtomicUsize::new(0),
-        named,
-        lost: AtomicUsize::new(lost),
-        damage: AtomicU64::new(0),
-        root: Mutex::new(None),
-        failure: Mutex::new(None),
-        stopped: AtomicBool::new(false),
-    };
+    let observer = Observer::new(options, root_device);
+    let run =
+        Run { named, lost: AtomicUsize::new(lost), ..Run::new(repo, index, writer, options, progress, observer)? };
     let root = Dir::new(PathBuf::new(), None, None, None);
     match &options.source {
         Source::Stream { name, input } => {
@@ -295,6 +280,40 @@ fn read_source(
     run.end()
 }
 
+impl<'r> Run<'r> {
+    /// A run in which nothing was named.
+    fn new(
+        repo: &'r Repository,
+        index: &'r Index,
+        writer: &'r Writer,
+        options: &'r Options,
+        progress: &'r Progress,
+        observer: Observer,
+    ) -> Result<Run<'r>> {
+        let budget = repo.settings().budget;
+        let left = budget.left(index.memory(), writer.kept())?;
+        let parts = budget.backup(left, options.read_concurrency, slab::SLAB_SIZE as u64);
+        Ok(Run {
+            options,
+            slabs: SlabPool::new(parts.slabs),
+            parts,
+            progress,
+            writer,
+            parent_trees: TreeReader::new(repo, index),
+            observer,
+            scanner: Arc::new(Scanner::new(repo.config().polynomial)),
+            counts: Counts::default(),
+            jobs: AtomicUsize::new(0),
+            named: 0,
+            lost: AtomicUsize::new(0),
+            damage: AtomicU64::new(0),
+            root: Mutex::new(None),
+            failure: Mutex::new(None),
+            stopped: AtomicBool::new(false),
+        })
+    }
+}
+
 impl Run<'_> {
     /// Starts all stages and waits for them. `feed` gives the readers what no walker finds.
     fn pipeline(
@@ -303,21 +322,19 @@ impl Run<'_> {
         to_count: Vec<scan::Found>,
         feed: impl FnOnce(&crossbeam_channel::Sender<FileWork>) -> Result<()>,
     ) {
-        let memory::Backup { threads: cores, readers, slabs, walkers, small_files } = self.parts;
-        let slabs = &SlabPool::new(slabs);
+        let memory::Backup { threads: cores, readers, walkers, small_files, .. } = self.parts;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("threads can be started");
         let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
         let limit = Limit::new(cores.max(LEAST_WALKERS), walkers, Clock::default());
         pool.in_place_scope(|cpu| {
-            let filling = || Filling::new(self, cpu, slabs);
-            let gatherer = Gatherer::new(filling(), small_files);
+            let gatherer = Gatherer::new(self, cpu, small_files);
             let walk = walk::Walk::new(self, stack, &gatherer, &limit);
             std::thread::scope(|threads| {
                 // A thread that cannot be started is a panic here, and those that run would first
                 // do all the work.
                 let _stop = StopOnPanic(self);
                 for _ in 0..readers {
-                    let mut reader = Reader::new(self, filling());
+                    let mut reader = Reader::new(self, Filling::new(self, cpu));
                     let queue = queue.clone();
                     threads.spawn(move || self.guarded(|| reader.read_all(&queue)));
                 }

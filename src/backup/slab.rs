@@ -7,6 +7,7 @@
 use crate::chunk::MAX_SIZE;
 use crossbeam_channel::{Receiver, Sender};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes in a slab: the longest chunk fits, so a chunk is always contiguous.
 pub const SLAB_SIZE: usize = MAX_SIZE;
@@ -15,6 +16,8 @@ pub const SLAB_SIZE: usize = MAX_SIZE;
 pub struct SlabPool {
     home: Sender<Vec<u8>>,
     free: Receiver<Vec<u8>>,
+    /// Threads that wait for a slab.
+    waiting: AtomicUsize,
 }
 
 /// A slab while one reader fills it, and then, behind an `Arc`, while jobs read it.
@@ -31,15 +34,27 @@ impl SlabPool {
         for _ in 0..count {
             home.send(Vec::new()).expect("both ends are here");
         }
-        SlabPool { home, free }
+        SlabPool { home, free, waiting: AtomicUsize::new(0) }
     }
 
     /// An empty slab, as soon as one is free.
     pub fn take(&self) -> Slab {
-        let mut bytes = self.free.recv().expect("the pool itself holds a sender");
+        let mut bytes = self.free.try_recv().unwrap_or_else(|_| self.wait());
         bytes.clear();
         bytes.reserve_exact(SLAB_SIZE);
         Slab { bytes, home: self.home.clone() }
+    }
+
+    /// Whether a thread waits for a slab.
+    pub fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn wait(&self) -> Vec<u8> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.free.recv().expect("the pool itself holds a sender");
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        bytes
     }
 }
 

@@ -8,12 +8,13 @@ use super::Run;
 use super::fill::{Filling, Pending};
 use super::reach::Place;
 use super::read::{FileWork, OpenFile};
+use super::slab::SlabPool;
 use crate::chunk::MIN_SIZE;
 use crate::concurrency::Limit;
 use rustix::fd::OwnedFd;
 use rustix::io::retry_on_intr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Whether a file of this size is one chunk, without being looked at.
 pub fn is_small(size: u64) -> bool {
@@ -27,6 +28,7 @@ const PROBE: usize = 512;
 
 /// What small files are read with and gathered in.
 pub struct Gatherer<'s, 'c> {
+    slabs: &'s SlabPool,
     filling: Mutex<Filling<'s, 'c>>,
     budget: Budget,
     /// Walkers that may add files.
@@ -41,8 +43,9 @@ pub struct Gathering<'g, 's, 'c> {
 
 impl<'s, 'c> Gatherer<'s, 'c> {
     /// Reads files of `budget` bytes at the same time.
-    pub fn new(filling: Filling<'s, 'c>, budget: u64) -> Gatherer<'s, 'c> {
-        Gatherer { filling: Mutex::new(filling), budget: Budget::new(budget), active: AtomicUsize::new(0) }
+    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, budget: u64) -> Gatherer<'s, 'c> {
+        let filling = Mutex::new(Filling::new(run, cpu));
+        Gatherer { slabs: &run.slabs, filling, budget: Budget::new(budget), active: AtomicUsize::new(0) }
     }
 
     pub fn begin(&self) -> Gathering<'_, 's, 'c> {
@@ -54,6 +57,22 @@ impl<'s, 'c> Gatherer<'s, 'c> {
     fn pause(&self) {
         if self.active.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.filling().turn();
+        }
+    }
+
+    /// Turns the slab over if a reader waits for one and no job will free one. A walker that is
+    /// adding a file does it itself.
+    fn relieve(&self) {
+        if !self.slabs.is_short() {
+            return;
+        }
+        let mut filling = match self.filling.try_lock() {
+            Ok(filling) => filling,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if filling.is_waited_for() {
+            filling.turn();
         }
     }
 
@@ -75,6 +94,12 @@ impl Gathering<'_, '_, '_> {
         let outcome = wait();
         self.gatherer.active.fetch_add(1, Ordering::SeqCst);
         outcome
+    }
+
+    /// To be called often by a walker that does something other than small files: a reader may wait
+    /// for the slab that they are gathered in.
+    pub fn relieve(&self) {
+        self.gatherer.relieve();
     }
 
     /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be small:

@@ -187,3 +187,67 @@ fn large_and_small_files_are_read_with_two_slabs() {
     let report = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
     assert_eq!((report.problems, report.summary.files_new), (0, 140));
 }
+
+/// A large file that needs the slab in which a small one waits is read while the only walker goes
+/// on and never pauses.
+#[test]
+fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
+    let budget = Budget { memory: Some(68 << 20), threads: 1 };
+    let bed = Bed::with(Settings { budget, ..Settings::default() });
+    let at = |name: &str| bed.temp.path().join("source").join(name);
+    let part = crate::clock::random_bytes::<300_000>();
+    let large = (0..40).flat_map(|number| part.iter().map(move |byte| byte ^ number)).collect::<Vec<u8>>();
+    assert!(large.len() > slab::SLAB_SIZE);
+    fs::write(at("1-small"), part).unwrap();
+    fs::write(at("2-large"), large).unwrap();
+    fs::write(at("3-excluded"), "").unwrap();
+    fs::write(at("4-excluded"), "").unwrap();
+
+    // The walker stops in the listener at each excluded file, until it is sent on.
+    let (reached, at_excluded) = crossbeam_channel::unbounded();
+    let (send_on, sent_on) = crossbeam_channel::unbounded();
+    let (is_read, large_is_read) = crossbeam_channel::unbounded();
+    let progress = Progress::new(move |event| match event {
+        Event::Item { action: Action::Excluded, .. } => {
+            reached.send(()).unwrap();
+            sent_on.recv().unwrap();
+        }
+        Event::Item { path, .. } if path.ends_with("2-large") => is_read.send(()).unwrap(),
+        _ => {}
+    })
+    .with_items();
+    let mut options = Options { read_concurrency: 1, ..bed.options(&["source"]) };
+    options.exclude.patterns.add("*-excluded", false).unwrap();
+
+    let resolved = source::resolve(&options.source, &progress).unwrap();
+    let index = Arc::new(Index::load(&bed.repo).unwrap());
+    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+    let observer = Observer::new(&options, None);
+    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, observer).unwrap();
+    assert_eq!((run.parts.slabs, run.parts.readers), (2, 1));
+    let stack = walk::Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), resolved.tops);
+    let limit = Limit::new(1, 1, Clock::default());
+    let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.in_place_scope(|cpu| {
+        let gatherer = Gatherer::new(&run, cpu, 1 << 20);
+        let walk = walk::Walk::new(&run, &stack, &gatherer, &limit);
+        std::thread::scope(|threads| {
+            let mut reader = Reader::new(&run, Filling::new(&run, cpu));
+            threads.spawn(move || reader.read_all(&queue));
+            walk.start(threads, &files);
+            drop(files);
+            at_excluded.recv().unwrap();
+            while !run.slabs.is_short() || run.jobs.load(Ordering::Relaxed) > 0 {
+                std::thread::yield_now();
+            }
+            send_on.send(()).unwrap();
+            // The walk has not ended when the large file is read.
+            at_excluded.recv().unwrap();
+            large_is_read.recv().unwrap();
+            send_on.send(()).unwrap();
+        });
+    });
+    run.outcome().unwrap();
+    assert_eq!((run.counts.files_new.into_inner(), progress.problem_count()), (22, 0));
+}

@@ -301,6 +301,7 @@ impl Walker<'_, '_, '_, '_, '_> {
             if run.is_stopped() {
                 return;
             }
+            self.gathering.relieve();
             let listing = match popped.work.take() {
                 Some(Work::Dir(work)) => match self.list(work) {
                     Ok(Some(listing)) => {
@@ -321,6 +322,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 if let Err(error) = self.entry_at(&listing, slot) {
                     return run.fail(error);
                 }
+                self.gathering.relieve();
                 self.walk.start(self.threads, &self.files);
                 if self.leave() {
                     return;
@@ -420,7 +422,10 @@ impl Walker<'_, '_, '_, '_, '_> {
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         loop {
-            let _flight = entries.is_buffer_empty().then(|| self.walk.limit.begin());
+            let _flight = entries.is_buffer_empty().then(|| {
+                self.gathering.relieve();
+                self.walk.limit.begin()
+            });
             match entries.next() {
                 Some(Ok(entry)) => names.push(entry.file_name().to_bytes().to_vec()),
                 // It was removed after it had been opened.
