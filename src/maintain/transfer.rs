@@ -36,13 +36,12 @@ impl Transfer<'_> {
         let threads = reading.threads.min(packs.len());
         let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
         let work = || {
-            let mut buffers = ReadBuffers::new(reading);
+            let mut buffers = ReadBuffers::new(&reading);
             while let Some(&pack) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let outcome = self.pack(pack, &wanted(pack), reading.portion, &mut buffers);
-                buffers.shrink();
+                let outcome = self.pack(pack, &wanted(pack), &reading, &mut buffers);
                 if let Err(error) = outcome {
                     stopped.store(true, Ordering::Relaxed);
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -54,13 +53,12 @@ impl Transfer<'_> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn pack(&self, pack: Id, blobs: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
-        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, portion, buffers))
+    fn pack(&self, pack: Id, blobs: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
+        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, reading, buffers))
     }
 
     /// Reads a stretch of a pack with one request, the small gaps in it too.
-    fn stretch(&self, pack: Id, stretch: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
-        let ReadBuffers { sealed, plaintexts, .. } = buffers;
+    fn stretch(&self, pack: Id, stretch: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
         let (first, last) = (stretch[0], stretch[stretch.len() - 1]);
         let mut at = u64::from(first.offset);
         let file = File::new(FileType::Pack, pack);
@@ -71,9 +69,11 @@ impl Transfer<'_> {
             if self.progress.is_interrupted() {
                 return Err(Error::Interrupted);
             }
-            let (now, later) = left.split_at(together(left.iter().copied(), portion));
+            let (now, later) = left.split_at(together(left.iter().copied(), reading.portion));
             left = later;
             let end = now[now.len() - 1].end();
+            let _held = reading.room(end - at, now.iter().copied());
+            let ReadBuffers { sealed, plaintexts, .. } = &mut *buffers;
             let read = download.as_mut().and_then(|download| {
                 let bytes = room(sealed, usize::try_from(end - at).expect("a few blobs"));
                 download.read(bytes).is_ok().then_some(&*bytes)
@@ -100,6 +100,7 @@ impl Transfer<'_> {
             if read.is_none() {
                 download = None;
             }
+            buffers.shrink();
             at = end;
         }
         Ok(())

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 impl Repository {
     /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
@@ -148,13 +148,14 @@ pub(crate) fn reading_pool(repo: &Repository, index: &Index) -> Result<rayon::Th
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started"))
 }
 
-/// How packs are read side by side.
-#[derive(Clone, Copy)]
+/// How packs are read side by side: by how many threads, and what they may hold.
 pub(crate) struct Reading {
     /// Each has one request under way: more than there are cores hide the latency of an object store.
     pub threads: usize,
     /// Bytes of a pack, and of plaintext, that a thread has in its hands, unless one blob has more.
     pub portion: u64,
+    /// Bytes that all threads together may hold beside their portions.
+    beside: Room,
 }
 
 impl Reading {
@@ -162,12 +163,63 @@ impl Reading {
     pub fn within(repo: &Repository, left: u64) -> Reading {
         let most = repo.settings().budget.threads.max(repo.store().connections());
         let (threads, portion) = memory::reading(left, most);
-        Reading { threads, portion }
+        let beside = Room::new(left.saturating_sub(threads as u64 * 2 * portion));
+        Reading { threads, portion, beside }
     }
 
     /// With what an index leaves of the budget.
     pub fn beside(repo: &Repository, index: &Index) -> Result<Reading> {
         Ok(Reading::within(repo, repo.settings().budget.left(index.memory(), 0)?))
+    }
+
+    /// Waits until there is room for what some blobs take beside a portion while they are opened, of
+    /// which `sealed` bytes are read. It ends when that is dropped.
+    pub fn room(&self, sealed: u64, blobs: impl Iterator<Item = PackedBlob>) -> Held<'_> {
+        let (mut plain, mut largest) = (0, 0);
+        for blob in blobs {
+            plain += blob.plain_length();
+            // One of them lies between the two, decrypted and not yet expanded.
+            largest = largest.max(u64::from(blob.length));
+        }
+        let more = sealed.saturating_sub(self.portion) + plain.saturating_sub(self.portion);
+        self.beside.take(more + largest)
+    }
+}
+
+/// Bytes that may be held at a time by all threads together.
+struct Room {
+    total: u64,
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of the room, given back when dropped.
+pub(crate) struct Held<'r> {
+    room: &'r Room,
+    bytes: u64,
+}
+
+impl Room {
+    fn new(total: u64) -> Room {
+        Room { total, free: Mutex::new(total), freed: Condvar::new() }
+    }
+
+    /// Waits until there is room. What is larger than all of it has it alone.
+    fn take(&self, bytes: u64) -> Held<'_> {
+        let bytes = bytes.min(self.total);
+        let mut free = lock(&self.free);
+        while *free < bytes {
+            free = self.freed.wait(free).expect("no holder of this lock panics");
+        }
+        *free -= bytes;
+        Held { room: self, bytes }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *lock(&self.room.free) += self.bytes;
+        self.room.freed.notify_all();
     }
 }
 
@@ -180,12 +232,12 @@ pub(crate) struct ReadBuffers {
 
 impl ReadBuffers {
     /// Of full size at once: buffers that grow step by step leave holes of all sizes behind.
-    pub fn new(Reading { portion, .. }: Reading) -> ReadBuffers {
-        let portion = usize::try_from(portion).expect("a few MiB");
+    pub fn new(reading: &Reading) -> ReadBuffers {
+        let portion = usize::try_from(reading.portion).expect("a few MiB");
         ReadBuffers { sealed: Vec::with_capacity(portion), plaintexts: Vec::with_capacity(portion), portion }
     }
 
-    /// Gives back what only a blob of unusual size has needed.
+    /// Gives back what only a blob of unusual size has needed; before the [`Reading::room`] for it.
     pub fn shrink(&mut self) {
         for buffer in [&mut self.sealed, &mut self.plaintexts] {
             buffer.truncate(self.portion);

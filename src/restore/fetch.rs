@@ -1,10 +1,10 @@
 //! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
 //!
-//! Packs come in the order in which the files first need them. As many threads as the store takes
-//! connections take pack after pack, and parts of packs when few are left, so that none is idle
-//! before the end: what is wanted is read front to back with one request, small gaps and all, and
-//! opened (authenticated, expanded, compared with its hash) and written as it comes. A blob that
-//! cannot be had in this way is looked for everywhere else. [`Room`] bounds what all threads hold
+//! Packs come in the order in which the files first need them. A thread for each connection, or core
+//! if those are more, takes pack after pack, and parts of packs when few are left, so that none is
+//! idle before the end: what is wanted is read front to back with one request, small gaps and all,
+//! and opened (authenticated, expanded, compared with its hash) and written as it comes. A blob that
+//! cannot be had in this way is looked for everywhere else. [`Reading`] bounds what all threads hold
 //! together. A panic in a thread ends all of them with an error.
 
 use super::error::{Error, Result, is_lost};
@@ -17,11 +17,11 @@ use crate::limits;
 use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::{self, Index, ReadBuffers, Reading, Repository, TreeReader, adjoin, check_size, room, together};
-use crate::store::{File, FileType, StoreError};
+use crate::store::{Download, File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 /// Where plaintext goes.
 pub trait Sink: Sync {
@@ -61,8 +61,8 @@ struct Waiting {
     bytes: u64,
 }
 
-/// A part of a pack is not smaller than this: what a request costs beside its bytes is a few percent
-/// of it, at 100 ms of latency and 10 MB/s.
+/// A part of a pack is not smaller than this, unless it is the last one: what a request costs beside
+/// its bytes is a quarter of it at 100 ms of latency and 10 MB/s, and less where links are faster.
 const LEAST_RUN: u64 = 4 << 20;
 
 /// A blob, and the steps that use it.
@@ -77,7 +77,6 @@ struct Fetch<'f> {
     steps: Vec<Step>,
     reading: Reading,
     waiting: Mutex<Waiting>,
-    room: Room,
     failure: Mutex<Option<Error>>,
     stopped: AtomicBool,
     /// Final errors of the store since its last success.
@@ -100,7 +99,6 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
         steps,
         reading: Reading::within(repo, left),
         waiting: Mutex::new(Waiting { next: 0, bytes }),
-        room: Room::new(left),
         failure: Mutex::new(None),
         stopped: AtomicBool::new(false),
         store_errors: AtomicU32::new(0),
@@ -138,10 +136,9 @@ fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> (Vec<Step>, u64) {
 
 impl Fetch<'_> {
     fn work(&self) {
-        let mut buffers = ReadBuffers::new(self.reading);
+        let mut buffers = ReadBuffers::new(&self.reading);
         while let Some(run) = self.next_run() {
             let outcome = caught("blobs were read and written", || self.fetch(&run, &mut buffers));
-            buffers.shrink();
             if let Err(error) = outcome {
                 lock(&self.failure).get_or_insert(error);
                 self.stopped.store(true, Ordering::Relaxed);
@@ -194,55 +191,74 @@ impl Fetch<'_> {
 
     /// Reads a stretch of a pack front to back, with one request and the small gaps in it.
     fn fetch_stretch(&self, pack: Id, stretch: &[Step], buffers: &mut ReadBuffers) -> Result<()> {
-        let ReadBuffers { sealed, plaintexts, .. } = buffers;
         let first = self.location(&stretch[0]).blob;
         let (start, end) = (u64::from(first.offset), self.location(&stretch[stretch.len() - 1]).blob.end());
-        let mut download = match check_size(&first) {
+        let open = || match check_size(&first) {
             Ok(()) => {
                 let download = self.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
-                self.heed(download.map_err(repo::Error::from))?
+                self.heed(download.map_err(repo::Error::from))
             }
-            Err(_) => None,
+            Err(_) => Ok(None),
         };
+        // Asked for when there is room for what comes first: no answer waits.
+        let mut download = None;
         let mut at = start;
         let mut left = stretch;
         while !left.is_empty() && !self.is_stopped() {
             let (wanted, count) = self.portion(left);
             let stop = wanted[wanted.len() - 1].1.blob.end();
-            let _held = self.room.take(needs(stop - at, &wanted));
-            let read = match &mut download {
-                Some(download) => {
-                    let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
-                    let read = download.read(bytes).map_err(repo::Error::from);
-                    self.heed(read)?.map(|()| &*bytes)
-                }
-                None => None,
-            };
-            let opened = match read {
-                Some(bytes) => {
-                    let part = |&(_, location): &Wanted| {
-                        let from = u64::from(location.blob.offset) - at;
-                        (location, &bytes[from as usize..(location.blob.end() - at) as usize])
-                    };
-                    self.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
-                }
-                None => {
-                    download = None;
-                    Vec::new()
-                }
-            };
-            let mut opened = opened.into_iter();
-            for (same, location) in wanted {
-                match opened.next() {
-                    Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
-                    _ => {
-                        let mut plaintext = Vec::new();
-                        let loaded = self.load_again(&location, &mut plaintext)?;
-                        self.deliver(same, &plaintext, loaded)?;
-                    }
+            let _held = self.reading.room(stop - at, wanted.iter().map(|(_, location)| location.blob));
+            if at == start {
+                download = open()?;
+            }
+            self.fetch_portion(&wanted, at, stop, &mut download, buffers)?;
+            buffers.shrink();
+            (at, left) = (stop, &left[count..]);
+        }
+        Ok(())
+    }
+
+    /// Reads and opens what is between two places of a pack, and hands it on.
+    fn fetch_portion(
+        &self,
+        wanted: &[Wanted],
+        at: u64,
+        stop: u64,
+        download: &mut Option<Box<dyn Download + '_>>,
+        buffers: &mut ReadBuffers,
+    ) -> Result<()> {
+        let ReadBuffers { sealed, plaintexts, .. } = buffers;
+        let read = match download {
+            Some(download) => {
+                let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
+                let read = download.read(bytes).map_err(repo::Error::from);
+                self.heed(read)?.map(|()| &*bytes)
+            }
+            None => None,
+        };
+        let opened = match read {
+            Some(bytes) => {
+                let part = |&(_, location): &Wanted| {
+                    let from = u64::from(location.blob.offset) - at;
+                    (location, &bytes[from as usize..(location.blob.end() - at) as usize])
+                };
+                self.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
+            }
+            None => {
+                *download = None;
+                Vec::new()
+            }
+        };
+        let mut opened = opened.into_iter();
+        for &(same, location) in wanted {
+            match opened.next() {
+                Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
+                _ => {
+                    let mut plaintext = Vec::new();
+                    let loaded = self.load_again(&location, &mut plaintext)?;
+                    self.deliver(same, &plaintext, loaded)?;
                 }
             }
-            (at, left) = (stop, &left[count..]);
         }
         Ok(())
     }
@@ -309,51 +325,6 @@ impl Fetch<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Bytes that blobs take while they are read and opened, `sealed` of them as they are in the pack.
-fn needs(sealed: u64, wanted: &[Wanted]) -> u64 {
-    let plain = wanted.iter().map(|(_, location)| location.blob.plain_length());
-    // One of them lies between the two, decrypted and not yet expanded.
-    let largest = wanted.iter().map(|(_, location)| u64::from(location.blob.length)).max();
-    sealed + plain.sum::<u64>() + largest.unwrap_or(0)
-}
-
-/// Bytes that may be held at a time by all threads together.
-struct Room {
-    total: u64,
-    free: Mutex<u64>,
-    freed: Condvar,
-}
-
-/// A part of the room, given back when dropped.
-struct Held<'r> {
-    room: &'r Room,
-    bytes: u64,
-}
-
-impl Room {
-    fn new(total: u64) -> Room {
-        Room { total, free: Mutex::new(total), freed: Condvar::new() }
-    }
-
-    /// Waits until there is room. What is larger than all of it has it alone.
-    fn take(&self, bytes: u64) -> Held<'_> {
-        let bytes = bytes.min(self.total);
-        let mut free = lock(&self.free);
-        while *free < bytes {
-            free = self.freed.wait(free).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        *free -= bytes;
-        Held { room: self, bytes }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        *lock(&self.room.free) += self.bytes;
-        self.room.freed.notify_all();
     }
 }
 

@@ -85,10 +85,9 @@ impl Check<'_> {
         for group in self.index.groups(&ids) {
             let next = AtomicUsize::new(0);
             let read = self.pool.broadcast(|_| {
-                let mut buffers = ReadBuffers::new(reading);
+                let mut buffers = ReadBuffers::new(&reading);
                 let mine = std::iter::from_fn(|| group.packs().get(next.fetch_add(1, Ordering::Relaxed)));
-                let read =
-                    |&id| Ok((id, self.read(id, self.listed[&id], &group.blobs(id), reading.portion, &mut buffers)?));
+                let read = |&id| Ok((id, self.read(id, self.listed[&id], &group.blobs(id), &reading, &mut buffers)?));
                 mine.map(read).collect()
             });
             verdicts.extend(read.into_iter().collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten());
@@ -110,10 +109,10 @@ impl Check<'_> {
         id: Id,
         size: u64,
         blobs: &[PackedBlob],
-        portion: u64,
+        reading: &Reading,
         buffers: &mut ReadBuffers,
     ) -> Result<Verdict> {
-        let mut read = || PackRead::run(self.repo, self.progress, id, size, blobs, portion, buffers);
+        let mut read = || PackRead::run(self.repo, self.progress, id, size, blobs, reading, buffers);
         let mut verdict = read()?;
         if !verdict.errors.is_empty() {
             let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
@@ -158,7 +157,7 @@ impl PackRead<'_> {
         id: Id,
         size: u64,
         blobs: &[PackedBlob],
-        portion: u64,
+        reading: &Reading,
         buffers: &mut ReadBuffers,
     ) -> Result<Verdict> {
         let download = match repo.store().download(File::new(FileType::Pack, id), 0, size) {
@@ -175,11 +174,10 @@ impl PackRead<'_> {
             PackRead { repo, progress, id, size, download, at: 0, hash, errors, lost, judged: 0, index_differs: false };
         // Of a file that was cut short, what comes before the cut is read.
         let cut = blobs.partition_point(|blob| u64::from(blob.offset) + u64::from(blob.length) <= size);
-        let outcome = read.read_blobs(&blobs[..cut], portion, buffers);
+        let outcome = read.read_blobs(&blobs[..cut], reading, buffers);
         let unread = if outcome.is_err() { read.judged } else { cut };
         read.lost.extend(blobs[unread..].iter().map(|blob| blob.id));
         let outcome = outcome.and_then(|()| read.read_header(blobs));
-        buffers.shrink();
         let PackRead { hash, mut errors, lost, index_differs, .. } = read;
         let out_of_reach = outcome.as_ref().is_err_and(|error| !error.is_damage());
         match outcome {
@@ -196,9 +194,8 @@ impl PackRead<'_> {
     }
 
     /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes out.
-    fn read_blobs(&mut self, blobs: &[PackedBlob], portion: u64, buffers: &mut ReadBuffers) -> Result<()> {
+    fn read_blobs(&mut self, blobs: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
         let mut left = blobs;
-        let ReadBuffers { sealed, plaintexts, .. } = buffers;
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
             if let Err(error) = check_size(first) {
                 self.errors.push(error.to_string());
@@ -208,9 +205,12 @@ impl PackRead<'_> {
                 left = &left[1..];
                 continue;
             }
-            let (now, later) = left.split_at(together(adjoining(left).copied(), portion));
+            let (now, later) = left.split_at(together(adjoining(left).copied(), reading.portion));
             left = later;
-            let bytes = self.next(now.iter().map(|blob| blob.length as usize).sum(), sealed)?;
+            let length: u64 = now.iter().map(|blob| u64::from(blob.length)).sum();
+            let _held = reading.room(length, now.iter().copied());
+            let ReadBuffers { sealed, plaintexts, .. } = &mut *buffers;
+            let bytes = self.next(usize::try_from(length).expect("a few blobs"), sealed)?;
             let mut rest = bytes;
             let now = now.iter().map(|&blob| {
                 let one = rest.split_off(..blob.length as usize).expect("all of them were read");
@@ -226,6 +226,7 @@ impl PackRead<'_> {
                 self.lost.push(location.blob.id);
             }
             self.judged += now.len();
+            buffers.shrink();
         }
         Ok(())
     }
