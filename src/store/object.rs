@@ -137,6 +137,27 @@ impl Inner {
         &self,
         action: &str,
         ty: FileType,
+        attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        self.run_attempts(action, ty, true, attempt)
+    }
+
+    /// The same with what a request that was answered brings: that it goes on is no sign that the
+    /// store would take more requests.
+    fn go_on<T>(
+        &self,
+        action: &str,
+        ty: FileType,
+        attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        self.run_attempts(action, ty, false, attempt)
+    }
+
+    fn run_attempts<T>(
+        &self,
+        action: &str,
+        ty: FileType,
+        asks: bool,
         mut attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
         let attempts = self.retry.run(action, async || {
@@ -146,10 +167,17 @@ impl Inner {
             }
             let permit = self.permits.acquire().await;
             let outcome = attempt().await;
-            permit.heed(&outcome);
+            if asks || outcome.is_err() {
+                permit.heed(&outcome);
+            }
             outcome
         });
-        self.runtimes.block_on(attempts).unwrap_or_else(|error| Err(Failure::new(Kind::Final, error.to_string())))
+        let outcome = self.runtimes.block_on(attempts);
+        let outcome = outcome.unwrap_or_else(|error| Err(Failure::new(Kind::Final, error.to_string())));
+        if outcome.as_ref().is_err_and(|failure| failure.kind == Kind::Missing { bucket: true }) {
+            self.listed.store(false, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// What an attempt's failure means to the caller.

@@ -55,7 +55,7 @@ impl Download for ObjectDownload<'_> {
         }
         let mut filled = 0;
         store
-            .run(&format!("read {file}"), file.ty, async || {
+            .go_on(&format!("read {file}"), file.ty, async || {
                 let before = filled;
                 while filled < out.len() {
                     if source.part.is_empty() {

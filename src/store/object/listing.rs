@@ -6,7 +6,7 @@
 //! than a few, the names that are left are listed by their first digits, side by side.
 
 use super::Inner;
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use crate::id::Id;
 use crate::parallel::side_by_side;
 use crate::store::{FileType, Result, layout};
@@ -57,7 +57,7 @@ impl<'i> Listing<'i> {
     fn all(&self) -> std::result::Result<(), Failure> {
         let mut token = None;
         loop {
-            let page = self.page("", token)?;
+            let page = self.page("", token.clone())?;
             if page.next.is_none() {
                 return Ok(());
             }
@@ -65,17 +65,26 @@ impl<'i> Listing<'i> {
                 let listed = side_by_side(self.inner.remote.connections, &prefixes, |prefix| self.below(prefix));
                 return listed.into_iter().collect();
             }
-            token = page.next;
+            token = self.advance(token, page.next)?;
         }
+    }
+
+    /// The token of the next page; an error if it is the one of the page before it, for then the
+    /// listing would never end.
+    fn advance(&self, before: Option<String>, next: Option<String>) -> std::result::Result<Option<String>, Failure> {
+        if next.is_some() && next == before {
+            return Err(Failure::new(Kind::Final, "the server lists the same page again and again"));
+        }
+        Ok(next)
     }
 
     /// Lists the names that begin with `prefix`, unless another prefix has failed.
     fn below(&self, prefix: &str) -> std::result::Result<(), Failure> {
         let mut token = None;
         while !self.failed.load(Ordering::Relaxed) {
-            match self.page(prefix, token) {
-                Ok(Page { next: None, .. }) => break,
-                Ok(page) => token = page.next,
+            match self.page(prefix, token.clone()).and_then(|page| self.advance(token.take(), page.next)) {
+                Ok(None) => break,
+                Ok(next) => token = next,
                 Err(failure) => {
                     self.failed.store(true, Ordering::Relaxed);
                     return Err(failure);

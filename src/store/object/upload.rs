@@ -15,17 +15,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes in a block: many in a pack, and few enough pieces on its way through the network stack.
 const BLOCK: usize = 1 << 20;
 
-/// Blocks that are not in use, for the uploads of one store: as many as were in use at a time.
+/// Blocks for the uploads of one store. Those that are not in use wait for the next upload as long as
+/// another one is under way.
 #[derive(Default)]
-pub(super) struct Blocks(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Blocks(Mutex<Pool>);
+
+#[derive(Default)]
+struct Pool {
+    free: Vec<Vec<u8>>,
+    in_use: usize,
+}
 
 impl Blocks {
     fn take(self: &Arc<Self>) -> Block {
-        let bytes = self.lock().pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
-        Block { bytes, home: self.clone() }
+        let mut pool = self.lock();
+        pool.in_use += 1;
+        let bytes = pool.free.pop();
+        drop(pool);
+        Block { bytes: bytes.unwrap_or_else(|| Vec::with_capacity(BLOCK)), home: self.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn put_back(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut pool = self.lock();
+        pool.in_use -= 1;
+        pool.free.push(bytes);
+        if pool.in_use == 0 {
+            pool.free = Vec::new();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,9 +64,7 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        self.home.lock().push(bytes);
+        self.home.put_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -82,5 +100,22 @@ impl Upload for ObjectUpload {
     fn commit(self: Box<Self>, id: Id) -> Result<()> {
         let payload = PutPayload::from_iter(self.blocks.into_iter().map(Bytes::from_owner));
         self.store.replace(File::new(self.ty, id), &payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_used_again_as_long_as_any_is_in_use() {
+        let blocks = Arc::<Blocks>::default();
+        let (one, other) = (blocks.take(), blocks.take());
+        let place = other.bytes.as_ptr();
+        drop(other);
+        assert_eq!(blocks.take().bytes.as_ptr(), place);
+        drop(one);
+        let pool = blocks.lock();
+        assert_eq!((pool.free.len(), pool.in_use), (0, 0));
     }
 }
