@@ -32,9 +32,11 @@ pub struct TooLittle {
 const AT_REST: u64 = 24 * MIB;
 /// What is provided for an index: a smaller one grows with what is backed up. So much is 85,000 blobs.
 const INDEX: u64 = 4 * MIB;
-/// A smaller limit is taken for this one: to derive the key takes 64 MiB and the program's own, and
-/// is over before the rest begins.
-const LEAST_LIMIT: u64 = 80 * MIB;
+/// The smallest limit: what deriving a key takes.
+const LEAST_LIMIT: u64 = 64 * MIB;
+/// What a smaller one is taken for: to derive the key takes that and the program's own, and is over
+/// before the rest begins.
+const LEAST_TAKEN: u64 = 80 * MIB;
 /// What a thread of a backup has in its hands: a few chunks, compressed, sealed, and what their pack has not hashed.
 const PER_THREAD: u64 = 12 * MIB;
 /// What passes through a run can be squeezed into this: one thread and two slabs of 8 MiB; packs for a bucket come on top.
@@ -73,9 +75,10 @@ pub struct Backup {
 /// The packs of a backup that are kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packs {
-    /// Packs of data that may be open or on their way.
+    /// Packs of data, and of trees, that may be open or on their way.
     pub data: usize,
-    /// Bytes after which the one of trees is closed.
+    pub trees: usize,
+    /// Bytes after which one of trees is closed.
     pub tree_pack_size: u64,
     /// What all of them take.
     pub bytes: u64,
@@ -92,6 +95,9 @@ impl Budget {
     pub fn left(&self, index: u64, held: u64) -> Result<u64, TooLittle> {
         let taken = AT_REST + index.max(INDEX) + held;
         match self.limit() {
+            _ if self.memory.is_some_and(|limit| limit < LEAST_LIMIT) => {
+                Err(TooLittle { limit: self.memory.unwrap_or(0), needed: LEAST_LIMIT.max(taken + LEAST) })
+            }
             Some(limit) if limit < taken + LEAST => Err(TooLittle { limit, needed: taken + LEAST }),
             Some(limit) => Ok(limit - taken),
             None => Ok(limits::MEMORY.saturating_sub(taken).max(LEAST_UNLIMITED)),
@@ -104,7 +110,7 @@ impl Budget {
     }
 
     fn limit(&self) -> Option<u64> {
-        self.memory.map(|limit| limit.max(LEAST_LIMIT))
+        self.memory.map(|limit| limit.max(LEAST_TAKEN))
     }
 
     /// How many threads may compress and seal with `left` for them.
@@ -119,14 +125,14 @@ impl Budget {
     pub fn packs(&self, left: u64, pack_size: u64, connections: usize) -> Packs {
         let each = pack_size + limits::PACK_EXCESS;
         let most = connections.max(2);
-        // Trees come slowly, and their pack is in memory all the time.
-        let is_plenty = self.memory.is_none() || left >= LEAST + each + pack_size / 2;
-        let tree_pack_size = if is_plenty { pack_size / 2 } else { pack_size / 4 };
+        let is_plenty = self.memory.is_none() || left >= LEAST + each + pack_size;
+        let (trees, tree_pack_size) = if is_plenty { (2, pack_size / 2) } else { (1, pack_size / 4) };
+        let of_trees = trees as u64 * tree_pack_size;
         let data = match self.memory {
-            Some(_) => count(left.saturating_sub(tree_pack_size) / 2, each).clamp(1, most),
+            Some(_) => count(left.saturating_sub(of_trees) / 2, each).clamp(1, most),
             None => most,
         };
-        Packs { data, tree_pack_size, bytes: data as u64 * each + tree_pack_size }
+        Packs { data, trees, tree_pack_size, bytes: data as u64 * each + of_trees }
     }
 
     /// A backup that reads `readers` files at a time, into slabs of `slab` bytes, with `left` for it all.
@@ -175,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_passes_through_fits_whatever_the_machine() {
-        for memory in [1, 64, 80, 96, 97, 128, 256, 1024].map(|mib| mib * MIB) {
+        for memory in [64, 80, 96, 97, 128, 256, 1024].map(|mib| mib * MIB) {
             for threads in [1, 2, 4, 64, 512] {
                 for readers in [1, 2, 16, 1000] {
                     let budget = Budget { memory: Some(memory), threads };
@@ -247,5 +253,7 @@ mod tests {
         let error = budget(Some(128 * MIB)).left(100 * MIB, 0).unwrap_err();
         assert_eq!(error, TooLittle { limit: 128 * MIB, needed: 152 * MIB });
         assert_eq!(budget(Some(152 * MIB)).left(100 * MIB, 0), Ok(LEAST));
+        let error = budget(Some(20 * MIB)).left(0, 0).unwrap_err();
+        assert_eq!(error, TooLittle { limit: 20 * MIB, needed: 64 * MIB });
     }
 }

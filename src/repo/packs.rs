@@ -1,7 +1,8 @@
-//! OpenPacks that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
+//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
 //! it down again. One that cannot be written is dropped, with the error that ends the run: it may hold a part of what it should.
 
 use super::{Repository, Result};
+use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
 use crate::hash::Sha256;
 use crate::store::{FileType, Upload};
@@ -19,14 +20,17 @@ pub(super) struct OpenPack {
     pub size: u64,
     /// It has its header.
     pub complete: bool,
-    pub place: Option<Place>,
+    pub place: Place,
 }
 
 impl OpenPack {
-    /// One of data, which has a place, or one of trees.
-    pub fn new(repo: &Repository, place: Option<Place>) -> Result<OpenPack> {
+    /// A store that keeps copies keeps one of a pack of trees.
+    pub fn new(repo: &Repository, ty: BlobType, place: Place) -> Result<OpenPack> {
         let store = repo.store();
-        let upload = if place.is_some() { store.upload(FileType::Pack) } else { store.upload_kept(FileType::Pack) }?;
+        let upload = match ty {
+            BlobType::Data => store.upload(FileType::Pack),
+            BlobType::Tree => store.upload_kept(FileType::Pack),
+        }?;
         let (hash, waiting, blobs) = (Sha256::new(), Vec::new(), Vec::new());
         Ok(OpenPack { upload, hash, waiting, blobs, size: 0, complete: false, place })
     }
@@ -98,6 +102,16 @@ impl OpenPacks {
         }
     }
 
+    /// The place for a new pack; waits for one.
+    pub fn place(self: &Arc<Self>) -> Place {
+        let mut state = self.lock();
+        while state.free == 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.free -= 1;
+        Place(Arc::downgrade(self))
+    }
+
     pub fn put_down(&self, pack: OpenPack) {
         self.lock().idle.push(pack);
         self.changed.notify_one();
@@ -124,7 +138,7 @@ mod tests {
         let (_dir, repo) = new_repository(Settings::default());
         let packs = OpenPacks::new(1);
         let Err(place) = packs.take_to_fill() else { panic!("there is no pack yet") };
-        let pack = OpenPack::new(&repo, Some(place)).unwrap();
+        let pack = OpenPack::new(&repo, BlobType::Data, place).unwrap();
         assert!(packs.take_to_hash().is_none());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| packs.take_to_fill().is_ok());
@@ -141,7 +155,7 @@ mod tests {
         let packs = OpenPacks::new(2);
         let open = [3, 1].map(|parts| {
             let Err(place) = packs.take_to_fill() else { panic!("none is idle") };
-            let mut pack = OpenPack::new(&repo, Some(place)).unwrap();
+            let mut pack = OpenPack::new(&repo, BlobType::Data, place).unwrap();
             (0..parts).for_each(|_| pack.push(vec![0; 10]));
             pack
         });

@@ -46,7 +46,7 @@ pub struct Known<'b> {
 struct FullPack {
     upload: Box<dyn Upload>,
     pack: IndexedPack,
-    _place: Option<Place>,
+    _place: Place,
 }
 
 /// What was written, by blob type where it differs.
@@ -70,6 +70,9 @@ struct Shared {
     saved: Mutex<Vec<Id>>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
+    /// No more blobs will come. What is still unsaved goes into one index file, so that nobody sees
+    /// the root of a snapshot in an index that lacks what is below it.
+    finishing: AtomicBool,
 }
 
 /// Durable packs that no index file names yet.
@@ -96,6 +99,8 @@ pub struct Writer {
     /// Buffers of batches that have been written, to be used again.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     trees: Mutex<Option<OpenPack>>,
+    /// Where packs of trees have their places; none is idle there.
+    tree_places: Arc<OpenPacks>,
     full: Option<Sender<FullPack>>,
     uploaders: Vec<JoinHandle<()>>,
     /// Blobs that the index names and that cannot be read: they are stored again.
@@ -119,7 +124,7 @@ impl Writer {
         let packs = if repo.store().keeps_uploads() {
             budget.packs(left, pack_size, connections)
         } else {
-            Packs { data: threads + connections, tree_pack_size: pack_size, bytes: 0 }
+            Packs { data: threads + connections, trees: 2, tree_pack_size: pack_size, bytes: 0 }
         };
         let unsaved = Unsaved { packs: Vec::new(), blobs: 0, since: repo.settings().clock.moment() };
         let shared = Arc::new(Shared {
@@ -129,14 +134,18 @@ impl Writer {
             saved: Mutex::default(),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
         });
         let (full, queue) = crossbeam_channel::bounded(0);
-        let uploaders = (0..connections)
-            .map(|_| {
-                let (shared, queue): (_, Receiver<FullPack>) = (shared.clone(), queue.clone());
-                std::thread::spawn(move || queue.iter().for_each(|pack| shared.upload(pack)))
-            })
-            .collect();
+        let start = |_| {
+            let (shared, queue): (_, Receiver<FullPack>) = (shared.clone(), queue.clone());
+            let upload = move || queue.iter().for_each(|pack| shared.upload(pack));
+            std::thread::Builder::new().spawn(upload)
+        };
+        // No more than there are packs to upload, and those that were started end without a sender.
+        let uploaders = if dry_run { 0 } else { connections.min(packs.data + packs.trees) };
+        let uploaders: std::io::Result<_> = (0..uploaders).map(start).collect();
+        let uploaders = uploaders.map_err(|source| Error::Thread { purpose: "uploads packs", source })?;
         Ok(Writer {
             shared,
             data: OpenPacks::new(packs.data),
@@ -144,6 +153,7 @@ impl Writer {
             kept: packs.bytes,
             spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
+            tree_places: OpenPacks::new(packs.trees),
             full: Some(full),
             uploaders,
             distrusted: Mutex::default(),
@@ -267,7 +277,8 @@ impl Writer {
         if batch.blobs.is_empty() {
             return Ok(());
         }
-        let new = || OpenPack::new(self.repo(), None);
+        // An uploader, which frees a place, needs nothing that is locked here.
+        let new = || OpenPack::new(self.repo(), BlobType::Tree, self.tree_places.place());
         let mut trees = lock(&self.trees);
         let open = trees.take().map_or_else(new, Ok)?;
         let mut pack = self.add(open, batch, new)?;
@@ -325,7 +336,7 @@ impl Writer {
             match self.data.take_to_fill() {
                 Ok(complete) if complete.complete => self.upload(complete)?,
                 Ok(open) => return Ok(open),
-                Err(place) => return OpenPack::new(self.repo(), Some(place)),
+                Err(place) => return OpenPack::new(self.repo(), BlobType::Data, place),
             }
         }
     }
@@ -397,6 +408,7 @@ impl Writer {
 
     /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
     pub fn finish(mut self) -> Result<Written> {
+        self.shared.finishing.store(true, Ordering::Relaxed);
         let mut outcome = Ok(());
         let trees = lock(&self.trees).take();
         for pack in self.data.take_all().into_iter().chain(trees) {
@@ -443,7 +455,8 @@ impl Shared {
             drop(unsaved);
             let old = Duration::from_secs(limits::INDEX_AGE_SECONDS);
             let now = self.repo.settings().clock.moment();
-            self.save_index(|unsaved| unsaved.blobs >= limits::INDEX_BLOBS || now.since(unsaved.since) >= old)
+            let is_due = |unsaved: &Unsaved| unsaved.blobs >= limits::INDEX_BLOBS || now.since(unsaved.since) >= old;
+            self.save_index(|unsaved| !self.finishing.load(Ordering::Relaxed) && is_due(unsaved))
         });
         if let Err(error) = outcome {
             self.fail(error);
@@ -594,25 +607,51 @@ mod tests {
         assert_eq!(repo.load_blob(&index, BlobType::Data, kept).unwrap().len(), 5000);
     }
 
+    /// A repository whose first index file is not saved, once anything is in a pack.
+    fn refuses_an_index_file(settings: Settings) -> (tempfile::TempDir, Arc<Repository>, Arc<AtomicBool>) {
+        let (dir, repo) = new_repository(settings);
+        let mut scripted = None;
+        let repo = Arc::new(repo.through(|store| scripted.insert(Scripted::new(store)).clone()));
+        let refused = Arc::new(AtomicBool::new(false));
+        let once = refused.clone();
+        scripted.unwrap().play(move |call, file| {
+            let fails = call == Call::Write && file.ty == FileType::Index && !once.swap(true, Ordering::SeqCst);
+            if fails { Fate::Refused } else { Fate::Done }
+        });
+        (dir, repo, refused)
+    }
+
     /// The index file that is due by its age fails; the one at the end does not.
     #[test]
     fn packs_whose_index_file_could_not_be_saved_are_named_by_the_next_one() {
         let fake = FakeClock::new();
-        let (_dir, repo) = new_repository(Settings { clock: fake.clock(), ..Settings::default() });
-        let mut scripted = None;
-        let repo = Arc::new(repo.through(|store| scripted.insert(Scripted::new(store)).clone()));
-        let failed = AtomicBool::new(false);
-        scripted.unwrap().play(move |call, file| {
-            let fails = call == Call::Write && file.ty == FileType::Index && !failed.swap(true, Ordering::SeqCst);
-            if fails { Fate::Refused } else { Fate::Done }
-        });
+        let settings = Settings { clock: fake.clock(), pack_size: 1, ..Settings::default() };
+        let (_dir, repo, refused) = refuses_an_index_file(settings);
         let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
-        let [id] = writer.store_chunks(&[b"a blob".as_slice()]).unwrap()[..] else { panic!("one id for one chunk") };
         fake.advance(Duration::from_secs(limits::INDEX_AGE_SECONDS));
+        let id = writer.store_tree(b"a tree").unwrap();
+        while !refused.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         assert!(matches!(writer.finish(), Err(Error::Store(_))));
         assert_eq!(repo.store().list(FileType::Pack).unwrap().len(), 1);
         let index = Index::load(&repo).unwrap();
-        assert_eq!(*repo.load_blob(&index, BlobType::Data, id).unwrap(), *b"a blob");
+        assert_eq!(*repo.load_blob(&index, BlobType::Tree, id).unwrap(), *b"a tree");
+    }
+
+    /// Nobody finds the root of a snapshot in an index that lacks what is below it.
+    #[test]
+    fn what_is_not_saved_before_the_end_is_in_one_index_file() {
+        let fake = FakeClock::new();
+        let (_dir, repo) = new_repository(Settings { clock: fake.clock(), ..Settings::default() });
+        let repo = Arc::new(repo);
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+        writer.store_chunks(&[b"a blob".as_slice()]).unwrap();
+        writer.store_tree(b"a tree").unwrap();
+        fake.advance(Duration::from_secs(limits::INDEX_AGE_SECONDS));
+        writer.finish().unwrap();
+        assert_eq!(repo.store().list(FileType::Pack).unwrap().len(), 2);
+        assert_eq!(repo.store().list(FileType::Index).unwrap().len(), 1);
     }
 
     /// Stores four packs for each connection from `threads` threads: how many uploads ran at the same

@@ -14,8 +14,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vsm::id::Id;
 
-/// A pack takes a second on one of five connections.
+/// A pack takes a second on one of five connections here, and four seconds there.
 const SLOW: Profile = Profile { name: "slow", round_trip: Duration::from_millis(20), each: 16e6, shared: 80e6 };
+const SLOWER: Profile = Profile { name: "slower", round_trip: Duration::from_millis(20), each: 4e6, shared: 20e6 };
 
 /// A directory `data` with a file of so many MiB of noise, and small files beside it.
 fn volume(mib: usize) -> TempDir {
@@ -76,7 +77,7 @@ fn a_repository_in_google_lives_behind_a_link() {
 #[test]
 fn a_backup_that_is_killed_between_the_bytes_of_packs_leaves_no_part_of_one() {
     let server = S3::new();
-    let link = Link::to(server.port(), SLOW);
+    let link = Link::to(server.port(), SLOWER);
     let (behind, direct) = (server.repo_by(link.port(), "here"), server.repo("here"));
     direct.init(Peer::Vsm, 2).ok();
     let source = volume(160);
@@ -85,7 +86,7 @@ fn a_backup_that_is_killed_between_the_bytes_of_packs_leaves_no_part_of_one() {
     let mut command = behind.command(Peer::Vsm);
     command.current_dir(source.path()).args(["backup", "--host", "tests", "data"]);
     let running = Running::start(command);
-    // When the first have arrived the next are under way, for a second each.
+    // When the first have arrived the next are under way, for four seconds each.
     wait_for("a pack", || (!packs().is_empty()).then_some(()));
     running.signal(Signal::KILL);
     drop(running.finish());
@@ -93,7 +94,7 @@ fn a_backup_that_is_killed_between_the_bytes_of_packs_leaves_no_part_of_one() {
     assert!(arrived.len() < 10, "all have arrived: nothing was cut short");
     arrived.iter().for_each(|pack| demand_whole(pack));
     direct.run(Peer::Vsm, ["unlock", "--remove-all"]).ok();
-    behind.backup(Peer::Vsm, source.path(), "data", &[]);
+    direct.backup(Peer::Vsm, source.path(), "data", &[]);
     packs().iter().for_each(|pack| demand_whole(pack));
     direct.check(Peer::Restic019).ok();
     direct.check(Peer::Vsm).ok();
