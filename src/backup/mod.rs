@@ -1,7 +1,8 @@
 //! A backup, from the source to a snapshot. The stages, each a module:
 //!
 //! 1. [`source`]: what was asked for becomes the top of a tree.
-//! 2. [`walk`]: directories are listed and their entries looked at ([`stat`]), side by side with the parent's ([`parent`]).
+//! 2. [`walk`]: directories ([`stack`]) are listed and their entries looked at ([`stat`]), side by
+//!    side with the parent's ([`parent`]).
 //! 3. [`small`] and [`read`]: changed files are read into slabs and cut into chunks.
 //! 4. [`fill`]: chunks are hashed and, if new, compressed, sealed and packed; on all cores.
 //! 5. [`assemble`]: finished entries complete their directory, which becomes a tree blob and completes its own parent.
@@ -18,6 +19,7 @@ mod scan;
 mod slab;
 mod small;
 mod source;
+mod stack;
 mod stat;
 mod stream;
 #[cfg(test)]
@@ -48,6 +50,7 @@ use read::{FileWork, Reader, Standing};
 use slab::SlabPool;
 use small::Gatherer;
 use source::Resolved;
+use stack::Stack;
 use stat::{Observer, display};
 use std::ffi::OsString;
 use std::fmt;
@@ -264,7 +267,7 @@ fn read_source(
             let (fd, producer) = stream::open(input).map_err(Error::Source)?;
             let source = producer.describe();
             let feed = |files: &_| run.feed(names, (fd, &source), root, files);
-            run.pipeline(&walk::Stack::default(), Vec::new(), feed);
+            run.pipeline(&Stack::default(), Vec::new(), feed);
             run.outcome()?;
             producer.finish(progress).map_err(Error::Source)?;
             if run.counts.bytes.load(Ordering::Relaxed) == 0 {
@@ -273,7 +276,7 @@ fn read_source(
         }
         Source::Paths(_) | Source::Volume(_) => {
             let (top, to_count) = (run.parent_top(parent), scan::roots(&tops));
-            run.pipeline(&walk::Stack::new(root, top, tops), to_count, |_| Ok(()));
+            run.pipeline(&Stack::new(root, top, tops), to_count, |_| Ok(()));
         }
     }
     run.outcome()?;
@@ -318,7 +321,7 @@ impl Run<'_> {
     /// Starts all stages and waits for them. `feed` gives the readers what no walker finds.
     fn pipeline(
         &self,
-        stack: &walk::Stack,
+        stack: &Stack,
         to_count: Vec<scan::Found>,
         feed: impl FnOnce(&crossbeam_channel::Sender<FileWork>) -> Result<()>,
     ) {

@@ -1,6 +1,7 @@
 //! A backup from inside: what a caller of [`run`] is owed when a stage fails.
 
 use super::source::{Kind, Top};
+use super::stack::{DirWork, Listing, Room, Scope, Work};
 use super::*;
 use crate::format::Version;
 use crate::memory::Budget;
@@ -8,7 +9,7 @@ use crate::progress::Event;
 use crate::repo::{InitOptions, Password, Settings};
 use crate::store::folder::Folder;
 use std::fs;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// A repository, a source of one directory with files in it, and what a backup reported.
 struct Bed {
@@ -86,7 +87,7 @@ fn a_panic_in_a_worker_ends_the_run_with_an_error() {
 
 #[test]
 fn a_walker_that_panics_does_not_hold_the_others() {
-    let stack = walk::Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), Default::default());
+    let stack = Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), Default::default());
     let taken = stack.pop().unwrap();
     std::thread::scope(|threads| {
         let waiting = threads.spawn(|| stack.pop().is_none());
@@ -225,7 +226,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     let observer = Observer::new(&options, None);
     let run = Run::new(&bed.repo, &index, &writer, &options, &progress, observer).unwrap();
     assert_eq!((run.parts.slabs, run.parts.readers), (2, 1));
-    let stack = walk::Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), resolved.tops);
+    let stack = Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), resolved.tops);
     let limit = Limit::new(1, 1, Clock::default());
     let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -250,4 +251,75 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     });
     run.outcome().unwrap();
     assert_eq!((run.counts.files_new.into_inner(), progress.problem_count()), (22, 0));
+}
+
+fn names(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|number| format!("{number:06}").into_bytes()).collect()
+}
+
+/// What is held of directories does not grow with the number of walkers that list some.
+#[test]
+fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
+    let bed = Bed::new();
+    let (options, progress) = (bed.options(&["source"]), Progress::silent());
+    let index = Arc::new(Index::load(&bed.repo).unwrap());
+    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap();
+
+    let dir = || Dir::new(PathBuf::new(), None, None, None);
+    let stack = Stack::new(dir(), ParentDir::default(), Default::default());
+    let push = || {
+        let scope = Scope::Whole { device: 0 };
+        stack.push(DirWork { dir: dir(), scope, standing: Standing::Found, known: None });
+    };
+    push();
+    push();
+    let (mut first, mut second, third) = (stack.try_pop().unwrap(), stack.try_pop().unwrap(), stack.try_pop().unwrap());
+    drop(third);
+    assert_eq!(first.count(15_000), Room::Enough);
+    assert_eq!(second.count(5_000), Room::Enough);
+    assert_eq!(second.count(6_000), Room::None);
+    push();
+    drop(second);
+    assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
+
+    let Some(Work::Dir(work)) = first.work.take() else { panic!("a directory") };
+    work.dir.listed(&run, names(15_000)).unwrap();
+    let listing = Listing::new(work.dir, work.scope, None, OnceLock::new(), None, Default::default());
+    let listing = first.share(listing);
+    let others = stack.try_pop().unwrap();
+    assert!(matches!(others.work, Some(Work::Entries(_))), "entries come first");
+    drop(others);
+    std::thread::scope(|threads| {
+        while listing.take().is_some() {}
+        let waiting = threads.spawn(|| matches!(stack.pop().unwrap().work, Some(Work::Dir(_))));
+        drop(first);
+        assert!(waiting.join().unwrap(), "the listing has ended");
+    });
+
+    push();
+    push();
+    let mut large = stack.try_pop().unwrap();
+    assert_eq!(large.count(1_000_000), Room::Exceeded, "it is the only one");
+    assert!(stack.try_pop().is_none());
+    drop(large);
+    assert!(stack.pop().is_some());
+    assert!(stack.pop().is_none(), "all is taken");
+}
+
+#[test]
+fn directories_with_more_names_than_are_held_at_a_time_are_backed_up() {
+    let bed = Bed::new();
+    for dir in 0..4 {
+        let dir = bed.temp.path().join(format!("source/large{dir}"));
+        fs::create_dir(&dir).unwrap();
+        for number in 0..8_000 {
+            std::os::unix::fs::symlink("target", dir.join(number.to_string())).unwrap();
+        }
+        fs::write(dir.join("file"), "content").unwrap();
+    }
+    let first = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    assert_eq!((first.summary.files_new, first.problems), (24, 0));
+    let second = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    assert_eq!((second.summary.files_unmodified, second.tree), (24, first.tree));
 }

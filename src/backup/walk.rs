@@ -1,7 +1,7 @@
 //! Stage 2: directories are listed, entries looked at and compared with the parent's.
 //!
-//! Walkers take directories from one stack, last in first out, which keeps the number of half-finished
-//! directories small, and share the entries of those that are listed. What is unchanged or has no
+//! Walkers take directories from one stack and share the entries of those that are listed
+//! ([`super::stack`]). What is unchanged or has no
 //! content is finished here, small files are read here ([`super::small`]), and large ones go to the
 //! readers. There are as many walkers as the volume answers faster with. The first directory on the
 //! stack is the snapshot's root, which has nothing but what was named.
@@ -13,6 +13,7 @@ use super::reach::{Place, Reach};
 use super::read::{FileWork, Standing};
 use super::small::{Gatherer, Gathering, is_small};
 use super::source::{Kind, Top, Tops};
+use super::stack::{DirWork, Known, Listing, Popped, Room, Scope, Stack, Work};
 use super::stat::{display, node_type, stat, xattrs_of_path};
 use crate::concurrency::Limit;
 use crate::format::BlobType;
@@ -27,177 +28,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::Scope as Threads;
-
-/// What there is to be walked, shared by the walkers.
-#[derive(Default)]
-pub struct Stack {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Directories to be listed.
-    dirs: Vec<DirWork>,
-    /// Directories with entries that no walker has taken yet. They come first: each is open.
-    listings: Vec<Arc<Listing>>,
-    /// Walkers that may still add directories.
-    busy: usize,
-    /// Walkers that wait for something to be added.
-    waiting: usize,
-}
-
-/// What a walker takes from the stack.
-enum Work {
-    Dir(DirWork),
-    Entries(Arc<Listing>),
-}
-
-/// A directory to be taken into the snapshot.
-struct DirWork {
-    dir: Arc<Dir>,
-    scope: Scope,
-    standing: Standing,
-    /// What only few directories have: there may be very many on the stack.
-    known: Option<Box<Known>>,
-}
-
-/// What is known of a directory before it is listed.
-#[derive(Default)]
-struct Known {
-    /// What the parent has in it, where that is not what the directory's previous node says.
-    parent: Option<ParentDir>,
-    /// The named entries below it, and the directories on the way to them.
-    named: Tops,
-}
-
-/// What is taken of a directory.
-#[derive(Clone, Copy)]
-enum Scope {
-    /// All that it lists, and what is named below it.
-    Whole {
-        /// `st_dev` of the directory.
-        device: u64,
-    },
-    /// Only what is named below it.
-    Named,
-}
-
-/// A directory that has been listed, whose entries are looked at.
-struct Listing {
-    dir: Arc<Dir>,
-    scope: Scope,
-    /// `None` if only what is named below it is taken.
-    fd: Option<OwnedFd>,
-    /// What the parent snapshot has in it.
-    parent: ParentDir,
-    /// The only entry that is taken, if there is a file of that name.
-    tag: Option<String>,
-    named: Mutex<Tops>,
-    /// The first entry that no walker has taken.
-    next: AtomicUsize,
-}
-
-impl Listing {
-    /// The slot of the next entry.
-    fn take(&self) -> Option<usize> {
-        let slot = self.next.fetch_add(1, Ordering::Relaxed);
-        (slot < self.dir.names().len()).then_some(slot)
-    }
-
-    fn is_taken(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.dir.names().len()
-    }
-}
-
-/// What a walker has taken from the stack. While there is one, more may be pushed; also a walker
-/// that panics gives it back.
-pub(super) struct Popped<'s> {
-    stack: &'s Stack,
-    work: Option<Work>,
-}
-
-impl Drop for Popped<'_> {
-    fn drop(&mut self) {
-        let mut state = self.stack.lock();
-        state.busy -= 1;
-        // What others wait for has been announced when it was added: there may only be no more.
-        if state.busy == 0 {
-            self.stack.changed.notify_all();
-        }
-    }
-}
-
-impl Stack {
-    /// A stack with the snapshot's root on it; `parent` is what the parent snapshot has there.
-    pub fn new(root: Arc<Dir>, parent: ParentDir, named: Tops) -> Stack {
-        let stack = Stack::default();
-        let known = Some(Box::new(Known { parent: Some(parent), named }));
-        stack.push(DirWork { dir: root, scope: Scope::Named, standing: Standing::Found, known });
-        stack
-    }
-
-    fn push(&self, work: DirWork) {
-        let mut state = self.lock();
-        state.dirs.push(work);
-        let waiting = state.waiting;
-        drop(state);
-        if waiting > 0 {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Shares the entries of a directory.
-    fn share(&self, listing: &Arc<Listing>) {
-        let entries = listing.dir.names().len();
-        if entries < 2 {
-            return;
-        }
-        let mut state = self.lock();
-        state.listings.push(listing.clone());
-        let wake = state.waiting.min(entries - 1);
-        drop(state);
-        (0..wake).for_each(|_| self.changed.notify_one());
-    }
-
-    /// What is next, if there is something.
-    fn try_pop(&self) -> Option<Popped<'_>> {
-        self.take(&mut self.lock())
-    }
-
-    /// What is next; `None` when there is nothing and no walker can add to it.
-    pub(super) fn pop(&self) -> Option<Popped<'_>> {
-        let mut state = self.lock();
-        loop {
-            if let Some(popped) = self.take(&mut state) {
-                return Some(popped);
-            }
-            if state.busy == 0 {
-                self.changed.notify_all();
-                return None;
-            }
-            state.waiting += 1;
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
-        }
-    }
-
-    fn take(&self, state: &mut State) -> Option<Popped<'_>> {
-        while state.listings.pop_if(|listing| listing.is_taken()).is_some() {}
-        let work = match state.listings.last() {
-            Some(listing) => Work::Entries(listing.clone()),
-            None => Work::Dir(state.dirs.pop()?),
-        };
-        state.busy += 1;
-        Some(Popped { stack: self, work: Some(work) })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What all walkers share: the stack, and as many threads as the limit has slots.
 pub struct Walk<'w, 's, 'c> {
@@ -303,12 +135,8 @@ impl Walker<'_, '_, '_, '_, '_> {
             }
             self.gathering.relieve();
             let listing = match popped.work.take() {
-                Some(Work::Dir(work)) => match self.list(work) {
-                    Ok(Some(listing)) => {
-                        let listing = Arc::new(listing);
-                        stack.share(&listing);
-                        listing
-                    }
+                Some(Work::Dir(work)) => match self.list(work, &mut popped) {
+                    Ok(Some(listing)) => popped.share(listing),
                     Ok(None) => continue,
                     Err(error) => return run.fail(error),
                 },
@@ -332,19 +160,22 @@ impl Walker<'_, '_, '_, '_, '_> {
         self.walk.done.store(true, Ordering::Relaxed);
     }
 
-    /// Lists a directory; `None` if that completes it, or it is left out.
-    fn list(&self, mut work: DirWork) -> Result<Option<Listing>> {
+    /// Lists a directory; `None` if that completes it, if it is left out, or if it is put back to
+    /// be listed later.
+    fn list(&self, mut work: DirWork, popped: &mut Popped<'_>) -> Result<Option<Listing>> {
         let run = self.run();
-        let Known { parent, named } = work.known.take().map_or_else(Known::default, |known| *known);
         let dir = work.dir.clone();
-        let parent = parent.unwrap_or_else(|| run.parent_dir(dir.previous.as_ref(), &dir.path));
         let listed = match work.scope {
             Scope::Named => None,
-            Scope::Whole { .. } => match self.listing(&work) {
-                Ok(listed) => Some(listed),
+            Scope::Whole { .. } => match self.listing(&work, popped) {
+                Ok(Some(listed)) => Some(listed),
+                Ok(None) => {
+                    self.walk.stack.push(work);
+                    return Ok(None);
+                }
                 Err(error) => {
                     run.lost(work.standing, &dir.path, format!("it cannot be listed: {error}"));
-                    if named.is_empty() {
+                    if work.known.as_ref().is_none_or(|known| known.named.is_empty()) {
                         dir.leave_out(run)?;
                         return Ok(None);
                     }
@@ -353,6 +184,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 }
             },
         };
+        let Known { parent, named } = work.known.take().map_or_else(Known::default, |known| *known);
         let (mut names, mut fd) = listed.map_or_else(|| (Vec::new(), None), |(names, fd)| (names, Some(fd)));
         if let (Scope::Whole { device }, Some(opened)) = (work.scope, &fd)
             && run.options.one_file_system
@@ -372,15 +204,20 @@ impl Walker<'_, '_, '_, '_, '_> {
             names.dedup();
         }
         let is_empty = names.is_empty();
-        dir.listed(run, names)?;
-        let DirWork { dir, scope, .. } = work;
-        let (named, next) = (Mutex::new(named), AtomicUsize::new(0));
-        Ok((!is_empty).then_some(Listing { dir, scope, fd, parent, tag, named, next }))
+        let parent = parent.map_or_else(OnceLock::new, OnceLock::from);
+        let listing = Listing::new(dir, work.scope, fd, parent, tag, named);
+        // Where there is no room for it, it is read with the first entry.
+        if is_empty || popped.count(names.len()) == Room::Enough {
+            listing.parent(run);
+        }
+        listing.dir.listed(run, names)?;
+        Ok((!is_empty).then_some(listing))
     }
 
     /// Takes the entry of a slot into the snapshot, or leaves it out.
     fn entry_at(&mut self, listing: &Listing, slot: usize) -> Result<()> {
         let dir = &listing.dir;
+        listing.parent(self.walk.run);
         let name = &dir.names()[slot][..];
         let named = listing.named.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         let candidate = match named {
@@ -410,8 +247,8 @@ impl Walker<'_, '_, '_, '_, '_> {
     }
 
     /// The names in a directory, sorted, and the directory. A listing that breaks off is a problem;
-    /// what it gave is kept.
-    fn listing(&self, work: &DirWork) -> rustix::io::Result<(Vec<Vec<u8>>, OwnedFd)> {
+    /// what it gave is kept. `None` if there is no room for them now.
+    fn listing(&self, work: &DirWork, popped: &mut Popped<'_>) -> rustix::io::Result<Option<(Vec<Vec<u8>>, OwnedFd)>> {
         let (run, dir) = (self.run(), &work.dir);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = {
@@ -422,10 +259,14 @@ impl Walker<'_, '_, '_, '_, '_> {
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         loop {
-            let _flight = entries.is_buffer_empty().then(|| {
+            let is_read = entries.is_buffer_empty();
+            if is_read {
                 self.gathering.relieve();
-                self.walk.limit.begin()
-            });
+                if popped.count(names.len()) == Room::None {
+                    return Ok(None);
+                }
+            }
+            let _flight = is_read.then(|| self.walk.limit.begin());
             match entries.next() {
                 Some(Ok(entry)) => names.push(entry.file_name().to_bytes().to_vec()),
                 // It was removed after it had been opened.
@@ -447,7 +288,7 @@ impl Walker<'_, '_, '_, '_, '_> {
             let twice = listed - names.len();
             run.progress.warning(&format!("{}: {twice} names were listed twice", display(&dir.path)));
         }
-        Ok((names, fd))
+        Ok(Some((names, fd)))
     }
 
     /// Looks at one entry of a directory and takes it, or what is named below it, into the
@@ -482,7 +323,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 return listing.dir.fill(run, slot, None);
             }
         };
-        let previous = listing.parent.get(name);
+        let previous = listing.parent(run).get(name);
         if !below.is_empty() && node_type(&found) != NodeType::Dir {
             // It was a directory when the sources were resolved.
             self.lose(below);
