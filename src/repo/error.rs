@@ -194,6 +194,11 @@ impl Error {
         }
     }
 
+    /// Whether a store was asked until patience ended: the next call may wait as long, for nothing.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self, Error::Store(error) if error.is_given_up())
+    }
+
     /// Of several reasons why nothing of several copies could be had, the one that leaves hope.
     pub(super) fn or_hope(self, other: Error) -> Error {
         if self.is_damage() { other } else { self }

@@ -416,6 +416,12 @@ impl Writer {
         }
         self.join();
         let saved = self.shared.save_index(|unsaved| unsaved.blobs > 0);
+        if let Err(error) = &saved
+            && !error.is_given_up()
+        {
+            // The run has failed; its packs are there, and the next run is to find them.
+            let _ = self.shared.save_index(|unsaved| unsaved.blobs > 0);
+        }
         if let Some(failure) = lock(&self.shared.failure).take() {
             return Err(failure);
         }
