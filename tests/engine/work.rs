@@ -297,7 +297,7 @@ fn every_failure_has_its_reason() {
     assert_eq!(fs::read_dir(directory(&repo, "target")).expect("a directory").count(), 0);
 }
 
-/// A thread that the kernel refuses is a panic, wherever in the run it happens. Root has no such
+/// A thread that the kernel refuses is an error, and in some parts of a run a panic. Root has no such
 /// limit.
 #[test]
 fn a_panic_is_reported_and_leaves_no_lock() {
@@ -320,15 +320,17 @@ fn a_panic_is_reported_and_leaves_no_lock() {
             assert!(panics > 0, "a mover starts more than one thread");
             return;
         }
-        panics += 1;
         let report = pod.report_of(run.exits(1));
         let failed = &report["outcome"]["failed"];
         assert_eq!(failed["reason"], "InternalError", "{report}");
         let said = failed["message"].as_str().expect("a message");
-        assert!(said.contains("unavailable") && said.contains(".rs:"), "what panicked and where: {said}");
+        let panicked = said.contains(".rs:");
+        panics += usize::from(panicked);
+        assert!(said.contains("unavailable"), "why: {said}");
+        assert!(panicked || said.contains("cannot be started"), "what panicked and where: {said}");
         assert!(repo.lock_files().is_empty(), "at {limit} processes");
     }
-    panic!("{panics} runs, and none had enough threads");
+    panic!("{panics} panics, and no run had enough threads");
 }
 
 /// An environment variable's line feed is part of the password to restic and VolSync's mover; so it is here.
