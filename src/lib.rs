@@ -4,8 +4,8 @@
 //!
 //! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`,
 //!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `parallel`: calls side by side;
-//!   `clock`, `host`: what the machine says; `concurrency`: how many operations are kept in flight
-//!   on a volume.
+//!   `room`: bytes that threads hold together; `clock`, `host`: what the machine says;
+//!   `concurrency`: how many operations are kept in flight on a volume.
 //! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
@@ -40,5 +40,6 @@ pub mod progress;
 pub mod provenance;
 pub mod repo;
 pub mod restore;
+mod room;
 pub mod store;
 pub mod work;

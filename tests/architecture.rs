@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "pattern",
             "progress",
             "parallel",
+            "room",
             "api",
             "work",
             "provenance",

@@ -11,10 +11,11 @@ use super::read::{FileWork, OpenFile};
 use super::slab::SlabPool;
 use crate::chunk::MIN_SIZE;
 use crate::concurrency::Limit;
+use crate::room::Room;
 use rustix::fd::OwnedFd;
 use rustix::io::retry_on_intr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Whether a file of this size is one chunk, without being looked at.
 pub fn is_small(size: u64) -> bool {
@@ -30,7 +31,8 @@ const PROBE: usize = 512;
 pub struct Gatherer<'s, 'c> {
     slabs: &'s SlabPool,
     filling: Mutex<Filling<'s, 'c>>,
-    budget: Budget,
+    /// Bytes that may be in buffers.
+    room: Room,
     /// Walkers that may add files.
     active: AtomicUsize,
 }
@@ -42,10 +44,10 @@ pub struct Gathering<'g, 's, 'c> {
 }
 
 impl<'s, 'c> Gatherer<'s, 'c> {
-    /// Reads files of `budget` bytes at the same time.
-    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, budget: u64) -> Gatherer<'s, 'c> {
+    /// Reads files of so many bytes at the same time.
+    pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, bytes: u64) -> Gatherer<'s, 'c> {
         let filling = Mutex::new(Filling::new(run, cpu));
-        Gatherer { slabs: &run.slabs, filling, budget: Budget::new(budget), active: AtomicUsize::new(0) }
+        Gatherer { slabs: &run.slabs, filling, room: Room::new(bytes), active: AtomicUsize::new(0) }
     }
 
     pub fn begin(&self) -> Gathering<'_, 's, 'c> {
@@ -105,7 +107,7 @@ impl Gathering<'_, '_, '_> {
     /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be small:
     /// it has grown, or has content without a size.
     pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Option<FileWork> {
-        let budget = self.gatherer.budget.take(work.node.size);
+        let held = self.gatherer.room.take(work.node.size);
         self.buffer.clear();
         match self.read_content(run, limit, place, &mut work) {
             Ok(true) => self.gather(run, work),
@@ -114,7 +116,7 @@ impl Gathering<'_, '_, '_> {
         }
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
-        drop(budget);
+        drop(held);
         None
     }
 
@@ -179,76 +181,5 @@ impl Gathering<'_, '_, '_> {
             }
         }
         file.is_read(run, size as u64);
-    }
-}
-
-/// Bytes that may be in buffers.
-struct Budget {
-    state: Mutex<Bytes>,
-    freed: Condvar,
-}
-
-struct Bytes {
-    left: u64,
-    /// Walkers that wait for bytes.
-    waiting: usize,
-}
-
-struct Taken<'b> {
-    budget: &'b Budget,
-    bytes: u64,
-}
-
-impl Budget {
-    fn new(bytes: u64) -> Budget {
-        Budget { state: Mutex::new(Bytes { left: bytes, waiting: 0 }), freed: Condvar::new() }
-    }
-
-    /// Waits until `bytes` are free; there must be as many in all.
-    fn take(&self, bytes: u64) -> Taken<'_> {
-        let mut state = self.lock();
-        while state.left < bytes {
-            state.waiting += 1;
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
-        }
-        state.left -= bytes;
-        Taken { budget: self, bytes }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Bytes> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        let mut state = self.budget.lock();
-        state.left += self.bytes;
-        if state.waiting > 0 {
-            self.budget.freed.notify_all();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_beyond_the_budget_wait_for_those_in_buffers() {
-        let budget = Budget::new(100);
-        let (first, second) = (budget.take(60), budget.take(40));
-        std::thread::scope(|threads| {
-            let waiting = threads.spawn(|| drop(budget.take(50)));
-            while budget.lock().waiting == 0 {
-                std::thread::yield_now();
-            }
-            drop(second);
-            assert!(!waiting.is_finished(), "40 bytes are free");
-            drop(first);
-            waiting.join().unwrap();
-        });
-        assert_eq!(budget.lock().left, 100);
     }
 }

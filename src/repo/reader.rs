@@ -12,12 +12,13 @@ use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
 use crate::memory;
+use crate::room::{Held, Room};
 use crate::store::{File, FileType};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 impl Repository {
     /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
@@ -183,43 +184,6 @@ impl Reading {
         }
         let more = sealed.saturating_sub(self.portion) + plain.saturating_sub(self.portion);
         self.beside.take(more + largest)
-    }
-}
-
-/// Bytes that may be held at a time by all threads together.
-struct Room {
-    total: u64,
-    free: Mutex<u64>,
-    freed: Condvar,
-}
-
-/// A part of the room, given back when dropped.
-pub(crate) struct Held<'r> {
-    room: &'r Room,
-    bytes: u64,
-}
-
-impl Room {
-    fn new(total: u64) -> Room {
-        Room { total, free: Mutex::new(total), freed: Condvar::new() }
-    }
-
-    /// Waits until there is room. What is larger than all of it has it alone.
-    fn take(&self, bytes: u64) -> Held<'_> {
-        let bytes = bytes.min(self.total);
-        let mut free = lock(&self.free);
-        while *free < bytes {
-            free = self.freed.wait(free).expect("no holder of this lock panics");
-        }
-        *free -= bytes;
-        Held { room: self, bytes }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        *lock(&self.room.free) += self.bytes;
-        self.room.freed.notify_all();
     }
 }
 
