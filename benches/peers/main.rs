@@ -17,6 +17,8 @@ mod tool;
 mod link;
 #[path = "../../tests/common/listening.rs"]
 mod listening;
+#[path = "../../tests/common/pass_through.rs"]
+mod pass_through;
 #[path = "../../tests/common/random.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod random;

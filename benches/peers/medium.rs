@@ -4,13 +4,11 @@ use crate::link::Profile;
 use std::time::Duration;
 
 /// A bucket in the region of the cluster.
-const SAME_REGION: Profile =
-    Profile { name: "same region", round_trip: Duration::from_millis(2), each: 80e6, shared: 1000e6 };
+const SAME_REGION: Profile = Profile { round_trip: Duration::from_millis(2), each: 80e6, shared: 1000e6 };
 /// A bucket in another region of the provider.
-const OTHER_REGION: Profile =
-    Profile { name: "other region", round_trip: Duration::from_millis(30), each: 20e6, shared: 200e6 };
+const OTHER_REGION: Profile = Profile { round_trip: Duration::from_millis(30), each: 20e6, shared: 200e6 };
 /// A bucket on another continent, or behind a site's uplink.
-const FAR: Profile = Profile { name: "far", round_trip: Duration::from_millis(100), each: 10e6, shared: 50e6 };
+const FAR: Profile = Profile { round_trip: Duration::from_millis(100), each: 10e6, shared: 50e6 };
 
 /// One place for repositories, and how the volume is reached.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -4,20 +4,21 @@
 //! Reads and writes bypass the page cache, so that a fault at an offset is met at that offset. Loop
 //! devices over files of this file system give block devices that fail in the same way.
 
+use super::pass_through::{self, Answer, Change, answer};
 use super::scratch;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{CWD, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// The call that fails.
@@ -108,8 +109,6 @@ struct Server {
     paths: Mutex<Vec<PathBuf>>,
 }
 
-type Answer<T> = Result<T, Errno>;
-
 impl Server {
     fn path(&self, inode: INodeNo) -> PathBuf {
         let paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,26 +136,7 @@ impl Server {
     fn attributes(&self, path: &Path) -> Answer<FileAttr> {
         self.check(path, |at| at == At::Stat)?;
         let found = fs::symlink_metadata(self.content.join(path))?;
-        let time = |seconds: i64, nanos: i64| {
-            UNIX_EPOCH + Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
-        };
-        Ok(FileAttr {
-            ino: INodeNo(self.number(path.to_owned())),
-            size: found.len(),
-            blocks: found.blocks(),
-            atime: time(found.atime(), found.atime_nsec()),
-            mtime: time(found.mtime(), found.mtime_nsec()),
-            ctime: time(found.ctime(), found.ctime_nsec()),
-            crtime: UNIX_EPOCH,
-            kind: FileType::from_std(found.file_type()).expect("a type that Linux has"),
-            perm: u16::try_from(found.permissions().mode() & 0o7777).expect("12 bits"),
-            nlink: u32::try_from(found.nlink()).unwrap_or(u32::MAX),
-            uid: found.uid(),
-            gid: found.gid(),
-            rdev: u32::try_from(found.rdev()).unwrap_or(0),
-            blksize: 4096,
-            flags: 0,
-        })
+        Ok(pass_through::attributes(&found, INodeNo(self.number(path.to_owned()))))
     }
 
     /// Makes an entry with `make` and looks at it.
@@ -233,16 +213,6 @@ impl Server {
     }
 }
 
-/// Answers a request with what `$make` gives, by `$ok`, or with its error.
-macro_rules! answer {
-    ($reply:ident, $made:expr, $ok:expr) => {
-        match $made {
-            Ok(made) => $ok($reply, made),
-            Err(errno) => $reply.error(errno),
-        }
-    };
-}
-
 fn entry(reply: ReplyEntry, attributes: FileAttr) {
     reply.entry(&NO_CACHE, &attributes, Generation(0));
 }
@@ -280,22 +250,8 @@ impl Filesystem for Server {
     ) {
         let path = self.path(inode);
         let content = self.content.join(&path);
-        let changed = (|| -> io::Result<()> {
-            if let Some(size) = size {
-                File::options().write(true).open(&content)?.set_len(size)?;
-            }
-            if uid.is_some() || gid.is_some() {
-                std::os::unix::fs::lchown(&content, uid, gid)?;
-            }
-            if let Some(mode) = mode {
-                fs::set_permissions(&content, fs::Permissions::from_mode(mode & 0o7777))?;
-            }
-            if atime.is_some() || mtime.is_some() {
-                let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
-                rustix::fs::utimensat(CWD, &content, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            Ok(())
-        })();
+        let change = Change { mode, uid, gid, size, atime, mtime };
+        let changed = change.apply_size(&content).and_then(|()| change.apply(&content));
         let looked = changed.map_err(Errno::from).and_then(|()| self.attributes(&path));
         answer!(reply, looked, |reply: ReplyAttr, made| reply.attr(&NO_CACHE, &made));
     }
@@ -432,16 +388,5 @@ impl Filesystem for Server {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         reply.statfs(1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 4096, 255, 4096);
-    }
-}
-
-fn timespec(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Timespec { tv_sec: since.as_secs().cast_signed(), tv_nsec: since.subsec_nanos().into() }
-        }
     }
 }

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 /// What a link does to bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Profile {
-    pub name: &'static str,
     pub round_trip: Duration,
     /// Bytes per second of one connection, each way.
     pub each: f64,

@@ -11,6 +11,8 @@ pub mod google;
 pub mod link;
 mod listening;
 pub mod loops;
+#[cfg(feature = "mount")]
+mod pass_through;
 pub mod peers;
 mod random;
 pub mod round_trips;

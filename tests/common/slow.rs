@@ -6,23 +6,24 @@
 //! file content while a file is open, as with NFS's close-to-open consistency. A file system that has
 //! just been mounted has cold caches. Names are looked up one by one, without READDIRPLUS.
 
+use super::pass_through::{self, Answer, Change, answer};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     Session, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// How long the kernel believes a name and attributes.
 const CACHED: Duration = Duration::from_secs(1);
@@ -138,8 +139,6 @@ enum Handle {
     Dir(Vec<(u64, FileType, OsString)>),
 }
 
-type Answer<T> = Result<T, Errno>;
-
 impl Names {
     fn path(&self, inode: INodeNo) -> Answer<PathBuf> {
         self.paths.get(&inode.0).and_then(|paths| paths.last()).cloned().ok_or(Errno::ESTALE)
@@ -198,28 +197,8 @@ impl Server {
     }
 
     fn attributes(&self, found: &fs::Metadata) -> FileAttr {
-        let time = |seconds: i64, nanos: i64| {
-            let whole = Duration::from_secs(seconds.unsigned_abs());
-            let start = if seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
-            start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
-        };
-        FileAttr {
-            ino: if found.ino() == self.root { INodeNo::ROOT } else { INodeNo(found.ino()) },
-            size: found.len(),
-            blocks: found.blocks(),
-            atime: time(found.atime(), found.atime_nsec()),
-            mtime: time(found.mtime(), found.mtime_nsec()),
-            ctime: time(found.ctime(), found.ctime_nsec()),
-            crtime: UNIX_EPOCH,
-            kind: FileType::from_std(found.file_type()).expect("a type that Linux has"),
-            perm: u16::try_from(found.permissions().mode() & 0o7777).expect("12 bits"),
-            nlink: u32::try_from(found.nlink()).unwrap_or(u32::MAX),
-            uid: found.uid(),
-            gid: found.gid(),
-            rdev: u32::try_from(found.rdev()).unwrap_or(0),
-            blksize: 4096,
-            flags: 0,
-        }
+        let number = if found.ino() == self.root { INodeNo::ROOT } else { INodeNo(found.ino()) };
+        pass_through::attributes(found, number)
     }
 
     /// Looks at an entry, whose inode number is known by its name from then on.
@@ -279,44 +258,13 @@ impl Server {
 
     fn change(&self, inode: INodeNo, handle: Option<FileHandle>, change: &Change) -> Answer<FileAttr> {
         let at = self.at(inode)?;
-        if let Some(size) = change.size {
-            match handle {
-                Some(handle) => self.with_file(handle, |file| file.set_len(size))?,
-                None => File::options().write(true).open(&at)?.set_len(size)?,
-            }
+        match (change.size, handle) {
+            (Some(size), Some(handle)) => self.with_file(handle, |file| file.set_len(size))?,
+            _ => change.apply_size(&at)?,
         }
-        if change.uid.is_some() || change.gid.is_some() {
-            std::os::unix::fs::lchown(&at, change.uid, change.gid)?;
-        }
-        if let Some(mode) = change.mode {
-            fs::set_permissions(&at, fs::Permissions::from_mode(mode & 0o7777))?;
-        }
-        if change.atime.is_some() || change.mtime.is_some() {
-            let times = Timestamps { last_access: timespec(change.atime), last_modification: timespec(change.mtime) };
-            rustix::fs::utimensat(CWD, &at, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
-        }
+        change.apply(&at)?;
         Ok(self.attributes(&fs::symlink_metadata(at)?))
     }
-}
-
-/// What `setattr` changes.
-struct Change {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    size: Option<u64>,
-    atime: Option<TimeOrNow>,
-    mtime: Option<TimeOrNow>,
-}
-
-/// Answers a request with what `$made` gives, by `$ok`, or with its error.
-macro_rules! answer {
-    ($reply:ident, $made:expr, $ok:expr) => {
-        match $made {
-            Ok(made) => $ok($reply, made),
-            Err(errno) => $reply.error(errno),
-        }
-    };
 }
 
 fn entry(reply: ReplyEntry, attributes: FileAttr) {
@@ -684,22 +632,5 @@ impl Filesystem for Server {
             _ => Err(Errno::EINVAL),
         };
         answer!(reply, sought, |reply: ReplyLseek, at: u64| reply.offset(at.cast_signed()));
-    }
-}
-
-fn timespec(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => Timespec { tv_sec: since.as_secs().cast_signed(), tv_nsec: since.subsec_nanos().into() },
-            Err(before) => {
-                // Nanoseconds count forwards, also before 1970.
-                let before = before.duration();
-                let part = i64::from(before.subsec_nanos() > 0);
-                let nanos = (1_000_000_000 - i64::from(before.subsec_nanos())) * part;
-                Timespec { tv_sec: -before.as_secs().cast_signed() - part, tv_nsec: nanos }
-            }
-        },
     }
 }
