@@ -1,6 +1,7 @@
 //! Every bound in one place, each with its reason. What exceeds one is refused by name.
 
-/// Memory that a process takes unless told otherwise, in bytes: key derivation apart, and more where an index needs it.
+/// Memory that a process takes unless told otherwise, in bytes: key derivation apart, and more where
+/// an index, or a pack for each connection to a bucket, needs it.
 pub const MEMORY: u64 = 128 << 20;
 
 /// Memory one key derivation may take, in bytes. rustic's keys need 128 MiB (N=2^17, r=8); a key file that asks for more than

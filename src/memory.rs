@@ -12,7 +12,8 @@ const MIB: u64 = 1 << 20;
 /// What one process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes for all of the process but key derivation; `None` for [`limits::MEMORY`], and more where an index needs it.
+    /// Bytes for all of the process but key derivation; `None` for [`limits::MEMORY`], and more where an
+    /// index, or a pack for each connection to a bucket, needs it.
     pub memory: Option<u64>,
     /// Cores to keep busy.
     pub threads: usize,

@@ -1,8 +1,9 @@
 //! The buffers that file content is read into: a fixed number of 8 MiB slabs, used again and again.
 //!
-//! They are the largest term of a backup's memory and its back-pressure: a reader that is ahead of hashing waits for a slab. A
-//! slab is filled by one reader (one large file, or many small ones behind each other), then shared by the jobs that work on its chunks,
-//! and returns when the last of them is done.
+//! They are the largest term of a backup's memory and its back-pressure: a reader that is ahead of
+//! hashing waits for a slab. A slab is filled by one reader with a large file, or by walkers with small
+//! ones behind each other, then shared by the jobs that work on its chunks, and returns when the last of
+//! them is done.
 
 use crate::chunk::MAX_SIZE;
 use crossbeam_channel::{Receiver, Sender};
@@ -20,7 +21,7 @@ pub struct SlabPool {
     waiting: AtomicUsize,
 }
 
-/// A slab while one reader fills it, and then, behind an `Arc`, while jobs read it.
+/// A slab while it is filled, and then, behind an `Arc`, while jobs read it.
 pub struct Slab {
     bytes: Vec<u8>,
     home: Sender<Vec<u8>>,

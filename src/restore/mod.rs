@@ -3,7 +3,7 @@
 //! 1. [`origin`]: the path that was asked for becomes a tree, or one entry of a tree.
 //! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has been touched yet.
 //! 3. [`prepare`]: directories are made, and what is there already is compared.
-//! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; on all cores.
+//! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; over all connections.
 //! 5. [`file`]: plaintext goes to its places, and zeros stay holes. Most files get their metadata here.
 //! 6. [`verify`]: what was written is read again, if asked for.
 //! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.

@@ -142,17 +142,8 @@ impl Inner {
         self.run_attempts(action, ty, true, attempt)
     }
 
-    /// The same with what a request that was answered brings: that it goes on is no sign that the
-    /// store would take more requests.
-    fn go_on<T>(
-        &self,
-        action: &str,
-        ty: FileType,
-        attempt: impl AsyncFnMut() -> std::result::Result<T, Failure>,
-    ) -> std::result::Result<T, Failure> {
-        self.run_attempts(action, ty, false, attempt)
-    }
-
+    /// The same. `asks`: an attempt is a request. Otherwise it takes what an earlier request brings,
+    /// whose success is no sign that the store would take more requests.
     fn run_attempts<T>(
         &self,
         action: &str,

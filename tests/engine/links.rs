@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use vsm::id::Id;
 
 /// A pack takes a second on one of five connections here, and four seconds there.
-const SLOW: Profile = Profile { name: "slow", round_trip: Duration::from_millis(20), each: 16e6, shared: 80e6 };
-const SLOWER: Profile = Profile { name: "slower", round_trip: Duration::from_millis(20), each: 4e6, shared: 20e6 };
+const SLOW: Profile = Profile { round_trip: Duration::from_millis(20), each: 16e6, shared: 80e6 };
+const SLOWER: Profile = Profile { round_trip: Duration::from_millis(20), each: 4e6, shared: 20e6 };
 
 /// A directory `data` with a file of so many MiB of noise, and small files beside it.
 fn volume(mib: usize) -> TempDir {

@@ -55,7 +55,7 @@ impl Download for ObjectDownload<'_> {
         }
         let mut filled = 0;
         store
-            .go_on(&format!("read {file}"), file.ty, async || {
+            .run_attempts(&format!("read {file}"), file.ty, false, async || {
                 let before = filled;
                 while filled < out.len() {
                     if source.part.is_empty() {
