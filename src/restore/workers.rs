@@ -18,6 +18,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 
+/// Tasks at a time at least, whatever the number of cores: most of them wait for the target, and a
+/// search that began with one would take hundreds of files.
+const LEAST: usize = 4;
+
 /// How many tasks the target answers fastest with, learned during one restore.
 pub struct Workers<'p> {
     limit: Limit,
@@ -67,9 +71,9 @@ struct Queued<'scope> {
 type Task<'scope> = Box<dyn FnOnce() -> Result<()> + Send + 'scope>;
 
 impl<'p> Workers<'p> {
-    /// At least `least` tasks are admitted at a time.
-    pub fn new(least: usize, progress: &'p Progress) -> Workers<'p> {
-        let limit = Limit::new(least, limits::RESTORE_TASKS, Clock::default());
+    /// At least `cores` tasks are admitted at a time.
+    pub fn new(cores: usize, progress: &'p Progress) -> Workers<'p> {
+        let limit = Limit::new(cores.max(LEAST), limits::RESTORE_TASKS, Clock::default());
         Workers { limit, progress, builder: Builder::new }
     }
 
