@@ -262,6 +262,9 @@ mod tests {
         fn connections(&self) -> usize {
             self.0.connections()
         }
+        fn downloads(&self) -> usize {
+            self.0.downloads()
+        }
         fn keeps_uploads(&self) -> bool {
             self.0.keeps_uploads()
         }

@@ -162,7 +162,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// With `left` bytes for all threads.
     pub fn within(repo: &Repository, left: u64) -> Reading {
-        let most = repo.settings().budget.threads.max(repo.store().connections());
+        let most = repo.settings().budget.threads.max(repo.store().downloads());
         let (threads, portion) = memory::reading(left, most);
         let beside = Room::new(left.saturating_sub(threads as u64 * 2 * portion));
         Reading { threads, portion, beside }

@@ -78,7 +78,7 @@ impl Repository {
         let each = (2 * limits::SNAPSHOT_FILE).min((1 << 20) + largest.saturating_mul(10));
         // Where nothing is left, one at a time is read all the same.
         let left = self.settings().budget.left(0, 0).unwrap_or(0);
-        let threads = memory::threads(left, each, self.store().connections());
+        let threads = memory::threads(left, each, self.store().downloads());
         let ids: Vec<Id> = listed.into_iter().map(|(id, _)| id).collect();
         let read = side_by_side(threads, &ids, |&id| self.load_snapshot(id));
         Ok(ids.into_iter().zip(read).collect())

@@ -98,6 +98,10 @@ impl Store for Scripted {
         self.bucket.unwrap_or_else(|| self.store.connections())
     }
 
+    fn downloads(&self) -> usize {
+        self.bucket.unwrap_or_else(|| self.store.downloads())
+    }
+
     fn settles_after(&self) -> Duration {
         // As an object store.
         Duration::from_millis(200)

@@ -242,6 +242,10 @@ impl Store for Cached {
         self.store.connections()
     }
 
+    fn downloads(&self) -> usize {
+        self.store.downloads()
+    }
+
     fn settles_after(&self) -> Duration {
         self.store.settles_after()
     }

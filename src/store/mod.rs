@@ -150,6 +150,11 @@ pub trait Store: Send + Sync {
     /// How many calls may usefully run at the same time.
     fn connections(&self) -> usize;
 
+    /// How many files may usefully be read at the same time.
+    fn downloads(&self) -> usize {
+        self.connections()
+    }
+
     /// How long a listing may miss a file that has been written.
     fn settles_after(&self) -> Duration;
 

@@ -60,6 +60,22 @@ pub(super) fn was_patient(error: &(dyn Error + Send + Sync + 'static)) -> bool {
 /// Makes the bucket.
 type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
 
+/// How many requests run at the same time: those that carry a pack to the
+/// store, and those that fetch from it.
+#[derive(Clone, Copy)]
+struct Connections {
+    uploads: usize,
+    downloads: usize,
+}
+
+impl Connections {
+    /// The number that somebody gave is for all. Otherwise 5 packs are on their way, as with restic,
+    /// each of them in memory; reading takes a few MiB for each connection, and over more of them.
+    fn new(given: Option<usize>) -> Connections {
+        Connections { uploads: given.unwrap_or(5), downloads: given.unwrap_or(16) }
+    }
+}
+
 /// A place in some cloud.
 #[derive(Clone)]
 struct Remote {
@@ -69,7 +85,7 @@ struct Remote {
     place: Bucket,
     /// The place as people write it.
     location: String,
-    connections: usize,
+    connections: Connections,
     /// What packs are stored with; everything else is stored plainly.
     packs: Attributes,
     make: Option<Make>,
@@ -112,7 +128,7 @@ impl ObjectStore {
 
     fn new(remote: Remote, runtimes: Runtimes, options: &Options) -> ObjectStore {
         ObjectStore(Arc::new(Inner {
-            permits: Arc::new(Permits::new(remote.connections)),
+            permits: Arc::new(Permits::new(remote.connections.downloads)),
             blocks: Arc::default(),
             remote,
             runtimes: Arc::new(runtimes),
@@ -234,7 +250,11 @@ impl Store for ObjectStore {
     }
 
     fn connections(&self) -> usize {
-        self.0.remote.connections
+        self.0.remote.connections.uploads
+    }
+
+    fn downloads(&self) -> usize {
+        self.0.remote.connections.downloads
     }
 
     /// The large services list at once what has been written. restic waits this long for those that do not.

@@ -197,7 +197,7 @@ impl Index {
         let aside = budget.index().zip(settings.aside.as_deref());
         let left = budget.left(aside.map_or(0, |(room, _)| room), 0)?;
         let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);
-        let threads = memory::threads(left, loading(largest), repo.store().connections());
+        let threads = memory::threads(left, loading(largest), repo.store().downloads());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
         let building = Mutex::new(Building::default());
         let inside = "no holder of this lock panics";

@@ -30,7 +30,8 @@ impl Inner {
     ) -> Result<T> {
         let Traffic { upload, download, .. } = &*self.traffic;
         // Our own limits are no stall, whether all the requests there may be share them or not.
-        let paced = upload.longest(bytes, self.remote.connections) + download.longest(LISTING, self.remote.connections);
+        let paced = upload.longest(bytes, self.remote.connections.downloads)
+            + download.longest(LISTING, self.remote.connections.downloads);
         let limit = self.retry.policy().stall + Duration::from_secs(bytes / SLOWEST_UPLOAD) + paced;
         match tokio::time::timeout(limit, request).await {
             Ok(answer) => Ok(answer?),

@@ -6,7 +6,7 @@
 
 use super::failure::{Failure, Kind};
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Make, Remote};
+use super::{Connections, Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
 use crate::store::{Options, StoreError};
@@ -17,8 +17,6 @@ use object_store::client::HttpRequestBody;
 use object_store::{Attribute, Attributes};
 use std::fs;
 use std::sync::Arc;
-
-const CONNECTIONS: usize = 5;
 
 /// One of Azure's clouds.
 struct Cloud {
@@ -97,7 +95,7 @@ pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, St
         store,
         location: container.to_string(),
         place: container.clone(),
-        connections: options.azure.connections.unwrap_or(CONNECTIONS),
+        connections: Connections::new(options.azure.connections),
         packs,
         make: Some(make),
     })

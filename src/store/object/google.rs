@@ -6,7 +6,7 @@
 
 use super::failure::{Failure, Kind};
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Make, Remote};
+use super::{Connections, Make, Remote};
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
 use crate::store::{Options, StoreError};
@@ -18,8 +18,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-const CONNECTIONS: usize = 5;
 
 /// Where Google's service is.
 const ENDPOINT: &str = "https://storage.googleapis.com";
@@ -65,7 +63,7 @@ pub(super) fn remote(bucket: &Bucket, options: &Options) -> Result<Remote, Store
         store,
         location: bucket.to_string(),
         place: bucket.clone(),
-        connections: options.google.connections.unwrap_or(CONNECTIONS),
+        connections: Connections::new(options.google.connections),
         packs: Attributes::new(),
         make: Some(make),
     })

@@ -14,7 +14,7 @@ use object_store::list::PaginatedListOptions;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Pages that are asked for in a row: 16 prefixes over the usual 5 connections take half as long.
+/// Pages that are asked for in a row: 16 prefixes over 5 connections take half as long.
 const FEW: f64 = 8.0;
 
 /// Pages from which on 256 prefixes are asked for, not 16. Each costs half a page more than a
@@ -62,7 +62,8 @@ impl<'i> Listing<'i> {
                 return Ok(());
             }
             if let Some(prefixes) = self.prefixes_left(&page) {
-                let listed = side_by_side(self.inner.remote.connections, &prefixes, |prefix| self.below(prefix));
+                let listed =
+                    side_by_side(self.inner.remote.connections.downloads, &prefixes, |prefix| self.below(prefix));
                 return listed.into_iter().collect();
             }
             token = self.advance(token, page.next)?;

@@ -9,7 +9,7 @@ use super::failure::{self, Answer, Failure, Kind};
 use super::runtime::Runtimes;
 use super::signing;
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Make, Remote};
+use super::{Connections, Make, Remote};
 use crate::store::location::{Bucket, Endpoint};
 use crate::store::options::BucketLookup;
 use crate::store::{Options, StoreError};
@@ -22,8 +22,6 @@ use reqwest::Method;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-
-pub(super) const CONNECTIONS: usize = 5;
 
 /// The region of services that do not care, and of Amazon's oldest.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -70,7 +68,7 @@ pub(super) fn remote(
         store,
         place: bucket.clone(),
         location: bucket.to_string(),
-        connections: options.s3.connections.unwrap_or(CONNECTIONS),
+        connections: Connections::new(options.s3.connections),
         packs,
         make: Some(make),
     })

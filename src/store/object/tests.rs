@@ -37,7 +37,7 @@ fn at(prefix: &str) -> (ObjectStore, Arc<InMemory>) {
         pages: Arc::new(OnePage(bucket.clone())),
         location: place.to_string(),
         place,
-        connections: 2,
+        connections: Connections::new(Some(2)),
         packs: Attributes::new(),
         make: None,
     };

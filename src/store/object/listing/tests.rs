@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::location::{Bucket, Service};
 use crate::store::object::failure::Answer;
-use crate::store::object::{ObjectStore, Remote, Runtimes};
+use crate::store::object::{Connections, ObjectStore, Remote, Runtimes};
 use crate::store::options::RetryPolicy;
 use crate::store::{File, Options, Store, StoreError};
 use async_trait::async_trait;
@@ -91,7 +91,7 @@ impl Bed {
             pages: pages.clone(),
             location: place.to_string(),
             place,
-            connections: 5,
+            connections: Connections::new(Some(5)),
             packs: Attributes::new(),
             make: None,
         };
