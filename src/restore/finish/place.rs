@@ -1,6 +1,6 @@
 //! The calls that finish entries, each by any thread.
 
-use super::open::{Made, Names, Open};
+use super::open::{Made, Open};
 use crate::format::node::{Node, NodeType};
 use crate::progress::{Action, Phase, Progress};
 use crate::restore::confine::{Dir, Other, Pinned, Root, is};
@@ -8,6 +8,7 @@ use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::error::{Error, Result};
 use crate::restore::meta::{Before, Meta, Refusals};
+use crate::restore::names::Names;
 use crate::restore::plan::{Plan, State};
 use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
 use crate::restore::walk::{Selection, display};
@@ -276,7 +277,8 @@ impl Place<'_> {
         }
         let is_ours = self.options.overwrite == Overwrite::Never
             || there.is_some_and(|there| self.is_made(&mut made, open, dir, &there));
-        let (other, there) = if is_ours { (Other::Keep, None) } else { (Other::Replace, there) };
+        // What comes where nothing was seen is another entry's, whose name the system did not know yet.
+        let (other, there) = if is_ours || there.is_none() { (Other::Keep, None) } else { (Other::Replace, there) };
         let outcome = make(dir, name, there);
         if outcome.is_ok()
             && let Ok(Some(stat)) = dir.stat(name)
