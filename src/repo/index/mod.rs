@@ -2,8 +2,9 @@
 //!
 //! Loaded blobs are sorted arrays, one per type: 48 bytes a blob, whatever the repository's age. They are in memory; where the budget does
 //! not hold them, they are put aside in runs and merged into a temporary file, which lookups read ([`sorted`]). A blob that is in several
-//! packs has several neighbouring entries. Blobs that this process adds or is about to add are in a small table beside them.
+//! packs has several neighbouring entries. Blobs that this process adds or is about to add are in a set beside them ([`ids`]).
 
+mod ids;
 mod sorted;
 
 use super::{Error, Repository, Result, StoredSnapshot};
@@ -14,6 +15,7 @@ use crate::id::Id;
 use crate::memory;
 use crate::parallel::both;
 use crate::store::{File, FileType};
+use ids::Ids;
 use rayon::prelude::*;
 use sorted::{Entry, Runs, Sorted};
 use std::collections::{HashMap, HashSet};
@@ -48,7 +50,7 @@ pub struct Index {
     /// Data blobs, then tree blobs.
     entries: [Sorted; 2],
     /// Blobs that this process has added or is about to.
-    added: Mutex<[HashSet<Id>; 2]>,
+    added: Mutex<[Ids; 2]>,
 }
 
 /// An index that is being put together.
@@ -304,7 +306,7 @@ impl Index {
 
     /// Whether the blob is in the repository or on its way into it.
     pub fn contains(&self, ty: BlobType, id: Id) -> bool {
-        self.position(ty, id).is_some() || self.added()[slot(ty)].contains(&id)
+        self.position(ty, id).is_some() || self.added()[slot(ty)].contains(id)
     }
 
     /// Reserves a blob for the caller to add. `false`: it is there already, or somebody else adds it.
@@ -378,7 +380,7 @@ impl Index {
         Location { pack: self.packs[entry.pack as usize], blob: blob(ty, entry) }
     }
 
-    fn added(&self) -> std::sync::MutexGuard<'_, [HashSet<Id>; 2]> {
+    fn added(&self) -> std::sync::MutexGuard<'_, [Ids; 2]> {
         self.added.lock().expect("no holder of this lock panics")
     }
 }
