@@ -2,7 +2,7 @@
 //!
 //! A mover runs as root in its container, because a volume has files of many owners, with exactly the capabilities that its
 //! direction needs and nothing else: no privilege to gain, no token of any account, a root file system that cannot be written,
-//! the volume read-only unless it is restored into.
+//! the volume read-only unless it is restored into. What memory does not hold it puts aside in a directory of bounded size.
 
 use crate::api::Progress;
 use crate::controller::names::Naming;
@@ -13,10 +13,10 @@ use k8s_openapi::api::batch::v1::{
     PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerStateTerminated, EnvVar, EnvVarSource,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, PodTemplateSpec,
-    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Toleration, Volume,
-    VolumeDevice, VolumeMount,
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerStateTerminated, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
+    PodTemplateSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Toleration,
+    Volume, VolumeDevice, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -35,6 +35,10 @@ const CA: &str = "/etc/vsm/ca";
 const CA_KEY: &str = "ca-bundle.crt";
 const LIMITS: &str = "/etc/vsm/limits";
 const REPORT: &str = "/dev/termination-log";
+/// Where a mover's temporary files are, which have no names, and how much they may take: the tree of a directory of five million
+/// entries, sealed, and the one that it is compared with.
+const TEMPORARY: &str = "/tmp";
+const TEMPORARY_SIZE: &str = "2Gi";
 
 const CONTAINER: &str = "mover";
 
@@ -205,6 +209,8 @@ impl Wanted<'_> {
                 ConfigMapVolumeSource { name: name.clone(), optional: Some(true), ..ConfigMapVolumeSource::default() };
             volumes.push(Volume { name: "limits".into(), config_map: Some(source), ..Volume::default() });
         }
+        let temporary = EmptyDirVolumeSource { size_limit: Some(Quantity(TEMPORARY_SIZE.into())), medium: None };
+        volumes.push(Volume { name: "temporary".into(), empty_dir: Some(temporary), ..Volume::default() });
         PodSpec {
             automount_service_account_token: Some(false),
             containers: vec![self.container()],
@@ -267,6 +273,7 @@ impl Wanted<'_> {
             mounts.push(mount("limits", LIMITS, true));
             env.push(text("VSM_LIMITS", LIMITS));
         }
+        mounts.push(mount("temporary", TEMPORARY, false));
         let added: Vec<String> = self.direction.capabilities().iter().map(|one| (*one).to_owned()).collect();
         let added = (!unprivileged && !added.is_empty()).then_some(added);
         Container {

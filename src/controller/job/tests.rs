@@ -52,6 +52,9 @@ fn a_mover_has_the_rights_of_its_direction_and_no_others() {
         assert_eq!(volume["persistentVolumeClaim"], json!({"claimName": "vsm-vsb-1", "readOnly": read_only}));
         let mount = &pod["containers"][0]["volumeMounts"][2];
         assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&"/data".into(), &read_only.into()));
+        let mount = &pod["containers"][0]["volumeMounts"][3];
+        assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&"/tmp".into(), &false.into()));
+        assert_eq!(pod["volumes"][3], json!({"name": "temporary", "emptyDir": {"sizeLimit": "2Gi"}}));
     }
     let unprivileged = Settings { unprivileged: true, ..Settings::default() };
     let job = job_of(Direction::In, false, &unprivileged);
@@ -73,7 +76,7 @@ fn a_block_volume_is_a_device_and_no_mount() {
     let job = job_of(Direction::Out, true, &Settings::default());
     let container = &job["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["volumeDevices"], json!([{"name": "volume", "devicePath": "/dev/volume"}]));
-    assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 2);
+    assert_eq!(container["volumeMounts"].as_array().unwrap().len(), 3);
 }
 
 #[test]
