@@ -6,7 +6,7 @@
 //!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `parallel`: calls side by side;
 //!   `room`: bytes that threads hold together; `clock`, `host`: what the machine says;
 //!   `concurrency`: how many operations are kept in flight on a volume.
-//! * L1 `store`: where the repository's files live.
+//! * L1 `store`: where the repository's files live; `aside`: what memory does not hold, in temporary files.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
 //! * L4 `mover`: what one Job does, from its work description to its report; `controller`: what is done with the kinds of `api`.
@@ -14,6 +14,7 @@
 
 #[cfg(feature = "controller")]
 pub mod api;
+mod aside;
 pub mod backup;
 pub mod chunk;
 pub mod cli;

@@ -26,8 +26,16 @@ pub const INDEX_FILE: u64 = 128 << 20;
 /// Largest plaintext of a data blob that is read. restic and rustic cut at 8 MiB; rustic's chunk sizes can be configured, so that larger ones occur.
 pub const DATA_BLOB: u64 = 64 << 20;
 
-/// Largest plaintext of a tree blob that is read: a directory of about two million entries, or one file of 6 TiB.
+/// Largest plaintext of a tree blob that is held as a whole, by `cat` and by what copies blobs: a directory of about two million
+/// entries, or one file of 6 TiB. Who reads nodes one by one holds one value
+/// of so many bytes at most, and trees have no bound but the format's 4 GiB.
 pub const TREE_BLOB: u64 = 1 << 30;
+/// Plaintext of a tree up to which it is read as a whole, in bytes: about six thousand entries. A larger one is put aside, and read
+/// node by node.
+pub const TREE_IN_MEMORY: u64 = 2 << 20;
+/// The most that a frame of a tree may refer back when it is read piece by piece, as a power of two of bytes: zstd's own bound, which
+/// its highest level needs. The memory for it is taken as a frame asks for it: 512 KiB for ours and restic's.
+pub const TREE_WINDOW_LOG: u32 = 27;
 
 /// Pack size aimed at, in bytes; restic's default. A pack closes when it has reached this, so it may be larger by the chunks
 /// that are stored together.

@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
             "manifest",
         ],
     ),
-    ("L1", &["store"]),
+    ("L1", &["aside", "store"]),
     ("L2", &["repo"]),
     ("L3", &["backup", "restore", "maintain", "mount"]),
     ("L4", &["mover", "controller"]),

@@ -7,4 +7,4 @@ pub mod kdf;
 mod poly1305;
 mod seal;
 
-pub use seal::{Key, NONCE, OVERHEAD, SealError};
+pub use seal::{Key, NONCE, OVERHEAD, Pieces, SealError, TAG};

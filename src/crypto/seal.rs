@@ -8,11 +8,12 @@ use super::{ctr, poly1305};
 use aes::Aes128;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use std::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of a nonce in bytes.
 pub const NONCE: usize = 16;
-const TAG: usize = 16;
+/// Length of a tag in bytes.
+pub const TAG: usize = 16;
 /// Bytes handed on at a time: whole blocks, and few enough for the first-level cache.
 const PIECE: usize = 16 << 10;
 /// How many bytes longer a sealed message is than its plaintext.
@@ -97,24 +98,81 @@ impl Key {
         if nonce.iter().all(|&byte| byte == 0) {
             return Err(SealError::Unauthentic);
         }
-        // Every byte is compared, so that the time taken says nothing about where the first difference is.
-        let differing = self.tag(nonce, ciphertext).iter().zip(tag).fold(0, |all, (a, b)| all | (a ^ b));
-        if differing != 0 {
-            return Err(SealError::Unauthentic);
-        }
-        Ok((nonce, ciphertext))
+        if equal(&self.tag(nonce, ciphertext), tag) { Ok((nonce, ciphertext)) } else { Err(SealError::Unauthentic) }
+    }
+
+    /// Begins a message that is sealed or opened piece by piece.
+    pub fn pieces(&self, nonce: &[u8; NONCE]) -> Pieces {
+        let mac = poly1305::Pieces::new(&self.one_time(nonce));
+        Pieces { key: self.clone(), nonce: *nonce, at: 0, mac }
     }
 
     fn tag(&self, nonce: &[u8; NONCE], ciphertext: &[u8]) -> [u8; TAG] {
+        poly1305::tag(&self.one_time(nonce), ciphertext)
+    }
+
+    /// The key of Poly1305 for one message.
+    fn one_time(&self, nonce: &[u8; NONCE]) -> Zeroizing<[u8; 32]> {
         let mut pad = (*nonce).into();
         Aes128::new(&self.mac_k.into()).encrypt_block(&mut pad);
-        let mut one_time = [0u8; 32];
+        let mut one_time = Zeroizing::new([0u8; 32]);
         one_time[..16].copy_from_slice(&self.mac_r);
         one_time[16..].copy_from_slice(&pad);
-        let tag = poly1305::tag(&one_time, ciphertext);
-        one_time.zeroize();
-        tag
+        one_time
     }
+}
+
+/// A message that is sealed or opened piece by piece. Each piece but the last has whole blocks of 16
+/// bytes.
+pub struct Pieces {
+    key: Key,
+    nonce: [u8; NONCE],
+    /// Bytes so far.
+    at: usize,
+    mac: poly1305::Pieces,
+}
+
+impl Pieces {
+    /// Appends the sealed form of a piece to `out`.
+    pub fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        self.append(plaintext, out);
+        self.mac.add(&out[start..]);
+    }
+
+    /// Appends the plaintext of a piece to `out`, which is not to be believed before
+    /// [`Pieces::authenticate`] has succeeded.
+    pub fn open(&mut self, ciphertext: &[u8], out: &mut Vec<u8>) {
+        self.mac.add(ciphertext);
+        self.append(ciphertext, out);
+    }
+
+    /// Takes a piece of ciphertext in only to authenticate it.
+    pub fn pass(&mut self, ciphertext: &[u8]) {
+        self.mac.add(ciphertext);
+        self.at += ciphertext.len();
+    }
+
+    fn append(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        ctr::append(&self.key.encrypt, &ctr::skip(&self.nonce, self.at), piece, out);
+        self.at += piece.len();
+    }
+
+    /// What stands behind the sealed pieces.
+    pub fn tag(self) -> [u8; TAG] {
+        self.mac.finish()
+    }
+
+    /// Compares the tag that stands behind the pieces.
+    pub fn authenticate(self, tag: &[u8; TAG]) -> Result<(), SealError> {
+        let is_usable = self.nonce.iter().any(|&byte| byte != 0);
+        if is_usable && equal(&self.tag(), tag) { Ok(()) } else { Err(SealError::Unauthentic) }
+    }
+}
+
+/// Every byte is compared, so that the time taken says nothing about where the first difference is.
+fn equal(one: &[u8; TAG], other: &[u8; TAG]) -> bool {
+    one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 impl fmt::Debug for Key {
@@ -195,7 +253,22 @@ mod tests {
             prop_assert_eq!(&in_place[6..], &sealed[..]);
             let mut opened = Vec::new();
             ours.open(&sealed, &mut opened).unwrap();
-            prop_assert_eq!(opened, text);
+            prop_assert_eq!(&opened, &text);
+            for piece in [16, 64, 4096] {
+                let (mut pieces, mut in_pieces) = (ours.pieces(&nonce), nonce.to_vec());
+                text.chunks(piece).for_each(|piece| pieces.seal(piece, &mut in_pieces));
+                in_pieces.extend_from_slice(&pieces.tag());
+                prop_assert_eq!(&in_pieces, &sealed);
+                let (mut pieces, mut opened) = (ours.pieces(&nonce), Vec::new());
+                let (ciphertext, tag) = sealed[NONCE..].split_last_chunk::<TAG>().unwrap();
+                ciphertext.chunks(piece).for_each(|piece| pieces.open(piece, &mut opened));
+                prop_assert!(pieces.authenticate(tag).is_ok());
+                prop_assert_eq!(&opened, &text);
+                let mut pieces = ours.pieces(&nonce);
+                ciphertext.chunks(piece).for_each(|piece| pieces.open(piece, &mut opened));
+                let other = std::array::from_fn(|at| tag[at] ^ u8::from(at == 15));
+                prop_assert!(pieces.authenticate(&other).is_err());
+            }
         }
     }
 }

@@ -154,14 +154,19 @@ pub fn append_smaller(how: Compression, plaintext: &[u8], out: &mut Vec<u8>) -> 
     })
 }
 
-/// Appends one frame of what `write` writes to `out`, as it comes.
-pub fn into_frame(out: Vec<u8>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
+/// Writes one frame of what is written to it to `out`, as it comes.
+pub fn frame<W: Write>(out: W) -> io::Result<Encoder<'static, W>> {
     let (level, tuning) = THOROUGH;
     let mut encoder = Encoder::new(out, level)?;
     for &parameter in FORM.iter().chain(tuning) {
         encoder.set_parameter(parameter)?;
     }
-    let mut pieces = BufWriter::new(encoder);
+    Ok(encoder)
+}
+
+/// Appends one frame of what `write` writes to `out`, as it comes.
+pub fn into_frame(out: Vec<u8>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
+    let mut pieces = BufWriter::new(frame(out)?);
     write(&mut pieces)?;
     pieces.into_inner()?.finish()
 }

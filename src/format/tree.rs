@@ -1,13 +1,13 @@
 //! A directory as a blob: `{"nodes":[…]}` and a line feed, nodes ascending by the bytes of their names.
 
 use super::node::{Node, RawNode};
-use super::text::unquote;
 use super::{FormatError, Result};
+use crate::limits;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Read};
 use std::ops::Range;
 
 const OPENING: &[u8] = b"{\"nodes\":[";
@@ -16,19 +16,14 @@ const CLOSING: &[u8] = b"]}\n";
 /// Writes a tree from nodes that arrive in order.
 pub struct TreeWriter {
     json: Vec<u8>,
-    last: Option<Vec<u8>>,
+    is_empty: bool,
+    /// The name that came last, if it is known.
+    last: Vec<u8>,
 }
 
 impl TreeWriter {
     pub fn new() -> TreeWriter {
-        TreeWriter::with_capacity(0)
-    }
-
-    /// A writer for nodes whose JSON has about `capacity` bytes.
-    pub fn with_capacity(capacity: usize) -> TreeWriter {
-        let mut json = Vec::with_capacity(capacity + OPENING.len() + CLOSING.len());
-        json.extend_from_slice(OPENING);
-        TreeWriter { json, last: None }
+        TreeWriter { json: OPENING.to_vec(), is_empty: true, last: Vec::new() }
     }
 
     /// Adds a node. Its name must come after the one before.
@@ -45,24 +40,43 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn open_slot(&mut self, name: &[u8]) -> Result<()> {
-        if let Some(last) = &mut self.last {
-            if name <= &last[..] {
-                let why =
-                    format!("{:?} comes after {:?}", name.escape_ascii().to_string(), last.escape_ascii().to_string());
-                return Err(FormatError::new("the order of a tree", why));
-            }
-            self.json.push(b',');
-            last.clear();
-            last.extend_from_slice(name);
-        } else {
-            self.last = Some(name.to_vec());
+    /// Adds nodes that are JSON already, with commas between them. That they are in order, among
+    /// themselves and behind those before, is up to the caller.
+    pub fn add_nodes(&mut self, json: &[u8]) {
+        if !json.is_empty() {
+            self.separate();
+            self.json.extend_from_slice(json);
         }
+    }
+
+    fn open_slot(&mut self, name: &[u8]) -> Result<()> {
+        if !self.is_empty && name <= &self.last[..] {
+            let why =
+                format!("{:?} comes after {:?}", name.escape_ascii().to_string(), self.last.escape_ascii().to_string());
+            return Err(FormatError::new("the order of a tree", why));
+        }
+        self.separate();
+        self.last.clear();
+        self.last.extend_from_slice(name);
         Ok(())
     }
 
+    fn separate(&mut self) {
+        if !self.is_empty {
+            self.json.push(b',');
+        }
+        self.is_empty = false;
+    }
+
+    /// Whether it has no nodes.
     pub fn is_empty(&self) -> bool {
-        self.last.is_none()
+        self.is_empty
+    }
+
+    /// The plaintext so far. Whoever takes some of it puts that before what [`TreeWriter::finish`]
+    /// gives.
+    pub fn written(&mut self) -> &mut Vec<u8> {
+        &mut self.json
     }
 
     /// The tree's plaintext; its hash is the tree's id.
@@ -78,59 +92,265 @@ impl Default for TreeWriter {
     }
 }
 
-/// Reads a tree node by node, so that a large directory need not be held as nodes. An error from `each` ends it and comes back as it is.
-pub fn visit<E: From<FormatError>>(
-    json: &[u8],
-    mut each: impl FnMut(Node) -> std::result::Result<(), E>,
-) -> std::result::Result<(), E> {
-    let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let outcome = deserializer
-        .deserialize_map(TreeVisitor { each: &mut each, failure: &mut failure })
-        .and_then(|()| deserializer.end());
-    match (failure, outcome) {
-        (Some(failure), _) => Err(failure),
-        (None, Err(error)) => Err(FormatError::new("a tree", error).into()),
-        (None, Ok(())) => Ok(()),
-    }
+/// Bytes of JSON that are asked of a source at a time.
+const PIECE: usize = 64 << 10;
+
+/// The nodes of a tree, one by one, as its JSON comes: from memory or from a source, so that a large
+/// directory is never held as a whole.
+///
+/// Accepts `nodes` among unknown keys, and `null` for it as very old repositories have. An error
+/// that concerns one node spares the others, which come next; after any other error there is none.
+pub struct Nodes<'s> {
+    /// `None`: all of it has come.
+    source: Option<Box<dyn Read + Send + 's>>,
+    /// What has come and is needed; from `start` on it is still to be parsed.
+    json: Vec<u8>,
+    start: usize,
+    /// Bytes that are asked of the source at a time, or more.
+    piece: usize,
+    /// Where the node that came last stands in `json`.
+    node: Range<usize>,
+    at: At,
 }
 
-/// All nodes of a tree.
-pub fn parse(json: &[u8]) -> Result<Vec<Node>> {
-    let mut nodes = Vec::new();
-    visit::<FormatError>(json, |node| {
-        nodes.push(node);
+/// Where in the JSON a reader is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Beginning,
+    /// Before the first node, or the end of the list.
+    First,
+    /// Behind a node.
+    Next,
+    /// Behind the list.
+    Behind,
+    End,
+}
+
+/// Why a node cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The source of the JSON failed.
+    #[error(transparent)]
+    Source(#[from] io::Error),
+    /// One value has so many bytes and more, which are not held.
+    #[error("one value has {size} bytes or more")]
+    TooLarge { size: u64 },
+}
+
+type ReadResult<T> = std::result::Result<T, ReadError>;
+
+impl<'s> Nodes<'s> {
+    /// The nodes of a tree that is in memory.
+    pub fn new(json: Vec<u8>) -> Nodes<'s> {
+        Nodes { source: None, json, start: 0, piece: PIECE, node: 0..0, at: At::Beginning }
+    }
+
+    /// The nodes of a tree that comes from a source.
+    pub fn from_source(source: impl Read + Send + 's) -> Nodes<'s> {
+        Nodes { source: Some(Box::new(source)), ..Nodes::new(Vec::new()) }
+    }
+
+    /// The same, of which at least `piece` bytes are asked for at a time.
+    pub fn from_source_by(piece: usize, source: impl Read + Send + 's) -> Nodes<'s> {
+        Nodes { piece, ..Nodes::from_source(source) }
+    }
+
+    /// Whether no other node comes, not even after an error.
+    pub fn is_over(&self) -> bool {
+        self.at == At::End
+    }
+
+    /// The JSON of the node that came last.
+    pub fn raw(&self) -> &[u8] {
+        &self.json[self.node.clone()]
+    }
+
+    /// The next node. Unless it says otherwise, an error is the end.
+    fn advance(&mut self) -> ReadResult<Option<Node>> {
+        let mut at = std::mem::replace(&mut self.at, At::End);
+        if at == At::Beginning {
+            at = if self.find_list()? { At::First } else { At::Behind };
+        }
+        if matches!(at, At::First | At::Next) {
+            if !self.take(b']')? {
+                if at == At::Next {
+                    self.expect(b',', "a comma between nodes")?;
+                }
+                return self.node().map(Some);
+            }
+            at = At::Behind;
+        }
+        if at == At::Behind {
+            while let Some(is_list) = self.next_key(false)? {
+                if is_list {
+                    return Err(bad("it has two lists of nodes"));
+                }
+                self.skip()?;
+            }
+            if self.peek()?.is_some() {
+                return Err(bad("something stands behind it"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes to the first node; says whether there is a list.
+    fn find_list(&mut self) -> ReadResult<bool> {
+        self.expect(b'{', "an object")?;
+        let mut is_first = true;
+        while let Some(is_list) = self.next_key(is_first)? {
+            is_first = false;
+            if !is_list {
+                self.skip()?;
+            } else if self.take(b'[')? {
+                return Ok(true);
+            } else {
+                self.value(|json| first::<()>(json))?;
+                return Ok(false);
+            }
+        }
+        Err(bad("it has no list of nodes"))
+    }
+
+    /// Goes to the value of the next key, and says whether that is the list of nodes; `None` at the
+    /// end of the object.
+    fn next_key(&mut self, is_first: bool) -> ReadResult<Option<bool>> {
+        if self.take(b'}')? {
+            return Ok(None);
+        }
+        if !is_first {
+            self.expect(b',', "a comma between keys")?;
+        }
+        let (_, is_list) = self.value(|json| {
+            let (key, end) = first::<Cow<'_, str>>(json);
+            (key.map(|key| key.map(|key| key == "nodes")), end)
+        })?;
+        self.expect(b':', "a colon behind a key")?;
+        Ok(Some(is_list))
+    }
+
+    /// The node that begins here.
+    fn node(&mut self) -> ReadResult<Node> {
+        let parsed = self.value(|json| {
+            let (raw, end) = first::<RawNode<'_>>(json);
+            (raw.map(|raw| raw.map(Node::try_from)), end)
+        });
+        // Also if it is no node of ours: the others may be.
+        let (range, node) = match parsed {
+            Ok((range, node)) => (range, node.map_err(ReadError::from)),
+            Err(error @ ReadError::Format(_)) => match self.skip() {
+                Ok(range) => (range, Err(error)),
+                Err(ReadError::Format(_)) => return Err(error),
+                Err(worse) => return Err(worse),
+            },
+            Err(error) => return Err(error),
+        };
+        std::str::from_utf8(&self.json[range.clone()]).map_err(bad)?;
+        (self.node, self.at) = (range, At::Next);
+        node
+    }
+
+    fn skip(&mut self) -> ReadResult<Range<usize>> {
+        Ok(self.value(|json| first::<IgnoredAny>(json))?.0)
+    }
+
+    /// Takes the value that begins here, of which `parse` makes something and says where it ends.
+    fn value<T>(
+        &mut self,
+        parse: impl Fn(&[u8]) -> (Option<serde_json::Result<T>>, usize),
+    ) -> ReadResult<(Range<usize>, T)> {
+        // Not to be searched for again and again.
+        self.peek()?;
+        loop {
+            let rest = &self.json[self.start..];
+            let is_all = self.source.is_none();
+            match parse(rest) {
+                // A number may go on behind what has come.
+                (Some(Ok(value)), length) if is_all || length < rest.len() => {
+                    let range = self.start..self.start + length;
+                    self.start = range.end;
+                    return Ok((range, value));
+                }
+                // So may one that ends in the middle, which is no number so far.
+                (Some(Err(error)), _) if is_all || !(error.is_eof() || ends_in_number(rest)) => {
+                    return Err(bad(error));
+                }
+                (None, _) if is_all => return Err(bad("it ends before its last value")),
+                _ => self.fill()?,
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> ReadResult<()> {
+        if self.take(byte)? { Ok(()) } else { Err(bad(format!("{what} is missing"))) }
+    }
+
+    /// Takes the next byte behind white space if it is this one.
+    fn take(&mut self, byte: u8) -> ReadResult<bool> {
+        let is_next = self.peek()? == Some(byte);
+        self.start += usize::from(is_next);
+        Ok(is_next)
+    }
+
+    /// The next byte behind white space; `None` at the end.
+    fn peek(&mut self) -> ReadResult<Option<u8>> {
+        loop {
+            let rest = &self.json[self.start..];
+            if let Some(at) = rest.iter().position(|byte| !b" \n\t\r".contains(byte)) {
+                self.start += at;
+                return Ok(Some(self.json[self.start]));
+            }
+            self.start = self.json.len();
+            if self.source.is_none() {
+                return Ok(None);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Has more of the JSON come: as much again as is still to be parsed, so that a long value is not
+    /// tried too often.
+    fn fill(&mut self) -> ReadResult<()> {
+        let Some(source) = &mut self.source else { return Ok(()) };
+        self.json.drain(..self.start);
+        (self.start, self.node) = (0, 0..0);
+        let size = self.json.len() as u64;
+        if size > limits::TREE_BLOB {
+            return Err(ReadError::TooLarge { size });
+        }
+        let more = self.json.len().max(self.piece);
+        self.json.reserve_exact(more);
+        if source.by_ref().take(more as u64).read_to_end(&mut self.json)? < more {
+            self.source = None;
+        }
         Ok(())
-    })?;
-    Ok(nodes)
-}
-
-#[derive(Deserialize)]
-struct RawTree<'a> {
-    // With a function of its own, a field that is missing is an error, and only a `null` is `None`.
-    #[serde(borrow, deserialize_with = "Option::deserialize")]
-    nodes: Option<Vec<&'a RawValue>>,
-}
-
-/// Where the nodes of a tree stand in its JSON, each for [`parse_node`], so that they can be made one by one.
-pub fn split(json: &[u8]) -> Result<Vec<Range<usize>>> {
-    let tree: RawTree<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
-    let range = |node: &RawValue| {
-        let start = node.get().as_ptr() as usize - json.as_ptr() as usize;
-        start..start + node.get().len()
-    };
-    Ok(tree.nodes.unwrap_or_default().into_iter().map(range).collect())
-}
-
-/// The raw name of one node of a tree.
-pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        name: Cow<'a, str>,
     }
-    let named: Named<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
-    unquote(&named.name)
+}
+
+impl Iterator for Nodes<'_> {
+    type Item = ReadResult<Node>;
+
+    fn next(&mut self) -> Option<ReadResult<Node>> {
+        self.advance().transpose()
+    }
+}
+
+fn bad(why: impl fmt::Display) -> ReadError {
+    FormatError::new("a tree", why).into()
+}
+
+/// Whether JSON breaks off where a number that has begun must go on.
+fn ends_in_number(json: &[u8]) -> bool {
+    json.last().is_some_and(|byte| b"-+.eE".contains(byte))
+}
+
+/// The first value in some JSON, if there is one, and where it ends.
+fn first<'j, T: Deserialize<'j>>(json: &'j [u8]) -> (Option<serde_json::Result<T>>, usize) {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter();
+    let value = values.next();
+    (value, values.byte_offset())
 }
 
 /// One node of a tree.
@@ -139,79 +359,13 @@ pub fn parse_node(json: &[u8]) -> Result<Node> {
     Node::try_from(raw)
 }
 
-/// Accepts `nodes` among unknown keys, and `null` for it as very old repositories have.
-struct TreeVisitor<'v, F, E> {
-    each: &'v mut F,
-    failure: &'v mut Option<E>,
-}
-
-impl<'de, F, E> Visitor<'de> for TreeVisitor<'_, F, E>
-where
-    F: FnMut(Node) -> std::result::Result<(), E>,
-    E: From<FormatError>,
-{
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with nodes")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<(), M::Error> {
-        let mut seen = false;
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            if key == "nodes" && !seen {
-                seen = true;
-                map.next_value_seed(Nodes { each: &mut *self.each, failure: &mut *self.failure })?;
-            } else {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-        if seen { Ok(()) } else { Err(serde::de::Error::missing_field("nodes")) }
-    }
-}
-
-struct Nodes<'v, F, E> {
-    each: &'v mut F,
-    failure: &'v mut Option<E>,
-}
-
-impl<'de, F, E> DeserializeSeed<'de> for Nodes<'_, F, E>
-where
-    F: FnMut(Node) -> std::result::Result<(), E>,
-    E: From<FormatError>,
-{
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, F, E> Visitor<'de> for Nodes<'_, F, E>
-where
-    F: FnMut(Node) -> std::result::Result<(), E>,
-    E: From<FormatError>,
-{
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of nodes or null")
-    }
-
-    fn visit_unit<X>(self) -> std::result::Result<(), X> {
-        Ok(())
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut nodes: S) -> std::result::Result<(), S::Error> {
-        while let Some(raw) = nodes.next_element::<RawNode<'de>>()? {
-            let outcome = Node::try_from(raw).map_err(E::from).and_then(&mut *self.each);
-            if let Err(failure) = outcome {
-                *self.failure = Some(failure);
-                return Err(serde::de::Error::custom("stopped"));
-            }
-        }
-        Ok(())
-    }
+/// All nodes of a tree.
+pub fn parse(json: &[u8]) -> Result<Vec<Node>> {
+    let nodes: ReadResult<_> = Nodes::from_source(json).collect();
+    nodes.map_err(|error| match error {
+        ReadError::Format(error) => error,
+        error => FormatError::new("a tree", error),
+    })
 }
 
 #[cfg(test)]
@@ -328,16 +482,162 @@ mod tests {
         let extra = br#"{"x":[1],"nodes":[{"new":{},"type":"whatever","name":"n","extended_attributes":null}],"y":2}"#;
         let nodes = parse(extra).unwrap();
         assert_eq!((nodes.len(), nodes[0].ty), (1, NodeType::Unknown));
-        let ranges = split(extra).unwrap();
-        assert_eq!(ranges.iter().map(|range| parse_node(&extra[range.clone()]).unwrap()).collect::<Vec<_>>(), nodes);
-        assert!(split(b"{\"nodes\":null}").unwrap().is_empty());
-        for bad in
-            [&b"{}"[..], b"", b"[]", b"{\"nodes\":[{\"name\":\"a\\\"b\",\"type\":\"file\"}]}", b"{\"nodes\":[]} x"]
-        {
+        for bad in [
+            &b"{}"[..],
+            b"",
+            b"[]",
+            b"{\"nodes\":[{\"name\":\"a\\\"b\",\"type\":\"file\"}]}",
+            b"{\"nodes\":[]} x",
+            b"{\"nodes\":[],\"nodes\":[]}",
+            b"{\"nodes\":[],}",
+            b"{\"nodes\":[,]}",
+            b"{\"nodes\":1}",
+            b"{\"nodes\":[]",
+        ] {
             assert!(parse(bad).is_err(), "{}", bad.escape_ascii());
-            let one_by_one =
-                split(bad).and_then(|ranges| ranges.into_iter().try_for_each(|r| parse_node(&bad[r]).map(drop)));
-            assert!(one_by_one.is_err(), "{}", bad.escape_ascii());
         }
+    }
+
+    /// A source that gives a few bytes at a time.
+    struct Slow<'j>(&'j [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(out.len());
+            self.0.read(&mut out[..count])
+        }
+    }
+
+    /// What is read of a tree: its nodes and their JSON, and how many errors there were.
+    fn read(mut nodes: Nodes<'_>) -> (Vec<(Node, Vec<u8>)>, usize) {
+        let (mut read, mut errors) = (Vec::new(), 0);
+        while let Some(next) = nodes.next() {
+            match next {
+                Ok(node) => read.push((node, nodes.raw().to_vec())),
+                Err(_) => errors += 1,
+            }
+        }
+        (read, errors)
+    }
+
+    #[test]
+    fn a_node_that_is_none_spares_the_others() {
+        let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":1},17,{"name":"b","type":"fifo"}],"x":[]}"#;
+        let names = |nodes: &[(Node, Vec<u8>)]| nodes.iter().map(|(node, _)| node.name.clone()).collect::<Vec<_>>();
+        let (nodes, errors) = read(Nodes::new(json.to_vec()));
+        assert_eq!((names(&nodes), errors), (vec![b"a".to_vec(), b"b".to_vec()], 2));
+        assert_eq!(nodes[1].1, br#"{"name":"b","type":"fifo"}"#);
+        // Where the JSON itself is damaged, nobody knows where the next node begins.
+        let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":"b",},{"name":"c","type":"fifo"}]}"#;
+        let (nodes, errors) = read(Nodes::new(json.to_vec()));
+        assert_eq!((names(&nodes), errors), (vec![b"a".to_vec()], 1));
+    }
+
+    #[test]
+    fn a_tree_that_comes_in_pieces_is_the_same() {
+        let noon = Time::parse("2024-02-29T23:59:59.12Z").unwrap();
+        let mut nodes = mixed_nodes(noon);
+        // One that has more than a piece.
+        let content = (0..5000_u32).map(|number| Id::of(&number.to_le_bytes())).collect();
+        nodes.push(Node { content: Some(content), ..Node::new(*b"\xff\xff", NodeType::File) });
+        let json = encode(&nodes);
+        let whole = read(Nodes::new(json.clone()));
+        assert_eq!(whole.0.iter().map(|(node, _)| node.clone()).collect::<Vec<_>>(), nodes);
+        for piece in [1, 2, 7, 1000, 1 << 20] {
+            assert!(read(Nodes::from_source_by(piece, Slow(&json, piece))) == whole, "{piece} bytes at a time");
+        }
+        // Wherever it ends, that is an error, and what came before is there.
+        for end in (0..json.len() - 2).step_by(61) {
+            let (before, errors) = read(Nodes::from_source(Slow(&json[..end], 100)));
+            assert!(errors == 1 && whole.0.starts_with(&before), "{end}");
+        }
+    }
+
+    /// The whole of a tree by serde, as the format has it: `None` if it is no JSON of that form.
+    fn whole(json: &[u8]) -> Option<Vec<Result<Node>>> {
+        #[derive(Deserialize)]
+        struct Whole<'j> {
+            // With a function of its own, a field that is missing is an error.
+            #[serde(borrow, deserialize_with = "Option::deserialize")]
+            nodes: Option<Vec<&'j serde_json::value::RawValue>>,
+        }
+        // serde takes a list for a structure, too.
+        let is_object = json.trim_ascii_start().starts_with(b"{");
+        let tree: Whole<'_> = serde_json::from_slice(json).ok().filter(|_| is_object)?;
+        Some(tree.nodes.unwrap_or_default().into_iter().map(|node| parse_node(node.get().as_bytes())).collect())
+    }
+
+    fn agree(json: &[u8]) {
+        let (in_memory, errors) = read(Nodes::new(json.to_vec()));
+        for piece in [1, 13, 4096] {
+            let in_pieces = read(Nodes::from_source_by(piece, Slow(json, piece)));
+            assert!(in_pieces == (in_memory.clone(), errors), "in pieces of {piece}: {}", json.escape_ascii());
+        }
+        let nodes = || in_memory.iter().map(|(node, _)| node);
+        match whole(json) {
+            Some(expected) => {
+                assert_eq!(expected.iter().filter(|node| node.is_err()).count(), errors);
+                assert!(expected.iter().flatten().eq(nodes()));
+            }
+            None => assert!(errors > 0, "{}", json.escape_ascii()),
+        }
+    }
+
+    proptest::proptest! {
+        /// A tree that is damaged in some places is read by all readers alike.
+        #[test]
+        fn the_readers_agree(
+            changes in proptest::collection::vec((0usize..2000, proptest::prop_oneof![
+                proptest::prelude::any::<u8>(),
+                proptest::sample::select(b"{}[],:\"\\ 0nue".to_vec()),
+            ]), 0..4),
+            cut in 0usize..3000,
+        ) {
+            let noon = Time::parse("2024-02-29T23:59:59.12Z").unwrap();
+            let mut json = encode(&mixed_nodes(noon));
+            for (at, byte) in changes {
+                let at = at % json.len();
+                json[at] = byte;
+            }
+            json.truncate(json.len().min(cut + 200));
+            agree(&json);
+        }
+    }
+
+    #[test]
+    fn the_readers_agree_on_odd_trees() {
+        for json in [
+            &br#"{"nodes":null}"#[..],
+            br#" { "a" : [ { } , "}" ] , "nodes" : [ ] , "b" : 1e5 } "#,
+            br#"{"nod\u0065s":[{"name":"a","type":"fifo"}],"nodes ":12}"#,
+            br#"{"nodes":[["a","fifo"]]}"#,
+            br#"{"nodes":[1,2],"x":1"#,
+            br#"{"nodes":[12"#,
+            br#"{"nodes":[],"nodes":null}"#,
+            br#"{"nodes":null,"nodes":[]}"#,
+            br#"{"nodes":[{"name":"\ud800","type":"file"},{"name":"a","type":"file"}]}"#,
+            b"{\"nodes\":[{\"name\":\"a\",\"type\":\"file\",\"x\":\"\xff\"}]}",
+            b"{\"\xff\":1,\"nodes\":[]}",
+            b"{\"nodes\":[],\"x\":\"\xff\"}",
+            b"[[]]",
+            br#"{"x":-1.5e-10,"nodes":[{"name":"a","type":"fifo","x":[-0.25E+1]},{"name":"b","type":"fifo","x":-}]}"#,
+            br#"{"x":-,"nodes":[]}"#,
+        ] {
+            agree(json);
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_is_no_damage() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("it is broken"))
+            }
+        }
+        let json = &br#"{"nodes":[{"name":"a","type":"fifo"},"#[..];
+        let mut nodes = Nodes::from_source(json.chain(Broken));
+        assert!(matches!(nodes.next(), Some(Err(ReadError::Source(_)))));
+        assert!(nodes.next().is_none());
     }
 }

@@ -6,8 +6,8 @@
 
 use super::reach;
 use super::transfer::Transfer;
+use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
-use crate::format::{BlobType, FormatError, tree};
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
@@ -151,12 +151,11 @@ fn is_whole(
             continue;
         }
         let mut whole = is_there(BlobType::Tree, id);
-        tree::visit::<FormatError>(&trees.load(id)?, |node| {
+        for node in trees.open(id)? {
+            let node = node?;
             stack.extend(node.subtree);
             whole &= node.content.iter().flatten().all(|&id| is_there(BlobType::Data, id));
-            Ok(())
-        })
-        .map_err(|source| Error::Tree { id, source })?;
+        }
         if !whole {
             return Ok(false);
         }

@@ -6,13 +6,11 @@ use super::blobs::BlobSet;
 use super::gaps::Gaps;
 use super::stats;
 use crate::format::node::{Node, NodeType};
-use crate::format::{BlobType, tree};
+use crate::format::{BlobType, FormatError};
 use crate::id::Id;
-use crate::repo::{Error, Index, Result, TreeReader};
+use crate::repo::{Error, Index, Result, Tree, TreeReader};
 use std::cmp::Ordering;
 use std::iter::Peekable;
-use std::ops::Range;
-use std::vec::IntoIter;
 
 /// What changed in an entry that both trees have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,39 +58,60 @@ struct Pair {
     path_length: usize,
 }
 
-/// The entries of a directory in order of their names, made one by one.
+/// The entries of a directory in order of their names.
 struct Entries {
+    /// Null: there is no such directory.
     id: Id,
-    json: Vec<u8>,
-    nodes: Peekable<IntoIter<(Vec<u8>, Range<usize>)>>,
+    nodes: Peekable<Box<dyn Iterator<Item = Result<Node>>>>,
 }
 
 impl Entries {
     fn load(trees: &TreeReader<'_>, id: Option<Id>) -> Result<Entries> {
-        let Some(id) = id else {
-            return Ok(Entries { id: Id::NULL, json: Vec::new(), nodes: Vec::new().into_iter().peekable() });
+        let (id, nodes): (_, Box<dyn Iterator<Item = Result<Node>>>) = match id {
+            None => (Id::NULL, Box::new(std::iter::empty())),
+            Some(id) => {
+                let tree = trees.open(id)?;
+                if tree.is_large() {
+                    (id, Box::new(in_order(tree)))
+                } else {
+                    // Programs other than restic do not always write them in order.
+                    let mut nodes = tree.collect::<Result<Vec<_>>>()?;
+                    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+                    (id, Box::new(nodes.into_iter().map(Ok)))
+                }
+            }
         };
-        let json = trees.load(id)?;
-        let damaged = |source| Error::Tree { id, source };
-        let mut nodes = Vec::new();
-        for range in tree::split(&json).map_err(damaged)? {
-            nodes.push((tree::parse_name(&json[range.clone()]).map_err(damaged)?, range));
-        }
-        // Programs other than restic do not always write them in order.
-        nodes.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Entries { id, json, nodes: nodes.into_iter().peekable() })
+        Ok(Entries { id, nodes: nodes.peekable() })
     }
 
-    fn next(&mut self) -> Result<Option<Node>> {
-        let Some((_, range)) = self.nodes.next() else { return Ok(None) };
-        let id = self.id;
-        tree::parse_node(&self.json[range]).map(Some).map_err(|source| Error::Tree { id, source })
-    }
-
-    /// The name of the next entry.
+    /// The name of the next entry, if there is one that can be read.
     fn peek(&mut self) -> Option<&[u8]> {
-        self.nodes.peek().map(|(name, _)| &name[..])
+        self.nodes.peek().and_then(|node| node.as_ref().ok()).map(|node| &node.name[..])
     }
+
+    /// Why the next entry cannot be read, if that is so.
+    fn next_error(&mut self) -> Option<Error> {
+        self.nodes.next_if(Result::is_err).and_then(Result::err)
+    }
+
+    fn next(&mut self) -> Option<Node> {
+        self.nodes.next().and_then(Result::ok)
+    }
+}
+
+/// The entries of a tree that is too large to be sorted. What is not in its place is an error.
+fn in_order(tree: Tree) -> impl Iterator<Item = Result<Node>> {
+    let id = tree.id();
+    let mut last = Vec::new();
+    tree.map(move |node| {
+        let node = node?;
+        if node.name < last {
+            let why = format!("{:?} is not in its place in the order of names", node.display_name());
+            return Err(Error::Tree { id, source: FormatError::new("a large tree", why) });
+        }
+        last.clone_from(&node.name);
+        Ok(node)
+    })
 }
 
 /// Compares two trees. `tell` learns of every change, directories with a slash at the end of their
@@ -110,21 +129,30 @@ pub fn diff<E: From<Error>>(
     let mut path = Vec::new();
     let mut stack = Vec::new();
     // Without both of these nothing is compared at all.
-    trees.load(left)?;
-    trees.load(right)?;
+    trees.open(left)?;
+    trees.open(right)?;
     diff.open(&mut stack, Some(left), Some(right), &path)?;
     while let Some(pair) = stack.last_mut() {
         gaps[0].check_interrupted()?;
         path.truncate(pair.path_length);
+        let mut is_readable = true;
+        for (side, gaps) in [(&mut pair.left, gaps[0]), (&mut pair.right, gaps[1])] {
+            if let Some(error) = side.next_error() {
+                gaps.or_report(&path, Err::<(), _>(error))?;
+                is_readable = false;
+            }
+        }
+        if !is_readable {
+            // Nobody knows what the rest of the directory is to be compared with.
+            stack.pop();
+            continue;
+        }
         let Some((name, left, right)) = next_pair(pair) else {
             stack.pop();
             continue;
         };
         path.push(b'/');
         path.extend_from_slice(&name);
-        let (Some(left), Some(right)) = (gaps[0].or_report(&path, left)?, gaps[1].or_report(&path, right)?) else {
-            continue;
-        };
         let change = diff.compare(&path, left.as_ref(), right.as_ref())?;
         // As in restic, a directory is marked as what it is now.
         let shown = right.as_ref().or(left.as_ref()).expect("one side has an entry");
@@ -143,16 +171,15 @@ pub fn diff<E: From<Error>>(
 }
 
 /// The next name that is in either directory, with its node in each.
-#[allow(clippy::type_complexity, reason = "a name and two nodes")]
-fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Result<Option<Node>>, Result<Option<Node>>)> {
+fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Option<Node>, Option<Node>)> {
     let (name, order) = match (pair.left.peek(), pair.right.peek()) {
         (None, None) => return None,
         (Some(left), None) => (left.to_vec(), Ordering::Less),
         (None, Some(right)) => (right.to_vec(), Ordering::Greater),
         (Some(left), Some(right)) => (left.min(right).to_vec(), left.cmp(right)),
     };
-    let left = if order.is_le() { pair.left.next() } else { Ok(None) };
-    let right = if order.is_ge() { pair.right.next() } else { Ok(None) };
+    let left = if order.is_le() { pair.left.next() } else { None };
+    let right = if order.is_ge() { pair.right.next() } else { None };
     Some((name, left, right))
 }
 

@@ -2,7 +2,7 @@
 
 use super::blobs::BlobSet;
 use super::forest::{self, Visitor};
-use crate::format::{BlobType, FormatError, tree};
+use crate::format::BlobType;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
@@ -79,21 +79,24 @@ impl Visitor for Reach<'_, '_> {
 
     fn look(&self, id: Id, below: &mut dyn FnMut(Id)) {
         let problem = |error: Error| self.progress.problem(self.during, &*self.snapshot, error);
-        let json = match self.trees.load(id) {
-            Ok(json) => json,
+        let tree = match self.trees.open(id) {
+            Ok(tree) => tree,
             Err(error) => return problem(error),
         };
-        let outcome = tree::visit::<FormatError>(&json, |node| {
+        for node in tree {
+            let node = match node {
+                Ok(node) => node,
+                Err(error) => {
+                    problem(error);
+                    continue;
+                }
+            };
             node.subtree.into_iter().for_each(&mut *below);
             for id in node.content.into_iter().flatten() {
                 if let Err(error) = self.found.insert(BlobType::Data, id) {
                     problem(error);
                 }
             }
-            Ok(())
-        });
-        if let Err(source) = outcome {
-            problem(Error::Tree { id, source });
         }
     }
 }

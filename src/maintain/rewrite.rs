@@ -7,15 +7,13 @@
 use crate::format::FormatError;
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::{self, TreeWriter};
+use crate::format::tree::TreeWriter;
 use crate::id::Id;
 use crate::progress::Progress;
-use crate::repo::writer::Writer;
-use crate::repo::{Error, Repository, Result, StoredSnapshot, TreeReader};
+use crate::repo::writer::{NewTree, Writer};
+use crate::repo::{Error, Repository, Result, StoredSnapshot, Tree, TreeReader};
 use crate::store::FileType;
 use std::collections::HashMap;
-use std::ops::Range;
-use std::vec::IntoIter;
 
 /// What becomes of an entry.
 pub enum Verdict {
@@ -100,17 +98,15 @@ pub struct Rewrite<'r, C> {
 
 /// A directory on the way.
 struct Level {
-    id: Id,
-    json: Vec<u8>,
-    nodes: IntoIter<Range<usize>>,
+    tree: Tree,
     /// How much of the path is this directory's.
     path_length: usize,
-    out: TreeWriter,
+    out: NewTree,
     changed: bool,
     /// Why it cannot be written anew: its entries are not in order.
     fault: Option<FormatError>,
-    /// The entry whose tree is being rewritten, whether it was changed itself, and where it stands.
-    below: Option<(Node, bool, Range<usize>)>,
+    /// The entry that came last, whose tree is being rewritten, and whether it was changed itself.
+    below: Option<(Node, bool)>,
 }
 
 impl<'r, C: Change> Rewrite<'r, C> {
@@ -131,15 +127,21 @@ impl<'r, C: Change> Rewrite<'r, C> {
             }
             let level = levels.last_mut().expect("the loop ends with the last");
             path.truncate(level.path_length);
-            let Some(range) = level.nodes.next() else {
-                let level = levels.pop().expect("it is there");
-                let became = Some(self.close(level)?);
-                let Some(above) = levels.last_mut() else { return Ok(became) };
-                self.take(above, became)?;
-                continue;
+            let node = match level.tree.next().transpose() {
+                Ok(Some(node)) => node,
+                outcome => {
+                    let level = levels.pop().expect("it is there");
+                    let became = match outcome {
+                        Ok(_) => Some(self.close(level)?),
+                        // One entry that is not understood is no reason to lose the others.
+                        Err(error) if !level.tree.is_over() => return Err(error),
+                        Err(error) => self.give_up(&path, error)?,
+                    };
+                    let Some(above) = levels.last_mut() else { return Ok(became) };
+                    self.take(above, became)?;
+                    continue;
+                }
             };
-            let raw = &level.json[range.clone()];
-            let node = tree::parse_node(raw).map_err(|source| Error::Tree { id: level.id, source })?;
             path.push(b'/');
             path.extend_from_slice(&node.name);
             let (node, changed) = match self.change.entry(&path, &node) {
@@ -149,16 +151,16 @@ impl<'r, C: Change> Rewrite<'r, C> {
                 }
                 Verdict::Keep => (node, false),
                 Verdict::Change(changed) => {
-                    self.check_loss(&path, &node, raw)?;
+                    self.check_loss(&path, &node, level.tree.raw())?;
                     (*changed, true)
                 }
             };
             if node.ty != NodeType::Dir {
-                put(level, &node, changed, range);
+                put(self.writer, level, &node, changed)?;
                 continue;
             }
             let subtree = node.subtree.unwrap_or(Id::NULL);
-            level.below = Some((node, changed, range));
+            level.below = Some((node, changed));
             match self.open(subtree, &path)? {
                 Ok(below) => levels.push(below),
                 Err(became) => self.take(levels.last_mut().expect("it is there"), became)?,
@@ -171,33 +173,34 @@ impl<'r, C: Change> Rewrite<'r, C> {
         if let Some(&became) = self.known.get(&id) {
             return Ok(Err(Some(became)));
         }
-        let read = self.trees.load(id).and_then(|json| match tree::split(&json) {
-            Ok(nodes) => Ok((json, nodes)),
-            Err(source) => Err(Error::Tree { id, source }),
-        });
-        let (json, nodes) = match read {
-            Ok(read) => read,
-            Err(error) if !error.is_damage() => return Err(error),
-            Err(error) => {
-                let became = match self.change.unreadable(path, error)? {
-                    Unreadable::Empty => Some(self.writer.store_tree(&TreeWriter::new().finish())?),
-                    Unreadable::Drop => None,
-                };
-                return Ok(Err(became));
+        Ok(match self.trees.open(id) {
+            Ok(tree) => {
+                let (out, path_length) = (NewTree::default(), path.len());
+                Ok(Level { tree, path_length, out, changed: false, fault: None, below: None })
             }
-        };
-        let out = TreeWriter::with_capacity(json.len());
-        let (nodes, path_length) = (nodes.into_iter(), path.len());
-        Ok(Ok(Level { id, json, nodes, path_length, out, changed: false, fault: None, below: None }))
+            Err(error) => Err(self.give_up(path, error)?),
+        })
+    }
+
+    /// What becomes of a directory that cannot be read, or not to its end.
+    fn give_up(&mut self, path: &[u8], error: Error) -> Result<Option<Id>> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        Ok(match self.change.unreadable(path, error)? {
+            Unreadable::Empty => Some(self.writer.store_tree(&TreeWriter::new().finish())?),
+            Unreadable::Drop => None,
+        })
     }
 
     /// What has become of a tree that was gone through.
     fn close(&mut self, level: Level) -> Result<Id> {
-        let Level { id, out, changed, fault, .. } = level;
+        let Level { tree, out, changed, fault, .. } = level;
+        let id = tree.id();
         if let Some(source) = fault.filter(|_| changed) {
             return Err(Error::Tree { id, source });
         }
-        let became = if changed { self.writer.store_tree(&out.finish())? } else { id };
+        let became = if changed { out.finish(self.writer)? } else { id };
         if self.change.is_the_same_everywhere() {
             self.known.insert(id, became);
         }
@@ -206,18 +209,16 @@ impl<'r, C: Change> Rewrite<'r, C> {
 
     /// Takes over what has become of the directory that was gone into.
     fn take(&self, level: &mut Level, became: Option<Id>) -> Result<()> {
-        let (node, changed, range) = level.below.take().expect("a directory was gone into");
+        let (node, changed) = level.below.take().expect("a directory was gone into");
         let Some(became) = became else {
             level.changed = true;
             return Ok(());
         };
         if node.subtree == Some(became) {
-            put(level, &node, changed, range);
-            return Ok(());
+            return put(self.writer, level, &node, changed);
         }
-        self.check_loss(&node.name, &node, &level.json[range.clone()])?;
-        put(level, &Node { subtree: Some(became), ..node }, true, range);
-        Ok(())
+        self.check_loss(&node.name, &node, level.tree.raw())?;
+        put(self.writer, level, &Node { subtree: Some(became), ..node }, true)
     }
 
     /// An error if an entry written by us would lack something.
@@ -232,8 +233,11 @@ impl<'r, C: Change> Rewrite<'r, C> {
     }
 }
 
-fn put(level: &mut Level, node: &Node, changed: bool, range: Range<usize>) {
+/// Adds the entry that came last, which is `node` now if it was changed.
+fn put(writer: &Writer, level: &mut Level, node: &Node, changed: bool) -> Result<()> {
     level.changed |= changed;
-    let put = if changed { level.out.add(node) } else { level.out.add_json(&node.name, &level.json[range]) };
-    level.fault = level.fault.take().or(put.err());
+    let put =
+        if changed { level.out.add(writer, node) } else { level.out.add_json(writer, &node.name, level.tree.raw()) };
+    level.fault = level.fault.take().or(put?.err());
+    Ok(())
 }

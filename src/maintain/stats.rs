@@ -5,7 +5,7 @@ use super::gaps::Gaps;
 use super::walk::Walk;
 use crate::crypto::OVERHEAD;
 use crate::format::node::{Node, NodeType};
-use crate::format::{BlobType, FormatError, Version, tree};
+use crate::format::{BlobType, Version};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
@@ -175,17 +175,14 @@ pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, path: &[u8
         if gaps.or_report(path, blobs.insert(BlobType::Tree, id))? != Some(true) {
             continue;
         }
-        let Some(json) = gaps.or_report(path, trees.load(id))? else { continue };
-        let mut missing = Vec::new();
-        let outcome = tree::visit::<FormatError>(&json, |node| {
+        let Some(tree) = gaps.or_report(path, trees.open(id))? else { continue };
+        for node in tree {
+            let Some(node) = gaps.or_report(path, node)? else { continue };
             stack.extend(node.subtree);
-            missing.extend(node.content.into_iter().flatten().filter_map(|id| blobs.insert(BlobType::Data, id).err()));
-            Ok(())
-        });
-        for error in missing {
-            gaps.or_report(path, Err::<(), _>(error))?;
+            for id in node.content.into_iter().flatten() {
+                gaps.or_report(path, blobs.insert(BlobType::Data, id))?;
+            }
         }
-        gaps.or_report(path, outcome.map_err(|source| Error::Tree { id, source }))?;
     }
     Ok(())
 }

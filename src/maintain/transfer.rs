@@ -10,7 +10,9 @@ use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
 use crate::repo::writer::{Known, Writer};
-use crate::repo::{Error, Index, ReadBuffers, Reading, Repository, Result, adjoin, check_size, room, together};
+use crate::repo::{
+    Error, Index, ReadBuffers, Reading, Repository, Result, adjoin, check_size, is_large, room, together,
+};
 use crate::store::{File, FileType};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -54,7 +56,20 @@ impl Transfer<'_> {
     }
 
     fn pack(&self, pack: Id, blobs: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
-        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, reading, buffers))
+        let (large, blobs): (Vec<_>, Vec<_>) = blobs.iter().partition(|blob| is_large(blob));
+        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, reading, buffers))?;
+        large.iter().try_for_each(|blob| self.large_tree(blob))
+    }
+
+    /// A tree that is not to be held in memory, from any copy.
+    fn large_tree(&self, blob: &PackedBlob) -> Result<()> {
+        match self.from.load_large_tree(self.index, blob.id) {
+            Ok(tree) => {
+                let stays_sealed = (self.stays_sealed)(&tree.blob());
+                self.writer.store_large_tree(tree, stays_sealed)
+            }
+            Err(error) => (self.unreadable)(blob.ty, blob.id, error),
+        }
     }
 
     /// Reads a stretch of a pack with one request, the small gaps in it too.

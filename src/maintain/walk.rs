@@ -1,16 +1,12 @@
 //! A walk through a snapshot's tree, entry by entry and top down, a directory's entries right after itself.
 //!
-//! The caller says which directories to enter. Of each directory on the way down the JSON is held and one node at a time made of it, so
-//! that a directory of a hundred thousand entries costs its tree blob and no more; and the way down is a list, not the call
-//! stack, so that a tree of ten thousand levels is walked like any other.
+//! The caller says which directories to enter. Of each directory on the way down one node at a time is read; and the way down is a
+//! list, not the call stack, so that a tree of ten thousand levels is walked like any other.
 
 use super::gaps::Gaps;
 use crate::format::node::Node;
-use crate::format::tree;
 use crate::id::Id;
-use crate::repo::{Error, Result, TreeReader};
-use std::ops::Range;
-use std::vec::IntoIter;
+use crate::repo::{Error, Result, Tree, TreeReader};
 
 pub struct Walk<'t> {
     trees: &'t TreeReader<'t>,
@@ -21,10 +17,7 @@ pub struct Walk<'t> {
 
 /// A directory being walked.
 struct Level {
-    id: Id,
-    json: Vec<u8>,
-    /// Where the nodes that are still to come stand in `json`.
-    nodes: IntoIter<Range<usize>>,
+    tree: Tree,
     /// How much of the path is this directory's.
     path_length: usize,
 }
@@ -71,9 +64,8 @@ impl<'t> Walk<'t> {
     pub fn next(&mut self) -> Result<Option<Node>> {
         while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.path_length);
-            if let Some(range) = level.nodes.next() {
-                let (id, json) = (level.id, &level.json[range]);
-                let node = tree::parse_node(json).map_err(|source| Error::Tree { id, source })?;
+            if let Some(node) = level.tree.next() {
+                let node = node?;
                 self.path.push(b'/');
                 self.path.extend_from_slice(&node.name);
                 return Ok(Some(node));
@@ -90,9 +82,7 @@ impl<'t> Walk<'t> {
     }
 
     fn open(&mut self, id: Id) -> Result<()> {
-        let json = self.trees.load(id)?;
-        let nodes = tree::split(&json).map_err(|source| Error::Tree { id, source })?.into_iter();
-        self.levels.push(Level { id, json, nodes, path_length: self.path.len() });
+        self.levels.push(Level { tree: self.trees.open(id)?, path_length: self.path.len() });
         Ok(())
     }
 
@@ -107,6 +97,6 @@ impl<'t> Walk<'t> {
 
     /// The tree that the entry that came last is in.
     pub fn tree(&self) -> Option<Id> {
-        self.levels.last().map(|level| level.id)
+        self.levels.last().map(|level| level.tree.id())
     }
 }

@@ -1,12 +1,14 @@
 //! What the repository has: directories by their trees, and files by their blobs. What was used last is kept, within bounds.
 
+use crate::aside::Aside;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::format::tree;
 use crate::id::Id;
-use crate::repo::{Error, Index, Repository, Result};
+use crate::repo::{Error, Index, Repository, Result, Tree};
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of directories, and of blobs, that are kept.
@@ -19,9 +21,10 @@ pub struct Content {
     blobs: Mutex<Recent<Vec<u8>>>,
 }
 
-/// A directory: its JSON, and which entries stand where in it, sorted by name.
+/// A directory: the JSON of its entries, and where each of them stands in it, sorted by name.
 pub struct Directory {
-    json: Vec<u8>,
+    tree: Id,
+    json: Aside,
     entries: Vec<Entry>,
     /// What is not shown, and why.
     hidden: Vec<(String, &'static str)>,
@@ -30,7 +33,8 @@ pub struct Directory {
 pub struct Entry {
     pub name: Vec<u8>,
     pub ty: NodeType,
-    place: Range<usize>,
+    start: u64,
+    length: usize,
 }
 
 /// A file that a program reads.
@@ -50,11 +54,11 @@ impl Content {
         if let Some(kept) = lock(&self.directories).get(tree) {
             return Ok(kept);
         }
-        let json = self.repo.load_blob(&self.index, BlobType::Tree, tree)?;
-        let directory = Directory::parse(json).map_err(|source| Error::Tree { id: tree, source })?;
+        let directory =
+            Directory::read(self.repo.open_tree(&self.index, tree)?, self.repo.settings().aside.as_deref())?;
         directory.hidden.iter().for_each(|(name, why)| hidden(name, why));
         let directory = Arc::new(directory);
-        lock(&self.directories).keep(tree, directory.clone(), directory.json.len());
+        lock(&self.directories).keep(tree, directory.clone(), directory.weight());
         Ok(directory)
     }
 
@@ -103,11 +107,16 @@ impl Content {
 }
 
 impl Directory {
-    fn parse(json: Vec<u8>) -> crate::format::Result<Directory> {
+    fn read(mut nodes: Tree, aside: Option<&Path>) -> Result<Directory> {
+        let tree = nodes.id();
+        let full = |source| Error::aside(format!("tree {tree}"), aside, source);
+        let mut json = Aside::new(aside);
         let mut entries = Vec::new();
         let mut hidden = Vec::new();
-        for place in tree::split(&json)? {
-            let node = tree::parse_node(&json[place.clone()])?;
+        while let Some(node) = nodes.next() {
+            let node = node?;
+            let (start, length) = (json.len(), nodes.raw().len());
+            json.write_all(nodes.raw()).map_err(full)?;
             let why = match node.ty {
                 NodeType::Irregular | NodeType::Unknown => Some("it is of no kind that a file system has"),
                 _ if !node.has_safe_name() => Some("its name is no name"),
@@ -115,7 +124,7 @@ impl Directory {
             };
             match why {
                 Some(why) => hidden.push((node.display_name(), why)),
-                None => entries.push(Entry { name: node.name, ty: node.ty, place }),
+                None => entries.push(Entry { name: node.name, ty: node.ty, start, length }),
             }
         }
         // The first of a name counts, as for a restore.
@@ -127,16 +136,25 @@ impl Directory {
             }
             same
         });
-        Ok(Directory { json, entries, hidden })
+        Ok(Directory { tree, json, entries, hidden })
+    }
+
+    /// Bytes that it takes in memory, about. Files count, too: there may not be many.
+    fn weight(&self) -> usize {
+        let names: usize = self.entries.iter().map(|entry| entry.name.len()).sum();
+        self.json.weight() + self.entries.len() * size_of::<Entry>() + names
     }
 
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    pub fn find(&self, name: &[u8]) -> Option<Node> {
-        let found = self.entries.binary_search_by(|entry| entry.name[..].cmp(name)).ok()?;
-        Some(tree::parse_node(&self.json[self.entries[found].place.clone()]).expect("it was parsed before"))
+    pub fn find(&self, name: &[u8]) -> Result<Option<Node>> {
+        let Ok(found) = self.entries.binary_search_by(|entry| entry.name[..].cmp(name)) else { return Ok(None) };
+        let (id, Entry { start, length, .. }) = (self.tree, &self.entries[found]);
+        let mut json = vec![0; *length];
+        self.json.read_exact_at(*start, &mut json).map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
+        tree::parse_node(&json).map(Some).map_err(|source| Error::Tree { id, source })
     }
 }
 

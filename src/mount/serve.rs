@@ -118,7 +118,11 @@ impl Server {
             Inode::Link(_) => Err(Errno::ENOTDIR),
             Inode::Node { node, .. } => {
                 let tree = node.subtree.ok_or(Errno::ENOTDIR)?;
-                let found = self.directory(parent, tree)?.find(name).ok_or(Errno::ENOENT)?;
+                let found = self
+                    .directory(parent, tree)?
+                    .find(name)
+                    .map_err(|error| self.failed(parent, &error))?
+                    .ok_or(Errno::ENOENT)?;
                 // A list of millions of blobs is not kept for a file that nobody reads.
                 Ok(Inode::Node { tree: Some(tree), node: Arc::new(Node { content: None, ..found }) })
             }
@@ -146,7 +150,11 @@ impl Server {
 
     fn open_file(&self, number: INodeNo) -> Answer<u64> {
         let Inode::Node { tree: Some(tree), node } = self.inode(number)? else { return Err(Errno::EISDIR) };
-        let whole = self.directory(number, tree)?.find(&node.name).ok_or(Errno::ESTALE)?;
+        let whole = self
+            .directory(number, tree)?
+            .find(&node.name)
+            .map_err(|error| self.failed(number, &error))?
+            .ok_or(Errno::ESTALE)?;
         let file = self.content.open(&whole).map_err(|error| self.failed(number, &error))?;
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         lock(&self.open).insert(handle, Arc::new(file));

@@ -95,7 +95,7 @@ pub fn of_repository(error: &repo::Error) -> Reason {
     use repo::Error as E;
     match error {
         E::Store(error) => of_store(error),
-        E::Memory(_) | E::Aside { .. } => Reason::TooLittleMemory,
+        E::Memory(_) | E::Aside { .. } | E::TreeAside { .. } => Reason::TooLittleMemory,
         E::NoRepository { .. } => Reason::RepositoryMissing,
         E::WrongPassword { .. } => Reason::WrongPassword,
         E::NoKeys { .. } | E::Key { .. } => Reason::NoUsableKey,
@@ -117,9 +117,9 @@ pub fn of_repository(error: &repo::Error) -> Reason {
         E::NoSuchSnapshot(_) => Reason::SnapshotMissing,
         E::NoSuchPath { .. } => Reason::NothingRestored,
         E::Source(_) | E::EmptySnapshot => Reason::VolumeUnreadable,
-        // A thread of this program panicked, or could not be started: another node may have room
-        // for it.
-        E::Stopped | E::Panicked | E::Thread { .. } => Reason::InternalError,
+        // A thread of this program panicked or could not be started, or a temporary file is gone:
+        // another node may do better.
+        E::Stopped | E::Panicked | E::Thread { .. } | E::TreeLost { .. } => Reason::InternalError,
         E::Interrupted => Reason::Interrupted,
         // Only maintenance can fail so, and a mover does none.
         E::Unreachable { .. } | E::Uninvited { .. } | E::NotRepacked { .. } => Reason::InternalError,

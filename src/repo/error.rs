@@ -5,7 +5,7 @@ use crate::format::{BlobType, FormatError};
 use crate::id::Id;
 use crate::memory::TooLittle;
 use crate::store::{File, StoreError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -104,6 +104,15 @@ pub enum Error {
     #[error("tree {id}: {source}")]
     Tree { id: Id, source: FormatError },
 
+    #[error(
+        "{what} is large, and cannot be put aside in {}: {source}; set TMPDIR to a directory with space",
+        directory.display()
+    )]
+    TreeAside { what: String, directory: PathBuf, source: std::io::Error },
+
+    #[error("what was put aside of {what} cannot be read again: {source}")]
+    TreeLost { what: String, source: std::io::Error },
+
     #[error("{0}")]
     NoSuchSnapshot(String),
 
@@ -136,6 +145,16 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// `what`, a large tree or a part of one, cannot be put aside in a directory.
+    pub(crate) fn aside(what: impl Into<String>, directory: Option<&Path>, source: std::io::Error) -> Error {
+        Error::TreeAside { what: what.into(), directory: directory.map(Path::to_owned).unwrap_or_default(), source }
+    }
+
+    /// What was put aside of `what` cannot be read again.
+    pub(crate) fn aside_lost(what: impl Into<String>, source: std::io::Error) -> Error {
+        Error::TreeLost { what: what.into(), source }
+    }
+
     /// Whether what was asked for is not there, or not what it should be; anything else may be so only now, or only here.
     pub fn is_damage(&self) -> bool {
         match self {
@@ -167,6 +186,8 @@ impl Error {
             | Error::BlobTooLarge { .. }
             | Error::PackSize { .. }
             | Error::Tree { .. }
+            | Error::TreeAside { .. }
+            | Error::TreeLost { .. }
             | Error::NoSuchPath { .. }
             | Error::Inconsistent { .. } => true,
             Error::Memory(_)
@@ -192,6 +213,12 @@ impl Error {
             | Error::Thread { .. }
             | Error::Interrupted => false,
         }
+    }
+
+    /// Whether something is too large for the memory or the room there is, and another thing may not
+    /// be.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Error::Memory(_) | Error::TreeAside { .. } | Error::BlobTooLarge { .. })
     }
 
     /// Whether a store was asked until patience ended: the next call may wait as long, for nothing.
@@ -231,6 +258,8 @@ impl Error {
             | Error::NotRepacked { .. }
             | Error::PackSize { .. }
             | Error::Tree { .. }
+            | Error::TreeAside { .. }
+            | Error::TreeLost { .. }
             | Error::NoSuchSnapshot(_)
             | Error::NoSuchPath { .. }
             | Error::Inconsistent { .. }

@@ -14,6 +14,7 @@ mod reader;
 mod snapshots;
 #[cfg(test)]
 mod testing;
+mod trees;
 pub mod writer;
 
 pub use error::{Error, Result};
@@ -21,9 +22,9 @@ pub use index::Index;
 pub use init::{InitOptions, init, key_owner};
 pub use keys::{KeyInfo, Password};
 pub use lock::{Lock, LockMode, remove_locks_of, unlock};
-pub use reader::TreeReader;
 pub(crate) use reader::{ReadBuffers, Reading, adjoin, check_size, reading_pool, room, together};
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
+pub use trees::{LargeTree, Tree, TreeReader, is_large};
 
 use crate::clock::{self, Clock};
 use crate::crypto::{Key, NONCE, OVERHEAD};
@@ -49,7 +50,8 @@ pub struct Settings {
     /// Open every sealed blob again and compare it with its plaintext before it is uploaded.
     pub extra_verify: bool,
     pub budget: Budget,
-    /// A directory for the temporary file of an index that the budget does not hold; `None`: there is to be none.
+    /// A directory for temporary files: of an index that the budget does not hold, and of large
+    /// trees; `None`: there are to be none.
     pub aside: Option<PathBuf>,
     /// What locks, `init` and the age of an index file go by.
     pub clock: Clock,

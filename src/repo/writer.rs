@@ -5,9 +5,15 @@
 //! then an index file names it. Those are saved along the way by restic's rules, so that what an interrupted run has uploaded is found
 //! by the next.
 
-use super::index::Index;
+mod tree;
+
+pub use tree::NewTree;
+
+use super::index::{Index, Location};
 use super::packs::{OpenPack, OpenPacks, Place};
+use super::trees::LargeTree;
 use super::{Error, Repository, Result, SealedBlob, Settings};
+use crate::aside::Aside;
 use crate::clock::{self, Moment};
 use crate::crypto::OVERHEAD;
 use crate::format::BlobType;
@@ -16,7 +22,7 @@ use crate::format::pack::{self, PackedBlob};
 use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
-use crate::memory::Packs;
+use crate::memory::{Packs, TooLittle};
 use crate::store::{FileType, Upload};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashSet;
@@ -95,6 +101,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     data: Arc<OpenPacks>,
     tree_pack_size: u64,
+    /// The memory that was given, and what of it a tree may take that is on its way into a bucket.
+    tree_room: Option<(u64, u64)>,
     kept: u64,
     /// Buffers of batches that have been written, to be used again.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
@@ -121,7 +129,8 @@ impl Writer {
         let left = budget.left(index.memory() + held, 0)?;
         let threads = budget.writers(left);
         let connections = repo.store().connections();
-        let packs = if repo.store().keeps_uploads() {
+        let keeps_uploads = repo.store().keeps_uploads();
+        let packs = if keeps_uploads {
             budget.packs(left, pack_size, connections)
         } else {
             Packs { data: threads + connections, trees: 2, tree_pack_size: pack_size, bytes: 0 }
@@ -150,6 +159,7 @@ impl Writer {
             shared,
             data: OpenPacks::new(packs.data),
             tree_pack_size: packs.tree_pack_size,
+            tree_room: budget.memory.filter(|_| keeps_uploads).map(|limit| (limit, left / 3)),
             kept: packs.bytes,
             spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
@@ -273,10 +283,99 @@ impl Writer {
         Ok(id)
     }
 
-    fn add_trees(&self, batch: Batch) -> Result<()> {
-        if batch.blobs.is_empty() {
+    /// Stores a tree that was sealed and put aside, unless the repository has it or another thread is
+    /// about to store it.
+    fn store_sealed_tree(&self, blob: PackedBlob, sealed: &Aside) -> Result<()> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let PackedBlob { ty, id, .. } = blob;
+        if self.index().contains(ty, id) && !lock(&self.distrusted).contains(&(ty, id)) {
             return Ok(());
         }
+        self.check_room(sealed.len())?;
+        if self.index().claim(ty, id) || self.is_distrusted(ty, id) {
+            self.or_fail(self.add_sealed_tree(blob, sealed))?;
+        }
+        Ok(())
+    }
+
+    fn add_sealed_tree(&self, blob: PackedBlob, sealed: &Aside) -> Result<()> {
+        /// Bytes that are read and hashed at a time.
+        const PIECE: u64 = 1 << 20;
+        let PackedBlob { ty, id, length, .. } = blob;
+        let nowhere = Location { pack: Id::NULL, blob };
+        if self.repo().settings().extra_verify && self.repo().compare(&nowhere, sealed.reader()).is_err() {
+            return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
+        }
+        self.count_blob(&blob, blob.plain_length());
+        if self.dry_run {
+            return Ok(());
+        }
+        let new = || OpenPack::new(self.repo(), BlobType::Tree, self.tree_places.place());
+        let mut trees = lock(&self.trees);
+        let mut pack = trees.take().map_or_else(new, Ok)?;
+        // Offsets in a pack are 32 bits wide.
+        if pack.size + u64::from(length) > u64::from(u32::MAX) {
+            self.close(pack)?;
+            pack = new()?;
+        }
+        let offset = u32::try_from(pack.size).expect("checked above");
+        for start in (0..sealed.len()).step_by(usize::try_from(PIECE).expect("a megabyte")) {
+            let mut piece = vec![0; usize::try_from(PIECE.min(sealed.len() - start)).expect("at most a piece")];
+            sealed.read_exact_at(start, &mut piece).map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
+            pack.push(piece);
+            pack.settle()?;
+        }
+        pack.blobs.push(PackedBlob { offset, ..blob });
+        if is_full(&pack, self.tree_pack_size) {
+            drop(trees);
+            return self.close(pack);
+        }
+        *trees = Some(pack);
+        Ok(())
+    }
+
+    /// Whether a sealed tree of `length` bytes may be kept until its pack is in a bucket: it takes no
+    /// more than a third of what passes through the memory that was given.
+    fn check_room(&self, length: u64) -> Result<()> {
+        match self.tree_room {
+            Some((limit, room)) if length > room => {
+                Err(TooLittle { limit, needed: limit.saturating_add((length - room).saturating_mul(3)) }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What has failed was claimed, so that others take it for stored, and a pack may be lost that has
+    /// more: nothing that names any of it may be written.
+    fn or_fail<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.shared.fail(Error::Stopped);
+        }
+        outcome
+    }
+
+    /// Stores a large tree of another repository, or of this one, whose sealed form may stay.
+    pub fn store_large_tree(&self, tree: LargeTree, stays_sealed: bool) -> Result<()> {
+        if stays_sealed {
+            let blob = PackedBlob { offset: 0, ..tree.blob() };
+            return self.store_sealed_tree(blob, tree.sealed());
+        }
+        let id = tree.blob().id;
+        NewTree::of_plaintext(self, id, tree.into_plaintext())
+    }
+
+    /// A new tree that is too large to be held cannot be put aside.
+    fn not_aside(&self, error: std::io::Error) -> Error {
+        Error::aside("its tree", self.repo().settings().aside.as_deref(), error)
+    }
+
+    fn add_trees(&self, batch: Batch) -> Result<()> {
+        if batch.blobs.is_empty() { Ok(()) } else { self.or_fail(self.add_to_trees(batch)) }
+    }
+
+    fn add_to_trees(&self, batch: Batch) -> Result<()> {
         // An uploader, which frees a place, needs nothing that is locked here.
         let new = || OpenPack::new(self.repo(), BlobType::Tree, self.tree_places.place());
         let mut trees = lock(&self.trees);
@@ -359,15 +458,19 @@ impl Writer {
 
     fn count(&self, batch: &Batch) {
         for (blob, plain_length) in &batch.blobs {
-            let blobs = match blob.ty {
-                BlobType::Data => &self.written.data_blobs,
-                BlobType::Tree => &self.written.tree_blobs,
-            };
-            blobs.fetch_add(1, Ordering::Relaxed);
-            self.written.plain_bytes.fetch_add(*plain_length as u64, Ordering::Relaxed);
-            let entry = pack::header_size([blob]) - pack::header_size([]);
-            self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
+            self.count_blob(blob, *plain_length as u64);
         }
+    }
+
+    fn count_blob(&self, blob: &PackedBlob, plain_length: u64) {
+        let blobs = match blob.ty {
+            BlobType::Data => &self.written.data_blobs,
+            BlobType::Tree => &self.written.tree_blobs,
+        };
+        blobs.fetch_add(1, Ordering::Relaxed);
+        self.written.plain_bytes.fetch_add(plain_length, Ordering::Relaxed);
+        let entry = pack::header_size([blob]) - pack::header_size([]);
+        self.written.packed_bytes.fetch_add(u64::from(blob.length) + entry, Ordering::Relaxed);
     }
 
     /// Adds the header, unless it is there. A pack that cannot get one is dropped.

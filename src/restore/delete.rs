@@ -5,11 +5,11 @@
 
 use super::confine::{Dir, Root, is};
 use super::error::{Error, Result};
+use super::names::Names;
 use super::walk::{Selection, display};
 use crate::progress::{Action, Phase, Progress};
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use std::collections::HashSet;
 
 pub struct Deleter<'d> {
     pub root: &'d Root,
@@ -28,7 +28,7 @@ struct Doomed {
 
 impl Deleter<'_> {
     /// Removes the entries of a directory whose names the snapshot lacks. Returns how many went.
-    pub fn remove_unexpected(&self, path: &[u8], expected: &HashSet<Box<[u8]>>) -> Result<u64> {
+    pub fn remove_unexpected(&self, path: &[u8], expected: &Names) -> Result<u64> {
         let names = match self.root.dir(path).and_then(|dir| dir.names()) {
             Ok(names) => names,
             Err(errno) => {
@@ -37,7 +37,7 @@ impl Deleter<'_> {
             }
         };
         let mut removed = 0;
-        for name in names.iter().filter(|name| !expected.contains(&name[..])) {
+        for name in names.iter().filter(|name| !expected.contains(name)) {
             let entry = join(path, name);
             if self.selection.takes(&absolute(&entry)) {
                 removed += self.remove(&entry)?;

@@ -15,6 +15,7 @@ use super::confine::Root;
 use super::dirs::Dirs;
 use super::error::{Error, Result};
 use super::meta::{Meta, Refusals};
+use super::names::Names;
 use super::plan::{Plan, State, link_key};
 use super::walk::{Flaw, Visitor, Walk, display};
 use super::workers::{Queue, Workers};
@@ -22,7 +23,7 @@ use super::{Options, Report};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
-use open::{Names, Open};
+use open::Open;
 use place::{Counts, Entry, First, Place, Special};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -108,7 +109,7 @@ impl Visitor for Second<'_, '_, '_> {
         if !place.options.delete || place.plan.doubtful || fresh {
             return Ok(());
         }
-        let weight = names.iter().map(|name| size_of_val(name) + name.len()).sum();
+        let weight = names.memory();
         open.begin();
         self.queue.submit(weight, move || {
             if let Some(names) = open.list(names) {
@@ -135,12 +136,22 @@ impl Visitor for Second<'_, '_, '_> {
         match flaw {
             // The plan has told all others; a tree that was readable then and is not now would put every number wrong.
             Flaw::Unreadable => Err(Error::Changed { path: display(path), why }),
+            Flaw::Truncated if !self.was_truncated() => Err(Error::Changed { path: display(path), why }),
             Flaw::Name | Flaw::Truncated | Flaw::Entry => Ok(()),
         }
     }
 }
 
 impl<'scope> Second<'_, 'scope, '_> {
+    /// Whether the plan knows that the directory's end cannot be read.
+    fn was_truncated(&self) -> bool {
+        let plan = self.place.plan;
+        match self.here().number {
+            0 => plan.root_damage.is_some(),
+            number => plan.dirs[number as usize].truncated,
+        }
+    }
+
     /// The directory whose entries are coming in.
     fn here(&self) -> &Arc<Open> {
         self.above.last().expect("entries are in directories")

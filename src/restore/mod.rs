@@ -28,6 +28,7 @@ mod fetch;
 mod file;
 mod finish;
 mod meta;
+mod names;
 mod origin;
 mod panics;
 mod plan;

@@ -2,10 +2,8 @@
 
 use super::error::Result;
 use super::meta::Meta;
-use crate::format::FormatError;
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::VOLUME_NAME;
-use crate::format::tree;
 use crate::id::Id;
 use crate::repo::{self, StoredSnapshot, TreeReader};
 
@@ -54,12 +52,7 @@ fn volume_root(trees: &TreeReader<'_>, tree: Id) -> Result<Option<Node>> {
 
 /// The entry of a tree that has no other.
 fn only_node(trees: &TreeReader<'_>, id: Id) -> Result<Option<Node>> {
-    let (mut count, mut only) = (0, None);
-    let outcome = tree::visit::<FormatError>(&trees.load(id)?, |node| {
-        count += 1;
-        only = Some(node);
-        Ok(())
-    });
-    outcome.map_err(|source| repo::Error::Tree { id, source })?;
-    Ok(only.filter(|_| count == 1))
+    let mut tree = trees.open(id)?;
+    let only = tree.next().transpose()?;
+    Ok(if tree.next().transpose()?.is_none() { only } else { None })
 }

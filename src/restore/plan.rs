@@ -39,8 +39,9 @@ pub struct Dir {
     pub files_end: u32,
     /// It or something below it is meant. The others are not made.
     pub needed: bool,
-    /// What is in it cannot be read from the snapshot.
+    /// What is in it cannot be read from the snapshot, or not to its end.
     pub unreadable: bool,
+    pub truncated: bool,
     /// It was not there before this run.
     pub fresh: Flag,
     /// It could not be made: nothing below it can be restored.

@@ -1,21 +1,19 @@
 //! The walk over what is restored, the same twice: first to plan, then to finish.
 //!
-//! It goes depth first with a stack of its own, so that no depth overflows anything, and holds one tree's JSON and the
+//! It goes depth first with a stack of its own, so that no depth overflows anything, and holds the
 //! subdirectories still to come of each level. Both walks see the same entries in the same order, because trees are named
 //! by their content and everything that leaves an entry out is decided here: names, lengths, filters.
 
 use super::error::{Error, Result, is_lost};
 use super::meta::Meta;
+use super::names::Names;
 use super::origin::Origin;
-use crate::format::FormatError;
 use crate::format::node::{Node, NodeType};
-use crate::format::tree;
 use crate::id::Id;
 use crate::limits;
 use crate::pattern::Patterns;
 use crate::progress::Progress;
-use crate::repo::TreeReader;
-use std::collections::HashSet;
+use crate::repo::{self, TreeReader};
 
 /// Which paths are meant. Both lists may be given; an empty one leaves out nothing.
 #[derive(Clone, Copy)]
@@ -62,7 +60,7 @@ pub trait Visitor {
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
 
     /// The directory entered last has these names and no others, whether they are meant or not.
-    fn listed(&mut self, path: &[u8], names: HashSet<Box<[u8]>>) -> Result<()>;
+    fn listed(&mut self, path: &[u8], names: Names) -> Result<()>;
 
     /// The directory and everything below it has been told.
     fn leave(&mut self, path: &[u8], meta: Option<Meta>) -> Result<()>;
@@ -90,18 +88,6 @@ struct SubDir {
     tree: Id,
     meta: Meta,
     selected: bool,
-}
-
-/// Why a tree was not visited to its end.
-enum Stop {
-    Format(FormatError),
-    Run(Error),
-}
-
-impl From<FormatError> for Stop {
-    fn from(error: FormatError) -> Stop {
-        Stop::Format(error)
-    }
 }
 
 impl Walk<'_> {
@@ -143,7 +129,8 @@ impl Walk<'_> {
                 }
             }
             Origin::Entry(node) => {
-                let mut listing = Listing { path, selection: self.selection, names: HashSet::new(), below: Vec::new() };
+                let mut listing =
+                    Listing { path, selection: self.selection, names: Names::default(), below: Vec::new() };
                 listing.add(Node::clone(node), visitor)?;
             }
         }
@@ -155,8 +142,8 @@ impl Walk<'_> {
         if self.progress.is_interrupted() {
             return Err(Error::interrupted());
         }
-        let json = match self.trees.load(id) {
-            Ok(json) => json,
+        let tree = match self.trees.open(id) {
+            Ok(tree) => tree,
             // Without the root's tree there is nothing to restore at all.
             Err(error) if is_lost(&error) && !path.is_empty() => {
                 visitor.flaw(relative(path), Flaw::Unreadable, error.to_string())?;
@@ -164,12 +151,22 @@ impl Walk<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut listing = Listing { path, selection: self.selection, names: HashSet::new(), below: Vec::new() };
-        match tree::visit(&json, |node| listing.add(node, visitor).map_err(Stop::Run)) {
-            Ok(()) => visitor.listed(relative(listing.path), listing.names)?,
-            Err(Stop::Run(error)) => return Err(error),
+        let mut listing = Listing { path, selection: self.selection, names: Names::default(), below: Vec::new() };
+        let mut damage = None;
+        for node in tree {
+            match node {
+                Ok(node) => listing.add(node, visitor)?,
+                Err(repo::Error::Tree { source, .. }) => {
+                    damage = Some(source);
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match damage {
+            None => visitor.listed(relative(listing.path), listing.names)?,
             // What came before the damage is told; as its end is unknown, so is what it does not have.
-            Err(Stop::Format(error)) => {
+            Some(error) => {
                 let why = format!("the end of tree {id} is lost: {error}");
                 visitor.flaw(relative(listing.path), Flaw::Truncated, why)?;
             }
@@ -184,7 +181,7 @@ impl Walk<'_> {
 struct Listing<'l> {
     path: &'l mut Vec<u8>,
     selection: Selection<'l>,
-    names: HashSet<Box<[u8]>>,
+    names: Names,
     below: Vec<SubDir>,
 }
 
@@ -206,7 +203,7 @@ impl Listing<'_> {
     fn place(&mut self, mut node: Node, visitor: &mut impl Visitor) -> Result<()> {
         let path = &self.path[..];
         let name: Box<[u8]> = node.name[..].into();
-        if !self.names.insert(name.clone()) {
+        if !self.names.insert(&name) {
             let why = "the snapshot has this name twice in one directory; only the first is restored".into();
             return visitor.flaw(relative(path), Flaw::Name, why);
         }

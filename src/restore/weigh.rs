@@ -3,7 +3,6 @@
 //! A tree of forty levels, each with the next one in it twice, is forty small blobs and a million million entries.
 
 use super::error::{Result, is_lost};
-use crate::format::{FormatError, tree};
 use crate::id::Id;
 use crate::repo::TreeReader;
 use std::collections::HashMap;
@@ -17,13 +16,14 @@ pub fn entries(trees: &TreeReader<'_>, root: Id) -> Result<u64> {
     }
     let open = |id: Id| -> Result<Open> {
         let mut tree = Open { id, entries: 0, below: Vec::new() };
-        match trees.load(id) {
+        match trees.open(id) {
             // Damage is told by the walk.
-            Ok(json) => drop(tree::visit::<FormatError>(&json, |node| {
-                tree.entries += 1;
-                tree.below.extend(node.subtree);
-                Ok(())
-            })),
+            Ok(nodes) => {
+                for node in nodes.flatten() {
+                    tree.entries += 1;
+                    tree.below.extend(node.subtree);
+                }
+            }
             Err(error) if is_lost(&error) => {}
             Err(error) => return Err(error.into()),
         }

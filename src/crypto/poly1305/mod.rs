@@ -27,6 +27,31 @@ fn library(key: &[u8; 32], message: &[u8]) -> [u8; BLOCK] {
     state.compute_unpadded(rest).into()
 }
 
+/// The tag of a message that comes in pieces, by the library: each piece but the last has whole blocks.
+pub(super) struct Pieces {
+    state: Poly1305,
+    /// What the last piece has behind its whole blocks.
+    rest: Vec<u8>,
+}
+
+impl Pieces {
+    /// Under a key as for [`tag`].
+    pub fn new(key: &[u8; 32]) -> Pieces {
+        Pieces { state: Poly1305::new(key.into()), rest: Vec::new() }
+    }
+
+    pub fn add(&mut self, piece: &[u8]) {
+        debug_assert!(self.rest.is_empty(), "only the last piece ends inside a block");
+        let (blocks, rest) = poly1305::Block::slice_as_chunks(piece);
+        self.state.update(blocks);
+        self.rest.extend_from_slice(rest);
+    }
+
+    pub fn finish(self) -> [u8; BLOCK] {
+        self.state.compute_unpadded(&self.rest).into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,10 +11,11 @@ use crate::hash::{Sha256, Stream};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{Error, ReadBuffers, Reading, Repository, Result, check_size, room, together};
+use crate::repo::{Error, ReadBuffers, Reading, Repository, Result, check_size, is_large, room, together};
 use crate::store::{Download, File, FileType};
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which packs are read.
@@ -197,6 +198,11 @@ impl PackRead<'_> {
     fn read_blobs(&mut self, blobs: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
         let mut left = blobs;
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
+            if is_large(first) {
+                self.compare_large(first)?;
+                left = &left[1..];
+                continue;
+            }
             if let Err(error) = check_size(first) {
                 self.errors.push(error.to_string());
                 self.lost.push(first.id);
@@ -229,6 +235,22 @@ impl PackRead<'_> {
             buffers.shrink();
         }
         Ok(())
+    }
+
+    /// Reads a tree that is not to be held in memory.
+    fn compare_large(&mut self, blob: &PackedBlob) -> Result<()> {
+        let (repo, end) = (self.repo, self.at + u64::from(blob.length));
+        let location = Location { pack: self.id, blob: *blob };
+        match repo.compare(&location, Pieces { of: self, end }) {
+            Ok(()) => {}
+            Err(error) if error.is_damage() && !matches!(error, Error::Store(_)) => {
+                self.errors.push(error.to_string());
+                self.lost.push(blob.id);
+            }
+            Err(error) => return Err(error),
+        }
+        self.judged += 1;
+        self.skip(end - self.at)
     }
 
     /// Reads the rest of the pack, and compares its header with the index.
@@ -283,13 +305,31 @@ impl PackRead<'_> {
     }
 }
 
+/// The bytes of a pack up to the end of a blob, in pieces.
+struct Pieces<'p, 'r> {
+    of: &'p mut PackRead<'r>,
+    end: u64,
+}
+
+impl Read for Pieces<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = (self.end - self.of.at).min(out.len() as u64);
+        let mut buffer = Vec::new();
+        let length = usize::try_from(length).expect("no more than there is room for");
+        let bytes = self.of.next(length, &mut buffer).map_err(io::Error::other)?;
+        out[..length].copy_from_slice(bytes);
+        self.of.hash.update(&out[..length]);
+        Ok(length)
+    }
+}
+
 /// The first of some blobs and those that follow it without a gap, as far as they are not too large.
 fn adjoining(blobs: &[PackedBlob]) -> impl Iterator<Item = &PackedBlob> {
     let mut next = u64::from(blobs[0].offset);
     blobs.iter().take_while(move |blob| {
         let follows = u64::from(blob.offset) == next;
         next += u64::from(blob.length);
-        follows && check_size(blob).is_ok()
+        follows && check_size(blob).is_ok() && !is_large(blob)
     })
 }
 

@@ -1,12 +1,11 @@
 //! Every snapshot can be read down to its last entry, and every blob that is named is in the index.
 
 use super::{Check, Seen};
+use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
-use crate::format::tree;
-use crate::format::{BlobType, FormatError};
 use crate::id::Id;
 use crate::maintain::forest::{self, Visitor};
-use crate::repo::{Error, Result, StoredSnapshot, TreeReader};
+use crate::repo::{Result, StoredSnapshot, TreeReader};
 use std::sync::atomic::Ordering;
 
 /// What the jobs share.
@@ -68,9 +67,15 @@ impl Visitor for Walk<'_> {
 
 impl Walk<'_> {
     fn look_at_tree(&self, id: Id, below: &mut dyn FnMut(Id)) -> Result<()> {
-        let json = self.trees.load(id)?;
         let mut last: Option<Vec<u8>> = None;
-        tree::visit::<FormatError>(&json, |node| {
+        for node in self.trees.open(id)? {
+            let node = match node {
+                Ok(node) => node,
+                Err(error) => {
+                    self.check.error(format!("tree {id}"), &error);
+                    continue;
+                }
+            };
             let problem =
                 |why: String| self.check.problem(format!("tree {id}"), format!("{:?} {why}", node.display_name()));
             if !node.has_safe_name() {
@@ -83,9 +88,8 @@ impl Walk<'_> {
             }
             self.look_at(&node, below, &problem);
             last = Some(node.name);
-            Ok(())
-        })
-        .map_err(|source| Error::Tree { id, source })
+        }
+        Ok(())
     }
 
     fn look_at(&self, node: &Node, below: &mut dyn FnMut(Id), problem: &dyn Fn(String)) {

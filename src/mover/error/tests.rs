@@ -53,6 +53,8 @@ fn every_error_of_a_repository_has_its_reason() {
         E::Store(_), E::Store(StoreError::NoBucket { bucket: text(), location: text() }), BucketMissing, 13;
         E::Memory(_), E::Memory(TooLittle { limit: 1, needed: 2 }), TooLittleMemory, 13;
         E::Aside { .. }, E::Aside { directory: "/tmp".into(), source: failure() }, TooLittleMemory, 13;
+        E::TreeAside { .. }, E::TreeAside { what: text(), directory: "/tmp".into(), source: failure() }, TooLittleMemory, 13;
+        E::TreeLost { .. }, E::TreeLost { what: text(), source: failure() }, InternalError, 1;
         E::NoRepository { .. }, E::NoRepository { location: location() }, RepositoryMissing, 10;
         E::EmptyConfig { .. }, E::EmptyConfig { location: location() }, RepositoryDamaged, 13;
         E::WrongPassword { .. }, E::WrongPassword { location: location(), tried: 1 }, WrongPassword, 12;

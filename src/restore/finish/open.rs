@@ -1,12 +1,10 @@
 //! A directory whose entries are being finished, until nothing is left to do in it.
 
 use crate::restore::meta::Meta;
+use crate::restore::names::Names;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The names that a directory has in the snapshot.
-pub type Names = HashSet<Box<[u8]>>;
 
 /// A directory on the way down, or one with tasks that have not ended.
 pub struct Open {

@@ -8,6 +8,7 @@ use crate::progress::Phase;
 use crate::repo::Index;
 use crate::restore::error::{Error, Result};
 use crate::restore::meta::{Access, Meta};
+use crate::restore::names::Names;
 use crate::restore::origin::Origin;
 use crate::restore::walk::{Flaw, Visitor, Walk, display};
 use crate::restore::weigh;
@@ -65,6 +66,7 @@ impl Visitor for Planner<'_> {
             files_end: 0,
             needed: self.above.is_empty(),
             unreadable: false,
+            truncated: false,
             fresh: Flag::default(),
             failed: Flag::default(),
             hands_down: Flag::default(),
@@ -86,7 +88,7 @@ impl Visitor for Planner<'_> {
         if node.ty == NodeType::File { self.file(path, dir, &node) } else { Ok(()) }
     }
 
-    fn listed(&mut self, _: &[u8], _: HashSet<Box<[u8]>>) -> Result<()> {
+    fn listed(&mut self, _: &[u8], _: Names) -> Result<()> {
         Ok(())
     }
 
@@ -109,7 +111,11 @@ impl Visitor for Planner<'_> {
                 self.plan.root_damage = Some(why);
                 return Ok(());
             }
-            Flaw::Truncated | Flaw::Entry => {}
+            Flaw::Truncated => {
+                let dir = *self.above.last().expect("it was entered");
+                self.plan.dirs[dir as usize].truncated = true;
+            }
+            Flaw::Entry => {}
         }
         self.problem(path, why);
         Ok(())

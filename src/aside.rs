@@ -1,0 +1,143 @@
+//! Bytes that are put aside: a few in memory, and more of them in a temporary file.
+//!
+//! The file has no name, so that nothing of it is left, whatever becomes of the process.
+
+use std::borrow::Borrow;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes that are kept in memory: as much as a tree that is read as a whole has.
+const IN_MEMORY: usize = 2 << 20;
+
+/// Bytes in their order, to be read again.
+pub struct Aside {
+    directory: Option<PathBuf>,
+    memory: Vec<u8>,
+    /// All of them, once there are too many for memory.
+    file: Option<File>,
+    length: u64,
+}
+
+impl Aside {
+    /// A place for them in `directory`; without one, for a few only.
+    pub fn new(directory: Option<&Path>) -> Aside {
+        Aside { directory: directory.map(Path::to_owned), memory: Vec::new(), file: None, length: 0 }
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Bytes that are in memory; of a file, as many as are too many for it.
+    #[cfg(feature = "mount")]
+    pub fn weight(&self) -> usize {
+        if self.file.is_some() { IN_MEMORY } else { self.memory.len() }
+    }
+
+    /// Fills `out` with the bytes from `offset` on.
+    pub fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.read_at(offset + filled as u64, &mut out[filled..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                got => filled += got,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads bytes from `offset` on, as many as there are and `out` takes.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        match &self.file {
+            Some(file) => file.read_at(out, offset),
+            None => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.memory.len());
+                (&self.memory[from..]).read(out)
+            }
+        }
+    }
+
+    /// Reads them from their beginning.
+    pub fn reader(&self) -> Reader<&Aside> {
+        Reader { aside: self, at: 0 }
+    }
+
+    pub fn into_reader(self) -> Reader<Aside> {
+        Reader { aside: self, at: 0 }
+    }
+}
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
+            let directory = self.directory.as_deref().ok_or_else(|| io::Error::other("there is no such directory"))?;
+            let mut file = tempfile::tempfile_in(directory)?;
+            file.write_all(&std::mem::take(&mut self.memory))?;
+            self.file = Some(file);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(bytes)?,
+            None => self.memory.extend_from_slice(bytes),
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes that were put aside, front to back.
+pub struct Reader<A> {
+    aside: A,
+    at: u64,
+}
+
+impl<A: Borrow<Aside>> Read for Reader<A> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = self.aside.borrow().read_at(self.at, out)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_aside_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in [0, 1, 3, 30] {
+            let mut aside = Aside::new(Some(dir.path()));
+            let part = |number: usize| vec![number as u8; 100_003];
+            (0..count).for_each(|number| aside.write_all(&part(number)).unwrap());
+            assert_eq!(aside.len(), count as u64 * 100_003);
+            assert_eq!(aside.file.is_some(), count == 30);
+            let mut bytes = vec![0; 10];
+            let got = aside.read_at(100_000, &mut bytes).unwrap();
+            assert!(bytes[..got] == (0..count).flat_map(part).skip(100_000).take(10).collect::<Vec<_>>());
+            let mut all = Vec::new();
+            aside.reader().read_to_end(&mut all).unwrap();
+            assert!(all == (0..count).flat_map(part).collect::<Vec<_>>());
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no file has a name");
+    }
+
+    #[test]
+    fn without_a_place_only_a_little_is_put_aside() {
+        let mut aside = Aside::new(None);
+        aside.write_all(&vec![0; IN_MEMORY]).unwrap();
+        aside.write_all(&[0]).unwrap_err();
+        assert_eq!(aside.len(), IN_MEMORY as u64);
+    }
+}
