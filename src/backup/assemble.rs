@@ -1,18 +1,30 @@
 //! Directories complete from the bottom up.
 //!
-//! Every directory has a slot per entry. Whoever finishes an entry (a walker, a reader or a chunk job) fills its slot with the entry's JSON;
-//! whoever fills the last one writes the tree and fills the directory's own slot in its parent, and so on up to the root. No stage waits for
-//! a directory, and no more is held of a finished entry than its JSON.
+//! The entries of a directory are in parts, each with a slot per entry. Whoever finishes an entry (a
+//! walker, a reader or a chunk job) fills its slot with the entry's JSON; whoever fills the last slot
+//! of a part adds it to the directory's tree, in the order of the parts, and whoever adds the last
+//! part stores the tree and fills the directory's own slot in its parent, and so on up to the root.
+//! No stage waits for a directory. Of a finished entry no more is held than its JSON, and of a large
+//! directory no more than the parts that are not complete.
 
+use super::read::Standing;
 use super::{Run, stat};
 use crate::format::node::Node;
-use crate::format::tree::TreeWriter;
 use crate::id::Id;
 use crate::progress::Action;
 use crate::repo::Result;
+use crate::repo::writer::NewTree;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Parts of a directory at a time that are not in its tree: about 1.5 MB each.
+const MOST_PARTS: usize = 6;
+
+/// How often a walker that waits for a part looks whether the run has ended.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A directory whose entries are being backed up.
 pub struct Dir {
@@ -21,14 +33,24 @@ pub struct Dir {
     pub node: Option<Node>,
     /// The directory's node in the parent snapshot.
     pub previous: Option<Node>,
-    /// The directory it is in, and its slot there.
-    up: Option<(Arc<Dir>, usize)>,
-    /// The names of its entries, sorted; known when it has been listed.
-    names: OnceLock<Vec<Vec<u8>>>,
+    standing: Standing,
+    /// The entries that it is among, and its slot there.
+    up: Option<(Arc<Part>, usize)>,
+    assembly: Mutex<Assembly>,
+    /// A part was added to the tree.
+    progress: Condvar,
+}
+
+/// Entries of a directory that are neighbours in the order of names.
+pub struct Part {
+    pub dir: Arc<Dir>,
+    /// How many come before it in the directory.
+    number: usize,
+    /// Sorted.
+    pub names: Vec<Vec<u8>>,
     entries: Mutex<Entries>,
 }
 
-#[derive(Default)]
 struct Entries {
     /// The JSON of each entry: empty while it is not known, and for an entry that is left out.
     slots: Vec<Box<[u8]>>,
@@ -36,38 +58,79 @@ struct Entries {
     open: usize,
 }
 
+/// The tree of a directory, as far as its parts are complete.
+#[derive(Default)]
+struct Assembly {
+    tree: NewTree,
+    /// Parts that have begun, and those that are in the tree.
+    begun: usize,
+    added: usize,
+    /// No other part will begin.
+    is_last: bool,
+    /// The nodes of parts that are complete before one that comes before them.
+    waiting: BTreeMap<usize, Vec<u8>>,
+    /// Something below it was named.
+    leads_to_named: bool,
+    /// It could not be put together, which is reported by whom that happened to.
+    is_lost: bool,
+}
+
 impl Dir {
-    pub fn new(path: PathBuf, node: Option<Node>, previous: Option<Node>, up: Option<(Arc<Dir>, usize)>) -> Arc<Dir> {
-        Arc::new(Dir { path, node, previous, up, names: OnceLock::new(), entries: Mutex::default() })
+    /// The root of a snapshot.
+    pub fn root() -> Arc<Dir> {
+        Dir::new(PathBuf::new(), None, None, Standing::Found, None)
     }
 
-    /// Opens a slot for each entry, numbered in the order of the names, which are sorted. Each slot
-    /// is to be filled once; a directory without entries is complete.
-    pub fn listed(self: &Arc<Dir>, run: &Run<'_>, names: Vec<Vec<u8>>) -> Result<()> {
-        let count = names.len();
-        self.names.set(names).expect("a directory is listed once");
-        if count == 0 {
-            return self.complete(run, Vec::new());
-        }
-        *self.lock() = Entries { slots: vec![Box::default(); count], open: count };
-        Ok(())
+    pub fn new(
+        path: PathBuf,
+        node: Option<Node>,
+        previous: Option<Node>,
+        standing: Standing,
+        up: Option<(Arc<Part>, usize)>,
+    ) -> Arc<Dir> {
+        Arc::new(Dir { path, node, previous, standing, up, assembly: Mutex::default(), progress: Condvar::new() })
     }
 
-    /// The names of the entries, by slot.
-    pub fn names(&self) -> &[Vec<u8>] {
-        self.names.get().map_or(&[], Vec::as_slice)
+    /// Something below it was named: without it, that would be lost, too.
+    pub fn leads_to_named(&self) {
+        self.lock().leads_to_named = true;
     }
 
-    /// Fills a slot with a finished node, or with nothing if the entry is left out.
-    pub fn fill(self: &Arc<Dir>, run: &Run<'_>, slot: usize, node: Option<&Node>) -> Result<()> {
-        let mut json = Vec::new();
-        if let Some(node) = node {
-            node.write_json(&mut json);
+    /// Whether it could not be put together: nothing more of it is needed.
+    pub fn is_lost(&self) -> bool {
+        self.lock().is_lost
+    }
+
+    /// Waits while too many parts are not in the tree. What they wait for is in the hands of others:
+    /// directories in them come before the directory's next part.
+    pub fn wait_for_parts(&self, run: &Run<'_>) {
+        let mut assembly = self.lock();
+        while assembly.begun >= assembly.added + MOST_PARTS && !assembly.is_lost && !run.is_stopped() {
+            let waited = self.progress.wait_timeout(assembly, PATIENCE);
+            assembly = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        match self.close_slot(slot, json) {
-            Some(slots) => self.complete(run, slots),
-            None => Ok(()),
+    }
+
+    /// The next part of the directory, with a slot for each name, at least one. Each slot is to be
+    /// filled once.
+    pub fn part(self: &Arc<Dir>, names: Vec<Vec<u8>>, is_last: bool) -> Arc<Part> {
+        let number = {
+            let mut assembly = self.lock();
+            assembly.is_last = is_last;
+            assembly.begun += 1;
+            assembly.begun - 1
+        };
+        let (slots, open) = (vec![Box::default(); names.len()], names.len());
+        Arc::new(Part { dir: self.clone(), number, names, entries: Mutex::new(Entries { slots, open }) })
+    }
+
+    /// Completes a directory without entries.
+    pub fn complete_empty(self: &Arc<Dir>, run: &Run<'_>) -> Result<()> {
+        {
+            let mut assembly = self.lock();
+            (assembly.begun, assembly.is_last) = (1, true);
         }
+        complete(run, self.clone(), 0, Vec::new())
     }
 
     /// Leaves the whole directory out of its parent.
@@ -78,49 +141,112 @@ impl Dir {
         }
     }
 
-    /// Fills one slot; all of them if that was the last.
-    fn close_slot(&self, slot: usize, json: Vec<u8>) -> Option<Vec<Box<[u8]>>> {
-        let mut entries = self.lock();
-        entries.slots[slot] = json.into_boxed_slice();
-        entries.open -= 1;
-        (entries.open == 0).then(|| std::mem::take(&mut entries.slots))
-    }
-
-    /// Writes the directory's tree and fills its own slot, and so on upwards while that was the
-    /// last one: a loop, because trees can be 10,000 levels deep.
-    fn complete(self: &Arc<Dir>, run: &Run<'_>, slots: Vec<Box<[u8]>>) -> Result<()> {
-        let (mut dir, mut slots) = (self.clone(), slots);
-        loop {
-            let tree = save_tree(run, dir.names(), slots)?;
-            let Some((up, slot)) = &dir.up else {
-                run.set_root(tree);
-                return Ok(());
-            };
-            let mut node = dir.node.clone().expect("only the root has none, and the root has no parent");
-            node.subtree = Some(tree);
-            run.count_dir(&dir, &node);
-            let mut json = Vec::new();
-            node.write_json(&mut json);
-            let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
-            (dir, slots) = (up.clone(), all);
+    /// Takes in the nodes of a part. The directory's tree, if that was the last.
+    fn add(&self, run: &Run<'_>, number: usize, nodes: Vec<u8>) -> Result<Option<Id>> {
+        let mut assembly = self.lock();
+        if assembly.is_lost {
+            return Ok(None);
         }
+        let added = assembly.add(run, number, nodes);
+        // Before another part comes: the loss is reported once.
+        assembly.is_lost = added.is_err();
+        let tree = added.map(|is_complete| is_complete.then(|| std::mem::take(&mut assembly.tree)));
+        drop(assembly);
+        self.progress.notify_all();
+        tree?.map(|tree| tree.finish(run.writer)).transpose()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Assembly> {
+        self.assembly.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes the tree of a directory, unless the repository has it.
-fn save_tree(run: &Run<'_>, names: &[Vec<u8>], slots: Vec<Box<[u8]>>) -> Result<Id> {
-    // Reserved at once: growing step by step would hold a large directory up to three times.
-    let mut tree = TreeWriter::with_capacity(slots.iter().map(|json| json.len() + 1).sum());
-    for (name, json) in names.iter().zip(slots) {
-        if !json.is_empty() {
-            tree.add_json(name, &json).expect("names are sorted");
+impl Assembly {
+    /// Adds a part, and those that waited for it; says whether that were all.
+    fn add(&mut self, run: &Run<'_>, number: usize, nodes: Vec<u8>) -> Result<bool> {
+        self.waiting.insert(number, nodes);
+        while let Some(nodes) = self.waiting.remove(&self.added) {
+            self.tree.add_nodes(run.writer, &nodes)?;
+            self.added += 1;
+        }
+        Ok(self.is_last && self.added == self.begun)
+    }
+}
+
+impl Part {
+    /// Fills a slot with a finished node, or with nothing if the entry is left out.
+    pub fn fill(self: &Arc<Part>, run: &Run<'_>, slot: usize, node: Option<&Node>) -> Result<()> {
+        let mut json = Vec::new();
+        if let Some(node) = node {
+            node.write_json(&mut json);
+        }
+        match self.close_slot(slot, json) {
+            Some(nodes) => complete(run, self.dir.clone(), self.number, nodes),
+            None => Ok(()),
         }
     }
-    run.writer.store_tree(&tree.finish())
+
+    /// Fills one slot; the nodes of all of them if that was the last.
+    fn close_slot(&self, slot: usize, json: Vec<u8>) -> Option<Vec<u8>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.slots[slot] = json.into_boxed_slice();
+        entries.open -= 1;
+        (entries.open == 0).then(|| join(std::mem::take(&mut entries.slots)))
+    }
+}
+
+fn join(slots: Vec<Box<[u8]>>) -> Vec<u8> {
+    let mut nodes = Vec::with_capacity(slots.iter().map(|json| json.len() + 1).sum());
+    for json in slots.into_iter().filter(|json| !json.is_empty()) {
+        if !nodes.is_empty() {
+            nodes.push(b',');
+        }
+        nodes.extend_from_slice(&json);
+    }
+    nodes
+}
+
+/// Adds a part to its directory. If that was the last, fills the directory's own slot, and so on
+/// upwards while that was the last of a part: a loop, because trees can be 10,000 levels deep.
+fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Vec<u8>) -> Result<()> {
+    let (mut dir, mut number, mut nodes) = (dir, number, nodes);
+    loop {
+        let tree = match dir.add(run, number, nodes) {
+            Ok(Some(tree)) => Some(tree),
+            Ok(None) => return Ok(()),
+            // Nothing else is lost with it: the rest of the volume is backed up.
+            Err(error) if error.is_too_large() && dir.up.is_some() && !dir.lock().leads_to_named => {
+                run.lost(dir.standing, &dir.path, format!("it is left out: {error}"));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let Some((up, slot)) = &dir.up else {
+            tree.into_iter().for_each(|tree| run.set_root(tree));
+            return Ok(());
+        };
+        let mut json = Vec::new();
+        if let Some(tree) = tree {
+            let mut node = dir.node.clone().expect("only the root has none, and the root has no parent");
+            node.subtree = Some(tree);
+            run.count_dir(&dir, &node);
+            node.write_json(&mut json);
+        }
+        let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
+        (number, nodes) = (up.number, all);
+        let above = up.dir.clone();
+        dir = above;
+    }
+}
+
+impl Drop for Dir {
+    /// A loop, because trees can be 10,000 levels deep.
+    fn drop(&mut self) {
+        let mut up = self.up.take();
+        while let Some(part) = up.and_then(|(part, _)| Arc::into_inner(part)) {
+            up = Arc::into_inner(part.dir).and_then(|mut dir| dir.up.take());
+        }
+    }
 }
 
 impl Run<'_> {

@@ -190,11 +190,11 @@ impl Pending {
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
             return;
         }
-        let FileWork { path, node, dir, slot, in_parent, .. } = &self.work;
+        let FileWork { path, node, part, slot, in_parent, .. } = &self.work;
         let mut node = node.clone();
         node.size = self.size.load(Ordering::Acquire);
         node.content = Some(std::mem::take(&mut *self.content()));
         run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
-        run.check(dir.fill(run, *slot, Some(&node)));
+        run.check(part.fill(run, *slot, Some(&node)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. [`source`]: what was asked for becomes the top of a tree.
 //! 2. [`walk`]: directories ([`stack`]) are listed and their entries looked at ([`stat`]), side by
-//!    side with the parent's ([`parent`]).
+//!    side with the parent's ([`parent`]); of a large one in parts ([`names`]).
 //! 3. [`small`] and [`read`]: changed files are read into slabs and cut into chunks.
 //! 4. [`fill`]: chunks are hashed and, if new, compressed, sealed and packed; on all cores.
 //! 5. [`assemble`]: finished entries complete their directory, which becomes a tree blob and completes its own parent.
@@ -12,6 +12,7 @@
 
 mod assemble;
 mod fill;
+mod names;
 mod parent;
 mod reach;
 mod read;
@@ -30,7 +31,7 @@ use crate::chunk::{MIN_SIZE, Scanner, ZERO_CHUNK};
 use crate::clock::{self, Clock};
 use crate::concurrency::Limit;
 use crate::format::BlobType;
-use crate::format::node::{Node, NodeType};
+use crate::format::node::Node;
 use crate::format::snapshot::{Snapshot, Summary, VOLUME_NAME, VOLUME_TAG};
 use crate::format::time::Time;
 use crate::host;
@@ -45,7 +46,7 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use crate::store::FileType;
 use assemble::Dir;
 use fill::Filling;
-use parent::ParentDir;
+use parent::ParentNodes;
 use read::{FileWork, Reader, Standing};
 use slab::SlabPool;
 use small::Gatherer;
@@ -260,7 +261,7 @@ fn read_source(
     let observer = Observer::new(options, root_device);
     let run =
         Run { named, lost: AtomicUsize::new(lost), ..Run::new(repo, index, writer, options, progress, observer)? };
-    let root = Dir::new(PathBuf::new(), None, None, None);
+    let root = Dir::root();
     match &options.source {
         Source::Stream { name, input } => {
             let names = stream::names(name)?;
@@ -361,17 +362,15 @@ impl Run<'_> {
     }
 
     /// The parent's root, in the shape that this backup has.
-    fn parent_top(&self, parent: Option<&StoredSnapshot>) -> ParentDir {
-        let Some(parent) = parent else { return ParentDir::default() };
-        let Some(tree) = parent.snapshot.tree else { return ParentDir::default() };
+    fn parent_top(&self, parent: Option<&StoredSnapshot>) -> ParentNodes {
+        let Some(parent) = parent else { return ParentNodes::None };
+        let Some(tree) = parent.snapshot.tree else { return ParentNodes::None };
         let volume = matches!(self.options.source, Source::Volume(_));
         // VolSync stores a volume's content at the root: seen as if it were below `data`, its files are found unchanged.
         if volume && !parent.snapshot.is_volume() {
-            return ParentDir::below(VOLUME_NAME, tree);
+            return ParentNodes::below(VOLUME_NAME, tree);
         }
-        let mut root = Node::new("", NodeType::Dir);
-        root.subtree = Some(tree);
-        self.parent_dir(Some(&root), Path::new("/"))
+        ParentNodes::Tree(tree)
     }
 
     /// Makes sure that the repository has the chunk that holes are made of.

@@ -5,7 +5,7 @@
 //! [`crate::chunk::ZERO_CHUNK`]). Small files come another way ([`super::small`]).
 
 use super::Run;
-use super::assemble::Dir;
+use super::assemble::Part;
 use super::fill::{Filling, Pending};
 use super::reach::Place;
 use super::stat::{display, node_type, xattrs_of_file};
@@ -33,7 +33,7 @@ pub enum Standing {
 pub struct FileWork {
     pub path: PathBuf,
     pub node: Node,
-    pub dir: Arc<Dir>,
+    pub part: Arc<Part>,
     pub slot: usize,
     pub in_parent: bool,
     pub standing: Standing,
@@ -53,23 +53,23 @@ impl FileWork {
     pub fn file(
         path: PathBuf,
         node: Node,
-        dir: Arc<Dir>,
+        part: Arc<Part>,
         slot: usize,
         standing: Standing,
         in_parent: bool,
     ) -> FileWork {
-        FileWork { path, node, dir, slot, in_parent, standing, input: Input::File }
+        FileWork { path, node, part, slot, in_parent, standing, input: Input::File }
     }
 
     /// A block device that the user named.
-    pub fn device(path: PathBuf, node: Node, dir: Arc<Dir>, slot: usize, in_parent: bool) -> FileWork {
-        FileWork { path, node, dir, slot, in_parent, standing: Standing::Named, input: Input::Device }
+    pub fn device(path: PathBuf, node: Node, part: Arc<Part>, slot: usize, in_parent: bool) -> FileWork {
+        FileWork { path, node, part, slot, in_parent, standing: Standing::Named, input: Input::Device }
     }
 
     /// A stream; `source` is what messages call it.
-    pub fn stream(fd: OwnedFd, source: &str, node: Node, dir: Arc<Dir>, slot: usize) -> FileWork {
+    pub fn stream(fd: OwnedFd, source: &str, node: Node, part: Arc<Part>, slot: usize) -> FileWork {
         let (path, standing) = (PathBuf::from(source), Standing::Named);
-        FileWork { path, node, dir, slot, in_parent: false, standing, input: Input::Stream(fd) }
+        FileWork { path, node, part, slot, in_parent: false, standing, input: Input::Stream(fd) }
     }
 
     /// Opens a regular file, takes from it what describes it, and makes sure that it is what was
@@ -109,7 +109,7 @@ impl FileWork {
     /// The file cannot be read, and is left out.
     pub fn lose(&self, run: &Run<'_>, why: String) {
         run.lost(self.standing, &self.path, why);
-        run.check(self.dir.fill(run, self.slot, None));
+        run.check(self.part.fill(run, self.slot, None));
     }
 }
 

@@ -1,23 +1,30 @@
 //! The directories that are to be walked, and those that are listed, shared by the walkers.
 //!
 //! Directories are taken last in first out, which keeps the number of half-finished directories
-//! small; entries of the listing that is the oldest come before any further directory. The names
-//! in listings are bounded, so that walkers that all list at the same time do not each hold a
-//! large directory and the parent's copy of it: beyond the bound they share one listing.
+//! small; entries of the listing that is the oldest come before any further directory. A directory
+//! with many entries is taken part by part: what is left of it goes back on the stack, below the
+//! directories in the part that was taken, and above all others. The names in listings are bounded, so that walkers that
+//! all list at the same time do not each hold a large directory and the parent's copy of it: beyond
+//! the bound they share one listing.
 
 use super::Run;
-use super::assemble::Dir;
-use super::parent::ParentDir;
+use super::assemble::{Dir, Part};
+use super::names::Names;
+use super::parent::{ParentDir, ParentNodes};
 use super::read::Standing;
 use super::source::Tops;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Names in listings beyond which there is no further one. With the parent's nodes, about 600 bytes
 /// each, that is 12 MB.
 const MOST_NAMES: usize = 20_000;
+
+/// Names in a part of a directory.
+const PART: usize = 4096;
 
 /// What there is to be walked.
 #[derive(Default)]
@@ -28,8 +35,8 @@ pub struct Stack {
 
 #[derive(Default)]
 struct State {
-    /// Directories to be listed.
-    dirs: Vec<DirWork>,
+    /// Directories to be listed, or to be gone on with.
+    dirs: Vec<Pending>,
     /// Directories with entries that no walker has taken yet. They come first: each is open.
     listings: VecDeque<Arc<Listing>>,
     /// Directories in `listings`, and those that are being listed.
@@ -44,9 +51,16 @@ struct State {
     waiting: usize,
 }
 
+enum Pending {
+    Dir(DirWork),
+    Rest(Arc<Listed>),
+}
+
 /// What a walker takes from the stack.
 pub enum Work {
     Dir(DirWork),
+    /// The next part of a directory is to be made.
+    Part(Arc<Listed>),
     Entries(Arc<Listing>),
 }
 
@@ -59,11 +73,18 @@ pub struct DirWork {
     pub known: Option<Box<Known>>,
 }
 
+impl DirWork {
+    /// The named entries below it, if there are some.
+    pub fn named(&self) -> Option<&Tops> {
+        self.known.as_ref().map(|known| &known.named).filter(|named| !named.is_empty())
+    }
+}
+
 /// What is known of a directory before it is listed.
 #[derive(Default)]
 pub struct Known {
     /// What the parent has in it, where that is not what the directory's previous node says.
-    pub parent: Option<ParentDir>,
+    pub parent: Option<ParentNodes>,
     /// The named entries below it, and the directories on the way to them.
     pub named: Tops,
 }
@@ -80,46 +101,87 @@ pub enum Scope {
     Named,
 }
 
-/// A directory that has been listed, whose entries are looked at.
-pub struct Listing {
+/// A directory that has been listed, whose entries come part by part.
+pub struct Listed {
     pub dir: Arc<Dir>,
     pub scope: Scope,
     /// `None` if only what is named below it is taken.
     pub fd: Option<OwnedFd>,
-    /// What the parent snapshot has in it, once that is read.
-    parent: OnceLock<ParentDir>,
     /// The only entry that is taken, if there is a file of that name.
     pub tag: Option<String>,
     pub named: Mutex<Tops>,
+    rest: Mutex<Rest>,
+}
+
+/// What no part has yet.
+struct Rest {
+    names: Names,
+    parent: ParentNodes,
+    /// There is a part that has some.
+    has_parts: bool,
+}
+
+/// A part of a directory, whose entries are looked at.
+pub struct Listing {
+    pub of: Arc<Listed>,
+    pub part: Arc<Part>,
+    /// What the parent snapshot has of it.
+    pub parent: ParentDir,
     /// The first entry that no walker has taken.
     next: AtomicUsize,
 }
 
-impl Listing {
+impl Listed {
+    /// `names` are the entries, at least one, and `parent` is what the parent snapshot has in the
+    /// directory.
     pub fn new(
         dir: Arc<Dir>,
         scope: Scope,
         fd: Option<OwnedFd>,
-        parent: OnceLock<ParentDir>,
         tag: Option<String>,
         named: Tops,
-    ) -> Listing {
-        Listing { dir, scope, fd, parent, tag, named: Mutex::new(named), next: AtomicUsize::new(0) }
+        (names, parent): (Names, ParentNodes),
+    ) -> Arc<Listed> {
+        if !named.is_empty() {
+            dir.leads_to_named();
+        }
+        let rest = Mutex::new(Rest { names, parent, has_parts: false });
+        Arc::new(Listed { dir, scope, fd, tag, named: Mutex::new(named), rest })
     }
 
+    /// The next part, and whether it is the last. An error means that the names, which were put
+    /// aside, cannot be read again.
+    pub fn next_part(self: &Arc<Listed>, run: &Run<'_>) -> io::Result<(Listing, bool)> {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Rest { names: left, parent, has_parts } = &mut *rest;
+        let names = left.take(PART)?;
+        let is_last = left.is_empty();
+        if is_last {
+            run.note_twice(&self.dir.path, left.twice());
+        }
+        let is_only = is_last && !std::mem::replace(has_parts, true);
+        let (found, gap) = parent.part(&run.parent_trees, &names, is_only);
+        if let Some(gap) = gap {
+            run.note_gap(&self.dir, gap);
+        }
+        let part = self.dir.part(names, is_last);
+        Ok((Listing { of: self.clone(), part, parent: found, next: AtomicUsize::new(0) }, is_last))
+    }
+}
+
+impl Listing {
     /// The slot of the next entry.
     pub fn take(&self) -> Option<usize> {
         let slot = self.next.fetch_add(1, Ordering::Relaxed);
-        (slot < self.dir.names().len()).then_some(slot)
+        (slot < self.names()).then_some(slot)
     }
 
-    /// What the parent snapshot has in the directory.
-    pub fn parent(&self, run: &Run<'_>) -> &ParentDir {
-        self.parent.get_or_init(|| run.parent_dir(self.dir.previous.as_ref(), &self.dir.path))
+    fn names(&self) -> usize {
+        self.part.names.len()
     }
 
     fn is_taken(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.dir.names().len()
+        self.next.load(Ordering::Relaxed) >= self.names()
     }
 }
 
@@ -154,13 +216,17 @@ impl Popped<'_> {
         }
     }
 
-    /// Shares the directory's entries; the listing that is next.
-    pub fn share(&mut self, listing: Listing) -> Arc<Listing> {
-        let names = listing.dir.names().len();
+    /// Shares the entries of a part of the directory, of which there are others unless it is the
+    /// last; the listing that is next.
+    pub fn share(&mut self, listing: Listing, is_last: bool) -> Arc<Listing> {
+        let names = listing.names();
         let listing = Arc::new(listing);
         let mut state = self.stack.lock();
         state.recount(self.counted.take(), names);
         state.listings.push_back(listing.clone());
+        if !is_last {
+            state.dirs.push(Pending::Rest(listing.of.clone()));
+        }
         self.stack.prune(&mut state);
         let next = state.listings.front().cloned().unwrap_or(listing);
         let wake = state.waiting.min(names - 1);
@@ -192,11 +258,28 @@ impl State {
         self.names = self.names - before.unwrap_or(0) + names;
         self.full |= self.names > MOST_NAMES;
     }
+
+    /// The directory of which another part is to be made while entries are looked at: what is next on
+    /// the stack, and no more than one part is waiting.
+    fn next_rest(&mut self) -> Option<Arc<Listed>> {
+        if self.listings.len() > 1 || !self.has_room() {
+            return None;
+        }
+        match self.dirs.pop_if(|next| matches!(next, Pending::Rest(_)))? {
+            Pending::Rest(listed) => Some(listed),
+            Pending::Dir(_) => None,
+        }
+    }
+
+    /// Whether a part fits beside what is listed.
+    fn has_room(&self) -> bool {
+        !self.full && (self.open == 0 || self.names + PART <= MOST_NAMES)
+    }
 }
 
 impl Stack {
     /// A stack with the snapshot's root on it; `parent` is what the parent snapshot has there.
-    pub fn new(root: Arc<Dir>, parent: ParentDir, named: Tops) -> Stack {
+    pub fn new(root: Arc<Dir>, parent: ParentNodes, named: Tops) -> Stack {
         let stack = Stack::default();
         let known = Some(Box::new(Known { parent: Some(parent), named }));
         stack.push(DirWork { dir: root, scope: Scope::Named, standing: Standing::Found, known });
@@ -205,7 +288,7 @@ impl Stack {
 
     pub fn push(&self, work: DirWork) {
         let mut state = self.lock();
-        state.dirs.push(work);
+        state.dirs.push(Pending::Dir(work));
         let waiting = state.waiting;
         drop(state);
         if waiting > 0 {
@@ -237,15 +320,27 @@ impl Stack {
 
     fn take(&self, state: &mut State) -> Option<Popped<'_>> {
         self.prune(state);
-        let (work, counted) = match state.listings.front() {
-            Some(listing) => (Work::Entries(listing.clone()), None),
-            None if state.full => return None,
-            None => {
-                let work = Work::Dir(state.dirs.pop()?);
-                state.open += 1;
-                (work, Some(0))
+        let (work, counted) = if let Some(listed) = state.next_rest() {
+            (Work::Part(listed), Some(PART))
+        } else if let Some(listing) = state.listings.front() {
+            (Work::Entries(listing.clone()), None)
+        } else if state.full {
+            return None;
+        } else {
+            match state.dirs.pop()? {
+                Pending::Dir(work) => (Work::Dir(work), Some(0)),
+                rest @ Pending::Rest(_) => {
+                    // No listing is left that could end; those that are being made will.
+                    state.dirs.push(rest);
+                    state.full = true;
+                    return None;
+                }
             }
         };
+        if let Some(names) = counted {
+            state.open += 1;
+            state.recount(None, names);
+        }
         state.busy += 1;
         Some(Popped { stack: self, work: Some(work), counted })
     }
@@ -254,7 +349,7 @@ impl Stack {
     fn prune(&self, state: &mut State) -> Vec<Arc<Listing>> {
         let mut ended = Vec::new();
         while let Some(listing) = state.listings.pop_front_if(|listing| listing.is_taken()) {
-            self.close(state, listing.dir.names().len());
+            self.close(state, listing.names());
             self.reopen(state);
             ended.push(listing);
         }

@@ -1,7 +1,7 @@
 //! A stream as a source: standard input, or what a command writes to its standard output.
 
 use super::assemble::Dir;
-use super::read::FileWork;
+use super::read::{FileWork, Standing};
 use super::{Input, Run, source_error};
 use crate::clock;
 use crate::format::node::{Node, NodeType, mode};
@@ -113,13 +113,13 @@ impl Run<'_> {
         let mut dir = root;
         for name in names {
             let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
-            dir.listed(self, vec![name.into()])?;
-            dir = Dir::new(PathBuf::from(name), Some(node), None, Some((dir, 0)));
+            let part = dir.part(vec![name.into()], true);
+            dir = Dir::new(PathBuf::from(name), Some(node), None, Standing::Found, Some((part, 0)));
         }
         let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
-        dir.listed(self, vec![last.into()])?;
+        let part = dir.part(vec![last.into()], true);
         // The readers are gone only when the run is stopped.
-        let _ = files.send(FileWork::stream(fd, source, node, dir, 0));
+        let _ = files.send(FileWork::stream(fd, source, node, part, 0));
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! A backup from inside: what a caller of [`run`] is owed when a stage fails.
 
+use super::names::Gathered;
 use super::source::{Kind, Top};
-use super::stack::{DirWork, Listing, Room, Scope, Work};
+use super::stack::{DirWork, Listed, Room, Scope, Work};
 use super::*;
 use crate::format::Version;
 use crate::memory::Budget;
@@ -9,7 +10,7 @@ use crate::progress::Event;
 use crate::repo::{InitOptions, Password, Settings};
 use crate::store::folder::Folder;
 use std::fs;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 /// A repository, a source of one directory with files in it, and what a backup reported.
 struct Bed {
@@ -57,6 +58,11 @@ impl Bed {
         }
     }
 
+    /// The source as a volume: no directory above it, in which other tests may work, is a part of it.
+    fn volume(&self) -> Options {
+        Options { source: Source::Volume(self.temp.path().join("source")), ..self.options(&[]) }
+    }
+
     fn back_up(&self, options: &Options, progress: &Progress) -> Result<Report> {
         run(&self.repo, || Index::load(&self.repo), options, progress)
     }
@@ -87,7 +93,7 @@ fn a_panic_in_a_worker_ends_the_run_with_an_error() {
 
 #[test]
 fn a_walker_that_panics_does_not_hold_the_others() {
-    let stack = Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), Default::default());
+    let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
     let taken = stack.pop().unwrap();
     std::thread::scope(|threads| {
         let waiting = threads.spawn(|| stack.pop().is_none());
@@ -124,12 +130,12 @@ fn only_the_loss_of_all_that_was_named_is_an_error() {
 #[test]
 fn the_second_backup_finds_every_file_unchanged() {
     let bed = Bed::new();
-    let first = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    let first = bed.back_up(&bed.volume(), &Progress::silent()).unwrap();
     assert_eq!((first.summary.files_new, first.parent), (20, None));
-    let second = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    let second = bed.back_up(&bed.volume(), &Progress::silent()).unwrap();
     assert_eq!((second.summary.files_unmodified, second.parent), (20, first.snapshot));
     assert_eq!(second.tree, first.tree);
-    let skipping = Options { skip_if_unchanged: true, ..bed.options(&["source"]) };
+    let skipping = Options { skip_if_unchanged: true, ..bed.volume() };
     assert_eq!(bed.back_up(&skipping, &Progress::silent()).unwrap().snapshot, None);
     assert_eq!(bed.snapshots(), 2);
 }
@@ -226,7 +232,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     let observer = Observer::new(&options, None);
     let run = Run::new(&bed.repo, &index, &writer, &options, &progress, observer).unwrap();
     assert_eq!((run.parts.slabs, run.parts.readers), (2, 1));
-    let stack = Stack::new(Dir::new(PathBuf::new(), None, None, None), ParentDir::default(), resolved.tops);
+    let stack = Stack::new(Dir::root(), ParentNodes::None, resolved.tops);
     let limit = Limit::new(1, 1, Clock::default());
     let (files, queue) = crossbeam_channel::bounded(limits::FILE_QUEUE);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -253,8 +259,10 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     assert_eq!((run.counts.files_new.into_inner(), progress.problem_count()), (22, 0));
 }
 
-fn names(count: usize) -> Vec<Vec<u8>> {
-    (0..count).map(|number| format!("{number:06}").into_bytes()).collect()
+fn names(count: usize) -> Gathered {
+    let mut names = Gathered::new(None);
+    (0..count).for_each(|number| names.add(format!("{number:06}").as_bytes()).unwrap());
+    names
 }
 
 /// What is held of directories does not grow with the number of walkers that list some.
@@ -266,8 +274,8 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
     let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
     let run = Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap();
 
-    let dir = || Dir::new(PathBuf::new(), None, None, None);
-    let stack = Stack::new(dir(), ParentDir::default(), Default::default());
+    let dir = || Dir::root();
+    let stack = Stack::new(dir(), ParentNodes::None, Default::default());
     let push = || {
         let scope = Scope::Whole { device: 0 };
         stack.push(DirWork { dir: dir(), scope, standing: Standing::Found, known: None });
@@ -284,18 +292,21 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
     assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
 
     let Some(Work::Dir(work)) = first.work.take() else { panic!("a directory") };
-    work.dir.listed(&run, names(15_000)).unwrap();
-    let listing = Listing::new(work.dir, work.scope, None, OnceLock::new(), None, Default::default());
-    let listing = first.share(listing);
+    let names = (names(5_000).sorted([].iter()).unwrap(), ParentNodes::None);
+    let listed = Listed::new(work.dir, work.scope, None, None, Default::default(), names);
+    let (listing, is_last) = listed.next_part(&run).unwrap();
+    assert!(!is_last);
+    let listing = first.share(listing, is_last);
     let others = stack.try_pop().unwrap();
     assert!(matches!(others.work, Some(Work::Entries(_))), "entries come first");
     drop(others);
     std::thread::scope(|threads| {
         while listing.take().is_some() {}
-        let waiting = threads.spawn(|| matches!(stack.pop().unwrap().work, Some(Work::Dir(_))));
+        let waiting = threads.spawn(|| matches!(stack.pop().unwrap().work, Some(Work::Part(_))));
         drop(first);
-        assert!(waiting.join().unwrap(), "the listing has ended");
+        assert!(waiting.join().unwrap(), "the listing has ended, and its other part is next");
     });
+    assert!(matches!(stack.try_pop().unwrap().work, Some(Work::Dir(_))));
 
     push();
     push();
@@ -305,6 +316,39 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
     drop(large);
     assert!(stack.pop().is_some());
     assert!(stack.pop().is_none(), "all is taken");
+}
+
+/// However many directories have more parts than one, few of them are open at a time.
+#[test]
+fn a_directory_is_gone_on_with_before_others_are_listed() {
+    let bed = Bed::new();
+    let (options, progress) = (bed.options(&["source"]), Progress::silent());
+    let index = Arc::new(Index::load(&bed.repo).unwrap());
+    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap();
+    let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
+    drop(stack.try_pop().unwrap());
+    let push = || {
+        let scope = Scope::Whole { device: 0 };
+        stack.push(DirWork { dir: Dir::root(), scope, standing: Standing::Found, known: None });
+    };
+    push();
+    push();
+    let mut popped = stack.try_pop().unwrap();
+    let Some(Work::Dir(work)) = popped.work.take() else { panic!("a directory") };
+    let names = (names(5_000).sorted([].iter()).unwrap(), ParentNodes::None);
+    let listed = Listed::new(work.dir, work.scope, None, None, Default::default(), names);
+    let (listing, is_last) = listed.next_part(&run).unwrap();
+    let listing = popped.share(listing, is_last);
+    drop(popped);
+    // A directory in the first part comes before the second, and the second before the other one.
+    push();
+    while listing.take().is_some() {}
+    let mut order = Vec::new();
+    while let Some(popped) = stack.try_pop() {
+        order.push(matches!(popped.work, Some(Work::Part(_))));
+    }
+    assert_eq!(order, [false, true, false]);
 }
 
 #[test]
@@ -318,8 +362,8 @@ fn directories_with_more_names_than_are_held_at_a_time_are_backed_up() {
         }
         fs::write(dir.join("file"), "content").unwrap();
     }
-    let first = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    let first = bed.back_up(&bed.volume(), &Progress::silent()).unwrap();
     assert_eq!((first.summary.files_new, first.problems), (24, 0));
-    let second = bed.back_up(&bed.options(&["source"]), &Progress::silent()).unwrap();
+    let second = bed.back_up(&bed.volume(), &Progress::silent()).unwrap();
     assert_eq!((second.summary.files_unmodified, second.tree), (24, first.tree));
 }

@@ -7,19 +7,20 @@
 //! stack is the snapshot's root, which has nothing but what was named.
 
 use super::Run;
-use super::assemble::Dir;
-use super::parent::{ParentDir, is_unchanged};
+use super::assemble::{Dir, Part};
+use super::names::{Gathered, Names};
+use super::parent::{Gap, ParentNodes, is_unchanged};
 use super::reach::{Place, Reach};
 use super::read::{FileWork, Standing};
 use super::small::{Gatherer, Gathering, is_small};
 use super::source::{Kind, Top, Tops};
-use super::stack::{DirWork, Known, Listing, Popped, Room, Scope, Stack, Work};
+use super::stack::{DirWork, Known, Listed, Listing, Popped, Room, Scope, Stack, Work};
 use super::stat::{display, node_type, stat, xattrs_of_path};
 use crate::concurrency::Limit;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType, Xattr};
 use crate::progress::Action;
-use crate::repo::Result;
+use crate::repo::{Error, Result};
 use crossbeam_channel::{Sender, TrySendError};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, Stat};
@@ -28,7 +29,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::Scope as Threads;
 
 /// What all walkers share: the stack, and as many threads as the limit has slots.
@@ -136,12 +137,18 @@ impl Walker<'_, '_, '_, '_, '_> {
             self.gathering.relieve();
             let listing = match popped.work.take() {
                 Some(Work::Dir(work)) => match self.list(work, &mut popped) {
-                    Ok(Some(listing)) => popped.share(listing),
+                    Ok(Some(listed)) => self.next_part(&listed, &mut popped),
                     Ok(None) => continue,
-                    Err(error) => return run.fail(error),
+                    Err(error) => Err(error),
                 },
-                Some(Work::Entries(listing)) => listing,
+                Some(Work::Part(listed)) if listed.dir.is_lost() => continue,
+                Some(Work::Part(listed)) => self.next_part(&listed, &mut popped),
+                Some(Work::Entries(listing)) => Ok(listing),
                 None => continue,
+            };
+            let listing = match listing {
+                Ok(listing) => listing,
+                Err(error) => return run.fail(error),
             };
             while let Some(slot) = listing.take() {
                 if run.is_stopped() {
@@ -162,64 +169,69 @@ impl Walker<'_, '_, '_, '_, '_> {
 
     /// Lists a directory; `None` if that completes it, if it is left out, or if it is put back to
     /// be listed later.
-    fn list(&self, mut work: DirWork, popped: &mut Popped<'_>) -> Result<Option<Listing>> {
+    fn list(&self, mut work: DirWork, popped: &mut Popped<'_>) -> Result<Option<Arc<Listed>>> {
         let run = self.run();
         let dir = work.dir.clone();
         let listed = match work.scope {
             Scope::Named => None,
-            Scope::Whole { .. } => match self.listing(&work, popped) {
+            Scope::Whole { device } => match self.listing(&work, popped) {
+                // Opening it has mounted a file system on it (autofs): as any mount point, it is
+                // empty here.
+                Ok(Some((_, fd)))
+                    if run.options.one_file_system && rustix::fs::fstat(&fd).is_ok_and(|now| now.st_dev != device) =>
+                {
+                    None
+                }
                 Ok(Some(listed)) => Some(listed),
                 Ok(None) => {
                     self.walk.stack.push(work);
                     return Ok(None);
                 }
-                Err(error) => {
-                    run.lost(work.standing, &dir.path, format!("it cannot be listed: {error}"));
-                    if work.known.as_ref().is_none_or(|known| known.named.is_empty()) {
+                Err(why) => {
+                    run.lost(work.standing, &dir.path, why);
+                    if work.named().is_none() {
                         dir.leave_out(run)?;
                         return Ok(None);
                     }
-                    work.scope = Scope::Named;
                     None
                 }
             },
         };
         let Known { parent, named } = work.known.take().map_or_else(Known::default, |known| *known);
-        let (mut names, mut fd) = listed.map_or_else(|| (Vec::new(), None), |(names, fd)| (names, Some(fd)));
-        if let (Scope::Whole { device }, Some(opened)) = (work.scope, &fd)
-            && run.options.one_file_system
-            && rustix::fs::fstat(opened).is_ok_and(|now| now.st_dev != device)
-        {
-            // Opening it has mounted a file system on it (autofs): as any mount point, it is empty
-            // here.
-            work.scope = Scope::Named;
-            (names, fd) = (Vec::new(), None);
-        }
+        let (names, fd) = match listed {
+            Some((names, fd)) => (names, Some(fd)),
+            None => {
+                work.scope = Scope::Named;
+                (Names::new(named.keys()), None)
+            }
+        };
         let tag = fd.as_ref().and_then(|fd| run.tag_file(fd));
-        if !named.is_empty() {
-            // A listing may lack what is named: some file systems hide directories that can be
-            // opened.
-            names.extend(named.keys().cloned());
-            names.sort_unstable();
-            names.dedup();
+        let mut parent = parent.unwrap_or_else(|| ParentNodes::of(dir.previous.as_ref()));
+        if names.is_empty() {
+            // Its tree is the same as that of any empty directory, whose copy may be damaged.
+            if let (_, Some(gap)) = parent.part(&run.parent_trees, &[], true) {
+                run.note_gap(&dir, gap);
+            }
+            dir.complete_empty(run)?;
+            return Ok(None);
         }
-        let is_empty = names.is_empty();
-        let parent = parent.map_or_else(OnceLock::new, OnceLock::from);
-        let listing = Listing::new(dir, work.scope, fd, parent, tag, named);
-        // Where there is no room for it, it is read with the first entry.
-        if is_empty || popped.count(names.len()) == Room::Enough {
-            listing.parent(run);
-        }
-        listing.dir.listed(run, names)?;
-        Ok((!is_empty).then_some(listing))
+        Ok(Some(Listed::new(dir, work.scope, fd, tag, named, (names, parent))))
+    }
+
+    /// Makes and shares the next part of a directory; the part whose entries are next.
+    fn next_part(&self, listed: &Arc<Listed>, popped: &mut Popped<'_>) -> Result<Arc<Listing>> {
+        self.gathering.paused(|| listed.dir.wait_for_parts(self.run()));
+        let next = listed.next_part(self.run());
+        let names = || format!("the names in {}", display(&listed.dir.path));
+        let (listing, is_last) = next.map_err(|error| Error::aside_lost(names(), error))?;
+        Ok(popped.share(listing, is_last))
     }
 
     /// Takes the entry of a slot into the snapshot, or leaves it out.
     fn entry_at(&mut self, listing: &Listing, slot: usize) -> Result<()> {
-        let dir = &listing.dir;
-        listing.parent(self.walk.run);
-        let name = &dir.names()[slot][..];
-        let named = listing.named.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let dir = &listing.of.dir;
+        let name = &listing.part.names[slot][..];
+        let named = listing.of.named.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         let candidate = match named {
             Some(Top { path, kind, below }) => Candidate { name, slot, path, kind: Some(kind), below },
             None => {
@@ -246,29 +258,38 @@ impl Walker<'_, '_, '_, '_, '_> {
         left
     }
 
-    /// The names in a directory, sorted, and the directory. A listing that breaks off is a problem;
-    /// what it gave is kept. `None` if there is no room for them now.
-    fn listing(&self, work: &DirWork, popped: &mut Popped<'_>) -> rustix::io::Result<Option<(Vec<Vec<u8>>, OwnedFd)>> {
+    /// The names in a directory, and the directory; why there are none. A listing that breaks off is
+    /// a problem; what it gave is kept. `None` if there is no room for them now.
+    fn listing(
+        &self,
+        work: &DirWork,
+        popped: &mut Popped<'_>,
+    ) -> std::result::Result<Option<(Names, OwnedFd)>, String> {
         let (run, dir) = (self.run(), &work.dir);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = {
+        let opened = {
             let _flight = self.walk.limit.begin();
-            Place::at(&dir.path)?.open(flags)?
+            Place::at(&dir.path).and_then(|place| place.open(flags))
         };
-        let mut names = Vec::new();
+        let fd = opened.map_err(|error| format!("it cannot be listed: {error}"))?;
+        let mut names = Gathered::new(run.writer.repo().settings().aside.as_deref());
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         loop {
             let is_read = entries.is_buffer_empty();
             if is_read {
                 self.gathering.relieve();
-                if popped.count(names.len()) == Room::None {
+                // What has been put aside would have to be listed again.
+                if popped.count(names.in_memory()) == Room::None && !names.is_aside() {
                     return Ok(None);
                 }
             }
             let _flight = is_read.then(|| self.walk.limit.begin());
             match entries.next() {
-                Some(Ok(entry)) => names.push(entry.file_name().to_bytes().to_vec()),
+                Some(Ok(entry)) => match entry.file_name().to_bytes() {
+                    b"." | b".." => {}
+                    name => names.add(name).map_err(|error| run.too_many_names(error))?,
+                },
                 // It was removed after it had been opened.
                 None | Some(Err(Errno::NOENT)) => break,
                 Some(Err(error)) => {
@@ -278,16 +299,9 @@ impl Walker<'_, '_, '_, '_, '_> {
                 }
             }
         }
-        names.retain(|name| name != b"." && name != b"..");
-        names.sort_unstable();
-        let listed = names.len();
-        names.dedup();
-        if names.len() < listed {
-            // Network file systems do that to a directory that changes meanwhile. Both entries are
-            // the same file.
-            let twice = listed - names.len();
-            run.progress.warning(&format!("{}: {twice} names were listed twice", display(&dir.path)));
-        }
+        // A listing may lack what is named: some file systems hide directories that can be opened.
+        let named = work.named().into_iter().flat_map(Tops::keys);
+        let names = names.sorted(named).map_err(|error| run.too_many_names(error))?;
         Ok(Some((names, fd)))
     }
 
@@ -296,7 +310,8 @@ impl Walker<'_, '_, '_, '_, '_> {
     fn candidate(&mut self, listing: &Listing, candidate: Candidate<'_>) -> Result<()> {
         let run = self.walk.run;
         let Candidate { name, slot, path, kind, below } = candidate;
-        let boundary = match (kind, listing.scope) {
+        let Listed { scope, tag, .. } = &*listing.of;
+        let boundary = match (kind, *scope) {
             (Some(Kind::Target), _) => None,
             (Some(Kind::Found { device }), _) | (_, Scope::Whole { device }) => Some(device),
             (_, Scope::Named) => None,
@@ -304,11 +319,11 @@ impl Walker<'_, '_, '_, '_, '_> {
         // Rules are for what was found, not for what was named, nor for what leads to it.
         let is_found = boundary.is_some();
         let excluded = is_found
-            && (listing.tag.as_ref().is_some_and(|tag| tag.as_bytes() != name)
+            && (tag.as_ref().is_some_and(|tag| tag.as_bytes() != name)
                 || run.options.exclude.patterns.matches(&absolute(&path)));
         if excluded && below.is_empty() {
             run.progress.item(Action::Excluded, || display(&path), 0);
-            return listing.dir.fill(run, slot, None);
+            return listing.part.fill(run, slot, None);
         }
         let standing = if kind == Some(Kind::Target) { Standing::Named } else { Standing::Found };
         let looked = self.look(listing, name, &path).and_then(|(place, found)| {
@@ -320,10 +335,10 @@ impl Walker<'_, '_, '_, '_, '_> {
             Err(error) => {
                 run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
                 self.lose(below);
-                return listing.dir.fill(run, slot, None);
+                return listing.part.fill(run, slot, None);
             }
         };
-        let previous = listing.parent(run).get(name);
+        let previous = listing.parent.get(name);
         if !below.is_empty() && node_type(&found) != NodeType::Dir {
             // It was a directory when the sources were resolved.
             self.lose(below);
@@ -331,9 +346,9 @@ impl Walker<'_, '_, '_, '_, '_> {
                 let scope = Scope::Whole { device: found.st_dev };
                 let below = Tops::new();
                 let entry = Entry { name, slot, place, path: &path, stat: found, previous, standing, scope, below };
-                return self.entry(&listing.dir, entry);
+                return self.entry(&listing.part, entry);
             }
-            return listing.dir.fill(run, slot, None);
+            return listing.part.fill(run, slot, None);
         }
         if followed && (is_found || kind == Some(Kind::Target)) {
             run.progress.warning(&format!(
@@ -346,12 +361,12 @@ impl Walker<'_, '_, '_, '_, '_> {
         let elsewhere = boundary.is_some_and(|device| device != found.st_dev);
         let scope = if partial || elsewhere { Scope::Named } else { Scope::Whole { device: found.st_dev } };
         let entry = Entry { name, slot, place, path: &path, stat: found, previous, standing, scope, below };
-        self.entry(&listing.dir, entry)
+        self.entry(&listing.part, entry)
     }
 
     /// Looks at an entry itself.
     fn look<'p>(&self, listing: &'p Listing, name: &'p [u8], path: &'p Path) -> rustix::io::Result<(Place<'p>, Stat)> {
-        let place = match &listing.fd {
+        let place = match &listing.of.fd {
             Some(fd) => Place::within(fd, name),
             None => Place::at(path)?,
         };
@@ -371,7 +386,7 @@ impl Walker<'_, '_, '_, '_, '_> {
         }
     }
 
-    fn entry(&mut self, dir: &Arc<Dir>, entry: Entry<'_>) -> Result<()> {
+    fn entry(&mut self, part: &Arc<Part>, entry: Entry<'_>) -> Result<()> {
         let run = self.walk.run;
         let Entry { name, slot, place, path, mut stat, previous, standing, scope, below } = entry;
         if run.options.read_special && standing == Standing::Named {
@@ -379,7 +394,7 @@ impl Walker<'_, '_, '_, '_, '_> {
                 Ok(device) => stat = device.unwrap_or(stat),
                 Err(why) => {
                     run.lost(standing, path, why);
-                    return dir.fill(run, slot, None);
+                    return part.fill(run, slot, None);
                 }
             }
         }
@@ -391,13 +406,13 @@ impl Walker<'_, '_, '_, '_, '_> {
                 Standing::Named => run.lost(standing, path, "it is a socket, which has no content to be stored"),
                 Standing::Found => run.progress.item(Action::Excluded, || display(path), 0),
             }
-            return dir.fill(run, slot, None);
+            return part.fill(run, slot, None);
         }
         let is_large = |max: u64| stat.st_size > i64::try_from(max).unwrap_or(i64::MAX);
         if ty == NodeType::File && standing == Standing::Found && run.options.exclude.larger_than.is_some_and(is_large)
         {
             run.progress.item(Action::Excluded, || display(path), 0);
-            return dir.fill(run, slot, None);
+            return part.fill(run, slot, None);
         }
         self.note_unread(path, ty, standing);
         let mut node = run.observer.node(name, &place, &stat, |why| run.problem(path, why));
@@ -405,9 +420,9 @@ impl Walker<'_, '_, '_, '_, '_> {
             NodeType::Dir => {
                 node.xattrs = self.xattrs(path);
                 let previous = previous.filter(|node| node.ty == NodeType::Dir).cloned();
-                let dir = Dir::new(path.to_owned(), Some(node), previous, Some((dir.clone(), slot)));
+                let dir = Dir::new(path.to_owned(), Some(node), previous, standing, Some((part.clone(), slot)));
                 if matches!(scope, Scope::Named) && below.is_empty() {
-                    return dir.listed(run, Vec::new());
+                    return dir.complete_empty(run);
                 }
                 let known = (!below.is_empty()).then(|| Box::new(Known { parent: None, named: below }));
                 self.walk.stack.push(DirWork { dir, scope, standing, known });
@@ -422,12 +437,12 @@ impl Walker<'_, '_, '_, '_, '_> {
                         node.content.clone_from(&before.content);
                         run.progress.bytes_done.fetch_add(node.size, Ordering::Relaxed);
                         run.finish_file(&node, Action::Unchanged, path);
-                        dir.fill(run, slot, Some(&node))
+                        part.fill(run, slot, Some(&node))
                     }
                     _ => {
                         let is_small = is_small(node.size);
                         let (path, in_parent) = (path.to_owned(), previous.is_some());
-                        let work = FileWork::file(path, node, dir.clone(), slot, standing, in_parent);
+                        let work = FileWork::file(path, node, part.clone(), slot, standing, in_parent);
                         let large =
                             if is_small { self.gathering.read(run, self.walk.limit, &place, work) } else { Some(work) };
                         if let Some(work) = large {
@@ -442,12 +457,12 @@ impl Walker<'_, '_, '_, '_, '_> {
                 node.mode &= 0o777;
                 (node.device, node.links) = (0, 1);
                 node.xattrs = self.xattrs(path);
-                self.send(FileWork::device(path.to_owned(), node, dir.clone(), slot, previous.is_some()));
+                self.send(FileWork::device(path.to_owned(), node, part.clone(), slot, previous.is_some()));
                 Ok(())
             }
             _ => {
                 node.xattrs = self.xattrs(path);
-                dir.fill(run, slot, Some(&node))
+                part.fill(run, slot, Some(&node))
             }
         }
     }
@@ -549,23 +564,41 @@ struct Entry<'e> {
 }
 
 impl Run<'_> {
-    /// What the parent has in a directory of its own.
-    pub(super) fn parent_dir(&self, dir: Option<&Node>, path: &Path) -> ParentDir {
-        let Some(id) = dir.and_then(|node| node.subtree) else { return ParentDir::default() };
-        ParentDir::load(&self.parent_trees, id).unwrap_or_else(|error| {
-            if error.is_damage() {
-                // The tree is stored again even if an index names the damaged copy.
-                self.writer.distrust(BlobType::Tree, id);
-                let what = "the parent snapshot's copy of the directory is damaged, so its files are read again";
-                self.damage(path, format!("{what}: {error}"));
-            } else if error.spares_others() {
-                let what = "the parent snapshot's copy of the directory cannot be read, so its files are read again";
-                self.progress.warning(&format!("{}: {what}: {error}", display(path)));
-            } else {
-                self.fail(error);
+    /// The rest of what the parent has in a directory is not known: its files are read again.
+    pub(super) fn note_gap(&self, dir: &Dir, gap: Gap) {
+        let path = if dir.path.as_os_str().is_empty() { Path::new("/") } else { &dir.path };
+        let copy = "the parent snapshot's copy of the directory";
+        match gap.error {
+            None => {
+                let what = "is not sorted by name and too large to be searched, so its files are read again";
+                self.progress.warning(&format!("{}: {copy} {what}", display(path)));
             }
-            ParentDir::default()
-        })
+            Some(error) if error.is_damage() => {
+                // The tree is stored again even if an index names the damaged copy.
+                self.writer.distrust(BlobType::Tree, gap.tree);
+                self.damage(path, format!("{copy} is damaged, so its files are read again: {error}"));
+            }
+            Some(error) if error.spares_others() => {
+                let what = "cannot be read, so its files are read again";
+                self.progress.warning(&format!("{}: {copy} {what}: {error}", display(path)));
+            }
+            Some(error) => self.fail(*error),
+        }
+    }
+
+    /// Reports names that a directory was listed with twice.
+    pub(super) fn note_twice(&self, path: &Path, names: usize) {
+        // Network file systems do that to a directory that changes meanwhile. Both entries are the
+        // same file.
+        if names > 0 {
+            self.progress.warning(&format!("{}: {names} names were listed twice", display(path)));
+        }
+    }
+
+    /// Why the names in a large directory could not be put aside.
+    fn too_many_names(&self, error: std::io::Error) -> String {
+        Error::aside("it has very many entries: its list", self.writer.repo().settings().aside.as_deref(), error)
+            .to_string()
     }
 
     /// Whether the repository has all blobs of a file.

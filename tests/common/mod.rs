@@ -11,6 +11,7 @@ pub mod google;
 pub mod link;
 mod listening;
 pub mod loops;
+pub mod memory;
 #[cfg(feature = "mount")]
 mod pass_through;
 pub mod peers;

@@ -18,6 +18,7 @@ mod hostile;
 mod interop;
 mod interrupt;
 mod kept;
+mod large_directory;
 mod links;
 mod locks;
 #[cfg(feature = "mount")]

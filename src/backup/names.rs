@@ -1,0 +1,231 @@
+//! The names in a directory, sorted: in memory, or, if there are many, in runs that are put aside and
+//! merged as they are asked for.
+
+use crate::aside::Aside;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
+
+/// Names that are sorted in memory: 1 MiB, with names of 30 bytes.
+const RUN: usize = 16 << 10;
+/// Bytes of each run that are read at a time.
+const READ: usize = 8 << 10;
+
+/// Names as they come.
+pub struct Gathered {
+    directory: Option<PathBuf>,
+    /// Not yet put aside.
+    names: Vec<Vec<u8>>,
+    aside: Option<Aside>,
+    /// Where each run that was put aside ends.
+    ends: Vec<u64>,
+}
+
+/// Names in their order, each once.
+pub struct Names {
+    from: Source,
+    next: Option<Vec<u8>>,
+    /// Sorted names that were added to those of runs, which may have them, too.
+    added: Vec<Vec<u8>>,
+    /// How many were listed twice.
+    twice: usize,
+}
+
+enum Source {
+    Memory(IntoIter<Vec<u8>>),
+    Runs { aside: Aside, runs: Vec<Run>, first: BinaryHeap<Reverse<(Vec<u8>, usize)>> },
+}
+
+/// A run of names: each behind its length in two bytes.
+struct Run {
+    left: std::ops::Range<u64>,
+    read: Vec<u8>,
+    at: usize,
+}
+
+impl Gathered {
+    /// What does not fit in memory is put aside in `directory`.
+    pub fn new(directory: Option<&Path>) -> Gathered {
+        let (directory, names, ends) = (directory.map(Path::to_owned), Vec::new(), Vec::new());
+        Gathered { directory, names, aside: None, ends }
+    }
+
+    /// Whether some have been put aside.
+    pub fn is_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// Names that are in memory.
+    pub fn in_memory(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Adds a name of at most 65,535 bytes.
+    pub fn add(&mut self, name: &[u8]) -> io::Result<()> {
+        self.names.push(name.to_vec());
+        if self.names.len() == RUN { self.put_aside() } else { Ok(()) }
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        let aside = self.aside.get_or_insert_with(|| Aside::new(self.directory.as_deref()));
+        self.names.sort_unstable();
+        let mut run = Vec::with_capacity(self.names.iter().map(|name| name.len() + 2).sum());
+        for name in self.names.drain(..) {
+            let length = u16::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+            run.extend_from_slice(&length.to_le_bytes());
+            run.extend_from_slice(&name);
+        }
+        aside.write_all(&run)?;
+        self.ends.push(aside.len());
+        Ok(())
+    }
+
+    /// All of them, and those of `more` that are not among them.
+    pub fn sorted<'n>(mut self, more: impl Iterator<Item = &'n Vec<u8>>) -> io::Result<Names> {
+        let mut added: Vec<Vec<u8>> = more.cloned().collect();
+        added.sort_unstable();
+        let from = if self.aside.is_none() {
+            self.names.sort_unstable();
+            added.retain(|name| self.names.binary_search(name).is_err());
+            self.names.append(&mut added);
+            self.names.sort_unstable();
+            Source::Memory(std::mem::take(&mut self.names).into_iter())
+        } else {
+            self.names.extend_from_slice(&added);
+            self.put_aside()?;
+            let Gathered { aside, ends, .. } = self;
+            let mut start = 0;
+            let run = |end| Run { left: std::mem::replace(&mut start, end)..end, read: Vec::new(), at: 0 };
+            let mut runs: Vec<Run> = ends.into_iter().map(run).collect();
+            let aside = aside.expect("runs were put aside");
+            let mut first = BinaryHeap::with_capacity(runs.len());
+            for (number, run) in runs.iter_mut().enumerate() {
+                first.extend(run.next(&aside)?.map(|name| Reverse((name, number))));
+            }
+            Source::Runs { aside, runs, first }
+        };
+        let mut names = Names { from, next: None, added, twice: 0 };
+        names.next = names.from.next()?;
+        Ok(names)
+    }
+}
+
+impl Names {
+    /// These.
+    pub fn new<'n>(names: impl Iterator<Item = &'n Vec<u8>>) -> Names {
+        let mut names: Vec<_> = names.cloned().collect();
+        names.sort_unstable();
+        let mut names = names.into_iter();
+        let next = names.next();
+        Names { from: Source::Memory(names), next, added: Vec::new(), twice: 0 }
+    }
+
+    /// The next names, at most `count`.
+    pub fn take(&mut self, count: usize) -> io::Result<Vec<Vec<u8>>> {
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(name) = self.next.take()
+        {
+            let mut again = 0;
+            loop {
+                self.next = self.from.next()?;
+                if self.next.as_ref() != Some(&name) {
+                    break;
+                }
+                again += 1;
+            }
+            if again > 0 {
+                self.twice += again - usize::from(self.added.binary_search(&name).is_ok());
+            }
+            taken.push(name);
+        }
+        Ok(taken)
+    }
+
+    /// Whether all have been taken.
+    pub fn is_empty(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// How many names there were twice, since this was asked last.
+    pub fn twice(&mut self) -> usize {
+        std::mem::take(&mut self.twice)
+    }
+}
+
+impl Source {
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Source::Memory(names) => Ok(names.next()),
+            Source::Runs { aside, runs, first } => {
+                let Some(Reverse((name, number))) = first.pop() else { return Ok(None) };
+                first.extend(runs[number].next(aside)?.map(|name| Reverse((name, number))));
+                Ok(Some(name))
+            }
+        }
+    }
+}
+
+impl Run {
+    fn next(&mut self, aside: &Aside) -> io::Result<Option<Vec<u8>>> {
+        let Some(length) = self.bytes(aside, 2)? else { return Ok(None) };
+        let length = u16::from_le_bytes([length[0], length[1]]);
+        let name = self.bytes(aside, length.into())?;
+        Ok(Some(name.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec()))
+    }
+
+    /// The next bytes; `None` at the end.
+    fn bytes(&mut self, aside: &Aside, count: usize) -> io::Result<Option<&[u8]>> {
+        let has = self.read.len() - self.at;
+        if has < count {
+            self.read.drain(..self.at);
+            self.at = 0;
+            let more = (self.left.end - self.left.start).min((count - has).max(READ) as u64);
+            self.read.resize(has + usize::try_from(more).expect("a few kilobytes"), 0);
+            aside.read_exact_at(self.left.start, &mut self.read[has..])?;
+            self.left.start += more;
+        }
+        let bytes = self.read.get(self.at..self.at + count);
+        self.at += count;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> Vec<u8> {
+        // In no order, of all lengths.
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!("{mixed:x}{}", "x".repeat(number % 250)).into_bytes()
+    }
+
+    #[test]
+    fn names_come_sorted_and_once_wherever_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in [0, 1, 100, RUN - 1, RUN, RUN + 1, 3 * RUN + 5] {
+            let mut gathered = Gathered::new(Some(dir.path()));
+            (0..count).for_each(|number| gathered.add(&name(number)).unwrap());
+            // Network file systems list some twice.
+            (0..count.min(3)).for_each(|number| gathered.add(&name(number)).unwrap());
+            assert!(gathered.in_memory() < RUN);
+            // One that is listed, too, and one that is not.
+            let named = [name(5), b"named".to_vec()];
+            let mut names = gathered.sorted(named.iter()).unwrap();
+            let mut expected: Vec<Vec<u8>> = (0..count).map(name).chain(named.iter().cloned()).collect();
+            expected.sort_unstable();
+            expected.dedup();
+            let mut found = Vec::new();
+            while !names.is_empty() {
+                let part = names.take(1000).unwrap();
+                assert!(part.len() == 1000 || names.is_empty());
+                found.extend(part);
+            }
+            assert!(found == expected, "{count}");
+            assert_eq!(names.twice(), count.min(3));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Programs that the kernel kills beyond some memory, as a container's limit does: a group of its
+//! memory controller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A limit, which goes with the value.
+pub struct MemoryLimit(PathBuf);
+
+/// Where the controller is, by version.
+const FIRST: &str = "/sys/fs/cgroup/memory";
+const SECOND: &str = "/sys/fs/cgroup";
+
+impl MemoryLimit {
+    pub fn of_mib(mib: u64) -> MemoryLimit {
+        let name = format!("vsm-test-{}-{:016x}", std::process::id(), rand());
+        let limit = (mib << 20).to_string();
+        if Path::new(FIRST).join("memory.limit_in_bytes").exists() {
+            let group = MemoryLimit::made(Path::new(FIRST).join(name));
+            group.set("memory.limit_in_bytes", &limit);
+            return group;
+        }
+        // Not for the group that has processes of its own, where that is refused; then it is on already.
+        let _ = fs::write(Path::new(SECOND).join("cgroup.subtree_control"), "+memory");
+        let group = MemoryLimit::made(Path::new(SECOND).join(name));
+        group.set("memory.max", &limit);
+        let _ = fs::write(group.0.join("memory.swap.max"), "0");
+        group
+    }
+
+    fn made(path: PathBuf) -> MemoryLimit {
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("the memory controller takes no group {path:?}: {error}"));
+        MemoryLimit(path)
+    }
+
+    fn set(&self, file: &str, value: &str) {
+        let path = self.0.join(file);
+        fs::write(&path, value).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    }
+
+    /// The same command, within the limit.
+    pub fn command(&self, command: &Command) -> Command {
+        let mut limited = Command::new("/bin/sh");
+        limited.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
+        limited.arg(command.get_program()).args(command.get_args());
+        limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(dir) = command.get_current_dir() {
+            limited.current_dir(dir);
+        }
+        limited
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        // Its last process may not be gone for the kernel yet.
+        for _ in 0..50 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+fn rand() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
