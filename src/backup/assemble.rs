@@ -16,15 +16,11 @@ use crate::repo::Result;
 use crate::repo::writer::NewTree;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parts of a directory at a time that are not in its tree: about 1.5 MB each.
 const MOST_PARTS: usize = 6;
-
-/// How often a walker that waits for a part looks whether the run has ended.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A directory whose entries are being backed up.
 pub struct Dir {
@@ -37,8 +33,8 @@ pub struct Dir {
     /// The entries that it is among, and its slot there.
     up: Option<(Arc<Part>, usize)>,
     assembly: Mutex<Assembly>,
-    /// A part was added to the tree.
-    progress: Condvar,
+    /// Parts that have begun and are not in the tree, to be read without the lock.
+    outstanding: AtomicUsize,
 }
 
 /// Entries of a directory that are neighbours in the order of names.
@@ -88,7 +84,8 @@ impl Dir {
         standing: Standing,
         up: Option<(Arc<Part>, usize)>,
     ) -> Arc<Dir> {
-        Arc::new(Dir { path, node, previous, standing, up, assembly: Mutex::default(), progress: Condvar::new() })
+        let (assembly, outstanding) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Dir { path, node, previous, standing, up, assembly, outstanding })
     }
 
     /// Something below it was named: without it, that would be lost, too.
@@ -101,14 +98,9 @@ impl Dir {
         self.lock().is_lost
     }
 
-    /// Waits while too many parts are not in the tree. What they wait for is in the hands of others:
-    /// directories in them come before the directory's next part.
-    pub fn wait_for_parts(&self, run: &Run<'_>) {
-        let mut assembly = self.lock();
-        while assembly.begun >= assembly.added + MOST_PARTS && !assembly.is_lost && !run.is_stopped() {
-            let waited = self.progress.wait_timeout(assembly, PATIENCE);
-            assembly = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+    /// Whether so many parts are not in the tree that no other may begin.
+    pub fn is_crowded(&self) -> bool {
+        self.outstanding.load(Ordering::Relaxed) >= MOST_PARTS
     }
 
     /// The next part of the directory, with a slot for each name, at least one. Each slot is to be
@@ -118,6 +110,7 @@ impl Dir {
             let mut assembly = self.lock();
             assembly.is_last = is_last;
             assembly.begun += 1;
+            self.count(&assembly);
             assembly.begun - 1
         };
         let (slots, open) = (vec![Box::default(); names.len()], names.len());
@@ -150,10 +143,16 @@ impl Dir {
         let added = assembly.add(run, number, nodes);
         // Before another part comes: the loss is reported once.
         assembly.is_lost = added.is_err();
+        self.count(&assembly);
         let tree = added.map(|is_complete| is_complete.then(|| std::mem::take(&mut assembly.tree)));
         drop(assembly);
-        self.progress.notify_all();
         tree?.map(|tree| tree.finish(run.writer)).transpose()
+    }
+
+    /// Tells how many parts are outstanding; none of a directory that is lost.
+    fn count(&self, assembly: &Assembly) {
+        let outstanding = if assembly.is_lost { 0 } else { assembly.begun - assembly.added };
+        self.outstanding.store(outstanding, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Assembly> {
@@ -174,6 +173,11 @@ impl Assembly {
 }
 
 impl Part {
+    /// Whether it is the first of its directory.
+    pub fn is_first(&self) -> bool {
+        self.number == 0
+    }
+
     /// Fills a slot with a finished node, or with nothing if the entry is left out.
     pub fn fill(self: &Arc<Part>, run: &Run<'_>, slot: usize, node: Option<&Node>) -> Result<()> {
         let mut json = Vec::new();
@@ -216,7 +220,7 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Vec<u8>) -> Resu
             Ok(None) => return Ok(()),
             // Nothing else is lost with it: the rest of the volume is backed up.
             Err(error) if error.is_too_large() && dir.up.is_some() && !dir.lock().leads_to_named => {
-                run.lost(dir.standing, &dir.path, format!("it is left out: {error}"));
+                run.leave_out(dir.standing, &dir.path, error);
                 None
             }
             Err(error) => return Err(error),
@@ -233,9 +237,7 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Vec<u8>) -> Resu
             node.write_json(&mut json);
         }
         let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
-        (number, nodes) = (up.number, all);
-        let above = up.dir.clone();
-        dir = above;
+        (dir, number, nodes) = (up.dir.clone(), up.number, all);
     }
 }
 

@@ -411,6 +411,15 @@ impl Run<'_> {
         }
     }
 
+    /// A directory is too large for the memory or the room there is. If it is all that was named, the
+    /// run has failed.
+    fn leave_out(&self, standing: Standing, path: &Path, error: Error) {
+        if standing == Standing::Named && self.named == 1 {
+            return self.fail(error);
+        }
+        self.lost(standing, path, format!("it is left out: {error}"));
+    }
+
     /// The parent snapshot is damaged at this path. What this run stores makes up for it.
     fn damage(&self, path: &Path, why: impl fmt::Display) {
         self.damage.fetch_add(1, Ordering::Relaxed);

@@ -86,26 +86,24 @@ impl Gathered {
     pub fn sorted<'n>(mut self, more: impl Iterator<Item = &'n Vec<u8>>) -> io::Result<Names> {
         let mut added: Vec<Vec<u8>> = more.cloned().collect();
         added.sort_unstable();
-        let from = if self.aside.is_none() {
+        if self.aside.is_none() {
             self.names.sort_unstable();
             added.retain(|name| self.names.binary_search(name).is_err());
             self.names.append(&mut added);
-            self.names.sort_unstable();
-            Source::Memory(std::mem::take(&mut self.names).into_iter())
-        } else {
-            self.names.extend_from_slice(&added);
-            self.put_aside()?;
-            let Gathered { aside, ends, .. } = self;
-            let mut start = 0;
-            let run = |end| Run { left: std::mem::replace(&mut start, end)..end, read: Vec::new(), at: 0 };
-            let mut runs: Vec<Run> = ends.into_iter().map(run).collect();
-            let aside = aside.expect("runs were put aside");
-            let mut first = BinaryHeap::with_capacity(runs.len());
-            for (number, run) in runs.iter_mut().enumerate() {
-                first.extend(run.next(&aside)?.map(|name| Reverse((name, number))));
-            }
-            Source::Runs { aside, runs, first }
-        };
+            return Ok(Names::new(self.names));
+        }
+        self.names.extend_from_slice(&added);
+        self.put_aside()?;
+        let Gathered { aside, ends, .. } = self;
+        let mut start = 0;
+        let run = |end| Run { left: std::mem::replace(&mut start, end)..end, read: Vec::new(), at: 0 };
+        let mut runs: Vec<Run> = ends.into_iter().map(run).collect();
+        let aside = aside.expect("runs were put aside");
+        let mut first = BinaryHeap::with_capacity(runs.len());
+        for (number, run) in runs.iter_mut().enumerate() {
+            first.extend(run.next(&aside)?.map(|name| Reverse((name, number))));
+        }
+        let from = Source::Runs { aside, runs, first };
         let mut names = Names { from, next: None, added, twice: 0 };
         names.next = names.from.next()?;
         Ok(names)
@@ -113,9 +111,8 @@ impl Gathered {
 }
 
 impl Names {
-    /// These.
-    pub fn new<'n>(names: impl Iterator<Item = &'n Vec<u8>>) -> Names {
-        let mut names: Vec<_> = names.cloned().collect();
+    /// Names that are all in memory, in any order.
+    pub fn new(mut names: Vec<Vec<u8>>) -> Names {
         names.sort_unstable();
         let mut names = names.into_iter();
         let next = names.next();
@@ -187,9 +184,9 @@ impl Run {
             aside.read_exact_at(self.left.start, &mut self.read[has..])?;
             self.left.start += more;
         }
-        let bytes = self.read.get(self.at..self.at + count);
-        self.at += count;
-        Ok(bytes)
+        let at = self.at;
+        self.at = (at + count).min(self.read.len());
+        Ok(self.read.get(at..at + count))
     }
 }
 

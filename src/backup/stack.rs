@@ -3,9 +3,10 @@
 //! Directories are taken last in first out, which keeps the number of half-finished directories
 //! small; entries of the listing that is the oldest come before any further directory. A directory
 //! with many entries is taken part by part: what is left of it goes back on the stack, below the
-//! directories in the part that was taken, and above all others. The names in listings are bounded, so that walkers that
-//! all list at the same time do not each hold a large directory and the parent's copy of it: beyond
-//! the bound they share one listing.
+//! directories in the part that was taken, and above all others. No other part of it begins while
+//! many are not complete. The names in listings are bounded, so that walkers that all list at the same
+//! time do not each hold a large directory and the parent's copy of it: beyond the bound they share
+//! one listing.
 
 use super::Run;
 use super::assemble::{Dir, Part};
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Names in listings beyond which there is no further one. With the parent's nodes, about 600 bytes
 /// each, that is 12 MB.
@@ -25,6 +27,9 @@ const MOST_NAMES: usize = 20_000;
 
 /// Names in a part of a directory.
 const PART: usize = 4096;
+
+/// How often a walker looks whether the parts of a directory are complete, which nobody announces.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What there is to be walked.
 #[derive(Default)]
@@ -35,8 +40,8 @@ pub struct Stack {
 
 #[derive(Default)]
 struct State {
-    /// Directories to be listed, or to be gone on with.
-    dirs: Vec<Pending>,
+    /// Directories to be listed, or to be gone on with: no [`Work::Entries`].
+    dirs: Vec<Work>,
     /// Directories with entries that no walker has taken yet. They come first: each is open.
     listings: VecDeque<Arc<Listing>>,
     /// Directories in `listings`, and those that are being listed.
@@ -49,11 +54,6 @@ struct State {
     busy: usize,
     /// Walkers that wait for something to be added.
     waiting: usize,
-}
-
-enum Pending {
-    Dir(DirWork),
-    Rest(Arc<Listed>),
 }
 
 /// What a walker takes from the stack.
@@ -117,8 +117,6 @@ pub struct Listed {
 struct Rest {
     names: Names,
     parent: ParentNodes,
-    /// There is a part that has some.
-    has_parts: bool,
 }
 
 /// A part of a directory, whose entries are looked at.
@@ -145,7 +143,7 @@ impl Listed {
         if !named.is_empty() {
             dir.leads_to_named();
         }
-        let rest = Mutex::new(Rest { names, parent, has_parts: false });
+        let rest = Mutex::new(Rest { names, parent });
         Arc::new(Listed { dir, scope, fd, tag, named: Mutex::new(named), rest })
     }
 
@@ -153,18 +151,17 @@ impl Listed {
     /// aside, cannot be read again.
     pub fn next_part(self: &Arc<Listed>, run: &Run<'_>) -> io::Result<(Listing, bool)> {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Rest { names: left, parent, has_parts } = &mut *rest;
+        let Rest { names: left, parent } = &mut *rest;
         let names = left.take(PART)?;
         let is_last = left.is_empty();
         if is_last {
             run.note_twice(&self.dir.path, left.twice());
         }
-        let is_only = is_last && !std::mem::replace(has_parts, true);
-        let (found, gap) = parent.part(&run.parent_trees, &names, is_only);
+        let part = self.dir.part(names, is_last);
+        let (found, gap) = parent.part(&run.parent_trees, &part.names, is_last && part.is_first());
         if let Some(gap) = gap {
             run.note_gap(&self.dir, gap);
         }
-        let part = self.dir.part(names, is_last);
         Ok((Listing { of: self.clone(), part, parent: found, next: AtomicUsize::new(0) }, is_last))
     }
 }
@@ -225,7 +222,7 @@ impl Popped<'_> {
         state.recount(self.counted.take(), names);
         state.listings.push_back(listing.clone());
         if !is_last {
-            state.dirs.push(Pending::Rest(listing.of.clone()));
+            state.dirs.push(Work::Part(listing.of.clone()));
         }
         self.stack.prune(&mut state);
         let next = state.listings.front().cloned().unwrap_or(listing);
@@ -259,15 +256,11 @@ impl State {
         self.full |= self.names > MOST_NAMES;
     }
 
-    /// The directory of which another part is to be made while entries are looked at: what is next on
-    /// the stack, and no more than one part is waiting.
-    fn next_rest(&mut self) -> Option<Arc<Listed>> {
-        if self.listings.len() > 1 || !self.has_room() {
-            return None;
-        }
-        match self.dirs.pop_if(|next| matches!(next, Pending::Rest(_)))? {
-            Pending::Rest(listed) => Some(listed),
-            Pending::Dir(_) => None,
+    /// The directory that is to be gone on with next, if it is one.
+    fn rest(&self) -> Option<&Listed> {
+        match self.dirs.last() {
+            Some(Work::Part(listed)) => Some(listed),
+            _ => None,
         }
     }
 
@@ -288,7 +281,7 @@ impl Stack {
 
     pub fn push(&self, work: DirWork) {
         let mut state = self.lock();
-        state.dirs.push(Pending::Dir(work));
+        state.dirs.push(Work::Dir(work));
         let waiting = state.waiting;
         drop(state);
         if waiting > 0 {
@@ -301,41 +294,44 @@ impl Stack {
         self.take(&mut self.lock())
     }
 
-    /// What is next; `None` when there is nothing and no walker can add to it.
-    pub fn pop(&self) -> Option<Popped<'_>> {
+    /// What is next; `None` when there is nothing and no walker can add to it, and when the run has
+    /// stopped.
+    pub fn pop(&self, is_stopped: impl Fn() -> bool) -> Option<Popped<'_>> {
         let mut state = self.lock();
         loop {
             if let Some(popped) = self.take(&mut state) {
                 return Some(popped);
             }
-            if state.busy == 0 {
+            if state.busy == 0 && (state.dirs.is_empty() || is_stopped()) {
                 self.changed.notify_all();
                 return None;
             }
             state.waiting += 1;
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = if state.rest().is_some() {
+                self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
             state.waiting -= 1;
         }
     }
 
     fn take(&self, state: &mut State) -> Option<Popped<'_>> {
         self.prune(state);
-        let (work, counted) = if let Some(listed) = state.next_rest() {
-            (Work::Part(listed), Some(PART))
+        let is_due = state.has_room() && state.rest().is_some_and(|rest| !rest.dir.is_crowded());
+        let (work, counted) = if is_due && state.listings.len() < 2 {
+            // While one part is looked at, the next is made.
+            (state.dirs.pop()?, Some(PART))
         } else if let Some(listing) = state.listings.front() {
             (Work::Entries(listing.clone()), None)
         } else if state.full {
             return None;
+        } else if state.rest().is_some() {
+            // Without room, others are being made, and end.
+            state.full |= !state.has_room();
+            return None;
         } else {
-            match state.dirs.pop()? {
-                Pending::Dir(work) => (Work::Dir(work), Some(0)),
-                rest @ Pending::Rest(_) => {
-                    // No listing is left that could end; those that are being made will.
-                    state.dirs.push(rest);
-                    state.full = true;
-                    return None;
-                }
-            }
+            (state.dirs.pop()?, Some(0))
         };
         if let Some(names) = counted {
             state.open += 1;

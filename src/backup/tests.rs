@@ -2,7 +2,7 @@
 
 use super::names::Gathered;
 use super::source::{Kind, Top};
-use super::stack::{DirWork, Listed, Room, Scope, Work};
+use super::stack::{DirWork, Listed, Popped, Room, Scope, Work};
 use super::*;
 use crate::format::Version;
 use crate::memory::Budget;
@@ -94,9 +94,9 @@ fn a_panic_in_a_worker_ends_the_run_with_an_error() {
 #[test]
 fn a_walker_that_panics_does_not_hold_the_others() {
     let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
-    let taken = stack.pop().unwrap();
+    let taken = stack.pop(|| false).unwrap();
     std::thread::scope(|threads| {
-        let waiting = threads.spawn(|| stack.pop().is_none());
+        let waiting = threads.spawn(|| stack.pop(|| false).is_none());
         let panicked = threads.spawn(move || {
             let _taken = taken;
             panic!("a panic that the test wants");
@@ -265,90 +265,130 @@ fn names(count: usize) -> Gathered {
     names
 }
 
-/// What is held of directories does not grow with the number of walkers that list some.
-#[test]
-fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
+/// A run whose walk the test makes itself.
+fn with_run(test: impl FnOnce(&Run<'_>)) {
     let bed = Bed::new();
     let (options, progress) = (bed.options(&["source"]), Progress::silent());
     let index = Arc::new(Index::load(&bed.repo).unwrap());
     let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
-    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap();
+    test(&Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap());
+}
 
-    let dir = || Dir::root();
-    let stack = Stack::new(dir(), ParentNodes::None, Default::default());
-    let push = || {
-        let scope = Scope::Whole { device: 0 };
-        stack.push(DirWork { dir: dir(), scope, standing: Standing::Found, known: None });
-    };
-    push();
-    push();
-    let (mut first, mut second, third) = (stack.try_pop().unwrap(), stack.try_pop().unwrap(), stack.try_pop().unwrap());
-    drop(third);
-    assert_eq!(first.count(15_000), Room::Enough);
-    assert_eq!(second.count(5_000), Room::Enough);
-    assert_eq!(second.count(6_000), Room::None);
-    push();
-    drop(second);
-    assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
+fn push(stack: &Stack) {
+    let scope = Scope::Whole { device: 0 };
+    stack.push(DirWork { dir: Dir::root(), scope, standing: Standing::Found, known: None });
+}
 
-    let Some(Work::Dir(work)) = first.work.take() else { panic!("a directory") };
-    let names = (names(5_000).sorted([].iter()).unwrap(), ParentNodes::None);
-    let listed = Listed::new(work.dir, work.scope, None, None, Default::default(), names);
-    let (listing, is_last) = listed.next_part(&run).unwrap();
-    assert!(!is_last);
-    let listing = first.share(listing, is_last);
-    let others = stack.try_pop().unwrap();
-    assert!(matches!(others.work, Some(Work::Entries(_))), "entries come first");
-    drop(others);
-    std::thread::scope(|threads| {
-        while listing.take().is_some() {}
-        let waiting = threads.spawn(|| matches!(stack.pop().unwrap().work, Some(Work::Part(_))));
-        drop(first);
-        assert!(waiting.join().unwrap(), "the listing has ended, and its other part is next");
+/// The directory that was taken from the stack, with so many names.
+fn listed(popped: &mut Popped<'_>, count: usize) -> Arc<Listed> {
+    let Some(Work::Dir(work)) = popped.work.take() else { panic!("a directory") };
+    let names = (names(count).sorted([].iter()).unwrap(), ParentNodes::None);
+    Listed::new(work.dir, work.scope, None, None, Default::default(), names)
+}
+
+/// What is held of directories does not grow with the number of walkers that list some.
+#[test]
+fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
+    with_run(|run| {
+        let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
+        push(&stack);
+        push(&stack);
+        let [mut first, mut second, third] = std::array::from_fn(|_| stack.try_pop().unwrap());
+        drop(third);
+        assert_eq!(first.count(15_000), Room::Enough);
+        assert_eq!(second.count(5_000), Room::Enough);
+        assert_eq!(second.count(6_000), Room::None);
+        push(&stack);
+        drop(second);
+        assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
+
+        let (listing, is_last) = listed(&mut first, 5_000).next_part(run).unwrap();
+        assert!(!is_last);
+        let listing = first.share(listing, is_last);
+        let others = stack.try_pop().unwrap();
+        assert!(matches!(others.work, Some(Work::Entries(_))), "entries come first");
+        drop(others);
+        std::thread::scope(|threads| {
+            while listing.take().is_some() {}
+            let waiting = threads.spawn(|| matches!(stack.pop(|| false).unwrap().work, Some(Work::Part(_))));
+            drop(first);
+            assert!(waiting.join().unwrap(), "the listing has ended, and its other part is next");
+        });
+        assert!(matches!(stack.try_pop().unwrap().work, Some(Work::Dir(_))));
+
+        push(&stack);
+        push(&stack);
+        let mut large = stack.try_pop().unwrap();
+        assert_eq!(large.count(1_000_000), Room::Exceeded, "it is the only one");
+        assert!(stack.try_pop().is_none());
+        drop(large);
+        assert!(stack.pop(|| false).is_some());
+        assert!(stack.pop(|| false).is_none(), "all is taken");
     });
-    assert!(matches!(stack.try_pop().unwrap().work, Some(Work::Dir(_))));
-
-    push();
-    push();
-    let mut large = stack.try_pop().unwrap();
-    assert_eq!(large.count(1_000_000), Room::Exceeded, "it is the only one");
-    assert!(stack.try_pop().is_none());
-    drop(large);
-    assert!(stack.pop().is_some());
-    assert!(stack.pop().is_none(), "all is taken");
 }
 
 /// However many directories have more parts than one, few of them are open at a time.
 #[test]
 fn a_directory_is_gone_on_with_before_others_are_listed() {
-    let bed = Bed::new();
-    let (options, progress) = (bed.options(&["source"]), Progress::silent());
-    let index = Arc::new(Index::load(&bed.repo).unwrap());
-    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
-    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap();
-    let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
-    drop(stack.try_pop().unwrap());
-    let push = || {
-        let scope = Scope::Whole { device: 0 };
-        stack.push(DirWork { dir: Dir::root(), scope, standing: Standing::Found, known: None });
-    };
-    push();
-    push();
-    let mut popped = stack.try_pop().unwrap();
-    let Some(Work::Dir(work)) = popped.work.take() else { panic!("a directory") };
-    let names = (names(5_000).sorted([].iter()).unwrap(), ParentNodes::None);
-    let listed = Listed::new(work.dir, work.scope, None, None, Default::default(), names);
-    let (listing, is_last) = listed.next_part(&run).unwrap();
-    let listing = popped.share(listing, is_last);
-    drop(popped);
-    // A directory in the first part comes before the second, and the second before the other one.
-    push();
-    while listing.take().is_some() {}
-    let mut order = Vec::new();
-    while let Some(popped) = stack.try_pop() {
-        order.push(matches!(popped.work, Some(Work::Part(_))));
-    }
-    assert_eq!(order, [false, true, false]);
+    with_run(|run| {
+        let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
+        drop(stack.try_pop().unwrap());
+        push(&stack);
+        push(&stack);
+        let mut popped = stack.try_pop().unwrap();
+        let (listing, is_last) = listed(&mut popped, 5_000).next_part(run).unwrap();
+        let listing = popped.share(listing, is_last);
+        drop(popped);
+        // A directory in the first part comes before the second, and the second before the other one.
+        push(&stack);
+        while listing.take().is_some() {}
+        let mut order = Vec::new();
+        while let Some(popped) = stack.try_pop() {
+            order.push(matches!(popped.work, Some(Work::Part(_))));
+        }
+        assert_eq!(order, [false, true, false]);
+    });
+}
+
+/// What a directory's parts wait for may be another directory, with so many names that there is room
+/// for no other: whoever waits for the parts is not in its way.
+#[test]
+fn a_directory_with_many_unfinished_parts_waits_for_them_and_holds_nobody() {
+    with_run(|run| {
+        let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
+        drop(stack.try_pop().unwrap());
+        push(&stack);
+        let mut popped = stack.try_pop().unwrap();
+        let dir = listed(&mut popped, 40_000);
+        let mut parts = Vec::new();
+        let (first, is_last) = dir.next_part(run).unwrap();
+        parts.push(popped.share(first, is_last));
+        drop(popped);
+        // All parts are looked at, and none is complete, until there are too many of them.
+        loop {
+            while parts.last().unwrap().take().is_some() {}
+            let Some(mut popped) = stack.try_pop() else { break };
+            assert!(matches!(popped.work, Some(Work::Part(_))));
+            let (part, is_last) = dir.next_part(run).unwrap();
+            parts.push(popped.share(part, is_last));
+        }
+        assert_eq!(parts.len(), 6);
+        // A directory in one of them is taken, and is the only one that is listed.
+        push(&stack);
+        let mut below = stack.try_pop().unwrap();
+        assert!(matches!(below.work, Some(Work::Dir(_))));
+        assert_eq!(below.count(30_000), Room::Exceeded);
+        drop(below);
+        assert!(stack.pop(|| true).is_none(), "a run that has stopped waits for nothing");
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| matches!(stack.pop(|| false).unwrap().work, Some(Work::Part(_))));
+            for slot in 0..parts[0].part.names.len() {
+                assert!(!waiting.is_finished());
+                parts[0].part.fill(run, slot, None).unwrap();
+            }
+            assert!(waiting.join().unwrap(), "a part is complete");
+        });
+    });
 }
 
 #[test]

@@ -130,7 +130,8 @@ impl Walker<'_, '_, '_, '_, '_> {
     /// Walks until there is nothing to be taken, or there are too many walkers.
     fn walk(&mut self) {
         let Walk { run, stack, .. } = *self.walk;
-        while let Some(mut popped) = stack.try_pop().or_else(|| self.gathering.paused(|| stack.pop())) {
+        let pop = || stack.pop(|| run.is_stopped());
+        while let Some(mut popped) = stack.try_pop().or_else(|| self.gathering.paused(pop)) {
             if run.is_stopped() {
                 return;
             }
@@ -188,7 +189,12 @@ impl Walker<'_, '_, '_, '_, '_> {
                     return Ok(None);
                 }
                 Err(why) => {
-                    run.lost(work.standing, &dir.path, why);
+                    match why {
+                        Unlisted::Errno(error) => {
+                            run.lost(work.standing, &dir.path, format!("it cannot be listed: {error}"));
+                        }
+                        Unlisted::TooLarge(error) => run.leave_out(work.standing, &dir.path, error),
+                    }
                     if work.named().is_none() {
                         dir.leave_out(run)?;
                         return Ok(None);
@@ -202,7 +208,7 @@ impl Walker<'_, '_, '_, '_, '_> {
             Some((names, fd)) => (names, Some(fd)),
             None => {
                 work.scope = Scope::Named;
-                (Names::new(named.keys()), None)
+                (Names::new(named.keys().cloned().collect()), None)
             }
         };
         let tag = fd.as_ref().and_then(|fd| run.tag_file(fd));
@@ -220,7 +226,6 @@ impl Walker<'_, '_, '_, '_, '_> {
 
     /// Makes and shares the next part of a directory; the part whose entries are next.
     fn next_part(&self, listed: &Arc<Listed>, popped: &mut Popped<'_>) -> Result<Arc<Listing>> {
-        self.gathering.paused(|| listed.dir.wait_for_parts(self.run()));
         let next = listed.next_part(self.run());
         let names = || format!("the names in {}", display(&listed.dir.path));
         let (listing, is_last) = next.map_err(|error| Error::aside_lost(names(), error))?;
@@ -264,15 +269,17 @@ impl Walker<'_, '_, '_, '_, '_> {
         &self,
         work: &DirWork,
         popped: &mut Popped<'_>,
-    ) -> std::result::Result<Option<(Names, OwnedFd)>, String> {
+    ) -> std::result::Result<Option<(Names, OwnedFd)>, Unlisted> {
         let (run, dir) = (self.run(), &work.dir);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = {
             let _flight = self.walk.limit.begin();
             Place::at(&dir.path).and_then(|place| place.open(flags))
         };
-        let fd = opened.map_err(|error| format!("it cannot be listed: {error}"))?;
-        let mut names = Gathered::new(run.writer.repo().settings().aside.as_deref());
+        let fd = opened.map_err(Unlisted::Errno)?;
+        let aside = run.writer.repo().settings().aside.as_deref();
+        let too_large = |error| Unlisted::TooLarge(Error::aside("the list of a directory's entries", aside, error));
+        let mut names = Gathered::new(aside);
         let mut buffer = Vec::with_capacity(LISTING_BUFFER);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         loop {
@@ -288,7 +295,7 @@ impl Walker<'_, '_, '_, '_, '_> {
             match entries.next() {
                 Some(Ok(entry)) => match entry.file_name().to_bytes() {
                     b"." | b".." => {}
-                    name => names.add(name).map_err(|error| run.too_many_names(error))?,
+                    name => names.add(name).map_err(too_large)?,
                 },
                 // It was removed after it had been opened.
                 None | Some(Err(Errno::NOENT)) => break,
@@ -301,7 +308,7 @@ impl Walker<'_, '_, '_, '_, '_> {
         }
         // A listing may lack what is named: some file systems hide directories that can be opened.
         let named = work.named().into_iter().flat_map(Tops::keys);
-        let names = names.sorted(named).map_err(|error| run.too_many_names(error))?;
+        let names = names.sorted(named).map_err(too_large)?;
         Ok(Some((names, fd)))
     }
 
@@ -503,6 +510,13 @@ impl Walker<'_, '_, '_, '_, '_> {
 /// Bytes of a directory's listing that are read at a time: glibc's choice.
 const LISTING_BUFFER: usize = 32 << 10;
 
+/// Why there are no names of a directory.
+enum Unlisted {
+    Errno(Errno),
+    /// They cannot be put aside.
+    TooLarge(Error),
+}
+
 /// What an entry is, as far as its sources are concerned.
 struct Seen {
     stat: Stat,
@@ -593,12 +607,6 @@ impl Run<'_> {
         if names > 0 {
             self.progress.warning(&format!("{}: {names} names were listed twice", display(path)));
         }
-    }
-
-    /// Why the names in a large directory could not be put aside.
-    fn too_many_names(&self, error: std::io::Error) -> String {
-        Error::aside("it has very many entries: its list", self.writer.repo().settings().aside.as_deref(), error)
-            .to_string()
     }
 
     /// Whether the repository has all blobs of a file.

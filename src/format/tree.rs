@@ -1,6 +1,7 @@
 //! A directory as a blob: `{"nodes":[…]}` and a line feed, nodes ascending by the bytes of their names.
 
 use super::node::{Node, RawNode};
+use super::text::unquote;
 use super::{FormatError, Result};
 use crate::limits;
 use serde::Deserialize;
@@ -66,11 +67,6 @@ impl TreeWriter {
             self.json.push(b',');
         }
         self.is_empty = false;
-    }
-
-    /// Whether it has no nodes.
-    pub fn is_empty(&self) -> bool {
-        self.is_empty
     }
 
     /// The plaintext so far. Whoever takes some of it puts that before what [`TreeWriter::finish`]
@@ -162,7 +158,7 @@ impl<'s> Nodes<'s> {
         self.at == At::End
     }
 
-    /// The JSON of the node that came last.
+    /// The JSON of the node that came last, also of one that is none of ours.
     pub fn raw(&self) -> &[u8] {
         &self.json[self.node.clone()]
     }
@@ -351,6 +347,17 @@ fn first<'j, T: Deserialize<'j>>(json: &'j [u8]) -> (Option<serde_json::Result<T
     let mut values = serde_json::Deserializer::from_slice(json).into_iter();
     let value = values.next();
     (value, values.byte_offset())
+}
+
+/// The raw name of one node of a tree.
+pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    let named: Named<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
+    unquote(&named.name)
 }
 
 /// One node of a tree.

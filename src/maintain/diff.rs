@@ -6,7 +6,8 @@ use super::blobs::BlobSet;
 use super::gaps::Gaps;
 use super::stats;
 use crate::format::node::{Node, NodeType};
-use crate::format::{BlobType, FormatError};
+use crate::format::text::lossy;
+use crate::format::{BlobType, FormatError, tree};
 use crate::id::Id;
 use crate::repo::{Error, Index, Result, Tree, TreeReader};
 use std::cmp::Ordering;
@@ -58,59 +59,75 @@ struct Pair {
     path_length: usize,
 }
 
-/// The entries of a directory in order of their names.
+/// The entries of a directory in order of their names. An error is the end of them.
 struct Entries {
     /// Null: there is no such directory.
     id: Id,
-    nodes: Peekable<Box<dyn Iterator<Item = Result<Node>>>>,
+    entries: Peekable<Box<dyn Iterator<Item = Result<Entry>>>>,
 }
+
+/// An entry's name, and its node unless that cannot be read.
+type Entry = (Vec<u8>, Result<Node>);
 
 impl Entries {
     fn load(trees: &TreeReader<'_>, id: Option<Id>) -> Result<Entries> {
-        let (id, nodes): (_, Box<dyn Iterator<Item = Result<Node>>>) = match id {
+        let (id, entries): (_, Box<dyn Iterator<Item = Result<Entry>>>) = match id {
             None => (Id::NULL, Box::new(std::iter::empty())),
             Some(id) => {
                 let tree = trees.open(id)?;
                 if tree.is_large() {
-                    (id, Box::new(in_order(tree)))
+                    (id, Box::new(in_order(id, named(tree))))
                 } else {
                     // Programs other than restic do not always write them in order.
-                    let mut nodes = tree.collect::<Result<Vec<_>>>()?;
-                    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-                    (id, Box::new(nodes.into_iter().map(Ok)))
+                    let mut entries = named(tree).collect::<Result<Vec<_>>>()?;
+                    entries.sort_by(|a, b| a.0.cmp(&b.0));
+                    (id, Box::new(entries.into_iter().map(Ok)))
                 }
             }
         };
-        Ok(Entries { id, nodes: nodes.peekable() })
+        Ok(Entries { id, entries: entries.peekable() })
     }
 
-    /// The name of the next entry, if there is one that can be read.
+    /// The name of the next entry, if there is one.
     fn peek(&mut self) -> Option<&[u8]> {
-        self.nodes.peek().and_then(|node| node.as_ref().ok()).map(|node| &node.name[..])
+        self.entries.peek().and_then(|entry| entry.as_ref().ok()).map(|(name, _)| &name[..])
     }
 
-    /// Why the next entry cannot be read, if that is so.
-    fn next_error(&mut self) -> Option<Error> {
-        self.nodes.next_if(Result::is_err).and_then(Result::err)
+    /// Why the entries from here on cannot be read, if that is so.
+    fn error(&mut self) -> Option<Error> {
+        self.entries.next_if(Result::is_err).and_then(Result::err)
     }
 
-    fn next(&mut self) -> Option<Node> {
-        self.nodes.next().and_then(Result::ok)
+    fn next(&mut self) -> Result<Option<Node>> {
+        self.entries.next().and_then(Result::ok).map(|(_, node)| node).transpose()
     }
 }
 
+/// The entries of a tree. One that cannot be read spares the others if its name can be.
+fn named(mut tree: Tree) -> impl Iterator<Item = Result<Entry>> {
+    std::iter::from_fn(move || {
+        Some(match tree.next()? {
+            Ok(node) => Ok((node.name.clone(), Ok(node))),
+            Err(error) if tree.is_over() => Err(error),
+            Err(error) => match tree::parse_name(tree.raw()) {
+                Ok(name) => Ok((name, Err(error))),
+                Err(_) => Err(error),
+            },
+        })
+    })
+}
+
 /// The entries of a tree that is too large to be sorted. What is not in its place is an error.
-fn in_order(tree: Tree) -> impl Iterator<Item = Result<Node>> {
-    let id = tree.id();
+fn in_order(id: Id, entries: impl Iterator<Item = Result<Entry>>) -> impl Iterator<Item = Result<Entry>> {
     let mut last = Vec::new();
-    tree.map(move |node| {
-        let node = node?;
-        if node.name < last {
-            let why = format!("{:?} is not in its place in the order of names", node.display_name());
+    entries.map(move |entry| {
+        let (name, node) = entry?;
+        if name < last {
+            let why = format!("{:?} is not in its place in the order of names", lossy(&name));
             return Err(Error::Tree { id, source: FormatError::new("a large tree", why) });
         }
-        last.clone_from(&node.name);
-        Ok(node)
+        last.clone_from(&name);
+        Ok((name, node))
     })
 }
 
@@ -137,7 +154,7 @@ pub fn diff<E: From<Error>>(
         path.truncate(pair.path_length);
         let mut is_readable = true;
         for (side, gaps) in [(&mut pair.left, gaps[0]), (&mut pair.right, gaps[1])] {
-            if let Some(error) = side.next_error() {
+            if let Some(error) = side.error() {
                 gaps.or_report(&path, Err::<(), _>(error))?;
                 is_readable = false;
             }
@@ -153,6 +170,9 @@ pub fn diff<E: From<Error>>(
         };
         path.push(b'/');
         path.extend_from_slice(&name);
+        let (Some(left), Some(right)) = (gaps[0].or_report(&path, left)?, gaps[1].or_report(&path, right)?) else {
+            continue;
+        };
         let change = diff.compare(&path, left.as_ref(), right.as_ref())?;
         // As in restic, a directory is marked as what it is now.
         let shown = right.as_ref().or(left.as_ref()).expect("one side has an entry");
@@ -171,15 +191,16 @@ pub fn diff<E: From<Error>>(
 }
 
 /// The next name that is in either directory, with its node in each.
-fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Option<Node>, Option<Node>)> {
+#[allow(clippy::type_complexity, reason = "a name and two nodes")]
+fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Result<Option<Node>>, Result<Option<Node>>)> {
     let (name, order) = match (pair.left.peek(), pair.right.peek()) {
         (None, None) => return None,
         (Some(left), None) => (left.to_vec(), Ordering::Less),
         (None, Some(right)) => (right.to_vec(), Ordering::Greater),
         (Some(left), Some(right)) => (left.min(right).to_vec(), left.cmp(right)),
     };
-    let left = if order.is_le() { pair.left.next() } else { None };
-    let right = if order.is_ge() { pair.right.next() } else { None };
+    let left = if order.is_le() { pair.left.next() } else { Ok(None) };
+    let right = if order.is_ge() { pair.right.next() } else { Ok(None) };
     Some((name, left, right))
 }
 

@@ -18,6 +18,9 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the cipher.
+pub(super) const PIECE: usize = 64 << 10;
+
 /// The nodes of a tree, in its order. An error that concerns one of them spares the others, which
 /// come next.
 pub struct Tree {
@@ -41,7 +44,7 @@ impl Tree {
         self.nodes.is_over()
     }
 
-    /// The JSON of the node that came last.
+    /// The JSON of the node that came last, also of one that cannot be read.
     pub fn raw(&self) -> &[u8] {
         self.nodes.raw()
     }

@@ -304,36 +304,30 @@ impl Writer {
         /// Bytes that are read and hashed at a time.
         const PIECE: u64 = 1 << 20;
         let PackedBlob { ty, id, length, .. } = blob;
-        let nowhere = Location { pack: Id::NULL, blob };
-        if self.repo().settings().extra_verify && self.repo().compare(&nowhere, sealed.reader()).is_err() {
-            return Err(Error::VerifyFailed { what: format!("{ty} blob {id}") });
+        if self.repo().settings().extra_verify {
+            let nowhere = Location { pack: Id::NULL, blob };
+            self.repo().compare_aside(&nowhere, sealed).map_err(|error| match error.is_damage() {
+                true => Error::VerifyFailed { what: format!("{ty} blob {id}") },
+                false => error,
+            })?;
         }
         self.count_blob(&blob, blob.plain_length());
         if self.dry_run {
             return Ok(());
         }
-        let new = || OpenPack::new(self.repo(), BlobType::Tree, self.tree_places.place());
-        let mut trees = lock(&self.trees);
-        let mut pack = trees.take().map_or_else(new, Ok)?;
-        // Offsets in a pack are 32 bits wide.
-        if pack.size + u64::from(length) > u64::from(u32::MAX) {
-            self.close(pack)?;
-            pack = new()?;
-        }
-        let offset = u32::try_from(pack.size).expect("checked above");
-        for start in (0..sealed.len()).step_by(usize::try_from(PIECE).expect("a megabyte")) {
-            let mut piece = vec![0; usize::try_from(PIECE.min(sealed.len() - start)).expect("at most a piece")];
-            sealed.read_exact_at(start, &mut piece).map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
-            pack.push(piece);
-            pack.settle()?;
-        }
-        pack.blobs.push(PackedBlob { offset, ..blob });
-        if is_full(&pack, self.tree_pack_size) {
-            drop(trees);
-            return self.close(pack);
-        }
-        *trees = Some(pack);
-        Ok(())
+        self.fill_trees(|pack, new| {
+            let mut pack = self.with_room(pack, length.into(), new)?;
+            let offset = u32::try_from(pack.size).expect("it has room");
+            for start in (0..sealed.len()).step_by(usize::try_from(PIECE).expect("a megabyte")) {
+                let mut piece = vec![0; usize::try_from(PIECE.min(sealed.len() - start)).expect("at most a piece")];
+                let read = sealed.read_exact_at(start, &mut piece);
+                read.map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
+                pack.push(piece);
+                pack.settle()?;
+            }
+            pack.blobs.push(PackedBlob { offset, ..blob });
+            Ok(pack)
+        })
     }
 
     /// Whether a sealed tree of `length` bytes may be kept until its pack is in a bucket: it takes no
@@ -368,19 +362,23 @@ impl Writer {
 
     /// A new tree that is too large to be held cannot be put aside.
     fn not_aside(&self, error: std::io::Error) -> Error {
-        Error::aside("its tree", self.repo().settings().aside.as_deref(), error)
+        Error::aside("the tree of a directory", self.repo().settings().aside.as_deref(), error)
     }
 
     fn add_trees(&self, batch: Batch) -> Result<()> {
-        if batch.blobs.is_empty() { Ok(()) } else { self.or_fail(self.add_to_trees(batch)) }
+        if batch.blobs.is_empty() {
+            return Ok(());
+        }
+        self.or_fail(self.fill_trees(|pack, new| self.add(pack, batch, new)))
     }
 
-    fn add_to_trees(&self, batch: Batch) -> Result<()> {
+    /// Has `fill` add to the pack of trees, or to a new one, and closes that if it is full then.
+    fn fill_trees(&self, fill: impl FnOnce(OpenPack, &dyn Fn() -> Result<OpenPack>) -> Result<OpenPack>) -> Result<()> {
         // An uploader, which frees a place, needs nothing that is locked here.
         let new = || OpenPack::new(self.repo(), BlobType::Tree, self.tree_places.place());
         let mut trees = lock(&self.trees);
         let open = trees.take().map_or_else(new, Ok)?;
-        let mut pack = self.add(open, batch, new)?;
+        let mut pack = fill(open, &new)?;
         // Trees come one by one, often long after each other: none waits for the next.
         pack.settle()?;
         if is_full(&pack, self.tree_pack_size) {
@@ -442,17 +440,22 @@ impl Writer {
 
     /// Puts sealed blobs into a pack, or into a new one if it has no room for them.
     fn add(&self, pack: OpenPack, batch: Batch, new: impl Fn() -> Result<OpenPack>) -> Result<OpenPack> {
-        let mut pack = pack;
-        // Offsets in a pack are 32 bits wide.
-        while pack.size + batch.bytes.len() as u64 > u64::from(u32::MAX) {
-            self.close(pack)?;
-            pack = new()?;
-        }
-        let start = u32::try_from(pack.size).expect("checked above");
+        let mut pack = self.with_room(pack, batch.bytes.len() as u64, new)?;
+        let start = u32::try_from(pack.size).expect("it has room");
         self.count(&batch);
         let Batch { bytes, blobs } = batch;
         pack.push(bytes);
         pack.blobs.extend(blobs.iter().map(|&(blob, _)| PackedBlob { offset: start + blob.offset, ..blob }));
+        Ok(pack)
+    }
+
+    /// A pack, or a new one in its place, that takes `length` more bytes: offsets are 32 bits wide.
+    fn with_room(&self, pack: OpenPack, length: u64, new: impl Fn() -> Result<OpenPack>) -> Result<OpenPack> {
+        let mut pack = pack;
+        while pack.size + length > u64::from(u32::MAX) {
+            self.close(pack)?;
+            pack = new()?;
+        }
         Ok(pack)
     }
 

@@ -156,8 +156,8 @@ impl Walk<'_> {
         for node in tree {
             match node {
                 Ok(node) => listing.add(node, visitor)?,
-                Err(repo::Error::Tree { source, .. }) => {
-                    damage = Some(source);
+                Err(error) if is_lost(&error) => {
+                    damage = Some(error);
                     break;
                 }
                 Err(error) => return Err(error.into()),
@@ -167,7 +167,11 @@ impl Walk<'_> {
             None => visitor.listed(relative(listing.path), listing.names)?,
             // What came before the damage is told; as its end is unknown, so is what it does not have.
             Some(error) => {
-                let why = format!("the end of tree {id} is lost: {error}");
+                let why = match error {
+                    repo::Error::Tree { source, .. } => source.to_string(),
+                    error => error.to_string(),
+                };
+                let why = format!("the end of tree {id} is lost: {why}");
                 visitor.flaw(relative(listing.path), Flaw::Truncated, why)?;
             }
         }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A limit, which goes with the value.
 pub struct MemoryLimit(PathBuf);
@@ -14,7 +15,8 @@ const SECOND: &str = "/sys/fs/cgroup";
 
 impl MemoryLimit {
     pub fn of_mib(mib: u64) -> MemoryLimit {
-        let name = format!("vsm-test-{}-{:016x}", std::process::id(), rand());
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("vsm-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let limit = (mib << 20).to_string();
         if Path::new(FIRST).join("memory.limit_in_bytes").exists() {
             let group = MemoryLimit::made(Path::new(FIRST).join(name));
@@ -62,9 +64,4 @@ impl Drop for MemoryLimit {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
-}
-
-fn rand() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
 }

@@ -1,6 +1,7 @@
-//! A large tree: its sealed form is put aside and compared with its id on the way, and then opened
-//! piece by piece as its nodes are asked for.
+//! A large tree: its sealed form is authenticated while it is put aside, compared with its id there, and
+//! then opened piece by piece as its nodes are asked for.
 
+use super::PIECE;
 use crate::aside::Aside;
 use crate::crypto::{Key, NONCE, OVERHEAD, Pieces, SealError, TAG};
 use crate::format::BlobType;
@@ -15,9 +16,6 @@ use crate::repo::{Error, Index, Repository, Result};
 use crate::store::{File, FileType};
 use std::io::{self, BufRead, Read, Write};
 use zstd::stream::read::Decoder;
-
-/// Bytes that are opened at a time: whole blocks of the cipher.
-const PIECE: usize = 64 << 10;
 
 /// A tree that has been compared with its id, and is not held in memory.
 pub struct LargeTree {
@@ -100,8 +98,13 @@ impl Repository {
         copy(&mut tag)?;
         pieces.authenticate(&tag).map_err(|error| damaged(location, error.to_string()))?;
         let tree = LargeTree { blob: location.blob, sealed: aside, key: self.key.clone() };
-        self.compare(location, Lost { of: tree.sealed.reader(), id })?;
+        self.compare_aside(location, &tree.sealed)?;
         Ok(tree)
+    }
+
+    /// [`Repository::compare`] with what was put aside.
+    pub(in crate::repo) fn compare_aside(&self, location: &Location, sealed: &Aside) -> Result<()> {
+        self.compare(location, Lost { of: sealed.reader(), id: location.blob.id })
     }
 
     /// Compares what a sealed blob opens to, which comes piece by piece, with its length and id. An

@@ -12,12 +12,10 @@ use crate::format::{BlobType, FormatError, Version};
 use crate::hash::Sha256;
 use crate::id::Id;
 use crate::limits;
+use crate::repo::trees::PIECE;
 use crate::repo::{Error, Result};
 use std::io::{self, Read, Write};
 use zstd::stream::write::Encoder;
-
-/// Bytes that are compressed or sealed at a time: whole blocks of the cipher.
-const PIECE: usize = 64 << 10;
 
 /// A tree whose nodes come in order.
 #[derive(Default)]
