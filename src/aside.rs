@@ -26,6 +26,12 @@ impl Aside {
         Aside { directory: directory.map(Path::to_owned), memory: Vec::new(), file: None, length: 0 }
     }
 
+    /// Where they go if they are too many for memory.
+    #[cfg(feature = "mount")]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> u64 {
         self.length
@@ -65,6 +71,11 @@ impl Aside {
         Reader { aside: self, at: 0 }
     }
 
+    /// Reads them from `offset` on.
+    pub fn reader_from(&self, offset: u64) -> Reader<&Aside> {
+        Reader { aside: self, at: offset }
+    }
+
     pub fn into_reader(self) -> Reader<Aside> {
         Reader { aside: self, at: 0 }
     }
@@ -79,12 +90,13 @@ impl Write for Aside {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
             let directory = self.directory.as_deref().ok_or_else(|| io::Error::other("there is no such directory"))?;
-            let mut file = tempfile::tempfile_in(directory)?;
-            file.write_all(&std::mem::take(&mut self.memory))?;
-            self.file = Some(file);
+            let file = tempfile::tempfile_in(directory)?;
+            file.write_all_at(&self.memory, 0)?;
+            (self.file, self.memory) = (Some(file), Vec::new());
         }
-        match &mut self.file {
-            Some(file) => file.write_all(bytes)?,
+        match &self.file {
+            // What a write that failed has left behind is written over.
+            Some(file) => file.write_all_at(bytes, self.length)?,
             None => self.memory.extend_from_slice(bytes),
         }
         self.length += bytes.len() as u64;

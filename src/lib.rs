@@ -14,7 +14,7 @@
 
 #[cfg(feature = "controller")]
 pub mod api;
-mod aside;
+pub mod aside;
 pub mod backup;
 pub mod chunk;
 pub mod cli;

@@ -9,6 +9,7 @@
 
 use super::read::Standing;
 use super::{Run, stat};
+use crate::format::content::Json;
 use crate::format::node::Node;
 use crate::id::Id;
 use crate::progress::Action;
@@ -49,7 +50,7 @@ pub struct Part {
 
 struct Entries {
     /// The JSON of each entry: empty while it is not known, and for an entry that is left out.
-    slots: Vec<Box<[u8]>>,
+    slots: Vec<Json>,
     /// Slots not yet filled.
     open: usize,
 }
@@ -64,7 +65,7 @@ struct Assembly {
     /// No other part will begin.
     is_last: bool,
     /// The nodes of parts that are complete before one that comes before them.
-    waiting: BTreeMap<usize, Vec<u8>>,
+    waiting: BTreeMap<usize, Json>,
     /// Something below it was named.
     leads_to_named: bool,
     /// It could not be put together, which is reported by whom that happened to.
@@ -113,7 +114,7 @@ impl Dir {
             self.count(&assembly);
             assembly.begun - 1
         };
-        let (slots, open) = (vec![Box::default(); names.len()], names.len());
+        let (slots, open) = (vec![Json::default(); names.len()], names.len());
         Arc::new(Part { dir: self.clone(), number, names, entries: Mutex::new(Entries { slots, open }) })
     }
 
@@ -123,7 +124,7 @@ impl Dir {
             let mut assembly = self.lock();
             (assembly.begun, assembly.is_last) = (1, true);
         }
-        complete(run, self.clone(), 0, Vec::new())
+        complete(run, self.clone(), 0, Json::default())
     }
 
     /// Leaves the whole directory out of its parent.
@@ -135,7 +136,7 @@ impl Dir {
     }
 
     /// Takes in the nodes of a part. The directory's tree, if that was the last.
-    fn add(&self, run: &Run<'_>, number: usize, nodes: Vec<u8>) -> Result<Option<Id>> {
+    fn add(&self, run: &Run<'_>, number: usize, nodes: Json) -> Result<Option<Id>> {
         let mut assembly = self.lock();
         if assembly.is_lost {
             return Ok(None);
@@ -162,10 +163,10 @@ impl Dir {
 
 impl Assembly {
     /// Adds a part, and those that waited for it; says whether that were all.
-    fn add(&mut self, run: &Run<'_>, number: usize, nodes: Vec<u8>) -> Result<bool> {
+    fn add(&mut self, run: &Run<'_>, number: usize, nodes: Json) -> Result<bool> {
         self.waiting.insert(number, nodes);
         while let Some(nodes) = self.waiting.remove(&self.added) {
-            self.tree.add_nodes(run.writer, &nodes)?;
+            self.tree.add_nodes(run.writer, nodes.borrow())?;
             self.added += 1;
         }
         Ok(self.is_last && self.added == self.begun)
@@ -180,10 +181,7 @@ impl Part {
 
     /// Fills a slot with a finished node, or with nothing if the entry is left out.
     pub fn fill(self: &Arc<Part>, run: &Run<'_>, slot: usize, node: Option<&Node>) -> Result<()> {
-        let mut json = Vec::new();
-        if let Some(node) = node {
-            node.write_json(&mut json);
-        }
+        let json = node.map(Node::json).unwrap_or_default();
         match self.close_slot(slot, json) {
             Some(nodes) => complete(run, self.dir.clone(), self.number, nodes),
             None => Ok(()),
@@ -191,28 +189,24 @@ impl Part {
     }
 
     /// Fills one slot; the nodes of all of them if that was the last.
-    fn close_slot(&self, slot: usize, json: Vec<u8>) -> Option<Vec<u8>> {
+    fn close_slot(&self, slot: usize, json: Json) -> Option<Json> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.slots[slot] = json.into_boxed_slice();
+        entries.slots[slot] = json;
         entries.open -= 1;
         (entries.open == 0).then(|| join(std::mem::take(&mut entries.slots)))
     }
 }
 
-fn join(slots: Vec<Box<[u8]>>) -> Vec<u8> {
-    let mut nodes = Vec::with_capacity(slots.iter().map(|json| json.len() + 1).sum());
-    for json in slots.into_iter().filter(|json| !json.is_empty()) {
-        if !nodes.is_empty() {
-            nodes.push(b',');
-        }
-        nodes.extend_from_slice(&json);
-    }
+fn join(slots: Vec<Json>) -> Json {
+    let text = Vec::with_capacity(slots.iter().map(|json| json.text.len() + 1).sum());
+    let mut nodes = Json { text, lists: Vec::new() };
+    slots.into_iter().for_each(|json| nodes.append(json));
     nodes
 }
 
 /// Adds a part to its directory. If that was the last, fills the directory's own slot, and so on
 /// upwards while that was the last of a part: a loop, because trees can be 10,000 levels deep.
-fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Vec<u8>) -> Result<()> {
+fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Json) -> Result<()> {
     let (mut dir, mut number, mut nodes) = (dir, number, nodes);
     loop {
         let tree = match dir.add(run, number, nodes) {
@@ -229,12 +223,12 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Vec<u8>) -> Resu
             tree.into_iter().for_each(|tree| run.set_root(tree));
             return Ok(());
         };
-        let mut json = Vec::new();
+        let mut json = Json::default();
         if let Some(tree) = tree {
             let mut node = dir.node.clone().expect("only the root has none, and the root has no parent");
             node.subtree = Some(tree);
             run.count_dir(&dir, &node);
-            node.write_json(&mut json);
+            json = node.json();
         }
         let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
         (dir, number, nodes) = (up.dir.clone(), up.number, all);

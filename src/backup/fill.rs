@@ -3,23 +3,69 @@
 //! A [`Filling`] has a slab only while there is something in it. Its complete chunks are turned over
 //! to jobs of a few chunks each, which hash, seal and pack them on all cores.
 
-use super::Run;
 use super::read::FileWork;
 use super::slab::{SLAB_SIZE, Slab};
+use super::{Run, stat};
+use crate::format::content::{Content, NewContent};
 use crate::id::Id;
 use crate::progress::Action;
+use crate::repo::Error;
+use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A file whose chunks are on their way.
 pub struct Pending {
     pub work: FileWork,
-    content: Mutex<Vec<Id>>,
+    content: Mutex<Chunks>,
     /// Bytes read; known when all of it has been read.
     size: AtomicU64,
     /// Chunks not yet stored, and one until all of the file has been read.
     open: AtomicUsize,
+}
+
+/// The ids of a file's chunks, which become known in any order.
+#[derive(Default)]
+pub struct Chunks {
+    known: NewContent,
+    /// Those behind the first that is not known.
+    waiting: VecDeque<Option<Id>>,
+}
+
+impl Chunks {
+    /// Another chunk, whose id is not known yet.
+    fn add(&mut self) {
+        self.waiting.push_back(None);
+    }
+
+    /// Other chunks, each with this id.
+    pub fn add_known(&mut self, id: Id, count: usize, aside: Option<&Path>) -> io::Result<()> {
+        (0..count).try_for_each(|_| {
+            self.waiting.push_back(Some(id));
+            self.settle(aside)
+        })
+    }
+
+    fn set(&mut self, index: usize, id: Id, aside: Option<&Path>) -> io::Result<()> {
+        let at = index - self.known.len();
+        self.waiting[at] = Some(id);
+        self.settle(aside)
+    }
+
+    fn settle(&mut self, aside: Option<&Path>) -> io::Result<()> {
+        while let Some(id) = self.waiting.front().copied().flatten() {
+            self.waiting.pop_front();
+            self.known.push(id, aside)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> io::Result<Content> {
+        std::mem::take(&mut self.known).finish()
+    }
 }
 
 /// A piece of a slab that is a blob.
@@ -83,7 +129,7 @@ impl<'s, 'c> Filling<'s, 'c> {
 
     /// The first `length` bytes of the rest are a chunk of `file`, its `index`th.
     pub fn add_chunk(&mut self, file: &Arc<Pending>, index: usize, length: usize) {
-        file.content().push(Id::NULL);
+        file.content().add();
         file.open.fetch_add(1, Ordering::Relaxed);
         let bytes = self.start..self.start + length;
         self.start = bytes.end;
@@ -164,8 +210,11 @@ fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
     };
     for (Chunk { file, index, bytes }, id) in chunks.into_iter().zip(ids) {
         run.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        file.content()[index] = id;
-        file.close_one(run);
+        let set = file.content().set(index, id, run.aside());
+        match set {
+            Ok(()) => file.close_one(run),
+            Err(error) => return run.fail(file.not_aside(run, error)),
+        }
     }
 }
 
@@ -175,8 +224,14 @@ impl Pending {
         Arc::new(Pending { work, content, size, open })
     }
 
-    pub fn content(&self) -> std::sync::MutexGuard<'_, Vec<Id>> {
+    pub fn content(&self) -> std::sync::MutexGuard<'_, Chunks> {
         self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The list of its chunks cannot be put aside.
+    pub fn not_aside(&self, run: &Run<'_>, error: io::Error) -> Error {
+        let what = format!("the list of the chunks of {}", stat::display(&self.work.path));
+        Error::aside(what, run.aside(), error)
     }
 
     /// All of the file has been read, `size` bytes.
@@ -193,7 +248,11 @@ impl Pending {
         let FileWork { path, node, part, slot, in_parent, .. } = &self.work;
         let mut node = node.clone();
         node.size = self.size.load(Ordering::Acquire);
-        node.content = Some(std::mem::take(&mut *self.content()));
+        let content = self.content().take();
+        match content {
+            Ok(content) => node.content = Some(content),
+            Err(error) => return run.fail(self.not_aside(run, error)),
+        }
         run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
         run.check(part.fill(run, *slot, Some(&node)));
     }

@@ -436,6 +436,11 @@ impl Run<'_> {
         }
     }
 
+    /// Where long lists are put aside.
+    fn aside(&self) -> Option<&Path> {
+        self.writer.repo().settings().aside.as_deref()
+    }
+
     /// Ends the run with an error.
     fn fail(&self, error: Error) {
         self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);

@@ -335,7 +335,8 @@ impl<'s, 'c> Reader<'s, 'c> {
     }
 
     fn add_zero_chunks(&mut self, count: usize, current: &mut Current) {
-        current.file.content().extend(std::iter::repeat_n(Id(ZERO_CHUNK), count));
+        let added = current.file.content().add_known(Id(ZERO_CHUNK), count, self.run.aside());
+        self.run.check(added.map_err(|error| current.file.not_aside(self.run, error)));
         current.chunks += count;
         self.run.check(self.run.store_zero_chunk());
         self.run.progress.bytes_done.fetch_add((count * MIN_SIZE) as u64, Ordering::Relaxed);

@@ -611,8 +611,7 @@ impl Run<'_> {
 
     /// Whether the repository has all blobs of a file.
     fn has_content(&self, node: &Node, path: &Path) -> bool {
-        let content = node.content.as_deref().unwrap_or_default();
-        let complete = content.iter().all(|&id| self.writer.index().contains(BlobType::Data, id));
+        let complete = node.content.iter().flatten().all(|id| self.writer.index().contains(BlobType::Data, id));
         if !complete {
             self.damage(path, "the repository lacks parts of it that the parent snapshot needs, so it is read again");
         }

@@ -6,6 +6,7 @@
 
 pub mod compression;
 pub mod config;
+pub mod content;
 pub mod index_file;
 pub mod key_file;
 pub mod lock_file;

@@ -4,6 +4,7 @@
 //! same tree id. Reading accepts any order, unknown fields, and the `null`s that older programs wrote.
 
 use super::base64_bytes;
+use super::content::{Content, Json, write_ids};
 use super::text::{quote, unquote, write_json_string};
 use super::time::Time;
 use super::{FormatError, Result};
@@ -132,7 +133,7 @@ pub struct Node {
     /// `st_rdev` of a device node.
     pub device: u64,
     /// The data blobs of a file, in order; `None` for all else.
-    pub content: Option<Vec<Id>>,
+    pub content: Option<Content>,
     /// The tree of a directory.
     pub subtree: Option<Id>,
     pub error: String,
@@ -176,8 +177,28 @@ impl Node {
         !matches!(&self.name[..], b"" | b"." | b"..") && !self.name.iter().any(|&byte| byte == b'/' || byte == 0)
     }
 
+    /// The node's JSON; a long list of content is left out of it.
+    pub fn json(&self) -> Json {
+        let mut json = Json::default();
+        if let (Some(at), Some(content)) = (self.write_short(&mut json.text), &self.content) {
+            json.lists.push((at, content.clone()));
+        }
+        json
+    }
+
     /// Appends the node's JSON, to the byte as restic writes it.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        if let (Some(at), Some(content)) = (self.write_short(out), &self.content) {
+            let behind = out.split_off(at);
+            for (number, window) in content.windows(1 << 16).enumerate() {
+                write_ids(out, &window, number == 0);
+            }
+            out.extend_from_slice(&behind);
+        }
+    }
+
+    /// Appends the node's JSON without a long list of content. Returns where that belongs.
+    fn write_short(&self, out: &mut Vec<u8>) -> Option<usize> {
         out.extend_from_slice(b"{\"name\":");
         write_json_string(out, &quote(&self.name));
         print(out, format_args!(",\"type\":\"{}\"", self.ty.name()));
@@ -202,7 +223,7 @@ impl Node {
             print(out, format_args!(",\"generic_attributes\":{attributes}"));
         }
         number(out, "device", self.device);
-        self.write_content(out);
+        let left_out = self.write_content(out);
         if let Some(subtree) = &self.subtree {
             out.extend_from_slice(b",\"subtree\":\"");
             out.extend_from_slice(&subtree.hex());
@@ -210,6 +231,7 @@ impl Node {
         }
         string(out, "error", self.error.as_bytes());
         out.push(b'}');
+        left_out
     }
 
     fn write_xattrs(&self, out: &mut Vec<u8>) {
@@ -224,19 +246,18 @@ impl Node {
         }
     }
 
-    fn write_content(&self, out: &mut Vec<u8>) {
+    fn write_content(&self, out: &mut Vec<u8>) -> Option<usize> {
         let Some(content) = &self.content else {
             out.extend_from_slice(b",\"content\":null");
-            return;
+            return None;
         };
-        out.reserve(content.len() * 67 + 16);
         out.extend_from_slice(b",\"content\":[");
-        for (index, id) in content.iter().enumerate() {
-            out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-            out.extend_from_slice(&id.hex());
-            out.push(b'"');
+        let left_out = content.is_aside().then_some(out.len());
+        if left_out.is_none() {
+            write_ids(out, &content.range(0..content.len()), true);
         }
         out.push(b']');
+        left_out
     }
 }
 
@@ -335,7 +356,7 @@ impl TryFrom<RawNode<'_>> for Node {
             xattrs: raw.extended_attributes.unwrap_or_default(),
             generic_attributes: raw.generic_attributes.map(|attributes| attributes.get().into()),
             device: raw.device,
-            content: raw.content,
+            content: raw.content.map(Content::from),
             subtree: raw.subtree,
             error: raw.error,
         })

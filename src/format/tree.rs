@@ -1,5 +1,6 @@
 //! A directory as a blob: `{"nodes":[…]}` and a line feed, nodes ascending by the bytes of their names.
 
+use super::content::{Content, Json, JsonRef, NewContent};
 use super::node::{Node, RawNode};
 use super::text::unquote;
 use super::{FormatError, Result};
@@ -10,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 const OPENING: &[u8] = b"{\"nodes\":[";
 const CLOSING: &[u8] = b"]}\n";
@@ -34,23 +36,8 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Adds a node that is JSON already; `name` is its raw name.
-    pub fn add_json(&mut self, name: &[u8], json: &[u8]) -> Result<()> {
-        self.open_slot(name)?;
-        self.json.extend_from_slice(json);
-        Ok(())
-    }
-
-    /// Adds nodes that are JSON already, with commas between them. That they are in order, among
-    /// themselves and behind those before, is up to the caller.
-    pub fn add_nodes(&mut self, json: &[u8]) {
-        if !json.is_empty() {
-            self.separate();
-            self.json.extend_from_slice(json);
-        }
-    }
-
-    fn open_slot(&mut self, name: &[u8]) -> Result<()> {
+    /// Begins a node, whose raw name this is. Its JSON is appended to [`TreeWriter::written`].
+    pub fn open_slot(&mut self, name: &[u8]) -> Result<()> {
         if !self.is_empty && name <= &self.last[..] {
             let why =
                 format!("{:?} comes after {:?}", name.escape_ascii().to_string(), self.last.escape_ascii().to_string());
@@ -62,7 +49,10 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn separate(&mut self) {
+    /// Begins nodes, at least one, whose JSON with commas between them is appended to
+    /// [`TreeWriter::written`]. That they are in order, among themselves and behind those before, is
+    /// up to the caller.
+    pub fn separate(&mut self) {
         if !self.is_empty {
             self.json.push(b',');
         }
@@ -106,8 +96,17 @@ pub struct Nodes<'s> {
     piece: usize,
     /// Where the node that came last stands in `json`.
     node: Range<usize>,
+    /// The node that came last, if it is a long one.
+    long: Option<Json>,
+    /// Bytes from which a node is long.
+    long_from: usize,
+    /// Where long lists of content are put aside.
+    aside: Option<PathBuf>,
     at: At,
 }
+
+/// Bytes from which a node is not held: the usual ones have some hundred, and 67 for each blob.
+pub const LONG: usize = 1 << 20;
 
 /// Where in the JSON a reader is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,6 +129,9 @@ pub enum ReadError {
     /// The source of the JSON failed.
     #[error(transparent)]
     Source(#[from] io::Error),
+    /// A long list of content cannot be put aside.
+    #[error("a long list of content cannot be put aside: {0}")]
+    Aside(io::Error),
     /// One value has so many bytes and more, which are not held.
     #[error("one value has {size} bytes or more")]
     TooLarge { size: u64 },
@@ -140,7 +142,17 @@ type ReadResult<T> = std::result::Result<T, ReadError>;
 impl<'s> Nodes<'s> {
     /// The nodes of a tree that is in memory.
     pub fn new(json: Vec<u8>) -> Nodes<'s> {
-        Nodes { source: None, json, start: 0, piece: PIECE, node: 0..0, at: At::Beginning }
+        Nodes {
+            source: None,
+            json,
+            start: 0,
+            piece: PIECE,
+            node: 0..0,
+            long: None,
+            long_from: LONG,
+            aside: None,
+            at: At::Beginning,
+        }
     }
 
     /// The nodes of a tree that comes from a source.
@@ -148,9 +160,19 @@ impl<'s> Nodes<'s> {
         Nodes { source: Some(Box::new(source)), ..Nodes::new(Vec::new()) }
     }
 
-    /// The same, of which at least `piece` bytes are asked for at a time.
+    /// The same, of which at least `piece` bytes are asked for at a time, and no longer node is held.
     pub fn from_source_by(piece: usize, source: impl Read + Send + 's) -> Nodes<'s> {
-        Nodes { piece, ..Nodes::from_source(source) }
+        Nodes { piece, long_from: piece, ..Nodes::from_source(source) }
+    }
+
+    /// The same, with a directory where long lists of content are put aside.
+    pub fn put_aside_in(self, directory: Option<&Path>) -> Nodes<'s> {
+        Nodes { aside: directory.map(Path::to_owned), ..self }
+    }
+
+    /// Where long lists of content are put aside.
+    pub fn aside(&self) -> Option<&Path> {
+        self.aside.as_deref()
     }
 
     /// Whether no other node comes, not even after an error.
@@ -158,9 +180,13 @@ impl<'s> Nodes<'s> {
         self.at == At::End
     }
 
-    /// The JSON of the node that came last, also of one that is none of ours.
-    pub fn raw(&self) -> &[u8] {
-        &self.json[self.node.clone()]
+    /// The JSON of the node that came last, also of one that is none of ours; a long one comes
+    /// without spaces.
+    pub fn raw(&self) -> JsonRef<'_> {
+        match &self.long {
+            Some(json) => json.borrow(),
+            None => JsonRef { text: &self.json[self.node.clone()], lists: &[] },
+        }
     }
 
     /// The next node. Unless it says otherwise, an error is the end.
@@ -203,7 +229,7 @@ impl<'s> Nodes<'s> {
             } else if self.take(b'[')? {
                 return Ok(true);
             } else {
-                self.value(|json| first::<()>(json))?;
+                self.value(limits::TREE_BLOB, |json| first::<()>(json))?;
                 return Ok(false);
             }
         }
@@ -219,7 +245,7 @@ impl<'s> Nodes<'s> {
         if !is_first {
             self.expect(b',', "a comma between keys")?;
         }
-        let (_, is_list) = self.value(|json| {
+        let (_, is_list) = self.value(limits::TREE_BLOB, |json| {
             let (key, end) = first::<Cow<'_, str>>(json);
             (key.map(|key| key.map(|key| key == "nodes")), end)
         })?;
@@ -229,18 +255,18 @@ impl<'s> Nodes<'s> {
 
     /// The node that begins here.
     fn node(&mut self) -> ReadResult<Node> {
-        let parsed = self.value(|json| {
-            let (raw, end) = first::<RawNode<'_>>(json);
-            (raw.map(|raw| raw.map(Node::try_from)), end)
-        });
+        let held = if self.peek()? == Some(b'{') { self.long_from as u64 } else { limits::TREE_BLOB };
+        self.long = None;
         // Also if it is no node of ours: the others may be.
-        let (range, node) = match parsed {
+        let (range, node) = match self.typed_node(held) {
             Ok((range, node)) => (range, node.map_err(ReadError::from)),
-            Err(error @ ReadError::Format(_)) => match self.skip() {
+            Err(error @ ReadError::Format(_)) => match self.skip_up_to(held) {
                 Ok(range) => (range, Err(error)),
                 Err(ReadError::Format(_)) => return Err(error),
+                Err(ReadError::TooLarge { .. }) => return self.long_node(Some(error)),
                 Err(worse) => return Err(worse),
             },
+            Err(ReadError::TooLarge { .. }) => return self.long_node(None),
             Err(error) => return Err(error),
         };
         std::str::from_utf8(&self.json[range.clone()]).map_err(bad)?;
@@ -248,13 +274,111 @@ impl<'s> Nodes<'s> {
         node
     }
 
-    fn skip(&mut self) -> ReadResult<Range<usize>> {
-        Ok(self.value(|json| first::<IgnoredAny>(json))?.0)
+    fn typed_node(&mut self, most: u64) -> ReadResult<(Range<usize>, Result<Node>)> {
+        self.value(most, |json| {
+            let (raw, end) = first::<RawNode<'_>>(json);
+            (raw.map(|raw| raw.map(Node::try_from)), end)
+        })
     }
 
-    /// Takes the value that begins here, of which `parse` makes something and says where it ends.
+    /// The node that begins here, which is too long to be held: its fields are taken one by one, and
+    /// the ids of its content too. `failure`: it is known not to be one of ours.
+    fn long_node(&mut self, mut failure: Option<ReadError>) -> ReadResult<Node> {
+        self.expect(b'{', "a node")?;
+        let mut long = Json { text: vec![b'{'], lists: Vec::new() };
+        loop {
+            if self.take(b'}')? {
+                break;
+            }
+            if long.text.len() > 1 {
+                self.expect(b',', "a comma between fields")?;
+                long.text.push(b',');
+            }
+            if self.peek()? != Some(b'"') {
+                return Err(bad("the name of a field is missing"));
+            }
+            let name = self.text()?;
+            let is_content = serde_json::from_slice::<Cow<'_, str>>(name).is_ok_and(|name| name == "content");
+            long.text.extend_from_slice(name);
+            self.expect(b':', "a colon behind the name of a field")?;
+            long.text.push(b':');
+            if is_content && long.lists.is_empty() && self.take(b'[')? {
+                let content = self.content(&mut failure)?;
+                long.text.push(b'[');
+                long.lists.push((long.text.len(), content));
+                long.text.push(b']');
+            } else {
+                long.text.extend_from_slice(self.text()?);
+            }
+            let size = long.text.len() as u64;
+            if size > limits::TREE_BLOB {
+                return Err(ReadError::TooLarge { size });
+            }
+        }
+        long.text.push(b'}');
+        let node = match failure {
+            Some(failure) => Err(failure),
+            None => parse_node(&long.text).map_err(ReadError::from).map(|node| match long.lists.first() {
+                Some((_, content)) => Node { content: Some(content.clone()), ..node },
+                None => node,
+            }),
+        };
+        (self.node, self.long, self.at) = (0..0, Some(long), At::Next);
+        node
+    }
+
+    /// The list of ids whose opening bracket has been taken. What is no id becomes the failure, if there
+    /// is none yet.
+    fn content(&mut self, failure: &mut Option<ReadError>) -> ReadResult<Content> {
+        let mut content = NewContent::default();
+        let mut is_first = true;
+        loop {
+            if self.take(b']')? {
+                return content.finish().map_err(ReadError::Aside);
+            }
+            if !std::mem::take(&mut is_first) {
+                self.expect(b',', "a comma between ids")?;
+            }
+            self.peek()?;
+            // Nearly all of them are there, and ids.
+            let rest = &self.json[self.start..];
+            let id = match rest.get(..66).map(serde_json::from_slice) {
+                Some(Ok(id)) => {
+                    self.start += 66;
+                    Ok(id)
+                }
+                _ => serde_json::from_slice(self.text()?),
+            };
+            match id {
+                Ok(id) => content.push(id, self.aside.as_deref()).map_err(ReadError::Aside)?,
+                Err(error) => {
+                    failure.get_or_insert_with(|| bad(error));
+                }
+            }
+        }
+    }
+
+    /// The JSON of the value that begins here.
+    fn text(&mut self) -> ReadResult<&[u8]> {
+        let range = self.skip()?;
+        let text = &self.json[range];
+        std::str::from_utf8(text).map_err(bad)?;
+        Ok(text)
+    }
+
+    fn skip(&mut self) -> ReadResult<Range<usize>> {
+        self.skip_up_to(limits::TREE_BLOB)
+    }
+
+    fn skip_up_to(&mut self, most: u64) -> ReadResult<Range<usize>> {
+        Ok(self.value(most, |json| first::<IgnoredAny>(json))?.0)
+    }
+
+    /// Takes the value that begins here, of which `parse` makes something and says where it ends. One
+    /// that has not ended after more than `most` bytes stays.
     fn value<T>(
         &mut self,
+        most: u64,
         parse: impl Fn(&[u8]) -> (Option<serde_json::Result<T>>, usize),
     ) -> ReadResult<(Range<usize>, T)> {
         // Not to be searched for again and again.
@@ -274,6 +398,7 @@ impl<'s> Nodes<'s> {
                     return Err(bad(error));
                 }
                 (None, _) if is_all => return Err(bad("it ends before its last value")),
+                _ if rest.len() as u64 > most => return Err(ReadError::TooLarge { size: rest.len() as u64 }),
                 _ => self.fill()?,
             }
         }
@@ -312,10 +437,6 @@ impl<'s> Nodes<'s> {
         let Some(source) = &mut self.source else { return Ok(()) };
         self.json.drain(..self.start);
         (self.start, self.node) = (0, 0..0);
-        let size = self.json.len() as u64;
-        if size > limits::TREE_BLOB {
-            return Err(ReadError::TooLarge { size });
-        }
         let more = self.json.len().max(self.piece);
         self.json.reserve_exact(more);
         if source.by_ref().take(more as u64).read_to_end(&mut self.json)? < more {
@@ -360,6 +481,12 @@ pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
     unquote(&named.name)
 }
 
+/// One node, which comes from a source, with a directory where a long list of content is put aside.
+pub fn read_node(source: impl Read + Send, aside: Option<&Path>) -> ReadResult<Node> {
+    let mut nodes = Nodes::from_source(OPENING.chain(source).chain(CLOSING)).put_aside_in(aside);
+    nodes.next().unwrap_or_else(|| Err(bad("it is empty")))
+}
+
 /// One node of a tree.
 pub fn parse_node(json: &[u8]) -> Result<Node> {
     let raw: RawNode<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
@@ -381,6 +508,7 @@ mod tests {
     use crate::format::node::{NodeType, Xattr};
     use crate::format::time::Time;
     use crate::id::Id;
+    use serde_json::Value;
 
     fn encode(nodes: &[Node]) -> Vec<u8> {
         let mut writer = TreeWriter::new();
@@ -412,7 +540,7 @@ mod tests {
                 device_id: 2049,
                 size: 5,
                 links: 1,
-                content: Some(vec![Id::of(b"hello")]),
+                content: Some(vec![Id::of(b"hello")].into()),
                 ..Node::new("a", NodeType::File)
             },
             noon,
@@ -442,7 +570,7 @@ mod tests {
                     uid: 1000,
                     gid: 1000,
                     inode: 7,
-                    content: Some(vec![]),
+                    content: Some(Content::default()),
                     ..Node::new("\u{1}\u{7f}\u{a0}\u{ad}\u{200b}💯", NodeType::File)
                 },
                 Time::utc(-1, 999_999_999),
@@ -515,12 +643,24 @@ mod tests {
         }
     }
 
+    /// The JSON of a node, whatever spaces and capital letters are in it.
+    fn meaning(raw: JsonRef<'_>) -> Value {
+        let mut json = Vec::new();
+        raw.write(&mut json, |_| Ok::<_, ()>(())).unwrap();
+        let mut value: Value = serde_json::from_slice(&json).unwrap();
+        // The ids of a long list are written as ours are.
+        for id in value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
+            *id = id.as_str().unwrap().to_ascii_lowercase().into();
+        }
+        value
+    }
+
     /// What is read of a tree: its nodes and their JSON, and how many errors there were.
-    fn read(mut nodes: Nodes<'_>) -> (Vec<(Node, Vec<u8>)>, usize) {
+    fn read(mut nodes: Nodes<'_>) -> (Vec<(Node, Value)>, usize) {
         let (mut read, mut errors) = (Vec::new(), 0);
         while let Some(next) = nodes.next() {
             match next {
-                Ok(node) => read.push((node, nodes.raw().to_vec())),
+                Ok(node) => read.push((node, meaning(nodes.raw()))),
                 Err(_) => errors += 1,
             }
         }
@@ -530,10 +670,10 @@ mod tests {
     #[test]
     fn a_node_that_is_none_spares_the_others() {
         let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":1},17,{"name":"b","type":"fifo"}],"x":[]}"#;
-        let names = |nodes: &[(Node, Vec<u8>)]| nodes.iter().map(|(node, _)| node.name.clone()).collect::<Vec<_>>();
+        let names = |nodes: &[(Node, Value)]| nodes.iter().map(|(node, _)| node.name.clone()).collect::<Vec<_>>();
         let (nodes, errors) = read(Nodes::new(json.to_vec()));
         assert_eq!((names(&nodes), errors), (vec![b"a".to_vec(), b"b".to_vec()], 2));
-        assert_eq!(nodes[1].1, br#"{"name":"b","type":"fifo"}"#);
+        assert_eq!(nodes[1].1, serde_json::json!({"name": "b", "type": "fifo"}));
         // Where the JSON itself is damaged, nobody knows where the next node begins.
         let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":"b",},{"name":"c","type":"fifo"}]}"#;
         let (nodes, errors) = read(Nodes::new(json.to_vec()));
@@ -594,14 +734,17 @@ mod tests {
         /// A tree that is damaged in some places is read by all readers alike.
         #[test]
         fn the_readers_agree(
-            changes in proptest::collection::vec((0usize..2000, proptest::prop_oneof![
+            changes in proptest::collection::vec((0usize..2500, proptest::prop_oneof![
                 proptest::prelude::any::<u8>(),
                 proptest::sample::select(b"{}[],:\"\\ 0nue".to_vec()),
             ]), 0..4),
-            cut in 0usize..3000,
+            cut in 0usize..4000,
         ) {
             let noon = Time::parse("2024-02-29T23:59:59.12Z").unwrap();
-            let mut json = encode(&mixed_nodes(noon));
+            let mut nodes = mixed_nodes(noon);
+            let content = (0..4_u8).map(|number| Id::of(&[number])).collect();
+            nodes.push(Node { content: Some(content), ..Node::new(*b"\xff\xff", NodeType::File) });
+            let mut json = encode(&nodes);
             for (at, byte) in changes {
                 let at = at % json.len();
                 json[at] = byte;
@@ -629,8 +772,22 @@ mod tests {
             b"[[]]",
             br#"{"x":-1.5e-10,"nodes":[{"name":"a","type":"fifo","x":[-0.25E+1]},{"name":"b","type":"fifo","x":-}]}"#,
             br#"{"x":-,"nodes":[]}"#,
+            br#"{"nodes":[{"name":"a","type":"file","content":null},{"type":"file","content":[ ],"name":"b"}]}"#,
+            br#"{"nodes":[{"name":"a","type":"file","content":[7,"x"]},{"name":"b","type":"fifo"}]}"#,
+            br#"{"nodes":[{"name":"a","type":"file","content":[],"content":[]},{"name":"b","type":"fifo"}]}"#,
+            br#"{"nodes":[{"name":"a","type":"file","content":{"content":[]}},{"name":"b","type":"fifo"}]}"#,
+            br#"{"nodes":[{"name":"a","type":"file","content":[],},{"name":"b","type":"fifo"}]}"#,
+            br#"{"nodes":[{"name":"a","size":"x","content":[]},{},{"a":1,2:3}]}"#,
+            br#"{"nodes":[{"name":"a","type":"fifo","\ud800":[1]},{"name":"b","type":"fifo"}]}"#,
         ] {
             agree(json);
+        }
+        let ids = [b"a", b"b"].map(|text| format!("{:?}", Id::of(text).to_string()));
+        for content in [" %a , %b ", "%a,%a,", "%a%b", ",%a", "%a,[%b]", "%a,null"] {
+            let content = content.replace("%a", &ids[0]).replace("%b", &ids[1]);
+            for key in ["content", r"con\u0074ent", "Content"] {
+                agree(format!(r#"{{"nodes":[{{"name":"a","{key}":[{content}],"type":"file"}},1]}}"#).as_bytes());
+            }
         }
     }
 

@@ -154,7 +154,7 @@ fn is_whole(
         for node in trees.open(id)? {
             let node = node?;
             stack.extend(node.subtree);
-            whole &= node.content.iter().flatten().all(|&id| is_there(BlobType::Data, id));
+            whole &= node.content.iter().flatten().all(|id| is_there(BlobType::Data, id));
         }
         if !whole {
             return Ok(false);

@@ -109,7 +109,7 @@ fn named(mut tree: Tree) -> impl Iterator<Item = Result<Entry>> {
         Some(match tree.next()? {
             Ok(node) => Ok((node.name.clone(), Ok(node))),
             Err(error) if tree.is_over() => Err(error),
-            Err(error) => match tree::parse_name(tree.raw()) {
+            Err(error) => match tree::parse_name(tree.raw().text) {
                 Ok(name) => Ok((name, Err(error))),
                 Err(_) => Err(error),
             },
@@ -240,7 +240,7 @@ impl Diff<'_> {
 
     fn compare(&mut self, path: &[u8], left: Option<&Node>, right: Option<&Node>) -> Result<Option<Change>> {
         for (set, node, gaps) in [(&self.before, left, self.gaps[0]), (&self.after, right, self.gaps[1])] {
-            for &id in node.iter().filter_map(|node| node.content.as_ref()).flatten() {
+            for id in node.iter().filter_map(|node| node.content.as_ref()).flatten() {
                 gaps.or_report(path, set.insert(BlobType::Data, id))?;
             }
         }

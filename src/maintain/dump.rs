@@ -6,6 +6,7 @@ use super::tar::Tar;
 use super::walk::Walk;
 use super::zip::Zip;
 use crate::format::BlobType;
+use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Progress;
@@ -44,7 +45,8 @@ impl<'d> Dump<'d> {
     ) -> std::result::Result<(), E> {
         let load = |&id: &Id| self.repo.load_blob(self.index, BlobType::Data, id);
         let mut written = 0;
-        for some in node.content.as_deref().unwrap_or_default().chunks(self.pool.current_num_threads()) {
+        let some = |content| Content::windows(content, self.pool.current_num_threads());
+        for some in node.content.iter().flat_map(some) {
             self.check_interrupted()?;
             let blobs: Vec<Result<Vec<u8>>> = self.pool.install(|| some.par_iter().map(load).collect());
             for blob in blobs {

@@ -106,16 +106,16 @@ struct LeaveOut<'p> {
 }
 
 impl Change for LeaveOut<'_> {
-    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<Verdict> {
         if self.patterns.matches(path) {
-            return Verdict::Drop;
+            return Ok(Verdict::Drop);
         }
         if node.ty == NodeType::File {
             self.files += 1;
             // A forged tree may claim any size.
             self.bytes = self.bytes.saturating_add(node.size);
         }
-        Verdict::Keep
+        Ok(Verdict::Keep)
     }
 
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {

@@ -123,11 +123,10 @@ impl Objects {
         while let Some(node) = walk.next_readable(gaps)? {
             gaps.check_interrupted()?;
             self.close(&mut open, walk.depth(), found_or_missed(found));
-            for &id in node.content.iter().flatten().collect::<HashSet<_>>() {
-                if self.has(BlobType::Data, id) {
-                    tell(Place { ty: BlobType::Data, id, path: walk.path(), parent: walk.tree() })?;
-                    found += 1;
-                }
+            let wanted = node.content.iter().flatten().filter(|&id| self.has(BlobType::Data, id));
+            for id in wanted.collect::<HashSet<_>>() {
+                tell(Place { ty: BlobType::Data, id, path: walk.path(), parent: walk.tree() })?;
+                found += 1;
             }
             if let (NodeType::Dir, Some(id)) = (node.ty, node.subtree) {
                 let before = found_or_missed(found);
@@ -196,7 +195,7 @@ mod tests {
     fn objects_are_found_in_every_place() {
         let fixture = Fixture::new();
         let file = fixture.file("f", &["twice", "once", "twice"]);
-        let blob = file.content.as_ref().unwrap()[0];
+        let blob = file.content.as_ref().unwrap().get(0).unwrap();
         let dir = fixture.dir("d", &[file]);
         let tree = dir.subtree.unwrap();
         let root = fixture.tree(&[dir.clone(), Node { name: b"e".to_vec(), ..dir }, fixture.dir("z", &[])]);

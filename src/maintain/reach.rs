@@ -92,7 +92,7 @@ impl Visitor for Reach<'_, '_> {
                 }
             };
             node.subtree.into_iter().for_each(&mut *below);
-            for id in node.content.into_iter().flatten() {
+            for id in node.content.iter().flatten() {
                 if let Err(error) = self.found.insert(BlobType::Data, id) {
                     problem(error);
                 }

@@ -5,6 +5,7 @@
 //! error unless the [`Change`] allows it.
 
 use crate::format::FormatError;
+use crate::format::content::JsonRef;
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeWriter;
@@ -67,8 +68,8 @@ impl Replace {
 
 /// What is to be changed.
 pub trait Change {
-    /// Judges an entry. A directory that is kept is gone through.
-    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict;
+    /// Judges an entry; an error ends it all. A directory that is kept is gone through.
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<Verdict>;
 
     /// Judges a directory that cannot be read; the error that comes back ends it all.
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
@@ -144,7 +145,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
             };
             path.push(b'/');
             path.extend_from_slice(&node.name);
-            let (node, changed) = match self.change.entry(&path, &node) {
+            let (node, changed) = match self.change.entry(&path, &node)? {
                 Verdict::Drop => {
                     level.changed = true;
                     continue;
@@ -222,10 +223,8 @@ impl<'r, C: Change> Rewrite<'r, C> {
     }
 
     /// An error if an entry written by us would lack something.
-    fn check_loss(&self, path: &[u8], node: &Node, raw: &[u8]) -> Result<()> {
-        let mut again = Vec::with_capacity(raw.len());
-        node.write_json(&mut again);
-        if self.change.may_lose_fields() || again == raw {
+    fn check_loss(&self, path: &[u8], node: &Node, raw: JsonRef<'_>) -> Result<()> {
+        if self.change.may_lose_fields() || node.json().borrow() == raw {
             return Ok(());
         }
         let why = "it has fields that this program does not know, and would lose them if it were changed".to_owned();

@@ -6,6 +6,7 @@ use super::walk::Walk;
 use crate::crypto::OVERHEAD;
 use crate::format::node::{Node, NodeType};
 use crate::format::{BlobType, Version};
+use crate::hash::Sha256;
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
@@ -128,8 +129,12 @@ fn add_size(stats: &mut Stats, size: u64) {
 
 /// A name for the content of a file.
 fn contents_id(node: &Node) -> Id {
-    let ids: Vec<u8> = node.content.iter().flatten().flat_map(|id| id.0).collect();
-    Id::of(&ids)
+    let mut hash = Sha256::new();
+    node.content
+        .iter()
+        .flat_map(|content| content.windows(1024))
+        .for_each(|ids| ids.iter().for_each(|id| hash.update(&id.0)));
+    Id(hash.finish())
 }
 
 fn add_contents(stats: &mut Stats, seen: &mut Seen, node: &Node) {
@@ -151,7 +156,7 @@ fn add_references(
         return Ok(());
     }
     let path_id = Id::of(path);
-    for &id in node.content.iter().flatten() {
+    for id in node.content.iter().flatten() {
         stats.files += u64::from(seen.paths.insert(path_id));
         let reference = Id::of(&[path_id.0, id.0].concat());
         if seen.references.insert(reference) {
@@ -179,7 +184,7 @@ pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, path: &[u8
         for node in tree {
             let Some(node) = gaps.or_report(path, node)? else { continue };
             stack.extend(node.subtree);
-            for id in node.content.into_iter().flatten() {
+            for id in node.content.iter().flatten() {
                 gaps.or_report(path, blobs.insert(BlobType::Data, id))?;
             }
         }

@@ -2,12 +2,13 @@
 
 use crate::aside::Aside;
 use crate::format::BlobType;
+use crate::format::content::Content as Blobs;
 use crate::format::node::{Node, NodeType};
-use crate::format::tree;
+use crate::format::tree::{self, LONG, ReadError};
 use crate::id::Id;
 use crate::repo::{Error, Index, Repository, Result, Tree};
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,10 +40,13 @@ pub struct Entry {
 
 /// A file that a program reads.
 pub struct OpenFile {
-    blobs: Vec<Id>,
-    /// Where each of them ends in the file.
-    ends: Vec<u64>,
+    blobs: Blobs,
+    /// Where every [`APART`]th of them begins in the file.
+    begins: Vec<u64>,
 }
+
+/// Blobs of a file between two whose places are kept: their lengths are looked up again.
+const APART: usize = 64;
 
 impl Content {
     pub fn new(repo: Arc<Repository>, index: Index) -> Content {
@@ -66,34 +70,45 @@ impl Content {
     pub fn open(&self, node: &Node) -> Result<OpenFile> {
         let blobs = node.content.clone().unwrap_or_default();
         let mut end = 0;
-        let mut ends = Vec::with_capacity(blobs.len());
-        for &id in &blobs {
-            let ty = BlobType::Data;
-            end += self.index.first(ty, id).ok_or(Error::BlobMissing { ty, id })?.blob.plain_length();
-            ends.push(end);
+        let mut begins = Vec::with_capacity(blobs.len().div_ceil(APART));
+        for (number, id) in blobs.iter().enumerate() {
+            if number.is_multiple_of(APART) {
+                begins.push(end);
+            }
+            end += self.length(id)?;
         }
         if end != node.size {
             let why = format!("it says it has {} bytes, its contents have {end}", node.size);
             return Err(Error::Inconsistent { path: node.display_name(), why });
         }
-        Ok(OpenFile { blobs, ends })
+        Ok(OpenFile { blobs, begins })
     }
 
     /// Bytes of a file, less at its end.
     pub fn read(&self, file: &OpenFile, offset: u64, length: usize) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(length);
-        let first = file.ends.partition_point(|&end| end <= offset);
-        for (number, &id) in file.blobs.iter().enumerate().skip(first) {
+        let stretch = file.begins.partition_point(|&begin| begin <= offset).saturating_sub(1);
+        let mut end = file.begins.get(stretch).copied().unwrap_or(0);
+        for id in (stretch * APART..).map_while(|number| file.blobs.get(number)) {
             if out.len() == length {
                 break;
             }
+            let start = end;
+            end += self.length(id)?;
+            if end <= offset {
+                continue;
+            }
             let blob = self.blob(id)?;
-            let start = file.ends[number] - blob.len() as u64;
             let from = usize::try_from(offset.saturating_sub(start)).expect("within the blob");
             let to = blob.len().min(from + length - out.len());
             out.extend_from_slice(&blob[from..to]);
         }
         Ok(out)
+    }
+
+    fn length(&self, id: Id) -> Result<u64> {
+        let ty = BlobType::Data;
+        Ok(self.index.first(ty, id).ok_or(Error::BlobMissing { ty, id })?.blob.plain_length())
     }
 
     fn blob(&self, id: Id) -> Result<Arc<Vec<u8>>> {
@@ -115,8 +130,10 @@ impl Directory {
         let mut hidden = Vec::new();
         while let Some(node) = nodes.next() {
             let node = node?;
-            let (start, length) = (json.len(), nodes.raw().len());
-            json.write_all(nodes.raw()).map_err(full)?;
+            let (start, mut text) = (json.len(), Vec::new());
+            nodes.raw().write(&mut text, |text| json.write_all(text).map(|()| text.clear())).map_err(full)?;
+            json.write_all(&text).map_err(full)?;
+            let length = usize::try_from(json.len() - start).expect("less than a tree has");
             let why = match node.ty {
                 NodeType::Irregular | NodeType::Unknown => Some("it is of no kind that a file system has"),
                 _ if !node.has_safe_name() => Some("its name is no name"),
@@ -152,6 +169,14 @@ impl Directory {
     pub fn find(&self, name: &[u8]) -> Result<Option<Node>> {
         let Ok(found) = self.entries.binary_search_by(|entry| entry.name[..].cmp(name)) else { return Ok(None) };
         let (id, Entry { start, length, .. }) = (self.tree, &self.entries[found]);
+        if *length > LONG {
+            let json = self.json.reader_from(*start).take(*length as u64);
+            return match tree::read_node(json, self.json.directory()) {
+                Ok(node) => Ok(Some(node)),
+                Err(ReadError::Format(source)) => Err(Error::Tree { id, source }),
+                Err(error) => Err(Error::aside_lost(format!("tree {id}"), std::io::Error::other(error))),
+            };
+        }
         let mut json = vec![0; *length];
         self.json.read_exact_at(*start, &mut json).map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
         tree::parse_node(&json).map(Some).map_err(|source| Error::Tree { id, source })

@@ -140,6 +140,7 @@ pub fn of_store(error: &StoreError) -> Reason {
         StoreError::Short { .. } | StoreError::TooLarge { .. } => Reason::RepositoryDamaged,
         StoreError::Location { .. } | StoreError::Option { .. } => Reason::BadConfiguration,
         StoreError::NoBucket { .. } => Reason::BucketMissing,
+        StoreError::Aside { .. } => Reason::InternalError,
         StoreError::Denied { .. } | StoreError::Failed { .. } => Reason::StoreFailed,
     }
 }

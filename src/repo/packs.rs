@@ -1,11 +1,14 @@
 //! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
 //! it down again. One that cannot be written is dropped, with the error that ends the run: it may hold a part of what it should.
 
-use super::{Repository, Result};
+use super::trees::PIECE;
+use super::{Error, Repository, Result};
+use crate::aside::Aside;
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
 use crate::hash::Sha256;
 use crate::store::{FileType, Upload};
+use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A pack being filled.
@@ -38,6 +41,22 @@ impl OpenPack {
     pub fn push(&mut self, bytes: Vec<u8>) {
         self.size += bytes.len() as u64;
         self.waiting.push(bytes);
+    }
+
+    /// Hashes and writes what was put aside, behind all that waits.
+    pub fn push_aside(&mut self, aside: Aside) -> Result<()> {
+        self.settle()?;
+        let mut piece = vec![0; PIECE];
+        let mut reader = aside.reader();
+        loop {
+            match reader.read(&mut piece).map_err(|error| Error::aside_lost("a tree", error))? {
+                0 => break,
+                got => self.hash.update(&piece[..got]),
+            }
+        }
+        self.size += aside.len();
+        self.upload.write_aside(&Arc::new(aside))?;
+        Ok(())
     }
 
     /// Hashes and writes what waits for it.

@@ -8,6 +8,7 @@ use super::index::Location;
 use super::reader::check_location;
 use super::{Error, Index, Repository, Result};
 use crate::format::BlobType;
+use crate::format::content::JsonRef;
 use crate::format::node::Node;
 use crate::format::pack::{self, PackedBlob};
 use crate::format::tree::{Nodes, ReadError};
@@ -45,7 +46,7 @@ impl Tree {
     }
 
     /// The JSON of the node that came last, also of one that cannot be read.
-    pub fn raw(&self) -> &[u8] {
+    pub fn raw(&self) -> JsonRef<'_> {
         self.nodes.raw()
     }
 }
@@ -55,14 +56,16 @@ impl Iterator for Tree {
 
     fn next(&mut self) -> Option<Result<Node>> {
         let id = self.id;
+        let next = self.nodes.next();
         let failed = |error| match error {
             ReadError::Format(source) => Error::Tree { id, source },
             ReadError::Source(source) => Error::aside_lost(format!("tree {id}"), source),
+            ReadError::Aside(source) => Error::aside(format!("tree {id}"), self.nodes.aside(), source),
             ReadError::TooLarge { size } => {
                 Error::BlobTooLarge { ty: BlobType::Tree, id, size, max: limits::TREE_BLOB }
             }
         };
-        self.nodes.next().map(|next| next.map_err(failed))
+        next.map(|next| next.map_err(failed))
     }
 }
 

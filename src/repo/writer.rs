@@ -22,7 +22,7 @@ use crate::format::pack::{self, PackedBlob};
 use crate::hash::{Stream, hash_all};
 use crate::id::Id;
 use crate::limits;
-use crate::memory::{Packs, TooLittle};
+use crate::memory::Packs;
 use crate::store::{FileType, Upload};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashSet;
@@ -101,8 +101,6 @@ pub struct Writer {
     shared: Arc<Shared>,
     data: Arc<OpenPacks>,
     tree_pack_size: u64,
-    /// The memory that was given, and what of it a tree may take that is on its way into a bucket.
-    tree_room: Option<(u64, u64)>,
     kept: u64,
     /// Buffers of batches that have been written, to be used again.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
@@ -159,7 +157,6 @@ impl Writer {
             shared,
             data: OpenPacks::new(packs.data),
             tree_pack_size: packs.tree_pack_size,
-            tree_room: budget.memory.filter(|_| keeps_uploads).map(|limit| (limit, left / 3)),
             kept: packs.bytes,
             spare: crossbeam_channel::bounded(threads),
             trees: Mutex::default(),
@@ -285,7 +282,7 @@ impl Writer {
 
     /// Stores a tree that was sealed and put aside, unless the repository has it or another thread is
     /// about to store it.
-    fn store_sealed_tree(&self, blob: PackedBlob, sealed: &Aside) -> Result<()> {
+    fn store_sealed_tree(&self, blob: PackedBlob, sealed: Aside) -> Result<()> {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
@@ -293,20 +290,17 @@ impl Writer {
         if self.index().contains(ty, id) && !lock(&self.distrusted).contains(&(ty, id)) {
             return Ok(());
         }
-        self.check_room(sealed.len())?;
         if self.index().claim(ty, id) || self.is_distrusted(ty, id) {
             self.or_fail(self.add_sealed_tree(blob, sealed))?;
         }
         Ok(())
     }
 
-    fn add_sealed_tree(&self, blob: PackedBlob, sealed: &Aside) -> Result<()> {
-        /// Bytes that are read and hashed at a time.
-        const PIECE: u64 = 1 << 20;
+    fn add_sealed_tree(&self, blob: PackedBlob, sealed: Aside) -> Result<()> {
         let PackedBlob { ty, id, length, .. } = blob;
         if self.repo().settings().extra_verify {
             let nowhere = Location { pack: Id::NULL, blob };
-            self.repo().compare_aside(&nowhere, sealed).map_err(|error| match error.is_damage() {
+            self.repo().compare_aside(&nowhere, &sealed).map_err(|error| match error.is_damage() {
                 true => Error::VerifyFailed { what: format!("{ty} blob {id}") },
                 false => error,
             })?;
@@ -318,27 +312,10 @@ impl Writer {
         self.fill_trees(|pack, new| {
             let mut pack = self.with_room(pack, length.into(), new)?;
             let offset = u32::try_from(pack.size).expect("it has room");
-            for start in (0..sealed.len()).step_by(usize::try_from(PIECE).expect("a megabyte")) {
-                let mut piece = vec![0; usize::try_from(PIECE.min(sealed.len() - start)).expect("at most a piece")];
-                let read = sealed.read_exact_at(start, &mut piece);
-                read.map_err(|error| Error::aside_lost(format!("tree {id}"), error))?;
-                pack.push(piece);
-                pack.settle()?;
-            }
+            pack.push_aside(sealed)?;
             pack.blobs.push(PackedBlob { offset, ..blob });
             Ok(pack)
         })
-    }
-
-    /// Whether a sealed tree of `length` bytes may be kept until its pack is in a bucket: it takes no
-    /// more than a third of what passes through the memory that was given.
-    fn check_room(&self, length: u64) -> Result<()> {
-        match self.tree_room {
-            Some((limit, room)) if length > room => {
-                Err(TooLittle { limit, needed: limit.saturating_add((length - room).saturating_mul(3)) }.into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// What has failed was claimed, so that others take it for stored, and a pack may be lost that has
@@ -354,7 +331,7 @@ impl Writer {
     pub fn store_large_tree(&self, tree: LargeTree, stays_sealed: bool) -> Result<()> {
         if stays_sealed {
             let blob = PackedBlob { offset: 0, ..tree.blob() };
-            return self.store_sealed_tree(blob, tree.sealed());
+            return self.store_sealed_tree(blob, tree.into_sealed());
         }
         let id = tree.blob().id;
         NewTree::of_plaintext(self, id, tree.into_plaintext())

@@ -12,7 +12,7 @@ use super::fetch::{self, Sink};
 use super::file::write_at;
 use super::origin::{self, Origin};
 use super::panics::caught;
-use super::plan::{Image, Plan, Use};
+use super::plan::{Image, Outcomes, Plan, Room, Stretch, Use};
 use super::prepare::read_at;
 use super::{Options, Overwrite, Report, target_error};
 use crate::id::Id;
@@ -34,6 +34,8 @@ struct Device<'d> {
     index: &'d Index,
     fd: OwnedFd,
     name: String,
+    /// Bytes of the image.
+    size: u64,
     progress: &'d Progress,
     /// What the device takes to make zeros, tried from the cheapest on.
     discards: AtomicBool,
@@ -78,43 +80,40 @@ pub fn run(
     }
     let node = origin::single_file(trees, origin)?.ok_or_else(|| Error::NotAnImage { device: name.clone() })?;
     let unusable = |why| Error::ImageUnusable { path: node.display_name(), why, device: name.clone() };
-    let Image { plan, lost: bytes, pieces, why } = Plan::of_image(index, &node).map_err(unusable)?;
-    if plan.memory() > options.plan_memory {
-        return Err(Error::PlanTooLarge { max: options.plan_memory });
-    }
+    let room = Room::of(repo, index, options)?;
+    let Image { plan, size, lost: bytes, pieces, why } = Image::plan(index, &node, room)?.map_err(unusable)?;
     let mut lost = Lost { bytes: 0, pieces: 0, why: None, damaged: false };
     if let Some(why) = &why {
         progress.problem(Phase::Restore, &name, format!("{bytes} bytes of the image are in no index: {why}"));
         lost.add(bytes, pieces, why);
     }
-    let image = &plan.files[0];
     // Exclusive: a device that is mounted or part of another must not change under it.
     let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&options.target, flags, Mode::empty())
         .map_err(|errno| target_error("open", &options.target, errno))?;
     let has = seek(&fd, SeekFrom::End(0)).map_err(|errno| target_error("measure", &options.target, errno))?;
-    if has < image.size {
-        return Err(Error::DeviceTooSmall { device: name, has, needs: image.size });
+    if has < size {
+        return Err(Error::DeviceTooSmall { device: name, has, needs: size });
     }
     progress.files_total.store(1, Ordering::Relaxed);
-    progress.bytes_total.store(image.size, Ordering::Relaxed);
+    progress.bytes_total.store(size, Ordering::Relaxed);
     let (discards, zeroes, lost) = (true.into(), true.into(), Mutex::new(lost));
-    let device = Device { plan: &plan, index, fd, name, progress, discards, zeroes, lost };
+    let device = Device { plan: &plan, index, fd, name, size, progress, discards, zeroes, lost };
     if !options.dry_run {
-        fetch::run(repo, index, &plan, &device, progress)?;
+        device.each_stretch(|stretch| fetch::run(repo, index, stretch, &device, progress))?;
     }
     device.complete(node.display_name(), options)?;
-    let report = Report { total_files: 1, total_bytes: image.size, ..Report::default() };
+    let report = Report { total_files: 1, total_bytes: size, ..Report::default() };
     if options.dry_run {
         return Ok(report);
     }
     progress.files_done.fetch_add(1, Ordering::Relaxed);
-    progress.item(Action::Restored, || node.display_name(), image.size);
-    if has > image.size {
-        let (name, rest) = (options.target.display(), has - image.size);
+    progress.item(Action::Restored, || node.display_name(), size);
+    if has > size {
+        let (name, rest) = (options.target.display(), has - size);
         progress.warning(&format!("{name} is larger than the image; its last {rest} bytes are as they were"));
     }
-    Ok(Report { files_restored: 1, bytes_restored: image.size, ..report })
+    Ok(Report { files_restored: 1, bytes_restored: size, ..report })
 }
 
 /// The option that a device, which takes one file whole, has no use for.
@@ -142,11 +141,11 @@ impl Device<'_> {
             (lost.bytes, lost.pieces, lost.why.clone(), lost.damaged)
         };
         if let Some(why) = why.as_ref().filter(|_| options.dry_run) {
-            let why = format!("{bytes} of its {} bytes are missing: {why}", self.plan.files[0].size);
+            let why = format!("{bytes} of its {} bytes are missing: {why}", self.size);
             return Err(Error::ImageUnusable { path, why, device: self.name });
         }
         if let Some(why) = why {
-            let (device, size) = (self.name, self.plan.files[0].size);
+            let (device, size) = (self.name, self.size);
             return Err(Error::ImageIncomplete { device, lost: bytes, size, pieces, why, damaged });
         }
         if options.verify && !options.dry_run {
@@ -181,19 +180,26 @@ impl Device<'_> {
     fn verify(&self) -> Result<()> {
         // Advice only: if it is not taken, the bytes are compared all the same.
         let _ = fadvise(&self.fd, 0, None, Advice::DontNeed);
-        self.plan.uses.par_iter().try_for_each(|needed| {
-            if self.progress.is_interrupted() {
-                return Err(Error::interrupted());
-            }
-            let blob = self.plan.location(self.index, needed).blob;
-            let mut bytes = vec![0; usize::try_from(blob.plain_length()).unwrap_or(0)];
-            let why = match read_at(&self.fd, &mut bytes, needed.offset) {
-                Ok(_) if Id::of(&bytes) == blob.id => return Ok(()),
-                Ok(_) => format!("data blob {} is not at byte {}", blob.id, needed.offset),
-                Err(errno) => format!("byte {} cannot be read: {errno}", needed.offset),
-            };
-            Err(Error::NotAsWritten { device: self.name.clone(), why })
-        })
+        self.each_stretch(|stretch| stretch.uses.par_iter().try_for_each(|needed| self.verify_use(needed)))
+    }
+
+    fn verify_use(&self, needed: &Use) -> Result<()> {
+        if self.progress.is_interrupted() {
+            return Err(Error::interrupted());
+        }
+        let blob = needed.location(self.index).blob;
+        let mut bytes = vec![0; usize::try_from(blob.plain_length()).unwrap_or(0)];
+        let why = match read_at(&self.fd, &mut bytes, needed.offset) {
+            Ok(_) if Id::of(&bytes) == blob.id => return Ok(()),
+            Ok(_) => format!("data blob {} is not at byte {}", blob.id, needed.offset),
+            Err(errno) => format!("byte {} cannot be read: {errno}", needed.offset),
+        };
+        Err(Error::NotAsWritten { device: self.name.clone(), why })
+    }
+
+    /// Goes through the image table by table.
+    fn each_stretch(&self, each: impl Fn(&Stretch<'_>) -> Result<()>) -> Result<()> {
+        (0..self.plan.stretches()).try_for_each(|at| each(&self.plan.stretch(at, &Outcomes::default())?))
     }
 }
 
@@ -212,7 +218,7 @@ impl Sink for Device<'_> {
     }
 
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
-        let (start, length) = (needed.offset, self.plan.location(self.index, needed).blob.plain_length());
+        let (start, length) = (needed.offset, needed.location(self.index).blob.plain_length());
         let what = format!("{length} bytes from byte {start} on are not written: {why}");
         self.progress.problem(Phase::Restore, &self.name, what);
         self.lost().add(length, 1, why);

@@ -10,7 +10,7 @@
 use super::error::{Error, Result, is_lost};
 use super::file::is_zero;
 use super::panics::caught;
-use super::plan::{Plan, Use};
+use super::plan::{Stretch, Table, Use};
 use crate::format::BlobType;
 use crate::id::Id;
 use crate::limits;
@@ -71,7 +71,7 @@ type Wanted<'s> = (&'s [Step], Location);
 struct Fetch<'f> {
     repo: &'f Repository,
     index: &'f Index,
-    plan: &'f Plan,
+    table: &'f Table,
     sink: &'f dyn Sink,
     progress: &'f Progress,
     steps: Vec<Step>,
@@ -84,16 +84,22 @@ struct Fetch<'f> {
 }
 
 /// Fetches everything that the sink wants.
-pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progress: &Progress) -> Result<()> {
-    let (steps, bytes) = order(index, plan, sink);
+pub fn run(
+    repo: &Repository,
+    index: &Index,
+    stretch: &Stretch<'_>,
+    sink: &dyn Sink,
+    progress: &Progress,
+) -> Result<()> {
+    let (steps, bytes) = order(index, stretch, sink);
     // Trees have been read, and will be once more.
-    let held = plan.memory() + size_of_val(&steps[..]) as u64 + TreeReader::KEPT;
+    let held = stretch.plan.memory() + stretch.memory() + TreeReader::KEPT;
     let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
     let left = left.saturating_sub(sink.holds());
     let fetch = Fetch {
         repo,
         index,
-        plan,
+        table: stretch,
         sink,
         progress,
         steps,
@@ -116,13 +122,13 @@ pub fn run(repo: &Repository, index: &Index, plan: &Plan, sink: &dyn Sink, progr
 }
 
 /// All wanted uses by pack, the pack that is needed first in front, and the bytes of their blobs.
-fn order(index: &Index, plan: &Plan, sink: &dyn Sink) -> (Vec<Step>, u64) {
+fn order(index: &Index, table: &Table, sink: &dyn Sink) -> (Vec<Step>, u64) {
     let mut ranks: HashMap<Id, u32> = HashMap::new();
     let mut bytes = 0;
     let mut steps = Vec::new();
-    let wanted = |(number, needed): &(usize, &Use)| !plan.is_present(*number) && sink.wants(needed);
-    for (number, needed) in plan.uses.iter().enumerate().filter(wanted) {
-        let Location { pack, blob } = plan.location(index, needed);
+    let wanted = |(number, needed): &(usize, &Use)| !table.is_present(*number) && sink.wants(needed);
+    for (number, needed) in table.uses.iter().enumerate().filter(wanted) {
+        let Location { pack, blob } = needed.location(index);
         let next = u32::try_from(ranks.len()).expect("fewer than 2^32 packs");
         let pack = *ranks.entry(pack).or_insert(next);
         let needed = u32::try_from(number).expect("the plan's memory is bounded");
@@ -175,7 +181,7 @@ impl Fetch<'_> {
     }
 
     fn location(&self, step: &Step) -> Location {
-        self.plan.location(self.index, &self.plan.uses[step.needed as usize])
+        self.table.uses[step.needed as usize].location(self.index)
     }
 
     /// Reads what is wanted of a pack and hands it on.
@@ -265,7 +271,7 @@ impl Fetch<'_> {
 
     /// What to read and open together of a stretch that begins with these steps, and how many of them that takes: one blob's at least.
     fn portion<'s>(&self, steps: &'s [Step]) -> (Vec<Wanted<'s>>, usize) {
-        let blob = |step: &Step| self.plan.uses[step.needed as usize].blob;
+        let blob = |step: &Step| self.table.uses[step.needed as usize].blob;
         let uses = || steps.chunk_by(|a, b| blob(a) == blob(b)).map(|same| (same, self.location(&same[0])));
         let wanted: Vec<Wanted> =
             uses().take(together(uses().map(|(_, location)| location.blob), self.reading.portion)).collect();
@@ -315,7 +321,7 @@ impl Fetch<'_> {
         let all_zero = loaded.is_ok() && is_zero(plaintext);
         let why = loaded.err();
         for step in steps {
-            let needed = &self.plan.uses[step.needed as usize];
+            let needed = &self.table.uses[step.needed as usize];
             match &why {
                 Some(why) => self.sink.lack(needed, why)?,
                 None => self.sink.write(needed, plaintext, all_zero)?,

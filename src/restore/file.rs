@@ -19,7 +19,7 @@ use super::dirs::Dirs;
 use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
 use super::meta::{Before, Meta, Refusals};
-use super::plan::{Plan, State, Use};
+use super::plan::{State, Stretch, Use};
 use super::prepare::ONE_NAME;
 use super::walk::display;
 use super::workers::{Queue, Workers};
@@ -38,9 +38,9 @@ const BLOCK: usize = 4096;
 
 const SHARDS: usize = 16;
 
-/// The files of a restore while their content arrives.
+/// The files of a table while their content arrives.
 pub struct Files<'f> {
-    plan: &'f Plan,
+    stretch: &'f Stretch<'f>,
     dirs: &'f Dirs<'f>,
     progress: &'f Progress,
     refusals: &'f Refusals<'f>,
@@ -67,14 +67,23 @@ type Failure = (&'static str, Errno);
 
 impl<'f> Files<'f> {
     pub fn new(
-        plan: &'f Plan,
+        stretch: &'f Stretch<'f>,
         dirs: &'f Dirs<'f>,
         refusals: &'f Refusals<'f>,
         options: &Options,
         progress: &'f Progress,
     ) -> Files<'f> {
         let (sparse, finishes) = (options.sparse, !options.verify);
-        Files { plan, dirs, progress, refusals, sparse, finishes, open: Default::default(), unreached: OnceLock::new() }
+        Files {
+            stretch,
+            dirs,
+            progress,
+            refusals,
+            sparse,
+            finishes,
+            open: Default::default(),
+            unreached: OnceLock::new(),
+        }
     }
 
     /// Makes all files. `fetch` hands the content of those that have any to the sink.
@@ -87,8 +96,8 @@ impl<'f> Files<'f> {
 
     /// Makes the files that no blob will come for.
     fn make_empty<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
-        for (number, file) in (0..).zip(&self.plan.files) {
-            if file.left.load(Ordering::Relaxed) > 0 {
+        for (number, file) in (0..).zip(&self.stretch.files) {
+            if file.left.load(Ordering::Relaxed) > 0 || !file.ends {
                 continue;
             }
             match file.state() {
@@ -110,11 +119,11 @@ impl<'f> Files<'f> {
     /// private until its metadata is applied. The owner may write it in either case: some file
     /// systems check that at each write.
     fn make(&self, number: u32) -> rustix::io::Result<OwnedFd> {
-        let file = &self.plan.files[number as usize];
-        let (dir, name) = (self.dirs.get(file.dir)?, self.plan.file_name(number));
+        let file = &self.stretch.files[number as usize];
+        let (dir, name) = (self.dirs.get(file.dir)?, self.stretch.file_name(number));
         let private = Mode::RUSR | Mode::WUSR;
-        let mode = match self.plan.access(number) {
-            Some(access) if self.plan.dirs[file.dir as usize].fresh.is_set() => {
+        let mode = match self.stretch.access(number) {
+            Some(access) if self.stretch.plan.dirs[file.dir as usize].fresh.is_set() => {
                 private | Mode::from_raw_mode(access.permissions & 0o777)
             }
             _ => private,
@@ -153,7 +162,7 @@ impl<'f> Files<'f> {
     /// Opens a file, and makes it if it is to be new. `None`: it has failed, and what has its name
     /// may be another entry.
     fn open(&self, number: u32) -> rustix::io::Result<Option<OwnedFd>> {
-        let file = &self.plan.files[number as usize];
+        let file = &self.stretch.files[number as usize];
         match file.state() {
             State::Planned => {
                 let fd = self.make(number)?;
@@ -164,7 +173,7 @@ impl<'f> Files<'f> {
             _ => return Ok(None),
         }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-        let fd = self.dirs.get(file.dir)?.open(self.plan.file_name(number), flags)?;
+        let fd = self.dirs.get(file.dir)?.open(self.stretch.file_name(number), flags)?;
         // Content goes into regular files only, whatever somebody has put in its place meanwhile.
         if is(&fstat(&fd)?, FileType::RegularFile) { Ok(Some(fd)) } else { Err(Errno::INVAL) }
     }
@@ -184,14 +193,14 @@ impl<'f> Files<'f> {
 
     /// Whether what a use's blob holds goes anywhere.
     fn wants(&self, needed: &Use) -> bool {
-        matches!(self.plan.files[needed.file as usize].state(), State::Planned | State::Made | State::Correcting)
+        matches!(self.stretch.files[needed.file as usize].state(), State::Planned | State::Made | State::Correcting)
     }
 
     /// Some piece cannot be had. An error ends the restore.
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
-        let file = &self.plan.files[needed.file as usize];
+        let file = &self.stretch.files[needed.file as usize];
         if !file.lacking.swap(true, Ordering::AcqRel) && file.state() != State::Failed {
-            self.progress.problem(Phase::Restore, display(&self.plan.file_path(needed.file)), why);
+            self.progress.problem(Phase::Restore, display(&self.stretch.file_path(needed.file)), why);
         }
         if !is_lost(why) {
             self.unreached.get_or_init(|| why.to_string());
@@ -202,10 +211,10 @@ impl<'f> Files<'f> {
     /// Takes what a use's blob holds. An error ends the restore.
     fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
         let number = needed.file;
-        let file = &self.plan.files[number as usize];
+        let file = &self.stretch.files[number as usize];
         if file.state() != State::Failed {
             // Most files have one blob: no other thread will need them open.
-            let is_whole = file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
+            let is_whole = file.is_whole() && file.state() == State::Planned && file.left.load(Ordering::Acquire) == 1;
             let is_written = if is_whole {
                 let write = |fd: &OwnedFd| self.write_piece(fd, needed, plaintext, all_zero, true);
                 self.heed(number, self.write_whole(number, write))?
@@ -236,18 +245,18 @@ impl<'f> Files<'f> {
         // back by `close` may change the time.
         close(fd).map_err(|errno| ("close", errno))?;
         if let Some((meta, stat, pinned)) = new {
-            self.refusals.apply_to(&pinned, &stat, Before::Bare, &meta, &|| self.plan.file_path(number));
-            self.plan.files[number as usize].advance(State::Made, State::Finished);
+            self.refusals.apply_to(&pinned, &stat, Before::Bare, &meta, &|| self.stretch.file_path(number));
+            self.stretch.files[number as usize].advance(State::Made, State::Finished);
         }
         Ok(())
     }
 
     /// The metadata of a new file that it may have as soon as it is complete.
     fn early_meta(&self, number: u32) -> Option<Meta> {
-        let file = &self.plan.files[number as usize];
-        let is_bare = !self.plan.dirs[file.dir as usize].hands_down.is_set();
+        let file = &self.stretch.files[number as usize];
+        let is_bare = !self.stretch.plan.dirs[file.dir as usize].hands_down.is_set();
         let may = self.finishes && is_bare && !file.lacking.load(Ordering::Acquire);
-        self.plan.access(number).filter(|_| may).map(|access| Meta::plain(access, file.mtime))
+        self.stretch.access(number).filter(|_| may).map(|access| Meta::plain(access, file.mtime))
     }
 
     /// Writes one piece of several. Returns whether the file has it now.
@@ -300,7 +309,7 @@ impl<'f> Files<'f> {
         whole: bool,
     ) -> rustix::io::Result<()> {
         let Use { file: number, offset, .. } = *needed;
-        let file = &self.plan.files[number as usize];
+        let file = &self.stretch.files[number as usize];
         if !self.sparse || file.state() == State::Correcting {
             return write_at(fd, plaintext, offset);
         }
@@ -316,16 +325,19 @@ impl<'f> Files<'f> {
 
     /// A use has been dealt with.
     fn one_less(&self, number: u32) -> Result<()> {
-        if self.plan.files[number as usize].left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.stretch.files[number as usize].left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.complete(number)?;
         }
         Ok(())
     }
 
     fn complete(&self, number: u32) -> Result<()> {
-        let file = &self.plan.files[number as usize];
+        let file = &self.stretch.files[number as usize];
         if let Some(handle) = self.forget(number) {
             self.release(number, handle)?;
+        }
+        if !file.ends {
+            return Ok(());
         }
         let before = file.state();
         let complete = match before {
@@ -351,11 +363,11 @@ impl<'f> Files<'f> {
 
     /// The file is not what it should be, and what is still to come for it is of no use.
     pub fn fail(&self, number: u32, why: &str) {
-        let before = self.plan.files[number as usize].set_state(State::Failed);
+        let before = self.stretch.files[number as usize].set_state(State::Failed);
         // An error of closing it would be the second one of a file that has failed.
         drop(self.forget(number));
         if before != State::Failed {
-            self.plan.refuse(self.progress, &self.plan.file_path(number), why);
+            self.stretch.plan.refuse(self.progress, &self.stretch.file_path(number), why);
         }
     }
 
@@ -373,7 +385,7 @@ impl<'f> Files<'f> {
 
     /// A call on a file has failed: the whole restore ends if the next file would meet the same.
     fn broken(&self, number: u32, action: &'static str, errno: Errno) -> Result<()> {
-        let path = display(&self.plan.file_path(number));
+        let path = display(&self.stretch.file_path(number));
         if let Some(error) = Error::of_target(action, path, errno) {
             return Err(error);
         }
@@ -462,22 +474,25 @@ mod tests {
     use crate::repo::Index;
     use crate::restore::Unprivileged;
     use crate::restore::confine::Root;
+    use crate::restore::plan::{Image, Outcomes, Room};
 
     #[test]
     fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name() {
         let target = tempfile::tempdir().unwrap();
         let taken = target.path().join("name");
         std::fs::write(&taken, "another entry").unwrap();
-        let node = Node { content: Some(Vec::new()), ..Node::new("name", NodeType::File) };
-        let plan = Plan::of_image(&Index::default(), &node).unwrap().plan;
+        let node = Node { content: Some(Vec::new().into()), ..Node::new("name", NodeType::File) };
+        let room = Room { most: u64::MAX, stretch: u64::MAX, aside: None };
+        let plan = Image::plan(&Index::default(), &node, room).unwrap().unwrap().plan;
+        let stretch = plan.stretch(0, &Outcomes::default()).unwrap();
         let (root, progress) = (Root::open(target.path()).unwrap(), Progress::silent());
         let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(&progress, Unprivileged::Counted));
-        let files = Files::new(&plan, &dirs, &refusals, &Options::new(target.path()), &progress);
+        let files = Files::new(&stretch, &dirs, &refusals, &Options::new(target.path()), &progress);
         // The second piece's thread has seen before that the file had not failed.
         for offset in [0, 5] {
             let is_written = files.put(&Use { blob: 0, file: 0, offset }, b"piece", false).unwrap();
             assert!(!is_written);
-            assert_eq!(plan.files[0].state(), State::Failed);
+            assert_eq!(stretch.files[0].state(), State::Failed);
         }
         assert_eq!(std::fs::read(&taken).unwrap(), b"another entry");
         assert_eq!(progress.problem_count(), 1);

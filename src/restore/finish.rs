@@ -16,7 +16,7 @@ use super::dirs::Dirs;
 use super::error::{Error, Result};
 use super::meta::{Meta, Refusals};
 use super::names::Names;
-use super::plan::{Plan, State, link_key};
+use super::plan::{Outcomes, Plan, State, link_key};
 use super::walk::{Flaw, Visitor, Walk, display};
 use super::workers::{Queue, Workers};
 use super::{Options, Report};
@@ -24,7 +24,7 @@ use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
 use open::Open;
-use place::{Counts, Entry, First, Place, Special};
+use place::{Counts, Entry, Finished, First, Place, Special};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use std::sync::Arc;
 pub struct Finish<'f> {
     pub walk: &'f Walk<'f>,
     pub plan: &'f Plan,
+    pub outcomes: &'f Outcomes,
     /// `None`: a dry run into a target that does not exist.
     pub target: Option<(&'f Root, &'f Dirs<'f>)>,
     pub options: &'f Options,
@@ -43,9 +44,9 @@ pub struct Finish<'f> {
 impl Finish<'_> {
     /// Walks again and finishes everything; fills the report.
     pub fn run(&self, report: &mut Report) -> Result<()> {
-        let Finish { walk, plan, target, options, refusals, .. } = *self;
+        let Finish { walk, plan, outcomes, target, options, refusals, .. } = *self;
         let (selection, progress, counts) = (walk.selection, walk.progress, Counts::default());
-        let place = Place { plan, target, options, selection, progress, refusals, counts };
+        let place = Place { plan, outcomes, target, options, selection, progress, refusals, counts };
         self.workers.run("entries were finished", |queue| {
             let mut second =
                 Second { place: &place, queue, next_dir: 0, next_file: 0, above: Vec::new(), links: HashMap::new() };
@@ -89,7 +90,7 @@ impl Visitor for Second<'_, '_, '_> {
         let key = link_key(&node);
         if node.ty == NodeType::File {
             return match key.and_then(|key| self.place.plan.links.get(&key)) {
-                Some(&first) if first != self.next_file => {
+                Some(first) if first.file != self.next_file => {
                     let entry = Entry::of(&node);
                     self.submit(entry.weight(), move |place, open| place.link_file(open, &entry, first))
                 }
@@ -102,13 +103,15 @@ impl Visitor for Second<'_, '_, '_> {
         self.special(path, node, key)
     }
 
+    fn wants_names(&self) -> bool {
+        let place = self.place;
+        // What a directory has cannot be told from names that cannot be trusted, neither here nor above or below.
+        let fresh = place.plan.dirs[self.here().number as usize].fresh.is_set();
+        place.options.delete && !place.plan.doubtful && !fresh
+    }
+
     fn listed(&mut self, _: &[u8], names: Names) -> Result<()> {
         let (place, open) = (self.place, self.here().clone());
-        // What a directory has cannot be told from names that cannot be trusted, neither here nor above or below.
-        let fresh = place.plan.dirs[open.number as usize].fresh.is_set();
-        if !place.options.delete || place.plan.doubtful || fresh {
-            return Ok(());
-        }
         let weight = names.memory();
         open.begin();
         self.queue.submit(weight, move || {
@@ -174,19 +177,21 @@ impl<'scope> Second<'_, 'scope, '_> {
     /// The metadata of a regular file, if its content is right; and what became of it.
     fn file(&mut self, number: u32, node: Node) -> Result<()> {
         let place = self.place;
-        let state = place.plan.files[number as usize].state();
+        let state = place.outcomes.state(number);
         let action = match state {
             State::Failed | State::Made => return Ok(()),
             State::Kept | State::Correct => Action::Skipped,
             State::Done | State::Finished | State::Planned => Action::Restored,
             State::Corrected | State::Correcting => Action::Updated,
         };
+        let file = Finished { name: node.name[..].into(), number, size: place.plan.size(number, node.size), action };
         if matches!(state, State::Kept | State::Finished) || place.target.is_none() || place.options.dry_run {
-            place.count_file(number, action);
+            place.count_file(self.here(), &file);
             return Ok(());
         }
         let meta = Meta::of(node);
-        self.submit(meta.weight(), move |place, open| place.finish_file(open, number, action, &meta))
+        let weight = file.name.len() + meta.weight();
+        self.submit(weight, move |place, open| place.finish_file(open, &file, &meta))
     }
 
     /// Everything that is no regular file and no directory.

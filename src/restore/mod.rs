@@ -2,6 +2,7 @@
 //!
 //! 1. [`origin`]: the path that was asked for becomes a tree, or one entry of a tree.
 //! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has been touched yet.
+//!    Stages 3 to 6 take as many files at a time as there is memory for.
 //! 3. [`prepare`]: directories are made, and what is there already is compared.
 //! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; over all connections.
 //! 5. [`file`]: plaintext goes to its places, and zeros stay holes. Most files get their metadata here.
@@ -27,6 +28,7 @@ mod error;
 mod fetch;
 mod file;
 mod finish;
+mod inodes;
 mod meta;
 mod names;
 mod origin;
@@ -53,7 +55,7 @@ use file::Files;
 use finish::Finish;
 use meta::Refusals;
 use origin::Origin;
-use plan::{Flag, Plan};
+use plan::{Flag, Outcomes, Plan, Room};
 use prepare::Prepare;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -106,8 +108,10 @@ pub struct Options {
     /// Decide and tell, but change nothing.
     pub dry_run: bool,
     pub unprivileged: Unprivileged,
-    /// Bytes of memory that the plan may take.
+    /// Bytes that the plan may take.
     pub plan_memory: u64,
+    /// Bytes of its files' tables that are in memory at a time; `None`: what the budget leaves for them.
+    pub stretch_memory: Option<u64>,
 }
 
 impl Options {
@@ -124,6 +128,7 @@ impl Options {
             dry_run: false,
             unprivileged: Unprivileged::default(),
             plan_memory: limits::RESTORE_PLAN,
+            stretch_memory: None,
         }
     }
 }
@@ -206,7 +211,7 @@ fn restore_tree(
         return Err(Error::DeleteEverything);
     }
     let walk = Walk { trees, origin, selection, progress };
-    let mut plan = plan::build(&walk, index, options.plan_memory)?;
+    let plan = &plan::build(&walk, index, Room::of(repo, index, options)?)?;
     let root = open_root(options, &plan.dirs[0].fresh)?;
     let mut systems = match &root {
         Some(root) if !options.dry_run => {
@@ -216,23 +221,28 @@ fn restore_tree(
         _ => None,
     };
     let workers = &Workers::new(repo.settings().budget.threads, progress);
-    Prepare { root: root.as_ref(), options, index, progress, workers }.run(&mut plan, systems.as_mut())?;
-    let plan = &plan;
     let dirs = root.as_ref().map(|root| Dirs::new(root, plan));
+    let prepare = Prepare { root: root.as_ref(), options, index, progress, workers };
     let refusals = &Refusals::new(progress, options.unprivileged);
     let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
     let outcome = (|| {
-        let mut unreached = None;
-        if let Some(dirs) = dirs.as_ref().filter(|_| !options.dry_run) {
-            let files = Files::new(plan, dirs, refusals, options, progress);
-            files.fill(workers, |sink| fetch::run(repo, index, plan, sink, progress))?;
-            if options.verify {
-                verify::run(workers, dirs, plan, index, &files)?;
+        let (mut outcomes, mut unreached) = (Outcomes::default(), None);
+        let prepared = prepare.directories(plan, dirs.as_ref(), systems.as_mut())?;
+        for at in 0..plan.stretches() {
+            let stretch = &plan.stretch(at, &outcomes)?;
+            prepared.files(stretch)?;
+            if let Some(dirs) = dirs.as_ref().filter(|_| !options.dry_run) {
+                let files = Files::new(stretch, dirs, refusals, options, progress);
+                files.fill(workers, |sink| fetch::run(repo, index, stretch, sink, progress))?;
+                if options.verify {
+                    verify::run(workers, dirs, stretch, index, &files)?;
+                }
+                unreached = unreached.or_else(|| files.unreached().map(str::to_owned));
             }
-            unreached = files.unreached().map(str::to_owned);
+            outcomes.add(stretch);
         }
         let target = root.as_ref().zip(dirs.as_ref());
-        Finish { walk: &walk, plan, target, options, refusals, workers }.run(&mut report)?;
+        Finish { walk: &walk, plan, outcomes: &outcomes, target, options, refusals, workers }.run(&mut report)?;
         Ok::<_, Error>(unreached)
     })();
     report.not_applied = refusals.settle();

@@ -11,15 +11,32 @@ pub struct Names {
     ends: Vec<u32>,
     /// All of them, if they did not come sorted.
     unsorted: Option<HashSet<Box<[u8]>>>,
+    /// Of names that come sorted, only the last is kept.
+    forgets: bool,
 }
 
 impl Names {
-    /// Adds a name; `false`: it is there already.
+    /// Names that are not asked for: of those that come sorted, the last one is enough to tell that the
+    /// next is new.
+    pub fn forgetting() -> Names {
+        Names { forgets: true, ..Names::default() }
+    }
+
+    /// Whether a name may be one of those that are not kept any more.
+    pub fn has_forgotten(&self, name: &[u8]) -> bool {
+        self.forgets && !self.is_behind(name)
+    }
+
+    /// Adds a name, none that [`Names::has_forgotten`]; `false`: it is there already.
     pub fn insert(&mut self, name: &[u8]) -> bool {
         if let Some(names) = &mut self.unsorted {
             return names.insert(name.into());
         }
-        let is_behind = self.ends.len().checked_sub(1).is_none_or(|last| self.get(last) < name);
+        let is_behind = self.is_behind(name);
+        if self.forgets {
+            self.bytes.clear();
+            self.ends.clear();
+        }
         // Names come out of a tree, which has no more than 4 GiB.
         match u32::try_from(self.bytes.len() + name.len()) {
             Ok(end) if is_behind => {
@@ -54,6 +71,11 @@ impl Names {
         self.bytes.len() + size_of_val(&self.ends[..]) + self.unsorted.as_ref().map_or(0, of_set)
     }
 
+    /// Whether a name comes after all others, which came sorted.
+    fn is_behind(&self, name: &[u8]) -> bool {
+        self.ends.len().checked_sub(1).is_none_or(|last| self.get(last) < name)
+    }
+
     fn get(&self, at: usize) -> &[u8] {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start as usize..self.ends[at] as usize]
@@ -73,5 +95,16 @@ mod tests {
             assert!(names.iter().all(|name| set.contains(name.as_bytes())), "{names:?}");
             assert!(!["", "aa", "d"].iter().any(|name| set.contains(name.as_bytes())), "{names:?}");
         }
+    }
+
+    #[test]
+    fn names_that_are_not_kept_are_new_as_long_as_they_come_sorted() {
+        let mut names = Names::forgetting();
+        assert!(
+            ["a", "ab", "b"].iter().all(|name| !names.has_forgotten(name.as_bytes()) && names.insert(name.as_bytes()))
+        );
+        assert!(["b", "ab", ""].iter().all(|name| names.has_forgotten(name.as_bytes())));
+        assert!(names.insert(b"c"));
+        assert_eq!(names.memory(), 5);
     }
 }

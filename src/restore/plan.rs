@@ -1,32 +1,58 @@
 //! Stage 2: everything that is to be restored, in compact tables, before anything is touched.
 //!
-//! Directories and files are numbered in the order of the walk, and every place that a blob goes to is one [`Use`] of 16 bytes. Names
-//! are kept once, in one buffer. Of the metadata, the time is kept, and a plain file's owner and mode, because it gets
-//! them as soon as it is complete; everything else about an entry is read again from the trees when the restore is finished. The
-//! tables' size is bounded: a snapshot that would need more, or that repeats itself endlessly, is refused here by name.
+//! Directories and files are numbered in the order of the walk, and every place that a blob goes to is one [`Use`] of 16
+//! bytes. Of the metadata, the time is kept, and a plain file's owner and mode, because it gets them as soon as it is
+//! complete; everything else about an entry is read again from the trees when the restore is finished.
+//!
+//! Files and uses are in [`Table`]s of bounded size ([`stretch`]), which the stages up to the files' content go through one
+//! by one. The size of all of it is bounded too: a snapshot that would need more, or that repeats itself endlessly, is
+//! refused here by name.
 
 mod build;
+mod image;
+mod outcomes;
+mod stretch;
 
-pub use build::build;
+pub use build::{Room, build};
+pub use image::Image;
+pub use outcomes::Outcomes;
+pub use stretch::{Stretch, Table};
 
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
+use crate::hash::Sha256;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
+use crate::repo::Index;
 use crate::repo::index::Location;
-use crate::repo::{self, Index};
+use crate::restore::error::Result;
 use crate::restore::meta::Access;
 use crate::restore::walk::display;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use stretch::Stretches;
 
-/// Where a name is in [`Plan::names`].
+/// Where a name is in a table's names, or in the plan's.
 #[derive(Clone, Copy)]
 struct Name {
     start: u32,
     length: u16,
+}
+
+impl Name {
+    /// Keeps the last component of a path.
+    fn keep(names: &mut Vec<u8>, path: &[u8]) -> Name {
+        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let start = count(names.len());
+        names.extend_from_slice(name);
+        Name { start, length: u16::try_from(name.len()).expect("the walk leaves out longer ones") }
+    }
+
+    fn of(self, names: &[u8]) -> &[u8] {
+        &names[self.start as usize..][..usize::from(self.length)]
+    }
 }
 
 /// A directory below the target; number 0 is the target itself.
@@ -64,17 +90,21 @@ impl Flag {
     }
 }
 
-/// A regular file that gets content of its own.
+/// A regular file that gets content of its own, or a part of one whose uses are in several tables.
 pub struct File {
     pub dir: u32,
     name: Name,
+    /// Bytes of the whole file.
     pub size: u64,
     pub mtime: (i64, u32),
     /// Where its owner and mode are in [`Plan::accesses`], if they are all metadata that it has.
     access: u16,
-    /// Bytes that were there already.
+    /// Its first uses are in this table, and its last ones.
+    pub begins: bool,
+    pub ends: bool,
+    /// Bytes of the uses in this table that were there already, or of all of a file that stays as it was.
     pub present: AtomicU64,
-    /// Uses still to be written.
+    /// Uses in this table still to be written.
     pub left: AtomicU32,
     /// Some piece cannot be had.
     pub lacking: AtomicBool,
@@ -120,6 +150,11 @@ const STATES: [State; 9] = [
 ];
 
 impl File {
+    /// Whether all its uses are in this table.
+    pub fn is_whole(&self) -> bool {
+        self.begins && self.ends
+    }
+
     pub fn state(&self) -> State {
         STATES[usize::from(self.state.load(Ordering::Acquire))]
     }
@@ -140,8 +175,16 @@ impl File {
 pub struct Use {
     /// The blob's position in the index.
     pub blob: u32,
+    /// The file's place in its table.
     pub file: u32,
     pub offset: u64,
+}
+
+impl Use {
+    /// Where its blob is.
+    pub fn location(&self, index: &Index) -> Location {
+        index.at(BlobType::Data, self.blob as usize)
+    }
 }
 
 /// Not in [`Plan::accesses`].
@@ -149,20 +192,28 @@ const NO_ACCESS: u16 = u16::MAX;
 
 const NO_CONTENT: &str = "the snapshot lists no content for it";
 
+/// The first file of a group of hard links.
+pub struct Link {
+    pub file: u32,
+    pub dir: u32,
+    name: Name,
+}
+
 /// The tables.
 #[derive(Default)]
 pub struct Plan {
+    /// Those of directories and of the first names of hard links.
     names: Vec<u8>,
     pub dirs: Vec<Dir>,
-    pub files: Vec<File>,
-    /// By file and offset.
-    pub uses: Vec<Use>,
+    stretches: Stretches,
+    /// How many files there are.
+    pub files: u32,
+    /// The sizes of files whose nodes give others.
+    sizes: HashMap<u32, u64>,
     /// Each owner and mode of plain files, once.
     accesses: Vec<Access>,
-    /// By use: the file had this piece already. Empty if nothing was compared.
-    pub present: Vec<AtomicBool>,
     /// By [`link_key`]: the first file of each group of hard links.
-    pub links: HashMap<Id, u32>,
+    pub links: HashMap<Id, Link>,
     /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
     pub entries: u64,
     pub bytes: u64,
@@ -174,15 +225,6 @@ pub struct Plan {
     pub refusal: OnceLock<String>,
 }
 
-/// A plan of one file and no directories, for a target that is a file itself.
-pub struct Image {
-    pub plan: Plan,
-    /// Bytes and blobs that no index has, and why.
-    pub lost: u64,
-    pub pieces: u64,
-    pub why: Option<repo::Error>,
-}
-
 impl Plan {
     /// The path of a directory, relative to the target.
     pub fn dir_path(&self, number: u32) -> Vec<u8> {
@@ -190,26 +232,20 @@ impl Plan {
         let mut at = number;
         while at != 0 {
             let dir = &self.dirs[at as usize];
-            names.push(self.name(dir.name));
+            names.push(dir.name.of(&self.names));
             at = dir.parent;
         }
         names.reverse();
         names.join(&b'/')
     }
 
-    /// The path of a file, relative to the target.
-    pub fn file_path(&self, number: u32) -> Vec<u8> {
-        let file = &self.files[number as usize];
-        self.path_in(file.dir, self.name(file.name))
-    }
-
-    /// The last component of a directory's path, and of a file's.
+    /// The last component of a directory's path, and of a hard link's.
     pub fn dir_name(&self, number: u32) -> &[u8] {
-        self.name(self.dirs[number as usize].name)
+        self.dirs[number as usize].name.of(&self.names)
     }
 
-    pub fn file_name(&self, number: u32) -> &[u8] {
-        self.name(self.files[number as usize].name)
+    pub fn link_name(&self, link: &Link) -> &[u8] {
+        link.name.of(&self.names)
     }
 
     /// The path of an entry of a directory, relative to the target.
@@ -229,92 +265,26 @@ impl Plan {
         std::iter::successors(Some(number + 1), next).take_while(move |&at| at < end)
     }
 
-    /// A file's owner and mode, if they and the time are all metadata that it has.
-    pub fn access(&self, number: u32) -> Option<Access> {
-        self.accesses.get(usize::from(self.files[number as usize].access)).copied()
+    /// How many tables the files are in.
+    pub fn stretches(&self) -> usize {
+        self.stretches.len()
     }
 
-    /// Where a use's blob is.
-    pub fn location(&self, index: &Index, needed: &Use) -> Location {
-        index.at(BlobType::Data, needed.blob as usize)
+    /// The files of one table, in the state that those before have left the first of them in.
+    pub fn stretch(&self, at: usize, outcomes: &Outcomes) -> Result<Stretch<'_>> {
+        let stretch = Stretch::new(self, self.stretches.get(at)?);
+        outcomes.carry_into(&stretch);
+        Ok(stretch)
     }
 
-    /// The numbers of a file's uses.
-    pub fn uses_of(&self, file: u32) -> std::ops::Range<usize> {
-        let first = self.uses.partition_point(|needed| needed.file < file);
-        first..self.uses.partition_point(|needed| needed.file <= file)
+    /// Names the files of a directory to `each`; `first` is the number of the first of them.
+    pub fn each_file(&self, dir: u32, first: u32, each: impl FnMut(u32, &[u8])) -> Result<()> {
+        self.stretches.each_file(dir, first, each)
     }
 
-    /// Bytes of a use's blob.
-    pub fn use_length(&self, index: &Index, number: usize) -> u64 {
-        self.location(index, &self.uses[number]).blob.plain_length()
-    }
-
-    /// Whether a use need not be fetched.
-    pub fn is_present(&self, number: usize) -> bool {
-        self.present.get(number).is_some_and(|present| present.load(Ordering::Relaxed))
-    }
-
-    fn name(&self, name: Name) -> &[u8] {
-        &self.names[name.start as usize..][..usize::from(name.length)]
-    }
-
-    /// Plans a file alone. What comes before the first blob that is in no index has its place, and
-    /// so has what comes after the last one: its distance from the end is known.
-    pub fn of_image(index: &Index, node: &Node) -> std::result::Result<Image, String> {
-        let mut plan = Plan { entries: 1, ..Plan::default() };
-        let content = node.content.as_ref().ok_or(NO_CONTENT)?;
-        let known = |id: &Id| {
-            let position = index.position(BlobType::Data, *id)?;
-            Some((count(position), index.at(BlobType::Data, position).blob.plain_length()))
-        };
-        for (blob, length) in content.iter().map_while(known) {
-            plan.uses.push(Use { blob, file: 0, offset: plan.bytes });
-            plan.bytes = plan.bytes.saturating_add(length);
-        }
-        let (mut lost, mut pieces, mut why) = (0, 0, None);
-        if let Some(&id) = content.get(plan.uses.len()) {
-            let head = plan.bytes;
-            plan.bytes = head.max(node.size);
-            let mut end = plan.bytes;
-            for (blob, length) in content.iter().rev().map_while(known) {
-                let Some(offset) = end.checked_sub(length).filter(|&offset| offset >= head) else { break };
-                plan.uses.push(Use { blob, file: 0, offset });
-                end = offset;
-            }
-            (lost, pieces) = (end - head, (content.len() - plan.uses.len()) as u64);
-            why = Some(repo::Error::BlobMissing { ty: BlobType::Data, id });
-        } else if plan.bytes != node.size {
-            return Err(format!("the snapshot gives it {} bytes and lists content of {}", node.size, plan.bytes));
-        }
-        let left = AtomicU32::new(count(plan.uses.len()));
-        let (name, state) = (plan.keep_name(&node.name), AtomicU8::new(State::Planned as u8));
-        plan.files.push(File {
-            dir: 0,
-            name,
-            size: plan.bytes,
-            mtime: node.mtime.instant(),
-            access: NO_ACCESS,
-            present: AtomicU64::new(0),
-            left,
-            lacking: false.into(),
-            occupied: false.into(),
-            state,
-        });
-        Ok(Image { plan, lost, pieces, why })
-    }
-
-    /// Lists the uses of a file's blobs; returns the bytes they have together.
-    fn place_blobs(&mut self, index: &Index, node: &Node, file: u32) -> std::result::Result<u64, String> {
-        let content = node.content.as_ref().ok_or(NO_CONTENT)?;
-        let mut offset = 0;
-        for &id in content {
-            let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();
-            let position = index.position(BlobType::Data, id).ok_or_else(missing)?;
-            self.uses.push(Use { blob: count(position), file, offset });
-            offset += index.at(BlobType::Data, position).blob.plain_length();
-        }
-        Ok(offset)
+    /// The bytes of a file's content; its node gives it `size`.
+    pub fn size(&self, file: u32, size: u64) -> u64 {
+        self.sizes.get(&file).copied().unwrap_or(size)
     }
 
     /// Reports an entry that the target does not take.
@@ -324,30 +294,22 @@ impl Plan {
         progress.problem(Phase::Restore, item, why);
     }
 
-    /// Gives back what the tables could still grow by.
-    fn shrink(&mut self) {
-        self.names.shrink_to_fit();
-        self.dirs.shrink_to_fit();
-        self.files.shrink_to_fit();
-        self.uses.shrink_to_fit();
-        self.accesses.shrink_to_fit();
-    }
-
+    /// Bytes that it takes in memory for good: all but the tables of files.
     pub fn memory(&self) -> u64 {
         let of = |count: usize, size: usize| (count * size) as u64;
         self.names.len() as u64
             + of(self.dirs.len(), size_of::<Dir>())
-            + of(self.files.len(), size_of::<File>())
-            + of(self.uses.len(), size_of::<Use>())
             + of(self.accesses.len(), size_of::<Access>())
-            + of(self.links.len(), 2 * size_of::<(Id, u32)>())
+            + of(self.links.len(), 2 * size_of::<(Id, Link)>())
+            + of(self.sizes.len(), 2 * size_of::<(u32, u64)>())
+            + u64::from(self.files) * Outcomes::EACH
     }
 
-    fn keep_name(&mut self, path: &[u8]) -> Name {
-        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let start = count(self.names.len());
-        self.names.extend_from_slice(name);
-        Name { start, length: u16::try_from(name.len()).expect("the walk leaves out longer ones") }
+    /// Gives back what the tables could still grow by.
+    fn shrink(&mut self) {
+        self.names.shrink_to_fit();
+        self.dirs.shrink_to_fit();
+        self.accesses.shrink_to_fit();
     }
 }
 
@@ -361,8 +323,10 @@ pub fn link_key(node: &Node) -> Option<Id> {
     let mut key = Vec::from(node.ty.name());
     [node.inode, node.device_id, node.device].iter().for_each(|number| key.extend_from_slice(&number.to_le_bytes()));
     key.extend_from_slice(&node.link_target);
-    node.content.iter().flatten().for_each(|id| key.extend_from_slice(&id.0));
-    Some(Id::of(&key))
+    let mut hash = Sha256::new();
+    hash.update(&key);
+    node.content.iter().flatten().for_each(|id| hash.update(&id.0));
+    Some(Id(hash.finish()))
 }
 
 fn count(length: usize) -> u32 {

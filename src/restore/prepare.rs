@@ -12,7 +12,7 @@ use super::confine::Root;
 use super::dirs::Dirs;
 use super::durable::FileSystems;
 use super::error::{Error, Result};
-use super::plan::{Plan, State, Use};
+use super::plan::{Plan, State, Stretch, Use};
 use super::walk::display;
 use super::workers::Workers;
 use super::{Options, Overwrite};
@@ -20,6 +20,7 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::Index;
+use look::Look;
 use rustix::fd::AsFd;
 use rustix::fs::{OFlags, Stat, ftruncate};
 use rustix::io::{Errno, pread};
@@ -48,43 +49,64 @@ struct Candidate {
     size: u64,
 }
 
-impl Prepare<'_> {
-    /// Also opens each file system that will be written to. `None`: a dry run.
-    pub fn run(&self, plan: &mut Plan, systems: Option<&mut FileSystems<'_>>) -> Result<()> {
-        let Some(root) = self.root else {
-            plan.dirs.iter().for_each(|dir| dir.fresh.set());
-            return Ok(());
-        };
-        let shared = &*plan;
-        let dirs = &Dirs::new(root, shared);
-        let candidates = look::run(self, root, shared, dirs, systems)?;
+/// The target with its directories, while files are looked at table by table.
+pub struct Prepared<'l, 't> {
+    prepare: &'l Prepare<'l>,
+    /// `None`: a dry run into a target that does not exist.
+    look: Option<(Look<'l, 't>, &'l Dirs<'l>)>,
+}
+
+impl Prepared<'_, '_> {
+    /// Decides about the files of a table that exist.
+    pub fn files(&self, stretch: &Stretch<'_>) -> Result<()> {
+        let Some((look, dirs)) = &self.look else { return Ok(()) };
+        let candidates = look.files(stretch)?;
         if !candidates.is_empty() {
-            let present: Vec<AtomicBool> = shared.uses.iter().map(|_| AtomicBool::new(false)).collect();
-            self.compare(dirs, shared, &present)?;
-            self.settle(dirs, shared, &present, &candidates)?;
-            plan.present = present;
+            let present = stretch.uses.iter().map(|_| AtomicBool::new(false)).collect();
+            let present = stretch.present.get_or_init(|| present);
+            self.prepare.compare(dirs, stretch, present)?;
+            self.prepare.settle(dirs, stretch, present, &candidates)?;
         }
-        self.count_done(plan);
+        self.prepare.count_done(stretch);
         Ok(())
     }
+}
 
-    fn fail(&self, plan: &Plan, number: u32, action: &'static str, errno: Errno) -> Result<()> {
-        let path = plan.file_path(number);
+impl Prepare<'_> {
+    /// Makes the directories, and opens each file system that will be written to. `systems` is `None`:
+    /// a dry run.
+    pub fn directories<'l, 't>(
+        &'l self,
+        plan: &'l Plan,
+        dirs: Option<&'l Dirs<'l>>,
+        systems: Option<&'l mut FileSystems<'t>>,
+    ) -> Result<Prepared<'l, 't>> {
+        let Some((root, dirs)) = self.root.zip(dirs) else {
+            plan.dirs.iter().for_each(|dir| dir.fresh.set());
+            return Ok(Prepared { prepare: self, look: None });
+        };
+        let look = Look::new(self, root, plan, dirs, systems);
+        look.make_directories()?;
+        Ok(Prepared { prepare: self, look: Some((look, dirs)) })
+    }
+
+    fn fail(&self, stretch: &Stretch<'_>, number: u32, action: &'static str, errno: Errno) -> Result<()> {
+        let path = stretch.file_path(number);
         if let Some(error) = Error::of_target(action, display(&path), errno) {
             return Err(error);
         }
-        plan.files[number as usize].set_state(State::Failed);
-        plan.refuse(self.progress, &path, format!("cannot {action} it: {errno}"));
+        stretch.files[number as usize].set_state(State::Failed);
+        stretch.plan.refuse(self.progress, &path, format!("cannot {action} it: {errno}"));
         Ok(())
     }
 
     /// Finds the pieces that are right already.
-    fn compare(&self, dirs: &Dirs<'_>, plan: &Plan, present: &[AtomicBool]) -> Result<()> {
+    fn compare(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, present: &[AtomicBool]) -> Result<()> {
         self.workers.run("files were compared", |queue| {
-            for (needed, present) in plan.uses.iter().zip(present) {
-                if plan.files[needed.file as usize].state() == State::Correcting {
-                    queue.submit(piece(plan, self.index, needed), move || {
-                        present.store(holds(dirs, plan, self.index, needed).unwrap_or(false), Ordering::Relaxed);
+            for (needed, present) in stretch.uses.iter().zip(present) {
+                if stretch.files[needed.file as usize].state() == State::Correcting {
+                    queue.submit(piece(self.index, needed), move || {
+                        present.store(holds(dirs, stretch, self.index, needed).unwrap_or(false), Ordering::Relaxed);
                         Ok(())
                     })?;
                 }
@@ -94,31 +116,43 @@ impl Prepare<'_> {
     }
 
     /// Decides how the compared files go on, and gives them the right size.
-    fn settle(&self, dirs: &Dirs<'_>, plan: &Plan, present: &[AtomicBool], candidates: &[Candidate]) -> Result<()> {
+    fn settle(
+        &self,
+        dirs: &Dirs<'_>,
+        stretch: &Stretch<'_>,
+        present: &[AtomicBool],
+        candidates: &[Candidate],
+    ) -> Result<()> {
         self.workers.run("files were cut", |queue| {
             for candidate in candidates {
-                let uses = plan.uses_of(candidate.file);
+                let uses = stretch.uses_of(candidate.file);
                 let right = uses.clone().filter(|&at| present[at].load(Ordering::Relaxed));
-                let (count, bytes) =
-                    right.fold((0, 0), |(count, bytes), at| (count + 1, bytes + plan.use_length(self.index, at)));
-                let file = &plan.files[candidate.file as usize];
+                let (count, bytes) = right.fold((0, 0), |(count, bytes), at| {
+                    (count + 1, bytes + stretch.uses[at].location(self.index).blob.plain_length())
+                });
+                let file = &stretch.files[candidate.file as usize];
                 file.present.store(bytes, Ordering::Relaxed);
                 file.left.store(number(uses.len() - count), Ordering::Relaxed);
-                if count == uses.len() && candidate.size == file.size {
+                if file.is_whole() && count == uses.len() && candidate.size == file.size {
                     file.set_state(State::Correct);
-                } else if !self.options.dry_run {
-                    queue.submit(0, move || self.cut(dirs, plan, candidate, &present[uses]))?;
+                } else if file.begins && !self.options.dry_run {
+                    queue.submit(0, move || self.cut(dirs, stretch, candidate, &present[uses]))?;
                 }
             }
             Ok(())
         })
     }
 
-    fn cut(&self, dirs: &Dirs<'_>, plan: &Plan, candidate: &Candidate, present: &[AtomicBool]) -> Result<()> {
-        let file = &plan.files[candidate.file as usize];
+    fn cut(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, candidate: &Candidate, present: &[AtomicBool]) -> Result<()> {
+        let file = &stretch.files[candidate.file as usize];
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-        let opened = dirs.get(file.dir).and_then(|dir| dir.open(plan.file_name(candidate.file), flags));
-        let cut = opened.and_then(|fd| ftruncate(&fd, file.size).and_then(|()| close(fd)));
+        let opened = dirs.get(file.dir).and_then(|dir| dir.open(stretch.file_name(candidate.file), flags));
+        // What the tables to come compare is not yet to have zeros that were not there.
+        let resizes = file.is_whole() || candidate.size > file.size;
+        let cut = opened.and_then(|fd| {
+            let resized = if resizes { ftruncate(&fd, file.size) } else { Ok(()) };
+            resized.and_then(|()| close(fd))
+        });
         match cut {
             Ok(()) => {}
             // It cannot be changed, but it can be replaced.
@@ -128,15 +162,15 @@ impl Prepare<'_> {
                 file.left.store(number(present.len()), Ordering::Relaxed);
                 present.iter().for_each(|present| present.store(false, Ordering::Relaxed));
             }
-            Err(errno) => self.fail(plan, candidate.file, "resize", errno)?,
+            Err(errno) => self.fail(stretch, candidate.file, "resize", errno)?,
         }
         Ok(())
     }
 
     /// What needs no fetching counts as done.
-    fn count_done(&self, plan: &Plan) {
-        for file in &plan.files {
-            if matches!(file.state(), State::Correct | State::Kept) {
+    fn count_done(&self, stretch: &Stretch<'_>) {
+        for file in &stretch.files {
+            if file.begins && matches!(file.state(), State::Correct | State::Kept) {
                 file.present.store(file.size, Ordering::Relaxed);
                 self.progress.files_done.fetch_add(1, Ordering::Relaxed);
             }
@@ -164,19 +198,19 @@ pub fn mtime_of(stat: &Stat) -> (i64, u32) {
 }
 
 /// Bytes in memory that [`holds`] needs.
-pub fn piece(plan: &Plan, index: &Index, needed: &Use) -> usize {
-    usize::try_from(plan.location(index, needed).blob.plain_length().min(limits::DATA_BLOB)).expect("bounded")
+pub fn piece(index: &Index, needed: &Use) -> usize {
+    usize::try_from(needed.location(index).blob.plain_length().min(limits::DATA_BLOB)).expect("bounded")
 }
 
 /// Whether the file has the use's blob in its place.
-pub fn holds(dirs: &Dirs<'_>, plan: &Plan, index: &Index, needed: &Use) -> rustix::io::Result<bool> {
-    let blob = plan.location(index, needed).blob;
+pub fn holds(dirs: &Dirs<'_>, stretch: &Stretch<'_>, index: &Index, needed: &Use) -> rustix::io::Result<bool> {
+    let blob = needed.location(index).blob;
     if blob.plain_length() > limits::DATA_BLOB {
         return Ok(false);
     }
-    let dir = dirs.get(plan.files[needed.file as usize].dir)?;
-    let fd = dir.open(plan.file_name(needed.file), OFlags::RDONLY | OFlags::NONBLOCK)?;
-    let mut bytes = vec![0; piece(plan, index, needed)];
+    let dir = dirs.get(stretch.files[needed.file as usize].dir)?;
+    let fd = dir.open(stretch.file_name(needed.file), OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let mut bytes = vec![0; piece(index, needed)];
     Ok(read_at(fd, &mut bytes, needed.offset)? == bytes.len() && Id::of(&bytes) == blob.id)
 }
 

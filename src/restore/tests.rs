@@ -210,6 +210,9 @@ fn what_the_system_refuses_is_counted_by_kind() {
     assert_eq!(lent, 0o755, "whoever runs the restore lends nobody their rights");
 }
 
+/// One table for all files.
+const ALL: Room<'_> = Room { most: u64::MAX, stretch: u64::MAX, aside: None };
+
 /// The stages up to the files' content, with something done before it is fetched and after; how many problems that made.
 fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -> u64 {
     let progress = Progress::silent();
@@ -224,18 +227,19 @@ fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(
     let origin = Origin::Dir { tree, meta: None };
     let selection = Selection { include: &options.include, exclude: &options.exclude };
     let walk = Walk { trees: &trees, origin: &origin, selection, progress };
-    let mut plan = plan::build(&walk, &index, u64::MAX).unwrap();
+    let plan = &plan::build(&walk, &index, ALL).unwrap();
     let root = open_root(&options, &plan.dirs[0].fresh).unwrap().unwrap();
     let mut systems = FileSystems::of(&root, &options.target).unwrap();
     let workers = &Workers::new(2, progress);
     let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress, workers };
-    prepare.run(&mut plan, Some(&mut systems)).unwrap();
-    let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(progress, options.unprivileged));
-    let files = Files::new(&plan, &dirs, &refusals, &options, progress);
+    let (dirs, refusals) = (Dirs::new(&root, plan), Refusals::new(progress, options.unprivileged));
+    let stretch = &plan.stretch(0, &Outcomes::default()).unwrap();
+    prepare.directories(plan, Some(&dirs), Some(&mut systems)).unwrap().files(stretch).unwrap();
+    let files = Files::new(stretch, &dirs, &refusals, &options, progress);
     before();
-    files.fill(workers, |sink| fetch::run(&bed.repo, &index, &plan, sink, progress)).unwrap();
+    files.fill(workers, |sink| fetch::run(&bed.repo, &index, stretch, sink, progress)).unwrap();
     after();
-    verify::run(workers, &dirs, &plan, &index, &files)
+    verify::run(workers, &dirs, stretch, &index, &files)
 }
 
 #[test]

@@ -59,8 +59,16 @@ pub trait Visitor {
     /// An entry, no directory, of the directory entered last.
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
 
+    /// Whether [`Visitor::listed`] is wanted of the directory entered last.
+    fn wants_names(&self) -> bool {
+        false
+    }
+
     /// The directory entered last has these names and no others, whether they are meant or not.
-    fn listed(&mut self, path: &[u8], names: Names) -> Result<()>;
+    fn listed(&mut self, path: &[u8], names: Names) -> Result<()> {
+        let _ = (path, names);
+        Ok(())
+    }
 
     /// The directory and everything below it has been told.
     fn leave(&mut self, path: &[u8], meta: Option<Meta>) -> Result<()>;
@@ -129,8 +137,7 @@ impl Walk<'_> {
                 }
             }
             Origin::Entry(node) => {
-                let mut listing =
-                    Listing { path, selection: self.selection, names: Names::default(), below: Vec::new() };
+                let mut listing = self.listing(path, Names::default());
                 listing.add(Node::clone(node), visitor)?;
             }
         }
@@ -151,11 +158,17 @@ impl Walk<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut listing = Listing { path, selection: self.selection, names: Names::default(), below: Vec::new() };
+        let is_asked = visitor.wants_names();
+        let mut listing = self.listing(path, if is_asked { Names::default() } else { Names::forgetting() });
         let mut damage = None;
-        for node in tree {
+        for (number, node) in tree.enumerate() {
             match node {
-                Ok(node) => listing.add(node, visitor)?,
+                Ok(node) => {
+                    if listing.names.has_forgotten(&node.name) {
+                        listing.names = self.names(id, number)?;
+                    }
+                    listing.add(node, visitor)?;
+                }
                 Err(error) if is_lost(&error) => {
                     damage = Some(error);
                     break;
@@ -164,7 +177,8 @@ impl Walk<'_> {
             }
         }
         match damage {
-            None => visitor.listed(relative(listing.path), listing.names)?,
+            None if is_asked => visitor.listed(relative(listing.path), listing.names)?,
+            None => {}
             // What came before the damage is told; as its end is unknown, so is what it does not have.
             Some(error) => {
                 let why = match error {
@@ -178,6 +192,22 @@ impl Walk<'_> {
         let mut below = listing.below;
         below.reverse();
         Ok(below)
+    }
+
+    fn listing<'l>(&'l self, path: &'l mut Vec<u8>, names: Names) -> Listing<'l> {
+        Listing { path, selection: self.selection, names, below: Vec::new() }
+    }
+
+    /// The names of the first nodes of a tree, which is not sorted.
+    fn names(&self, id: Id, count: usize) -> Result<Names> {
+        let mut names = Names::default();
+        for node in self.trees.open(id)?.take(count) {
+            let node = node?;
+            if node.has_safe_name() {
+                names.insert(&node.name);
+            }
+        }
+        Ok(names)
     }
 }
 

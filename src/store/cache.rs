@@ -7,6 +7,7 @@
 
 use super::folder::Folder;
 use super::{Download, File, FileType, Result, Store, StoreError, Upload, layout};
+use crate::aside::Aside;
 use crate::clock;
 use crate::hash::Sha256;
 use crate::id::Id;
@@ -289,6 +290,16 @@ struct Both {
 }
 
 impl Upload for Both {
+    fn write_aside(&mut self, part: &Arc<Aside>) -> Result<()> {
+        self.original.write_aside(part)?;
+        if let Some(copy) = &mut self.copy
+            && self.copies.attempt(|_| copy.write_aside(part)).is_none()
+        {
+            self.copy = None;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, part: &[u8]) -> Result<()> {
         self.original.write(part)?;
         if let Some(copy) = &mut self.copy

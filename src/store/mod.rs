@@ -19,6 +19,7 @@ pub use location::Location;
 pub use options::Options;
 pub use place::{Directory, Place};
 
+use crate::aside::Aside;
 use crate::id::Id;
 use bytes::Bytes;
 use std::error::Error;
@@ -92,6 +93,9 @@ pub enum StoreError {
     /// The file is larger than anything of its kind may be.
     #[error("{file} has {size} bytes, more than the {max} that a file of its kind may have; it is damaged or foreign")]
     TooLarge { file: File, size: u64, max: u64 },
+    /// A part of a file was put aside, and is gone.
+    #[error("a temporary file cannot be read again: {source}")]
+    Aside { source: std::io::Error },
     /// The location cannot be understood or used as given.
     #[error("repository location {location:?}: {reason}")]
     Location { location: String, reason: String },
@@ -224,6 +228,21 @@ pub trait Download {
 /// Dropped without [`Upload::commit`], it leaves nothing behind.
 pub trait Upload: Send {
     fn write(&mut self, part: &[u8]) -> Result<()>;
+
+    /// Writes what was put aside. A store that keeps uploads keeps it where it is.
+    fn write_aside(&mut self, part: &Arc<Aside>) -> Result<()> {
+        let lost = |error| StoreError::Aside { source: error };
+        let mut piece = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < part.len() {
+            let next = part.len().min(at + piece.len() as u64);
+            let bytes = &mut piece[..usize::try_from(next - at).expect("at most a piece")];
+            part.read_exact_at(at, bytes).map_err(lost)?;
+            self.write(bytes)?;
+            at = next;
+        }
+        Ok(())
+    }
 
     /// Gives the file its name. When this returns, the file is durable.
     fn commit(self: Box<Self>, id: Id) -> Result<()>;

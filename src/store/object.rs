@@ -7,6 +7,7 @@
 
 mod attempt;
 mod azure;
+mod body;
 mod browse;
 mod credentials;
 mod download;
@@ -28,6 +29,7 @@ use super::location::{Bucket, Service};
 use super::traffic::Traffic;
 use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
+use body::Content;
 use bytes::Bytes;
 use download::ObjectDownload;
 use failure::{Failure, Kind};
@@ -235,12 +237,27 @@ impl Inner {
     }
 
     fn replace(&self, file: File, payload: &PutPayload) -> Result<()> {
+        self.replace_by(file, payload, async || self.put(file, payload, PutMode::Overwrite).await)
+    }
+
+    /// The same of a file that is not in memory.
+    fn replace_by_content(&self, file: File, content: &Content) -> Result<()> {
+        let payload = &content.placeholder();
+        let put = async || content.clone().sent_by(self.put(file, payload, PutMode::Overwrite)).await;
+        self.replace_by(file, payload, put)
+    }
+
+    fn replace_by(
+        &self,
+        file: File,
+        payload: &PutPayload,
+        put: impl AsyncFnMut() -> std::result::Result<(), Failure>,
+    ) -> Result<()> {
         let size = payload.content_length() as u64;
         if size > MAX_OBJECT {
             return Err(StoreError::TooLarge { file, size, max: MAX_OBJECT });
         }
-        self.run(&format!("write {file}"), file.ty, async || self.put(file, payload, PutMode::Overwrite).await)
-            .map_err(|failure| self.error("write", file, failure))
+        self.run(&format!("write {file}"), file.ty, put).map_err(|failure| self.error("write", file, failure))
     }
 }
 

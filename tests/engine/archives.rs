@@ -128,7 +128,7 @@ fn forge(repo: &Repo, nodes: &mut [Node]) -> String {
 }
 
 fn empty(name: &str) -> Node {
-    Node { mode: 0o644, content: Some(vec![]), ..Node::new(name, NodeType::File) }
+    Node { mode: 0o644, content: Some(vec![].into()), ..Node::new(name, NodeType::File) }
 }
 
 fn with(node: Node, name: &[u8], value: &[u8]) -> Node {

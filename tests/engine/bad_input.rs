@@ -92,7 +92,7 @@ fn dir(name: &str, subtree: Id) -> Node {
 }
 
 fn empty_file(name: &str) -> Node {
-    Node { mode: 0o644, content: Some(vec![]), ..Node::new(name, NodeType::File) }
+    Node { mode: 0o644, content: Some(vec![].into()), ..Node::new(name, NodeType::File) }
 }
 
 fn tree(nodes: &[Node]) -> Vec<u8> {
@@ -431,7 +431,8 @@ fn huge_length() {
     );
     repo.save_file(FileType::Index, index.into_bytes()).unwrap();
     let snapshot = bed.forge(|store| {
-        let file = Node { mode: 0o644, size: 1 << 32, content: Some(vec![id]), ..Node::new("huge", NodeType::File) };
+        let file =
+            Node { mode: 0o644, size: 1 << 32, content: Some(vec![id].into()), ..Node::new("huge", NodeType::File) };
         store(tree(&[file]))
     });
     fails(bed.restore(&snapshot).0, 1, &["huge"]);

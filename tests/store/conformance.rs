@@ -4,6 +4,9 @@
 
 use super::bytes;
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use vsm::aside::Aside;
 use vsm::id::Id;
 use vsm::store::{File, FileType, Store, StoreError};
 
@@ -126,11 +129,30 @@ fn uploads(store: &dyn Store) {
         upload.commit(file.id).expect("a committed upload");
         assert_eq!(store.read(file, 10 << 20).expect("the file"), content);
     }
+    put_aside(store);
     let before = store.list(FileType::Pack).expect("a list").len();
     let mut upload = store.upload(FileType::Pack).expect("an upload");
     upload.write(&[1; 200_000]).expect("a part");
     drop(upload);
     assert_eq!(store.list(FileType::Pack).expect("a list").len(), before, "an upload without a commit");
+}
+
+/// Files of which a part is in a temporary file, or still in memory.
+fn put_aside(store: &dyn Store) {
+    let temp = tempfile::tempdir().expect("a directory");
+    for length in [0, 100_000, 5 << 20] {
+        let (first, large, last) = (bytes(700, 1), bytes(length, 2), bytes(1 << 20, 3));
+        let content = [&first[..], &large, &last].concat();
+        let file = File::new(FileType::Pack, Id::of(&content));
+        let mut aside = Aside::new(Some(temp.path()));
+        aside.write_all(&large).expect("space");
+        let mut upload = store.upload(FileType::Pack).expect("an upload");
+        upload.write(&first).expect("a part");
+        upload.write_aside(&Arc::new(aside)).expect("a part that was put aside");
+        upload.write(&last).expect("a part");
+        upload.commit(file.id).expect("a committed upload");
+        assert!(store.read(file, 10 << 20).expect("the file") == content, "{length}");
+    }
 }
 
 fn creation(store: &dyn Store) {

@@ -99,8 +99,8 @@ impl Check<'_> {
     }
 
     fn is_whole(&self, node: &Node) -> bool {
-        let is_there = |id: &Id| {
-            let copies = self.index.copies(BlobType::Data, *id);
+        let is_there = |id: Id| {
+            let copies = self.index.copies(BlobType::Data, id);
             copies.into_iter().any(|position| !self.lost.has(&self.index.at(BlobType::Data, position)))
         };
         match (node.ty, &node.content) {

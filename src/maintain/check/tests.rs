@@ -125,7 +125,7 @@ fn index_files_that_disagree_are_found_and_copies_are_not_errors() {
 #[test]
 fn every_fault_of_a_tree_is_told() {
     let fixture = Fixture::new();
-    let file = |name: &str| Node { content: Some(vec![]), ..Node::new(name, NodeType::File) };
+    let file = |name: &str| Node { content: Some(vec![].into()), ..Node::new(name, NodeType::File) };
     let json = |nodes: &[Node]| {
         let mut json = b"{\"nodes\":[".to_vec();
         for (number, node) in nodes.iter().enumerate() {
@@ -145,7 +145,7 @@ fn every_fault_of_a_tree_is_told() {
         (vec![Node { subtree: Some(Id::NULL), ..Node::new("d", NodeType::Dir) }], "a directory without a tree"),
         (vec![Node { subtree: Some(missing), ..Node::new("d", NodeType::Dir) }], "in no index"),
         (vec![Node::new("f", NodeType::File)], "without a list of contents"),
-        (vec![Node { content: Some(vec![missing]), ..file("f") }], "in no index"),
+        (vec![Node { content: Some(vec![missing].into()), ..file("f") }], "in no index"),
         (vec![Node::new("u", NodeType::Unknown)], "of a type that is not known"),
     ] {
         let root = fixture.blob(BlobType::Tree, &json(&nodes));

@@ -2,6 +2,7 @@
 
 use super::{Check, Seen};
 use crate::format::BlobType;
+use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::maintain::forest::{self, Visitor};
@@ -107,9 +108,9 @@ impl Walk<'_> {
         }
     }
 
-    fn look_at_content(&self, node: &Node, content: &[Id], problem: &dyn Fn(String)) {
+    fn look_at_content(&self, node: &Node, content: &Content, problem: &dyn Fn(String)) {
         let mut size = Some(0u64);
-        for &id in content {
+        for id in content {
             match self.check.index.first(BlobType::Data, id) {
                 Some(location) => size = size.map(|size| size + location.blob.plain_length()),
                 None => {

@@ -91,7 +91,7 @@ fn where_something_cannot_be_read_nothing_is_removed() {
         let mut nodes = vec![file];
         match damage {
             0 => nodes.push(crate::format::node::Node {
-                content: Some(vec![Id::of(b"nowhere")]),
+                content: Some(vec![Id::of(b"nowhere")].into()),
                 ..crate::format::node::Node::new("lacks", crate::format::node::NodeType::File)
             }),
             1 => nodes.push(crate::format::node::Node {

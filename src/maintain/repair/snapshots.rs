@@ -4,6 +4,7 @@
 //! This is the last resort: what a backup of the original files brings back heals more.
 
 use crate::format::BlobType;
+use crate::format::content::NewContent;
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Snapshot;
 use crate::format::text::lossy;
@@ -12,6 +13,7 @@ use crate::maintain::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
 use crate::progress::Progress;
 use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The tag of a snapshot that was made in the place of a damaged one; restic's.
@@ -38,7 +40,12 @@ pub fn repair(
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
     let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, replace.dry_run)?;
-    let mut rewrite = Rewrite::new(&trees, &writer, progress, Lost { index: &index, changes: Vec::new() });
+    let mut rewrite = Rewrite::new(
+        &trees,
+        &writer,
+        progress,
+        Lost { index: &index, aside: repo.settings().aside.as_deref(), changes: Vec::new() },
+    );
     let mut became = Vec::with_capacity(snapshots.len());
     for stored in snapshots {
         let tree = match stored.snapshot.tree {
@@ -79,30 +86,39 @@ pub fn repair(
 /// Leaves out what is lost.
 struct Lost<'l> {
     index: &'l Index,
+    /// Where a long list of content is put aside.
+    aside: Option<&'l Path>,
     /// What was changed in the snapshot at hand.
     changes: Vec<String>,
 }
 
 impl Change for Lost<'_> {
-    fn entry(&mut self, path: &[u8], node: &Node) -> Verdict {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<Verdict> {
         match node.ty {
             NodeType::File => {}
             NodeType::Irregular | NodeType::Unknown => {
                 self.changes.push(format!("{}: removed, its type is not known", lossy(path)));
-                return Verdict::Drop;
+                return Ok(Verdict::Drop);
             }
-            _ => return Verdict::Keep,
+            _ => return Ok(Verdict::Keep),
         }
-        let content = node.content.as_deref().unwrap_or_default();
-        let there = |id: &Id| self.index.first(BlobType::Data, *id).map(|location| location.blob.plain_length());
-        let kept: Vec<Id> = content.iter().copied().filter(|id| there(id).is_some()).collect();
-        let size = kept.iter().filter_map(there).sum();
-        if kept.len() == content.len() && size == node.size && node.content.is_some() {
-            return Verdict::Keep;
+        let there = |id| self.index.first(BlobType::Data, id).map(|location| location.blob.plain_length());
+        let refused = |error| Error::aside(format!("the content of {}", lossy(path)), self.aside, error);
+        let (mut count, mut kept, mut size) = (0, NewContent::default(), 0);
+        for id in node.content.iter().flatten() {
+            count += 1;
+            if let Some(length) = there(id) {
+                kept.push(id, self.aside).map_err(refused)?;
+                size += length;
+            }
         }
-        let what = if kept.len() == content.len() { "its size corrected" } else { "lost parts of its content" };
+        if kept.len() == count && size == node.size && node.content.is_some() {
+            return Ok(Verdict::Keep);
+        }
+        let what = if kept.len() == count { "its size corrected" } else { "lost parts of its content" };
         self.changes.push(format!("{}: {what}, {size} of {} bytes are left", lossy(path), node.size));
-        Verdict::Change(Box::new(Node { content: Some(kept), size, ..node.clone() }))
+        let kept = Some(kept.finish().map_err(refused)?);
+        Ok(Verdict::Change(Box::new(Node { content: kept, size, ..node.clone() })))
     }
 
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {

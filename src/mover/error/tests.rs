@@ -99,6 +99,7 @@ fn every_error_of_a_store_has_its_reason() {
         E::AlreadyExists { .. }, E::AlreadyExists { file: File::CONFIG, location: text() }, RepositoryRefused, 1;
         E::Short { .. }, E::Short { file: File::CONFIG, offset: 0, wanted: 2, got: 1 }, RepositoryDamaged, 13;
         E::TooLarge { .. }, E::TooLarge { file: File::CONFIG, size: 2, max: 1 }, RepositoryDamaged, 13;
+        E::Aside { .. }, E::Aside { source: std::io::Error::other("gone") }, InternalError, 1;
         E::Location { .. }, E::Location { location: text(), reason: text() }, BadConfiguration, 1;
         E::Option { .. }, E::Option { option: text(), reason: text() }, BadConfiguration, 1;
         E::NoBucket { .. }, E::NoBucket { bucket: text(), location: text() }, BucketMissing, 13;

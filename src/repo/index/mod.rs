@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use sorted::{Entry, Runs, Sorted};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// One copy of a blob.
@@ -51,6 +51,8 @@ pub struct Index {
     entries: [Sorted; 2],
     /// Blobs that this process has added or is about to.
     added: Mutex<[Ids; 2]>,
+    /// Where many of them are put aside.
+    aside: Option<PathBuf>,
 }
 
 /// An index that is being put together.
@@ -94,7 +96,7 @@ impl Building {
     fn finish(self) -> Index {
         let Building { packs, entries, .. } = self;
         let entries = entries.map(|entries| Sorted::new(entries, &packs));
-        Index { files: Vec::new(), entries, packs, added: Mutex::default() }
+        Index { entries, packs, ..Index::default() }
     }
 
     /// The same where something was put aside: the rest follows it.
@@ -104,7 +106,7 @@ impl Building {
         drop((entries, numbers));
         let [data, trees] = runs;
         let entries = [data.merge(directory, &packs)?, trees.merge(directory, &packs)?];
-        Ok(Index { files: Vec::new(), entries, packs, added: Mutex::default() })
+        Ok(Index { entries, packs, ..Index::default() })
     }
 }
 
@@ -227,7 +229,7 @@ impl Index {
             }
             _ => building.finish(),
         };
-        Ok(Index { files, ..index })
+        Ok(Index { files, aside: settings.aside.clone(), ..index })
     }
 
     /// An index of these packs; a pack may come several times.
@@ -311,7 +313,7 @@ impl Index {
 
     /// Reserves a blob for the caller to add. `false`: it is there already, or somebody else adds it.
     pub fn claim(&self, ty: BlobType, id: Id) -> bool {
-        self.position(ty, id).is_none() && self.added()[slot(ty)].insert(id)
+        self.position(ty, id).is_none() && self.added()[slot(ty)].insert(id, self.aside.as_deref())
     }
 
     /// How many blobs were loaded, copies counted.

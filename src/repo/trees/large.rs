@@ -30,8 +30,8 @@ impl LargeTree {
         self.blob
     }
 
-    pub(in crate::repo) fn sealed(&self) -> &Aside {
-        &self.sealed
+    pub(in crate::repo) fn into_sealed(self) -> Aside {
+        self.sealed
     }
 
     pub(in crate::repo) fn into_plaintext(self) -> io::Result<impl Read + Send + 'static> {
@@ -60,9 +60,8 @@ impl Repository {
     /// Opens a copy of a tree to be read node by node.
     pub(super) fn open_large(&self, location: &Location) -> Result<Nodes<'static>> {
         let plaintext = self.put_aside(location)?.into_plaintext();
-        Ok(Nodes::from_source(
-            plaintext.map_err(|error| Error::aside_lost(format!("tree {}", location.blob.id), error))?,
-        ))
+        let plaintext = plaintext.map_err(|error| Error::aside_lost(format!("tree {}", location.blob.id), error))?;
+        Ok(Nodes::from_source(plaintext).put_aside_in(self.settings.aside.as_deref()))
     }
 
     /// The sealed form of a tree, whose plaintext has the tree's id. A second time if it is damaged:

@@ -5,6 +5,7 @@ use super::Writer;
 use crate::aside::Aside;
 use crate::crypto::Pieces;
 use crate::format::compression::frame;
+use crate::format::content::{Content, JsonRef};
 use crate::format::node::Node;
 use crate::format::pack::PackedBlob;
 use crate::format::tree::TreeWriter;
@@ -49,8 +50,11 @@ struct Sealing {
 impl NewTree {
     /// Adds a node; `Err` in the outcome: its name does not come after the one before.
     pub fn add(&mut self, writer: &Writer, node: &Node) -> Result<std::result::Result<(), FormatError>> {
+        if node.content.as_ref().is_some_and(Content::is_aside) {
+            return self.add_json(writer, &node.name, node.json().borrow());
+        }
         let outcome = self.tree.add(node);
-        self.relieve(writer).map(|()| outcome)
+        relieve(&mut self.large, writer, self.tree.written()).map(|()| outcome)
     }
 
     /// The same of a node that is JSON already.
@@ -58,16 +62,28 @@ impl NewTree {
         &mut self,
         writer: &Writer,
         name: &[u8],
-        json: &[u8],
+        json: JsonRef<'_>,
     ) -> Result<std::result::Result<(), FormatError>> {
-        let outcome = self.tree.add_json(name, json);
-        self.relieve(writer).map(|()| outcome)
+        let outcome = self.tree.open_slot(name);
+        if outcome.is_ok() {
+            self.write(writer, json)?;
+        }
+        Ok(outcome)
     }
 
-    /// Adds nodes that are JSON already, with commas between them, and in order.
-    pub fn add_nodes(&mut self, writer: &Writer, nodes: &[u8]) -> Result<()> {
-        self.tree.add_nodes(nodes);
-        self.relieve(writer)
+    /// Adds nodes that are JSON already, and in order.
+    pub fn add_nodes(&mut self, writer: &Writer, nodes: JsonRef<'_>) -> Result<()> {
+        if nodes.text.is_empty() {
+            return Ok(());
+        }
+        self.tree.separate();
+        self.write(writer, nodes)
+    }
+
+    fn write(&mut self, writer: &Writer, json: JsonRef<'_>) -> Result<()> {
+        let NewTree { tree, large } = self;
+        json.write(tree.written(), |written| relieve(large, writer, written))?;
+        relieve(large, writer, tree.written())
     }
 
     /// Stores the tree unless the repository has it; its id.
@@ -96,24 +112,23 @@ impl NewTree {
             }
         }
     }
+}
 
-    /// Puts aside what has been written, if it is too much to be held.
-    fn relieve(&mut self, writer: &Writer) -> Result<()> {
-        let written = self.tree.written();
-        let held = if self.large.is_some() { PIECE } else { usize::try_from(limits::TREE_IN_MEMORY).expect("2 MiB") };
-        if written.len() <= held {
-            return Ok(());
-        }
-        let aside = |error| writer.not_aside(error);
-        let large = match &mut self.large {
-            Some(large) => large,
-            None => self.large.insert(Box::new(Large::new(writer).map_err(aside)?)),
-        };
-        large.write(written).map_err(aside)?;
-        written.clear();
-        written.shrink_to(held);
-        Ok(())
+/// Puts aside what has been written of a tree, if it is too much to be held.
+fn relieve(large: &mut Option<Box<Large>>, writer: &Writer, written: &mut Vec<u8>) -> Result<()> {
+    let held = if large.is_some() { PIECE } else { usize::try_from(limits::TREE_IN_MEMORY).expect("2 MiB") };
+    if written.len() <= held {
+        return Ok(());
     }
+    let aside = |error| writer.not_aside(error);
+    let large = match large {
+        Some(large) => large,
+        None => large.insert(Box::new(Large::new(writer).map_err(aside)?)),
+    };
+    large.write(written).map_err(aside)?;
+    written.clear();
+    written.shrink_to(held);
+    Ok(())
 }
 
 impl Large {
@@ -146,7 +161,7 @@ impl Large {
         };
         let uncompressed = if is_compressed { bytes(length)? } else { 0 };
         let blob = PackedBlob { ty: BlobType::Tree, id, offset: 0, length: bytes(sealed.len())?, uncompressed };
-        writer.store_sealed_tree(blob, &sealed)?;
+        writer.store_sealed_tree(blob, sealed)?;
         Ok(id)
     }
 

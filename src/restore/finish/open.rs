@@ -1,8 +1,8 @@
 //! A directory whose entries are being finished, until nothing is left to do in it.
 
+use crate::restore::inodes::Inodes;
 use crate::restore::meta::Meta;
 use crate::restore::names::Names;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -28,12 +28,12 @@ struct Entries {
     names: Option<Names>,
 }
 
-/// What this run has put into a directory that existed before, by device and inode.
+/// What this run has put into a directory that existed before.
 #[derive(Default)]
 pub struct Made {
-    pub specials: HashSet<(u64, u64)>,
+    pub specials: Inodes,
     /// Looked up when something asks for them.
-    pub files: Option<HashSet<(u64, u64)>>,
+    pub files: Option<Inodes>,
 }
 
 impl Open {

@@ -7,21 +7,22 @@ use crate::restore::confine::{Dir, Other, Pinned, Root, is};
 use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::error::{Error, Result};
+use crate::restore::inodes::{Inode, Inodes};
 use crate::restore::meta::{Before, Meta, Refusals};
 use crate::restore::names::Names;
-use crate::restore::plan::{Plan, State};
+use crate::restore::plan::{Link, Outcomes, Plan, State};
 use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
 use crate::restore::walk::{Selection, display};
 use crate::restore::{Options, Overwrite, Report};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The target, and what has become of the entries so far.
 pub struct Place<'p> {
     pub plan: &'p Plan,
+    pub outcomes: &'p Outcomes,
     /// `None`: a dry run into a target that does not exist.
     pub target: Option<(&'p Root, &'p Dirs<'p>)>,
     pub options: &'p Options,
@@ -60,6 +61,16 @@ fn add(counter: &AtomicU64, more: u64) {
 pub struct First {
     pub dir: u32,
     pub name: Box<[u8]>,
+}
+
+/// A regular file that has its content.
+pub struct Finished {
+    pub name: Box<[u8]>,
+    /// Its number in the plan.
+    pub number: u32,
+    /// Bytes.
+    pub size: u64,
+    pub action: Action,
 }
 
 /// What it takes to put an entry into its place, without what else its node has: tasks are queued
@@ -117,42 +128,41 @@ type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
 impl Place<'_> {
     /// Gives a file whose content is right its metadata, and counts it. A file in a directory that
     /// cannot be opened any more does not count: it keeps the owner and mode that it was made with.
-    pub fn finish_file(&self, open: &Open, number: u32, action: Action, meta: &Meta) -> Result<()> {
+    pub fn finish_file(&self, open: &Open, file: &Finished, meta: &Meta) -> Result<()> {
         if let Some(dir) = self.here(open)? {
-            self.apply_here(open, &dir, self.plan.file_name(number), meta);
-            self.count_file(number, action);
+            self.apply_here(open, &dir, &file.name, meta);
+            self.count_file(open, file);
         }
         Ok(())
     }
 
     /// Counts a regular file that is in its place with the right content.
-    pub fn count_file(&self, number: u32, action: Action) {
-        let (file, counts) = (&self.plan.files[number as usize], &self.counts);
-        let present = file.present.load(Ordering::Relaxed);
-        add(if action == Action::Skipped { &counts.files_skipped } else { &counts.files_restored }, 1);
+    pub fn count_file(&self, open: &Open, file: &Finished) {
+        let Finished { name, number, size, action } = file;
+        let (counts, present) = (&self.counts, self.outcomes.present(*number, *size));
+        add(if *action == Action::Skipped { &counts.files_skipped } else { &counts.files_restored }, 1);
         add(&counts.bytes_skipped, present);
-        add(&counts.bytes_restored, file.size - present);
-        self.progress.item(action, || display(&self.plan.file_path(number)), file.size);
+        add(&counts.bytes_restored, size - present);
+        self.progress.item(*action, || display(&self.path(open, name)), *size);
     }
 
     /// Another name of a file that has its content.
-    pub fn link_file(&self, open: &Open, entry: &Entry, first: u32) -> Result<()> {
+    pub fn link_file(&self, open: &Open, entry: &Entry, first: &Link) -> Result<()> {
         let name = &entry.name[..];
-        let file = &self.plan.files[first as usize];
-        let state = file.state();
+        let state = self.outcomes.state(first.file);
+        let path = || display(&self.plan.path_in(first.dir, self.plan.link_name(first)));
         if matches!(state, State::Failed | State::Made) {
-            let why =
-                format!("it is a hard link to {}, which could not be restored", display(&self.plan.file_path(first)));
+            let why = format!("it is a hard link to {}, which could not be restored", path());
             self.problem(&self.path(open, name), why);
             return Ok(());
         }
         if state == State::Kept && !self.is_kept(open, entry)? {
             // What was kept may have any content.
             let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
-            self.problem(&self.path(open, name), format!("{why}{}", display(&self.plan.file_path(first))));
+            self.problem(&self.path(open, name), format!("{why}{}", path()));
             return Ok(());
         }
-        let first = First { dir: file.dir, name: self.plan.file_name(first).into() };
+        let first = First { dir: first.dir, name: self.plan.link_name(first).into() };
         self.link(open, entry, &first).map(drop)
     }
 
@@ -275,8 +285,11 @@ impl Place<'_> {
         if self.options.dry_run {
             return Ok(Some(true));
         }
-        let is_ours = self.options.overwrite == Overwrite::Never
-            || there.is_some_and(|there| self.is_made(&mut made, open, dir, &there));
+        let is_ours = match there {
+            _ if self.options.overwrite == Overwrite::Never => true,
+            Some(there) => self.is_made(&mut made, open, dir, &there)?,
+            None => false,
+        };
         // What comes where nothing was seen is another entry's, whose name the system did not know yet.
         let (other, there) = if is_ours || there.is_none() { (Other::Keep, None) } else { (Other::Replace, there) };
         let outcome = make(dir, name, there);
@@ -292,23 +305,30 @@ impl Place<'_> {
     }
 
     /// Whether this run has put it into the directory.
-    fn is_made(&self, made: &mut Made, open: &Open, dir: &Dir, there: &Stat) -> bool {
-        let is_file = is(there, FileType::RegularFile);
-        made.specials.contains(&inode(there))
-            || is_file && made.files.get_or_insert_with(|| self.files_made(open, dir)).contains(&inode(there))
+    fn is_made(&self, made: &mut Made, open: &Open, dir: &Dir, there: &Stat) -> Result<bool> {
+        if made.specials.contains(inode(there)) || !is(there, FileType::RegularFile) {
+            return Ok(made.specials.contains(inode(there)));
+        }
+        let files = match &mut made.files {
+            Some(files) => files,
+            none => none.insert(self.files_made(open, dir)?),
+        };
+        Ok(files.contains(inode(there)))
     }
 
     /// The regular files that this run has put into a directory.
-    fn files_made(&self, open: &Open, dir: &Dir) -> HashSet<(u64, u64)> {
+    fn files_made(&self, open: &Open, dir: &Dir) -> Result<Inodes> {
         let right = [State::Done, State::Finished, State::Corrected, State::Correct];
-        let files = self.plan.files[open.first_file as usize..].iter().take_while(|file| file.dir == open.number);
-        (open.first_file..)
-            .zip(files)
-            .filter(|(_, file)| right.contains(&file.state()))
-            .filter_map(|(number, _)| dir.stat(self.plan.file_name(number)).ok().flatten())
-            .filter(|stat| stat.st_nlink == 1)
-            .map(|stat| inode(&stat))
-            .collect()
+        let mut files = Inodes::default();
+        self.plan.each_file(open.number, open.first_file, |number, name| {
+            if right.contains(&self.outcomes.state(number))
+                && let Ok(Some(stat)) = dir.stat(name)
+                && stat.st_nlink == 1
+            {
+                files.insert(inode(&stat));
+            }
+        })?;
+        Ok(files)
     }
 
     /// Whether something that is not to be overwritten has the entry's place.
@@ -373,7 +393,7 @@ impl Place<'_> {
     }
 }
 
-fn inode(stat: &Stat) -> (u64, u64) {
+fn inode(stat: &Stat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 

@@ -1,37 +1,69 @@
 //! The first walk: every entry that is meant is entered in the tables, and what is wrong with the snapshot is told.
 
-use super::{Dir, File, Flag, NO_ACCESS, Plan, State, count, link_key};
+use super::stretch::Filling;
+use super::{Dir, File, Flag, Link, NO_ACCESS, NO_CONTENT, Name, Plan, State, Use, count, link_key};
+use crate::format::BlobType;
+use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::limits;
 use crate::progress::Phase;
-use crate::repo::Index;
+use crate::repo::{self, Index, Repository, TreeReader};
 use crate::restore::error::{Error, Result};
 use crate::restore::meta::{Access, Meta};
-use crate::restore::names::Names;
 use crate::restore::origin::Origin;
 use crate::restore::walk::{Flaw, Visitor, Walk, display};
-use crate::restore::weigh;
+use crate::restore::{Options, weigh};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
-/// Plans the whole restore. `max` bounds the tables' bytes.
-pub fn build(walk: &Walk<'_>, index: &Index, max: u64) -> Result<Plan> {
+/// What a plan may take.
+#[derive(Clone, Copy)]
+pub struct Room<'r> {
+    /// Bytes of all its tables.
+    pub most: u64,
+    /// Bytes of the tables of files that are in memory at a time.
+    pub stretch: u64,
+    /// Where the others are put aside.
+    pub aside: Option<&'r Path>,
+}
+
+impl Room<'_> {
+    /// A table of files in memory gets an eighth of what the budget leaves: the rest is for what is
+    /// fetched, and for the table while it grows.
+    pub fn of<'r>(repo: &'r Repository, index: &Index, options: &Options) -> Result<Room<'r>> {
+        let settings = repo.settings();
+        let left = settings.budget.left(index.memory(), TreeReader::KEPT).map_err(repo::Error::from)?;
+        let stretch = options.stretch_memory.unwrap_or_else(|| (left / 8).clamp(LEAST_STRETCH, MOST_STRETCH));
+        Ok(Room { most: options.plan_memory, stretch, aside: settings.aside.as_deref() })
+    }
+}
+
+/// Bytes of a table: fewer make for too many of them, and more are of no use.
+const LEAST_STRETCH: u64 = 2 << 20;
+const MOST_STRETCH: u64 = 32 << 20;
+
+/// Plans the whole restore.
+pub fn build(walk: &Walk<'_>, index: &Index, room: Room<'_>) -> Result<Plan> {
     // Everything is counted in 32 bits.
-    let max = max.min(u64::from(u32::MAX));
-    let plan = Plan::default();
+    let max = room.most.min(u64::from(u32::MAX));
     let mut planner = Planner {
         walk,
         index,
         max,
-        plan,
+        plan: Plan::default(),
+        filling: Filling::new(room.aside, room.stretch),
         above: Vec::new(),
         trees_seen: HashSet::new(),
         repeats: 0,
         accesses: HashMap::new(),
     };
     walk.run(&mut planner)?;
-    let Planner { mut plan, .. } = planner;
+    let Planner { mut plan, filling, .. } = planner;
+    plan.files = filling.next_number();
+    plan.stretches = filling.finish()?;
     plan.shrink();
     walk.progress.files_total.store(plan.entries, Ordering::Relaxed);
     walk.progress.bytes_total.store(plan.bytes, Ordering::Relaxed);
@@ -43,6 +75,7 @@ struct Planner<'p> {
     index: &'p Index,
     max: u64,
     plan: Plan,
+    filling: Filling,
     /// The directories that are open, the target first.
     above: Vec<u32>,
     /// The beginnings of the ids of the trees met so far, and how often one came again.
@@ -57,7 +90,7 @@ impl Visitor for Planner<'_> {
         self.check_memory()?;
         self.check_repeats(tree)?;
         let number = count(self.plan.dirs.len());
-        let name = self.plan.keep_name(path);
+        let name = Name::keep(&mut self.plan.names, path);
         self.plan.dirs.push(Dir {
             parent: self.above.last().copied().unwrap_or(0),
             name,
@@ -88,13 +121,9 @@ impl Visitor for Planner<'_> {
         if node.ty == NodeType::File { self.file(path, dir, &node) } else { Ok(()) }
     }
 
-    fn listed(&mut self, _: &[u8], _: Names) -> Result<()> {
-        Ok(())
-    }
-
     fn leave(&mut self, _: &[u8], _: Option<Meta>) -> Result<()> {
         let number = self.above.pop().expect("entered before");
-        let (dirs_end, files_end) = (count(self.plan.dirs.len()), count(self.plan.files.len()));
+        let (dirs_end, files_end) = (count(self.plan.dirs.len()), self.filling.next_number());
         let dir = &mut self.plan.dirs[number as usize];
         (dir.dirs_end, dir.files_end) = (dirs_end, files_end);
         Ok(())
@@ -134,41 +163,95 @@ impl Planner<'_> {
     }
 
     fn file(&mut self, path: &[u8], dir: u32, node: &Node) -> Result<()> {
-        let number = count(self.plan.files.len());
-        if let Some(key) = link_key(node)
-            && *self.plan.links.entry(key).or_insert(number) != number
-        {
-            return Ok(());
+        if self.filling.is_full() {
+            self.filling.turn(self.filling.next_number())?;
         }
-        let first = self.plan.uses.len();
-        let (size, state) = match self.plan.place_blobs(self.index, node, number) {
+        let number = self.filling.next_number();
+        if let Some(key) = link_key(node) {
+            let Entry::Vacant(first) = self.plan.links.entry(key) else { return Ok(()) };
+            first.insert(Link { file: number, dir, name: Name::keep(&mut self.plan.names, path) });
+        }
+        let before = self.filling.table.uses.len();
+        let content = node.content.as_ref().ok_or_else(|| NO_CONTENT.to_owned());
+        let is_split = content.as_ref().is_ok_and(|content| self.filling.is_more_than_one(content.len()));
+        let placed = match &content {
+            // What is put aside cannot be taken back.
+            Ok(content) if is_split => self.measure(content),
+            Ok(content) => self.place(content),
+            Err(why) => Err(why.clone()),
+        };
+        let (size, state) = match placed {
             Ok(size) => (size, State::Planned),
             Err(why) => {
-                self.plan.uses.truncate(first);
+                self.filling.table.uses.truncate(before);
                 self.problem(path, why);
                 (node.size, State::Failed)
             }
         };
-        if state == State::Planned && size != node.size {
+        if size != node.size {
+            self.plan.sizes.insert(number, size);
             self.problem(path, format!("the snapshot gives it {} bytes and lists content of {size}", node.size));
         }
-        let name = self.plan.keep_name(path);
-        let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
         self.plan.bytes = self.plan.bytes.saturating_add(size);
-        let (left, state) = (AtomicU32::new(count(self.plan.uses.len() - first)), AtomicU8::new(state as u8));
-        self.plan.files.push(File {
-            dir,
-            name,
-            size,
-            mtime: node.mtime.instant(),
-            access,
-            present: AtomicU64::new(0),
-            left,
-            lacking: false.into(),
-            occupied: false.into(),
-            state,
-        });
+        let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
+        let mtime = node.mtime.instant();
+        let part = |filling: &mut Filling, before: usize, begins: bool, ends: bool| {
+            let (name, left) = (filling.keep_name(path), count(filling.table.uses.len() - before));
+            filling.table.files.push(File {
+                dir,
+                name,
+                size,
+                mtime,
+                access,
+                begins,
+                ends,
+                present: 0.into(),
+                left: left.into(),
+                lacking: false.into(),
+                occupied: false.into(),
+                state: (state as u8).into(),
+            });
+        };
+        if is_split && state == State::Planned {
+            let (mut before, mut begins, mut offset) = (before, true, 0);
+            for id in node.content.iter().flatten() {
+                if self.filling.is_full() {
+                    part(&mut self.filling, before, begins, false);
+                    self.check_memory()?;
+                    self.filling.turn(number)?;
+                    (before, begins) = (0, false);
+                }
+                offset = self.place_one(id, offset).map_err(|why| Error::Changed { path: display(path), why })?;
+            }
+            part(&mut self.filling, before, begins, true);
+        } else {
+            part(&mut self.filling, before, true, true);
+        }
         self.check_memory()
+    }
+
+    /// The bytes of some blobs.
+    fn measure(&self, content: &Content) -> std::result::Result<u64, String> {
+        content.iter().try_fold(0u64, |size, id| Ok(size.saturating_add(self.find(id)?.1)))
+    }
+
+    /// Places blobs one after the other; returns the bytes that they have together.
+    fn place(&mut self, content: &Content) -> std::result::Result<u64, String> {
+        content.iter().try_fold(0, |offset, id| self.place_one(id, offset))
+    }
+
+    fn place_one(&mut self, id: Id, offset: u64) -> std::result::Result<u64, String> {
+        let (blob, length) = self.find(id)?;
+        let file = count(self.filling.table.files.len());
+        self.filling.table.uses.push(Use { blob, file, offset });
+        Ok(offset.saturating_add(length))
+    }
+
+    /// A blob's position in the index, and its bytes.
+    fn find(&self, id: Id) -> std::result::Result<(u32, u64), String> {
+        let missing = || repo::Error::BlobMissing { ty: BlobType::Data, id }.to_string();
+        let position = self.index.position(BlobType::Data, id).ok_or_else(missing)?;
+        Ok((count(position), self.index.at(BlobType::Data, position).blob.plain_length()))
     }
 
     /// Where an owner and mode is in the plan. A snapshot with more of them than fit gets the metadata
@@ -186,7 +269,11 @@ impl Planner<'_> {
 
     fn check_memory(&self) -> Result<()> {
         let seen = 2 * size_of::<u64>() * self.trees_seen.len();
-        if self.plan.memory() + seen as u64 > self.max { Err(Error::PlanTooLarge { max: self.max }) } else { Ok(()) }
+        if self.plan.memory() + self.filling.bytes() + seen as u64 > self.max {
+            Err(Error::PlanTooLarge { max: self.max })
+        } else {
+            Ok(())
+        }
     }
 
     /// A tree that comes again and again may be there to come without end: then all entries are counted, each tree read only once,

@@ -11,18 +11,18 @@ use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::durable::FileSystems;
 use crate::restore::error::{Error, Result};
-use crate::restore::plan::{Plan, State};
+use crate::restore::inodes::Inodes;
+use crate::restore::plan::{Plan, State, Stretch};
 use crate::restore::walk::{Selection, display};
 use crate::restore::workers::Queue;
 use crate::restore::{Options, Overwrite};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Entries of the target that entries of the snapshot have been given, by device and inode.
-type Claimed = Mutex<HashSet<(u64, u64)>>;
+/// Entries of the target that entries of the snapshot have been given.
+type Claimed = Mutex<Inodes>;
 
 /// What has become of a directory's place.
 enum Made {
@@ -40,7 +40,7 @@ const TAKEN: &str = "an entry of another type has the directory's place and is k
                      restore with another --overwrite, or into another directory";
 
 /// The target while it is looked at.
-struct Look<'l, 't> {
+pub struct Look<'l, 't> {
     prepare: &'l Prepare<'l>,
     root: &'l Root,
     plan: &'l Plan,
@@ -49,26 +49,35 @@ struct Look<'l, 't> {
     systems: Option<Mutex<&'l mut FileSystems<'t>>>,
     /// The directories that are in directories that existed.
     claimed_dirs: Claimed,
-    candidates: Mutex<Vec<Candidate>>,
+    /// The files of the directory that was looked at last, which the next table may go on with.
+    claimed: Mutex<(u32, Arc<Claimed>)>,
 }
 
-/// Makes the directories, and returns the files that must be compared.
-pub fn run<'l>(
-    prepare: &'l Prepare<'l>,
-    root: &'l Root,
-    plan: &'l Plan,
-    dirs: &'l Dirs<'l>,
-    systems: Option<&'l mut FileSystems<'_>>,
-) -> Result<Vec<Candidate>> {
-    let (systems, claimed_dirs, candidates) = (systems.map(Mutex::new), Mutex::default(), Mutex::default());
-    let look = Look { prepare, root, plan, dirs, systems, claimed_dirs, candidates };
-    look.note_default_acl(0, dirs.get(0).and_then(|dir| dir.pin_self()));
-    prepare.workers.run("directories were made", |queue| look.make_dirs(queue))?;
-    prepare.workers.run("files were looked at", |queue| look.look_at_files(queue))?;
-    Ok(look.candidates.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
+impl<'l, 't> Look<'l, 't> {
+    pub fn new(
+        prepare: &'l Prepare<'l>,
+        root: &'l Root,
+        plan: &'l Plan,
+        dirs: &'l Dirs<'l>,
+        systems: Option<&'l mut FileSystems<'t>>,
+    ) -> Look<'l, 't> {
+        let systems = systems.map(Mutex::new);
+        Look { prepare, root, plan, dirs, systems, claimed_dirs: Mutex::default(), claimed: Mutex::default() }
+    }
 
-impl Look<'_, '_> {
+    pub fn make_directories(&self) -> Result<()> {
+        self.note_default_acl(0, self.dirs.get(0).and_then(|dir| dir.pin_self()));
+        self.prepare.workers.run("directories were made", |queue| self.make_dirs(queue))
+    }
+
+    /// Decides about each file of a table, and returns those that must be compared.
+    pub fn files(&self, stretch: &Stretch<'_>) -> Result<Vec<Candidate>> {
+        let candidates = Mutex::default();
+        let files = Files { look: self, stretch, candidates: &candidates };
+        self.prepare.workers.run("files were looked at", |queue| files.look_at(queue))?;
+        Ok(candidates.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn make_dirs<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
         let mut level = vec![0];
         while !level.is_empty() {
@@ -190,22 +199,37 @@ impl Look<'_, '_> {
             self.plan.dirs[number as usize].hands_down.set();
         }
     }
+}
 
+/// The files of a table while they are looked at.
+struct Files<'f, 'l, 't> {
+    look: &'f Look<'l, 't>,
+    stretch: &'f Stretch<'f>,
+    candidates: &'f Mutex<Vec<Candidate>>,
+}
+
+impl Files<'_, '_, '_> {
     /// Decides about each file.
-    fn look_at_files<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
-        let plan = self.plan;
+    fn look_at<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
         // The files of one directory follow each other.
-        let mut claimed = (0, Arc::<Claimed>::default());
-        for (number, file) in (0..).zip(&plan.files) {
-            let dir = &plan.dirs[file.dir as usize];
+        let mut claimed = lock(&self.look.claimed);
+        for (number, file) in (0..).zip(&self.stretch.files) {
+            let dir = &self.stretch.plan.dirs[file.dir as usize];
             if dir.failed.is_set() {
                 file.set_state(State::Failed);
             }
             if file.state() == State::Failed || dir.fresh.is_set() {
                 continue;
             }
+            if !file.begins {
+                // The table before has decided.
+                if file.state() == State::Correcting {
+                    lock(self.candidates).push(Candidate { file: number, size: file.size });
+                }
+                continue;
+            }
             if claimed.0 != file.dir {
-                claimed = (file.dir, Arc::default());
+                *claimed = (file.dir, Arc::default());
             }
             let claimed = claimed.1.clone();
             queue.submit(0, move || self.look_at_file(number, &claimed))?;
@@ -214,21 +238,21 @@ impl Look<'_, '_> {
     }
 
     fn look_at_file(&self, number: u32, claimed: &Claimed) -> Result<()> {
-        let (plan, prepare) = (self.plan, self.prepare);
-        let file = &plan.files[number as usize];
-        let found = self.dirs.get(file.dir).and_then(|dir| dir.stat(plan.file_name(number)));
+        let Files { look, stretch, .. } = *self;
+        let prepare = look.prepare;
+        let file = &stretch.files[number as usize];
+        let found = look.dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(number)));
         let stat = match found {
             Ok(None) | Err(Errno::NOENT) => return Ok(()),
             Ok(Some(stat)) => stat,
-            Err(errno) => return prepare.fail(plan, number, "look at", errno),
+            Err(errno) => return prepare.fail(stretch, number, "look at", errno),
         };
         let inode = (stat.st_dev, stat.st_ino);
         // What has several names may have two of the snapshot's.
-        let is_claimed =
-            stat.st_nlink == 1 && !lock(claimed).insert(inode) || lock(&self.claimed_dirs).contains(&inode);
+        let is_claimed = stat.st_nlink == 1 && !lock(claimed).insert(inode) || lock(&look.claimed_dirs).contains(inode);
         if is_claimed && !is_kept(prepare.options.overwrite, &stat, file.mtime) {
             file.set_state(State::Failed);
-            plan.refuse(prepare.progress, &plan.file_path(number), ONE_NAME);
+            stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
             return Ok(());
         }
         file.occupied.store(true, Ordering::Relaxed);
@@ -237,11 +261,11 @@ impl Look<'_, '_> {
         file.set_state(state);
         if state == State::Correcting {
             // A file may be a mount point, too.
-            let path = || plan.file_path(number);
-            let met = self.systems.as_ref().map_or(Ok(()), |open| lock(open).meet(self.root, stat.st_dev, path));
+            let path = || stretch.file_path(number);
+            let met = look.systems.as_ref().map_or(Ok(()), |open| lock(open).meet(look.root, stat.st_dev, path));
             match met {
-                Ok(()) => lock(&self.candidates).push(Candidate { file: number, size }),
-                Err(errno) => prepare.fail(plan, number, "open", errno)?,
+                Ok(()) => lock(self.candidates).push(Candidate { file: number, size }),
+                Err(errno) => prepare.fail(stretch, number, "open", errno)?,
             }
         } else if state == State::Planned && is(&stat, FileType::Directory) {
             self.clear_way(number)?;
@@ -252,7 +276,7 @@ impl Look<'_, '_> {
     /// What is to become of a file that has `stat` in its place.
     fn decide(&self, stat: &Stat, size: u64, mtime: (i64, u32)) -> State {
         let regular = is(stat, FileType::RegularFile);
-        let overwrite = self.prepare.options.overwrite;
+        let overwrite = self.look.prepare.options.overwrite;
         if is_kept(overwrite, stat, mtime) {
             return State::Kept;
         }
@@ -267,15 +291,16 @@ impl Look<'_, '_> {
 
     /// A directory is in the way of a file. It goes if the snapshot decides what may be here, or if there is nothing in it.
     fn clear_way(&self, number: u32) -> Result<()> {
-        let (plan, root, progress) = (self.plan, self.root, self.prepare.progress);
-        let path = plan.file_path(number);
-        let Options { include, exclude, delete, dry_run, .. } = self.prepare.options;
+        let Files { look, stretch, .. } = *self;
+        let (plan, root, progress) = (stretch.plan, look.root, look.prepare.progress);
+        let path = stretch.file_path(number);
+        let Options { include, exclude, delete, dry_run, .. } = look.prepare.options;
         if *delete && !plan.doubtful {
             let selection = Selection { include, exclude };
             return Deleter { root, selection, dry_run: *dry_run, progress }.remove(&path).map(|_| ());
         }
         if root.dir(&path).and_then(|dir| dir.names()).is_ok_and(|names| !names.is_empty()) {
-            plan.files[number as usize].set_state(State::Failed);
+            stretch.files[number as usize].set_state(State::Failed);
             plan.refuse(progress, &path, IN_THE_WAY);
         }
         Ok(())

@@ -42,7 +42,13 @@ impl Bed {
         fs::set_permissions(temp.path().join("outside/file"), fs::Permissions::from_mode(0o640)).unwrap();
         let store = Arc::new(Folder::new(temp.path().join("repo"), 2));
         let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
-        let repo = crate::repo::init(store, &Password::new("x"), options, Settings::default()).unwrap();
+        let repo = crate::repo::init(
+            store,
+            &Password::new("x"),
+            options,
+            Settings { aside: Some(std::env::temp_dir()), ..Settings::default() },
+        )
+        .unwrap();
         Bed { temp, repo: Arc::new(repo) }
     }
 
@@ -75,7 +81,8 @@ impl Bed {
         let tags = if path == "volume" { r#","tags":["vsm:volume"]"# } else { "" };
         let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":[]{tags}}}"#);
         let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
-        let mut options = Options::new(self.target());
+        // Every file is in a table of its own, and every piece of one that has several.
+        let mut options = Options { stretch_memory: Some(1), ..Options::new(self.target()) };
         change(&mut options);
         let told = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = told.clone();

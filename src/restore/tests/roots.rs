@@ -1,6 +1,7 @@
 //! What concerns the root of what was asked for is an error, never one problem among others.
 
 use super::*;
+use crate::restore::plan::Image;
 
 /// A tree whose list of entries breaks off after the one entry `good`.
 fn broken_off(bed: &Bed) -> Id {
@@ -47,7 +48,7 @@ fn a_volume_whose_directory_has_no_tree_is_an_error() {
 fn the_only_entry_asked_for_is_restored_or_the_restore_fails() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
-        let missing = Node { content: Some(vec![Id::of(b"nowhere")]), size: 9, ..blobs.file("missing", &[]) };
+        let missing = Node { content: Some(vec![Id::of(b"nowhere")].into()), size: 9, ..blobs.file("missing", &[]) };
         blobs.tree(vec![missing, node("socket", NodeType::Socket, 0o600), blobs.file("good", &[b"x"])])
     });
     for path in ["missing", "socket"] {
@@ -101,7 +102,7 @@ fn entries_below_a_directory_that_could_not_be_made_are_counted() {
 fn a_snapshot_of_which_nothing_can_be_read_is_an_error() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
-        let missing = Node { content: Some(vec![Id::of(b"nowhere")]), size: 9, ..blobs.file("missing", &[]) };
+        let missing = Node { content: Some(vec![Id::of(b"nowhere")].into()), size: 9, ..blobs.file("missing", &[]) };
         blobs.tree(vec![missing])
     });
     let error = bed.restore(root, |_| {}).outcome.unwrap_err();
@@ -123,13 +124,17 @@ fn an_image_of_another_size_than_its_content_is_unusable() {
     let bed = Bed::new();
     let node = bed.store(|blobs| blobs.file("image", &[b"first ", b"second"]));
     let index = Index::load(&bed.repo).unwrap();
-    assert!(Plan::of_image(&index, &node).is_ok());
-    for (size, content) in [(10 << 30, Some(vec![])), (11, node.content.clone()), (13, node.content.clone())] {
-        let why = Plan::of_image(&index, &Node { size, content, ..node.clone() }).err().unwrap();
+    let plan = |node: &Node| Image::plan(&index, node, ALL).unwrap();
+    assert!(plan(&node).is_ok());
+    for (size, content) in [(10 << 30, Some(vec![].into())), (11, node.content.clone()), (13, node.content.clone())] {
+        let why = plan(&Node { size, content, ..node.clone() }).err().unwrap();
         assert!(why.contains(&format!("{size} bytes")), "{why}");
     }
     // The size tells where the content behind a lost blob belongs.
-    let content = node.content.clone().map(|content| vec![content[0], Id::of(b"nowhere"), content[1]]);
-    let image = Plan::of_image(&index, &Node { size: 20, content, ..node }).unwrap();
+    let content = node.content.as_ref().map(|content| {
+        let ids = content.range(0..2);
+        vec![ids[0], Id::of(b"nowhere"), ids[1]].into()
+    });
+    let image = plan(&Node { size: 20, content, ..node }).unwrap();
     assert_eq!((image.lost, image.pieces), (8, 1));
 }

@@ -13,8 +13,8 @@ fn fetched(bed: &Bed, tree: Id, sink: &dyn Sink) -> Result<()> {
     let (origin, options) = (Origin::Dir { tree, meta: None }, Options::new(bed.target()));
     let selection = Selection { include: &options.include, exclude: &options.exclude };
     let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
-    let plan = plan::build(&walk, &index, u64::MAX).unwrap();
-    fetch::run(&bed.repo, &index, &plan, sink, &progress)
+    let plan = plan::build(&walk, &index, ALL).unwrap();
+    fetch::run(&bed.repo, &index, &plan.stretch(0, &Outcomes::default()).unwrap(), sink, &progress)
 }
 
 /// Many packs, so that each thread has several to come.

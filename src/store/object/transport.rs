@@ -5,6 +5,7 @@
 //! like an image made from scratch, can still use plain http. Redirects are not followed, since a signature is good for
 //! one host only; answers that are not a success become errors that carry what the server said.
 
+use super::body;
 use super::failure::{Answer, Failure, Kind};
 use super::meter::{Metered, Way};
 use crate::store::Options;
@@ -155,9 +156,11 @@ impl HttpService for Transport {
 
 /// The request as the client takes it.
 fn outgoing(request: HttpRequest, traffic: &Arc<Traffic>) -> Result<reqwest::Request, HttpError> {
-    let request = request.map(|body| match body.as_bytes() {
-        Some(bytes) if bytes.is_empty() => reqwest::Body::default(),
-        _ => reqwest::Body::wrap(Metered::new(body, traffic.clone(), Way::Up, |error| error)),
+    let content = body::of(&request);
+    let request = request.map(|body| match (content, body.as_bytes()) {
+        (Some(content), _) => reqwest::Body::wrap(Metered::new(content, traffic.clone(), Way::Up, |error| error)),
+        (None, Some(bytes)) if bytes.is_empty() => reqwest::Body::default(),
+        (None, _) => reqwest::Body::wrap(Metered::new(body, traffic.clone(), Way::Up, |error| error)),
     });
     reqwest::Request::try_from(request).map_err(lost)
 }

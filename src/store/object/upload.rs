@@ -6,10 +6,11 @@
 //! some, too: 3 MiB for each pack of 16.
 
 use super::Inner;
+use super::body::{Content, Part};
+use crate::aside::Aside;
 use crate::id::Id;
 use crate::store::{File, FileType, Result, Upload};
 use bytes::Bytes;
-use object_store::PutPayload;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes in a block: many in a pack, and few enough pieces on its way through the network stack.
@@ -72,13 +73,19 @@ impl Drop for Block {
 pub(super) struct ObjectUpload {
     store: Arc<Inner>,
     ty: FileType,
-    /// All full but the last.
-    blocks: Vec<Block>,
+    parts: Vec<Kept>,
+}
+
+/// A part of it.
+enum Kept {
+    /// Full unless it is the last one, or one that was put aside comes next.
+    Block(Block),
+    Aside(Arc<Aside>),
 }
 
 impl ObjectUpload {
     pub fn new(store: Arc<Inner>, ty: FileType) -> ObjectUpload {
-        ObjectUpload { store, ty, blocks: Vec::new() }
+        ObjectUpload { store, ty, parts: Vec::new() }
     }
 }
 
@@ -86,20 +93,38 @@ impl Upload for ObjectUpload {
     fn write(&mut self, part: &[u8]) -> Result<()> {
         let mut rest = part;
         while !rest.is_empty() {
-            let block = match self.blocks.last_mut() {
-                Some(last) if last.bytes.len() < BLOCK => last,
-                _ => self.blocks.push_mut(self.store.blocks.take()),
-            };
-            let free = BLOCK - block.bytes.len();
-            let fits = rest.split_off(..rest.len().min(free)).expect("no more than there are");
-            block.bytes.extend_from_slice(fits);
+            match self.parts.last_mut() {
+                Some(Kept::Block(last)) if last.bytes.len() < BLOCK => {
+                    let free = BLOCK - last.bytes.len();
+                    let fits = rest.split_off(..rest.len().min(free)).expect("no more than there are");
+                    last.bytes.extend_from_slice(fits);
+                }
+                _ => self.parts.push(Kept::Block(self.store.blocks.take())),
+            }
         }
         Ok(())
     }
 
+    fn write_aside(&mut self, part: &Arc<Aside>) -> Result<()> {
+        self.parts.push(Kept::Aside(part.clone()));
+        Ok(())
+    }
+
     fn commit(self: Box<Self>, id: Id) -> Result<()> {
-        let payload = PutPayload::from_iter(self.blocks.into_iter().map(Bytes::from_owner));
-        self.store.replace(File::new(self.ty, id), &payload)
+        let file = File::new(self.ty, id);
+        let is_large = self.parts.iter().any(|part| matches!(part, Kept::Aside(_)));
+        let parts = self.parts.into_iter().map(|part| match part {
+            Kept::Block(block) => Part::Memory(Bytes::from_owner(block)),
+            Kept::Aside(aside) => Part::Aside(aside),
+        });
+        if is_large {
+            return self.store.replace_by_content(file, &Content::new(parts.collect()));
+        }
+        let in_memory = |part| match part {
+            Part::Memory(bytes) => Some(bytes),
+            Part::Aside(_) => None,
+        };
+        self.store.replace(file, &parts.filter_map(in_memory).collect())
     }
 }
 

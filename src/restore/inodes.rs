@@ -1,0 +1,43 @@
+//! Sets of files of the target, by device and inode.
+
+use std::collections::HashMap;
+
+/// Device and inode.
+pub type Inode = (u64, u64);
+
+/// A bit for each inode, in words of 64 neighbours: file systems number what is made together side by
+/// side, so that a million files take some hundred kilobytes, and no more than a set does.
+#[derive(Default)]
+pub struct Inodes {
+    words: HashMap<(u64, u64), u64>,
+}
+
+impl Inodes {
+    /// `false`: it is there already.
+    pub fn insert(&mut self, (device, inode): Inode) -> bool {
+        let word = self.words.entry((device, inode / 64)).or_default();
+        let before = *word;
+        *word |= 1 << (inode % 64);
+        *word != before
+    }
+
+    pub fn contains(&self, (device, inode): Inode) -> bool {
+        self.words.get(&(device, inode / 64)).is_some_and(|word| word >> (inode % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inodes_are_told_apart_by_device_and_number() {
+        let mut inodes = Inodes::default();
+        let some = [(1, 0), (1, 63), (1, 64), (2, 0), (2, u64::MAX)];
+        assert!(some.iter().all(|&inode| inodes.insert(inode)));
+        assert!(some.iter().all(|&inode| !inodes.insert(inode) && inodes.contains(inode)));
+        assert!(
+            [(1, 1), (1, 62), (1, 65), (2, 63), (2, u64::MAX - 1), (3, 0)].iter().all(|&other| !inodes.contains(other))
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! The body of a request that carries a large file: what of it is in temporary files is read as it is sent.
+//!
+//! The object store crate takes a body that is in memory. It gets one of the same length, which is made of one block again
+//! and again, and the transport sends the real one.
+
+use crate::aside::Aside;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use object_store::PutPayload;
+use object_store::client::HttpRequest;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+
+/// Bytes that are read at a time, and that a block of the placeholder has.
+const PIECE: usize = 1 << 20;
+
+/// A part of a file.
+#[derive(Clone)]
+pub(super) enum Part {
+    Memory(Bytes),
+    Aside(Arc<Aside>),
+}
+
+impl Part {
+    fn length(&self) -> u64 {
+        match self {
+            Part::Memory(bytes) => bytes.len() as u64,
+            Part::Aside(aside) => aside.len(),
+        }
+    }
+}
+
+/// A whole file, one part after the other.
+#[derive(Clone)]
+pub(super) struct Content(Arc<[Part]>);
+
+tokio::task_local! {
+    /// What is to be sent in the place of the placeholder.
+    static CONTENT: Content;
+}
+
+impl Content {
+    pub fn new(parts: Vec<Part>) -> Content {
+        Content(parts.into())
+    }
+
+    pub fn length(&self) -> u64 {
+        self.0.iter().map(Part::length).sum()
+    }
+
+    /// As many bytes, for the crate.
+    pub fn placeholder(&self) -> PutPayload {
+        static BLOCK: LazyLock<Bytes> = LazyLock::new(|| vec![0; PIECE].into());
+        let length = self.length();
+        let block = |start: u64| BLOCK.slice(..usize::try_from(length - start).unwrap_or(PIECE).min(PIECE));
+        (0..length).step_by(PIECE).map(block).collect()
+    }
+
+    /// Makes a request whose body is the placeholder send this.
+    pub async fn sent_by<T>(self, request: impl Future<Output = T>) -> T {
+        CONTENT.scope(self, request).await
+    }
+}
+
+/// What is to be sent in the place of a request's body, if that is a placeholder.
+pub(super) fn of(request: &HttpRequest) -> Option<Sending> {
+    let content = CONTENT.try_with(Content::clone).ok()?;
+    let left = content.length();
+    let is_placeholder = request.method() == "PUT" && request.body().content_length() as u64 == left;
+    is_placeholder.then_some(Sending { content, part: 0, at: 0, left })
+}
+
+/// A file that is being sent.
+pub(super) struct Sending {
+    content: Content,
+    part: usize,
+    /// Bytes of the part that were sent.
+    at: u64,
+    /// Bytes of the whole file that were not.
+    left: u64,
+}
+
+impl Sending {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let Some(part) = self.content.0.get(self.part) else { return Ok(None) };
+            let left = part.length() - self.at;
+            if left == 0 {
+                (self.part, self.at) = (self.part + 1, 0);
+                continue;
+            }
+            let piece = match part {
+                Part::Memory(bytes) => bytes.clone(),
+                Part::Aside(aside) => {
+                    let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+                    aside.read_exact_at(self.at, &mut piece)?;
+                    piece.into()
+                }
+            };
+            self.at += piece.len() as u64;
+            self.left -= piece.len() as u64;
+            return Ok(Some(piece));
+        }
+    }
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(self.get_mut().next().map(|piece| piece.map(Frame::data)).transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn parts_are_sent_one_after_the_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut aside = Aside::new(Some(temp.path()));
+        let large: Vec<u8> = (0..5_000_000u32).map(|number| (number % 251) as u8).collect();
+        aside.write_all(&large).unwrap();
+        let parts = [Part::Memory("before".into()), Part::Aside(aside.into()), Part::Memory("behind".into())];
+        let content = Content::new(parts.into());
+        assert_eq!(content.placeholder().content_length() as u64, content.length());
+        let mut sending = Sending { part: 0, at: 0, left: content.length(), content };
+        let mut sent = Vec::new();
+        while let Some(piece) = sending.next().unwrap() {
+            assert!(piece.len() <= PIECE);
+            sent.extend_from_slice(&piece);
+            assert_eq!(sending.is_end_stream(), sent.len() == large.len() + 12);
+        }
+        assert!(sent == [b"before", &large[..], b"behind"].concat());
+    }
+}
