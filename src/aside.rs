@@ -37,6 +37,10 @@ impl Aside {
         self.length
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// Bytes that are in memory; of a file, as many as are too many for it.
     #[cfg(feature = "mount")]
     pub fn weight(&self) -> usize {

@@ -246,13 +246,16 @@ impl Several {
     }
 }
 
+/// Tables that were put aside, and their places as in [`Several`].
+type Written = (BufWriter<Aside>, Vec<(u32, u64)>);
+
 /// Tables that are being filled.
 pub(super) struct Filling {
     pub table: Table,
     directory: Option<PathBuf>,
     /// Bytes of a table in memory.
     max: u64,
-    several: Option<(BufWriter<Aside>, Vec<(u32, u64)>)>,
+    several: Option<Written>,
     /// Bytes that were put aside.
     written: u64,
 }
