@@ -60,7 +60,8 @@ pub const PATH: usize = 4095;
 /// Opening an entry takes time in proportion to its depth.
 pub const RESTORE_PATH: usize = 1 << 20;
 
-/// Memory that the plan of a restore may take, in bytes: about ten million files of one blob each, or one file of 60 TiB.
+/// Bytes that the plan of a restore may take, in memory and put aside: about ten million files of one blob
+/// each, or one file of 35 TiB.
 pub const RESTORE_PLAN: u64 = 1 << 30;
 
 /// Directories with a tree that came before, after which a restore counts all entries before it plans on. Copies of

@@ -24,7 +24,7 @@ pub enum Error {
     TooManyEntries { entries: u64, max: u64 },
 
     #[error(
-        "the plan of this restore needs more than the {max} bytes of memory that it may take; restore one part of the snapshot at a time"
+        "the plan of this restore needs more than the {max} bytes that it may take; restore one part of the snapshot at a time"
     )]
     PlanTooLarge { max: u64 },
 
