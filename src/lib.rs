@@ -5,8 +5,9 @@
 //! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`,
 //!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `parallel`: calls side by side;
 //!   `room`: bytes that threads hold together; `clock`, `host`: what the machine says;
-//!   `concurrency`: how many operations are kept in flight on a volume.
-//! * L1 `store`: where the repository's files live; `aside`: what memory does not hold, in temporary files.
+//!   `concurrency`: how many operations are kept in flight on a volume; `aside`: what memory does not
+//!   hold, in temporary files.
+//! * L1 `store`: where the repository's files live.
 //! * L2 `repo`: an open repository: keys, locks, index, packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
 //! * L4 `mover`: what one Job does, from its work description to its report; `controller`: what is done with the kinds of `api`.

@@ -185,8 +185,10 @@ fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
     });
     writer.finish().expect("a repository");
     let snapshots = roots.map(|root| {
+        // The first one is the older one.
+        let day = 1 + u8::from(root != roots[0]);
         let json =
-            format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":["/generated"],"hostname":"h"}}"#);
+            format!(r#"{{"time":"2026-01-0{day}T00:00:00Z","tree":"{root}","paths":["/generated"],"hostname":"h"}}"#);
         let snapshot = Snapshot::decode(json.as_bytes()).expect("a snapshot");
         repo.save_file(FileType::Snapshot, snapshot.encode()).expect("space").to_string()
     });
