@@ -218,7 +218,8 @@ impl Stretches {
         let (from, _reading) = match self {
             Stretches::One(_) => (0, None),
             Stretches::Several(several) => (
-                several.places.partition_point(|(number, _)| *number <= first) - 1,
+                // Of several tables with parts of the file, the first has its beginning.
+                several.places.partition_point(|(number, _)| *number < first).saturating_sub(1),
                 Some(several.reading.lock().unwrap_or_else(PoisonError::into_inner)),
             ),
         };
