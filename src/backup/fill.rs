@@ -31,34 +31,39 @@ pub struct Pending {
 #[derive(Default)]
 pub struct Chunks {
     known: NewContent,
-    /// Those behind the first that is not known.
-    waiting: VecDeque<Option<Id>>,
+    /// Those from the first on that is not known: that one and others alone, and between them chunks of
+    /// one known id, as many as a hole has.
+    waiting: VecDeque<(Option<Id>, usize)>,
 }
 
 impl Chunks {
     /// Another chunk, whose id is not known yet.
     fn add(&mut self) {
-        self.waiting.push_back(None);
+        self.waiting.push_back((None, 1));
     }
 
     /// Other chunks, each with this id.
     pub fn add_known(&mut self, id: Id, count: usize, aside: Option<&Path>) -> io::Result<()> {
-        (0..count).try_for_each(|_| {
-            self.waiting.push_back(Some(id));
-            self.settle(aside)
-        })
+        self.waiting.push_back((Some(id), count));
+        self.settle(aside)
     }
 
     fn set(&mut self, index: usize, id: Id, aside: Option<&Path>) -> io::Result<()> {
-        let at = index - self.known.len();
-        self.waiting[at] = Some(id);
+        let mut first = self.known.len();
+        // Few: no more than chunks are on their way, and what is between them.
+        let run = self.waiting.iter_mut().find(|(_, count)| {
+            let is_here = first == index;
+            first += *count;
+            is_here
+        });
+        run.expect("it was added").0 = Some(id);
         self.settle(aside)
     }
 
     fn settle(&mut self, aside: Option<&Path>) -> io::Result<()> {
-        while let Some(id) = self.waiting.front().copied().flatten() {
+        while let Some(&(Some(id), count)) = self.waiting.front() {
+            (0..count).try_for_each(|_| self.known.push(id, aside))?;
             self.waiting.pop_front();
-            self.known.push(id, aside)?;
         }
         Ok(())
     }
@@ -255,5 +260,27 @@ impl Pending {
         }
         run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
         run.check(part.fill(run, *slot, Some(&node)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_come_in_the_order_of_the_file_however_they_become_known() {
+        let id = |number: u8| Id([number; 32]);
+        for order in [[0, 4, 5], [5, 4, 0], [4, 0, 5]] {
+            let mut chunks = Chunks::default();
+            chunks.add();
+            chunks.add_known(id(9), 3, None).unwrap();
+            chunks.add();
+            chunks.add();
+            assert_eq!(chunks.waiting.len(), 4, "a hole is one run, whatever its size");
+            chunks.add_known(id(9), 1, None).unwrap();
+            order.into_iter().for_each(|index| chunks.set(index, id(index as u8), None).unwrap());
+            let ids = chunks.take().unwrap();
+            assert!(ids.iter().eq([0, 9, 9, 9, 4, 5, 9].map(id)), "{order:?}: {ids:?}");
+        }
     }
 }

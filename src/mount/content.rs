@@ -99,6 +99,11 @@ impl Content {
                 continue;
             }
             let blob = self.blob(id)?;
+            // The place of what comes behind it is another one then.
+            if blob.len() as u64 != end - start {
+                let why = format!("the index gives it {} bytes, and it has {}", end - start, blob.len());
+                return Err(Error::Inconsistent { path: format!("data blob {id}"), why });
+            }
             let from = usize::try_from(offset.saturating_sub(start)).expect("within the blob");
             let to = blob.len().min(from + length - out.len());
             out.extend_from_slice(&blob[from..to]);

@@ -12,7 +12,7 @@ use super::fetch::{self, Sink};
 use super::file::write_at;
 use super::origin::{self, Origin};
 use super::panics::caught;
-use super::plan::{Image, Outcomes, Plan, Room, Stretch, Use};
+use super::plan::{Image, Plan, Room, Stretch, Use};
 use super::prepare::read_at;
 use super::{Options, Overwrite, Report, target_error};
 use crate::id::Id;
@@ -199,7 +199,7 @@ impl Device<'_> {
 
     /// Goes through the image table by table.
     fn each_stretch(&self, each: impl Fn(&Stretch<'_>) -> Result<()>) -> Result<()> {
-        (0..self.plan.stretches()).try_for_each(|at| each(&self.plan.stretch(at, &Outcomes::default())?))
+        (0..self.plan.stretches()).try_for_each(|at| each(&self.plan.stretch(at)?))
     }
 }
 

@@ -19,7 +19,7 @@ use super::dirs::Dirs;
 use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
 use super::meta::{Before, Meta, Refusals};
-use super::plan::{State, Stretch, Use};
+use super::plan::{Found, State, Stretch, Use};
 use super::prepare::ONE_NAME;
 use super::walk::display;
 use super::workers::{Queue, Workers};
@@ -131,7 +131,7 @@ impl<'f> Files<'f> {
         let fd = match dir.create(name, mode) {
             // Only what was seen there is replaced: the rest is this run's, under a name that the
             // file system takes for this one.
-            Err(Errno::EXIST) if file.occupied.load(Ordering::Relaxed) => {
+            Err(Errno::EXIST) if file.found() != Found::Nothing => {
                 dir.clear(name)?;
                 dir.create(name, mode)?
             }
@@ -260,7 +260,7 @@ impl<'f> Files<'f> {
     }
 
     /// Writes one piece of several. Returns whether the file has it now.
-    fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<bool> {
+    pub(super) fn put(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<bool> {
         let number = needed.file;
         let (handle, evicted) = self.handle(number);
         if let Some((other, evicted)) = evicted {
@@ -470,33 +470,6 @@ pub fn without_zero_blocks(bytes: &[u8], offset: u64) -> impl Iterator<Item = Ra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::node::{Node, NodeType};
-    use crate::repo::Index;
-    use crate::restore::Unprivileged;
-    use crate::restore::confine::Root;
-    use crate::restore::plan::{Image, Outcomes, Room};
-
-    #[test]
-    fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name() {
-        let target = tempfile::tempdir().unwrap();
-        let taken = target.path().join("name");
-        std::fs::write(&taken, "another entry").unwrap();
-        let node = Node { content: Some(Vec::new().into()), ..Node::new("name", NodeType::File) };
-        let room = Room { most: u64::MAX, stretch: u64::MAX, aside: None };
-        let plan = Image::plan(&Index::default(), &node, room).unwrap().unwrap().plan;
-        let stretch = plan.stretch(0, &Outcomes::default()).unwrap();
-        let (root, progress) = (Root::open(target.path()).unwrap(), Progress::silent());
-        let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(&progress, Unprivileged::Counted));
-        let files = Files::new(&stretch, &dirs, &refusals, &Options::new(target.path()), &progress);
-        // The second piece's thread has seen before that the file had not failed.
-        for offset in [0, 5] {
-            let is_written = files.put(&Use { blob: 0, file: 0, offset }, b"piece", false).unwrap();
-            assert!(!is_written);
-            assert_eq!(stretch.files[0].state(), State::Failed);
-        }
-        assert_eq!(std::fs::read(&taken).unwrap(), b"another entry");
-        assert_eq!(progress.problem_count(), 1);
-    }
 
     #[test]
     fn zero_blocks_are_found_at_the_file_s_own_boundaries() {

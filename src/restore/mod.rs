@@ -2,11 +2,11 @@
 //!
 //! 1. [`origin`]: the path that was asked for becomes a tree, or one entry of a tree.
 //! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has been touched yet.
-//!    Stages 3 to 6 take as many files at a time as there is memory for.
-//! 3. [`prepare`]: directories are made, and what is there already is compared.
+//! 3. [`prepare`]: directories are made, and each file that is there already is decided about; then it is compared.
 //! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; over all connections.
 //! 5. [`file`]: plaintext goes to its places, and zeros stay holes. Most files get their metadata here.
-//! 6. [`verify`]: what was written is read again, if asked for.
+//! 6. [`verify`]: what was written is read again, if asked for. From comparing to here, as many files at a time have
+//!    their turn as there is memory for.
 //! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies [`meta`]data, the deepest first.
 //!
 //! What stages 3 and 5 to 7 do to the target are tasks of [`workers`], which keep as many of them in flight as the
@@ -55,7 +55,7 @@ use file::Files;
 use finish::Finish;
 use meta::Refusals;
 use origin::Origin;
-use plan::{Flag, Outcomes, Plan, Room};
+use plan::{Flag, Plan, Room};
 use prepare::Prepare;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -226,11 +226,12 @@ fn restore_tree(
     let refusals = &Refusals::new(progress, options.unprivileged);
     let mut report = Report { total_files: plan.entries, total_bytes: plan.bytes, ..Report::default() };
     let outcome = (|| {
-        let (mut outcomes, mut unreached) = (Outcomes::default(), None);
-        let prepared = prepare.directories(plan, dirs.as_ref(), systems.as_mut())?;
+        let mut unreached = None;
+        let mut outcomes = prepare.run(plan, dirs.as_ref(), systems.as_mut())?;
         for at in 0..plan.stretches() {
-            let stretch = &plan.stretch(at, &outcomes)?;
-            prepared.files(stretch)?;
+            let stretch = &plan.stretch(at)?;
+            outcomes.resume(stretch);
+            dirs.as_ref().map_or(Ok(()), |dirs| prepare.compare(dirs, stretch))?;
             if let Some(dirs) = dirs.as_ref().filter(|_| !options.dry_run) {
                 let files = Files::new(stretch, dirs, refusals, options, progress);
                 files.fill(workers, |sink| fetch::run(repo, index, stretch, sink, progress))?;

@@ -108,10 +108,22 @@ pub struct File {
     pub left: AtomicU32,
     /// Some piece cannot be had.
     pub lacking: AtomicBool,
-    /// Something had its place when the target was looked at, and may be replaced.
-    pub occupied: AtomicBool,
+    found: AtomicU8,
     state: AtomicU8,
 }
+
+/// What had a file's place when the target was looked at, and may be replaced or corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Found {
+    Nothing,
+    /// Something of another size than the file has in the snapshot, or of the same.
+    Shorter,
+    Same,
+    Longer,
+}
+
+const FOUND: [Found; 4] = [Found::Nothing, Found::Shorter, Found::Same, Found::Longer];
 
 /// What has become of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +162,33 @@ const STATES: [State; 9] = [
 ];
 
 impl File {
+    /// A file whose place has not been looked at; its name and uses come with [`stretch::Filling::add`].
+    fn new(dir: u32, size: u64, mtime: (i64, u32), access: u16, state: State) -> File {
+        File {
+            dir,
+            name: Name { start: 0, length: 0 },
+            size,
+            mtime,
+            access,
+            begins: true,
+            ends: true,
+            present: 0.into(),
+            left: 0.into(),
+            lacking: false.into(),
+            found: (Found::Nothing as u8).into(),
+            state: (state as u8).into(),
+        }
+    }
+
+    pub fn found(&self) -> Found {
+        FOUND[usize::from(self.found.load(Ordering::Relaxed))]
+    }
+
+    /// Notes what has the file's place.
+    pub fn set_found(&self, found: Found) {
+        self.found.store(found as u8, Ordering::Relaxed);
+    }
+
     /// Whether all its uses are in this table.
     pub fn is_whole(&self) -> bool {
         self.begins && self.ends
@@ -270,11 +309,9 @@ impl Plan {
         self.stretches.len()
     }
 
-    /// The files of one table, in the state that those before have left the first of them in.
-    pub fn stretch(&self, at: usize, outcomes: &Outcomes) -> Result<Stretch<'_>> {
-        let stretch = Stretch::new(self, self.stretches.get(at)?);
-        outcomes.carry_into(&stretch);
-        Ok(stretch)
+    /// The files of one table, as they were planned.
+    pub fn stretch(&self, at: usize) -> Result<Stretch<'_>> {
+        Ok(Stretch::new(self, self.stretches.get(at)?))
     }
 
     /// Names the files of a directory to `each`; `first` is the number of the first of them.

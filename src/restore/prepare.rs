@@ -12,7 +12,7 @@ use super::confine::Root;
 use super::dirs::Dirs;
 use super::durable::FileSystems;
 use super::error::{Error, Result};
-use super::plan::{Plan, State, Stretch, Use};
+use super::plan::{Found, Outcomes, Plan, State, Stretch, Use};
 use super::walk::display;
 use super::workers::Workers;
 use super::{Options, Overwrite};
@@ -20,7 +20,6 @@ use crate::id::Id;
 use crate::limits;
 use crate::progress::Progress;
 use crate::repo::Index;
-use look::Look;
 use rustix::fd::AsFd;
 use rustix::fs::{OFlags, Stat, ftruncate};
 use rustix::io::{Errno, pread};
@@ -43,51 +42,34 @@ pub const IN_THE_WAY: &str = "a directory that is not empty is in its place";
 pub const ONE_NAME: &str = "its place was taken while this restore ran, by another process or by another entry of the snapshot: then \
                             two names of the snapshot are one name on this file system; restore it into another directory";
 
-/// A file to be compared with what the snapshot has.
-struct Candidate {
-    file: u32,
-    size: u64,
-}
+impl Prepare<'_> {
+    /// Makes the directories, opens each file system that will be written to, and decides about each
+    /// file that exists: about all of them before any is written, because two names of the snapshot
+    /// may be one here. `systems` is `None`: a dry run.
+    pub fn run(&self, plan: &Plan, dirs: Option<&Dirs<'_>>, systems: Option<&mut FileSystems<'_>>) -> Result<Outcomes> {
+        let mut outcomes = Outcomes::new(plan.files);
+        match self.root.zip(dirs) {
+            Some((root, dirs)) => look::run(self, root, plan, dirs, systems, &mut outcomes)?,
+            None => {
+                plan.dirs.iter().for_each(|dir| dir.fresh.set());
+                for at in 0..plan.stretches() {
+                    outcomes.note(&plan.stretch(at)?);
+                }
+            }
+        }
+        Ok(outcomes)
+    }
 
-/// The target with its directories, while files are looked at table by table.
-pub struct Prepared<'l, 't> {
-    prepare: &'l Prepare<'l>,
-    /// `None`: a dry run into a target that does not exist.
-    look: Option<(Look<'l, 't>, &'l Dirs<'l>)>,
-}
-
-impl Prepared<'_, '_> {
-    /// Decides about the files of a table that exist.
-    pub fn files(&self, stretch: &Stretch<'_>) -> Result<()> {
-        let Some((look, dirs)) = &self.look else { return Ok(()) };
-        let candidates = look.files(stretch)?;
-        if !candidates.is_empty() {
+    /// Compares the files of a table that are to be corrected, and gives them the right size.
+    pub fn compare(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>) -> Result<()> {
+        if stretch.files.iter().any(|file| file.state() == State::Correcting) {
             let present = stretch.uses.iter().map(|_| AtomicBool::new(false)).collect();
             let present = stretch.present.get_or_init(|| present);
-            self.prepare.compare(dirs, stretch, present)?;
-            self.prepare.settle(dirs, stretch, present, &candidates)?;
+            self.find_present(dirs, stretch, present)?;
+            self.settle(dirs, stretch, present)?;
         }
-        self.prepare.count_done(stretch);
+        self.count_done(stretch);
         Ok(())
-    }
-}
-
-impl Prepare<'_> {
-    /// Makes the directories, and opens each file system that will be written to. `systems` is `None`:
-    /// a dry run.
-    pub fn directories<'l, 't>(
-        &'l self,
-        plan: &'l Plan,
-        dirs: Option<&'l Dirs<'l>>,
-        systems: Option<&'l mut FileSystems<'t>>,
-    ) -> Result<Prepared<'l, 't>> {
-        let Some((root, dirs)) = self.root.zip(dirs) else {
-            plan.dirs.iter().for_each(|dir| dir.fresh.set());
-            return Ok(Prepared { prepare: self, look: None });
-        };
-        let look = Look::new(self, root, plan, dirs, systems);
-        look.make_directories()?;
-        Ok(Prepared { prepare: self, look: Some((look, dirs)) })
     }
 
     fn fail(&self, stretch: &Stretch<'_>, number: u32, action: &'static str, errno: Errno) -> Result<()> {
@@ -101,7 +83,7 @@ impl Prepare<'_> {
     }
 
     /// Finds the pieces that are right already.
-    fn compare(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, present: &[AtomicBool]) -> Result<()> {
+    fn find_present(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, present: &[AtomicBool]) -> Result<()> {
         self.workers.run("files were compared", |queue| {
             for (needed, present) in stretch.uses.iter().zip(present) {
                 if stretch.files[needed.file as usize].state() == State::Correcting {
@@ -116,39 +98,32 @@ impl Prepare<'_> {
     }
 
     /// Decides how the compared files go on, and gives them the right size.
-    fn settle(
-        &self,
-        dirs: &Dirs<'_>,
-        stretch: &Stretch<'_>,
-        present: &[AtomicBool],
-        candidates: &[Candidate],
-    ) -> Result<()> {
+    fn settle(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, present: &[AtomicBool]) -> Result<()> {
         self.workers.run("files were cut", |queue| {
-            for candidate in candidates {
-                let uses = stretch.uses_of(candidate.file);
+            for (place, file) in (0..).zip(&stretch.files).filter(|(_, file)| file.state() == State::Correcting) {
+                let uses = stretch.uses_of(place);
                 let right = uses.clone().filter(|&at| present[at].load(Ordering::Relaxed));
                 let (count, bytes) = right.fold((0, 0), |(count, bytes), at| {
                     (count + 1, bytes + stretch.uses[at].location(self.index).blob.plain_length())
                 });
-                let file = &stretch.files[candidate.file as usize];
                 file.present.store(bytes, Ordering::Relaxed);
                 file.left.store(number(uses.len() - count), Ordering::Relaxed);
-                if file.is_whole() && count == uses.len() && candidate.size == file.size {
+                if file.is_whole() && count == uses.len() && file.found() == Found::Same {
                     file.set_state(State::Correct);
                 } else if file.begins && !self.options.dry_run {
-                    queue.submit(0, move || self.cut(dirs, stretch, candidate, &present[uses]))?;
+                    queue.submit(0, move || self.cut(dirs, stretch, place, &present[uses]))?;
                 }
             }
             Ok(())
         })
     }
 
-    fn cut(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, candidate: &Candidate, present: &[AtomicBool]) -> Result<()> {
-        let file = &stretch.files[candidate.file as usize];
+    fn cut(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, place: u32, present: &[AtomicBool]) -> Result<()> {
+        let file = &stretch.files[place as usize];
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-        let opened = dirs.get(file.dir).and_then(|dir| dir.open(stretch.file_name(candidate.file), flags));
+        let opened = dirs.get(file.dir).and_then(|dir| dir.open(stretch.file_name(place), flags));
         // What the tables to come compare is not yet to have zeros that were not there.
-        let resizes = file.is_whole() || candidate.size > file.size;
+        let resizes = file.is_whole() || file.found() == Found::Longer;
         let cut = opened.and_then(|fd| {
             let resized = if resizes { ftruncate(&fd, file.size) } else { Ok(()) };
             resized.and_then(|()| close(fd))
@@ -162,7 +137,7 @@ impl Prepare<'_> {
                 file.left.store(number(present.len()), Ordering::Relaxed);
                 present.iter().for_each(|present| present.store(false, Ordering::Relaxed));
             }
-            Err(errno) => self.fail(stretch, candidate.file, "resize", errno)?,
+            Err(errno) => self.fail(stretch, place, "resize", errno)?,
         }
         Ok(())
     }

@@ -233,8 +233,10 @@ fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(
     let workers = &Workers::new(2, progress);
     let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress, workers };
     let (dirs, refusals) = (Dirs::new(&root, plan), Refusals::new(progress, options.unprivileged));
-    let stretch = &plan.stretch(0, &Outcomes::default()).unwrap();
-    prepare.directories(plan, Some(&dirs), Some(&mut systems)).unwrap().files(stretch).unwrap();
+    let outcomes = prepare.run(plan, Some(&dirs), Some(&mut systems)).unwrap();
+    let stretch = &plan.stretch(0).unwrap();
+    outcomes.resume(stretch);
+    prepare.compare(&dirs, stretch).unwrap();
     let files = Files::new(stretch, &dirs, &refusals, &options, progress);
     before();
     files.fill(workers, |sink| fetch::run(&bed.repo, &index, stretch, sink, progress)).unwrap();

@@ -11,8 +11,9 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
+use vsm::repo::{Password, Repository, Settings};
 
 /// A program under test or one it is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +163,14 @@ impl Repo {
         let copy = Repo::new();
         Run::of(Command::new("cp").arg("-a").arg(self.path()).arg(copy.path())).ok();
         copy
+    }
+
+    /// The same as our library has it.
+    pub fn opened(&self) -> Arc<Repository> {
+        let location = self.path().to_str().expect("UTF-8").parse().expect("a location");
+        let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
+        let settings = Settings { aside: Some(std::env::temp_dir()), ..Settings::default() };
+        Arc::new(Repository::open(store, &Password::new(PASSWORD), None, settings).expect("a repository"))
     }
 
     /// Where a folder repository is.

@@ -13,8 +13,8 @@ use vsm::format::node::{Node, NodeType};
 use vsm::format::snapshot::Snapshot;
 use vsm::format::tree::TreeWriter;
 use vsm::id::Id;
+use vsm::repo::Index;
 use vsm::repo::writer::Writer;
-use vsm::repo::{Index, Password, Repository, Settings};
 use vsm::store::FileType;
 
 /// A repository of two snapshots: `a` and `b`, a file of a megabyte in each, and `old` in both.
@@ -67,15 +67,9 @@ impl Bed {
         run.json()[0]["id"].as_str().unwrap().to_owned()
     }
 
-    fn open(&self) -> Arc<Repository> {
-        let location = self.repo.path().to_str().unwrap().parse().unwrap();
-        let store = vsm::store::open(&location, &vsm::store::Options::default()).unwrap();
-        Arc::new(Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).unwrap())
-    }
-
     /// Writes trees and a snapshot of the last of them; `make` gets a function that stores a tree's JSON.
     fn forge(&self, make: impl FnOnce(&dyn Fn(Vec<u8>) -> Id) -> Id) -> String {
-        let repo = self.open();
+        let repo = self.repo.opened();
         let index = Arc::new(Index::load(&repo).unwrap());
         let writer = Writer::new(repo.clone(), index, false).unwrap();
         let root = make(&|json| writer.store_tree(&json).unwrap());
@@ -421,7 +415,7 @@ fn missing_tree() {
 
 fn huge_length() {
     let bed = Bed::new();
-    let repo = bed.open();
+    let repo = bed.repo.opened();
     let pack = bed.data_packs().remove(0);
     let pack: Id = pack.file_name().unwrap().to_str().unwrap().parse().unwrap();
     // An index that claims a blob of 4 GiB in a pack of one megabyte, and a tree that wants it.
@@ -496,7 +490,7 @@ fn unreadable_file() {
 
 fn not_json() {
     let bed = Bed::new();
-    let (repo, first) = (bed.open(), bed.snapshot("first"));
+    let (repo, first) = (bed.repo.opened(), bed.snapshot("first"));
     let id = repo.save_file(FileType::Snapshot, b"[[[[[[".to_vec()).unwrap().to_string();
     fails(bed.vsm(&["check"]), 1, &[&id[..8], "damaged"]);
     fails(bed.vsm(&["snapshots"]), 3, &[&id[..8]]);

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use vsm::format::node::{Node, NodeType, mode};
 use vsm::format::snapshot::Snapshot;
 use vsm::id::Id;
+use vsm::repo::Index;
 use vsm::repo::writer::{NewTree, Writer};
-use vsm::repo::{Index, Password, Repository, Settings};
 use vsm::store::FileType;
 
 /// Files with names and content of a usual length, in no order.
@@ -155,10 +155,7 @@ fn the_blobs_of_a_huge_file_are_those_of_restic() {
 /// one more in the second, and a file of so many blobs. Returns the snapshots, and the content of
 /// that file.
 fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
-    let location = repo.path().to_str().expect("UTF-8").parse().expect("a location");
-    let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
-    let settings = Settings { aside: Some(std::env::temp_dir()), ..Settings::default() };
-    let repo = Arc::new(Repository::open(store, &Password::new(PASSWORD), None, settings).expect("a repository"));
+    let repo = repo.opened();
     let writer = Writer::new(repo.clone(), Arc::new(Index::load(&repo).expect("an index")), false).expect("a writer");
     let pieces: Vec<String> = (0..1000).map(|number| format!("{number:03}\n")).collect();
     let plaintexts: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();

@@ -8,7 +8,11 @@ use std::fs;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+use vsm::progress::{Event, Progress};
+use vsm::repo::Index;
+use vsm::restore::{self, Options, Overwrite};
 
 /// An NTFS that ignores case, mounted by lowntfs-3g.
 struct OneCase {
@@ -95,5 +99,37 @@ fn two_names_that_the_target_takes_for_one_are_a_problem_and_replace_nothing() {
             }
             content.push(file);
         }
+    }
+}
+
+/// The same of a restore that goes through its files table by table, as a large one does: what it has
+/// made is not taken for what was there before.
+#[test]
+fn no_later_file_is_written_into_one_that_was_restored_before() {
+    let repo = repository();
+    let target = OneCase::new();
+    let into = target.path().join("occupied");
+    fs::create_dir(&into).expect("a directory");
+    let opened = repo.opened();
+    let index = Index::load(&opened).expect("an index");
+    let (snapshots, _) = opened.snapshots().expect("snapshots");
+    for overwrite in [Overwrite::Always, Overwrite::IfNewer] {
+        fs::remove_dir_all(&into).and_then(|()| fs::create_dir(&into)).expect("an empty directory");
+        let options = Options { stretch_memory: Some(1), overwrite, ..Options::new(&into) };
+        let problems = Arc::new(Mutex::new(Vec::new()));
+        let told = problems.clone();
+        let progress = Progress::new(move |event| {
+            if let Event::Problem(problem) = event {
+                told.lock().expect("no panic").push(format!("{}: {}", problem.item, problem.message));
+            }
+        });
+        let report = restore::run(&opened, &index, &snapshots[0], b"v", &options, &progress).expect("a report");
+        let problems = problems.lock().expect("no panic");
+        for pair in ["DIR", "FILE", "LINK", "FIFO", "OTHER"] {
+            let named = problems.iter().filter(|problem| problem.to_uppercase().starts_with(&format!("/{pair}:")));
+            assert_eq!(named.count(), 1, "{pair}: {problems:?}");
+        }
+        assert_eq!((report.problems, report.files_skipped), (5, 0), "{problems:?}");
+        assert_eq!(fs::read(into.join("file")).expect("a file"), b"content of FILE");
     }
 }

@@ -194,39 +194,20 @@ impl Planner<'_> {
         }
         self.plan.bytes = self.plan.bytes.saturating_add(size);
         let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
-        let mtime = node.mtime.instant();
-        let part = |filling: &mut Filling, before: usize, begins: bool, ends: bool| {
-            let (name, left) = (filling.keep_name(path), count(filling.table.uses.len() - before));
-            filling.table.files.push(File {
-                dir,
-                name,
-                size,
-                mtime,
-                access,
-                begins,
-                ends,
-                present: 0.into(),
-                left: left.into(),
-                lacking: false.into(),
-                occupied: false.into(),
-                state: (state as u8).into(),
-            });
-        };
+        let part = |begins, ends| File { begins, ends, ..File::new(dir, size, node.mtime.instant(), access, state) };
+        let mut begins = true;
         if is_split && state == State::Planned {
-            let (mut before, mut begins, mut offset) = (before, true, 0);
+            let mut offset = 0;
             for id in node.content.iter().flatten() {
                 if self.filling.is_full() {
-                    part(&mut self.filling, before, begins, false);
+                    self.filling.add(path, part(std::mem::take(&mut begins), false));
                     self.check_memory()?;
                     self.filling.turn(number)?;
-                    (before, begins) = (0, false);
                 }
                 offset = self.place_one(id, offset).map_err(|why| Error::Changed { path: display(path), why })?;
             }
-            part(&mut self.filling, before, begins, true);
-        } else {
-            part(&mut self.filling, before, true, true);
         }
+        self.filling.add(path, part(begins, true));
         self.check_memory()
     }
 

@@ -20,8 +20,7 @@ pub struct Image {
 }
 
 /// The file's uses while they are listed.
-struct Uses<'n> {
-    name: &'n [u8],
+struct Uses {
     filling: Filling,
     is_begun: bool,
 }
@@ -37,7 +36,7 @@ impl Image {
             Some((count(position), index.at(BlobType::Data, position).blob.plain_length()))
         };
         let filling = Filling::new(room.aside, room.stretch);
-        let mut uses = Uses { name: &node.name, filling, is_begun: false };
+        let mut uses = Uses { filling, is_begun: false };
         let (mut listed, mut size) = (0, 0u64);
         for (blob, length) in content.iter().map_while(known) {
             uses.add(Use { blob, file: 0, offset: size }, room)?;
@@ -68,7 +67,7 @@ impl Image {
     }
 }
 
-impl Uses<'_> {
+impl Uses {
     fn add(&mut self, needed: Use, room: Room<'_>) -> Result<()> {
         if self.filling.is_full() {
             self.end_part(false);
@@ -80,20 +79,7 @@ impl Uses<'_> {
 
     fn end_part(&mut self, ends: bool) {
         let begins = !std::mem::replace(&mut self.is_begun, true);
-        let (name, left) = (self.filling.keep_name(self.name), count(self.filling.table.uses.len()));
-        self.filling.table.files.push(File {
-            dir: 0,
-            name,
-            size: 0,
-            mtime: (0, 0),
-            access: NO_ACCESS,
-            begins,
-            ends,
-            present: 0.into(),
-            left: left.into(),
-            lacking: false.into(),
-            occupied: false.into(),
-            state: (State::Planned as u8).into(),
-        });
+        // Of the file, only its uses matter: the target has a name of its own.
+        self.filling.add(b"", File { begins, ends, ..File::new(0, 0, (0, 0), NO_ACCESS, State::Planned) });
     }
 }

@@ -1,13 +1,13 @@
-//! What has become of all files, after the tables that they were in are gone.
+//! What was decided about each file, and what has become of it, while the table that it is in is put aside.
 
-use super::{STATES, State, Stretch};
+use super::{FOUND, Found, STATES, State, Stretch};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 /// By the files' numbers.
-#[derive(Default)]
 pub struct Outcomes {
-    states: Vec<u8>,
+    /// State and, four bits further, what was found in a file's place.
+    files: Vec<u8>,
     /// Bytes that were there already, of files that are neither new nor as they were.
     present: HashMap<u32, u64>,
     /// The part of a file that the next table goes on with.
@@ -18,15 +18,22 @@ struct Carried {
     state: State,
     present: u64,
     lacking: bool,
-    occupied: bool,
 }
 
 impl Outcomes {
     /// Bytes of memory for each file.
     pub const EACH: u64 = 1;
 
+    pub fn new(files: u32) -> Outcomes {
+        Outcomes { files: vec![State::Planned as u8; files as usize], present: HashMap::new(), carried: None }
+    }
+
     pub fn state(&self, file: u32) -> State {
-        STATES[usize::from(self.states[file as usize])]
+        STATES[usize::from(self.files[file as usize] & 15)]
+    }
+
+    fn found(&self, file: u32) -> Found {
+        FOUND[usize::from(self.files[file as usize] >> 4)]
     }
 
     /// Bytes of a file of `size` that were there already.
@@ -37,32 +44,51 @@ impl Outcomes {
         }
     }
 
-    /// Takes in what has become of the files of a table.
-    pub fn add(&mut self, stretch: &Stretch<'_>) {
-        for (place, file) in (0..).zip(&stretch.files) {
-            let before = self.carried.take().map_or(0, |carried| carried.present);
-            let present = before + file.present.load(Ordering::Relaxed);
-            let state = match file.state() {
-                State::Corrected if !file.begins && present == file.size => State::Correct,
-                state => state,
-            };
-            if !file.ends {
-                let (lacking, occupied) = (file.lacking.load(Ordering::Acquire), file.occupied.load(Ordering::Relaxed));
-                self.carried = Some(Carried { state, present, lacking, occupied });
-                continue;
-            }
-            if present > 0 && !matches!(state, State::Correct | State::Kept) {
-                self.present.insert(stretch.number(place), present);
-            }
-            self.states.push(state as u8);
+    /// Takes in what was decided about the files that begin in a table.
+    pub fn note(&mut self, stretch: &Stretch<'_>) {
+        for (place, file) in (0..).zip(&stretch.files).filter(|(_, file)| file.begins) {
+            self.files[stretch.number(place) as usize] = file.state() as u8 | (file.found() as u8) << 4;
         }
     }
 
-    /// Lets a table go on with the file that the one before ended in.
-    pub(super) fn carry_into(&self, stretch: &Stretch<'_>) {
-        let Some((file, carried)) = stretch.files.first().zip(self.carried.as_ref()) else { return };
-        file.set_state(carried.state);
-        file.lacking.store(carried.lacking, Ordering::Release);
-        file.occupied.store(carried.occupied, Ordering::Relaxed);
+    /// Gives a table what was decided about its files, and the first of them what has become of its
+    /// parts in the tables before.
+    pub fn resume(&self, stretch: &Stretch<'_>) {
+        for (place, file) in (0..).zip(&stretch.files) {
+            let number = stretch.number(place);
+            file.set_state(self.state(number));
+            file.set_found(self.found(number));
+        }
+        if let Some((file, carried)) = stretch.files.first().zip(self.carried.as_ref()) {
+            file.set_state(carried.state);
+            file.lacking.store(carried.lacking, Ordering::Release);
+        }
+    }
+
+    /// Takes in what has become of the files of a table.
+    pub fn add(&mut self, stretch: &Stretch<'_>) {
+        for (place, file) in (0..).zip(&stretch.files) {
+            let number = stretch.number(place);
+            let before = self.carried.take().map_or(0, |carried| carried.present);
+            let present = before + file.present.load(Ordering::Relaxed);
+            if !file.ends {
+                let lacking = file.lacking.load(Ordering::Acquire);
+                self.carried = Some(Carried { state: file.state(), present, lacking });
+                continue;
+            }
+            let state = match file.state() {
+                // No table alone shows that of a file that is in several.
+                State::Correcting | State::Corrected
+                    if !file.begins && present == file.size && file.found() == Found::Same =>
+                {
+                    State::Correct
+                }
+                state => state,
+            };
+            if present > 0 && !matches!(state, State::Correct | State::Kept) {
+                self.present.insert(number, present);
+            }
+            self.files[number as usize] = state as u8;
+        }
     }
 }

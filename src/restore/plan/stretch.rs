@@ -2,7 +2,7 @@
 //!
 //! A file with more uses than a table takes is in several of them, one part after the other.
 
-use super::{File, Name, Plan, Use, count};
+use super::{File, Name, Plan, STATES, Use, count};
 use crate::aside::Aside;
 use crate::repo;
 use crate::restore::error::Result;
@@ -10,7 +10,7 @@ use crate::restore::meta::Access;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What is put aside, in messages.
@@ -97,19 +97,15 @@ impl Table {
             let (size, seconds) = (u64::from_le_bytes(bytes(from)?), i64::from_le_bytes(bytes(from)?));
             let (length, access) = (u16::from_le_bytes(bytes(from)?), u16::from_le_bytes(bytes(from)?));
             let [begins, ends, state] = bytes(from)?;
+            let (name, left) = (Name { start, length }, AtomicU32::new(left));
+            let (begins, ends) = (begins != 0, ends != 0);
+            let state = *STATES.get(usize::from(state)).ok_or(io::ErrorKind::InvalidData)?;
             table.files.push(File {
-                dir,
-                name: Name { start, length },
-                size,
-                mtime: (seconds, nanos),
-                access,
-                begins: begins != 0,
-                ends: ends != 0,
-                present: 0.into(),
-                left: AtomicU32::new(left),
-                lacking: false.into(),
-                occupied: false.into(),
-                state: AtomicU8::new(state),
+                name,
+                left,
+                begins,
+                ends,
+                ..File::new(dir, size, (seconds, nanos), access, state)
             });
         }
         for _ in 0..uses {
@@ -274,8 +270,11 @@ impl Filling {
         self.table.number(count(self.table.files.len()))
     }
 
-    pub fn keep_name(&mut self, path: &[u8]) -> Name {
-        Name::keep(&mut self.table.names, path)
+    /// Adds a file, or the part of one whose uses are those behind the last file's.
+    pub fn add(&mut self, path: &[u8], file: File) {
+        let name = Name::keep(&mut self.table.names, path);
+        let left = count(self.table.uses_of(count(self.table.files.len())).len());
+        self.table.files.push(File { name, left: left.into(), ..file });
     }
 
     /// Whether another table should begin.

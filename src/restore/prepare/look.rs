@@ -5,20 +5,19 @@
 //! of the snapshot claims what it finds, by device and inode, so that another one whose name the
 //! file system takes for the same is reported; directories in it are made one after another.
 
-use super::{Candidate, IN_THE_WAY, ONE_NAME, Prepare, is_kept, mtime_of};
+use super::{IN_THE_WAY, ONE_NAME, Prepare, is_kept, mtime_of};
 use crate::restore::confine::{Other, Pinned, Root, is};
 use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::durable::FileSystems;
 use crate::restore::error::{Error, Result};
 use crate::restore::inodes::Inodes;
-use crate::restore::plan::{Plan, State, Stretch};
+use crate::restore::plan::{Found, Outcomes, Plan, State, Stretch};
 use crate::restore::walk::{Selection, display};
 use crate::restore::workers::Queue;
 use crate::restore::{Options, Overwrite};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Entries of the target that entries of the snapshot have been given.
@@ -40,7 +39,7 @@ const TAKEN: &str = "an entry of another type has the directory's place and is k
                      restore with another --overwrite, or into another directory";
 
 /// The target while it is looked at.
-pub struct Look<'l, 't> {
+struct Look<'l, 't> {
     prepare: &'l Prepare<'l>,
     root: &'l Root,
     plan: &'l Plan,
@@ -49,35 +48,33 @@ pub struct Look<'l, 't> {
     systems: Option<Mutex<&'l mut FileSystems<'t>>>,
     /// The directories that are in directories that existed.
     claimed_dirs: Claimed,
-    /// The files of the directory that was looked at last, which the next table may go on with.
-    claimed: Mutex<(u32, Arc<Claimed>)>,
 }
 
-impl<'l, 't> Look<'l, 't> {
-    pub fn new(
-        prepare: &'l Prepare<'l>,
-        root: &'l Root,
-        plan: &'l Plan,
-        dirs: &'l Dirs<'l>,
-        systems: Option<&'l mut FileSystems<'t>>,
-    ) -> Look<'l, 't> {
-        let systems = systems.map(Mutex::new);
-        Look { prepare, root, plan, dirs, systems, claimed_dirs: Mutex::default(), claimed: Mutex::default() }
+/// Makes the directories, and decides about each file.
+pub fn run<'l>(
+    prepare: &'l Prepare<'l>,
+    root: &'l Root,
+    plan: &'l Plan,
+    dirs: &'l Dirs<'l>,
+    systems: Option<&'l mut FileSystems<'_>>,
+    outcomes: &mut Outcomes,
+) -> Result<()> {
+    let (systems, claimed_dirs) = (systems.map(Mutex::new), Mutex::default());
+    let look = Look { prepare, root, plan, dirs, systems, claimed_dirs };
+    look.note_default_acl(0, dirs.get(0).and_then(|dir| dir.pin_self()));
+    prepare.workers.run("directories were made", |queue| look.make_dirs(queue))?;
+    // The files of one directory follow each other, and may go on in the next table.
+    let mut claimed = (0, Arc::default());
+    for at in 0..plan.stretches() {
+        let stretch = &plan.stretch(at)?;
+        let files = Files { look: &look, stretch };
+        prepare.workers.run("files were looked at", |queue| files.look_at(queue, &mut claimed))?;
+        outcomes.note(stretch);
     }
+    Ok(())
+}
 
-    pub fn make_directories(&self) -> Result<()> {
-        self.note_default_acl(0, self.dirs.get(0).and_then(|dir| dir.pin_self()));
-        self.prepare.workers.run("directories were made", |queue| self.make_dirs(queue))
-    }
-
-    /// Decides about each file of a table, and returns those that must be compared.
-    pub fn files(&self, stretch: &Stretch<'_>) -> Result<Vec<Candidate>> {
-        let candidates = Mutex::default();
-        let files = Files { look: self, stretch, candidates: &candidates };
-        self.prepare.workers.run("files were looked at", |queue| files.look_at(queue))?;
-        Ok(candidates.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
+impl Look<'_, '_> {
     fn make_dirs<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
         let mut level = vec![0];
         while !level.is_empty() {
@@ -205,27 +202,18 @@ impl<'l, 't> Look<'l, 't> {
 struct Files<'f, 'l, 't> {
     look: &'f Look<'l, 't>,
     stretch: &'f Stretch<'f>,
-    candidates: &'f Mutex<Vec<Candidate>>,
 }
 
 impl Files<'_, '_, '_> {
-    /// Decides about each file.
-    fn look_at<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
-        // The files of one directory follow each other.
-        let mut claimed = lock(&self.look.claimed);
+    /// Decides about each file; `claimed` is of the directory that was looked at last.
+    fn look_at<'s>(&'s self, queue: &Queue<'s, '_>, claimed: &mut (u32, Arc<Claimed>)) -> Result<()> {
         for (number, file) in (0..).zip(&self.stretch.files) {
             let dir = &self.stretch.plan.dirs[file.dir as usize];
             if dir.failed.is_set() {
                 file.set_state(State::Failed);
             }
-            if file.state() == State::Failed || dir.fresh.is_set() {
-                continue;
-            }
-            if !file.begins {
-                // The table before has decided.
-                if file.state() == State::Correcting {
-                    lock(self.candidates).push(Candidate { file: number, size: file.size });
-                }
+            // Where it does not begin, it was decided about in the table where it does.
+            if file.state() == State::Failed || dir.fresh.is_set() || !file.begins {
                 continue;
             }
             if claimed.0 != file.dir {
@@ -255,17 +243,19 @@ impl Files<'_, '_, '_> {
             stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
             return Ok(());
         }
-        file.occupied.store(true, Ordering::Relaxed);
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        file.set_found(match u64::try_from(stat.st_size).unwrap_or(0).cmp(&file.size) {
+            std::cmp::Ordering::Less => Found::Shorter,
+            std::cmp::Ordering::Equal => Found::Same,
+            std::cmp::Ordering::Greater => Found::Longer,
+        });
         let state = self.decide(&stat, file.size, file.mtime);
         file.set_state(state);
         if state == State::Correcting {
             // A file may be a mount point, too.
             let path = || stretch.file_path(number);
             let met = look.systems.as_ref().map_or(Ok(()), |open| lock(open).meet(look.root, stat.st_dev, path));
-            match met {
-                Ok(()) => lock(self.candidates).push(Candidate { file: number, size }),
-                Err(errno) => prepare.fail(stretch, number, "open", errno)?,
+            if let Err(errno) = met {
+                prepare.fail(stretch, number, "open", errno)?;
             }
         } else if state == State::Planned && is(&stat, FileType::Directory) {
             self.clear_way(number)?;

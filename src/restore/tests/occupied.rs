@@ -138,3 +138,51 @@ fn what_takes_a_file_s_place_meanwhile_gets_no_content() {
         fs::create_dir(bed.target()).unwrap();
     }
 }
+
+#[test]
+fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name() {
+    let bed = Bed::new();
+    let tree = bed.store(|blobs| blobs.tree(vec![blobs.file("name", &[b"one", b"two"])]));
+    let (index, progress) = (Index::load(&bed.repo).unwrap(), Progress::silent());
+    let (origin, options) = (Origin::Dir { tree, meta: None }, Options::new(bed.target()));
+    let selection = Selection { include: &options.include, exclude: &options.exclude };
+    let walk = Walk { trees: &TreeReader::new(&bed.repo, &index), origin: &origin, selection, progress: &progress };
+    let plan = plan::build(&walk, &index, ALL).unwrap();
+    let root = open_root(&options, &plan.dirs[0].fresh).unwrap().unwrap();
+    fs::write(bed.at("name"), "another entry").unwrap();
+    let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(&progress, Unprivileged::Counted));
+    let stretch = plan.stretch(0).unwrap();
+    let files = Files::new(&stretch, &dirs, &refusals, &options, &progress);
+    // The second piece's thread has seen before that the file had not failed.
+    for needed in &stretch.uses {
+        assert!(!files.put(needed, b"piece", false).unwrap());
+        assert_eq!(stretch.files[0].state(), plan::State::Failed);
+    }
+    assert_eq!(fs::read(bed.at("name")).unwrap(), b"another entry");
+    assert_eq!(progress.problem_count(), 1);
+}
+
+/// What a restore says of a file whose pieces are in several tables, it says of one in a single table.
+#[test]
+fn a_split_file_is_counted_as_a_whole_one_is() {
+    let bed = Bed::new();
+    let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"one", b"two", b"three"])]));
+    fs::create_dir(bed.target()).unwrap();
+    for old in ["onetwothree", "onetwothree and more", "onetwo", "one   three", ""] {
+        let counts = [None, Some(1)].map(|stretch_memory| {
+            [true, false].map(|dry_run| {
+                fs::write(bed.at("file"), old).unwrap();
+                let told = bed.restore(root, |options| {
+                    (options.stretch_memory, options.dry_run) = (stretch_memory, dry_run);
+                });
+                let report = told.whole();
+                assert_eq!(
+                    fs::read_to_string(bed.at("file")).unwrap() == "onetwothree",
+                    !dry_run || old == "onetwothree"
+                );
+                (report.files_restored, report.files_skipped, report.bytes_restored, report.bytes_skipped)
+            })
+        });
+        assert_eq!(counts[0], counts[1], "{old:?}");
+    }
+}

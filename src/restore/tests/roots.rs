@@ -130,6 +130,8 @@ fn an_image_of_another_size_than_its_content_is_unusable() {
         let why = plan(&Node { size, content, ..node.clone() }).err().unwrap();
         assert!(why.contains(&format!("{size} bytes")), "{why}");
     }
+    // No name is too long for a target that has its own.
+    assert!(plan(&Node { name: vec![b'n'; 1 << 17], ..node.clone() }).is_ok());
     // The size tells where the content behind a lost blob belongs.
     let content = node.content.as_ref().map(|content| {
         let ids = content.range(0..2);

@@ -14,7 +14,7 @@ fn fetched(bed: &Bed, tree: Id, sink: &dyn Sink) -> Result<()> {
     let selection = Selection { include: &options.include, exclude: &options.exclude };
     let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
     let plan = plan::build(&walk, &index, ALL).unwrap();
-    fetch::run(&bed.repo, &index, &plan.stretch(0, &Outcomes::default()).unwrap(), sink, &progress)
+    fetch::run(&bed.repo, &index, &plan.stretch(0).unwrap(), sink, &progress)
 }
 
 /// Many packs, so that each thread has several to come.

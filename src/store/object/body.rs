@@ -64,13 +64,22 @@ impl Content {
     }
 }
 
-/// What is to be sent in the place of a request's body, if that is a placeholder.
-pub(super) fn of(request: &HttpRequest) -> Option<Sending> {
-    let content = CONTENT.try_with(Content::clone).ok()?;
-    let left = content.length();
-    let is_placeholder = request.method() == "PUT" && request.body().content_length() as u64 == left;
-    is_placeholder.then_some(Sending { content, part: 0, at: 0, left })
+/// What is to be sent in the place of a request's body. An error says that the body would be a
+/// placeholder, and is not the one that was expected: it must not be stored.
+pub(super) fn of(request: &HttpRequest) -> Result<Option<Sending>, String> {
+    let Ok(content) = CONTENT.try_with(Content::clone) else { return Ok(None) };
+    let (has, left) = (request.body().content_length() as u64, content.length());
+    match request.method().as_str() {
+        "PUT" if has == left => Ok(Some(Sending { content, part: 0, at: 0, left })),
+        "PUT" if has > 0 => Err(format!("a request has a body of {has} bytes where one of {left} was to be sent")),
+        _ => Ok(None),
+    }
 }
+
+/// A temporary file cannot be read: to send it again is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("a temporary file cannot be read again: {0}")]
+pub(super) struct Gone(#[from] io::Error);
 
 /// A file that is being sent.
 pub(super) struct Sending {
@@ -83,7 +92,7 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
+    fn next(&mut self) -> Result<Option<Bytes>, Gone> {
         loop {
             let Some(part) = self.content.0.get(self.part) else { return Ok(None) };
             let left = part.length() - self.at;
@@ -108,9 +117,9 @@ impl Sending {
 
 impl Body for Sending {
     type Data = Bytes;
-    type Error = io::Error;
+    type Error = Gone;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Gone>>> {
         Poll::Ready(self.get_mut().next().map(|piece| piece.map(Frame::data)).transpose())
     }
 
@@ -145,5 +154,20 @@ mod tests {
             assert_eq!(sending.is_end_stream(), sent.len() == large.len() + 12);
         }
         assert!(sent == [b"before", &large[..], b"behind"].concat());
+    }
+
+    #[test]
+    fn a_placeholder_is_never_sent() {
+        let request = |method, length| http::Request::builder().method(method).body(vec![0u8; length].into()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let content = Content::new(vec![Part::Memory("twelve bytes".into())]);
+        runtime.block_on(content.sent_by(async {
+            assert_eq!(of(&request("PUT", 12)).unwrap().unwrap().left, 12);
+            // What comes beside it has no body, or is no PUT.
+            assert!(of(&request("GET", 0)).unwrap().is_none() && of(&request("POST", 3)).unwrap().is_none());
+            assert!(of(&request("PUT", 0)).unwrap().is_none());
+            assert!(of(&request("PUT", 13)).is_err());
+        }));
+        assert!(of(&request("PUT", 12)).unwrap().is_none());
     }
 }

@@ -5,7 +5,7 @@
 //! like an image made from scratch, can still use plain http. Redirects are not followed, since a signature is good for
 //! one host only; answers that are not a success become errors that carry what the server said.
 
-use super::body;
+use super::body::{self, Gone};
 use super::failure::{Answer, Failure, Kind};
 use super::meter::{Metered, Way};
 use crate::store::Options;
@@ -135,7 +135,6 @@ impl HttpService for Transport {
         Self: 'a,
     {
         Box::pin(async move {
-            let hopeless = |text| HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text));
             let client = self.0.get().map_err(hopeless)?;
             let traffic = &self.0.traffic;
             if let Some(wait) = traffic.requests.reserve(1) {
@@ -154,9 +153,14 @@ impl HttpService for Transport {
     }
 }
 
+/// What another attempt would meet, too.
+fn hopeless(text: String) -> HttpError {
+    HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text))
+}
+
 /// The request as the client takes it.
 fn outgoing(request: HttpRequest, traffic: &Arc<Traffic>) -> Result<reqwest::Request, HttpError> {
-    let content = body::of(&request);
+    let content = body::of(&request).map_err(hopeless)?;
     let request = request.map(|body| match (content, body.as_bytes()) {
         (Some(content), _) => reqwest::Body::wrap(Metered::new(content, traffic.clone(), Way::Up, |error| error)),
         (None, Some(bytes)) if bytes.is_empty() => reqwest::Body::default(),
@@ -181,6 +185,10 @@ fn kind(request: &HttpRequest) -> Request {
 
 /// Why there is no answer, or no more of it.
 fn lost(error: reqwest::Error) -> HttpError {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    if let Some(gone) = causes.find_map(|cause| cause.downcast_ref::<Gone>()) {
+        return hopeless(gone.to_string());
+    }
     let kind = if error.is_timeout() {
         HttpErrorKind::Timeout
     } else if error.is_connect() {
@@ -212,4 +220,35 @@ async fn refusal(response: HttpResponse) -> Answer {
     let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
     let document = String::from_utf8_lossy(&document);
     Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), &region, &document).with_code(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use std::io::{self, Read};
+    use std::net::TcpListener;
+
+    /// A body of which a part cannot be read, on its way to a server that takes anything.
+    #[test]
+    fn a_temporary_file_that_is_gone_is_no_lost_connection() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        let taking = std::thread::spawn(move || {
+            let (mut connection, _) = server.accept().unwrap();
+            io::copy(&mut connection.by_ref().take(1 << 20), &mut io::sink()).ok();
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let gone = || Err::<bytes::Bytes, _>(Gone::from(io::Error::other("the disk is gone")));
+        let body = reqwest::Body::wrap_stream(stream::iter([Ok("before".into()), gone()]));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let error = runtime.block_on(client.put(url).body(body).send()).unwrap_err();
+        let failure = lost(error);
+        let cause = failure.source().and_then(|cause| cause.downcast_ref::<Failure>()).unwrap();
+        assert_eq!(cause.kind, Kind::Final);
+        assert!(cause.to_string().contains("the disk is gone"), "{cause}");
+        drop(client);
+        drop(runtime);
+        taking.join().unwrap();
+    }
 }
