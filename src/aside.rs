@@ -2,21 +2,74 @@
 //!
 //! The file has no name, so that nothing of it is left, whatever becomes of the process.
 
+use rustix::fs::{Advice, fadvise};
 use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes that are kept in memory: as much as a tree that is read as a whole has.
 const IN_MEMORY: usize = 2 << 20;
 
+/// Bytes after which the kernel is asked to write a temporary file back. Left to itself it waits until
+/// much of the machine's memory is to be written, and a container's limit is reached before: what is not
+/// written back cannot be given back, and the process is killed.
+const WRITTEN_BACK: u64 = 4 << 20;
+
+/// A temporary file without a name, to which bytes are appended.
+pub struct TempFile {
+    file: File,
+    length: u64,
+    /// Up to here, the kernel was asked to write it back.
+    asked: u64,
+}
+
+impl TempFile {
+    pub fn new(directory: &Path) -> io::Result<TempFile> {
+        Ok(TempFile { file: tempfile::tempfile_in(directory)?, length: 0, asked: 0 })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+impl Write for TempFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // What a write that failed has left behind is written over.
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        let more = self.length - self.asked;
+        if more >= WRITTEN_BACK {
+            // Pages that are still to be written stay, so that nothing is read from the disk for this.
+            let _ = fadvise(&self.file, self.asked, NonZeroU64::new(more), Advice::DontNeed);
+            self.asked = self.length;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Bytes in their order, to be read again.
 pub struct Aside {
     directory: Option<PathBuf>,
     memory: Vec<u8>,
     /// All of them, once there are too many for memory.
-    file: Option<File>,
+    file: Option<TempFile>,
     length: u64,
 }
 
@@ -62,7 +115,7 @@ impl Aside {
     /// Reads bytes from `offset` on, as many as there are and `out` takes.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         match &self.file {
-            Some(file) => file.read_at(out, offset),
+            Some(temp) => temp.file.read_at(out, offset),
             None => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.memory.len());
                 (&self.memory[from..]).read(out)
@@ -94,13 +147,12 @@ impl Write for Aside {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
             let directory = self.directory.as_deref().ok_or_else(|| io::Error::other("there is no such directory"))?;
-            let file = tempfile::tempfile_in(directory)?;
-            file.write_all_at(&self.memory, 0)?;
+            let mut file = TempFile::new(directory)?;
+            file.write_all(&self.memory)?;
             (self.file, self.memory) = (Some(file), Vec::new());
         }
-        match &self.file {
-            // What a write that failed has left behind is written over.
-            Some(file) => file.write_all_at(bytes, self.length)?,
+        match &mut self.file {
+            Some(file) => file.write_all(bytes)?,
             None => self.memory.extend_from_slice(bytes),
         }
         self.length += bytes.len() as u64;

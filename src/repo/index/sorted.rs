@@ -1,5 +1,6 @@
 //! The entries of one type of blobs in their order: in memory, or in a temporary file that only this process has.
 
+use crate::aside::TempFile;
 use crate::id::Id;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -191,7 +192,7 @@ impl Starts {
 
 /// Entries that were put aside: runs of them in a temporary file, each in order.
 pub(super) struct Runs {
-    file: File,
+    file: TempFile,
     /// Where each ends.
     ends: Vec<usize>,
 }
@@ -201,15 +202,16 @@ const READ_OF_RUN: usize = 256;
 
 impl Runs {
     pub fn new(directory: &Path) -> io::Result<Runs> {
-        Ok(Runs { file: tempfile::tempfile_in(directory)?, ends: Vec::new() })
+        Ok(Runs { file: TempFile::new(directory)?, ends: Vec::new() })
     }
 
     /// Puts these aside.
     pub fn add(&mut self, entries: &mut Vec<Entry>, packs: &[Id]) -> io::Result<()> {
         sort(entries, packs);
-        let mut out = BufWriter::with_capacity(1 << 16, &self.file);
+        let mut out = BufWriter::with_capacity(1 << 16, &mut self.file);
         entries.iter().try_for_each(|entry| out.write_all(&entry.to_bytes()))?;
         out.flush()?;
+        drop(out);
         self.ends.push(self.ends.last().copied().unwrap_or(0) + entries.len());
         entries.clear();
         Ok(())
@@ -221,15 +223,18 @@ impl Runs {
         let mut begin = 0;
         let mut rest = Vec::new();
         for &end in &ends {
-            rest.push(Run { file: &runs, left: std::mem::replace(&mut begin, end)..end, read: Vec::new().into_iter() });
+            rest.push(Run {
+                file: runs.file(),
+                left: std::mem::replace(&mut begin, end)..end,
+                read: Vec::new().into_iter(),
+            });
         }
         let mut first = BinaryHeap::new();
         for (run, rest) in rest.iter_mut().enumerate() {
             first.extend(rest.next()?.map(|entry| Reverse((entry.key(packs), entry.pack, run))));
         }
         let mut starts = Starts::new(begin, TOGETHER_IN_FILE);
-        let file = tempfile::tempfile_in(directory)?;
-        let mut out = BufWriter::with_capacity(1 << 16, &file);
+        let mut out = BufWriter::with_capacity(1 << 16, TempFile::new(directory)?);
         let (mut last, mut len) = (None, 0);
         while let Some(Reverse((key, pack, run))) = first.pop() {
             first.extend(rest[run].next()?.map(|entry| Reverse((entry.key(packs), entry.pack, run))));
@@ -241,8 +246,7 @@ impl Runs {
             starts.add(id);
             len += 1;
         }
-        out.flush()?;
-        drop(out);
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?.into_file();
         Ok(Sorted { entries: Entries::File { file, len }, starts: starts.finish() })
     }
 }
