@@ -1,4 +1,5 @@
-//! Counts what a backup will read, beside it, so that its progress has a total. What cannot be counted is left to the backup to report.
+//! Counts what a backup will read, beside it, so that its progress has a total. What cannot be counted
+//! is left to the backup to report.
 //!
 //! One thread counts ahead of the walk on a local disk. On a volume with latency the walk has many
 //! operations in flight and is done first: then its own count is the total, and the volume is not
@@ -9,7 +10,7 @@ use super::source::{Kind, Tops};
 use super::stat::{lstat, node_type};
 use crate::format::node::NodeType;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 /// A directory or file to be counted.
@@ -28,26 +29,45 @@ pub fn roots(tops: &Tops) -> Vec<Found> {
 
 /// Adds files and bytes to the totals until all is counted, the run stops, or the walk is done.
 pub fn count(run: &Run<'_>, roots: Vec<Found>, is_walked: impl Fn() -> bool) {
-    let mut stack = roots;
-    while let Some(Found { path, above }) = stack.pop() {
-        if run.is_stopped() {
-            return;
-        }
-        if is_walked() {
-            run.progress.files_total.store(run.counts.found_files.load(Ordering::Relaxed), Ordering::Relaxed);
-            run.progress.bytes_total.store(run.counts.found_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-            return;
-        }
-        let Ok(stat) = lstat(&path) else { continue };
-        match node_type(&stat) {
-            NodeType::File => {
-                run.progress.files_total.fetch_add(1, Ordering::Relaxed);
-                run.progress.bytes_total.fetch_add(u64::try_from(stat.st_size).unwrap_or(0), Ordering::Relaxed);
+    let mut dirs = Vec::new();
+    roots.into_iter().for_each(|root| look(run, root, &mut dirs));
+    while let Some(Listed { path, device }) = dirs.pop() {
+        let Ok(entries) = std::fs::read_dir(&path) else { continue };
+        for entry in entries.flatten() {
+            if run.is_stopped() {
+                return;
             }
-            NodeType::Dir if run.options.one_file_system && above.is_some_and(|above| above != stat.st_dev) => {}
-            NodeType::Dir => list(run, &path, stat.st_dev, &mut stack),
-            _ => {}
+            if is_walked() {
+                run.progress.files_total.store(run.counts.found_files.load(Ordering::Relaxed), Ordering::Relaxed);
+                run.progress.bytes_total.store(run.counts.found_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+                return;
+            }
+            let path = entry.path();
+            if !run.options.exclude.patterns.matches(path.as_os_str().as_bytes()) {
+                look(run, Found { path, above: Some(device) }, &mut dirs);
+            }
         }
+    }
+}
+
+/// A directory whose entries are to be counted.
+struct Listed {
+    path: PathBuf,
+    /// Its `st_dev`.
+    device: u64,
+}
+
+/// Counts a file at once, so that no more is held of a large directory than the directories in it.
+fn look(run: &Run<'_>, Found { path, above }: Found, dirs: &mut Vec<Listed>) {
+    let Ok(stat) = lstat(&path) else { return };
+    match node_type(&stat) {
+        NodeType::File => {
+            run.progress.files_total.fetch_add(1, Ordering::Relaxed);
+            run.progress.bytes_total.fetch_add(u64::try_from(stat.st_size).unwrap_or(0), Ordering::Relaxed);
+        }
+        NodeType::Dir if run.options.one_file_system && above.is_some_and(|above| above != stat.st_dev) => {}
+        NodeType::Dir => dirs.push(Listed { path, device: stat.st_dev }),
+        _ => {}
     }
 }
 
@@ -58,16 +78,6 @@ fn gather(tops: &Tops, stack: &mut Vec<Found>) {
             // What is named below it is counted with it.
             Kind::Target => stack.push(Found { path: top.path.clone(), above: None }),
             Kind::Found { device } => stack.push(Found { path: top.path.clone(), above: Some(device) }),
-        }
-    }
-}
-
-fn list(run: &Run<'_>, dir: &Path, device: u64, stack: &mut Vec<Found>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if !run.options.exclude.patterns.matches(path.as_os_str().as_bytes()) {
-            stack.push(Found { path, above: Some(device) });
         }
     }
 }
