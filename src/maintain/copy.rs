@@ -10,7 +10,6 @@ use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::index::Group;
 use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader, reading_pool};
 use crate::store::FileType;
@@ -64,10 +63,6 @@ pub fn copy(
     let writer = Writer::beside(to.clone(), to_index.clone(), held, false)?;
     // Of a blob its first copy stands for all; the others serve if that one cannot be read.
     let is_wanted = |ty, position, id| needed.has(ty, position) && to_index.first(ty, id).is_none();
-    let wanted = |group: &Group<'_>, pack| {
-        let blobs = group.positions(pack).map(|(ty, position)| (position, index.at(ty, position).blob));
-        blobs.filter(|(position, blob)| is_wanted(blob.ty, *position, blob.id)).map(|(_, blob)| blob).collect()
-    };
     let mut has_wanted = vec![false; index.packs().len()];
     for copy in index.walk() {
         has_wanted[copy.pack] |= is_wanted(copy.blob.ty, copy.position, copy.blob.id);
@@ -87,7 +82,11 @@ pub fn copy(
     let transfer =
         Transfer { from, index: &index, writer: &writer, stays_sealed: &|_| false, unreadable: &unreadable, progress };
     let outcome = index.groups(&packs).try_for_each(|group| {
-        transfer.packs(group.packs(), |pack| wanted(&group, pack), index.group_memory() + to_index.memory())
+        let wanted = |pack| {
+            let blobs = group.positions(pack).map(|(ty, position)| (position, index.at(ty, position).blob));
+            blobs.filter(|(position, blob)| is_wanted(blob.ty, *position, blob.id)).map(|(_, blob)| blob)
+        };
+        transfer.packs(group.packs(), wanted, index.group_memory() + to_index.memory())
     });
     // Also after an error: what was sent needs not be sent again.
     let written = writer.finish();

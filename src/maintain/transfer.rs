@@ -17,6 +17,9 @@ use crate::store::{File, FileType};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// Blobs of a pack that are listed at a time, 48 bytes each; few packs have more.
+const LISTED: usize = 16_384;
+
 /// From where, and how.
 pub struct Transfer<'t> {
     pub from: &'t Repository,
@@ -30,9 +33,14 @@ pub struct Transfer<'t> {
 }
 
 impl Transfer<'_> {
-    /// Transfers blobs of some packs: `wanted` says which, front to back. Several packs at a time, with `held` bytes of memory in use for
-    /// other things than the index.
-    pub fn packs(&self, packs: &[Id], wanted: impl Fn(Id) -> Vec<PackedBlob> + Sync, held: u64) -> Result<()> {
+    /// Transfers blobs of some packs: `wanted` says which, front to back. Several packs at a time, with
+    /// `held` bytes of memory in use for other things than the index.
+    pub fn packs<B: Iterator<Item = PackedBlob>>(
+        &self,
+        packs: &[Id],
+        wanted: impl Fn(Id) -> B + Sync,
+        held: u64,
+    ) -> Result<()> {
         let left = self.from.settings().budget.left(self.index.memory(), self.writer.kept() + held)?;
         let reading = Reading::within(self.from, left);
         let threads = reading.threads.min(packs.len());
@@ -43,7 +51,7 @@ impl Transfer<'_> {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let outcome = self.pack(pack, &wanted(pack), &reading, &mut buffers);
+                let outcome = self.pack(pack, wanted(pack), &reading, &mut buffers);
                 if let Err(error) = outcome {
                     stopped.store(true, Ordering::Relaxed);
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -55,10 +63,22 @@ impl Transfer<'_> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn pack(&self, pack: Id, blobs: &[PackedBlob], reading: &Reading, buffers: &mut ReadBuffers) -> Result<()> {
-        let (large, blobs): (Vec<_>, Vec<_>) = blobs.iter().partition(|blob| is_large(blob));
-        blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, reading, buffers))?;
-        large.iter().try_for_each(|blob| self.large_tree(blob))
+    fn pack(
+        &self,
+        pack: Id,
+        mut wanted: impl Iterator<Item = PackedBlob>,
+        reading: &Reading,
+        buffers: &mut ReadBuffers,
+    ) -> Result<()> {
+        loop {
+            let mut blobs: Vec<PackedBlob> = wanted.by_ref().take(LISTED).collect();
+            if blobs.is_empty() {
+                return Ok(());
+            }
+            let large: Vec<PackedBlob> = blobs.extract_if(.., |blob| is_large(blob)).collect();
+            blobs.chunk_by(adjoin).try_for_each(|stretch| self.stretch(pack, stretch, reading, buffers))?;
+            large.iter().try_for_each(|blob| self.large_tree(blob))?;
+        }
     }
 
     /// A tree that is not to be held in memory, from any copy.

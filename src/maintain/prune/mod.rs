@@ -184,15 +184,15 @@ impl<'i> Prune<'i> {
     }
 
     /// What of a pack has to be in a new one: its copies that are kept, unless a pack that stays has another.
-    fn wanted(&self, group: &Group<'_>, pack: Id) -> Vec<PackedBlob> {
+    fn wanted<'g>(&'g self, group: &'g Group<'_>, pack: Id) -> impl Iterator<Item = PackedBlob> + 'g {
         let stays = |ty, position| self.plan.fates[self.index.pack_at(ty, position)] == Fate::Keep;
-        let wanted = group.positions(pack).filter(|&(ty, position)| {
+        let wanted = group.positions(pack).filter(move |&(ty, position)| {
             self.kept.has(ty, position) && {
                 let id = self.index.at(ty, position).blob.id;
                 !self.index.copies(ty, id).any(|copy| stays(ty, copy))
             }
         });
-        wanted.map(|(ty, position)| self.index.at(ty, position).blob).collect()
+        wanted.map(|(ty, position)| self.index.at(ty, position).blob)
     }
 }
 

@@ -345,14 +345,17 @@ impl Index {
             let fits = fits.count().max(1);
             let (packs, later) = left.split_at_checked(fits)?;
             left = later;
-            Some(self.group(packs, &numbers))
+            let numbers: Vec<usize> = packs.iter().filter_map(|pack| numbers.get(pack).copied()).collect();
+            // To grow step by step would take twice as much.
+            let copies = Vec::with_capacity(numbers.iter().map(|&number| counts[number]).sum());
+            Some(self.group(packs, &numbers, copies))
         })
     }
 
-    fn group<'s>(&'s self, packs: &'s [Id], numbers: &HashMap<Id, usize>) -> Group<'s> {
+    /// `numbers` are those of the packs, and `copies` has room for all that is in them.
+    fn group<'s>(&'s self, packs: &'s [Id], numbers: &[usize], mut copies: Vec<InPack>) -> Group<'s> {
         let mut meant = vec![false; self.packs.len()];
-        packs.iter().filter_map(|pack| numbers.get(pack)).for_each(|&number| meant[number] = true);
-        let mut copies = Vec::new();
+        numbers.iter().for_each(|&number| meant[number] = true);
         for Placed { position, pack, blob, .. } in self.walk().filter(|copy| meant[copy.pack]) {
             let small = |number: usize| u32::try_from(number).expect("fewer than 2^32 blobs");
             copies.push(InPack { pack: small(pack), offset: blob.offset, ty: blob.ty, position: small(position) });
