@@ -44,7 +44,9 @@ impl Chunks {
 
     /// Other chunks, each with this id.
     pub fn add_known(&mut self, id: Id, count: usize, aside: Option<&Path>) -> io::Result<()> {
-        self.waiting.push_back((Some(id), count));
+        if count > 0 {
+            self.waiting.push_back((Some(id), count));
+        }
         self.settle(aside)
     }
 
