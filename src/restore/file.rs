@@ -14,10 +14,11 @@
 
 use super::Options;
 use super::close::close;
-use super::confine::{Pinned, is};
+use super::confine::{Dir, Pinned, is};
 use super::dirs::Dirs;
 use super::error::{Error, Result, is_lost};
 use super::fetch::Sink;
+use super::inodes::inode;
 use super::meta::{Before, Meta, Refusals};
 use super::plan::{Found, State, Stretch, Use};
 use super::prepare::ONE_NAME;
@@ -128,16 +129,26 @@ impl<'f> Files<'f> {
             }
             _ => private,
         };
+        let fd = match file.found() {
+            Found::Nothing => dir.create(name, mode)?,
+            _ => self.replace(file.dir, &dir, name, mode)?,
+        };
+        file.advance(State::Planned, State::Made);
+        Ok(fd)
+    }
+
+    /// Makes a file where there was something when the target was looked at. Only that is replaced: the
+    /// rest is this run's, under a name that the file system takes for this one.
+    fn replace(&self, number: u32, dir: &Dir, name: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let mut replaced = self.stretch.plan.replaced.of(number);
         let fd = match dir.create(name, mode) {
-            // Only what was seen there is replaced: the rest is this run's, under a name that the
-            // file system takes for this one.
-            Err(Errno::EXIST) if file.found() != Found::Nothing => {
+            Err(Errno::EXIST) if !dir.stat(name)?.is_some_and(|there| replaced.contains(inode(&there))) => {
                 dir.clear(name)?;
                 dir.create(name, mode)?
             }
             other => other?,
         };
-        file.advance(State::Planned, State::Made);
+        replaced.insert(inode(&fstat(&fd)?));
         Ok(fd)
     }
 

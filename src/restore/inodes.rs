@@ -1,9 +1,15 @@
 //! Sets of files of the target, by device and inode.
 
+use rustix::fs::Stat;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Device and inode.
 pub type Inode = (u64, u64);
+
+pub fn inode(stat: &Stat) -> Inode {
+    (stat.st_dev, stat.st_ino)
+}
 
 /// A bit for each inode, in words of 64 neighbours: file systems number what is made together side by
 /// side, so that a million files take some hundred kilobytes, and no more than a set does.
@@ -23,6 +29,26 @@ impl Inodes {
 
     pub fn contains(&self, (device, inode): Inode) -> bool {
         self.words.get(&(device, inode / 64)).is_some_and(|word| word >> (inode % 64) & 1 == 1)
+    }
+}
+
+/// What this run has made in the place of something else, by the directory that it is in. It is not to
+/// be replaced by another entry of the snapshot, whose name the file system takes for the same.
+pub struct Replaced([Mutex<Inodes>; SHARDS]);
+
+/// Directories whose entries are replaced side by side.
+const SHARDS: usize = 64;
+
+impl Default for Replaced {
+    fn default() -> Replaced {
+        Replaced(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Replaced {
+    /// Held while something in a directory is replaced.
+    pub fn of(&self, dir: u32) -> MutexGuard<'_, Inodes> {
+        self.0[dir as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

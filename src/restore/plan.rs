@@ -26,8 +26,10 @@ use crate::progress::{Phase, Progress};
 use crate::repo::Index;
 use crate::repo::index::Location;
 use crate::restore::error::Result;
+use crate::restore::inodes::Replaced;
 use crate::restore::meta::Access;
 use crate::restore::walk::display;
+use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -121,6 +123,17 @@ pub enum Found {
     Shorter,
     Same,
     Longer,
+}
+
+impl Found {
+    /// What has the place of a file of so many bytes.
+    pub fn of(stat: &Stat, size: u64) -> Found {
+        match u64::try_from(stat.st_size).unwrap_or(0).cmp(&size) {
+            std::cmp::Ordering::Less => Found::Shorter,
+            std::cmp::Ordering::Equal => Found::Same,
+            std::cmp::Ordering::Greater => Found::Longer,
+        }
+    }
 }
 
 const FOUND: [Found; 4] = [Found::Nothing, Found::Shorter, Found::Same, Found::Longer];
@@ -260,6 +273,8 @@ pub struct Plan {
     pub doubtful: bool,
     /// Why the end of the target's own list of entries cannot be read.
     pub root_damage: Option<String>,
+    /// What files were made in the place of something else.
+    pub replaced: Replaced,
     /// The first entry that the target did not take, and why.
     pub refusal: OnceLock<String>,
 }

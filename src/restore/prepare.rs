@@ -12,7 +12,7 @@ use super::confine::Root;
 use super::dirs::Dirs;
 use super::durable::FileSystems;
 use super::error::{Error, Result};
-use super::plan::{Found, Outcomes, Plan, State, Stretch, Use};
+use super::plan::{File, Found, Outcomes, Plan, State, Stretch, Use};
 use super::walk::display;
 use super::workers::Workers;
 use super::{Options, Overwrite};
@@ -101,21 +101,39 @@ impl Prepare<'_> {
     fn settle(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, present: &[AtomicBool]) -> Result<()> {
         self.workers.run("files were cut", |queue| {
             for (place, file) in (0..).zip(&stretch.files).filter(|(_, file)| file.state() == State::Correcting) {
-                let uses = stretch.uses_of(place);
-                let right = uses.clone().filter(|&at| present[at].load(Ordering::Relaxed));
-                let (count, bytes) = right.fold((0, 0), |(count, bytes), at| {
-                    (count + 1, bytes + stretch.uses[at].location(self.index).blob.plain_length())
-                });
-                file.present.store(bytes, Ordering::Relaxed);
-                file.left.store(number(uses.len() - count), Ordering::Relaxed);
-                if file.is_whole() && count == uses.len() && file.found() == Found::Same {
-                    file.set_state(State::Correct);
-                } else if file.begins && !self.options.dry_run {
-                    queue.submit(0, move || self.cut(dirs, stretch, place, &present[uses]))?;
-                }
+                queue.submit(0, move || self.settle_file(dirs, stretch, (place, file), present))?;
             }
             Ok(())
         })
+    }
+
+    fn settle_file(
+        &self,
+        dirs: &Dirs<'_>,
+        stretch: &Stretch<'_>,
+        (place, file): (u32, &File),
+        present: &[AtomicBool],
+    ) -> Result<()> {
+        let uses = stretch.uses_of(place);
+        let right = uses.clone().filter(|&at| present[at].load(Ordering::Relaxed));
+        let (count, bytes) = right.fold((0, 0), |(count, bytes), at| {
+            (count + 1, bytes + stretch.uses[at].location(self.index).blob.plain_length())
+        });
+        file.present.store(bytes, Ordering::Relaxed);
+        file.left.store(number(uses.len() - count), Ordering::Relaxed);
+        if !file.begins {
+            return Ok(());
+        }
+        // It may have been looked at long ago.
+        if let Ok(Some(stat)) = dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(place))) {
+            file.set_found(Found::of(&stat, file.size));
+        }
+        if file.ends && count == uses.len() && file.found() == Found::Same {
+            file.set_state(State::Correct);
+        } else if !self.options.dry_run {
+            self.cut(dirs, stretch, place, &present[uses])?;
+        }
+        Ok(())
     }
 
     fn cut(&self, dirs: &Dirs<'_>, stretch: &Stretch<'_>, place: u32, present: &[AtomicBool]) -> Result<()> {

@@ -133,3 +133,60 @@ fn no_later_file_is_written_into_one_that_was_restored_before() {
         assert_eq!(fs::read(into.join("file")).expect("a file"), b"content of FILE");
     }
 }
+
+/// Restores into a directory that existed, by the command line.
+fn restored(repo: &Repo, into: &Path, code: i32) -> Vec<String> {
+    reported(&repo.restore_with(Peer::Vsm, "latest:/v", into, &[]).exits(code))
+}
+
+/// What has the place of both names has several names of its own, or is a directory: it may be replaced
+/// once.
+#[test]
+fn what_replaced_something_is_not_replaced_by_another_entry() {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    fs::create_dir(&volume).expect("a directory");
+    for name in ["FILE", "file"] {
+        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
+    }
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    let target = OneCase::new();
+    let into = target.path().join("into");
+    for round in 0..4 {
+        fs::create_dir_all(&into).expect("a directory");
+        if round % 2 == 0 {
+            fs::write(into.join("file"), "of somebody").expect("a file");
+            fs::hard_link(into.join("file"), into.join("other name")).expect("a hard link");
+        } else {
+            fs::create_dir(into.join("file")).expect("a directory");
+        }
+        assert_eq!(restored(&repo, &into, 1).len(), 1, "round {round}");
+        let content = fs::read_to_string(into.join("file")).expect("a file");
+        assert!(["content of FILE", "content of file"].contains(&&*content), "{content:?}");
+        fs::remove_dir_all(&into).expect("removed");
+    }
+}
+
+/// A restore is repeated; one of two names is a hard link to a third, which nobody disputes.
+#[test]
+fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    fs::create_dir(&volume).expect("a directory");
+    fs::write(volume.join("FILE"), "content of FILE").expect("a file");
+    fs::write(volume.join("file"), "content of file").expect("a file");
+    fs::hard_link(volume.join("FILE"), volume.join("x")).expect("a hard link");
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    let target = OneCase::new();
+    let into = target.path().join("into");
+    fs::create_dir(&into).expect("a directory");
+    for round in 0..4 {
+        let problems = restored(&repo, &into, 1);
+        assert!(!problems.is_empty(), "round {round}");
+        if let Ok(content) = fs::read_to_string(into.join("x")) {
+            assert_eq!(content, "content of FILE", "round {round}: {problems:?}");
+        }
+    }
+}

@@ -7,13 +7,13 @@ use crate::restore::confine::{Dir, Other, Pinned, Root, is};
 use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::error::{Error, Result};
-use crate::restore::inodes::{Inode, Inodes};
+use crate::restore::inodes::{Inodes, inode};
 use crate::restore::meta::{Before, Meta, Refusals};
 use crate::restore::names::Names;
 use crate::restore::plan::{Link, Outcomes, Plan, State};
 use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
 use crate::restore::walk::{Selection, display};
-use crate::restore::{Options, Overwrite, Report};
+use crate::restore::{Options, Report};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -275,6 +275,12 @@ impl Place<'_> {
         // Entries that the file system takes for one must not replace each other.
         let mut made = open.made();
         let there = dir.stat(name).ok().flatten();
+        if let Some(there) = there
+            && self.is_made(&mut made, open, dir, &there)?
+        {
+            drop(made);
+            return self.heed(open, name, Other::Keep, Err(Errno::EXIST)).map(|_| None);
+        }
         if there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, entry.mtime)) {
             drop(made);
             add(&self.counts.files_skipped, 1);
@@ -285,13 +291,8 @@ impl Place<'_> {
         if self.options.dry_run {
             return Ok(Some(true));
         }
-        let is_ours = match there {
-            _ if self.options.overwrite == Overwrite::Never => true,
-            Some(there) => self.is_made(&mut made, open, dir, &there)?,
-            None => false,
-        };
         // What comes where nothing was seen is another entry's, whose name the system did not know yet.
-        let (other, there) = if is_ours || there.is_none() { (Other::Keep, None) } else { (Other::Replace, there) };
+        let other = if there.is_some() { Other::Replace } else { Other::Keep };
         let outcome = make(dir, name, there);
         if outcome.is_ok()
             && let Ok(Some(stat)) = dir.stat(name)
@@ -391,10 +392,6 @@ impl Place<'_> {
     fn path(&self, open: &Open, name: &[u8]) -> Vec<u8> {
         self.plan.path_in(open.number, name)
     }
-}
-
-fn inode(stat: &Stat) -> Inode {
-    (stat.st_dev, stat.st_ino)
 }
 
 fn make_symlink(dir: &Dir, name: &[u8], there: Option<Stat>, target: &[u8]) -> rustix::io::Result<()> {

@@ -16,6 +16,7 @@ pub struct Outcomes {
 
 struct Carried {
     state: State,
+    found: Found,
     present: u64,
     lacking: bool,
 }
@@ -61,6 +62,7 @@ impl Outcomes {
         }
         if let Some((file, carried)) = stretch.files.first().zip(self.carried.as_ref()) {
             file.set_state(carried.state);
+            file.set_found(carried.found);
             file.lacking.store(carried.lacking, Ordering::Release);
         }
     }
@@ -73,7 +75,7 @@ impl Outcomes {
             let present = before + file.present.load(Ordering::Relaxed);
             if !file.ends {
                 let lacking = file.lacking.load(Ordering::Acquire);
-                self.carried = Some(Carried { state: file.state(), present, lacking });
+                self.carried = Some(Carried { state: file.state(), found: file.found(), present, lacking });
                 continue;
             }
             let state = match file.state() {

@@ -11,7 +11,7 @@ use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::durable::FileSystems;
 use crate::restore::error::{Error, Result};
-use crate::restore::inodes::Inodes;
+use crate::restore::inodes::{Inodes, inode};
 use crate::restore::plan::{Found, Outcomes, Plan, State, Stretch};
 use crate::restore::walk::{Selection, display};
 use crate::restore::workers::Queue;
@@ -182,7 +182,7 @@ impl Look<'_, '_> {
 
     /// Whether no other entry of the snapshot has been given this directory.
     fn claim_dir(&self, stat: &Stat) -> bool {
-        lock(&self.claimed_dirs).insert((stat.st_dev, stat.st_ino))
+        lock(&self.claimed_dirs).insert(inode(stat))
     }
 
     /// Notes of a directory that existed whether what is made in it gets attributes from it. It does
@@ -235,19 +235,17 @@ impl Files<'_, '_, '_> {
             Ok(Some(stat)) => stat,
             Err(errno) => return prepare.fail(stretch, number, "look at", errno),
         };
-        let inode = (stat.st_dev, stat.st_ino);
-        // What has several names may have two of the snapshot's.
-        let is_claimed = stat.st_nlink == 1 && !lock(claimed).insert(inode) || lock(&look.claimed_dirs).contains(inode);
-        if is_claimed && !is_kept(prepare.options.overwrite, &stat, file.mtime) {
+        // What has several names may have two of the snapshot's; a directory has one, whatever it counts.
+        let has_one_name = stat.st_nlink == 1 || is(&stat, FileType::Directory);
+        let is_claimed = has_one_name && !lock(claimed).insert(inode(&stat));
+        // Where all stays as it was, that is no matter.
+        let is_claimed = is_claimed && prepare.options.overwrite != Overwrite::Never;
+        if is_claimed || lock(&look.claimed_dirs).contains(inode(&stat)) {
             file.set_state(State::Failed);
             stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
             return Ok(());
         }
-        file.set_found(match u64::try_from(stat.st_size).unwrap_or(0).cmp(&file.size) {
-            std::cmp::Ordering::Less => Found::Shorter,
-            std::cmp::Ordering::Equal => Found::Same,
-            std::cmp::Ordering::Greater => Found::Longer,
-        });
+        file.set_found(Found::of(&stat, file.size));
         let state = self.decide(&stat, file.size, file.mtime);
         file.set_state(state);
         if state == State::Correcting {
