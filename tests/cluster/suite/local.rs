@@ -8,6 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -88,7 +89,7 @@ pub struct Controller {
     proxy: Arc<Proxy>,
     address: SocketAddr,
     settings: PathBuf,
-    image: Option<&'static str>,
+    environment: BTreeMap<&'static str, &'static str>,
 }
 
 /// The name of its pod.
@@ -118,12 +119,25 @@ impl Controller {
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
         });
         std::fs::write(&settings, config.to_string()).expect("its settings");
-        Controller { proxy, address, settings, image: Some(IMAGE) }
+        let environment = BTreeMap::from([
+            ("POD_NAMESPACE", PROTECTED),
+            ("POD_NAME", POD),
+            ("VSM_MOVER_IMAGE", IMAGE),
+            ("VSM_MOVER_PULL_POLICY", "Never"),
+            ("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover"),
+        ]);
+        Controller { proxy, address, settings, environment }
+    }
+
+    /// Sets a variable of its environment.
+    pub fn set(&mut self, name: &'static str, value: &'static str) -> &mut Controller {
+        self.environment.insert(name, value);
+        self
     }
 
     /// It is not told the movers' image, and finds it in its own pod: one that no node will ever run.
     pub fn learn_image(&mut self) {
-        self.image = None;
+        self.environment.remove("VSM_MOVER_IMAGE");
         let container = json!({"name": "main", "image": IMAGE, "imagePullPolicy": "Never"});
         let spec = json!({"containers": [container], "nodeSelector": {"nowhere": "yes"}});
         Cluster::admin().delete("Pod", PROTECTED, POD);
@@ -155,9 +169,7 @@ impl Controller {
         after.store(cut.is_some_and(|(_, cut)| cut == Cut::After), Ordering::SeqCst);
         let log = || File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
-        command.env_clear().env("KUBECONFIG", &self.settings).env("POD_NAMESPACE", PROTECTED).env("POD_NAME", POD);
-        command.envs(self.image.map(|image| ("VSM_MOVER_IMAGE", image))).env("VSM_MOVER_PULL_POLICY", "Never");
-        command.env("VSM_MOVER_SERVICE_ACCOUNT", "vsm-mover");
+        command.env_clear().env("KUBECONFIG", &self.settings).envs(&self.environment);
         // It shares the node's addresses with others.
         command.args(["--metrics-bind-address=0", "--health-probe-bind-address=0"]);
         command.stdin(Stdio::null()).stdout(log()).stderr(log());

@@ -1,11 +1,13 @@
-//! What it costs: many backups at once, and a volume of a GiB by the phases of its way. `tests/full` keeps the figures, and runs the image
-//! that users run. These tests need the cluster for themselves.
+//! Costs: many backups at once, a volume of 1 GiB by phase, and a large directory in little memory.
+//! `tests/full` keeps the figures, and runs the image that users run. These tests need the cluster for
+//! themselves.
 
 use crate::app::{App, Asked, BACKUP, FILES, RESTORE, assert_whole, processes};
 use crate::cluster::{Cluster, PROTECTED, name, text, wait_for};
 use crate::common::Random;
 use crate::common::compare::{self, Options};
 use crate::common::peers::Peer;
+use crate::local::{Alone, Controller, shipped};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
@@ -119,6 +121,17 @@ fn moments<const N: usize>(app: &App, kind: &str, name: &str, reached: [&dyn Fn(
     })
 }
 
+/// Leaves a row with the seconds of each phase of a backup or restore, which must complete.
+fn leave_phases(app: &App, kind: &str, name: &str, what: &str) {
+    let turn = |it: &Value| text(it, "/status/batchingStatus") == "Processing";
+    let runs = |it: &Value| !text(it, "/status/moverPod").is_empty();
+    let moved = |it: &Value| !matches!(text(it, "/status/phase"), "" | "InProgress");
+    let done = |it: &Value| text(it, "/status/phase") == "Completed";
+    let [turn, runs, moved, done] = moments(app, kind, name, [&turn, &runs, &moved, &done]);
+    let [prepare, mover, rest] = [runs - turn, moved - runs, done - moved];
+    leave(&format!("| {what} | {turn:.1} | {prepare:.1} | {mover:.1} | {rest:.1} | {done:.1} |\n"));
+}
+
 #[test]
 fn a_gibibyte_by_the_phases_of_its_way() {
     let app = App::new("scale-gib");
@@ -127,24 +140,51 @@ fn a_gibibyte_by_the_phases_of_its_way() {
     for number in 0..8 {
         fs::write(volume.join(format!("{number}")), Random(number).bytes(128 << 20)).expect("a file");
     }
-    let row = |what: &str, [turn, runs, moved, done]: [f64; 4]| {
-        let [prepare, mover, rest] = [runs - turn, moved - runs, done - moved];
-        leave(&format!("| {what} | {turn:.1} | {prepare:.1} | {mover:.1} | {rest:.1} | {done:.1} |\n"));
-    };
-    let phase = |phase: &'static str| move |it: &Value| text(it, "/status/phase") == phase;
-    let turn = |it: &Value| text(it, "/status/batchingStatus") == "Processing";
-    let runs = |it: &Value| !text(it, "/status/moverPod").is_empty();
     for (name, what) in [("first", "a first backup of 1 GiB"), ("second", "a second one, of the same")] {
         let content = app.snapshot(name, "data");
         app.cluster.create(&app.vsb(name, "b", &content));
-        let moved = |it: &Value| !matches!(text(it, "/status/phase"), "" | "InProgress");
-        row(what, moments(&app, BACKUP, name, [&turn, &runs, &moved, &phase("Completed")]));
+        leave_phases(&app, BACKUP, name, what);
     }
     let vsb = app.completed(BACKUP, "first");
     app.cluster.create(&app.direct("direct", &vsb, "back", None));
-    let moved = |it: &Value| !matches!(text(it, "/status/phase"), "" | "InProgress");
-    let times = moments(&app, RESTORE, "direct", [&turn, &runs, &moved, &phase("Completed")]);
-    row("a restore of it into a claim", times);
+    leave_phases(&app, RESTORE, "direct", "a restore of it into a claim");
+    compare::assert_same(&volume, &app.volume("back"), Options { root: false, holes: false });
+    app.remove();
+}
+
+/// Files of one directory, whose tree alone has some 100 MB.
+const FILES_OF_A_DIRECTORY: u64 = 300_000;
+
+/// The kernel kills a mover that takes more, and no other is started.
+#[test]
+fn a_directory_of_300_000_files_by_movers_of_160_mib() {
+    let _alone = Alone::new();
+    let mut controller = Controller::new(&shipped());
+    controller.set("VSM_MOVER_MEMORY_REQUEST", "160Mi").set("VSM_MOVER_MEMORY_LIMIT", "160Mi");
+    controller.set("VSM_MOVER_RETRIES", "0");
+    controller.start(None);
+    let app = App::new("scale-directory");
+    let volume = app.bound("data", FILES);
+    fs::create_dir(volume.join("spool")).expect("a directory");
+    for number in 0..FILES_OF_A_DIRECTORY {
+        fs::write(volume.join(format!("spool/{number:06} a name of a usual length")), number.to_string())
+            .expect("space");
+    }
+    let has_limit = || {
+        let movers = app.cluster.list("Pod", PROTECTED, "app.kubernetes.io/managed-by=vsm-controller");
+        let limit = "/spec/containers/0/resources/limits/memory";
+        movers.iter().any(|pod| text(pod, limit) == "160Mi").then_some(())
+    };
+    let content = app.snapshot("snap", "data");
+    app.cluster.create(&app.vsb("vsb", "b", &content));
+    wait_for(Duration::from_secs(180), has_limit).expect("a mover with the limit");
+    leave_phases(&app, BACKUP, "vsb", "a backup of 300,000 files in one directory within 160 MiB");
+    let vsb = app.completed(BACKUP, "vsb");
+    assert_whole(&app.repository(&vsb));
+    app.cluster.create(&app.direct("vsr", &vsb, "back", None));
+    wait_for(Duration::from_secs(180), has_limit).expect("a mover with the limit");
+    leave_phases(&app, RESTORE, "vsr", "a restore of it into a claim within 160 MiB");
+    app.completed(RESTORE, "vsr");
     compare::assert_same(&volume, &app.volume("back"), Options { root: false, holes: false });
     app.remove();
 }
