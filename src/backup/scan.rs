@@ -29,17 +29,28 @@ pub fn roots(tops: &Tops) -> Vec<Found> {
 
 /// Adds files and bytes to the totals until all is counted, the run stops, or the walk is done.
 pub fn count(run: &Run<'_>, roots: Vec<Found>, is_walked: impl Fn() -> bool) {
+    let is_over = || {
+        if is_walked() {
+            run.progress.files_total.store(run.counts.found_files.load(Ordering::Relaxed), Ordering::Relaxed);
+            run.progress.bytes_total.store(run.counts.found_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+            return true;
+        }
+        run.is_stopped()
+    };
     let mut dirs = Vec::new();
-    roots.into_iter().for_each(|root| look(run, root, &mut dirs));
+    for root in roots {
+        if is_over() {
+            return;
+        }
+        look(run, root, &mut dirs);
+    }
     while let Some(Listed { path, device }) = dirs.pop() {
+        if is_over() {
+            return;
+        }
         let Ok(entries) = std::fs::read_dir(&path) else { continue };
         for entry in entries.flatten() {
-            if run.is_stopped() {
-                return;
-            }
-            if is_walked() {
-                run.progress.files_total.store(run.counts.found_files.load(Ordering::Relaxed), Ordering::Relaxed);
-                run.progress.bytes_total.store(run.counts.found_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+            if is_over() {
                 return;
             }
             let path = entry.path();

@@ -48,7 +48,7 @@ pub fn copy(
     if new.is_empty() {
         return Ok(());
     }
-    let index = Index::load(from)?;
+    let index = Index::load_one_of_two(from)?;
     let pool = reading_pool(from, &index)?;
     let (mut needed, problems) = reach::readable(from, &index, &new, &pool, Phase::Copy, progress)?;
     if problems > 0 {
@@ -58,7 +58,9 @@ pub fn copy(
         }
         needed = reach::blobs(from, &index, &new, &pool, Phase::Copy, progress)?;
     }
-    let to_index = Arc::new(Index::load(to)?);
+    // Its threads keep what they read trees with.
+    drop(pool);
+    let to_index = Arc::new(Index::load_one_of_two(to)?);
     let held = index.memory() + index.group_memory();
     let writer = Writer::beside(to.clone(), to_index.clone(), held, false)?;
     // Of a blob its first copy stands for all; the others serve if that one cannot be read.

@@ -70,8 +70,10 @@ impl Transfer<'_> {
         reading: &Reading,
         buffers: &mut ReadBuffers,
     ) -> Result<()> {
+        let mut blobs = Vec::with_capacity(wanted.size_hint().1.map_or(0, |most| most.min(LISTED)));
         loop {
-            let mut blobs: Vec<PackedBlob> = wanted.by_ref().take(LISTED).collect();
+            blobs.clear();
+            blobs.extend(wanted.by_ref().take(LISTED));
             if blobs.is_empty() {
                 return Ok(());
             }

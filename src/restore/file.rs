@@ -141,6 +141,8 @@ impl<'f> Files<'f> {
     /// rest is this run's, under a name that the file system takes for this one.
     fn replace(&self, number: u32, dir: &Dir, name: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
         let mut replaced = self.stretch.plan.replaced.of(number);
+        // Before it is looked at: FUSE and NFS ask the file system anew for an exclusive creation only,
+        // and else may still know what the name led to before.
         let fd = match dir.create(name, mode) {
             Err(Errno::EXIST) if !dir.stat(name)?.is_some_and(|there| replaced.contains(inode(&there))) => {
                 dir.clear(name)?;

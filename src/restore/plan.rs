@@ -26,14 +26,14 @@ use crate::progress::{Phase, Progress};
 use crate::repo::Index;
 use crate::repo::index::Location;
 use crate::restore::error::Result;
-use crate::restore::inodes::Replaced;
+use crate::restore::inodes::{Inodes, Replaced};
 use crate::restore::meta::Access;
 use crate::restore::walk::display;
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use stretch::Stretches;
 
 /// Where a name is in a table's names, or in the plan's.
@@ -275,6 +275,8 @@ pub struct Plan {
     pub root_damage: Option<String>,
     /// What files were made in the place of something else.
     pub replaced: Replaced,
+    /// Directories that existed, or were made in one that existed, each given to one entry.
+    pub claimed_dirs: Mutex<Inodes>,
     /// The first entry that the target did not take, and why.
     pub refusal: OnceLock<String>,
 }

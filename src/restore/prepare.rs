@@ -125,7 +125,9 @@ impl Prepare<'_> {
             return Ok(());
         }
         // It may have been looked at long ago.
-        if let Ok(Some(stat)) = dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(place))) {
+        if stretch.plan.stretches() > 1
+            && let Ok(Some(stat)) = dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(place)))
+        {
             file.set_found(Found::of(&stat, file.size));
         }
         if file.ends && count == uses.len() && file.found() == Found::Same {

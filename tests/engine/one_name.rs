@@ -190,3 +190,59 @@ fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
         }
     }
 }
+
+/// Hard links, and a symlink beside a directory, in a directory that existed.
+#[test]
+fn what_is_no_file_does_not_replace_what_was_restored_before() {
+    let target = OneCase::new();
+    let into = target.path().join("into");
+    fs::create_dir(&into).expect("a directory");
+    let restored = |fill: &dyn Fn(&Path)| {
+        let (repo, source) = (Repo::empty(2), scratch());
+        let volume = source.path().join("v");
+        fs::create_dir(&volume).expect("a directory");
+        fill(&volume);
+        repo.backup(Peer::Vsm, source.path(), "v", &[]);
+        restored(&repo, &into, 1)
+    };
+    let problems = restored(&|volume| {
+        for (name, link) in [("A", "FILE"), ("B", "file")] {
+            fs::write(volume.join(name), format!("content of {name}")).expect("a file");
+            fs::hard_link(volume.join(name), volume.join(link)).expect("a hard link");
+        }
+    });
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let content = |name: &str| fs::read_to_string(into.join(name)).expect("a file");
+    assert_eq!((content("A"), content("B")), ("content of A".into(), "content of B".into()));
+    assert_eq!(content("file"), "content of A");
+
+    let problems = restored(&|volume| {
+        fs::create_dir(volume.join("DIR")).expect("a directory");
+        std::os::unix::fs::symlink("A", volume.join("dir")).expect("a link");
+    });
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(fs::symlink_metadata(into.join("dir")).expect("it is there").is_dir());
+}
+
+/// What `--delete` removed from the place of two files is not there when the second one comes.
+#[test]
+fn a_directory_that_is_deleted_makes_room_for_one_file() {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    fs::create_dir(&volume).expect("a directory");
+    for name in ["FILE", "file"] {
+        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
+    }
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    let target = OneCase::new();
+    let into = target.path().join("into");
+    for _ in 0..4 {
+        fs::create_dir_all(into.join("file/below")).expect("a directory");
+        let problems = reported(&repo.restore_with(Peer::Vsm, "latest:/v", &into, &["--delete"]).exits(1));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let content = fs::read_to_string(into.join("file")).expect("a file");
+        assert!(["content of FILE", "content of file"].contains(&&*content), "{content:?}");
+        fs::remove_dir_all(&into).expect("removed");
+    }
+}

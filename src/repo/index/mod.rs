@@ -19,7 +19,7 @@ use ids::Ids;
 use rayon::prelude::*;
 use sorted::{Entry, Runs, Sorted};
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -128,8 +128,12 @@ fn loading(size: u64) -> u64 {
 /// Less than this is not put aside: a run costs a buffer when runs are merged, so that not too many may be made.
 const LEAST_RUN: u64 = 2 << 20;
 
-/// Blobs of the packs of a [`Group`], unless one pack alone has more.
-const GROUP: usize = 1 << 20;
+/// The least and the most blobs of the packs of a [`Group`], unless one pack alone has more.
+const GROUP: RangeInclusive<usize> = 1 << 18..=1 << 20;
+
+/// Groups that an index is gone through in, if none has too few or too many blobs: each costs a walk
+/// through the index, and memory while it is at hand.
+const GROUPS: usize = 16;
 
 fn slot(ty: BlobType) -> usize {
     match ty {
@@ -189,16 +193,32 @@ impl Index {
         Index::load_each_listed(repo, files, |_, content| content.map(|_| ()))
     }
 
+    /// [`Index::load`] for a run that holds two indexes: each may take half of the memory that one may.
+    pub fn load_one_of_two(repo: &Repository) -> Result<Index> {
+        let room = repo.settings().budget.index().map(|room| room / 2);
+        Index::load_within(repo, room, repo.store().list(FileType::Index)?, |_, content| content.map(|_| ()))
+    }
+
     /// [`Index::load_each`] by a listing of all index files.
     pub fn load_each_listed(
         repo: &Repository,
         files: Vec<(Id, u64)>,
         look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
     ) -> Result<Index> {
+        Index::load_within(repo, repo.settings().budget.index(), files, look)
+    }
+
+    /// `room` is what it may take in memory, in bytes, before it is put aside; `None`: all that it needs.
+    fn load_within(
+        repo: &Repository,
+        room: Option<u64>,
+        files: Vec<(Id, u64)>,
+        look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
+    ) -> Result<Index> {
         let settings = repo.settings();
         let budget = settings.budget;
-        // What it may take in memory, and where it goes if it takes more.
-        let aside = budget.index().zip(settings.aside.as_deref());
+        // Where it goes if it takes more.
+        let aside = room.zip(settings.aside.as_deref());
         let left = budget.left(aside.map_or(0, |(room, _)| room), 0)?;
         let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);
         let threads = memory::threads(left, loading(largest), repo.store().downloads());
@@ -330,17 +350,18 @@ impl Index {
         types().flat_map(move |ty| self.entries[slot(ty)].iter().map(move |(_, entry)| self.location(ty, &entry)))
     }
 
-    /// What is in some packs, for as many of them at a time as have about a million blobs. Each group costs a walk through the index.
+    /// What is in some packs, for as many of them at a time as make a group: a sixteenth of the index's
+    /// blobs, and 262,144 to 1,048,576 of them. Each group costs a walk through the index.
     pub fn groups<'s>(&'s self, packs: &'s [Id]) -> impl Iterator<Item = Group<'s>> + 's {
         let numbers: HashMap<Id, usize> = self.packs.iter().copied().zip(0..).collect();
         let mut counts = vec![0usize; self.packs.len()];
         self.walk().for_each(|copy| counts[copy.pack] += 1);
-        let mut left = packs;
+        let (mut left, most) = (packs, self.most_of_group());
         std::iter::from_fn(move || {
             let mut blobs = 0;
             let fits = left.iter().take_while(|pack| {
                 blobs += numbers.get(pack).map_or(0, |&number| counts[number]);
-                blobs <= GROUP
+                blobs <= most
             });
             let fits = fits.count().max(1);
             let (packs, later) = left.split_at_checked(fits)?;
@@ -370,10 +391,15 @@ impl Index {
         Group { index: self, packs, copies, ranges }
     }
 
+    /// The most blobs of a [`Group`].
+    fn most_of_group(&self) -> usize {
+        (self.len() / GROUPS).clamp(*GROUP.start(), *GROUP.end())
+    }
+
     /// Bytes that a [`Group`] takes, and what tells groups apart.
     pub fn group_memory(&self) -> u64 {
         let pack = size_of::<(Id, Range<usize>)>() + size_of::<(Id, usize)>() + size_of::<usize>();
-        (self.len().min(GROUP) * size_of::<InPack>() + self.packs.len() * pack) as u64
+        (self.len().min(self.most_of_group()) * size_of::<InPack>() + self.packs.len() * pack) as u64
     }
 
     /// The packs that some loaded index names, each once.

@@ -13,11 +13,11 @@ use crate::restore::names::Names;
 use crate::restore::plan::{Link, Outcomes, Plan, State};
 use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
 use crate::restore::walk::{Selection, display};
-use crate::restore::{Options, Report};
+use crate::restore::{Options, Overwrite, Report};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 /// The target, and what has become of the entries so far.
 pub struct Place<'p> {
@@ -121,6 +121,9 @@ impl Special {
     }
 }
 
+/// Whether what has an entry's place is the entry.
+type IsRight<'m> = &'m dyn Fn(&Stat) -> bool;
+
 /// Makes an entry in an open directory. The last argument is what has its name, if that may be
 /// replaced.
 type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
@@ -168,23 +171,25 @@ impl Place<'_> {
 
     /// Another name of an entry that has been put into its place.
     pub fn link(&self, open: &Open, entry: &Entry, first: &First) -> Result<bool> {
-        self.place(open, entry, &|dir, name, there| {
-            let (_, dirs) = self.target.ok_or(Errno::NOENT)?;
-            let from = dirs.get(first.dir)?;
-            if let Some(there) = there {
-                if from.stat(&first.name)?.is_some_and(|wanted| inode(&there) == inode(&wanted)) {
-                    return Ok(());
-                }
-                dir.clear(name)?;
+        let from = || self.target.ok_or(Errno::NOENT).and_then(|(_, dirs)| dirs.get(first.dir));
+        let is_right = |there: &Stat| {
+            let wanted = from().and_then(|from| from.stat(&first.name));
+            wanted.is_ok_and(|wanted| wanted.is_some_and(|wanted| inode(there) == inode(&wanted)))
+        };
+        self.place(open, entry, &is_right, &|dir, name, there| {
+            match there {
+                Some(there) if is_right(&there) => return Ok(()),
+                Some(_) => dir.clear(name)?,
+                None => {}
             }
-            dir.link(&from, &first.name, name)
+            dir.link(&*from()?, &first.name, name)
         })
     }
 
     /// A symlink, fifo or device. Returns whether it is in its place.
     pub fn special(&self, open: &Open, special: &Special) -> Result<bool> {
         let Special { entry, ty, link_target, device, meta } = special;
-        let placed = self.place(open, entry, &|dir, name, there| match *ty {
+        let placed = self.place(open, entry, &|_| false, &|dir, name, there| match *ty {
             FileType::Symlink => make_symlink(dir, name, there, link_target),
             ty => make_node(dir, name, there, ty, *device),
         })?;
@@ -245,7 +250,7 @@ impl Place<'_> {
     }
 
     /// Puts an entry in its place unless it is to be left alone. Returns whether it is there now.
-    fn place(&self, open: &Open, entry: &Entry, make: Make<'_>) -> Result<bool> {
+    fn place(&self, open: &Open, entry: &Entry, is_right: IsRight<'_>, make: Make<'_>) -> Result<bool> {
         let (name, dry_run) = (&entry.name[..], self.options.dry_run);
         let placed = match self.target {
             None => true,
@@ -256,7 +261,7 @@ impl Place<'_> {
                     // Nothing was in it, and this run replaces nothing of its own.
                     self.heed(open, name, Other::Keep, make(&dir, name, None))?
                 } else {
-                    match self.place_beside(open, &dir, entry, make)? {
+                    match self.place_beside(open, &dir, entry, (is_right, make))? {
                         Some(placed) => placed,
                         None => return Ok(false),
                     }
@@ -270,12 +275,20 @@ impl Place<'_> {
     }
 
     /// In a directory that existed. `None`: what has the entry's place is left alone.
-    fn place_beside(&self, open: &Open, dir: &Dir, entry: &Entry, make: Make<'_>) -> Result<Option<bool>> {
+    fn place_beside(
+        &self,
+        open: &Open,
+        dir: &Dir,
+        entry: &Entry,
+        (is_right, make): (IsRight<'_>, Make<'_>),
+    ) -> Result<Option<bool>> {
         let name = &entry.name[..];
         // Entries that the file system takes for one must not replace each other.
         let mut made = open.made();
         let there = dir.stat(name).ok().flatten();
         if let Some(there) = there
+            && self.options.overwrite != Overwrite::Never
+            && !is_right(&there)
             && self.is_made(&mut made, open, dir, &there)?
         {
             drop(made);
@@ -296,9 +309,7 @@ impl Place<'_> {
         let outcome = make(dir, name, there);
         if outcome.is_ok()
             && let Ok(Some(stat)) = dir.stat(name)
-            && stat.st_nlink == 1
         {
-            // What has several names may have two of the snapshot's.
             made.specials.insert(inode(&stat));
         }
         drop(made);
@@ -307,8 +318,13 @@ impl Place<'_> {
 
     /// Whether this run has put it into the directory.
     fn is_made(&self, made: &mut Made, open: &Open, dir: &Dir, there: &Stat) -> Result<bool> {
-        if made.specials.contains(inode(there)) || !is(there, FileType::RegularFile) {
-            return Ok(made.specials.contains(inode(there)));
+        let claimed_dirs = &self.plan.claimed_dirs;
+        match FileType::from_raw_mode(there.st_mode) {
+            FileType::Directory => {
+                return Ok(claimed_dirs.lock().unwrap_or_else(PoisonError::into_inner).contains(inode(there)));
+            }
+            FileType::RegularFile if !made.specials.contains(inode(there)) => {}
+            _ => return Ok(made.specials.contains(inode(there))),
         }
         let files = match &mut made.files {
             Some(files) => files,
@@ -322,10 +338,12 @@ impl Place<'_> {
         let right = [State::Done, State::Finished, State::Corrected, State::Correct];
         let mut files = Inodes::default();
         self.plan.each_file(open.number, open.first_file, |number, name| {
-            if right.contains(&self.outcomes.state(number))
+            let state = self.outcomes.state(number);
+            if right.contains(&state)
                 && let Ok(Some(stat)) = dir.stat(name)
-                && stat.st_nlink == 1
+                && (stat.st_nlink == 1 || state != State::Correct)
             {
+                // What was right already may have other names, which the snapshot has for something else.
                 files.insert(inode(&stat));
             }
         })?;

@@ -46,8 +46,6 @@ struct Look<'l, 't> {
     dirs: &'l Dirs<'l>,
     /// `None`: a dry run.
     systems: Option<Mutex<&'l mut FileSystems<'t>>>,
-    /// The directories that are in directories that existed.
-    claimed_dirs: Claimed,
 }
 
 /// Makes the directories, and decides about each file.
@@ -59,8 +57,7 @@ pub fn run<'l>(
     systems: Option<&'l mut FileSystems<'_>>,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
-    let (systems, claimed_dirs) = (systems.map(Mutex::new), Mutex::default());
-    let look = Look { prepare, root, plan, dirs, systems, claimed_dirs };
+    let look = Look { prepare, root, plan, dirs, systems: systems.map(Mutex::new) };
     look.note_default_acl(0, dirs.get(0).and_then(|dir| dir.pin_self()));
     prepare.workers.run("directories were made", |queue| look.make_dirs(queue))?;
     // The files of one directory follow each other, and may go on in the next table.
@@ -182,7 +179,7 @@ impl Look<'_, '_> {
 
     /// Whether no other entry of the snapshot has been given this directory.
     fn claim_dir(&self, stat: &Stat) -> bool {
-        lock(&self.claimed_dirs).insert(inode(stat))
+        lock(&self.plan.claimed_dirs).insert(inode(stat))
     }
 
     /// Notes of a directory that existed whether what is made in it gets attributes from it. It does
@@ -240,7 +237,7 @@ impl Files<'_, '_, '_> {
         let is_claimed = has_one_name && !lock(claimed).insert(inode(&stat));
         // Where all stays as it was, that is no matter.
         let is_claimed = is_claimed && prepare.options.overwrite != Overwrite::Never;
-        if is_claimed || lock(&look.claimed_dirs).contains(inode(&stat)) {
+        if is_claimed || lock(&look.plan.claimed_dirs).contains(inode(&stat)) {
             file.set_state(State::Failed);
             stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
             return Ok(());
@@ -285,7 +282,13 @@ impl Files<'_, '_, '_> {
         let Options { include, exclude, delete, dry_run, .. } = look.prepare.options;
         if *delete && !plan.doubtful {
             let selection = Selection { include, exclude };
-            return Deleter { root, selection, dry_run: *dry_run, progress }.remove(&path).map(|_| ());
+            Deleter { root, selection, dry_run: *dry_run, progress }.remove(&path)?;
+            let file = &stretch.files[number as usize];
+            if let Ok(None) = look.dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(number))) {
+                // What comes there before it is another entry's.
+                file.set_found(Found::Nothing);
+            }
+            return Ok(());
         }
         if root.dir(&path).and_then(|dir| dir.names()).is_ok_and(|names| !names.is_empty()) {
             stretch.files[number as usize].set_state(State::Failed);
