@@ -27,8 +27,8 @@ pub const INDEX_FILE: u64 = 128 << 20;
 pub const DATA_BLOB: u64 = 64 << 20;
 
 /// Largest plaintext of a tree blob that is held as a whole, by `cat` and by what copies blobs: a directory of about two million
-/// entries, or one file of 6 TiB. Who reads nodes one by one holds one value
-/// of so many bytes at most, and trees have no bound but the format's 4 GiB.
+/// entries, or one file of 6 TiB. Who reads nodes one by one holds one field of
+/// so many bytes at most, and none of a file's content; trees have no bound but the format's 4 GiB.
 pub const TREE_BLOB: u64 = 1 << 30;
 /// Plaintext of a tree up to which it is read as a whole, in bytes: about six thousand entries. A larger one is put aside, and read
 /// node by node.

@@ -138,13 +138,19 @@ impl<'f> Files<'f> {
     }
 
     /// Makes a file where there was something when the target was looked at. Only that is replaced: the
-    /// rest is this run's, under a name that the file system takes for this one.
+    /// rest is another entry's, under a name that the file system takes for this one.
     fn replace(&self, number: u32, dir: &Dir, name: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
         let mut replaced = self.stretch.plan.replaced.of(number);
         // Before it is looked at: FUSE and NFS ask the file system anew for an exclusive creation only,
         // and else may still know what the name led to before.
         let fd = match dir.create(name, mode) {
-            Err(Errno::EXIST) if !dir.stat(name)?.is_some_and(|there| replaced.contains(inode(&there))) => {
+            Err(Errno::EXIST) => {
+                let settled = &self.stretch.plan.settled;
+                if let Some(there) = dir.stat(name)?
+                    && (replaced.contains(inode(&there)) || settled.is_respelt(number, dir, inode(&there), name)?)
+                {
+                    return Err(Errno::EXIST);
+                }
                 dir.clear(name)?;
                 dir.create(name, mode)?
             }

@@ -1,7 +1,8 @@
 //! Sets of files of the target, by device and inode.
 
+use super::confine::Dir;
 use rustix::fs::Stat;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Device and inode.
@@ -32,6 +33,45 @@ impl Inodes {
     }
 }
 
+/// Entries of the target that entries of the snapshot have been given.
+#[derive(Default)]
+pub struct Claimed(Mutex<Inodes>);
+
+impl Claimed {
+    /// `false`: it is there already.
+    pub fn insert(&self, inode: Inode) -> bool {
+        lock(&self.0).insert(inode)
+    }
+
+    pub fn contains(&self, inode: Inode) -> bool {
+        lock(&self.0).contains(inode)
+    }
+}
+
+/// What has several names in the target and stays as it is: its names in each directory.
+#[derive(Default)]
+pub struct Settled(Mutex<HashMap<(u32, Inode), Vec<Name>>>);
+
+type Name = Box<[u8]>;
+
+impl Settled {
+    pub fn note(&self, dir: u32, inode: Inode, name: &[u8]) {
+        lock(&self.0).entry((dir, inode)).or_default().push(name.into());
+    }
+
+    /// Whether `name`, which leads to this inode, is another spelling of a name that was noted. Names of
+    /// one inode are places of their own only if the directory lists each of them as it is spelt.
+    pub fn is_respelt(&self, number: u32, dir: &Dir, inode: Inode, name: &[u8]) -> rustix::io::Result<bool> {
+        let Some(noted) = lock(&self.0).get(&(number, inode)).cloned() else { return Ok(false) };
+        let listed: HashSet<Vec<u8>> = dir.names()?.into_iter().collect();
+        Ok(!listed.contains(name) || !noted.iter().all(|noted| listed.contains(&**noted)))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What this run has made in the place of something else, by the directory that it is in. It is not to
 /// be replaced by another entry of the snapshot, whose name the file system takes for the same.
 pub struct Replaced([Mutex<Inodes>; SHARDS]);
@@ -48,7 +88,7 @@ impl Default for Replaced {
 impl Replaced {
     /// Held while something in a directory is replaced.
     pub fn of(&self, dir: u32) -> MutexGuard<'_, Inodes> {
-        self.0[dir as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0[dir as usize % SHARDS])
     }
 }
 

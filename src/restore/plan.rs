@@ -26,14 +26,14 @@ use crate::progress::{Phase, Progress};
 use crate::repo::Index;
 use crate::repo::index::Location;
 use crate::restore::error::Result;
-use crate::restore::inodes::{Inodes, Replaced};
+use crate::restore::inodes::{Claimed, Replaced, Settled};
 use crate::restore::meta::Access;
 use crate::restore::walk::display;
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
 use stretch::Stretches;
 
 /// Where a name is in a table's names, or in the plan's.
@@ -276,7 +276,9 @@ pub struct Plan {
     /// What files were made in the place of something else.
     pub replaced: Replaced,
     /// Directories that existed, or were made in one that existed, each given to one entry.
-    pub claimed_dirs: Mutex<Inodes>,
+    pub claimed_dirs: Claimed,
+    /// What is right already, or was made right, and has several names.
+    pub settled: Settled,
     /// The first entry that the target did not take, and why.
     pub refusal: OnceLock<String>,
 }

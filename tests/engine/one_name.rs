@@ -44,25 +44,20 @@ impl Drop for OneCase {
 
 /// Pairs of names that differ in case only, of every kind.
 fn repository() -> Repo {
-    let repo = Repo::empty(2);
-    let source = scratch();
-    let volume = source.path().join("v");
-    for name in ["DIR", "dir"] {
-        fs::create_dir_all(volume.join(name)).expect("a directory");
-        fs::write(volume.join(name).join(format!("in {name}")), name).expect("a file");
-    }
-    for name in ["FILE", "file"] {
-        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
-    }
-    for name in ["LINK", "link"] {
-        std::os::unix::fs::symlink(format!("to {name}"), volume.join(name)).expect("a symlink");
-    }
-    run(Command::new("mkfifo").arg(volume.join("FIFO")).arg(volume.join("fifo")));
-    // A symlink and a file, in either order of the names.
-    std::os::unix::fs::symlink("to OTHER", volume.join("OTHER")).expect("a symlink");
-    fs::write(volume.join("other"), "content of other").expect("a file");
-    repo.backup(Peer::Vsm, source.path(), "v", &[]);
-    repo
+    repository_of(|volume| {
+        for name in ["DIR", "dir"] {
+            fs::create_dir(volume.join(name)).expect("a directory");
+            fs::write(volume.join(name).join(format!("in {name}")), name).expect("a file");
+        }
+        fill_with_two(volume);
+        for name in ["LINK", "link"] {
+            std::os::unix::fs::symlink(format!("to {name}"), volume.join(name)).expect("a symlink");
+        }
+        run(Command::new("mkfifo").arg(volume.join("FIFO")).arg(volume.join("fifo")));
+        // A symlink and a file, in either order of the names.
+        std::os::unix::fs::symlink("to OTHER", volume.join("OTHER")).expect("a symlink");
+        fs::write(volume.join("other"), content_of("other")).expect("a file");
+    })
 }
 
 fn reported(run: &Run) -> Vec<String> {
@@ -134,23 +129,45 @@ fn no_later_file_is_written_into_one_that_was_restored_before() {
     }
 }
 
-/// Restores into a directory that existed, by the command line.
-fn restored(repo: &Repo, into: &Path, code: i32) -> Vec<String> {
-    reported(&repo.restore_with(Peer::Vsm, "latest:/v", into, &[]).exits(code))
+/// A repository with what `fill` makes in a volume.
+fn repository_of(fill: impl FnOnce(&Path)) -> Repo {
+    let repo = Repo::empty(2);
+    let source = scratch();
+    let volume = source.path().join("v");
+    fs::create_dir(&volume).expect("a directory");
+    fill(&volume);
+    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    repo
+}
+
+/// Two files whose names differ in case only.
+fn fill_with_two(volume: &Path) {
+    for name in ["FILE", "file"] {
+        fs::write(volume.join(name), content_of(name)).expect("a file");
+    }
+}
+
+fn content_of(name: &str) -> String {
+    format!("content of {name}")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).expect("a file")
+}
+
+/// Restores both, of which one is reported; what has their place is the other.
+fn restore_one_of_two(repo: &Repo, into: &Path, options: &[&str]) {
+    let problems = reported(&repo.restore_with(Peer::Vsm, "latest:/v", into, options).exits(1));
+    let [lost] = &problems[..] else { panic!("{problems:?}") };
+    let there = if lost.contains("/file:") { "FILE" } else { "file" };
+    assert_eq!(read(into.join("file")), content_of(there), "{lost}");
 }
 
 /// What has the place of both names has several names of its own, or is a directory: it may be replaced
 /// once.
 #[test]
 fn what_replaced_something_is_not_replaced_by_another_entry() {
-    let repo = Repo::empty(2);
-    let source = scratch();
-    let volume = source.path().join("v");
-    fs::create_dir(&volume).expect("a directory");
-    for name in ["FILE", "file"] {
-        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
-    }
-    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    let repo = repository_of(fill_with_two);
     let target = OneCase::new();
     for round in 0..4 {
         let into = target.path().join(format!("into {round}"));
@@ -161,31 +178,98 @@ fn what_replaced_something_is_not_replaced_by_another_entry() {
         } else {
             fs::create_dir(into.join("file")).expect("a directory");
         }
-        assert_eq!(restored(&repo, &into, 1).len(), 1, "round {round}");
-        let content = fs::read_to_string(into.join("file")).expect("a file");
-        assert!(["content of FILE", "content of file"].contains(&&*content), "{content:?}");
+        restore_one_of_two(&repo, &into, &[]);
+    }
+}
+
+/// What `--delete` removed from the place of two files is not there when the second one comes.
+#[test]
+fn a_directory_that_is_deleted_makes_room_for_one_file() {
+    let repo = repository_of(fill_with_two);
+    let target = OneCase::new();
+    for round in 0..4 {
+        let into = target.path().join(format!("into {round}"));
+        fs::create_dir_all(into.join("file/below")).expect("a directory");
+        restore_one_of_two(&repo, &into, &["--delete"]);
     }
 }
 
 /// A restore is repeated; one of two names is a hard link to a third, which nobody disputes.
 #[test]
 fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
-    let repo = Repo::empty(2);
-    let source = scratch();
-    let volume = source.path().join("v");
-    fs::create_dir(&volume).expect("a directory");
-    fs::write(volume.join("FILE"), "content of FILE").expect("a file");
-    fs::write(volume.join("file"), "content of file").expect("a file");
-    fs::hard_link(volume.join("FILE"), volume.join("x")).expect("a hard link");
-    repo.backup(Peer::Vsm, source.path(), "v", &[]);
+    let repo = repository_of(|volume| {
+        fill_with_two(volume);
+        fs::hard_link(volume.join("FILE"), volume.join("x")).expect("a hard link");
+    });
     let target = OneCase::new();
     let into = target.path().join("into");
     fs::create_dir(&into).expect("a directory");
     for round in 0..4 {
-        let problems = restored(&repo, &into, 1);
-        assert!(!problems.is_empty(), "round {round}");
+        let done = repo.restore_with(Peer::Vsm, "latest:/v", &into, &[]).exits(1);
+        let problems = reported(&done);
+        let [lost] = &problems[..] else { panic!("round {round}: {done}") };
+        match lost.contains("/FILE:") {
+            // Its other name is told to be missing, and is as an earlier round left it.
+            true => assert!(done.errors().contains("it is a hard link to"), "round {round}: {done}"),
+            false => assert_eq!(read(into.join("x")), content_of("FILE"), "round {round}: {done}"),
+        }
         if let Ok(content) = fs::read_to_string(into.join("x")) {
-            assert_eq!(content, "content of FILE", "round {round}: {problems:?}");
+            assert_eq!(content, content_of("FILE"), "round {round}: {done}");
+        }
+    }
+}
+
+/// What the options leave in the target has several names there: the other entry does not take its place.
+#[test]
+fn what_stays_with_several_names_is_not_replaced() {
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let fill = |dir: &Path| {
+        fs::write(dir.join("FILE"), content_of("FILE")).expect("a file");
+        File::open(dir.join("FILE")).and_then(|file| file.set_modified(then)).expect("a time");
+        fs::hard_link(dir.join("FILE"), dir.join("x")).expect("a hard link");
+    };
+    let repo = repository_of(|volume| {
+        fill(volume);
+        // Newer than the one in the target, whichever that is.
+        fs::write(volume.join("file"), content_of("file")).expect("a file");
+    });
+    let target = OneCase::new();
+    for overwrite in ["if-changed", "if-newer"] {
+        let into = target.path().join(overwrite);
+        fs::create_dir(&into).expect("a directory");
+        fill(&into);
+        let done = repo.restore_with(Peer::Vsm, "latest:/v", &into, &["--overwrite", overwrite]).exits(1);
+        assert!(matches!(&reported(&done)[..], [lost] if lost.contains("/file:")), "{done}");
+        assert_eq!([read(into.join("FILE")), read(into.join("x"))], [content_of("FILE"), content_of("FILE")], "{done}");
+    }
+}
+
+/// On a file system that knows case, names of one inode are places of their own.
+#[test]
+fn names_of_one_file_become_what_the_snapshot_has() {
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let fill = |dir: &Path| {
+        fs::write(dir.join("A"), content_of("A")).expect("a file");
+        File::open(dir.join("A")).and_then(|file| file.set_modified(then)).expect("a time");
+        fs::hard_link(dir.join("A"), dir.join("to A")).expect("a hard link");
+    };
+    let repo = repository_of(|volume| {
+        fill(volume);
+        fs::write(volume.join("B"), content_of("B")).expect("a file");
+        fs::hard_link(volume.join("B"), volume.join("to B")).expect("a hard link");
+        fs::write(volume.join("file"), content_of("file")).expect("a file");
+    });
+    let target = scratch();
+    for overwrite in ["if-changed", "if-newer", "always"] {
+        let into = target.path().join(overwrite);
+        fs::create_dir(&into).expect("a directory");
+        fill(&into);
+        for other in ["B", "to B", "file"] {
+            fs::hard_link(into.join("A"), into.join(other)).expect("a hard link");
+        }
+        repo.restore_with(Peer::Vsm, "latest:/v", &into, &["--overwrite", overwrite]).ok();
+        for (name, of) in [("A", "A"), ("to A", "A"), ("B", "B"), ("to B", "B"), ("file", "file")] {
+            assert_eq!(read(into.join(name)), content_of(of), "{name} with {overwrite}");
         }
     }
 }
@@ -197,52 +281,24 @@ fn what_is_no_file_does_not_replace_what_was_restored_before() {
     let into = target.path().join("into");
     fs::create_dir(&into).expect("a directory");
     let restored = |fill: &dyn Fn(&Path)| {
-        let (repo, source) = (Repo::empty(2), scratch());
-        let volume = source.path().join("v");
-        fs::create_dir(&volume).expect("a directory");
-        fill(&volume);
-        repo.backup(Peer::Vsm, source.path(), "v", &[]);
-        restored(&repo, &into, 1)
+        let problems = reported(&repository_of(fill).restore_with(Peer::Vsm, "latest:/v", &into, &[]).exits(1));
+        let [lost] = &problems[..] else { panic!("{problems:?}") };
+        lost.clone()
     };
-    let problems = restored(&|volume| {
+    let lost = restored(&|volume| {
         for (name, link) in [("A", "FILE"), ("B", "file")] {
-            fs::write(volume.join(name), format!("content of {name}")).expect("a file");
+            fs::write(volume.join(name), content_of(name)).expect("a file");
             fs::hard_link(volume.join(name), volume.join(link)).expect("a hard link");
         }
     });
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    let content = |name: &str| fs::read_to_string(into.join(name)).expect("a file");
-    assert_eq!((content("A"), content("B")), ("content of A".into(), "content of B".into()));
+    assert_eq!([read(into.join("A")), read(into.join("B"))], [content_of("A"), content_of("B")]);
     // The first one has the place, and the other is reported.
-    let lost = if content("file") == "content of A" { "file" } else { "FILE" };
-    assert!(problems[0].contains(lost), "{problems:?}");
+    let there = if lost.contains("/file:") { "A" } else { "B" };
+    assert_eq!(read(into.join("file")), content_of(there), "{lost}");
 
-    let problems = restored(&|volume| {
+    restored(&|volume| {
         fs::create_dir(volume.join("DIR")).expect("a directory");
         std::os::unix::fs::symlink("A", volume.join("dir")).expect("a link");
     });
-    assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(fs::symlink_metadata(into.join("dir")).expect("it is there").is_dir());
-}
-
-/// What `--delete` removed from the place of two files is not there when the second one comes.
-#[test]
-fn a_directory_that_is_deleted_makes_room_for_one_file() {
-    let repo = Repo::empty(2);
-    let source = scratch();
-    let volume = source.path().join("v");
-    fs::create_dir(&volume).expect("a directory");
-    for name in ["FILE", "file"] {
-        fs::write(volume.join(name), format!("content of {name}")).expect("a file");
-    }
-    repo.backup(Peer::Vsm, source.path(), "v", &[]);
-    let target = OneCase::new();
-    for round in 0..4 {
-        let into = target.path().join(format!("into {round}"));
-        fs::create_dir_all(into.join("file/below")).expect("a directory");
-        let problems = reported(&repo.restore_with(Peer::Vsm, "latest:/v", &into, &["--delete"]).exits(1));
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        let content = fs::read_to_string(into.join("file")).expect("a file");
-        assert!(["content of FILE", "content of file"].contains(&&*content), "{content:?}");
-    }
 }

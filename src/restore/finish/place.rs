@@ -16,8 +16,8 @@ use crate::restore::walk::{Selection, display};
 use crate::restore::{Options, Overwrite, Report};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 /// The target, and what has become of the entries so far.
 pub struct Place<'p> {
@@ -177,10 +177,8 @@ impl Place<'_> {
             wanted.is_ok_and(|wanted| wanted.is_some_and(|wanted| inode(there) == inode(&wanted)))
         };
         self.place(open, entry, &is_right, &|dir, name, there| {
-            match there {
-                Some(there) if is_right(&there) => return Ok(()),
-                Some(_) => dir.clear(name)?,
-                None => {}
+            if there.is_some() {
+                dir.clear(name)?;
             }
             dir.link(&*from()?, &first.name, name)
         })
@@ -286,10 +284,11 @@ impl Place<'_> {
         // Entries that the file system takes for one must not replace each other.
         let mut made = open.made();
         let there = dir.stat(name).ok().flatten();
+        let right = there.is_some_and(|there| is_right(&there));
         if let Some(there) = there
             && self.options.overwrite != Overwrite::Never
-            && !is_right(&there)
-            && self.is_made(&mut made, open, dir, &there)?
+            && !right
+            && self.is_made(&mut made, open, (dir, name), &there)?
         {
             drop(made);
             return self.heed(open, name, Other::Keep, Err(Errno::EXIST)).map(|_| None);
@@ -306,25 +305,32 @@ impl Place<'_> {
         }
         // What comes where nothing was seen is another entry's, whose name the system did not know yet.
         let other = if there.is_some() { Other::Replace } else { Other::Keep };
-        let outcome = make(dir, name, there);
+        let outcome = if right { Ok(()) } else { make(dir, name, there) };
         if outcome.is_ok()
             && let Ok(Some(stat)) = dir.stat(name)
         {
-            made.specials.insert(inode(&stat));
+            match stat.st_nlink {
+                1 => drop(made.specials.insert(inode(&stat))),
+                _ => self.plan.settled.note(open.number, inode(&stat), name),
+            }
         }
         drop(made);
         self.heed(open, name, other, outcome).map(Some)
     }
 
-    /// Whether this run has put it into the directory.
-    fn is_made(&self, made: &mut Made, open: &Open, dir: &Dir, there: &Stat) -> Result<bool> {
-        let claimed_dirs = &self.plan.claimed_dirs;
-        match FileType::from_raw_mode(there.st_mode) {
-            FileType::Directory => {
-                return Ok(claimed_dirs.lock().unwrap_or_else(PoisonError::into_inner).contains(inode(there)));
-            }
-            FileType::RegularFile if !made.specials.contains(inode(there)) => {}
-            _ => return Ok(made.specials.contains(inode(there))),
+    /// Whether this run has put it there for another entry, or left it there for one.
+    fn is_made(&self, made: &mut Made, open: &Open, (dir, name): (&Dir, &[u8]), there: &Stat) -> Result<bool> {
+        if is(there, FileType::Directory) {
+            return Ok(self.plan.claimed_dirs.contains(inode(there)));
+        }
+        // What cannot be listed is left alone.
+        if made.specials.contains(inode(there))
+            || self.plan.settled.is_respelt(open.number, dir, inode(there), name).unwrap_or(true)
+        {
+            return Ok(true);
+        }
+        if !is(there, FileType::RegularFile) {
+            return Ok(false);
         }
         let files = match &mut made.files {
             Some(files) => files,

@@ -11,7 +11,7 @@ use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::durable::FileSystems;
 use crate::restore::error::{Error, Result};
-use crate::restore::inodes::{Inodes, inode};
+use crate::restore::inodes::{Claimed, inode};
 use crate::restore::plan::{Found, Outcomes, Plan, State, Stretch};
 use crate::restore::walk::{Selection, display};
 use crate::restore::workers::Queue;
@@ -19,9 +19,6 @@ use crate::restore::{Options, Overwrite};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Entries of the target that entries of the snapshot have been given.
-type Claimed = Mutex<Inodes>;
 
 /// What has become of a directory's place.
 enum Made {
@@ -179,7 +176,7 @@ impl Look<'_, '_> {
 
     /// Whether no other entry of the snapshot has been given this directory.
     fn claim_dir(&self, stat: &Stat) -> bool {
-        lock(&self.plan.claimed_dirs).insert(inode(stat))
+        self.plan.claimed_dirs.insert(inode(stat))
     }
 
     /// Notes of a directory that existed whether what is made in it gets attributes from it. It does
@@ -234,10 +231,10 @@ impl Files<'_, '_, '_> {
         };
         // What has several names may have two of the snapshot's; a directory has one, whatever it counts.
         let has_one_name = stat.st_nlink == 1 || is(&stat, FileType::Directory);
-        let is_claimed = has_one_name && !lock(claimed).insert(inode(&stat));
+        let is_claimed = has_one_name && !claimed.insert(inode(&stat));
         // Where all stays as it was, that is no matter.
         let is_claimed = is_claimed && prepare.options.overwrite != Overwrite::Never;
-        if is_claimed || lock(&look.plan.claimed_dirs).contains(inode(&stat)) {
+        if is_claimed || look.plan.claimed_dirs.contains(inode(&stat)) {
             file.set_state(State::Failed);
             stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
             return Ok(());
@@ -245,6 +242,9 @@ impl Files<'_, '_, '_> {
         file.set_found(Found::of(&stat, file.size));
         let state = self.decide(&stat, file.size, file.mtime);
         file.set_state(state);
+        if !has_one_name && matches!(state, State::Correct | State::Kept) {
+            stretch.plan.settled.note(file.dir, inode(&stat), stretch.file_name(number));
+        }
         if state == State::Correcting {
             // A file may be a mount point, too.
             let path = || stretch.file_path(number);
