@@ -1,6 +1,6 @@
 //! `vsm-controller`: the Deployment in the namespace of Velero.
 //!
-//! Most of what it is told is in its [environment](vsm::controller::settings), because the OADP operator starts it without arguments.
+//! Most of what it is told is in its [environment](vsm::controller::runtime::settings), because the OADP operator starts it without arguments.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -17,13 +17,13 @@ use tower::util::MapRequestLayer;
 use tracing::{error, info, warn};
 use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
-use vsm::controller::flow::Config;
-use vsm::controller::health::Health;
-use vsm::controller::lease::Candidate;
-use vsm::controller::metrics::Metrics;
-use vsm::controller::run::{self, Context};
-use vsm::controller::serve::{self, Answer};
-use vsm::controller::settings::Settings;
+use vsm::controller::domain::flow::Config;
+use vsm::controller::runtime::health::Health;
+use vsm::controller::runtime::http_server::{self, Answer};
+use vsm::controller::runtime::leader_election::Candidate;
+use vsm::controller::runtime::metrics::Metrics;
+use vsm::controller::runtime::reconcile::{self, Context};
+use vsm::controller::runtime::settings::Settings;
 
 /// Where Kubernetes tells a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -87,9 +87,9 @@ async fn start(options: Options) -> anyhow::Result<()> {
         metrics.leads(true);
         health.expect(2);
         tokio::join!(
-            run::requests::<VolumeSnapshotBackup>(context(backups), &health),
-            run::requests::<VolumeSnapshotRestore>(context(restores), &health),
-            run::storage_snapshots(cluster.clone(), config.clone(), stop.clone()),
+            reconcile::requests::<VolumeSnapshotBackup>(context(backups), &health),
+            reconcile::requests::<VolumeSnapshotRestore>(context(restores), &health),
+            reconcile::storage_snapshots(cluster.clone(), config.clone(), stop.clone()),
         );
     };
     let work = async {
@@ -132,9 +132,9 @@ async fn listen(
     address: &str,
     answer: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
-    let listener = serve::listen(address).await.with_context(|| format!("--{option} {address}"))?;
+    let listener = http_server::listen(address).await.with_context(|| format!("--{option} {address}"))?;
     if let Some(listener) = listener {
-        tokio::spawn(serve::serve(listener, answer));
+        tokio::spawn(http_server::serve(listener, answer));
     }
     Ok(())
 }

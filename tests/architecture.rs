@@ -60,7 +60,7 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
     ),
     (
         &["Instant::now", "thread::sleep", ".elapsed()"],
-        &["clock", "controller/lease.rs", "store/object/retry.rs"],
+        &["clock", "controller/runtime/leader_election.rs", "store/object/retry.rs"],
         "only the clock measures time and waits; where tokio waits, tokio's clock does, which a test can pause",
     ),
     (
@@ -74,14 +74,8 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
         "the library does not read the environment; take an option",
     ),
     (
-        &["compat::", "::compat"],
-        &[
-            "controller/compat.rs",
-            "controller/cluster",
-            "controller/kinds.rs",
-            "controller/run.rs",
-            "controller/mod.rs",
-        ],
+        &["dialect::"],
+        &["controller/cluster", "controller/kinds/mod.rs", "controller/runtime/reconcile.rs"],
         "the words of VolumeSnapshotMover are translated at the edge, and nothing inside knows them",
     ),
     (

@@ -3,10 +3,12 @@
 pub mod apiserver;
 
 use crate::api::MoveStatus;
-use crate::controller::compat::{self, Now};
-use crate::controller::flow::{Act, Common, Config, ContentChange, Helper, Mover, Object, Update};
-use crate::controller::names::Subject;
-use crate::controller::{helpers, rehome, trust};
+use crate::controller::dialect::vsm::{self, Now};
+use crate::controller::domain::flow::{Act, Common, Config, ContentChange, Helper, Mover, Object, Update};
+use crate::controller::domain::names::Subject;
+use crate::controller::mover_job::lifecycle;
+use crate::controller::tenancy::authorization;
+use crate::controller::volumes::rebind;
 use crate::work::{Outcome, Report, VERSION};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
@@ -45,7 +47,7 @@ pub fn now() -> Now {
 pub fn secret(data: &[(&str, &str)]) -> Secret {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
     let mut secret = Secret { data: Some(data), ..Secret::default() };
-    secret.labels_mut().insert(trust::PROVIDER_LABEL.into(), "aws".into());
+    secret.labels_mut().insert(authorization::PROVIDER_LABEL.into(), "aws".into());
     secret
 }
 
@@ -74,7 +76,7 @@ pub fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-pub fn change(volume: &mut PersistentVolume, change: &rehome::Change) {
+pub fn change(volume: &mut PersistentVolume, change: &rebind::Change) {
     let mut changed = serde_json::to_value(&*volume).expect("JSON");
     merge(&mut changed, &change.patch());
     *volume = object(changed);
@@ -95,7 +97,7 @@ pub trait Played {
     fn create(&mut self, object: Object);
     /// Something is deleted that is no part of a mover.
     fn delete(&mut self, helper: Helper);
-    fn change(&mut self, change: &rehome::Change);
+    fn change(&mut self, change: &rebind::Change);
     fn change_content(&mut self, change: ContentChange);
     /// Whether none of its own helpers is left.
     fn is_bare(&self) -> bool;
@@ -177,13 +179,13 @@ impl<F: Played> World<F> {
         if self.phases.last() != Some(&phase) {
             self.phases.push(phase);
         }
-        let (stage, recorded) = (compat::stage(moved), compat::recorded(moved));
+        let (stage, recorded) = (vsm::stage(moved), vsm::recorded(moved));
         let common = self.seen.common();
         (common.stage, common.recorded) = (stage, recorded);
     }
 
     pub fn mover(&mut self, name: &str) -> &mut Mover {
-        let tidy = name == helpers::cleaner(&F::subject());
+        let tidy = name == lifecycle::cleaner(&F::subject());
         let common = self.seen.common();
         if tidy { &mut common.cleaner } else { &mut common.mover }
     }

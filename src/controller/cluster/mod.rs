@@ -7,13 +7,14 @@ mod tests;
 
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::clock;
-use crate::controller::compat::{self, Now};
-use crate::controller::events::{self, News};
-use crate::controller::flow::{Helper, Mover, Object, Update};
+use crate::controller::dialect::vsm::{self, Now};
+use crate::controller::domain::flow::{Helper, Mover, Object, Update};
+use crate::controller::domain::names::Subject;
 use crate::controller::kinds::Request;
-use crate::controller::names::Subject;
-use crate::controller::rights::{self, Right};
-use crate::controller::{job, rehome};
+use crate::controller::mover_job::job;
+use crate::controller::runtime::events::{self, News};
+use crate::controller::runtime::rbac::{self, Right};
+use crate::controller::volumes::rebind;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
@@ -69,12 +70,12 @@ impl Cluster {
 
     /// The rights that it lacks of all that it needs.
     pub async fn missing_rights(&self) -> Result<Vec<Right>> {
-        self.missing(rights::all(), |right| right.namespace(&self.namespace)).await
+        self.missing(rbac::all(), |right| right.namespace(&self.namespace)).await
     }
 
     /// The rights that it lacks to fill a claim in a namespace.
     pub async fn missing_for_target(&self, namespace: &str) -> Result<Vec<Right>> {
-        self.missing(rights::of_targets(), |_| Some(namespace)).await
+        self.missing(rbac::of_targets(), |_| Some(namespace)).await
     }
 
     async fn missing<'n>(
@@ -88,7 +89,7 @@ impl Cluster {
             let question = right.question(namespace(&right));
             async move {
                 let answer = reviews.create(&PostParams::default(), &question).await?;
-                Ok::<_, kube::Error>(rights::is_denied(answer.status.as_ref()).then_some(right))
+                Ok::<_, kube::Error>(rbac::is_denied(answer.status.as_ref()).then_some(right))
             }
         };
         let denied: Vec<Option<Right>> = stream::iter(rights).map(ask).buffered(ASKED).try_collect().await?;
@@ -183,7 +184,7 @@ impl Cluster {
         Ok(())
     }
 
-    pub async fn change_volume(&self, name: &str, change: &rehome::Change) -> Result<()> {
+    pub async fn change_volume(&self, name: &str, change: &rebind::Change) -> Result<()> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         volumes.patch(name, &PatchParams::default(), &Patch::Merge(change.patch())).await.map(drop)
     }
@@ -198,7 +199,7 @@ impl Cluster {
 
     pub async fn add_finalizer<R: Request>(&self, request: &R) -> Result<()> {
         let mut finalizers = request.finalizers().to_vec();
-        finalizers.push(compat::FINALIZER.to_owned());
+        finalizers.push(vsm::FINALIZER.to_owned());
         let labels: BTreeMap<&str, &str> = R::LABELS.iter().copied().collect();
         let api = self.of::<R>(&request.namespace().unwrap_or_default());
         set_meta(&api, request, json!({"finalizers": finalizers, "labels": labels})).await
@@ -206,7 +207,7 @@ impl Cluster {
 
     pub async fn remove_finalizer<R: Request>(&self, request: &R) -> Result<()> {
         let api = self.of::<R>(&request.namespace().unwrap_or_default());
-        without_finalizer(&api, request, compat::FINALIZER).await
+        without_finalizer(&api, request, vsm::FINALIZER).await
     }
 
     /// Writes the status, unless it was written by somebody else since it was read, and returns the request as it is then.

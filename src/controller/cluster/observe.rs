@@ -4,12 +4,20 @@
 use super::{Cluster, Result, now};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
-use crate::controller::flow::{Common, Config, Mover, Stage, Velero};
+use crate::controller::dialect::vsm;
+use crate::controller::domain::flow::{Common, Config, Mover, Stage, Velero};
+use crate::controller::domain::names::Subject;
 use crate::controller::kinds::Request;
-use crate::controller::names::Subject;
-use crate::controller::repository::{self, Standing};
-use crate::controller::trust::RunningRestore;
-use crate::controller::{backup, capture, compat, expose, free, helpers, job, rehome, restore};
+use crate::controller::kinds::backup;
+use crate::controller::kinds::restore;
+use crate::controller::mover_job::job;
+use crate::controller::mover_job::lifecycle;
+use crate::controller::tenancy::authorization::RunningRestore;
+use crate::controller::tenancy::repository::{self, Standing};
+use crate::controller::volumes::claim_to_snapshot;
+use crate::controller::volumes::rebind;
+use crate::controller::volumes::snapshot_gc;
+use crate::controller::volumes::snapshot_to_claim;
 use crate::manifest::GRANT_LABEL;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
@@ -43,10 +51,10 @@ impl Cluster {
         let got_on = status.progress.as_ref().and_then(|progress| progress.updated.clone());
         let last = status.start_timestamp.clone().into_iter().chain(got_on).max();
         let mut seen = Common {
-            finalizer: request.finalizers().iter().any(|one| one == compat::FINALIZER),
+            finalizer: request.finalizers().iter().any(|one| one == vsm::FINALIZER),
             deleted: request.meta().deletion_timestamp.is_some(),
-            stage: compat::stage(&status),
-            recorded: compat::recorded(&status),
+            stage: vsm::stage(&status),
+            recorded: vsm::recorded(&status),
             quiet_for: last.and_then(|last| now().0.duration_since(last.0).try_into().ok()),
             turn,
             ..Common::default()
@@ -55,7 +63,7 @@ impl Cluster {
             seen.mover = self.mover(&subject, &subject.object_name()).await?;
         }
         if seen.deleted || matches!(seen.stage, Stage::Ended { .. }) {
-            seen.cleaner = self.mover(&subject, &helpers::cleaner(&subject)).await?;
+            seen.cleaner = self.mover(&subject, &lifecycle::cleaner(&subject)).await?;
         }
         if let Some(job) = &seen.mover.job
             && let job::State::Running { pod } = job::observe(job, &seen.mover.pods)
@@ -72,10 +80,10 @@ impl Cluster {
         config: &Config,
     ) -> Result<backup::Observed> {
         let subject = backup.subject();
-        let mut seen = backup::Observed { common, request: compat::backup_request(backup), ..Default::default() };
-        let (started, told) = (seen.common.stage >= Stage::Started, helpers::order(&seen.common.mover).is_some());
+        let mut seen = backup::Observed { common, request: vsm::backup_request(backup), ..Default::default() };
+        let (started, told) = (seen.common.stage >= Stage::Started, lifecycle::order(&seen.common.mover).is_some());
         if open(&seen.common) {
-            seen.common.velero = verdict(self.velero("Backup", compat::velero_backup(backup)).await?.as_ref());
+            seen.common.velero = verdict(self.velero("Backup", vsm::velero_backup(backup)).await?.as_ref());
             if !told {
                 self.observe_source(&subject, &mut seen).await?;
             }
@@ -86,7 +94,7 @@ impl Cluster {
         if started && !(told && open(&seen.common)) {
             let name = subject.object_name();
             let claim = self.here().get_opt(&name).await?;
-            seen.exposed = expose::Seen {
+            seen.exposed = snapshot_to_claim::Seen {
                 content: self.contents().get_opt(&name).await?,
                 snapshot: self.here().get_opt(&name).await?,
                 volume: match &claim {
@@ -100,7 +108,7 @@ impl Cluster {
         if seen.common.stage == Stage::Cleaning && backup.moved().problems.is_none() {
             let class = seen.exposed.content.as_ref().and_then(|it| it.spec.volume_snapshot_class_name.clone());
             if let Some(class) = class {
-                seen.frees = self.snapshot_class(&class).await?.as_ref().is_some_and(free::is_allowed);
+                seen.frees = self.snapshot_class(&class).await?.as_ref().is_some_and(snapshot_gc::is_allowed);
             }
         }
         Ok(seen)
@@ -114,7 +122,7 @@ impl Cluster {
         {
             let maker_now: Option<VolumeSnapshotBackup> = self.of(&subject.namespace).get_opt(&maker.name).await?;
             seen.being_made =
-                maker_now.is_some_and(|now| now.uid() == Some(maker.uid) && compat::may_make_repository(&now));
+                maker_now.is_some_and(|now| now.uid() == Some(maker.uid) && vsm::may_make_repository(&now));
         }
         Ok(())
     }
@@ -142,18 +150,18 @@ impl Cluster {
         let subject = request.subject();
         let mut seen = restore::Observed {
             common,
-            request: compat::restore_request(request),
+            request: vsm::restore_request(request),
             mode: request.moved().volume_mode,
             ..Default::default()
         };
         if open(&seen.common) {
-            let restore = self.velero("Restore", compat::velero_restore(request)).await?;
+            let restore = self.velero("Restore", vsm::velero_restore(request)).await?;
             seen.common.velero = verdict(restore.as_ref());
             seen.restore = restore.as_ref().and_then(running);
             seen.rivals = self.rivals(request, seen.restore.as_ref()).await?;
             let class = seen.request.claim.storage_class_name.clone();
             seen.common.options = self.options(Some(&*class)).await?;
-            if helpers::order(&seen.common.mover).is_none() {
+            if lifecycle::order(&seen.common.mover).is_none() {
                 self.observe_secret(&seen.request.secret.clone(), &mut seen.common).await?;
                 seen.grants = self.grants(&subject.namespace).await?;
                 seen.missing = self.missing_classes(&seen).await?;
@@ -176,7 +184,7 @@ impl Cluster {
             Some(claim) => self.volume_of(claim).await?,
             None => None,
         };
-        seen.volume = rehome::Seen { claim, volume, target };
+        seen.volume = rebind::Seen { claim, volume, target };
         if seen.request.target.is_none() && idle {
             let snapshot: Option<VolumeSnapshot> = self.here().get_opt(&subject.object_name()).await?;
             let bound = snapshot.as_ref().and_then(|it| it.status.as_ref()?.bound_volume_snapshot_content_name.clone());
@@ -184,7 +192,7 @@ impl Cluster {
                 Some(name) => self.contents().get_opt(&name).await?,
                 None => None,
             };
-            seen.captured = capture::Seen { snapshot, content };
+            seen.captured = claim_to_snapshot::Seen { snapshot, content };
         }
         Ok(seen)
     }
@@ -219,13 +227,13 @@ impl Cluster {
     /// every claim. Anybody can write these labels: what the Velero Restore does not reach is refused, and is in nobody's way.
     async fn rivals(&self, restore: &VolumeSnapshotRestore, running: Option<&RunningRestore>) -> Result<Vec<String>> {
         let value = |key: &str| restore.labels().get(key).filter(|value| !value.is_empty());
-        let (Some(run), Some(claim)) = (value(compat::RESTORE_LABEL), value(compat::CLAIM_LABEL)) else {
+        let (Some(run), Some(claim)) = (value(vsm::RESTORE_LABEL), value(vsm::CLAIM_LABEL)) else {
             return Ok(vec![]);
         };
         if restore.spec.target.is_some() {
             return Ok(vec![]);
         }
-        let same = format!("{}={run},{}={claim}", compat::RESTORE_LABEL, compat::CLAIM_LABEL);
+        let same = format!("{}={run},{}={claim}", vsm::RESTORE_LABEL, vsm::CLAIM_LABEL);
         let found = Api::<VolumeSnapshotRestore>::all(self.client.clone());
         let found = found.list(&ListParams::default().labels(&same)).await?;
         let others = found.iter().filter(|it| {

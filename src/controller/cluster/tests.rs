@@ -1,8 +1,8 @@
 use super::*;
 use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
-use crate::controller::backup::Brought;
-use crate::controller::flow::{Stage, Velero};
-use crate::controller::names::Kind;
+use crate::controller::domain::flow::{Stage, Velero};
+use crate::controller::domain::names::Kind;
+use crate::controller::kinds::backup::Brought;
 use crate::controller::testing::apiserver::ApiServer;
 use crate::controller::testing::{config, object};
 use crate::id::Id;
@@ -95,13 +95,13 @@ async fn finalizers_are_written_to_the_very_object_that_was_read() {
     assert!(backup(&cluster).await.finalizers().is_empty());
     assert_eq!(code(cluster.add_finalizer(&other).await), None);
     let now = backup(&cluster).await;
-    assert_eq!(now.finalizers(), [compat::FINALIZER]);
+    assert_eq!(now.finalizers(), [vsm::FINALIZER]);
     assert_eq!(code(cluster.remove_finalizer(&other).await), None, "it had none when it was read");
     assert_eq!(code(cluster.remove_finalizer(&now).await), None);
     assert!(backup(&cluster).await.finalizers().is_empty());
 }
 
-fn moved(problems: u64) -> Update<crate::controller::backup::Volume, Brought> {
+fn moved(problems: u64) -> Update<crate::controller::kinds::backup::Volume, Brought> {
     let saved = Saved {
         snapshot: Id::of(b"s"),
         parent: None,

@@ -1,0 +1,5 @@
+//! What a tenant may ask for: authorization, credentials of a backup location, repositories.
+
+pub mod authorization;
+pub mod credentials;
+pub mod repository;
