@@ -1,6 +1,7 @@
 //! `vsm-controller`: the Deployment in the namespace of Velero.
 //!
-//! Most of what it is told is in its [environment](vsm::controller::runtime::settings), because the OADP operator starts it without arguments.
+//! Most settings are in its [environment](vsm::controller::runtime::settings), because the OADP operator
+//! starts it without arguments.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -17,17 +18,17 @@ use tower::util::MapRequestLayer;
 use tracing::{error, info, warn};
 use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
-use vsm::controller::domain::flow::Config;
+use vsm::controller::config::Config;
 use vsm::controller::runtime::health::Health;
 use vsm::controller::runtime::http_server::{self, Answer};
-use vsm::controller::runtime::leader_election::Candidate;
 use vsm::controller::runtime::metrics::Metrics;
-use vsm::controller::runtime::reconcile::{self, Context};
 use vsm::controller::runtime::settings::Settings;
+use vsm::controller::runtime::{Context, watch};
+use vsm::kubernetes::leader_election::Candidate;
 
-/// Where Kubernetes tells a pod its namespace.
+/// The file in which Kubernetes gives a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// How long what is being written may take once it is told to stop: less than the 30 seconds that Kubernetes gives a pod.
+/// Deadline for actions that have begun, after a signal: less than the 30 s that Kubernetes gives a pod.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Moves the data of volume snapshots into restic repositories and back. docs/CONTROLLER.md lists its variables.
@@ -53,12 +54,12 @@ async fn main() -> ExitCode {
         .json()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("VSM_LOG").unwrap_or_else(|_| "info".into()))
         .init();
-    // One line, as everything that is logged.
-    std::panic::set_hook(Box::new(|panic| error!(%panic, "a fault in the program")));
+    // One line, like every log entry.
+    std::panic::set_hook(Box::new(|panic| error!(%panic, "internal error (panic)")));
     match start(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(error = format!("{error:#}"), "the controller ends");
+            error!(error = format!("{error:#}"), "the controller exits");
             ExitCode::FAILURE
         }
     }
@@ -68,7 +69,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
     let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
-    let stop = stop_on_signals().context("signals cannot be heard")?;
+    let stop = stop_on_signals().context("cannot handle signals")?;
     let figures = metrics.clone();
     let answer = move |path: &str| (path == "/metrics").then(|| figures.answer());
     listen("metrics-bind-address", &options.metrics_bind_address, answer).await?;
@@ -78,8 +79,8 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let (backups, restores) = (settings.backups, settings.restores);
     let (cluster, config) = complete(client(&metrics).await?, settings).await?;
     let Config { namespace, cluster: id, mover, .. } = &config;
-    info!(namespace, cluster = id, pod = cluster.pod, image = mover.image, backups, restores, "starts");
-    tell_missing_rights(&cluster, &metrics).await;
+    info!(namespace, cluster = id, pod = cluster.pod, image = mover.image, backups, restores, "the controller starts");
+    log_missing_rights(&cluster, &metrics).await;
 
     let config = Arc::new(config);
     let context = |limit| Context::new(cluster.clone(), config.clone(), metrics.clone(), stop.clone(), limit);
@@ -87,16 +88,16 @@ async fn start(options: Options) -> anyhow::Result<()> {
         metrics.leads(true);
         health.expect(2);
         tokio::join!(
-            reconcile::requests::<VolumeSnapshotBackup>(context(backups), &health),
-            reconcile::requests::<VolumeSnapshotRestore>(context(restores), &health),
-            reconcile::storage_snapshots(cluster.clone(), config.clone(), stop.clone()),
+            watch::requests::<VolumeSnapshotBackup>(context(backups), &health),
+            watch::requests::<VolumeSnapshotRestore>(context(restores), &health),
+            watch::storage_snapshots(cluster.clone(), config.clone(), stop.clone()),
         );
     };
     let work = async {
         select! {
             () = work => {}
             () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
-                warn!("a write is not through after {} s and is left to the next controller", GRACE.as_secs());
+                warn!("an action has not ended after {} s: the next controller resumes it", GRACE.as_secs());
             }
         }
     };
@@ -106,23 +107,23 @@ async fn start(options: Options) -> anyhow::Result<()> {
     } else {
         work.await;
     }
-    anyhow::ensure!(stop.is_cancelled(), "the watches ended, which they never should");
-    info!("has stopped");
+    anyhow::ensure!(stop.is_cancelled(), "the watches ended unexpectedly");
+    info!("the controller has stopped");
     Ok(())
 }
 
-/// Cancelled when the process is told to end.
+/// A token that SIGTERM and SIGINT cancel.
 fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let cancelled = stop.clone();
     tokio::spawn(async move {
         select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        info!("stops: what is being written is finished");
-        told.cancel();
+        info!("the controller stops: actions that have begun are finished");
+        cancelled.cancel();
     });
     Ok(stop)
 }
@@ -139,9 +140,9 @@ async fn listen(
     Ok(())
 }
 
-/// The way to the apiserver, on which every request is counted.
+/// A client of the apiserver that counts every request.
 async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
-    let reach = "no cluster can be reached";
+    let reach = "cannot reach a cluster";
     let config = kube::Config::infer().await.context(reach)?;
     let metrics = metrics.clone();
     let counted = MapRequestLayer::new(move |request| {
@@ -151,7 +152,7 @@ async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
     Ok(ClientBuilder::try_from(config).context(reach)?.with_layer(&counted).build())
 }
 
-/// What the settings leave open is asked of the cluster.
+/// Completes the settings with values from the cluster.
 async fn complete(client: Client, settings: Settings) -> anyhow::Result<(Cluster, Config)> {
     let namespace = match &settings.namespace {
         Some(namespace) => namespace.clone(),
@@ -173,7 +174,7 @@ async fn complete(client: Client, settings: Settings) -> anyhow::Result<(Cluster
     Ok((cluster, settings.config(namespace, id, image)))
 }
 
-/// The image of this very pod: the mover is in it.
+/// The image of the controller's own pod, which has the mover.
 async fn own_image(Cluster { client, namespace, pod: name }: &Cluster) -> anyhow::Result<String> {
     let pod = Api::<Pod>::namespaced(client.clone(), namespace).get(name).await.with_context(|| {
         format!("VSM_MOVER_IMAGE is not set, and the pod {namespace}/{name}, whose image it would be, cannot be read")
@@ -183,17 +184,18 @@ async fn own_image(Cluster { client, namespace, pod: name }: &Cluster) -> anyhow
     image.with_context(|| format!("the pod {namespace}/{name} names no image"))
 }
 
-/// It starts all the same: what it lacks may be needed seldom, and each object that needs it says so.
-async fn tell_missing_rights(cluster: &Cluster, metrics: &Metrics) {
+/// Logs missing rights. The controller starts nevertheless: a right may be needed seldom, and each object
+/// that needs it reports it.
+async fn log_missing_rights(cluster: &Cluster, metrics: &Metrics) {
     match cluster.missing_rights().await {
         Ok(missing) => {
             metrics.missing_rights(missing.len());
             for right in missing {
                 let namespace = right.namespace(&cluster.namespace).unwrap_or("all");
                 let granted_by = format!("manifests/base/{}", right.granted_by());
-                error!(right = %right, namespace, granted_by, "a right is missing");
+                error!(right = %right, namespace, granted_by, "the controller lacks a right");
             }
         }
-        Err(error) => warn!(%error, "the apiserver does not say which rights there are"),
+        Err(error) => warn!(%error, "cannot ask the apiserver for the controller's rights"),
     }
 }

@@ -1,17 +1,21 @@
 //! The engine of VolumeSnapshotMover: a volume into a restic repository, and back.
 //!
-//! Layers, lowest first; a module uses only its own layer and those below (`tests/architecture.rs` enforces it):
+//! Layers, lowest first; a module uses only its own layer and those below
+//! (`tests/architecture.rs` enforces it):
 //!
-//! * L0 `id`, `limits`, `memory`, `format`, `crypto`, `hash`, `chunk`, `work`, `provenance`,
-//!   `expiry`, `manifest`, `api`: pure bytes and types, no I/O; `parallel`: calls side by side;
-//!   `room`: bytes that threads hold together; `clock`, `host`: what the machine says;
-//!   `concurrency`: how many operations are kept in flight on a volume; `aside`: what memory does not
-//!   hold, in temporary files.
-//! * L1 `store`: where the repository's files live.
-//! * L2 `repo`: an open repository: keys, locks, index, packs.
+//! * L0, bytes and types without I/O: `id`, `limits`, `memory`, `volume_mode`, `format`, `crypto`,
+//!   `hash`, `chunk`, `pattern`; and the machine: `clock`, `host`, `parallel` (calls side by side),
+//!   `room` (bytes that threads share), `concurrency` (operations in flight on a volume), `aside`
+//!   (spill files), `progress`.
+//! * L1 `store`: the files of a repository.
+//! * L2 `repo`: an open repository with its keys, locks, index and packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
-//! * L4 `mover`: what one Job does, from its work description to its report; `controller`: what is done with the kinds of `api`.
-//! * L5 `cli`: parses, calls, prints.
+//! * L4, the contract with Kubernetes and Velero: `api` (our custom resources), `work` (a mover's
+//!   order and report), `provenance` (repository paths and snapshot tags), `manifest` (restores as
+//!   YAML), `velero` (its backup location).
+//! * L4 too, `kubernetes`: volumes, snapshots and leader election without our custom resources.
+//! * L5 `mover`: one Job; `controller`: reconciles the custom resources of `api`.
+//! * L6 `cli`: parses, calls, prints.
 
 #[cfg(feature = "controller")]
 pub mod api;
@@ -24,11 +28,12 @@ pub mod concurrency;
 #[cfg(feature = "controller")]
 pub mod controller;
 pub mod crypto;
-pub mod expiry;
 pub mod format;
 pub mod hash;
 pub mod host;
 pub mod id;
+#[cfg(feature = "controller")]
+pub mod kubernetes;
 pub mod limits;
 pub mod maintain;
 pub mod manifest;
@@ -44,4 +49,6 @@ pub mod repo;
 pub mod restore;
 mod room;
 pub mod store;
+pub mod velero;
+pub mod volume_mode;
 pub mod work;

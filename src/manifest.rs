@@ -260,7 +260,7 @@ impl Volume<'_> {
                         name: claim,
                         size: size.quantity(),
                         access_modes: Tag::AccessMode.values(tags).collect(),
-                        volume_mode: snapshot.volume_mode(),
+                        volume_mode: snapshot.volume_mode().name(),
                     },
                 },
             },

@@ -1,56 +1,75 @@
-//! The layers of the library, and what only one of them may do, read from the sources.
+//! The architecture of the library, read from its sources: layers, circles, visibility, sizes.
 //!
-//! Tests inside the sources (`mod tests`, `testing`) may use what they like. What is looked for is plain text, so that the rules can
-//! be read here; a comment does not count.
+//! Tests inside the sources (`mod tests`, `testing`) may use any module. The rules search for plain text,
+//! so that they can be read here; comments do not count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules by layer, lowest first. A module uses those below, and in the first layer each other.
-const LAYERS: [(&str, &[&str]); 6] = [
+/// How the modules of one layer may use each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Within {
+    /// A module uses those before it.
+    Ordered,
+    /// Not at all.
+    Apart,
+}
+
+/// Modules by layer, lowest first. A module uses those of lower layers.
+const LAYERS: [(Within, &[&str]); 7] = [
     (
-        "L0",
+        Within::Ordered,
         &[
-            "id",
             "limits",
-            "memory",
-            "clock",
+            "volume_mode",
             "host",
-            "concurrency",
-            "aside",
-            "format",
-            "crypto",
-            "hash",
-            "chunk",
-            "pattern",
-            "progress",
+            "clock",
             "parallel",
             "room",
-            "api",
-            "work",
-            "provenance",
-            "expiry",
-            "manifest",
+            "pattern",
+            "progress",
+            "aside",
+            "memory",
+            "concurrency",
+            "hash",
+            "id",
+            "chunk",
+            "crypto",
+            "format",
         ],
     ),
-    ("L1", &["store"]),
-    ("L2", &["repo"]),
-    ("L3", &["backup", "restore", "maintain", "mount"]),
-    ("L4", &["mover", "controller"]),
-    ("L5", &["cli"]),
+    (Within::Apart, &["store"]),
+    (Within::Apart, &["repo"]),
+    (Within::Apart, &["backup", "restore", "maintain", "mount"]),
+    (Within::Ordered, &["work", "provenance", "api", "manifest", "velero", "kubernetes"]),
+    (Within::Apart, &["mover", "controller"]),
+    (Within::Apart, &["cli"]),
 ];
 
-/// What stands only in the modules or files named: where it stands anywhere else, the message says what to do.
+/// The modules of `controller`: each uses those before it.
+const CONTROLLER: [&str; 10] =
+    ["domain", "config", "tenancy", "action", "observed", "mover_job", "dialect", "cluster", "kinds", "runtime"];
+
+/// Limits of one file and one function, tests excluded, and of the largest module as a share of all lines.
+const FILE_LINES: usize = 500;
+const FUNCTION_LINES: usize = 70;
+const PARAMETERS: usize = 5;
+const MODULE_PERCENT: usize = 15;
+
+/// Functions of foreign traits, whose parameters are not ours to choose.
+const FOREIGN: [&str; 1] = ["mount/serve.rs"];
+
+/// Texts that only the named modules or files may have, and what to do elsewhere.
 const RESERVED: [(&[&str], &[&str], &str); 8] = [
     (
         &["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "io::stdout", "io::stderr"],
         &["cli", "main"],
-        "only the command line prints; tell `Progress`",
+        "only the command line prints; report to `Progress`",
     ),
     (
         &["object_store", "reqwest", "tokio", "rustls", "hyper"],
-        &["store", "controller", "controller_main"],
+        &["store", "controller", "controller_main", "kubernetes"],
         "only the stores and the controller reach a network; take a `&dyn Store`",
     ),
     (
@@ -60,7 +79,7 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
     ),
     (
         &["Instant::now", "thread::sleep", ".elapsed()"],
-        &["clock", "controller/runtime/leader_election.rs", "store/object/retry.rs"],
+        &["clock", "kubernetes/leader_election.rs", "store/object/retry.rs"],
         "only the clock measures time and waits; where tokio waits, tokio's clock does, which a test can pause",
     ),
     (
@@ -74,55 +93,174 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
         "the library does not read the environment; take an option",
     ),
     (
-        &["dialect::"],
-        &["controller/cluster", "controller/kinds/mod.rs", "controller/runtime/reconcile.rs"],
-        "the words of VolumeSnapshotMover are translated at the edge, and nothing inside knows them",
+        &["velero", "Velero", "k8s_openapi", "kube::"],
+        &[
+            "api",
+            "work",
+            "provenance",
+            "manifest",
+            "velero",
+            "kubernetes",
+            "mover",
+            "controller",
+            "controller_main",
+            "cli",
+            "store/object/azure.rs",
+            "lib",
+        ],
+        "the engine knows neither Kubernetes nor Velero; take a function or an option",
     ),
     (
         &["unsafe {", "unsafe fn", "unsafe impl"],
         &["chunk/sliced", "crypto/ctr/vaes.rs", "crypto/poly1305/ifma.rs", "hash/x86.rs"],
-        "unsafe code only where measured speed needs it, beside a safe form that says the same",
+        "unsafe code only where measured speed needs it, beside a safe form with the same result",
     ),
 ];
 
 /// Modules of bytes and types, and what would be I/O in them.
 const PURE: [&str; 11] =
-    ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "expiry", "manifest"];
+    ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "volume_mode", "manifest"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
 
 /// A source file without comments and without its tests.
 struct Source {
+    /// The top-level module.
     module: String,
     /// Below `src`.
     path: PathBuf,
     lines: Vec<(usize, String)>,
+    /// The whole text, up to an inline `mod tests`.
+    text: String,
 }
 
 #[test]
-fn modules_use_only_what_is_below_them() {
+fn modules_use_only_lower_ones() {
     let known: BTreeSet<&str> = LAYERS.iter().flat_map(|(_, modules)| modules.iter().copied()).collect();
     let mut found = BTreeSet::new();
     let mut faults = Vec::new();
     for source in sources().iter().filter(|source| !is_root(&source.module)) {
         found.insert(source.module.clone());
-        let from = layer(&source.module);
-        for (number, used) in source.lines.iter().flat_map(|(number, line)| uses(line).map(move |used| (number, used)))
-        {
-            let to = layer(&used);
-            let allowed = used == source.module || to < from || (to == Some(0) && from == Some(0));
-            // `crate::` may also lead to an item of lib.rs; those are none of the layers' business.
-            if known.contains(&*used) && !allowed {
-                faults.push(format!("{}:{number}: {} uses {used}", source.path.display(), source.module));
+        for (number, used) in source.uses() {
+            // `crate::` may also lead to an item of lib.rs.
+            if known.contains(&*used[0]) && !may_use(&source.module, &used[0]) {
+                faults.push(format!("{}:{number}: {} uses {}", source.path.display(), source.module, used[0]));
             }
         }
     }
     assert!(faults.is_empty(), "upward or sideways:\n{}", faults.join("\n"));
     let known: BTreeSet<String> = known.into_iter().map(str::to_owned).collect();
-    assert_eq!(found, known, "every module has a layer, and every layer's modules are there");
+    assert_eq!(found, known, "every module has a layer, and every module of a layer exists");
 }
 
 #[test]
-fn what_is_reserved_to_a_module_stands_only_there() {
+fn the_controllers_modules_use_only_lower_ones() {
+    let rank = |name: &str| CONTROLLER.iter().position(|module| *module == name);
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.module == "controller") {
+        let path = module_path(&source.path);
+        let Some(from) = path.get(1).filter(|name| *name != "tests") else { continue };
+        let from_rank = rank(from).unwrap_or_else(|| panic!("controller::{from} has no place in the order"));
+        for (number, used) in source.uses().filter(|(_, used)| used.len() > 1 && used[0] == "controller") {
+            let to = rank(&used[1]).unwrap_or(usize::MAX);
+            if used[1] != *from && to >= from_rank {
+                faults.push(format!("{}:{number}: {from} uses {}", source.path.display(), used[1]));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "upward:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn files_import_each_other_in_no_circle() {
+    let sources = sources();
+    let files: BTreeMap<Vec<String>, &Source> =
+        sources.iter().filter(|it| !is_root(&it.module)).map(|it| (module_path(&it.path), it)).collect();
+    let mut edges: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
+    for (module, source) in &files {
+        // A re-export is part of a module's interface, and takes nothing for its own use.
+        let lines = source.lines.iter().filter(|(_, line)| !line.starts_with("pub use "));
+        let used = lines.flat_map(|(_, line)| paths(line)).filter_map(|path| resolve(module, &path, &files));
+        edges.insert(module, used.filter(|used| *used != &module[..]).collect());
+    }
+    // A file that imports none of the others, or that none imports, is in no circle.
+    let mut left = edges;
+    loop {
+        let imported: BTreeSet<&[String]> = left.values().flatten().copied().collect();
+        let outside = left
+            .iter()
+            .find(|(file, used)| !imported.contains(**file) || used.iter().all(|used| !left.contains_key(used)));
+        let Some((file, _)) = outside else { break };
+        let file = *file;
+        left.remove(file);
+    }
+    let remaining: BTreeSet<&[String]> = left.keys().copied().collect();
+    let faults: Vec<String> = left
+        .iter()
+        .flat_map(|(from, used)| used.iter().filter(|it| remaining.contains(*it)).map(move |to| (from, to)))
+        .map(|(from, to)| format!("{} -> {}", from.join("::"), to.join("::")))
+        .collect();
+    assert!(faults.is_empty(), "circles:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn public_items_are_used_by_other_files() {
+    let texts = all_texts();
+    let words: BTreeMap<&Path, BTreeSet<&str>> = texts.iter().map(|(path, text)| (&**path, words(text))).collect();
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| !is_root(&source.module)) {
+        let path = Path::new("src").join(&source.path);
+        let dir = path.parent().expect("below src");
+        // A file's own tests do not count.
+        let own_tests = path.with_file_name("").join(path.file_stem().expect("a name"));
+        let own = |other: &Path| other == path || other.starts_with(&own_tests);
+        for (number, line) in &source.lines {
+            if let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'))
+                && !words.iter().any(|(other, words)| !other.starts_with(dir) && words.contains(name))
+            {
+                faults.push(format!("{}:{number}: no module outside uses `{name}`", path.display()));
+            }
+            let item = ["pub fn ", "pub const fn ", "pub async fn ", "pub const ", "pub static "]
+                .iter()
+                .find_map(|prefix| line.strip_prefix(prefix));
+            let name = item.map(identifier).filter(|name| !name.is_empty());
+            if let Some(name) = name
+                && !words.iter().any(|(other, words)| !own(other) && words.contains(&*name))
+            {
+                faults.push(format!("{}:{number}: no other file uses `{name}`", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "make these private:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn files_functions_and_modules_are_small() {
+    let mut faults = Vec::new();
+    let mut modules: BTreeMap<String, usize> = BTreeMap::new();
+    for source in sources() {
+        let path = source.path.display();
+        let lines = source.text.lines().count();
+        *modules.entry(source.module.clone()).or_default() += lines;
+        if lines > FILE_LINES {
+            faults.push(format!("{path}: {lines} lines"));
+        }
+        for Function { name, line, lines, parameters } in functions(&source.text) {
+            if lines > FUNCTION_LINES {
+                faults.push(format!("{path}:{line}: {name} has {lines} lines"));
+            }
+            if parameters > PARAMETERS && !FOREIGN.iter().any(|foreign| source.path.ends_with(foreign)) {
+                faults.push(format!("{path}:{line}: {name} has {parameters} parameters"));
+            }
+        }
+    }
+    let total: usize = modules.values().sum();
+    let large = modules.iter().filter(|(_, lines)| **lines * 100 > total * MODULE_PERCENT);
+    faults.extend(large.map(|(module, lines)| format!("{module}: {lines} of {total} lines")));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_reserved_text_is_only_in_its_modules() {
     let mut faults = Vec::new();
     for source in sources() {
         for (texts, owners, advice) in RESERVED {
@@ -139,23 +277,64 @@ fn what_is_reserved_to_a_module_stands_only_there() {
 
 #[test]
 fn the_rules_find_what_they_are_for() {
-    let names = |line: &str| uses(line).collect::<Vec<_>>();
-    assert_eq!(names("use crate::cli::args; let x = crate::repo::Index::load();"), ["cli", "repo"]);
-    assert_eq!(names("use crate::{backup, store::{File, Store}, id::Id};"), ["backup", "store", "id"]);
-    assert!(names("use other_crate::cli; pub(crate) use reader::x; pub(in crate) fn f()").is_empty());
-    let text = "use a;\n// println!\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod tests {\n println!()\n}\n";
+    let names = |line: &str| paths(line).iter().map(|path| path.join("::")).collect::<Vec<_>>();
+    assert_eq!(names("let x = crate::repo::Index::load(super::y());"), ["crate::repo::Index::load", "super::y"]);
+    let tree = "use crate::{backup, store::{self, File, object::Store as _}, id::Id};";
+    let expected =
+        ["crate::backup", "crate::store", "crate::store::File", "crate::store::object::Store", "crate::id::Id"];
+    assert_eq!(names(tree), expected);
+    assert!(
+        names("use other_crate::cli; pub(crate) fn f() -> other::crate_x").iter().all(|it| it.starts_with("other"))
+    );
+    let text = "use a;\n// println!\n#[cfg(test)]\nmod tests;\n";
     assert_eq!(code(text), [(1, "use a;".to_owned()), (3, "#[cfg(test)]".into()), (4, "mod tests;".into())]);
     let lines = vec![(7, "let x = tokio::spawn();".to_owned())];
-    let source = Source { module: "repo".into(), path: "x.rs".into(), lines };
+    let source = Source { module: "repo".into(), path: "x.rs".into(), lines, text: String::new() };
     assert_eq!(occurrences(&source, &["tokio"], "no").len(), 1);
+    assert!(may_use("repo", "store") && may_use("id", "hash"));
+    assert!(!may_use("hash", "id") && !may_use("store", "repo") && !may_use("backup", "restore"));
+    let text = "impl X {\n    pub fn f<T: Fn(A, B)>(\n        &self,\n        a: [u8; 3],\n        b: (A, B),\n    ) {\n    }\n}\nfn g() {}\n";
+    let found: Vec<_> = functions(text).into_iter().map(|it| (it.name, it.line, it.lines, it.parameters)).collect();
+    assert_eq!(found, [("f".to_owned(), 2, 6, 3), ("g".to_owned(), 9, 1, 0)]);
+}
+
+impl Source {
+    /// The paths below `crate` that the file names, with the numbers of their lines.
+    fn uses(&self) -> impl Iterator<Item = (usize, Vec<String>)> {
+        let module = module_path(&self.path);
+        let absolute = move |path: Vec<String>| match &*path[0] {
+            "crate" => Some(path[1..].to_vec()),
+            "super" => {
+                let up = path.iter().take_while(|part| *part == "super").count();
+                let parent = &module[..module.len().saturating_sub(up)];
+                Some(parent.iter().chain(&path[up..]).cloned().collect())
+            }
+            _ => None,
+        };
+        let all = self.lines.iter().flat_map(|(number, line)| paths(line).into_iter().map(move |it| (*number, it)));
+        all.filter_map(move |(number, path)| Some((number, absolute(path)?))).filter(|(_, path)| !path.is_empty())
+    }
 }
 
 fn is_root(module: &str) -> bool {
     matches!(module, "lib" | "main" | "controller_main")
 }
 
-fn layer(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|(_, modules)| modules.contains(&module))
+fn may_use(from: &str, to: &str) -> bool {
+    let place = |name: &str| {
+        LAYERS.iter().enumerate().find_map(|(layer, (within, modules))| {
+            let rank = modules.iter().position(|module| *module == name)?;
+            Some((layer, *within, rank))
+        })
+    };
+    match (place(from), place(to)) {
+        (Some((from_layer, within, from_rank)), Some((to_layer, _, to_rank))) => {
+            from == to
+                || to_layer < from_layer
+                || (to_layer == from_layer && within == Within::Ordered && to_rank < from_rank)
+        }
+        _ => false,
+    }
 }
 
 fn occurrences(source: &Source, texts: &[&str], advice: &str) -> Vec<String> {
@@ -166,40 +345,97 @@ fn occurrences(source: &Source, texts: &[&str], advice: &str) -> Vec<String> {
     hits.collect()
 }
 
-/// The modules that a line names after `crate::`.
-fn uses(line: &str) -> impl Iterator<Item = String> {
-    let mut names = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let before = line[..at].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
-            continue;
+/// The module of a file below `src`: `store/object.rs` and `store/object/mod.rs` are `store::object`.
+fn module_path(path: &Path) -> Vec<String> {
+    let path = path.with_extension("");
+    let parts = path.iter().map(|part| part.to_string_lossy().into_owned());
+    parts.filter(|part| part != "mod").collect()
+}
+
+/// The file that a path leads to: the longest prefix that is a module with a file of its own.
+fn resolve<'f>(module: &[String], path: &[String], files: &'f BTreeMap<Vec<String>, &Source>) -> Option<&'f [String]> {
+    let ups = path.iter().take_while(|part| *part == "super").count();
+    let (mut current, rest) = match &*path[0] {
+        "crate" => (Vec::new(), &path[1..]),
+        "self" => (module.to_vec(), &path[1..]),
+        "super" => (module[..module.len() - ups].to_vec(), &path[ups..]),
+        _ => {
+            let mut child = module.to_vec();
+            child.push(path[0].clone());
+            files.contains_key(&child).then_some(())?;
+            (module.to_vec(), path)
         }
-        let rest = &line[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => names.extend(top_level(list).map(|item| identifier(item.trim()))),
-            None => names.push(identifier(rest)),
+    };
+    let mut found = files.get_key_value(&current).map(|(key, _)| &**key);
+    for part in rest {
+        current.push(part.clone());
+        match files.get_key_value(&current) {
+            Some((key, _)) => found = Some(key),
+            None => break,
         }
     }
-    names.into_iter()
+    found
+}
+
+/// The paths that a line names: those of a `use` tree, and those that begin with `crate::` or `super::`.
+fn paths(line: &str) -> Vec<Vec<String>> {
+    let statement = line.strip_prefix("pub ").unwrap_or(line);
+    let statement = match statement.strip_prefix("(crate) ").or_else(|| statement.strip_prefix("(super) ")) {
+        Some(rest) => rest,
+        None => statement,
+    };
+    let mut found = Vec::new();
+    if let Some(tree) = statement.strip_prefix("use ") {
+        expand(&[], tree.split(';').next().unwrap_or_default(), &mut found);
+        return found;
+    }
+    for root in ["crate::", "super::"] {
+        for (at, _) in line.match_indices(root) {
+            let before = line[..at].chars().next_back();
+            if before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') {
+                let text: String =
+                    line[at..].chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+                found.push(text.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect());
+            }
+        }
+    }
+    found
+}
+
+/// The paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn expand(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
+    let tree = tree.trim();
+    let (head, list) = match tree.split_once('{') {
+        Some((head, list)) => (head, list.strip_suffix('}')),
+        None => (tree.split(" as ").next().unwrap_or_default(), None),
+    };
+    let parts = head.split("::").filter(|part| !part.is_empty() && *part != "self").map(str::to_owned);
+    let path: Vec<String> = prefix.iter().cloned().chain(parts).collect();
+    match list {
+        Some(list) => top_level(list).filter(|item| !item.trim().is_empty()).for_each(|it| expand(&path, it, found)),
+        None if path.is_empty() => {}
+        None => found.push(path),
+    }
 }
 
 fn identifier(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The items of a list in braces, up to its closing one.
+/// The comma-separated items of a list, up to its closing brace.
 fn top_level(list: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     let mut items = Vec::new();
     let mut start = 0;
     for (at, c) in list.char_indices() {
         match c {
-            '{' => depth += 1,
+            '{' | '(' | '[' | '<' => depth += 1,
             '}' if depth == 0 => {
                 items.push(&list[start..at]);
                 return items.into_iter();
             }
-            '}' => depth -= 1,
+            '>' if list[..at].ends_with('-') => {}
+            '}' | ')' | ']' | '>' => depth -= 1,
             ',' if depth == 0 => {
                 items.push(&list[start..at]);
                 start = at + 1;
@@ -209,6 +445,89 @@ fn top_level(list: &str) -> impl Iterator<Item = &str> {
     }
     items.push(&list[start..]);
     items.into_iter()
+}
+
+/// A function in a source text.
+struct Function {
+    name: String,
+    /// The number of its first line.
+    line: usize,
+    lines: usize,
+    /// `self` included.
+    parameters: usize,
+}
+
+fn functions(text: &str) -> Vec<Function> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        let Some(at) = trimmed.find("fn ") else { continue };
+        let qualifiers = trimmed[..at].split_whitespace();
+        if !qualifiers.clone().all(|word| word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe")) {
+            continue;
+        }
+        let name = identifier(&trimmed[at + 3..]);
+        let rest = lines[index..].join("\n");
+        let signature = &rest[rest.find(&*name).expect("the name") + name.len()..];
+        let end = match trimmed.ends_with('}') {
+            true => 1,
+            false => lines[index..].iter().position(|line| **line == format!("{indent}}}")).map_or(1, |at| at + 1),
+        };
+        found.push(Function { name, line: index + 1, lines: end, parameters: parameters(signature) });
+    }
+    found
+}
+
+/// The number of parameters of a signature without its name.
+fn parameters(signature: &str) -> usize {
+    let mut depth = 0_i32;
+    let mut open = None;
+    for (at, c) in signature.char_indices() {
+        match c {
+            '(' if depth == 0 => {
+                open = Some(at + 1);
+                break;
+            }
+            '>' if signature[..at].ends_with('-') => {}
+            '<' | '(' | '[' => depth += 1,
+            '>' | ')' | ']' => depth -= 1,
+            _ => {}
+        }
+    }
+    let list = &signature[open.expect("a parameter list")..];
+    let mut depth = 0;
+    let close = list
+        .char_indices()
+        .find(|(_, c)| {
+            depth += i32::from(*c == '(') - i32::from(*c == ')');
+            depth < 0
+        })
+        .map_or(list.len(), |(at, _)| at);
+    top_level(&list[..close]).filter(|item| !item.trim().is_empty()).count()
+}
+
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').collect()
+}
+
+/// All Rust files of the project, by their path below its root.
+fn all_texts() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = BTreeMap::new();
+    let mut dirs: Vec<PathBuf> = ["src", "tests", "benches", "fuzz"].iter().map(|dir| root.join(dir)).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path.file_name().unwrap() != "target" {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                texts.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    texts
 }
 
 /// All files below `src`. A `use` of several lines is read as one.
@@ -227,27 +546,23 @@ fn sources() -> Vec<Source> {
                 dirs.push(path);
                 continue;
             }
-            let lines = code(&fs::read_to_string(&path).unwrap());
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
             let path = path.strip_prefix(&root).unwrap().to_owned();
             let first = path.components().next().unwrap().as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
-            sources.push(Source { module, path, lines });
+            sources.push(Source { module, path, lines: code(&text), text });
         }
     }
-    assert!(sources.len() > 50, "the sources are where they were");
+    assert!(sources.len() > 50, "the sources were found");
     sources
 }
 
-/// Numbered lines of code: comments are left out, and so is everything from an inline `mod tests` on, which stands last.
+/// Numbered lines of code without comments.
 fn code(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut open_use = false;
     for (index, line) in text.lines().enumerate() {
-        if line == "mod tests {" {
-            // Its `#[cfg(test)]`.
-            lines.pop();
-            break;
-        }
         let line = line.trim();
         if line.is_empty() || line.starts_with("//") {
             continue;

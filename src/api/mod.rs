@@ -1,4 +1,4 @@
-//! The kinds of Kubernetes objects that are ours, and the few of the snapshot API that we read and write.
+//! Our custom resources.
 //!
 //! `VolumeSnapshotBackup` and `VolumeSnapshotRestore` are those of VolumeSnapshotMover 1.2, field by field and letter by letter, and a
 //! superset: whatever it served stays valid, and what its clients read means what it meant. The manifests in
@@ -7,7 +7,6 @@
 mod backup;
 mod restore;
 mod shared;
-pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -1,14 +1,17 @@
-//! The cluster, played, for tests of the flows: what is created is there, what is deleted is gone, and the drivers are quick.
+//! A played cluster for tests of the flows: objects are created and deleted at once, and drivers are quick.
 
 pub mod apiserver;
 
 use crate::api::MoveStatus;
-use crate::controller::dialect::vsm::{self, Now};
-use crate::controller::domain::flow::{Act, Common, Config, ContentChange, Helper, Mover, Object, Update};
-use crate::controller::domain::names::Subject;
-use crate::controller::mover_job::lifecycle;
+use crate::controller::action::{Action, ContentChange, Managed, Object};
+use crate::controller::config::Config;
+use crate::controller::dialect::{Dialect, Now};
+use crate::controller::domain::direction::{Direction, Update};
+use crate::controller::domain::names::Owner;
+use crate::controller::mover_job::cleanup;
+use crate::controller::observed::{Common, MoverObjects};
 use crate::controller::tenancy::authorization;
-use crate::controller::volumes::rebind;
+use crate::kubernetes::volumes::rebind;
 use crate::work::{Outcome, Report, VERSION};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
@@ -17,9 +20,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, from_value, json};
-use std::fmt::Debug;
 use std::time::Duration;
 
+/// A direction without data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plain;
+
+impl Direction for Plain {
+    type Request = ();
+    type Started = ();
+    type Moved = ();
+}
+
+/// A configuration with the default deadlines.
 pub fn config() -> Config {
     Config {
         namespace: "adp".into(),
@@ -43,7 +56,7 @@ pub fn now() -> Now {
     Now { time: epoch(), generation: Some(1) }
 }
 
-/// A secret that may be used, with these keys.
+/// An allowed secret with these keys.
 pub fn secret(data: &[(&str, &str)]) -> Secret {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
     let mut secret = Secret { data: Some(data), ..Secret::default() };
@@ -60,7 +73,7 @@ pub const KEYS: [(&str, &str); 6] = [
     ("RESTIC_CUSTOM_CA", "PEM"),
 ];
 
-/// Changes an object as the apiserver does.
+/// Applies a merge patch, as the apiserver does.
 pub fn merge(into: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else { return into.clone_from(patch) };
     if !into.is_object() {
@@ -82,115 +95,119 @@ pub fn change(volume: &mut PersistentVolume, change: &rebind::Change) {
     *volume = object(changed);
 }
 
-/// One flow, as far as it differs from others.
-pub trait Played {
-    type Known: Clone + Debug + PartialEq;
-    type Brought: Clone + Debug + PartialEq;
-    type Status: Default;
+/// The direction of a played flow.
+type DirectionOf<F> = <<F as Played>::Object as Dialect>::Direction;
 
-    fn subject() -> Subject;
-    fn decide(&self) -> Act<Update<Self::Known, Self::Brought>>;
+/// One flow with its own objects.
+pub trait Played {
+    type Object: Dialect<Status: Clone + Default>;
+
+    fn owner() -> Owner;
+    fn decide(&self) -> Action<DirectionOf<Self>>;
     fn common(&mut self) -> &mut Common;
-    fn record(&mut self, status: &mut Self::Status, update: &Update<Self::Known, Self::Brought>);
-    fn moved(status: &Self::Status) -> &MoveStatus;
-    /// Something is created that is no part of a mover.
+    /// The request with a status.
+    fn object(status: <Self::Object as Dialect>::Status) -> Self::Object;
+    fn moved(status: &<Self::Object as Dialect>::Status) -> &MoveStatus;
+    /// Creates an object that does not belong to a mover.
     fn create(&mut self, object: Object);
-    /// Something is deleted that is no part of a mover.
-    fn delete(&mut self, helper: Helper);
+    /// Deletes an object that does not belong to a mover.
+    fn delete(&mut self, managed: Managed);
     fn change(&mut self, change: &rebind::Change);
     fn change_content(&mut self, change: ContentChange);
-    /// Whether none of its own helpers is left.
+    /// Whether none of the flow's managed objects exists.
     fn is_bare(&self) -> bool;
 }
 
 pub struct World<F: Played> {
     pub seen: F,
-    pub status: F::Status,
+    pub status: <F::Object as Dialect>::Status,
+    /// All values of `phase/batchingStatus`, in order.
     pub phases: Vec<String>,
 }
 
 impl<F: Played> World<F> {
     pub fn new(seen: F) -> World<F> {
-        World { seen, status: F::Status::default(), phases: vec![] }
+        World { seen, status: Default::default(), phases: vec![] }
     }
 
-    pub fn act(&self) -> Act<Update<F::Known, F::Brought>> {
+    /// The next action.
+    pub fn next(&self) -> Action<DirectionOf<F>> {
         self.seen.decide()
     }
 
-    /// Does what is to be done until others have to do something, and says what.
+    /// Applies actions until the request waits, and returns the reason; empty at the end.
     pub fn settle(&mut self) -> String {
         for _ in 0..80 {
-            match self.act() {
-                Act::Wait(why) => return why,
-                Act::Nothing => return String::new(),
-                act => self.apply(act),
+            match self.next() {
+                Action::Wait(why) => return why,
+                Action::Nothing => return String::new(),
+                action => self.apply(action),
             }
         }
-        panic!("it never settles: {:?}", self.act());
+        panic!("it never settles: {:?}", self.next());
     }
 
-    pub fn apply(&mut self, act: Act<Update<F::Known, F::Brought>>) {
-        match act {
-            Act::AddFinalizer => self.seen.common().finalizer = true,
-            Act::RemoveFinalizer => self.seen.common().finalizer = false,
-            Act::Status(update) => self.record(&update),
-            Act::Create(Object::Secret(it)) => {
+    pub fn apply(&mut self, action: Action<DirectionOf<F>>) {
+        let is_record = |name: &str| name.starts_with("vsm-repository-");
+        match action {
+            Action::AddFinalizer => self.seen.common().has_finalizer = true,
+            Action::RemoveFinalizer => self.seen.common().has_finalizer = false,
+            Action::Record(update) => self.record(&update),
+            Action::Create(Object::Secret(it)) => {
                 let name = it.name_any();
                 self.mover(&name).secret = Some(*it);
             }
-            Act::Create(Object::ConfigMap(it)) if !it.name_any().starts_with("vsm-repository-") => {
+            Action::Create(Object::ConfigMap(it)) if !is_record(&it.name_any()) => {
                 let name = it.name_any();
                 self.mover(&name).config_map = Some(*it);
             }
-            Act::Create(Object::Job(mut it)) => {
+            Action::Create(Object::Job(mut it)) => {
                 let name = it.name_any();
                 it.metadata.uid = Some(format!("job-of-{name}"));
                 self.mover(&name).job = Some(*it);
             }
-            Act::Create(object) => self.seen.create(object),
-            Act::Rewrite(it) if it.name_any().starts_with("vsm-repository-") => self.seen.create(Object::ConfigMap(it)),
-            Act::Rewrite(it) => {
+            Action::Create(object) => self.seen.create(object),
+            Action::Rewrite(it) if is_record(&it.name_any()) => self.seen.create(Object::ConfigMap(it)),
+            Action::Rewrite(it) => {
                 let name = it.name_any();
                 self.mover(&name).config_map = Some(*it);
             }
-            Act::Release { name } => {
+            Action::Release { name } => {
                 let mover = self.mover(&name);
                 let deleted = mover.job.as_ref().is_none_or(|job| job.metadata.deletion_timestamp.is_some());
-                assert!(deleted, "a Job is only let go when it is to go");
+                assert!(deleted, "a Job is released only after its deletion");
                 (mover.job, mover.pods) = (None, vec![]);
             }
-            Act::Delete { helper: Helper::Secret, name } => self.mover(&name).secret = None,
-            Act::Delete { helper: Helper::ConfigMap, name } => self.mover(&name).config_map = None,
-            Act::Delete { helper: Helper::Job, name } => {
+            Action::Delete { managed: Managed::Secret, name } => self.mover(&name).secret = None,
+            Action::Delete { managed: Managed::ConfigMap, name } => self.mover(&name).config_map = None,
+            Action::Delete { managed: Managed::Job, name } => {
                 self.mover(&name).job.as_mut().expect("a Job").metadata.deletion_timestamp = Some(epoch());
             }
-            Act::Delete { helper, .. } => self.seen.delete(helper),
-            Act::Volume { change, .. } => self.seen.change(&change),
-            Act::Content { change, .. } => self.seen.change_content(change),
-            Act::Wait(_) | Act::Nothing => unreachable!("nothing to apply"),
+            Action::Delete { managed, .. } => self.seen.delete(managed),
+            Action::Volume { change, .. } => self.seen.change(&change),
+            Action::Content { change, .. } => self.seen.change_content(change),
+            Action::Wait(_) | Action::Nothing => unreachable!("nothing to apply"),
         }
     }
 
-    pub fn record(&mut self, update: &Update<F::Known, F::Brought>) {
-        self.seen.record(&mut self.status, update);
+    pub fn record(&mut self, update: &Update<DirectionOf<F>>) {
+        self.status = F::object(self.status.clone()).status_after(update, &now());
         let moved = F::moved(&self.status);
         let phase = format!("{}/{}", moved.phase, moved.batching_status);
         if self.phases.last() != Some(&phase) {
             self.phases.push(phase);
         }
-        let (stage, recorded) = (vsm::stage(moved), vsm::recorded(moved));
-        let common = self.seen.common();
-        (common.stage, common.recorded) = (stage, recorded);
+        self.seen.common().record = F::object(self.status.clone()).record();
     }
 
-    pub fn mover(&mut self, name: &str) -> &mut Mover {
-        let tidy = name == lifecycle::cleaner(&F::subject());
+    pub fn mover(&mut self, name: &str) -> &mut MoverObjects {
+        let is_cleanup = name == cleanup::name(&F::owner());
         let common = self.seen.common();
-        if tidy { &mut common.cleaner } else { &mut common.mover }
+        if is_cleanup { &mut common.cleanup } else { &mut common.mover }
     }
 
-    /// The Job's pod is in this state; a report makes the Job end.
+    /// Sets the state of the Job's pod. A report is its termination message; `finished` is a condition of
+    /// the Job.
     pub fn pod(&mut self, name: &str, phase: &str, code: i32, outcome: Option<Outcome>, finished: Option<&str>) {
         let mover = self.mover(name);
         let job = mover.job.as_mut().expect("a Job");
@@ -218,9 +235,9 @@ impl<F: Played> World<F> {
     }
 
     pub fn nothing_is_left(&mut self) -> bool {
-        let empty = |mover: &Mover| mover.job.is_none() && mover.secret.is_none() && mover.config_map.is_none();
+        let empty = |mover: &MoverObjects| mover.job.is_none() && mover.secret.is_none() && mover.config_map.is_none();
         let common = self.seen.common();
-        empty(&common.mover) && empty(&common.cleaner) && self.seen.is_bare()
+        empty(&common.mover) && empty(&common.cleanup) && self.seen.is_bare()
     }
 
     /// Status, reason and message of a condition.

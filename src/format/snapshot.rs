@@ -3,6 +3,7 @@
 use super::time::Time;
 use super::{FormatError, Result};
 use crate::id::Id;
+use crate::volume_mode::VolumeMode;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags whatever it does to a snapshot.
@@ -111,9 +112,8 @@ impl Snapshot {
         self.tags.iter().any(|tag| tag == DEVICE_TAG)
     }
 
-    /// The volume's mode as Kubernetes calls it.
-    pub fn volume_mode(&self) -> &'static str {
-        if self.is_device() { "Block" } else { "Filesystem" }
+    pub fn volume_mode(&self) -> VolumeMode {
+        if self.is_device() { VolumeMode::Block } else { VolumeMode::Filesystem }
     }
 
     /// Whether it is of a volume in which there was not a single file, and nothing that could not

@@ -1,22 +1,15 @@
-//! Many repositories below one place: where they are, and which snapshots each of them has.
+//! Finds the repositories below a place and reads the snapshots of each.
 //!
-//! They are found by going down directory by directory. A directory that is a repository is not gone into, so that its packs, which may
-//! be millions, are never listed; nor are Velero's own directories beside its backups. Everything that is not looked into is told.
+//! The search descends directory by directory. It does not descend into a repository, so that its
+//! packs, which may be millions, are never listed, nor into a directory that the caller excludes. The
+//! result lists every directory that was not searched.
 
-use crate::expiry::Backups;
 use crate::limits;
 use crate::parallel::side_by_side;
 use crate::repo::{self, Error, Password, Repository, Settings, StoredSnapshot};
 use crate::store::{Directory, Place, Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Velero's directory of backups in a location, and what is in the directory of each that is complete.
-pub const BACKUPS: &str = "backups";
-const COMPLETE: &str = "velero-backup.json";
-
-/// What else Velero keeps in a location, as its validation of one lists it (`pkg/persistence`), but for `restic`, where repositories are.
-const VELERO: [&str; 5] = [BACKUPS, "restores", "kopia", "metadata", "plugins"];
 
 const CONFIG: &str = "config";
 
@@ -27,13 +20,17 @@ pub struct Found {
     pub repositories: Vec<String>,
     /// Directories that could not be listed.
     pub failed: Vec<(String, StoreError)>,
-    /// What was not looked into: Velero's own directories, and what may lead out of the place.
+    /// Directories that were not searched: excluded ones, and links that may lead out of the place.
     pub passed_over: Vec<String>,
 }
 
-/// Finds every repository at or below a directory of a place (the place itself, if that is empty). An error means that this directory
-/// cannot be listed, or that the store is gone.
-pub fn find(place: &Place, directory: &str) -> Result<Found, StoreError> {
+/// Decides from a directory's listing and the name of one of its subdirectories whether the search
+/// skips that subdirectory.
+pub type Exclude = fn(&Directory, &str) -> bool;
+
+/// Finds every repository at or below a directory of a place (the place itself if `directory` is
+/// empty). An error means that this directory cannot be listed, or that the store is unreachable.
+pub fn find(place: &Place, directory: &str, excludes: Exclude) -> Result<Found, StoreError> {
     let mut found = Found::default();
     let given_up = InARow::default();
     let mut level = vec![directory.to_owned()];
@@ -49,7 +46,11 @@ pub fn find(place: &Place, directory: &str) -> Result<Found, StoreError> {
             for (path, listed) in part.iter().zip(listed).filter_map(|(path, listed)| Some((path, listed?))) {
                 match listed {
                     Ok(listed) if is_repository(&listed) => found.repositories.push(path.clone()),
-                    Ok(listed) => sort_out(path, &listed, &mut below, &mut found.passed_over),
+                    Ok(listed) => {
+                        let (search, skip) = subdirectories(path, &listed, excludes);
+                        below.extend(search);
+                        found.passed_over.extend(skip);
+                    }
                     Err(error) if path == directory => return Err(error),
                     Err(error) => found.failed.push((path.clone(), error)),
                 }
@@ -72,15 +73,13 @@ fn is_repository(directory: &Directory) -> bool {
     (config && has("keys")) || marks >= 3
 }
 
-/// What is looked into next, and what is not.
-fn sort_out(path: &str, directory: &Directory, below: &mut Vec<String>, passed_over: &mut Vec<String>) {
-    let full = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-    let is_location = directory.directories.iter().any(|name| name == BACKUPS);
-    for name in &directory.directories {
-        let of_velero = is_location && VELERO.contains(&&**name);
-        if of_velero { &mut *passed_over } else { &mut *below }.push(full(name));
-    }
-    passed_over.extend(directory.passed_over.iter().map(|name| full(name)));
+/// The paths of a directory's subdirectories: those to search, and those to skip.
+fn subdirectories(path: &str, directory: &Directory, excludes: Exclude) -> (Vec<String>, Vec<String>) {
+    let full = |name: &String| if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+    let (skip, search): (Vec<&String>, Vec<&String>) =
+        directory.directories.iter().partition(|name| excludes(directory, name));
+    let skip = skip.into_iter().chain(&directory.passed_over);
+    (search.into_iter().map(full).collect(), skip.map(full).collect())
 }
 
 /// What is in one repository.
@@ -128,20 +127,6 @@ fn contents(store: Arc<dyn Store>, password: &Password, settings: Settings) -> r
     let (snapshots, mut damaged) = repo.snapshots()?;
     damaged.retain(|error| !matches!(error, Error::Store(StoreError::NotFound { .. })));
     Ok(Contents { snapshots, damaged })
-}
-
-/// The Velero backups in a location. An error leaves it open which there are.
-pub fn backups(place: &Place) -> Result<Backups, StoreError> {
-    let mut backups = Backups::default();
-    let names = place.directory(BACKUPS, &[])?.directories;
-    for part in names.chunks(WINDOW) {
-        let listed =
-            side_by_side(place.connections(), part, |name| place.directory(&format!("{BACKUPS}/{name}"), &[COMPLETE]));
-        for (name, directory) in part.iter().zip(listed) {
-            backups.add(name, !directory?.files.is_empty());
-        }
-    }
-    Ok(backups)
 }
 
 /// Outcomes that are kept until their turn.

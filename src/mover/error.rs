@@ -3,6 +3,7 @@
 use crate::repo;
 use crate::restore;
 use crate::store::{FileType, StoreError};
+use crate::volume_mode::VolumeMode;
 use crate::work::Reason;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum Error {
     SeveralBackups { repository: String, tags: String, count: usize, ids: String },
 
     #[error("snapshot {snapshot} is of a {has} volume and the target is a {wants} volume; restore it into a {has} one")]
-    OtherMode { snapshot: String, has: &'static str, wants: &'static str },
+    OtherMode { snapshot: String, has: VolumeMode, wants: VolumeMode },
 
     #[error(
         "snapshot {snapshot} has nothing to restore and does not say that the volume was empty; look at it with `restic ls`"

@@ -19,6 +19,7 @@ use crate::repo::{
 };
 use crate::restore;
 use crate::store::{File, FileType, Store, StoreError};
+use crate::volume_mode::VolumeMode;
 use crate::work::{Backup, Discard, Outcome, Pick, Restore, Restored, Saved, Task, Work};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -41,38 +42,18 @@ pub struct Mover<'m> {
     pub keep: &'m dyn Fn(Lock),
 }
 
-/// Of what kind a volume is; by looking, so that a description that is wrong about it harms nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Filesystem,
-    Block,
-}
-
-impl Mode {
-    /// `unreachable` makes the error of a volume that exists and cannot be looked at.
-    fn of(path: &Path, unreachable: impl FnOnce(std::io::Error) -> Error) -> Result<Mode> {
-        let missing = || Error::NoVolume { path: path.display().to_string() };
-        let found = std::fs::metadata(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => missing(),
-            _ => unreachable(error),
-        })?;
-        match found.file_type() {
-            ty if ty.is_dir() => Ok(Mode::Filesystem),
-            ty if ty.is_block_device() => Ok(Mode::Block),
-            _ => Err(missing()),
-        }
-    }
-
-    fn of_snapshot(stored: &StoredSnapshot) -> Mode {
-        if stored.snapshot.is_device() { Mode::Block } else { Mode::Filesystem }
-    }
-
-    /// As Kubernetes calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Mode::Filesystem => "Filesystem",
-            Mode::Block => "Block",
-        }
+/// The mode of the volume at a path, by its file type: a work description that is wrong about it does
+/// no harm. `unreachable` makes the error of a volume that exists and cannot be looked at.
+fn mode_of(path: &Path, unreachable: impl FnOnce(std::io::Error) -> Error) -> Result<VolumeMode> {
+    let missing = || Error::NoVolume { path: path.display().to_string() };
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => missing(),
+        _ => unreachable(error),
+    })?;
+    match found.file_type() {
+        ty if ty.is_dir() => Ok(VolumeMode::Filesystem),
+        ty if ty.is_block_device() => Ok(VolumeMode::Block),
+        _ => Err(missing()),
     }
 }
 
@@ -89,7 +70,7 @@ impl Mover<'_> {
     }
 
     fn back_up(&self, backup: &Backup, gone: &[String]) -> Result<Saved> {
-        let mode = Mode::of(&backup.source, |error| repo::Error::Source(error).into())?;
+        let mode = mode_of(&backup.source, |error| repo::Error::Source(error).into())?;
         let repo = match self.open(gone) {
             Err(repo::Error::NoRepository { .. }) if backup.initialize => self.init()?,
             opened => opened?,
@@ -98,7 +79,7 @@ impl Mover<'_> {
         let (index, snapshots) = both(|| Index::load(&repo), || self.snapshots(&repo));
         let snapshots = snapshots?;
         let tagged = |tag: &String| snapshots.iter().rfind(|stored| stored.snapshot.tags.contains(tag));
-        let empty = mode == Mode::Filesystem && is_empty(&backup.source)?;
+        let empty = mode == VolumeMode::Filesystem && is_empty(&backup.source)?;
         if let Some(earlier) = tagged(&backup.identity) {
             let empty = empty && earlier.snapshot.is_empty_volume();
             return Ok(Saved { found: true, empty, ..described(earlier) });
@@ -106,13 +87,13 @@ impl Mover<'_> {
         let (seconds, nanos) = clock::now();
         let mut tags = vec![backup.identity.clone(), backup.lineage.clone()];
         tags.extend(backup.tags.iter().cloned());
-        if mode == Mode::Block {
+        if mode == VolumeMode::Block {
             tags.push(DEVICE_TAG.to_owned());
         }
         let options = backup::Options {
             source: match mode {
-                Mode::Filesystem => Source::Volume(backup.source.clone()),
-                Mode::Block => Source::Paths(vec![backup.source.clone()]),
+                VolumeMode::Filesystem => Source::Volume(backup.source.clone()),
+                VolumeMode::Block => Source::Paths(vec![backup.source.clone()]),
             },
             hostname: backup.hostname.clone(),
             tags,
@@ -130,7 +111,7 @@ impl Mover<'_> {
             with_atime: false,
             device_ids: DeviceIds::Foreign,
             local_time: false,
-            read_special: mode == Mode::Block,
+            read_special: mode == VolumeMode::Block,
             skip_if_unchanged: false,
             dry_run: false,
             read_concurrency: READ_CONCURRENCY,
@@ -152,7 +133,7 @@ impl Mover<'_> {
     }
 
     fn restore(&self, restore: &Restore, gone: &[String]) -> Result<Restored> {
-        let mode = Mode::of(&restore.target, |source| {
+        let mode = mode_of(&restore.target, |source| {
             let path = restore.target.display().to_string();
             restore::Error::Target { action: "look at", path, source }.into()
         })?;
@@ -167,13 +148,13 @@ impl Mover<'_> {
         let (index, stored) = both(|| Index::load(&repo), || pick(&repo, &restore.pick));
         let stored = stored?;
         let snapshot = stored.id.to_string();
-        let has = Mode::of_snapshot(&stored);
+        let has = stored.snapshot.volume_mode();
         if has != mode {
-            return Err(Error::OtherMode { snapshot, has: has.name(), wants: mode.name() });
+            return Err(Error::OtherMode { snapshot, has, wants: mode });
         }
         let image = match mode {
-            Mode::Filesystem => "",
-            Mode::Block => stored.snapshot.paths.first().map_or("", String::as_str),
+            VolumeMode::Filesystem => "",
+            VolumeMode::Block => stored.snapshot.paths.first().map_or("", String::as_str),
         };
         let lacking = stored.snapshot.problems();
         if lacking > 0 {
@@ -181,7 +162,7 @@ impl Mover<'_> {
             self.progress.problem(Phase::Restore, format!("snapshot {}", stored.id.short()), why);
         }
         let options = restore::Options {
-            volume: mode == Mode::Filesystem,
+            volume: mode == VolumeMode::Filesystem,
             unprivileged: restore::Unprivileged::Counted,
             ..restore::Options::new(restore.target.clone())
         };

@@ -1,12 +1,33 @@
-//! The reasons that a mover reports for a failure.
+//! Why a backup or restore failed or waits: the stable words of conditions, events, metrics and
+//! reports, each with an advice for the administrator.
 //!
-//! The report carries a reason as its name, so that a controller and a mover of two releases
-//! understand each other: a name that this release does not know is passed on to the user as it is.
+//! A mover's report carries a reason as its name, so that a controller and a mover of two releases
+//! understand each other: a name that this release does not know reaches the user unchanged.
 
-/// Defines the reasons with their names, so that the list of all reasons cannot lack one.
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Which program finds the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Mover,
+    Controller,
+}
+
+/// What the Job controller does after a mover that failed for a reason, and the controller after a
+/// request that did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Another attempt may succeed.
+    Again,
+    /// Another attempt would only repeat the failure.
+    Never,
+}
+
+/// Defines the reasons, so that no list of them can lack one.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Why a mover failed. `docs/MOVER.md` lists what each reason means and what to do.
+    ($($(#[$doc:meta])* $name:ident: $origin:ident, $retry:ident, $advice:literal;)*) => {
+        /// Why a mover or a request failed or waits. `docs/MOVER.md` explains those of movers.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
@@ -15,10 +36,30 @@ macro_rules! reasons {
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
-            /// The name in the report: one word in CamelCase.
+            /// The name in conditions, events, metrics and reports: one word in CamelCase.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Reason::$name => stringify!($name),)*
+                }
+            }
+
+            /// The program that finds it.
+            pub fn origin(self) -> Origin {
+                match self {
+                    $(Reason::$name => Origin::$origin,)*
+                }
+            }
+
+            pub fn retry(self) -> Retry {
+                match self {
+                    $(Reason::$name => Retry::$retry,)*
+                }
+            }
+
+            /// What the administrator does about it: one sentence without a full stop.
+            pub fn advice(self) -> &'static str {
+                match self {
+                    $(Reason::$name => $advice,)*
                 }
             }
         }
@@ -26,34 +67,79 @@ macro_rules! reasons {
 }
 
 reasons! {
-    BadConfiguration,
-    BucketMissing,
-    /// A fault of this program.
-    InternalError,
-    Interrupted,
-    LockLost,
-    MachineFaulty,
-    NoUsableKey,
-    NothingRestored,
-    OtherVolumeMode,
-    RepositoryDamaged,
-    RepositoryLocked,
-    RepositoryMissing,
-    RepositoryRefused,
-    RepositoryUnsupported,
-    SnapshotAmbiguous,
-    SnapshotMissing,
-    StoreFailed,
-    TargetFailed,
-    TargetFull,
-    TargetTooSmall,
-    TooLittleMemory,
-    VolumeMissing,
-    VolumeUnreadable,
-    WrongPassword,
+    Ambiguous: Controller, Never,
+        "delete the remaining objects of earlier restores, and restore one namespace at a time";
+    // A Secret or ConfigMap may be corrected while the Job retries.
+    BadConfiguration: Mover, Again, "correct the secret or the location that the message names";
+    BucketMissing: Mover, Never, "create the bucket, or correct the location";
+    Copied: Controller, Never,
+        "create a new VolumeSnapshotRestore if the data is wanted again";
+    Denied: Controller, Never,
+        "ask an administrator: the message says what is not allowed, docs/CONTROLLER.md what would allow it";
+    Forbidden: Controller, Again,
+        "apply the controller's roles again: it lacks the right that the message names";
+    Incomplete: Controller, Never,
+        "look at status.problems and the mover's log, and repair the entries that could not be read or written";
+    // A panic may depend on timing.
+    InternalError: Mover, Again,
+        "report the message and the mover's log to the project: it is a bug in the mover";
+    Interrupted: Mover, Again,
+        "nothing: uploaded data is kept, and the next backup resumes from it";
+    Invalid: Controller, Never,
+        "correct the field that the message names, and create a new object: this one is not retried";
+    LockLost: Mover, Again,
+        "check whether the store was reachable, and whether `restic unlock` was run: the mover's lock was lost";
+    // The next pod may run on another node.
+    MachineFaulty: Mover, Again, "replace the memory of the node that the mover ran on";
+    MoverLost: Controller, Never,
+        "look at the events of the mover's pod and its node; often it was killed for its memory";
+    NoUsableKey: Mover, Never,
+        "restore the directory keys/ of the repository from a copy of the bucket";
+    NotExposed: Controller, Never,
+        "look at the VolumeSnapshotContent and the claim in the controller's namespace";
+    NotHandedOver: Controller, Never,
+        "free the name that the message says, or look at the snapshot's events; then restore again";
+    NotPrepared: Controller, Never,
+        "look at the events of the objects that the message names in the controller's namespace";
+    NothingRestored: Mover, Never,
+        "look at the snapshot with `restic ls`: it is empty, and does not say that the volume was empty";
+    OtherVolumeMode: Mover, Never,
+        "restore into a volume of the same mode, Filesystem or Block";
+    RepositoryDamaged: Mover, Never,
+        "run `vsm-mover check` on the repository, and restore the file from a copy of the bucket";
+    RepositoryLocked: Mover, Again,
+        "wait for the process that holds the lock, or run `restic unlock` if it is dead";
+    RepositoryMissing: Mover, Never,
+        "look at the location and at the bucket: its versions may still have the repository";
+    RepositoryRefused: Mover, Again,
+        "wait for the process that creates the repository, or remove the unfinished one that the message names";
+    RepositoryUnsupported: Mover, Never,
+        "restore the snapshot with stock restic: the repository uses a feature that the mover does not support";
+    SnapshotAmbiguous: Mover, Never, "name the snapshot by its id in spec.snapshotID";
+    SnapshotMissing: Mover, Never,
+        "list the repository with `restic snapshots`, and name the snapshot by its id in spec.snapshotID";
+    StoreFailed: Mover, Again,
+        "check whether the store can be reached from the controller's namespace, and read its answer in the message";
+    // A write error may be transient, such as a network volume that reconnects.
+    TargetFailed: Mover, Again,
+        "look at the volume and its storage system: the message names the entry that could not be written";
+    TargetFull: Mover, Never, "restore into a larger claim";
+    TargetTooSmall: Mover, Never, "restore into a larger claim";
+    TooLittleMemory: Mover, Never,
+        "give movers more memory by VSM_MEMORY and VSM_MOVER_MEMORY_LIMIT";
+    VeleroFailed: Controller, Never, "look at Velero's own Backup or Restore for why it failed";
+    VolumeMissing: Mover, Never,
+        "look at the events of the mover's pod: its volume was not where it should be";
+    // A device's read error may be transient, such as a path that fails over.
+    VolumeUnreadable: Mover, Again,
+        "look at the events of the mover's pod and at the node's kernel log: the root of the volume, or its block device, cannot be read";
+    Waiting: Controller, Again, "look at the events of the objects that the message names";
+    WrongPassword: Mover, Never,
+        "compare the password in the secret with the password that the repository was created with";
 }
 
-/// The exit code of a failure that another try would only repeat and that restic has no code for.
+/// The exit code of a failure that another attempt would only repeat and that restic has no code
+/// for. The Job's failure policy ends the Job at it.
 const FINAL: u8 = 13;
 
 impl Reason {
@@ -62,68 +148,72 @@ impl Reason {
         Reason::ALL.iter().copied().find(|reason| reason.name() == name)
     }
 
-    /// Whether another try would only repeat the failure: the wanted object is missing, or does not
-    /// fit.
-    pub fn is_final(self) -> bool {
+    /// The exit code of a mover that failed for this reason: restic's where restic has one.
+    pub fn exit_code(self) -> u8 {
+        match (self, self.retry()) {
+            (Reason::RepositoryMissing, _) => 10,
+            (Reason::RepositoryLocked, _) => 11,
+            (Reason::NoUsableKey | Reason::WrongPassword, _) => 12,
+            (Reason::Interrupted, _) => 130,
+            (_, Retry::Never) => FINAL,
+            (_, Retry::Again) => 1,
+        }
+    }
+}
+
+/// A reason as a report names it: one of this release, or one that only another release knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum ReasonName {
+    Known(Reason),
+    /// Of another release, or forged: it is bounded only by the size of a report.
+    Foreign(String),
+}
+
+impl ReasonName {
+    pub fn as_str(&self) -> &str {
         match self {
-            Reason::BucketMissing
-            | Reason::NoUsableKey
-            | Reason::NothingRestored
-            | Reason::OtherVolumeMode
-            | Reason::RepositoryDamaged
-            | Reason::RepositoryMissing
-            | Reason::RepositoryUnsupported
-            | Reason::SnapshotAmbiguous
-            | Reason::SnapshotMissing
-            | Reason::TargetFull
-            | Reason::TargetTooSmall
-            | Reason::TooLittleMemory
-            | Reason::VolumeMissing
-            | Reason::WrongPassword => true,
-            // A Secret or ConfigMap may be corrected while the Job retries.
-            Reason::BadConfiguration
-            // A panic may depend on timing.
-            | Reason::InternalError
-            | Reason::Interrupted
-            | Reason::LockLost
-            // The next pod may run on another node.
-            | Reason::MachineFaulty
-            | Reason::RepositoryLocked
-            | Reason::RepositoryRefused
-            | Reason::StoreFailed
-            | Reason::TargetFailed
-            // A device's read error may be transient, such as a path that fails over.
-            | Reason::VolumeUnreadable => false,
+            ReasonName::Known(reason) => reason.name(),
+            ReasonName::Foreign(name) => name,
         }
     }
 
-    /// The exit code of a mover that failed for this reason: restic's where restic has one.
-    pub fn exit_code(self) -> u8 {
+    /// A message followed by the advice of the reason, if this release knows it.
+    pub fn advised(&self, message: &str) -> String {
         match self {
-            Reason::RepositoryMissing => 10,
-            Reason::RepositoryLocked => 11,
-            Reason::NoUsableKey | Reason::WrongPassword => 12,
-            Reason::Interrupted => 130,
-            Reason::BucketMissing
-            | Reason::NothingRestored
-            | Reason::OtherVolumeMode
-            | Reason::RepositoryDamaged
-            | Reason::RepositoryUnsupported
-            | Reason::SnapshotAmbiguous
-            | Reason::SnapshotMissing
-            | Reason::TargetFull
-            | Reason::TargetTooSmall
-            | Reason::TooLittleMemory
-            | Reason::VolumeMissing => FINAL,
-            Reason::BadConfiguration
-            | Reason::InternalError
-            | Reason::LockLost
-            | Reason::MachineFaulty
-            | Reason::RepositoryRefused
-            | Reason::StoreFailed
-            | Reason::TargetFailed
-            | Reason::VolumeUnreadable => 1,
+            ReasonName::Known(reason) => format!("{message} (what to do: {})", reason.advice()),
+            ReasonName::Foreign(_) => message.to_owned(),
         }
+    }
+}
+
+impl From<Reason> for ReasonName {
+    fn from(reason: Reason) -> ReasonName {
+        ReasonName::Known(reason)
+    }
+}
+
+impl From<String> for ReasonName {
+    fn from(name: String) -> ReasonName {
+        Reason::parse(&name).map_or(ReasonName::Foreign(name), ReasonName::Known)
+    }
+}
+
+impl From<ReasonName> for String {
+    fn from(name: ReasonName) -> String {
+        name.as_str().to_owned()
+    }
+}
+
+impl PartialEq<Reason> for ReasonName {
+    fn eq(&self, reason: &Reason) -> bool {
+        *self == ReasonName::Known(*reason)
+    }
+}
+
+impl fmt::Display for ReasonName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -132,6 +222,10 @@ mod tests {
     use super::*;
 
     const MOVER: &str = include_str!("../../docs/MOVER.md");
+
+    fn of_movers() -> impl Iterator<Item = Reason> {
+        Reason::ALL.iter().copied().filter(|reason| reason.origin() == Origin::Mover)
+    }
 
     /// The reasons in the first column of the table in `docs/MOVER.md`.
     fn documented() -> Vec<&'static str> {
@@ -142,25 +236,33 @@ mod tests {
     }
 
     #[test]
-    fn the_document_lists_exactly_the_reasons() {
+    fn the_document_lists_exactly_the_reasons_of_movers() {
         let mut documented = documented();
         documented.sort_unstable();
-        let all: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        let all: Vec<&str> = of_movers().map(Reason::name).collect();
         assert_eq!(documented, all);
+    }
+
+    #[test]
+    fn a_reason_is_parsed_from_its_name_and_any_other_name_is_kept() {
         for reason in Reason::ALL {
-            assert_eq!(Reason::parse(reason.name()), Some(*reason));
+            assert_eq!(ReasonName::from(reason.name().to_owned()), *reason);
         }
-        assert_eq!(Reason::parse("Novel"), None);
+        let foreign = ReasonName::from("Novel".to_owned());
+        assert_eq!((foreign.as_str(), foreign.advised("it broke")), ("Novel", "it broke".to_owned()));
+        let full = ReasonName::from(Reason::TargetFull);
+        assert_eq!(full.advised("no space"), "no space (what to do: restore into a larger claim)");
+        assert!(Reason::ALL.is_sorted_by_key(|reason| reason.name()), "the table can be searched by eye");
     }
 
     /// `docs/MOVER.md`: 3, 10, 12 and 13 end the Job, and the reasons of 13 are in parentheses.
     #[test]
-    fn a_reason_is_final_if_its_exit_code_ends_the_job() {
+    fn a_mover_is_not_retried_exactly_if_its_exit_code_ends_the_job() {
         let sentence = MOVER.split_once("13, which only `work` has").expect("the sentence on 13").1;
         let listed = sentence.split_once('(').and_then(|(_, rest)| rest.split_once(')')).expect("a list").0;
-        for reason in Reason::ALL {
+        for reason in of_movers() {
             let code = reason.exit_code();
-            assert_eq!(reason.is_final(), [3, 10, 12, 13].contains(&code), "{reason:?}");
+            assert_eq!(reason.retry() == Retry::Never, [3, 10, 12, 13].contains(&code), "{reason:?}");
             assert_eq!(code == 13, listed.contains(&format!("`{}`", reason.name())), "{reason:?}");
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
-/// Those that `src/controller/mover_job/job.rs` gives, in the words of setpriv.
+/// The capabilities in `src/controller/mover_job/pod.rs`, in the words of setpriv.
 const BACKUP: [&str; 1] = ["dac_read_search"];
 const RESTORE: [&str; 6] = ["chown", "fowner", "dac_override", "fsetid", "setfcap", "mknod"];
 

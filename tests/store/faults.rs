@@ -50,16 +50,16 @@ pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint) {
     let mut options = endpoint.options();
     options.retry.patience = Duration::from_millis(300);
     let place = Place::new(&endpoint.location("survey"), &options).expect("a place");
-    let found = survey::find(&place, "").expect("nothing is wrong yet");
+    let found = survey::find(&place, "", |_, _| false).expect("nothing is wrong yet");
     assert!(found.repositories.is_empty() && found.failed.is_empty());
     assert_eq!(proxy.requests().len(), 41);
     // One that fails for ever is told, and the others are looked into.
     proxy.inject("dir-07", vec![Fault::CutRequest(0); 1000]);
-    let found = survey::find(&place, "").expect("a survey");
+    let found = survey::find(&place, "", |_, _| false).expect("a survey");
     assert_eq!(found.failed.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["dir-07"]);
     proxy.requests();
     proxy.inject("dir-", vec![Fault::CutRequest(0); 100_000]);
-    let error = survey::find(&place, "").expect_err("it is gone");
+    let error = survey::find(&place, "", |_, _| false).expect_err("it is gone");
     assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
     let asked: BTreeSet<String> =
         proxy.requests().iter().filter_map(|head| Some(head.split("dir-").nth(1)?[..2].to_owned())).collect();

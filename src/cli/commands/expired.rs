@@ -6,13 +6,14 @@ use crate::cli::render;
 use crate::cli::session::Context;
 use crate::cli::table::Table;
 use crate::clock;
-use crate::expiry::{self, Entry, Rules};
 use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::survey;
 use crate::provenance::{DIRECTORY, Layout};
 use crate::repo::{self, Lock, LockMode, Password, Repository};
 use crate::store::{Place, Store};
+use crate::velero::expiry::{self, Entry, Rules};
+use crate::velero::location;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::error::Error;
@@ -42,7 +43,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let place = context.place(&args.base)?;
     let (seconds, nanos) = clock::now();
     let rules = Rules { now: Time::utc(seconds, nanos), age: args.age, may_be_all: args.unsafe_allow_remove_all };
-    let look = || survey::backups(&place);
+    let look = || location::backups(&place);
     let backups = look()?;
     // Before a password is asked for: a location that is none is told at once.
     expiry::compare(&[], &backups, &rules)?;
@@ -89,7 +90,7 @@ struct Gathered {
 
 /// Reads what our repositories have of Velero's backups.
 fn gather(context: &Context, place: &Place, password: &Password) -> Result<Gathered> {
-    let mut found = survey::find(place, DIRECTORY)?;
+    let mut found = survey::find(place, DIRECTORY, location::is_own_directory)?;
     let ours = |path: &String| matches!(Layout::of(&path.split('/').collect::<Vec<_>>()), Layout::Volume { .. });
     found.repositories.retain(ours);
     let mut gathered =

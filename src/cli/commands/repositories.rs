@@ -13,6 +13,7 @@ use crate::manifest::{Plan, Unfit};
 use crate::provenance::{Layout, Tag};
 use crate::repo::{self, StoredSnapshot};
 use crate::store::{Location, Place};
+use crate::velero;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +51,7 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let place = context.place(&args.base)?;
-    let mut found = survey::find(&place, "")?;
+    let mut found = survey::find(&place, "", velero::location::is_own_directory)?;
     let layouts = layouts(&place, &found.repositories);
     let wanted = |path: &String| match (&args.cluster, &layouts[path]) {
         (Some(wanted), Layout::Volume { cluster, .. }) => cluster == wanted,
@@ -203,7 +204,7 @@ impl<'r> From<&'r StoredSnapshot> for VolumeJson<'r> {
             snapshot: stored.into(),
             vsb: Tag::Backup.value(&snapshot.tags),
             backup: Tag::Velero.value(&snapshot.tags),
-            volume_mode: snapshot.volume_mode(),
+            volume_mode: snapshot.volume_mode().name(),
             empty: snapshot.is_empty_volume(),
         }
     }
@@ -305,7 +306,7 @@ fn print(context: &Context, snapshots: &[StoredSnapshot]) -> Result<()> {
             snapshot.summary.as_ref().map(number).unwrap_or_default()
         };
         let problems = snapshot.summary.as_ref().map_or(0, |summary| summary.problems);
-        let mut volume = snapshot.volume_mode().to_owned();
+        let mut volume = snapshot.volume_mode().name().to_owned();
         if snapshot.is_empty_volume() {
             volume.push_str(", empty");
         }

@@ -164,7 +164,7 @@ mod tests {
     fn a_panic_in_the_task_is_reported_as_an_internal_error() {
         let done = panics::caught(|| -> Result<work::Outcome> { panic!("index {} is out of range", 7) });
         let Failed { reason, message } = failed(&done);
-        assert_eq!(reason, "InternalError");
+        assert_eq!(reason, Reason::InternalError);
         assert!(message.contains("index 7 is out of range"), "{message}");
         assert_eq!(exit::exit_code(&done.expect_err("it panicked")), 1);
     }
@@ -180,7 +180,7 @@ mod tests {
             (repo::Error::LockLost { reason: "it was removed".into() }.into(), "LockLost"),
             (late.into(), "WrongPassword"),
         ] {
-            assert_eq!(failed(&Err(error)).reason, expected);
+            assert_eq!(failed(&Err(error)).reason.as_str(), expected);
         }
     }
 }

@@ -1,12 +1,14 @@
 use super::*;
-use crate::api::{Progress, VolumeSnapshotBackup, VolumeSnapshotRestore};
-use crate::controller::domain::flow::{Stage, Velero};
+use crate::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
+use crate::controller::domain::backup::{Backup, Saved};
 use crate::controller::domain::names::Kind;
-use crate::controller::kinds::backup::Brought;
+use crate::controller::domain::record::{Progress, Stage};
+use crate::controller::kinds;
+use crate::controller::observed::{Admission, VeleroState};
 use crate::controller::testing::apiserver::ApiServer;
 use crate::controller::testing::{config, object};
 use crate::id::Id;
-use crate::work::Saved;
+use crate::work;
 use http::Method;
 
 const GROUP: &str = "/apis/datamover.oadp.openshift.io/v1alpha1/namespaces/app";
@@ -35,7 +37,7 @@ fn put_backup(server: &ApiServer, uid: &str, labels: &Value, status: &Value) {
 }
 
 async fn backup(cluster: &Cluster) -> VolumeSnapshotBackup {
-    cluster.current("app", "b1").await.expect("an answer").expect("a backup")
+    cluster.of("app").get("b1").await.expect("a backup")
 }
 
 fn secret() -> Object {
@@ -44,7 +46,7 @@ fn secret() -> Object {
 }
 
 #[tokio::test]
-async fn what_was_created_already_is_no_error_and_every_other_refusal_is() {
+async fn creating_an_existing_object_is_not_an_error() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     assert_eq!(code(cluster.create(&secret()).await), None);
@@ -56,31 +58,31 @@ async fn what_was_created_already_is_no_error_and_every_other_refusal_is() {
 }
 
 #[tokio::test]
-async fn deleting_what_is_gone_is_no_error_and_every_other_refusal_is() {
+async fn deleting_a_missing_object_is_not_an_error() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
-    let subject = Subject { kind: Kind::Backup, namespace: "app".into(), name: "b1".into(), uid: "u-1".into() };
-    for helper in [
-        Helper::Content,
-        Helper::Snapshot,
-        Helper::Claim,
-        Helper::Secret,
-        Helper::ConfigMap,
-        Helper::Job,
-        Helper::Target,
+    let owner = Owner { kind: Kind::Backup, namespace: "app".into(), name: "b1".into(), uid: "u-1".into() };
+    for managed in [
+        Managed::Content,
+        Managed::Snapshot,
+        Managed::Claim,
+        Managed::Secret,
+        Managed::ConfigMap,
+        Managed::Job,
+        Managed::Target,
     ] {
-        assert_eq!(code(cluster.delete(&subject, helper, "x").await), None, "{helper:?}: 404");
+        assert_eq!(code(cluster.delete(&owner, managed, "x").await), None, "{managed:?}: 404");
         server.fails(Method::DELETE, "/x", 403, "Forbidden", 1);
-        assert_eq!(code(cluster.delete(&subject, helper, "x").await), Some(403), "{helper:?}");
+        assert_eq!(code(cluster.delete(&owner, managed, "x").await), Some(403), "{managed:?}");
     }
     let job = server.asked(&Method::DELETE, "/jobs/x");
     assert_eq!(job[0].body["propagationPolicy"], "Foreground", "a Job goes with its pods");
     assert_eq!(server.asked(&Method::DELETE, "/app/persistentvolumeclaims/x").len(), 2, "the target of a restore");
 }
 
-/// An object of the same name is another one if its uid is.
+/// An object of the same name with another uid is another object.
 #[tokio::test]
-async fn finalizers_are_written_to_the_very_object_that_was_read() {
+async fn finalizers_are_written_only_to_the_object_that_was_read() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     put_backup(&server, "u-1", &json!({}), &json!({}));
@@ -88,21 +90,21 @@ async fn finalizers_are_written_to_the_very_object_that_was_read() {
     put_backup(&server, "u-2", &json!({}), &json!({}));
     let other = backup(&cluster).await;
     assert_eq!(code(cluster.add_finalizer(&read).await), Some(409));
-    // Not even if it has the version that was read.
+    // Not even if it has the resource version that was read.
     let mut forged = read.clone();
     forged.metadata.resource_version = other.metadata.resource_version.clone();
     assert_eq!(code(cluster.add_finalizer(&forged).await), Some(409));
     assert!(backup(&cluster).await.finalizers().is_empty());
     assert_eq!(code(cluster.add_finalizer(&other).await), None);
     let now = backup(&cluster).await;
-    assert_eq!(now.finalizers(), [vsm::FINALIZER]);
+    assert_eq!(now.finalizers(), [VolumeSnapshotBackup::FINALIZER]);
     assert_eq!(code(cluster.remove_finalizer(&other).await), None, "it had none when it was read");
     assert_eq!(code(cluster.remove_finalizer(&now).await), None);
     assert!(backup(&cluster).await.finalizers().is_empty());
 }
 
-fn moved(problems: u64) -> Update<crate::controller::kinds::backup::Volume, Brought> {
-    let saved = Saved {
+fn moved(problems: u64) -> Update<Backup> {
+    let saved = work::Saved {
         snapshot: Id::of(b"s"),
         parent: None,
         files: 1,
@@ -112,11 +114,11 @@ fn moved(problems: u64) -> Update<crate::controller::kinds::backup::Volume, Brou
         empty: false,
         found: false,
     };
-    Update::Moved(Brought { saved, first_problems: vec![], pod: "p-1".into() })
+    Update::Moved(Saved { saved, first_problems: vec![], pod: "p-1".into() })
 }
 
 #[tokio::test]
-async fn a_status_is_written_with_what_is_no_longer_in_it() {
+async fn a_status_write_removes_fields_that_are_no_longer_set() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     let before = json!({
@@ -133,7 +135,7 @@ async fn a_status_is_written_with_what_is_no_longer_in_it() {
 }
 
 #[tokio::test]
-async fn a_status_that_was_written_meanwhile_is_not_overwritten() {
+async fn a_newer_status_is_not_overwritten() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     put_backup(&server, "u-1", &json!({}), &json!({}));
@@ -141,7 +143,7 @@ async fn a_status_that_was_written_meanwhile_is_not_overwritten() {
     put_backup(&server, "u-1", &json!({}), &json!({"phase": "Completed"}));
     let outcome = cluster.update(&read, &moved(0)).await.map(drop);
     assert_eq!(code(outcome), Some(409));
-    assert_eq!(backup(&cluster).await.moved().phase, "Completed");
+    assert_eq!(backup(&cluster).await.record().phase, "Completed");
 }
 
 #[tokio::test]
@@ -163,40 +165,40 @@ async fn a_record_is_rewritten_only_at_the_version_that_was_read() {
 /// The API group of Velero is not installed: the apiserver answers in plain text, and that is no
 /// error.
 #[tokio::test]
-async fn velero_need_not_be_there_and_its_failure_is_seen() {
+async fn a_failure_of_velero_is_observed_and_velero_is_optional() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     put_backup(&server, "u-1", &json!({"velero.io/backup-name": "night"}), &json!({}));
     let read = backup(&cluster).await;
     server.fails(Method::GET, "/backups/night", 404, "", 1);
-    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
-    assert_eq!(seen.common.velero, Velero::Fine);
+    let seen = kinds::observe(&cluster, &read, Admission::Queued, &config()).await.expect("no error");
+    assert_eq!(seen.common.velero, VeleroState::Fine);
     let velero = json!({
         "apiVersion": "velero.io/v1", "kind": "Backup", "metadata": {"name": "night", "namespace": "adp"},
         "status": {"phase": "PartiallyFailed"},
     });
     server.put("/apis/velero.io/v1/namespaces/adp/backups/night", velero);
-    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
-    assert_eq!(seen.common.velero, Velero::Failed);
-    // What cannot be looked at is not taken to be fine.
+    let seen = kinds::observe(&cluster, &read, Admission::Queued, &config()).await.expect("no error");
+    assert_eq!(seen.common.velero, VeleroState::Failed);
+    // A request that is denied is an error, and not a missing object.
     server.fails(Method::GET, "/backups/night", 403, "Forbidden", 1);
-    assert_eq!(code(cluster.observe(&read, false, &config()).await.map(drop)), Some(403));
+    assert_eq!(code(kinds::observe(&cluster, &read, Admission::Queued, &config()).await.map(drop)), Some(403));
 }
 
 #[tokio::test]
-async fn a_running_mover_is_seen_and_its_log_is_optional() {
+async fn a_running_mover_is_observed_and_its_log_is_optional() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     put_backup(&server, "u-1", &json!({}), &json!({"phase": "InProgress", "batchingStatus": "Processing"}));
     let read = backup(&cluster).await;
-    let name = read.subject().object_name();
+    let name = read.owner().object_name();
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "adp", "uid": "j-1"},
         "spec": {"template": {"spec": {"containers": [], "restartPolicy": "Never"}}}, "status": {"active": 1},
     });
     server.put(&format!("{JOBS}/{name}"), job);
     let mut labels = json!({"batch.kubernetes.io/job-name": name});
-    for term in read.subject().selector().split(',') {
+    for term in read.owner().selector().split(',') {
         let (key, value) = term.split_once('=').expect("an equality");
         labels[key] = value.into();
     }
@@ -210,20 +212,20 @@ async fn a_running_mover_is_seen_and_its_log_is_optional() {
     });
     server.put(&format!("{HERE}/pods/p-1"), pod);
     server.fails(Method::GET, "/pods/p-1/log", 403, "Forbidden", 1);
-    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
-    assert_eq!((seen.common.stage, seen.common.mover.pods.len()), (Stage::Started, 1));
+    let seen = kinds::observe(&cluster, &read, Admission::Queued, &config()).await.expect("no error");
+    assert_eq!((seen.common.stage(), seen.common.mover.pods.len()), (Stage::Started, 1));
     assert!(seen.common.mover.job.is_some() && seen.common.progress.is_none());
     let line = json!({"message_type": "status", "total_files": 4, "files_done": 1, "total_bytes": 8, "bytes_done": 2});
     server.put(&format!("{HERE}/pods/p-1/log"), line);
-    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
+    let seen = kinds::observe(&cluster, &read, Admission::Queued, &config()).await.expect("no error");
     let expected = Progress { total_files: 4, files_done: 1, total_bytes: 8, bytes_done: 2, ..Progress::default() };
     assert_eq!(seen.common.progress, Some(expected));
     assert!(server.asked(&Method::GET, "/pods/p-1/log")[0].query.contains("tailLines=5"));
 }
 
-/// Hundreds may wait for their turn.
+/// Hundreds of requests may be queued.
 #[tokio::test]
-async fn of_a_restore_that_waits_no_helper_is_asked_for() {
+async fn no_managed_object_of_a_queued_restore_is_read() {
     let server = ApiServer::default();
     let cluster = cluster(&server);
     let restore = json!({
@@ -232,10 +234,10 @@ async fn of_a_restore_that_waits_no_helper_is_asked_for() {
         "spec": {"protectedNamespace": "adp"}, "status": {"batchingStatus": "Queued"},
     });
     server.put(&format!("{GROUP}/volumesnapshotrestores/r1"), restore);
-    let read: VolumeSnapshotRestore = cluster.current("app", "r1").await.expect("an answer").expect("a restore");
-    let seen = cluster.observe(&read, false, &config()).await.expect("no error");
-    assert_eq!(seen.common.stage, Stage::Queued);
+    let read: VolumeSnapshotRestore = cluster.of("app").get("r1").await.expect("a restore");
+    let seen = kinds::observe(&cluster, &read, Admission::Queued, &config()).await.expect("no error");
+    assert_eq!(seen.common.stage(), Stage::Queued);
     for kind in [JOBS, "/pods", "/persistentvolumeclaims", "/volumesnapshots"] {
-        assert!(server.asked(&Method::GET, &format!("{kind}/{}", read.subject().object_name())).is_empty(), "{kind}");
+        assert!(server.asked(&Method::GET, &format!("{kind}/{}", read.owner().object_name())).is_empty(), "{kind}");
     }
 }

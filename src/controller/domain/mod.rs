@@ -1,6 +1,8 @@
-//! The words of every flow, and what they are made of: stages, actions, names, sizes, advice.
+//! The vocabulary of all flows: requests, stages, recorded results, owners. Nothing here reads or changes
+//! a cluster.
 
-pub mod advice;
-pub mod flow;
+pub mod backup;
+pub mod direction;
 pub mod names;
-pub mod quantity;
+pub mod record;
+pub mod restore;

@@ -1,4 +1,12 @@
-//! One mover as a Job: its spec, its state, its report, its lifecycle.
+//! One mover as a Job: its spec, its state, its report, its lifecycle and its removal.
 
-pub mod job;
+pub mod cleanup;
+pub mod diagnose;
 pub mod lifecycle;
+pub mod mover;
+pub mod observe;
+mod pod;
+pub mod progress;
+mod spec;
+pub mod status;
+pub mod teardown;

@@ -1,4 +1,4 @@
-//! What is asked of the controller over HTTP: whether it lives, whether it is ready, and its figures.
+//! The HTTP server for probes and metrics.
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -14,33 +14,40 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-/// How long somebody who asks may take to say what.
+/// Deadline for a client to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing is accepted after the machine could not.
+/// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// An answer: whether all is well, the kind of text, and the text.
+/// An answer of plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
+    /// The value of `Content-Type`.
     pub kind: &'static str,
     pub text: String,
 }
 
 impl Answer {
-    /// Plain text.
-    pub fn new(well: bool, text: impl Into<String>) -> Answer {
-        let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    pub fn ok(text: impl Into<String>) -> Answer {
+        Answer::with(StatusCode::OK, text)
+    }
+
+    pub fn unavailable(text: impl Into<String>) -> Answer {
+        Answer::with(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+
+    fn with(status: StatusCode, text: impl Into<String>) -> Answer {
         Answer { status, kind: "text/plain; charset=utf-8", text: text.into() }
     }
 }
 
-/// Listens at `[HOST]:PORT`, at all addresses of the machine if no host is given. `None` at `0`, which says nowhere.
+/// Listens at `[HOST]:PORT`, without a host at all addresses of the machine. `0` is nowhere: `None`.
 pub async fn listen(address: &str) -> io::Result<Option<TcpListener>> {
     match address {
         "0" => Ok(None),
         address => match address.strip_prefix(':') {
-            // The first takes both families where there are both.
+            // The first binds both address families if the machine has both.
             Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
                 Ok(listener) => Ok(Some(listener)),
                 Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await.map(Some),
@@ -50,14 +57,14 @@ pub async fn listen(address: &str) -> io::Result<Option<TcpListener>> {
     }
 }
 
-/// Answers what is asked by GET, by its path; there is nothing else at `None`. It does not end.
+/// Answers GET requests by their path, forever. `None` is 404.
 pub async fn serve(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) {
     let answer = Arc::new(answer);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -70,18 +77,17 @@ pub async fn serve(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-            // Whoever asks and goes away harms nobody but themselves.
+            // An error concerns only this client.
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 fn respond(method: &Method, path: &str, answer: &impl Fn(&str) -> Option<Answer>) -> Response<Full<Bytes>> {
-    let plain = |status, text: &str| Answer { status, ..Answer::new(true, text) };
     let answer = match (method, answer(path)) {
         (&Method::GET | &Method::HEAD, Some(answer)) => answer,
-        (_, Some(_)) => plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
-        (_, None) => plain(StatusCode::NOT_FOUND, "nothing is here\n"),
+        (_, Some(_)) => Answer::with(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+        (_, None) => Answer::with(StatusCode::NOT_FOUND, "nothing is here\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.text)));
     *response.status_mut() = answer.status;
@@ -111,8 +117,8 @@ mod tests {
         let listener = listen("127.0.0.1:0").await.unwrap().unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, |path| match path {
-            "/healthz" => Some(Answer::new(true, "ok\n")),
-            "/readyz" => Some(Answer::new(false, "not yet\n")),
+            "/healthz" => Some(Answer::ok("ok\n")),
+            "/readyz" => Some(Answer::unavailable("not yet\n")),
             _ => None,
         }));
         for (request, status, text) in [

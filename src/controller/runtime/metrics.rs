@@ -1,12 +1,14 @@
-//! The controller's figures, for Prometheus. Objects are counted when somebody asks, from what the watch knows, so that a figure is what
-//! the cluster says and not what this process remembers; what happened is counted as it happens. `docs/CONTROLLER.md` lists them.
+//! The metrics of the controller, for Prometheus; `docs/CONTROLLER.md` lists them.
+//!
+//! Objects are counted at each scrape from the watch's store, so that a gauge shows the cluster's state and
+//! not this process's memory. Events are counted when they happen.
 
-use crate::api::MoveStatus;
+use super::http_server::Answer;
+use super::queue::QueueState;
 use crate::clock;
-use crate::controller::domain::advice;
-use crate::controller::domain::flow::Update;
-use crate::controller::runtime::http_server::Answer;
-use crate::controller::runtime::queue::Place;
+use crate::controller::domain::direction::{Direction, Update};
+use crate::controller::domain::record::Record;
+use crate::work::{Reason, ReasonName};
 use hyper::{Method, Request, Uri};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, prometheus_text};
@@ -19,10 +21,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The label of all reasons that this release does not know.
+/// The label's value for all reasons that this release does not know.
 const OTHER: &str = "Other";
 
-/// One kind of request, by its short name.
+/// The kind of a request, by its short name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfKind {
     kind: &'static str,
@@ -41,24 +43,24 @@ struct Ended {
     reason: String,
 }
 
-/// A request to the apiserver, as its access rules know it.
+/// A request to the apiserver, in the terms of RBAC.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
     verb: &'static str,
     resource: String,
 }
 
-/// How one object stands.
+/// The state of one object.
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub phase: String,
-    pub degraded: bool,
-    pub place: Place,
-    /// When it was completed, in seconds since 1970.
+    pub is_degraded: bool,
+    pub state: QueueState,
+    /// Seconds since 1970 of its completion.
     pub completed: Option<i64>,
 }
 
-/// Objects of one kind, counted when somebody asks.
+/// The objects of one kind, counted at each scrape.
 struct Census {
     kind: &'static str,
     limit: usize,
@@ -86,14 +88,14 @@ impl Default for Metrics {
         let (leads, missing_rights) = (Gauge::default(), Gauge::default());
         registry.register_collector(Box::new(censuses.clone()));
         registry.register_collector(Box::new(Process));
-        registry.register("vsm_ended", "Requests that came to an end, by how", ended.clone());
-        registry.register("vsm_reconcile_errors", "Looks at a request that the cluster cut short", errors.clone());
+        registry.register("vsm_ended", "Requests that have ended", ended.clone());
+        registry.register("vsm_reconcile_errors", "Reconciles that failed with an API error", errors.clone());
         registry.register("vsm_moved_bytes", "Bytes of the volumes that were moved", moved.clone());
         registry.register("vsm_api_requests", "Requests to the apiserver", calls.clone());
-        registry.register("vsm_leader", "1 if this controller works, 0 if it waits for its turn", leads.clone());
+        registry.register("vsm_leader", "1 if this controller is the leader, 0 otherwise", leads.clone());
         registry.register(
             "vsm_missing_rights",
-            "Rights that the controller needs and lacked at its start",
+            "Rights that the controller lacked at its start",
             missing_rights.clone(),
         );
         Metrics { registry: Arc::new(registry), censuses, ended, errors, moved, calls, leads, missing_rights }
@@ -101,29 +103,30 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts the objects of a kind from now on.
+    /// Counts the objects of a kind at each scrape from now on.
     pub fn watch(&self, kind: &'static str, limit: usize, all: impl Fn() -> Vec<Standing> + Send + Sync + 'static) {
         self.censuses.lock().push(Census { kind, limit, all: Box::new(all) });
     }
 
-    /// Something was recorded of a request, and this is its status now.
-    pub fn recorded<S, D>(&self, kind: &'static str, update: &Update<S, D>, status: &MoveStatus) {
+    /// Counts an update of a request, whose record is `after` now.
+    pub fn recorded<D: Direction>(&self, kind: &'static str, update: &Update<D>, after: &Record) {
         let end = |reason: &str| {
-            let ended = Ended { kind, phase: status.phase.clone(), reason: reason.to_owned() };
+            let ended = Ended { kind, phase: after.phase.clone(), reason: reason.to_owned() };
             self.ended.get_or_create(&ended).inc();
         };
         match update {
             Update::Moved(_) => {
-                let bytes = status.progress.as_ref().map_or(0, |progress| progress.bytes_done);
+                let bytes = after.mover.as_ref().map_or(0, |mover| mover.progress.bytes_done);
                 self.moved.get_or_create(&OfKind { kind }).inc_by(u64::try_from(bytes).unwrap_or(0));
             }
             Update::Completed => {
                 self.censuses.completed(kind, clock::now().0);
-                end(if status.problems.is_some() { "Incomplete" } else { "Completed" });
+                end(if after.problems.is_some() { Reason::Incomplete.name() } else { "Completed" });
             }
-            // A mover's report may say anything, and each label's value is a time series.
-            Update::Failed { reason, .. } => end(if advice::is_known(reason) { reason } else { OTHER }),
-            Update::PartiallyFailed => end("VeleroFailed"),
+            // Each value of a label is a time series: a mover's report must not choose it.
+            Update::Failed { reason: ReasonName::Known(reason), .. } => end(reason.name()),
+            Update::Failed { reason: ReasonName::Foreign(_), .. } => end(OTHER),
+            Update::PartiallyFailed => end(Reason::VeleroFailed.name()),
             Update::Queued
             | Update::Started(_)
             | Update::Moving(_)
@@ -133,11 +136,12 @@ impl Metrics {
         }
     }
 
+    /// Counts a reconcile that failed with an API error.
     pub fn failed(&self, kind: &'static str) {
         self.errors.get_or_create(&OfKind { kind }).inc();
     }
 
-    /// A request to the apiserver goes out.
+    /// Counts a request to the apiserver.
     pub fn called<B>(&self, request: &Request<B>) {
         if let Some(call) = call(request.method(), request.uri()) {
             self.calls.get_or_create(&call).inc();
@@ -152,9 +156,9 @@ impl Metrics {
         self.missing_rights.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All of them, in Prometheus's text format.
+    /// All metrics in Prometheus's text format.
     pub fn answer(&self) -> Answer {
-        Answer { kind: "text/plain; version=0.0.4; charset=utf-8", ..Answer::new(true, self.text()) }
+        Answer { kind: "text/plain; version=0.0.4; charset=utf-8", ..Answer::ok(self.text()) }
     }
 
     fn text(&self) -> String {
@@ -164,7 +168,7 @@ impl Metrics {
     }
 }
 
-/// What a request to the apiserver asks for. `None`: not a resource.
+/// The verb and resource of a request to the apiserver; `None` if it is not for a resource.
 fn call(method: &Method, uri: &Uri) -> Option<Call> {
     let mut path = uri.path().trim_matches('/').split('/');
     match path.next()? {
@@ -220,17 +224,17 @@ impl Censuses {
 
 impl Collector for Censuses {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let (mut phases, mut degraded, mut waiting) = (BTreeMap::new(), vec![], vec![]);
-        let (mut working, mut limits, mut last) = (vec![], vec![], vec![]);
+        let (mut phases, mut degraded, mut queued) = (BTreeMap::new(), vec![], vec![]);
+        let (mut admitted, mut limits, mut last) = (vec![], vec![], vec![]);
         for Census { kind, limit, all } in self.lock().iter() {
             let (kind, all) = (*kind, all());
             for standing in &all {
                 *phases.entry((kind, standing.phase.clone())).or_insert(0_i64) += 1;
             }
             let count = |of: &dyn Fn(&Standing) -> bool| all.iter().filter(|standing| of(standing)).count();
-            degraded.push((OfKind { kind }, number(count(&|it| it.degraded))));
-            waiting.push((OfKind { kind }, number(count(&|it| it.place == Place::Waiting))));
-            working.push((OfKind { kind }, number(count(&|it| it.place == Place::Working))));
+            degraded.push((OfKind { kind }, number(count(&|it| it.is_degraded))));
+            queued.push((OfKind { kind }, number(count(&|it| it.state == QueueState::Queued))));
+            admitted.push((OfKind { kind }, number(count(&|it| it.state == QueueState::Admitted))));
             limits.push((OfKind { kind }, number(*limit)));
             let seen = all.iter().filter_map(|standing| standing.completed).max();
             let own = self.completed.lock().unwrap_or_else(PoisonError::into_inner).get(kind).copied();
@@ -239,10 +243,10 @@ impl Collector for Censuses {
         let phases = phases.into_iter().map(|((kind, phase), count)| (InPhase { kind, phase }, count)).collect();
         gauges(&mut encoder, "vsm_requests", "Requests by their phase.", phases)?;
         gauges(&mut encoder, "vsm_degraded", "Requests that are degraded: failed or incomplete.", degraded)?;
-        gauges(&mut encoder, "vsm_queue_waiting", "Requests that wait for their turn.", waiting)?;
-        gauges(&mut encoder, "vsm_queue_working", "Requests that have their turn.", working)?;
-        gauges(&mut encoder, "vsm_queue_limit", "How many may have their turn at a time.", limits)?;
-        gauges(&mut encoder, "vsm_last_success_timestamp_seconds", "When one was completed last.", last)
+        gauges(&mut encoder, "vsm_queue_waiting", "Requests that are queued.", queued)?;
+        gauges(&mut encoder, "vsm_queue_working", "Requests that are admitted.", admitted)?;
+        gauges(&mut encoder, "vsm_queue_limit", "Requests that may be admitted at the same time.", limits)?;
+        gauges(&mut encoder, "vsm_last_success_timestamp_seconds", "Time of the last completion.", last)
     }
 }
 
@@ -266,7 +270,7 @@ fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
     Ok(())
 }
 
-/// What the process takes of the machine, under the name that all of Prometheus's clients give it.
+/// The memory of the process, under the name that all Prometheus clients use.
 #[derive(Debug)]
 struct Process;
 
@@ -284,7 +288,7 @@ impl Collector for Process {
     }
 }
 
-/// `VmRSS:   1234 kB`, in bytes.
+/// The bytes of the line `VmRSS:   1234 kB`.
 fn resident(status: &str) -> Option<i64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
@@ -293,38 +297,42 @@ fn resident(status: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Progress;
+    use crate::controller::domain::record::{MoverProgress, Progress};
+    use crate::controller::testing::Plain;
     use std::collections::BTreeSet;
 
     const DOCUMENT: &str = include_str!("../../../docs/CONTROLLER.md");
 
-    type Plain = Update<(), ()>;
-
-    fn standing(phase: &str, place: Place) -> Standing {
-        Standing { phase: phase.into(), degraded: phase == "Failed", place, completed: None }
+    fn standing(phase: &str, state: QueueState) -> Standing {
+        Standing { phase: phase.into(), is_degraded: phase == "Failed", state, completed: None }
     }
 
-    /// Something of everything.
+    fn in_phase(phase: &str) -> Record {
+        Record { phase: phase.into(), ..Record::default() }
+    }
+
+    /// At least one sample of each metric.
     fn filled() -> Metrics {
         let metrics = Metrics::default();
         metrics.watch("vsb", 10, || {
-            let done = Standing { completed: Some(7), ..standing("Completed", Place::Out) };
+            let done = Standing { completed: Some(7), ..standing("Completed", QueueState::Out) };
             vec![
                 done,
-                standing("Failed", Place::Out),
-                standing("Queued", Place::Waiting),
-                standing("Queued", Place::Waiting),
+                standing("Failed", QueueState::Out),
+                standing("Queued", QueueState::Queued),
+                standing("Queued", QueueState::Queued),
             ]
         });
-        metrics.watch("vsr", 3, || vec![standing("InProgress", Place::Working)]);
-        let moved = MoveStatus {
+        metrics.watch("vsr", 3, || vec![standing("InProgress", QueueState::Admitted)]);
+        let progress = Progress { bytes_done: 1000, ..Progress::default() };
+        let moved = Record {
             phase: "SnapshotBackupDone".into(),
-            progress: Some(Progress { bytes_done: 1000, ..Progress::default() }),
-            ..MoveStatus::default()
+            mover: Some(MoverProgress { pod: "p".into(), progress }),
+            ..Record::default()
         };
-        metrics.recorded("vsb", &Plain::Moved(()), &moved);
-        let failed = MoveStatus { phase: "Failed".into(), ..MoveStatus::default() };
-        metrics.recorded("vsb", &Plain::Failed { reason: "StoreFailed".into(), message: "a \"b\"\n".into() }, &failed);
+        metrics.recorded("vsb", &Update::<Plain>::Moved(()), &moved);
+        let failure = Update::<Plain>::failed(Reason::StoreFailed, "a \"b\"\n");
+        metrics.recorded("vsb", &failure, &in_phase("Failed"));
         metrics.failed("vsr");
         metrics.called(&Request::get("https://h/api/v1/namespaces/adp/pods").body(()).unwrap());
         metrics.leads(true);
@@ -332,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_counted_and_what_happened_is() {
+    fn objects_and_events_are_counted() {
         let text = filled().text();
         for line in [
             r#"vsm_requests{kind="vsb",phase="Completed"} 1"#,
@@ -353,16 +361,15 @@ mod tests {
         ] {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
-        assert!(!text.contains(r#"last_success_timestamp_seconds{kind="vsr"}"#), "there was none");
+        assert!(!text.contains(r#"last_success_timestamp_seconds{kind="vsr"}"#), "no restore has completed");
     }
 
     #[test]
-    fn a_reason_that_is_not_known_is_counted_as_other() {
+    fn an_unknown_reason_is_counted_as_other() {
         let metrics = Metrics::default();
-        let failed = MoveStatus { phase: "Failed".into(), ..MoveStatus::default() };
         for reason in ["Novel", "x\n\"y", "", "VolumeUnreadable", "NotPrepared"] {
-            let update = Plain::Failed { reason: reason.into(), message: String::new() };
-            metrics.recorded("vsb", &update, &failed);
+            let update = Update::<Plain>::failed(ReasonName::from(reason.to_owned()), "");
+            metrics.recorded("vsb", &update, &in_phase("Failed"));
         }
         let text = metrics.text();
         let mut counted: Vec<&str> = text.lines().filter(|line| line.starts_with("vsm_ended_total")).collect();
@@ -374,17 +381,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_success_is_the_newest_that_is_known() {
+    fn the_last_success_is_the_newest_known() {
         let metrics = filled();
-        let done = MoveStatus { phase: "Completed".into(), ..MoveStatus::default() };
-        metrics.recorded("vsb", &Plain::Completed, &done);
+        metrics.recorded("vsb", &Update::<Plain>::Completed, &in_phase("Completed"));
         let text = metrics.text();
         assert!(!text.contains(r#"last_success_timestamp_seconds{kind="vsb"} 7"#), "{text}");
         assert!(text.contains(r#"vsm_ended_total{kind="vsb",phase="Completed",reason="Completed"} 1"#), "{text}");
     }
 
     #[test]
-    fn requests_are_named_as_access_rules_name_them() {
+    fn requests_are_named_in_the_terms_of_rbac() {
         for (method, uri, verb, resource) in [
             (Method::GET, "/api/v1/namespaces/adp/pods/p", "get", "pods"),
             (Method::GET, "/api/v1/namespaces/adp/pods/p/log?tailLines=5", "get", "pods/log"),
@@ -409,13 +415,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_what_the_kernel_says() {
+    fn memory_is_read_from_proc() {
         assert_eq!(resident("VmPeak:\t 9 kB\nVmRSS:\t    1234 kB\n"), Some(1_263_616));
         assert_eq!(resident(""), None);
     }
 
     #[test]
-    fn every_figure_is_in_the_published_table_and_nothing_else() {
+    fn the_document_lists_exactly_the_metrics() {
         let text = filled().text();
         let made: BTreeSet<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -1,12 +1,16 @@
-//! The running controller: reconcile loop, queue, leader election, health, metrics, settings.
+//! The running controller: watches, reconcile loop, queue, health, metrics, settings.
 
-pub mod events;
+mod act;
+mod context;
 pub mod health;
 pub mod http_server;
-pub mod leader_election;
 pub mod metrics;
-pub mod queue;
-pub mod rbac;
-pub mod reconcile;
+mod queue;
+mod reconcile;
 pub mod settings;
-pub mod waiting;
+#[cfg(test)]
+mod tests;
+pub mod wait_status;
+pub mod watch;
+
+pub use context::Context;

@@ -1,11 +1,11 @@
-//! What whoever runs the controller says of it in the environment. `docs/CONTROLLER.md` has the same table, and a test compares them.
+//! Settings of the controller, from its environment. A test compares them with the table in
+//! `docs/CONTROLLER.md`.
 //!
-//! A variable that is empty is not set. One that cannot be used keeps the controller from starting: the wrong settings would be found
-//! out much later, when a volume is to be brought back.
+//! An empty variable is not set. An invalid variable keeps the controller from starting: a wrong setting
+//! would otherwise be noticed much later, when a volume is to be restored.
 
-use crate::controller::domain::flow::Config;
-use crate::controller::domain::quantity;
-use crate::controller::mover_job::job;
+use crate::controller::config::{Config, Incomplete, MoverSettings};
+use crate::kubernetes::quantity;
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::SignedDuration;
@@ -13,54 +13,57 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How many backups, and how many restores, run at a time: VolumeSnapshotMover's default.
+/// Backups, and restores, that run at the same time: VolumeSnapshotMover's default.
 const AT_A_TIME: usize = 10;
-/// How often a mover that failed is started again, by its Job.
+/// Retries of a failed mover by its Job.
 const RETRIES: i32 = 3;
-/// How long nothing may run of what has its turn: a snapshot or an image may take its time.
+/// Deadline for an admitted request's mover to run: a snapshot or an image may be slow.
 const PREPARE: Duration = Duration::from_secs(30 * 60);
-/// How long what was restored may take to be handed over: some storage systems upload a snapshot before it is ready.
+/// Deadline for the publication of a restored volume: some storage systems upload a snapshot before it is
+/// ready.
 const HAND_OVER: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long a storage snapshot that may be freed has to be nobody's: Velero takes seconds to make a content anew.
+/// How long a storage snapshot must have been orphaned before it is deleted: Velero takes seconds to
+/// create a content again.
 const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// A mover keeps two cores busy if they are there, and is content with little.
+/// A mover can use two cores, and runs with less.
 const CPU_REQUEST: &str = "100m";
-/// What a mover takes into a bucket by 5 connections, 160 MiB, and what has been measured beyond it
+/// 160 MiB that a mover uses with 5 connections to a bucket, and the rest that was measured
 /// (`docs/ARCHITECTURE.md`, "Memory").
 const MEMORY_REQUEST: &str = "256Mi";
-/// What no mover should reach: the plan of a restore has at most 1 GiB, an index of ten million blobs half of one. It is there so that a
-/// fault costs one mover and not its node.
+/// More than any mover should use: the plan of a restore has at most 1 GiB, an index of ten million blobs
+/// half of that. With it a bug costs one mover and not its node.
 const MEMORY_LIMIT: &str = "2Gi";
-/// Instead of a limit or a request: none.
+/// The value for no limit or no request.
 const NONE: &str = "none";
 
-/// What movers are given of the controller's own environment, as it is.
+/// Variables of the controller that movers are given, too.
 const PASSED_ON: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// What the environment says. What it does not say is asked of the cluster.
+/// The settings. The cluster provides those that are not set.
 #[derive(Debug, PartialEq)]
 pub struct Settings {
-    /// The namespace that it runs in, which is the protected one.
+    /// The controller's namespace, which is the protected one.
     pub namespace: Option<String>,
-    /// The name of its own pod.
+    /// The name of the controller's pod.
     pub pod: Option<String>,
-    /// What tells this cluster from others that use the bucket.
+    /// The id of this cluster among those that share the bucket.
     pub cluster: Option<String>,
     /// The movers' image.
     pub image: Option<String>,
-    /// Backups and restores at a time.
+    /// Backups that run at the same time.
     pub backups: usize,
+    /// Restores that run at the same time.
     pub restores: usize,
-    mover: job::Settings,
+    mover: MoverSettings,
     allowed_secrets: Vec<String>,
     prepare: Duration,
     hand_over: Duration,
     free_after: Duration,
-    incomplete_fails: bool,
+    incomplete: Incomplete,
 }
 
-/// A variable that cannot be used.
+/// An invalid variable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the variable {name} is {value:?}: {why}")]
 pub struct Bad {
@@ -91,7 +94,7 @@ impl Settings {
             image: text("VSM_MOVER_IMAGE"),
             backups: variables.number("DATAMOVER_CONCURRENT_BACKUP")?.unwrap_or(AT_A_TIME),
             restores: variables.number("DATAMOVER_CONCURRENT_RESTORE")?.unwrap_or(AT_A_TIME),
-            mover: job::Settings {
+            mover: MoverSettings {
                 image: String::new(),
                 pull_policy: variables.one_of("VSM_MOVER_PULL_POLICY", &["Always", "IfNotPresent", "Never"])?,
                 pull_secrets: variables.list("VSM_MOVER_PULL_SECRETS"),
@@ -120,13 +123,16 @@ impl Settings {
             prepare: variables.duration("VSM_PREPARE_TIMEOUT")?.unwrap_or(PREPARE),
             hand_over: variables.duration("VSM_HAND_OVER_TIMEOUT")?.unwrap_or(HAND_OVER),
             free_after: variables.duration("VSM_FREE_SNAPSHOTS_AFTER")?.unwrap_or(FREE_AFTER),
-            incomplete_fails: variables.truth("VSM_INCOMPLETE_FAILS")?,
+            incomplete: match variables.truth("VSM_INCOMPLETE_FAILS")? {
+                true => Incomplete::Fails,
+                false => Incomplete::Completes,
+            },
         };
         settings.fits(memory)?;
         Ok(settings)
     }
 
-    /// A mover that is told to take more than it may have would be killed without a word.
+    /// Checks that the memory budget is below the limit: the kernel would kill the mover.
     fn fits(&self, memory: Option<u64>) -> Result<(), Bad> {
         let (requests, limits) = (&self.mover.requests, &self.mover.limits);
         let size = |of: &BTreeMap<String, Quantity>| of.get("memory").and_then(|it| quantity::bytes(&it.0));
@@ -140,17 +146,17 @@ impl Settings {
         Ok(())
     }
 
-    /// With what the cluster had to say.
+    /// The configuration, with the values that the cluster provides.
     pub fn config(self, namespace: String, cluster: String, image: String) -> Config {
         Config {
             namespace,
             cluster,
             allowed_secrets: self.allowed_secrets,
-            mover: job::Settings { image, ..self.mover },
+            mover: MoverSettings { image, ..self.mover },
             prepare: self.prepare,
             hand_over: self.hand_over,
             free_after: self.free_after,
-            incomplete_fails: self.incomplete_fails,
+            incomplete: self.incomplete,
         }
     }
 }
@@ -160,14 +166,15 @@ fn resources(cpu: Option<Quantity>, memory: Option<Quantity>) -> BTreeMap<String
     named("cpu", cpu).into_iter().chain(named("memory", memory)).collect()
 }
 
-/// A field that is misspelt is left out by the parser, and the toleration would tolerate something else.
+/// Parses tolerations. The parser ignores a misspelt field, and the toleration would match other taints:
+/// a field that is lost is an error.
 fn tolerations(text: &str) -> Option<Vec<Toleration>> {
     let given: Value = serde_json::from_str(text).ok()?;
     let read: Vec<Toleration> = serde_json::from_value(given.clone()).ok()?;
     (serde_json::to_value(&read).ok()? == given).then_some(read)
 }
 
-/// `key=value`, both within what Kubernetes takes for a label.
+/// Parses `key=value`, a valid label.
 fn label(text: &str) -> Option<(String, String)> {
     let (key, value) = text.split_once('=')?;
     let name = match key.split_once('/') {
@@ -185,7 +192,7 @@ fn label(text: &str) -> Option<(String, String)> {
     (part(name) && (value.is_empty() || part(value))).then(|| (key.to_owned(), value.to_owned()))
 }
 
-/// The environment, and how its values are read.
+/// The environment, and the parsers of its values.
 struct Variables<F>(F);
 
 impl<F: Fn(&str) -> Option<String>> Variables<F> {
@@ -270,7 +277,8 @@ mod tests {
         assert_eq!(settings, read(&[("DATAMOVER_CONCURRENT_BACKUP", ""), ("VSM_INCOMPLETE_FAILS", " ")]).unwrap());
         let config = settings.config("adp".into(), "c".into(), "i".into());
         assert_eq!((&*config.namespace, &*config.cluster, &*config.mover.image), ("adp", "c", "i"));
-        assert_eq!((config.mover.retries, config.incomplete_fails, config.mover.unprivileged), (3, false, false));
+        assert_eq!((config.mover.retries, config.mover.unprivileged), (3, false));
+        assert_eq!(config.incomplete, Incomplete::Completes);
         assert!(!config.mover.limits.contains_key("cpu") && config.mover.environment.is_empty());
     }
 
@@ -314,7 +322,7 @@ mod tests {
         let config = settings.config("adp".into(), "c".into(), "i".into());
         assert_eq!(config.allowed_secrets, ["a", "b"]);
         let times = [config.prepare, config.hand_over, config.free_after].map(|time| time.as_secs());
-        assert_eq!((times, config.incomplete_fails), ([5400, 90, 30], true));
+        assert_eq!((times, config.incomplete), ([5400, 90, 30], Incomplete::Fails));
         let mover = config.mover;
         assert_eq!((mover.pull_policy.as_deref(), &*mover.pull_secrets), (Some("Always"), &["pull".to_owned()][..]));
         let given =

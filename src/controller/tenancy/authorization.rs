@@ -1,14 +1,16 @@
-//! What the author of a backup or restore may ask for. They are tenants, not administrators: nothing they write is believed
-//! unless an object says the same that only the cluster, a driver or an administrator can write.
+//! Who may restore what, and which snapshots and secrets a tenant may name.
+//!
+//! The authors of backups and restores are tenants. A field that a tenant writes is believed only if
+//! another object says the same that only the cluster, a driver or an administrator can write.
 
-use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
-use crate::controller::tenancy::repository::Refused;
+use super::repository::Refused;
+use crate::kubernetes::snapshot_api::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::provenance::Layout;
 use crate::store::location::Service;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// Why a request is not carried out. The text is for the person who made it.
+/// Why a request is denied. The text is for its author.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error(
@@ -33,11 +35,12 @@ pub enum Denied {
     Restore { namespace: String },
 }
 
-/// The label that the OADP operator puts on the secrets that are meant for this.
+/// The label by which the OADP operator marks the secrets that a data mover may use.
 pub const PROVIDER_LABEL: &str = "openshift.io/oadp-bsl-provider";
 
-/// Whether a content belongs to a snapshot in the namespace of whoever named it. A tenant can make a VolumeSnapshot that names any content;
-/// that the content names the snapshot, uid and all, the snapshot controller wrote, or an administrator.
+/// Checks that a content is bound to a snapshot in the tenant's namespace. A tenant can create a
+/// VolumeSnapshot that names any content; only the snapshot controller or an administrator writes the
+/// snapshot's uid to the content.
 pub fn content_is_of(
     content: &VolumeSnapshotContent,
     snapshot: Option<&VolumeSnapshot>,
@@ -59,7 +62,7 @@ pub fn content_is_of(
     Err(Denied::Content { content: content.name_any(), namespace: namespace.to_owned() })
 }
 
-/// Whether the protected namespace is the controller's own.
+/// Checks that the protected namespace is the controller's own.
 pub fn protected_namespace(asked: &str, own: &str) -> Result<(), Denied> {
     if asked == own {
         return Ok(());
@@ -67,7 +70,7 @@ pub fn protected_namespace(asked: &str, own: &str) -> Result<(), Denied> {
     Err(Denied::ProtectedNamespace { asked: asked.to_owned(), own: own.to_owned() })
 }
 
-/// Whether a secret in the protected namespace is one that movers may be given: the namespace holds others, too.
+/// Checks that movers may use a secret: the protected namespace has others, too.
 pub fn secret(name: &str, labels: &BTreeMap<String, String>, allowed: &[String]) -> Result<(), Denied> {
     if labels.contains_key(PROVIDER_LABEL) || allowed.iter().any(|one| one == name) {
         return Ok(());
@@ -75,32 +78,33 @@ pub fn secret(name: &str, labels: &BTreeMap<String, String>, allowed: &[String])
     Err(Denied::Secret { secret: name.to_owned() })
 }
 
-/// A Velero restore that is under way in the protected namespace.
+/// A Velero Restore that is running in the protected namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningRestore {
     pub backup: String,
-    /// From namespaces of the backup to those of the cluster.
+    /// Namespaces of the cluster by those of the backup.
     pub mapping: BTreeMap<String, String>,
-    /// Namespaces of the backup; all if empty or `*`.
+    /// Namespaces of the backup; all of them if empty or `*`.
     pub included: Vec<String>,
     pub excluded: Vec<String>,
 }
 
 impl RunningRestore {
-    /// Whether it brings what was in one namespace to another.
-    fn brings(&self, from: &str, to: &str) -> bool {
+    /// Whether it restores one namespace of the backup to this one.
+    fn restores(&self, from: &str, to: &str) -> bool {
         let included = self.included.is_empty() || self.included.iter().any(|one| one == "*" || one == from);
         let target = self.mapping.get(from).map_or(from, String::as_str);
         included && !self.excluded.iter().any(|one| one == from) && target == to
     }
 
-    /// Whether it brings anything to a namespace.
+    /// Whether it restores anything to a namespace.
     pub fn reaches(&self, to: &str) -> bool {
-        self.mapping.values().any(|target| target == to) || (!self.mapping.contains_key(to) && self.brings(to, to))
+        self.mapping.values().any(|target| target == to) || (!self.mapping.contains_key(to) && self.restores(to, to))
     }
 }
 
-/// Whether a restore may bear the label of a Velero Restore that is under way: Velero's plugin takes what it made for a part of that.
+/// Checks that a restore may have the label of a running Velero Restore: Velero's plugin takes the
+/// result for a part of it.
 pub fn part_of(restore: Option<&RunningRestore>, namespace: &str) -> Result<(), Denied> {
     if restore.is_none_or(|restore| restore.reaches(namespace)) {
         return Ok(());
@@ -108,32 +112,32 @@ pub fn part_of(restore: Option<&RunningRestore>, namespace: &str) -> Result<(), 
     Err(Denied::Restore { namespace: namespace.to_owned() })
 }
 
-/// Who wants to read what.
+/// A tenant that wants to read a repository.
 pub struct Reader<'r> {
-    /// This cluster's id.
+    /// The id of this cluster.
     pub cluster: &'r str,
     /// The protected namespace.
     pub protected: &'r str,
-    /// Where the restore was made.
+    /// The tenant's namespace.
     pub namespace: &'r str,
-    /// The one that the restore's label names, if it is there and runs.
+    /// The Velero Restore that the tenant's restore is labelled with, if it is running.
     pub restore: Option<&'r RunningRestore>,
-    /// Locations, [cleaned](crate::controller::tenancy::repository::Base::locate), that an administrator lets the namespace read.
+    /// [Cleaned](super::repository::Base::locate) locations that an administrator lets the namespace read.
     pub grants: &'r [String],
 }
 
 impl Reader<'_> {
-    /// Whether the namespace may read a repository. Its own of this cluster, always; anybody's that a running Velero restore brings to it;
-    /// what an administrator granted.
+    /// Checks that the namespace may read a repository: its own of this cluster; any that a running
+    /// Velero Restore restores to it; any that an administrator granted.
     pub fn may_read(&self, repository: &str, layout: &Layout) -> Result<(), Denied> {
         let Reader { cluster, protected, namespace, restore, grants } = *self;
         let granted = || grants.iter().any(|granted| granted == repository);
         let allowed = match layout {
             Layout::Volume { cluster: of, namespace: from, .. } => {
                 let own = of == cluster && from == namespace;
-                own || restore.is_some_and(|restore| restore.brings(from, namespace))
+                own || restore.is_some_and(|restore| restore.restores(from, namespace))
             }
-            // The path does not say whose it was: as much as can be known is that it is of the backup that is being restored.
+            // The path names no namespace. It must at least belong to the backup that is being restored.
             Layout::Old { protected: of, backup, .. } => {
                 let same = |restore: &RunningRestore| backup.as_ref().is_none_or(|backup| *backup == restore.backup);
                 of == protected && restore.is_some_and(|restore| same(restore) && restore.reaches(namespace))
@@ -147,16 +151,16 @@ impl Reader<'_> {
     }
 }
 
-/// The key of a secret that holds certificates, as PEM.
+/// The key of a secret that has certificates as PEM.
 pub const CA_KEY: &str = "RESTIC_CUSTOM_CA";
 
-/// The keys of a secret without which nothing can be done, wherever the bucket is.
+/// The keys that every secret must have.
 const NEEDED: Needed = &[&["RESTIC_REPOSITORY"], &["RESTIC_PASSWORD"]];
 
-/// Of each line one key is enough.
+/// One key of each group is required.
 type Needed = &'static [&'static [&'static str]];
 
-/// Without these keys no bucket of the service can be reached.
+/// The keys that a secret of a service must have.
 fn needed(service: &Service) -> Needed {
     match service {
         Service::S3(_) => &[&["AWS_ACCESS_KEY_ID"], &["AWS_SECRET_ACCESS_KEY"]],
@@ -167,7 +171,8 @@ fn needed(service: &Service) -> Needed {
     }
 }
 
-/// What a mover is given of a secret: nothing else in it reaches a pod, least of all a command to run.
+/// The keys of a secret that a mover is given. No other key reaches a pod, in particular no command to
+/// run.
 pub fn given(service: &Service) -> &'static [&'static str] {
     match service {
         Service::S3(_) => &[
@@ -192,7 +197,8 @@ pub fn given(service: &Service) -> &'static [&'static str] {
     }
 }
 
-/// The keys that a secret lacks or has empty, as people are told; of a service if it is known which one it is.
+/// The required keys that a secret lacks or has empty, for people. Those of the service are checked if
+/// the service is known.
 pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>, service: Option<&Service>) -> Vec<String> {
     let has = |key: &&str| data.get(*key).is_some_and(|value| !value.as_ref().is_empty());
     let needed = NEEDED.iter().chain(service.map_or(&[][..], needed));
@@ -280,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_reads_its_own_what_a_restore_brings_and_what_was_granted() {
+    fn a_namespace_reads_its_own_restored_and_granted_repositories() {
         let restore = RunningRestore {
             backup: "b1".into(),
             mapping: BTreeMap::from([("bank".to_owned(), "bank-copy".to_owned())]),
@@ -335,7 +341,7 @@ mod tests {
     fn a_restore_of_everything_reaches_every_namespace() {
         for included in [vec![], vec!["*".to_owned()]] {
             let restore = RunningRestore { backup: "b1".into(), included, ..RunningRestore::default() };
-            assert!(restore.brings("shop", "shop") && restore.reaches("shop") && !restore.brings("shop", "bank"));
+            assert!(restore.restores("shop", "shop") && restore.reaches("shop") && !restore.restores("shop", "bank"));
         }
     }
 }

@@ -2,4 +2,7 @@
 
 pub mod authorization;
 pub mod credentials;
+pub mod rejected;
 pub mod repository;
+
+pub use rejected::Rejected;

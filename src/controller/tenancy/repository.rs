@@ -1,9 +1,11 @@
-//! Which repository a volume has ([`provenance`](crate::provenance) has the layouts), and whose one is that somebody names.
+//! The repository of a volume, the owner of a repository that a restore names, and the record of
+//! repositories that exist.
 //!
-//! Locations are compared part by part after cleaning, never as texts. Nothing is contacted here.
+//! [`provenance`](crate::provenance) has the path layouts. Locations are compared part by part after
+//! cleaning, never as texts. Nothing is contacted here.
 
-use crate::controller::domain::names::MANAGED_BY;
 use crate::id::Id;
+use crate::kubernetes::naming::MANAGED_BY;
 use crate::provenance::{self, Layout};
 use crate::store::Location;
 use crate::store::location::{Bucket, Service};
@@ -12,16 +14,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// The place that repositories may be below: what the administrator's secret says.
+/// The location that repositories must be below: that of the administrator's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// The secret's own location: VolumeSnapshotMover's repositories are here, whatever the prefix.
+    /// The secret's own location: VolumeSnapshotMover's repositories are here, without the prefix.
     own: Bucket,
     /// With the backup location's prefix: new repositories are here.
     prefixed: Bucket,
 }
 
-/// Why a location is refused. Nothing is asked of it.
+/// Why a location is refused, without contacting it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("{0}")]
@@ -60,7 +62,7 @@ impl Base {
         Ok(Base { own, prefixed })
     }
 
-    /// Who keeps the bucket.
+    /// The service that has the bucket.
     pub fn service(&self) -> &Service {
         &self.own.service
     }
@@ -71,48 +73,51 @@ impl Base {
         self.prefixed.below(&below.join("/")).to_string()
     }
 
-    /// What a location below the secret's own is, in the form that restic opens; an error if it is not below it.
+    /// The layout of a location below the secret's own, and the location in the form that restic opens;
+    /// an error if it is not below it.
     pub fn locate(&self, repository: &str) -> Result<(String, Layout), Refused> {
         let there = bucket(repository)?;
         let Some(whole) = below(&there.prefix, &self.own.prefix).filter(|_| there.is_beside(&self.own)) else {
             return Err(Refused::Elsewhere { repository: there.to_string(), base: self.own.to_string() });
         };
-        // A prefix may look like the protected namespace that paths of old begin with: below it only new ones are looked for.
+        // A prefix may look like the protected namespace that old paths begin with: below the prefix only
+        // new paths are accepted.
         let ours = below(&there.prefix, &self.prefixed.prefix).map(|below| Layout::of(&below));
         let layout = ours.filter(|it| matches!(it, Layout::Volume { .. })).unwrap_or_else(|| Layout::of(&whole));
-        // In the base's own notation, so that two names of one place are the same text.
+        // In the base's own notation, so that two names of one location are the same text.
         Ok((self.own.at(there.prefix.clone()).to_string(), layout))
     }
 }
 
-/// The backup that is to make a repository, by the name and uid of its object.
+/// The backup that may create a repository, by the name and uid of its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maker {
     pub name: String,
     pub uid: String,
 }
 
-/// What is on record of a repository.
+/// The recorded state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody has begun to make it.
+    /// No backup has claimed it.
     Unknown,
-    /// This backup may make it.
+    /// This backup may create it.
     Begun(Maker),
-    /// It has been made, and is never made again: a bucket that lost it must not look like a new one.
+    /// It was created, and is never created again: a bucket that lost it must not look like a new one.
     Made,
 }
 
-/// The key of a record that has the name and the uid of a maker, or nothing when the repository has been made.
+/// The key of a record with the name and the uid of the maker; empty once the repository was created.
 const MAKER_KEY: &str = "madeBy";
 
-/// The name of a repository's record, a ConfigMap. Two backups that would both make the repository meet there.
+/// The name of a repository's record, a ConfigMap: the lock between two backups that would both create
+/// the repository.
 pub fn record_name(repository: &str) -> String {
     format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32])
 }
 
-/// The record of a repository that this backup may make, or that has been made; to be written over the record that was read, and over no
-/// other.
+/// The record of a repository that `maker` may create, or that was created. It replaces only the record
+/// that was read (`over`), by its resource version.
 pub fn record(repository: &str, maker: Option<&Maker>, namespace: &str, over: Option<&ConfigMap>) -> ConfigMap {
     let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
     let maker = maker.map_or_else(String::new, |maker| format!("{}/{}", maker.name, maker.uid));
@@ -130,7 +135,7 @@ pub fn record(repository: &str, maker: Option<&Maker>, namespace: &str, over: Op
     }
 }
 
-/// What a record says.
+/// The state that a record has.
 pub fn standing(record: Option<&ConfigMap>) -> Standing {
     let Some(record) = record else { return Standing::Unknown };
     let maker = record.data.as_ref().and_then(|data| data.get(MAKER_KEY)?.split_once('/'));

@@ -167,7 +167,7 @@ fn every_error_of_a_mover_has_its_reason() {
         E::NoVolume { .. }, E::NoVolume { path: text() }, VolumeMissing, 13;
         E::NoSuchBackup { .. }, E::NoSuchBackup { repository: repository(), tags: text() }, SnapshotMissing, 13;
         E::SeveralBackups { .. }, E::SeveralBackups { repository: repository(), tags: text(), count: 2, ids: text() }, SnapshotAmbiguous, 13;
-        E::OtherMode { .. }, E::OtherMode { snapshot: text(), has: "Block", wants: "Filesystem" }, OtherVolumeMode, 13;
+        E::OtherMode { .. }, E::OtherMode { snapshot: text(), has: VolumeMode::Block, wants: VolumeMode::Filesystem }, OtherVolumeMode, 13;
         E::NothingRestored { .. }, E::NothingRestored { snapshot: text() }, NothingRestored, 13;
         E::NotAbsent { .. }, E::NotAbsent { repository: repository() }, RepositoryDamaged, 13;
     };

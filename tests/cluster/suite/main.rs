@@ -18,5 +18,6 @@ mod kills;
 mod local;
 mod rights;
 mod scale;
+mod sequence;
 mod trust;
 mod velero;

@@ -1,23 +1,25 @@
 use super::*;
-use crate::api::snapshot::{ContentStatus, SnapshotStatus};
-use crate::api::{BackupStatus, MoveStatus};
-use crate::controller::dialect::vsm;
-use crate::controller::domain::flow::Helper;
+use crate::api::{BackupStatus, MoveStatus, VolumeSnapshotBackup};
+use crate::controller::domain::backup::Request;
 use crate::controller::domain::names::Kind;
-use crate::controller::runtime::waiting::{self, Word};
-use crate::controller::testing::{self, KEYS, Played, World, config, now, object, secret};
-use crate::controller::volumes::rebind;
+use crate::controller::mover_job::observe as mover_observe;
+use crate::controller::runtime::wait_status::{self, Report};
+use crate::controller::tenancy::authorization;
+use crate::controller::testing::{self, KEYS, Played, World, config, object, secret};
 use crate::id::Id;
+use crate::kubernetes::snapshot_api::{ContentStatus, SnapshotStatus};
+use crate::kubernetes::volumes::rebind;
 use crate::work::{Discard, Failed, Saved};
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn subject() -> Subject {
-    Subject { kind: Kind::Backup, namespace: "shop".into(), name: "vsb-abcde".into(), uid: "u-1".into() }
+fn owner() -> Owner {
+    Owner { kind: Kind::Backup, namespace: "shop".into(), name: "vsb-abcde".into(), uid: "u-1".into() }
 }
 
-/// What a plugin's backup finds: a snapshot that is ready, of a claim of 1 GiB.
+/// The observation of a backup by Velero's plugin: a snapshot that is ready, of a claim of 1 GiB.
 fn ready() -> Observed {
     let content = json!({
         "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": {"name": "snapcontent-1"},
@@ -38,12 +40,17 @@ fn ready() -> Observed {
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "sc", "resources": {"requests": {"storage": "1024Mi"}}},
     });
     Observed {
-        common: Common { finalizer: true, turn: true, secret: Some(secret(&KEYS)), ..Common::default() },
+        common: Common {
+            has_finalizer: true,
+            admission: Admission::Admitted,
+            secret: Some(secret(&KEYS)),
+            ..Common::default()
+        },
         request: Request {
             content: "snapcontent-1".into(),
             protected_namespace: "adp".into(),
             secret: "velero-1-volsync-restic".into(),
-            backup: Some("b1".into()),
+            velero_backup: Some("b1".into()),
         },
         content: Some(object(content)),
         snapshot: Some(object(snapshot)),
@@ -53,24 +60,22 @@ fn ready() -> Observed {
 }
 
 impl Played for Observed {
-    type Known = Volume;
-    type Brought = Brought;
-    type Status = BackupStatus;
+    type Object = VolumeSnapshotBackup;
 
-    fn subject() -> Subject {
-        subject()
+    fn owner() -> Owner {
+        owner()
     }
 
-    fn decide(&self) -> Act<Update> {
-        decide(&subject(), self, &config())
+    fn decide(&self) -> Action<Backup> {
+        decide(&owner(), self, &config())
     }
 
     fn common(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn record(&mut self, status: &mut BackupStatus, update: &Update) {
-        vsm::apply_to_backup(status, update, &now());
+    fn object(status: BackupStatus) -> VolumeSnapshotBackup {
+        VolumeSnapshotBackup { status: Some(status), ..VolumeSnapshotBackup::default() }
     }
 
     fn moved(status: &BackupStatus) -> &MoveStatus {
@@ -96,11 +101,11 @@ impl Played for Observed {
         }
     }
 
-    fn delete(&mut self, helper: Helper) {
-        match helper {
-            Helper::Content => self.exposed.content = None,
-            Helper::Snapshot => self.exposed.snapshot = None,
-            Helper::Claim => self.exposed.claim = None,
+    fn delete(&mut self, managed: Managed) {
+        match managed {
+            Managed::Content => self.exposed.content = None,
+            Managed::Snapshot => self.exposed.snapshot = None,
+            Managed::Claim => self.exposed.claim = None,
             other => panic!("{other:?}"),
         }
     }
@@ -139,31 +144,31 @@ fn made() -> ConfigMap {
 const MOVER: &str = "vsm-vsb-u-1";
 const TIDY: &str = "vsm-vsb-u-1-tidy";
 
-/// Does what is to be done until others have to do something, as slowly as if each wait lasted, and says how often the status was
-/// written.
+/// Applies actions until the request waits, as slowly as if each wait lasted, and returns the number of
+/// writes of the status.
 fn settle_slowly(world: &mut World<Observed>) -> usize {
     let mut writes = 0;
     for _ in 0..80 {
-        let act = world.act();
-        let (said, slow) = (vsm::said(&world.status.moved), Duration::from_secs(60));
-        let update = match (waiting::settle(&world.seen.common, said, &act), &act) {
+        let action = world.next();
+        let slow = Duration::from_secs(60);
+        let update = match (wait_status::settle(&world.seen.common, &action), &action) {
             (Some(settled), _) => settled,
-            (None, Act::Wait(why)) => match waiting::wait(&world.seen.common, said, slow, why) {
-                Word::Say(update) => update,
-                Word::No => return writes,
-                Word::Later(left) => panic!("{left:?}"),
+            (None, Action::Wait(why)) => match wait_status::wait(&world.seen.common, slow, why) {
+                Report::Now(update) => update,
+                Report::No => return writes,
+                Report::Later(left) => panic!("{left:?}"),
             },
-            (None, Act::Nothing) => return writes,
-            (None, Act::Status(update)) => (**update).clone(),
+            (None, Action::Nothing) => return writes,
+            (None, Action::Record(update)) => (**update).clone(),
             (None, _) => {
-                world.apply(act);
+                world.apply(action);
                 continue;
             }
         };
         writes += 1;
         world.record(&update);
     }
-    panic!("it never settles: {:?}", world.act());
+    panic!("it never settles: {:?}", world.next());
 }
 
 fn saved(problems: u64) -> Outcome {
@@ -180,27 +185,28 @@ fn saved(problems: u64) -> Outcome {
 }
 
 #[test]
-fn a_backup_goes_its_way() {
-    let mut world = World::new(with(|seen| (seen.common.finalizer, seen.common.turn) = (false, false)));
-    // In the queue nothing is made for it.
-    while !matches!(world.act(), Act::Status(ref update) if **update == Update::Queued) {
-        let act = world.act();
-        world.apply(act);
+fn a_backup_passes_all_stages_and_leaves_nothing() {
+    let mut world =
+        World::new(with(|seen| (seen.common.has_finalizer, seen.common.admission) = (false, Admission::Queued)));
+    // Nothing is created for a queued request.
+    while !matches!(world.next(), Action::Record(ref update) if **update == Update::Queued) {
+        let action = world.next();
+        world.apply(action);
     }
-    let act = world.act();
-    world.apply(act);
-    assert_eq!(world.settle(), "waiting for its turn", "and it is not recorded again");
-    assert!(world.nothing_is_left() && world.seen.common.finalizer);
-    world.seen.common.turn = true;
+    let action = world.next();
+    world.apply(action);
+    assert_eq!(world.settle(), "waiting for its turn", "which is not recorded again");
+    assert!(world.nothing_is_left() && world.seen.common.has_finalizer);
+    world.seen.common.admission = Admission::Admitted;
     assert!(world.settle().contains("no pod yet"));
-    let work = job::described(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
+    let work = mover_observe::work_of(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
     assert_eq!(work.repository, "s3:http://s3/bkt/restic/c-1/shop/data");
     let Task::Backup(task) = &work.task else { panic!() };
     assert_eq!((&*task.identity, &*task.lineage, task.initialize), ("vsb-uid:u-1", "pvc-uid:p-1", true));
     assert_eq!(
         task.tags,
         ["vsb:vsb-abcde", "backup:b1", "size:1Gi", "storage-class:sc", "access-mode:ReadWriteOnce"],
-        "with what it takes to make the claim anew"
+        "with everything that a restore needs to create the claim"
     );
     let given = world.seen.common.mover.secret.clone().unwrap().data.unwrap();
     let given: Vec<_> = given.keys().map(String::as_str).collect();
@@ -209,8 +215,8 @@ fn a_backup_goes_its_way() {
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
-    assert_eq!(repository::standing(world.seen.record.as_ref()), Standing::Made, "and never made again");
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
+    assert_eq!(repository::standing(world.seen.record.as_ref()), Standing::Made, "so that it is never created again");
     assert_eq!(
         world.phases,
         [
@@ -221,7 +227,7 @@ fn a_backup_goes_its_way() {
             "Completed/Completed"
         ]
     );
-    // What the plugin reads at the end.
+    // The fields that the plugin reads at the end.
     let status = &world.status;
     let claim = status.source_pvc_data.as_ref().unwrap();
     assert_eq!((&*claim.name, &*claim.size, &*claim.storage_class_name), ("data", "1Gi", "sc"));
@@ -230,10 +236,12 @@ fn a_backup_goes_its_way() {
     assert_eq!(world.condition("Complete").unwrap().0, "True");
 }
 
-/// Each write is seen by the watch, which leads to another look: one that writes again would never end.
+/// Each write is a watch event, which leads to another reconcile: a reconcile that always writes would
+/// never end.
 #[test]
-fn a_slow_backup_says_what_it_waits_for_and_writes_no_more_than_that() {
-    let mut world = World::new(with(|seen| (seen.common.finalizer, seen.common.turn) = (false, false)));
+fn a_slow_backup_records_each_wait_once() {
+    let mut world =
+        World::new(with(|seen| (seen.common.has_finalizer, seen.common.admission) = (false, Admission::Queued)));
     world.seen.content.as_mut().unwrap().status.as_mut().unwrap().ready_to_use = Some(false);
     assert_eq!(settle_slowly(&mut world), 1, "the snapshot is not ready");
     let (truth, reason, message) = world.condition("Progressing").unwrap();
@@ -243,8 +251,8 @@ fn a_slow_backup_says_what_it_waits_for_and_writes_no_more_than_that() {
     world.seen.content.as_mut().unwrap().status.as_mut().unwrap().ready_to_use = Some(true);
     assert_eq!(settle_slowly(&mut world), 1, "it is queued");
     assert_eq!(world.condition("Progressing").unwrap().1, "Queued");
-    world.seen.common.turn = true;
-    assert_eq!(settle_slowly(&mut world), 2, "it has its turn, and its mover has no pod");
+    world.seen.common.admission = Admission::Admitted;
+    assert_eq!(settle_slowly(&mut world), 2, "it is admitted, and its mover has no pod");
     assert!(world.condition("Progressing").unwrap().2.contains("no pod yet"));
     world.pod(MOVER, "Running", 0, None, None);
     assert_eq!(settle_slowly(&mut world), 1, "the mover runs");
@@ -255,78 +263,77 @@ fn a_slow_backup_says_what_it_waits_for_and_writes_no_more_than_that() {
     assert_eq!(world.condition("Progressing").unwrap().1, "Moved");
 }
 
-/// What failed keeps its reason in all its conditions, also if something was waited for after the end.
+/// A failure keeps its reason in all conditions, even if the cleanup waited.
 #[test]
-fn a_wait_after_the_end_leaves_no_trace() {
-    // The second is a wait's reason, too.
-    for reason in ["Invalid", "Forbidden"] {
+fn a_wait_after_the_end_does_not_change_its_reason() {
+    // The second reason is also that of a wait.
+    for reason in [Reason::Invalid, Reason::Forbidden] {
         let mut world = World::new(ready());
         world.settle();
         world.pod(MOVER, "Running", 0, None, None);
         world.settle();
-        world.record(&Update::Failed { reason: reason.into(), message: "no".into() });
+        world.record(&Update::failed(reason, "no"));
         assert_eq!(settle_slowly(&mut world), 1);
         assert_eq!(world.condition("Progressing").unwrap().2, "waiting for the mover to stop");
-        assert_eq!(world.condition("Degraded").unwrap().1, reason);
+        assert_eq!(world.condition("Degraded").unwrap().1, reason.name());
         world.pod(MOVER, "Failed", 130, Some(saved(0)), None);
-        assert_eq!(settle_slowly(&mut world), 1, "nothing is waited for any more");
-        assert_eq!(world.condition("Progressing").unwrap().1, reason);
-        assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+        assert_eq!(settle_slowly(&mut world), 1, "the wait is over");
+        assert_eq!(world.condition("Progressing").unwrap().1, reason.name());
+        assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
     }
 }
 
 #[test]
-fn a_content_is_kept_if_its_class_says_so_and_all_went_well() {
-    let ends = |outcome: Outcome, frees: bool, finished: &str| {
+fn a_content_is_kept_after_a_complete_backup_if_its_class_allows_it() {
+    let ends = |outcome: Outcome, storage_snapshot: StorageSnapshot, finished: &str| {
         let mut world = World::new(ready());
         world.settle();
         world.pod(MOVER, "Succeeded", 0, Some(outcome), Some(finished));
-        world.seen.frees = frees;
+        world.seen.storage_snapshot = storage_snapshot;
         assert_eq!(world.settle(), "");
         (world.status.moved.phase.clone(), world.seen.exposed.content.is_some())
     };
-    assert_eq!(ends(saved(0), true, "Complete"), ("Completed".into(), true));
-    assert_eq!(ends(saved(0), false, "Complete"), ("Completed".into(), false));
+    assert_eq!(ends(saved(0), StorageSnapshot::IsCollected, "Complete"), ("Completed".into(), true));
+    assert_eq!(ends(saved(0), StorageSnapshot::Stays, "Complete"), ("Completed".into(), false));
 }
 
-/// Of two first backups of a volume one makes the repository, and the other one waits for that.
 #[test]
-fn a_repository_is_made_by_one() {
+fn one_of_two_first_backups_creates_the_repository() {
     let initialize = |world: &World<Observed>| {
-        let work = job::described(world.seen.common.mover.config_map.as_ref().expect("a mover")).unwrap();
+        let work = mover_observe::work_of(world.seen.common.mover.config_map.as_ref().expect("a mover")).unwrap();
         let Task::Backup(task) = work.task else { panic!() };
         task.initialize
     };
     let mut world = World::new(with(|seen| seen.record = Some(record_of(Some(("other", "u-2"))))));
-    world.seen.being_made = true;
-    assert_eq!(world.settle(), "another backup makes the repository");
+    world.seen.creation = Creation::Running;
+    assert_eq!(world.settle(), "another backup creates the repository");
     assert!(world.seen.common.mover.config_map.is_none() && world.seen.exposed.claim.is_some());
-    // The other one has it open, or has ended.
-    world.seen.being_made = false;
+    // The other backup has opened it, or has ended.
+    world.seen.creation = Creation::Idle;
     world.settle();
     let ours = Standing::Begun(Maker { name: "vsb-abcde".into(), uid: "u-1".into() });
     assert_eq!((repository::standing(world.seen.record.as_ref()), initialize(&world)), (ours, true));
-    // Or it has been made.
+    // The repository was created.
     let mut world = World::new(with(|seen| seen.record = Some(made())));
     world.settle();
     assert!(!initialize(&world));
 }
 
-/// The plugin must find everything in place before it hears of the end.
+/// Velero's plugin reads them when it sees the end.
 #[test]
-fn the_five_fields_come_before_completed() {
+fn all_fields_are_recorded_before_completed() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
     while world.status.moved.phase != "SnapshotBackupDone" {
-        let act = world.act();
-        world.apply(act);
+        let action = world.next();
+        world.apply(action);
     }
     assert!(!world.status.resticrepository.is_empty() && world.condition("Reconciled").unwrap().0 == "True");
 }
 
 #[test]
-fn an_incomplete_backup_is_completed_and_degraded_unless_told_otherwise() {
+fn an_incomplete_backup_is_completed_and_degraded_unless_configured_otherwise() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 3, Some(saved(2)), Some("Failed"));
@@ -341,16 +348,16 @@ fn an_incomplete_backup_is_completed_and_degraded_unless_told_otherwise() {
         world.seen.record = Some(made());
         world.seen
     };
-    let strict = Config { incomplete_fails: true, ..config() };
-    let Act::Status(update) = decide(&subject(), &seen, &strict) else { panic!() };
-    assert!(matches!(*update, Update::Failed { reason, .. } if reason == "Incomplete"));
+    let strict = Config { incomplete: Incomplete::Fails, ..config() };
+    let Action::Record(update) = decide(&owner(), &seen, &strict) else { panic!() };
+    assert!(matches!(*update, Update::Failed { reason, .. } if reason == Reason::Incomplete));
 }
 
 #[test]
-fn a_movers_failure_is_told_and_everything_goes() {
+fn a_failed_mover_fails_the_backup_and_leaves_nothing() {
     let mut world = World::new(ready());
     world.settle();
-    let failed = Failed { reason: "WrongPassword".into(), message: "no key opens".into() };
+    let failed = Failed::new(Reason::WrongPassword, "no key opens");
     world.pod(MOVER, "Failed", 12, Some(Outcome::Failed(failed)), Some("Failed"));
     assert_eq!(world.settle(), "");
     assert_eq!(&*world.status.moved.phase, "Failed");
@@ -358,8 +365,8 @@ fn a_movers_failure_is_told_and_everything_goes() {
     assert_eq!((&*truth, &*reason), ("False", "Error"));
     assert!(message.starts_with("no key opens (what to do: "), "{message}");
     assert_eq!(world.condition("Degraded").unwrap().1, "WrongPassword");
-    // It released its lock itself: nothing is to be tidied.
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    // The mover released its lock: no cleanup is needed.
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
 }
 
 /// A read error may be transient: the Job starts another pod, `VSM_MOVER_RETRIES` times with its
@@ -368,7 +375,7 @@ fn a_movers_failure_is_told_and_everything_goes() {
 fn a_volume_that_cannot_be_read_is_retried_by_the_job_and_then_fails_the_backup() {
     let unreadable = || {
         let message = "the source cannot be read: Input/output error (os error 5)";
-        Some(Outcome::Failed(Failed { reason: "VolumeUnreadable".into(), message: message.into() }))
+        Some(Outcome::Failed(Failed::new(Reason::VolumeUnreadable, message)))
     };
     let mut world = World::new(ready());
     world.settle();
@@ -390,96 +397,95 @@ fn a_volume_that_cannot_be_read_is_retried_by_the_job_and_then_fails_the_backup(
     assert!(world.nothing_is_left());
 }
 
-/// Killed without a word: run again, told who is gone; and in the end, tidied after.
+/// The next attempt knows which pods have ended, and the cleanup follows the last one.
 #[test]
-fn a_mover_that_is_lost_is_run_again() {
+fn a_mover_without_a_report_is_run_again() {
     let mut world = World::new(ready());
     world.settle();
     for run in 0..3 {
         world.pod(MOVER, "Failed", 137, None, Some("Failed"));
         let why = world.settle();
-        assert_eq!(why.contains("no pod yet"), run < 2 || world.seen.common.cleaner.job.is_some(), "run {run}: {why}");
+        assert_eq!(why.contains("no pod yet"), run < 2 || world.seen.common.cleanup.job.is_some(), "run {run}: {why}");
         if run < 2 {
-            let work = job::described(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
+            let work = mover_observe::work_of(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
             assert_eq!(work.gone, ["vsm-vsb-u-1-0"]);
         }
     }
     assert_eq!((&*world.status.moved.phase, &*world.condition("Degraded").unwrap().1), ("Failed", "MoverLost"));
-    let work = job::described(world.seen.common.cleaner.config_map.as_ref().unwrap()).unwrap();
+    let work = mover_observe::work_of(world.seen.common.cleanup.config_map.as_ref().unwrap()).unwrap();
     assert_eq!(
         work.task,
         Task::Discard(Discard { identity: None }),
-        "its snapshot, if there is one, may be all there is"
+        "its snapshot, if there is one, may be the only copy"
     );
     assert_eq!(work.gone, ["vsm-vsb-u-1-0"]);
     world.pod(TIDY, "Succeeded", 0, Some(Outcome::Discarded { snapshots: 0 }), Some("Complete"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
 }
 
 #[test]
-fn one_that_is_deleted_while_it_runs_stops_its_mover_and_leaves_nothing() {
+fn a_backup_deleted_while_it_runs_stops_its_mover_and_leaves_nothing() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Running", 0, None, None);
     world.settle();
-    world.seen.common.deleted = true;
+    world.seen.common.is_deleted = true;
     assert_eq!(world.settle(), "waiting for the mover to stop");
     assert!(world.seen.exposed.claim.is_some(), "a pod uses it");
-    // It had made the snapshot, and was killed before it could say so.
+    // It had saved the snapshot, and was killed before its report.
     world.pod(MOVER, "Failed", 137, None, None);
-    assert!(world.settle().contains("no pod yet") && world.seen.common.cleaner.job.is_some());
-    let work = job::described(world.seen.common.cleaner.config_map.as_ref().unwrap()).unwrap();
+    assert!(world.settle().contains("no pod yet") && world.seen.common.cleanup.job.is_some());
+    let work = mover_observe::work_of(world.seen.common.cleanup.config_map.as_ref().unwrap()).unwrap();
     assert_eq!(work.task, Task::Discard(Discard { identity: Some("vsb-uid:u-1".into()) }));
     world.pod(TIDY, "Succeeded", 0, Some(Outcome::Discarded { snapshots: 1 }), Some("Complete"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
-    // One that had its end keeps its data.
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
+    // A completed backup keeps its data.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
     world.settle();
-    world.seen.common.deleted = true;
-    assert_eq!((world.act(), world.settle()), (Act::Nothing, String::new()));
+    world.seen.common.is_deleted = true;
+    assert_eq!((world.next(), world.settle()), (Action::Nothing, String::new()));
 }
 
-/// What could not be removed is told, and does not keep everything else from going.
 #[test]
-fn a_repository_that_cannot_be_tidied_is_told() {
+fn a_failed_cleanup_is_reported_and_does_not_block_the_end() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 137, None, None);
-    world.seen.common.deleted = true;
+    world.seen.common.is_deleted = true;
     world.settle();
-    let failed = Failed { reason: "StoreFailed".into(), message: "no route".into() };
-    assert_eq!(lifecycle::untidied::<()>(&subject(), &world.seen.common, &config()), None);
+    let failed = Failed::new(Reason::StoreFailed, "no route");
+    assert_eq!(cleanup::failure::<Backup>(&owner(), &world.seen.common, &config()), None);
     world.pod(TIDY, "Failed", 1, Some(Outcome::Failed(failed)), Some("Failed"));
-    assert!(lifecycle::untidied::<()>(&subject(), &world.seen.common, &config()).unwrap().contains("no route"));
+    assert!(cleanup::failure::<Backup>(&owner(), &world.seen.common, &config()).unwrap().contains("no route"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
 }
 
-/// One that could not read everything is better than none.
+/// An incomplete snapshot is better than none.
 #[test]
-fn an_incomplete_backup_that_counts_as_failed_keeps_its_snapshot() {
+fn a_backup_that_failed_as_incomplete_keeps_its_snapshot() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 3, Some(saved(2)), Some("Failed"));
-    world.record(&Update::Failed { reason: "Incomplete".into(), message: "2 entries".into() });
+    world.record(&Update::failed(Reason::Incomplete, "2 entries"));
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && world.seen.common.cleaner.job.is_none());
+    assert!(world.nothing_is_left() && world.seen.common.cleanup.job.is_none());
 }
 
 #[test]
-fn one_that_is_deleted_before_anything_is_let_go() {
-    let mut world = World::new(with(|seen| seen.common.deleted = true));
-    assert_eq!(world.act(), Act::RemoveFinalizer);
+fn a_backup_deleted_before_it_started_loses_its_finalizer() {
+    let mut world = World::new(with(|seen| seen.common.is_deleted = true));
+    assert_eq!(world.next(), Action::RemoveFinalizer);
     world.settle();
-    assert_eq!(world.act(), Act::Nothing);
+    assert_eq!(world.next(), Action::Nothing);
 }
 
 #[test]
-fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
+fn an_impossible_request_fails_with_a_reason() {
     type Change = fn(&mut Observed);
     let cases: [(&str, &str, Change); 11] = [
         ("Invalid", "is empty", |seen| seen.request.content.clear()),
@@ -494,8 +500,8 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
             data[0].1 = "/etc";
             seen.common.secret = Some(secret(&data));
         }),
-        ("Invalid", "is gone", |seen| seen.claim = None),
-        ("Invalid", "which is no size", |seen| {
+        ("Invalid", "is deleted", |seen| seen.claim = None),
+        ("Invalid", "which is not a size", |seen| {
             let spec = seen.claim.as_mut().unwrap().spec.as_mut().unwrap();
             spec.resources = None;
         }),
@@ -514,26 +520,26 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
 }
 
 #[test]
-fn what_is_not_ready_is_waited_for_and_not_for_ever() {
+fn a_wait_has_a_deadline_until_the_mover_runs() {
     let mut world = World::new(ready());
     world.seen.content.as_mut().unwrap().status.as_mut().unwrap().ready_to_use = Some(false);
     assert!(world.settle().contains("to be ready"));
     let mut world = World::new(ready());
     world.settle();
-    world.seen.common.quiet_for = Some(Duration::from_secs(3600));
+    world.seen.common.stalled_for = Some(Duration::from_secs(3600));
     world.settle();
     assert_eq!(world.condition("Degraded").unwrap().1, "NotPrepared");
-    // Once it runs it may take as long as it takes.
+    // A running mover has no deadline here.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Running", 0, None, None);
-    world.seen.common.quiet_for = Some(Duration::from_secs(360_000));
+    world.seen.common.stalled_for = Some(Duration::from_secs(360_000));
     assert_eq!(world.settle(), "the mover runs");
 }
 
 #[test]
-fn a_failed_velero_backup_ends_it_and_options_are_heeded() {
-    let mut world = World::new(with(|seen| seen.common.velero = Velero::Failed));
+fn a_failed_velero_backup_fails_it_and_storage_class_options_apply() {
+    let mut world = World::new(with(|seen| seen.common.velero = VeleroState::Failed));
     world.settle();
     assert_eq!(&*world.status.moved.phase, "PartiallyFailed");
     let mut world = World::new(ready());
@@ -547,14 +553,14 @@ fn a_failed_velero_backup_ends_it_and_options_are_heeded() {
     let claim = world.seen.exposed.claim.clone().unwrap().spec.unwrap();
     assert_eq!(claim.storage_class_name.as_deref(), Some("shallow"));
     assert_eq!((claim.access_modes, claim.volume_mode), (Some(vec!["ReadOnlyMany".into()]), Some("Block".into())));
-    let work = job::described(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
+    let work = mover_observe::work_of(world.seen.common.mover.config_map.as_ref().unwrap()).unwrap();
     let Task::Backup(task) = work.task else { panic!() };
-    assert!(!task.initialize && task.source.to_str() == Some(job::DEVICE));
+    assert!(!task.initialize && task.source.to_str() == Some(DEVICE_PATH));
 }
 
-/// From then on the request may lose its parts: an application's namespace is deleted while it is backed up.
+/// A namespace may be deleted while it is backed up.
 #[test]
-fn what_a_mover_was_told_is_not_asked_again() {
+fn a_running_mover_does_not_need_the_source_objects() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Running", 0, None, None);
@@ -569,9 +575,9 @@ fn what_a_mover_was_told_is_not_asked_again() {
     assert!(world.nothing_is_left());
 }
 
-/// A class may say that volumes outlive their claims.
+/// The storage class may retain volumes.
 #[test]
-fn the_volume_of_a_helper_goes_with_its_claim() {
+fn a_retained_volume_is_deleted_with_its_managed_claim() {
     let mut world = World::new(ready());
     world.settle();
     let spec = json!({"persistentVolumeReclaimPolicy": "Retain", "claimRef": {"uid": "claim-of-ours"}});

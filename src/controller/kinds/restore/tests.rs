@@ -1,33 +1,44 @@
 use super::*;
-use crate::api::snapshot::{SnapshotStatus, VolumeSnapshotContent};
-use crate::api::{MoveStatus, RestoreStatus};
-use crate::controller::dialect::vsm;
+use crate::api::{MoveStatus, RestoreStatus, VolumeSnapshotRestore};
+use crate::controller::action::{ContentChange, Managed};
+use crate::controller::cluster::rbac;
 use crate::controller::domain::names::Kind;
-use crate::controller::testing::{self, KEYS, Played, World, config, now, object, secret};
-use crate::work::{Failed, Restored};
+use crate::controller::domain::restore::{Request, SourceClaim, Target};
+use crate::controller::mover_job::observe as mover_observe;
+use crate::controller::tenancy::authorization::RunningRestore;
+use crate::controller::testing::{self, KEYS, Played, World, config, object, secret};
+use crate::id::Id;
+use crate::kubernetes::snapshot_api::{SnapshotStatus, VolumeSnapshotContent};
+use crate::kubernetes::volumes::rebind;
+use crate::work::{Failed, Pick, Restored};
 use serde_json::json;
 use std::time::Duration;
 
-fn subject() -> Subject {
-    Subject { kind: Kind::Restore, namespace: "shop".into(), name: "vsr-abcde".into(), uid: "u-1".into() }
+fn owner() -> Owner {
+    Owner { kind: Kind::Restore, namespace: "shop".into(), name: "vsr-abcde".into(), uid: "u-1".into() }
 }
 
 const MOVER: &str = "vsm-vsr-u-1";
 const TIDY: &str = "vsm-vsr-u-1-tidy";
 const OWN: &str = "s3:http://s3/bkt/restic/c-1/shop/data";
 
-/// What a plugin's restore finds.
+/// The observation of a restore by Velero's plugin.
 fn ready() -> Observed {
     Observed {
-        common: Common { finalizer: true, turn: true, secret: Some(secret(&KEYS)), ..Common::default() },
+        common: Common {
+            has_finalizer: true,
+            admission: Admission::Admitted,
+            secret: Some(secret(&KEYS)),
+            ..Common::default()
+        },
         request: Request {
             protected_namespace: "adp".into(),
             secret: "velero-1-volsync-restic".into(),
             repository: OWN.into(),
-            claim: ClaimData { name: "data".into(), size: "1Gi".into(), storage_class_name: "sc".into() },
+            claim: SourceClaim { name: "data".into(), size: "1Gi".into(), storage_class: "sc".into() },
             snapshot_class: Some("fast".into()),
             made_by: Some("vsb-abcde".into()),
-            backup: Some("b1".into()),
+            velero_backup: Some("b1".into()),
             ..Request::default()
         },
         ..Observed::default()
@@ -45,25 +56,22 @@ fn direct() -> Observed {
 }
 
 impl Played for Observed {
-    type Known = Known;
-    type Brought = Brought;
-    type Status = RestoreStatus;
+    type Object = VolumeSnapshotRestore;
 
-    fn subject() -> Subject {
-        subject()
+    fn owner() -> Owner {
+        owner()
     }
 
-    fn decide(&self) -> Act<Update> {
-        decide(&subject(), self, &config())
+    fn decide(&self) -> Action<Restore> {
+        decide(&owner(), self, &config())
     }
 
     fn common(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn record(&mut self, status: &mut RestoreStatus, update: &Update) {
-        vsm::apply_to_restore(status, update, &now());
-        self.mode.clone_from(&status.moved.volume_mode);
+    fn object(status: RestoreStatus) -> VolumeSnapshotRestore {
+        VolumeSnapshotRestore { status: Some(status), ..VolumeSnapshotRestore::default() }
     }
 
     fn moved(status: &RestoreStatus) -> &MoveStatus {
@@ -98,18 +106,18 @@ impl Played for Observed {
         }
     }
 
-    fn delete(&mut self, helper: Helper) {
-        match helper {
-            Helper::Claim => {
-                assert!(self.common.mover.pods.iter().all(job::has_ended), "a mover writes into it");
+    fn delete(&mut self, managed: Managed) {
+        match managed {
+            Managed::Claim => {
+                assert!(self.common.mover.pods.iter().all(status::has_ended), "a mover writes into it");
                 self.volume.claim = None;
             }
-            Helper::Snapshot => {
+            Managed::Snapshot => {
                 self.captured.snapshot = None;
-                // What nobody keeps goes with it.
+                // The snapshot controller deletes the content with it, unless it is retained.
                 self.captured.content.take_if(|content| content.spec.deletion_policy == "Delete");
             }
-            Helper::Target => self.volume.target = None,
+            Managed::Target => self.volume.target = None,
             other => panic!("{other:?}"),
         }
     }
@@ -123,8 +131,8 @@ impl Played for Observed {
     }
 
     fn change_content(&mut self, change: ContentChange) {
-        let ContentChange::Policy(policy) = change else { panic!("{change:?}: what a restore makes is handed over") };
-        self.captured.content.as_mut().expect("a content").spec.deletion_policy = policy.to_owned();
+        let ContentChange::Policy(policy) = change else { panic!("{change:?}") };
+        self.captured.content.as_mut().expect("a content").spec.deletion_policy = policy.name().to_owned();
     }
 
     fn is_bare(&self) -> bool {
@@ -138,7 +146,7 @@ fn restored(problems: u64, empty: bool) -> Outcome {
 }
 
 fn task(world: &mut World<Observed>) -> (String, work::Restore) {
-    let work = job::described(world.mover(MOVER).config_map.as_ref().unwrap()).unwrap();
+    let work = mover_observe::work_of(world.mover(MOVER).config_map.as_ref().unwrap()).unwrap();
     let Task::Restore(task) = work.task else { panic!() };
     (work.repository, task)
 }
@@ -148,8 +156,8 @@ fn content(world: &World<Observed>) -> Option<&VolumeSnapshotContent> {
 }
 
 #[test]
-fn a_restore_ends_in_a_handle_that_outlives_everything() {
-    let mut world = World::new(with(|seen| seen.common.finalizer = false));
+fn a_restore_publishes_a_handle_that_outlives_all_objects() {
+    let mut world = World::new(with(|seen| seen.common.has_finalizer = false));
     assert!(world.settle().contains("no pod yet"));
     let (repository, job) = task(&mut world);
     assert_eq!(repository, OWN);
@@ -163,11 +171,11 @@ fn a_restore_ends_in_a_handle_that_outlives_everything() {
     world.pod(MOVER, "Running", 0, None, None);
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
-    // Phase, handle and content are one write, and nothing that was promised can go any more.
+    // Phase, handle and content are one write.
     while world.status.moved.phase != "SnapshotRestoreDone" {
         assert!(world.status.snapshot_handle.is_empty());
-        let act = world.act();
-        world.apply(act);
+        let action = world.next();
+        world.apply(action);
     }
     assert_eq!(
         (&*world.status.snapshot_handle, &*world.status.volume_snapshot_content_name),
@@ -175,25 +183,25 @@ fn a_restore_ends_in_a_handle_that_outlives_everything() {
     );
     assert_eq!(content(&world).unwrap().spec.deletion_policy, "Retain");
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer && content(&world).is_some());
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer && content(&world).is_some());
     let phases = ["InProgress/Processing", "SnapshotRestoreDone/Completed", "Cleanup/Completed", "Completed/Completed"];
     assert_eq!(world.phases, phases);
     assert_eq!(world.condition("Reconciled").unwrap().0, "True");
 }
 
-/// The plugin deletes the content as soon as it is named, while everything else is still being cleaned up.
+/// The plugin deletes the content as soon as it is named, during the cleanup.
 #[test]
-fn what_was_handed_over_may_be_gone_at_once() {
+fn a_published_content_may_be_deleted_at_once() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
     while world.status.moved.phase != "SnapshotRestoreDone" {
-        let act = world.act();
-        world.apply(act);
+        let action = world.next();
+        world.apply(action);
     }
     world.seen.captured.content = None;
-    // Velero's Restore may fail, the request be denied by now, and a rival appear: nothing may fail any more.
-    world.seen.common.velero = Velero::Failed;
+    // Velero's Restore may fail, the secret disappear, a rival appear: the request must not fail any more.
+    world.seen.common.velero = VeleroState::Failed;
     world.seen.common.secret = None;
     world.seen.rivals = vec!["other/vsr".into()];
     assert_eq!(world.settle(), "");
@@ -202,46 +210,45 @@ fn what_was_handed_over_may_be_gone_at_once() {
 }
 
 #[test]
-fn one_that_is_deleted_before_it_hands_over_leaves_no_storage_snapshot() {
+fn a_restore_deleted_before_publication_leaves_no_storage_snapshot() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
     // Up to the moment before the handle is recorded.
-    while !matches!(world.act(), Act::Status(_)) {
-        let act = world.act();
-        world.apply(act);
+    while !matches!(world.next(), Action::Record(_)) {
+        let action = world.next();
+        world.apply(action);
     }
     assert_eq!(content(&world).unwrap().spec.deletion_policy, "Retain");
-    world.seen.common.deleted = true;
+    world.seen.common.is_deleted = true;
     assert_eq!(world.settle(), "");
-    assert!(world.nothing_is_left() && content(&world).is_none() && !world.seen.common.finalizer);
-    // And after that it is the plugin's.
+    assert!(world.nothing_is_left() && content(&world).is_none() && !world.seen.common.has_finalizer);
+    // After that the snapshot is the plugin's.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
     while world.status.moved.phase != "SnapshotRestoreDone" {
-        let act = world.act();
-        world.apply(act);
+        let action = world.next();
+        world.apply(action);
     }
-    world.seen.common.deleted = true;
+    world.seen.common.is_deleted = true;
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left() && content(&world).is_some_and(|it| it.spec.deletion_policy == "Retain"));
 }
 
 #[test]
-fn a_block_volume_is_found_out_unless_it_was_said() {
+fn a_block_volume_is_detected_unless_a_mode_was_requested() {
     let mut world = World::new(ready());
     world.settle();
-    let other =
-        || Some(Outcome::Failed(Failed { reason: "OtherVolumeMode".into(), message: "of a Block volume".into() }));
+    let other = || Some(Outcome::Failed(Failed::new(Reason::OtherVolumeMode, "of a Block volume")));
     world.pod(MOVER, "Failed", 13, other(), Some("Failed"));
     assert!(world.settle().contains("no pod yet"));
-    assert_eq!(mode_of(world.seen.volume.claim.as_ref().unwrap()), "Block");
-    assert_eq!(task(&mut world).1.target.to_str(), Some(job::DEVICE));
+    assert_eq!(mode_of(world.seen.volume.claim.as_ref().unwrap()), VolumeMode::Block);
+    assert_eq!(task(&mut world).1.target.to_str(), Some(DEVICE_PATH));
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
     assert_eq!(world.settle(), "");
     assert_eq!((&*world.status.moved.phase, world.status.moved.volume_mode.as_deref()), ("Completed", Some("Block")));
-    // It is tried once.
+    // The other mode is tried once.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 13, other(), Some("Failed"));
@@ -249,9 +256,9 @@ fn a_block_volume_is_found_out_unless_it_was_said() {
     world.pod(MOVER, "Failed", 13, other(), Some("Failed"));
     assert_eq!(world.settle(), "");
     assert_eq!(world.condition("Degraded").unwrap().1, "OtherVolumeMode");
-    // Whoever says what it is wants to hear that it is not.
+    // A requested mode that is wrong is a failure.
     let mut world = World::new(direct());
-    world.seen.request.target.as_mut().unwrap().mode = Some("Filesystem".into());
+    world.seen.request.target.as_mut().unwrap().mode = Some(VolumeMode::Filesystem);
     world.settle();
     world.pod(MOVER, "Failed", 13, other(), Some("Failed"));
     world.settle();
@@ -260,10 +267,10 @@ fn a_block_volume_is_found_out_unless_it_was_said() {
 }
 
 #[test]
-fn a_direct_restore_ends_in_a_claim_and_makes_no_snapshot() {
+fn a_restore_to_a_target_rebinds_the_volume_and_takes_no_snapshot() {
     let mut world = World::new(direct());
     world.settle();
-    assert!(world.seen.volume.target.is_none(), "a claim that is there is one that an application may use");
+    assert!(world.seen.volume.target.is_none(), "an application may use a claim as soon as it exists");
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
     assert_eq!(world.settle(), "");
     assert_eq!(&*world.status.moved.phase, "Completed");
@@ -271,26 +278,26 @@ fn a_direct_restore_ends_in_a_claim_and_makes_no_snapshot() {
     let target = world.seen.volume.target.clone().unwrap();
     assert_eq!((target.name_any(), target.namespace()), ("mine".into(), Some("shop".into())));
     assert!(rebind::is_of(world.seen.volume.volume.as_ref().unwrap(), &target) && world.nothing_is_left());
-    // And it stays when the request goes.
-    world.seen.common.deleted = true;
+    // It stays when the request is deleted.
+    world.seen.common.is_deleted = true;
     world.settle();
     assert!(world.seen.volume.target.is_some());
 }
 
 #[test]
-fn a_direct_restore_that_is_called_off_on_the_way_leaves_nothing() {
+fn a_restore_to_a_target_deleted_at_any_step_leaves_nothing() {
     for steps in 0..8 {
         let mut world = World::new(direct());
         world.settle();
         world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
         for _ in 0..steps {
-            let act = world.act();
-            if matches!(act, Act::Status(_)) {
+            let action = world.next();
+            if matches!(action, Action::Record(_)) {
                 break;
             }
-            world.apply(act);
+            world.apply(action);
         }
-        world.seen.common.deleted = true;
+        world.seen.common.is_deleted = true;
         assert_eq!(world.settle(), "");
         assert!(world.nothing_is_left() && world.seen.volume.target.is_none(), "after {steps} steps");
         assert!(!rebind::is_kept(world.seen.volume.volume.as_ref().unwrap()), "after {steps} steps");
@@ -298,7 +305,7 @@ fn a_direct_restore_that_is_called_off_on_the_way_leaves_nothing() {
 }
 
 #[test]
-fn a_claim_that_is_there_is_never_written_into() {
+fn an_existing_claim_is_never_restored_into() {
     let mut world = World::new(direct());
     let there = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "mine", "namespace": "shop", "uid": "x"}});
     world.seen.volume.target = Some(object(there));
@@ -309,21 +316,21 @@ fn a_claim_that_is_there_is_never_written_into() {
 }
 
 #[test]
-fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
+fn an_impossible_request_fails_with_a_reason() {
     type Change = fn(&mut Observed);
     let elsewhere = |seen: &mut Observed| {
         seen.restore = Some(RunningRestore { included: vec!["bank".into()], ..RunningRestore::default() });
     };
     let forbidden = |seen: &mut Observed| {
         seen.request.target = Some(Target { name: "mine".into(), ..Target::default() });
-        seen.missing_rights = crate::controller::runtime::rbac::of_targets().collect();
+        seen.missing_rights = rbac::of_targets().collect();
     };
     let cases: [(&str, &str, Change); 16] = [
         ("Forbidden", "create persistentvolumeclaims in namespace shop, and spec.target needs", forbidden),
         ("Denied", "brings nothing to namespace shop", elsewhere),
         ("Invalid", "sourcePVCData.name", |seen| seen.request.claim.name.clear()),
-        ("Invalid", "which is no size", |seen| seen.request.claim.size = "much".into()),
-        ("Invalid", "which is no size", |seen| seen.request.claim.size.clear()),
+        ("Invalid", "which is not a size", |seen| seen.request.claim.size = "much".into()),
+        ("Invalid", "which is not a size", |seen| seen.request.claim.size.clear()),
         ("Invalid", "resticrepository", |seen| seen.request.repository.clear()),
         ("Denied", "kube-system", |seen| seen.request.protected_namespace = "kube-system".into()),
         ("Invalid", "no secret", |seen| seen.common.secret = None),
@@ -331,9 +338,9 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
         ("Denied", "folder", |seen| seen.request.repository = "/etc".into()),
         ("Denied", "may not read", |seen| seen.request.repository = "s3:http://s3/bkt/restic/c-1/bank/data".into()),
         ("Denied", "may not read", |seen| seen.request.repository = "s3:http://s3/bkt/adp/b1/snap-pvc".into()),
-        ("Invalid", "not said which snapshot", |seen| seen.request.made_by = None),
-        ("Invalid", "no id of a snapshot", |seen| seen.request.snapshot = Some("latest".into())),
-        ("Invalid", "no StorageClass sc", |seen| seen.missing = vec!["StorageClass sc".into()]),
+        ("Invalid", "does not name a snapshot", |seen| seen.request.made_by = None),
+        ("Invalid", "not an id of a snapshot", |seen| seen.request.snapshot = Some("latest".into())),
+        ("Invalid", "no StorageClass sc", |seen| seen.missing_classes = vec!["StorageClass sc".into()]),
         ("Ambiguous", "bank/vsr-1", |seen| seen.rivals = vec!["bank/vsr-1".into()]),
     ];
     for (reason, text, change) in cases {
@@ -348,22 +355,22 @@ fn requests_that_cannot_be_carried_out_fail_with_a_reason() {
 }
 
 #[test]
-fn which_snapshot_is_meant() {
+fn the_snapshot_is_picked_by_id_by_tags_or_from_an_old_repository() {
     let pick = |change: fn(&mut Observed)| {
         let mut world = World::new(with(change));
         world.settle();
         task(&mut world).1.pick
     };
-    assert_eq!(pick(|seen| seen.request.backup = None), Pick::Tagged(vec!["vsb:vsb-abcde".into()]));
+    assert_eq!(pick(|seen| seen.request.velero_backup = None), Pick::Tagged(vec!["vsb:vsb-abcde".into()]));
     let id = || "7".repeat(64);
     assert_eq!(pick(|seen| seen.request.snapshot = Some("7".repeat(64))), Pick::Id(id().parse().unwrap()));
-    // In a repository of old, that a running Restore brings here.
+    // An old repository that a running Velero Restore restores here.
     let old = |seen: &mut Observed| {
         seen.request.repository = "s3:http://s3/bkt/adp/b1/snapcontent-1-pvc".into();
         seen.restore = Some(RunningRestore { backup: "b1".into(), ..RunningRestore::default() });
     };
     assert_eq!(pick(old), Pick::Newest);
-    // What an administrator granted, in whatever form it was written.
+    // A grant, in another notation of the location.
     let granted = |seen: &mut Observed| {
         seen.request.repository = "s3:http://s3/bkt/restic/c-1/bank/data".into();
         seen.grants = vec!["s3:http://S3/bkt//restic/c-1/bank/data/".into()];
@@ -375,11 +382,11 @@ fn which_snapshot_is_meant() {
 }
 
 #[test]
-fn what_came_with_its_namespace_is_not_carried_out() {
-    let mut world = World::new(with(|seen| seen.request.copied = true));
+fn a_restore_that_was_restored_itself_is_not_carried_out() {
+    let mut world = World::new(with(|seen| seen.request.is_copied = true));
     assert_eq!(world.settle(), "");
     assert_eq!((&*world.status.moved.phase, &*world.condition("Degraded").unwrap().1), ("Failed", "Copied"));
-    assert!(world.nothing_is_left() && !world.seen.common.finalizer);
+    assert!(world.nothing_is_left() && !world.seen.common.has_finalizer);
 }
 
 #[test]
@@ -394,24 +401,24 @@ fn an_incomplete_restore_is_completed_and_degraded() {
 
 #[test]
 fn an_incomplete_restore_fails_where_that_is_configured() {
-    let strict = Config { incomplete_fails: true, ..config() };
+    let strict = Config { incomplete: Incomplete::Fails, ..config() };
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 3, Some(restored(40, false)), Some("Failed"));
-    match decide(&subject(), &world.seen, &strict) {
-        Act::Status(update) => match *update {
+    match decide(&owner(), &world.seen, &strict) {
+        Action::Record(update) => match *update {
             Update::Failed { reason, message } => {
-                assert!(reason == "Incomplete" && message.contains("40 entries"), "{message}");
+                assert!(reason == Reason::Incomplete && message.contains("40 entries"), "{message}");
             }
             update => panic!("{update:?}"),
         },
-        act => panic!("{act:?}"),
+        action => panic!("{action:?}"),
     }
 }
 
-/// Killed without a word: its lock is removed in the end.
+/// Its lock is removed.
 #[test]
-fn a_mover_that_is_lost_for_good_is_tidied_after() {
+fn a_mover_without_a_report_is_cleaned_up_after_the_last_attempt() {
     let mut world = World::new(ready());
     world.settle();
     for _ in 0..3 {
@@ -419,30 +426,30 @@ fn a_mover_that_is_lost_for_good_is_tidied_after() {
         world.settle();
     }
     assert_eq!((&*world.status.moved.phase, &*world.condition("Degraded").unwrap().1), ("Failed", "MoverLost"));
-    let work = job::described(world.mover(TIDY).config_map.as_ref().unwrap()).unwrap();
+    let work = mover_observe::work_of(world.mover(TIDY).config_map.as_ref().unwrap()).unwrap();
     assert_eq!(work.task, Task::Discard(work::Discard { identity: None }));
     world.pod(TIDY, "Succeeded", 0, Some(Outcome::Discarded { snapshots: 0 }), Some("Complete"));
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left());
 }
 
-/// A storage system may take hours to upload a snapshot; a mover that cannot start is told sooner.
+/// A storage system may take hours to upload a snapshot.
 #[test]
-fn a_snapshot_is_waited_for_longer_than_a_mover() {
+fn the_deadline_of_a_snapshot_is_longer_than_that_of_a_mover() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
-    let act = world.act();
-    world.apply(act);
+    let action = world.next();
+    world.apply(action);
     world.seen.captured.snapshot.as_mut().unwrap().status = None;
-    world.seen.common.quiet_for = Some(Duration::from_secs(7200));
+    world.seen.common.stalled_for = Some(Duration::from_secs(7200));
     assert!(world.settle().contains("waiting for the VolumeSnapshot"));
-    world.seen.common.quiet_for = Some(Duration::from_secs(40_000));
+    world.seen.common.stalled_for = Some(Duration::from_secs(40_000));
     world.settle();
     assert_eq!(world.condition("Degraded").unwrap().1, "NotPrepared");
     let mut world = World::new(ready());
     world.settle();
-    world.seen.common.quiet_for = Some(Duration::from_secs(7200));
+    world.seen.common.stalled_for = Some(Duration::from_secs(7200));
     world.settle();
     assert_eq!(world.condition("Degraded").unwrap().1, "NotPrepared");
 }

@@ -1,0 +1,50 @@
+//! A backup's request and its result.
+
+use super::direction::{self, Direction};
+use crate::volume_mode::VolumeMode;
+use crate::work;
+
+/// A volume's snapshot moves into a repository.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backup;
+
+pub type Update = direction::Update<Backup>;
+
+impl Direction for Backup {
+    type Request = Request;
+    type Started = Volume;
+    type Moved = Saved;
+}
+
+/// What a tenant asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The VolumeSnapshotContent to back up.
+    pub content: String,
+    pub protected_namespace: String,
+    /// The secret in the protected namespace that has the location, credentials and password.
+    pub secret: String,
+    /// The Velero Backup that the request belongs to.
+    pub velero_backup: Option<String>,
+}
+
+/// The volume, as clients want to know it from the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Volume {
+    pub claim: String,
+    /// The size that the claim requests, as a quantity in canonical form.
+    pub size: String,
+    pub storage_class: String,
+    pub snapshot_class: String,
+    pub mode: VolumeMode,
+    /// The location of its repository.
+    pub repository: String,
+}
+
+/// The snapshot that a mover made, and the pod that it ran in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    pub saved: work::Saved,
+    pub first_problems: Vec<String>,
+    pub pod: String,
+}
