@@ -12,6 +12,7 @@ mod medium;
 mod model;
 mod report;
 mod tool;
+mod work;
 
 #[path = "../../tests/common/link.rs"]
 mod link;
@@ -32,7 +33,7 @@ use clap::Parser;
 use data::Data;
 use link::Link;
 use medium::{MEDIA, Medium, Repository};
-use report::{Row, Work};
+use report::Row;
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 use slow::Slow;
@@ -42,6 +43,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tool::{Cost, Place, TOOLS, Tool};
+use work::Work;
 
 #[derive(Parser)]
 struct Arguments {

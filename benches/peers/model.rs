@@ -1,13 +1,15 @@
-//! What a run must cost: every byte copied, hashed, compressed and sealed once, at what one core does it at, on two cores.
+//! What a run must cost: every byte copied, hashed, compressed and sealed once, at what one core
+//! does it at, on two cores.
 //!
-//! Rates per byte are those of `benches/stages.rs` and `benches/chunker` on the machine of `docs/PERFORMANCE.md`, and for zstd those
-//! of the data itself, at the quick level where that is what pays; a medium counts with what the kernel takes to copy from and to
-//! it. What a file costs beside its bytes is an estimate, made from the system calls it takes. Nothing is added for what could be
-//! done without: waiting, allocation, idle cores.
+//! Rates per byte are those of `benches/stages.rs` and `benches/chunker` on the machine of
+//! `docs/PERFORMANCE.md`, and for zstd those of the data itself, at the quick level where that is
+//! what pays; a medium counts with what the kernel takes to copy from and to it. What a file costs
+//! beside its bytes is an estimate, made from the system calls it takes. Nothing is added for what
+//! could be done without: waiting, allocation, idle cores.
 
 use crate::data::Data;
 use crate::link::Profile;
-use crate::report::Work;
+use crate::work::Work;
 
 /// Nanoseconds per byte of one core.
 const READ: f64 = 0.17;
@@ -17,11 +19,13 @@ const SEAL: f64 = 0.15;
 const OPEN: f64 = 0.15;
 /// With the first touch of a page of memory.
 const WRITE: f64 = 0.35;
-/// To open, look at, read and close a file; to look at one; to make one with its metadata. Microseconds of one core.
+/// To open, look at, read and close a file; to look at one; to make one with its metadata.
+/// Microseconds of one core.
 const READ_FILE: f64 = 11.0;
 const LOOK: f64 = 6.0;
 const MAKE_FILE: f64 = 45.0;
-/// To expand, parse and remember a blob's 180 bytes of an index. Nanoseconds of one core, and an estimate.
+/// To expand, parse and remember a blob's 180 bytes of an index. Nanoseconds of one core, and an
+/// estimate.
 const KNOWN_BLOB: f64 = 300.0;
 /// Key derivation, on two cores.
 const START: f64 = 0.10;
@@ -78,10 +82,10 @@ pub fn seconds(data: Data, work: Work, cores: usize) -> f64 {
     START + nanoseconds / 1e9 / cores as f64
 }
 
-/// Round trips that a work cannot do without, one after the other, with the first connection: config
-/// and key; for all but a list of snapshots the lock, which is written and looked for again, and
-/// removed at the end; the list of what is there, and that itself; for a backup an index file and
-/// the snapshot.
+/// Round trips that a work cannot do without, one after the other, with the first connection:
+/// config and key; for all but a list of snapshots the lock, which is written and looked for again,
+/// and removed at the end; the list of what is there, and that itself; for a backup an index file
+/// and the snapshot.
 fn round_trips(work: Work) -> f64 {
     let (open, lock, read, write) = (3.0, 3.0, 2.0, 2.0);
     match work {

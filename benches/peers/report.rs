@@ -4,30 +4,12 @@ use crate::data::Data;
 use crate::medium::{MEDIA, Medium, Repository};
 use crate::model;
 use crate::tool::{Cost, Tool};
+use crate::work::{WORKS, Work};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use vsm::host::cores;
-
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Work {
-    /// Into an empty repository.
-    Backup,
-    /// The same once more.
-    Unchanged,
-    /// The same with a new time, so that it is read again.
-    Touched,
-    /// Over a backup of the image before its pages changed.
-    Changed,
-    Check,
-    Restore,
-    /// Without anything of the repository on this machine.
-    ColdRestore,
-    Prune,
-    Snapshots,
-}
 
 /// One run of one tool.
 pub struct Row {
@@ -41,34 +23,6 @@ pub struct Row {
     /// What the server, or the file system of the volume, was asked for.
     pub requests: usize,
 }
-
-impl Work {
-    fn name(self) -> &'static str {
-        match self {
-            Work::Backup => "backup",
-            Work::Unchanged => "backup, unchanged",
-            Work::Touched => "backup, touched",
-            Work::Changed => "backup, 1 % of pages changed",
-            Work::Check => "check --read-data",
-            Work::Restore => "restore",
-            Work::ColdRestore => "restore without a cache",
-            Work::Prune => "prune",
-            Work::Snapshots => "snapshots",
-        }
-    }
-}
-
-const WORKS: [Work; 9] = [
-    Work::Backup,
-    Work::Unchanged,
-    Work::Touched,
-    Work::Changed,
-    Work::Check,
-    Work::Restore,
-    Work::ColdRestore,
-    Work::Prune,
-    Work::Snapshots,
-];
 
 impl Row {
     /// The row as a line of text.
@@ -406,7 +360,8 @@ fn picture(all: &[Compared]) -> String {
         |work: &&Compared| !matches!(work.first.medium.repository, Repository::Link { connections: Some(_), .. });
     let bars: Vec<(String, f64)> = all.iter().filter(is_shown).map(bar).collect();
     let height = ROW * (bars.len() + 2);
-    // A sparse file's bar would dwarf the others: the scale ends at 12, and the number says the rest.
+    // A sparse file's bar would dwarf the others: the scale ends at 12, and the number says the
+    // rest.
     let scale = |ratio: f64| (ratio.min(12.0) / 12.0 * (WIDTH - LEFT - 60) as f64) as usize;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
