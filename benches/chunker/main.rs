@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group};
-use vsm::chunk::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
+use vsm::chunk::{Cutter, EndOfFile, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
 
 #[path = "../../tests/common/random.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
@@ -45,7 +45,7 @@ fn chunk_lengths(data: &[u8], scanner: &Arc<Scanner>) -> Vec<usize> {
     let mut cutter = Cutter::new(Arc::clone(scanner));
     let mut rest = data;
     let mut lengths = Vec::new();
-    while let Some(length) = cutter.next_cut(rest, true) {
+    while let Some(length) = cutter.next_cut(rest, EndOfFile::Reached) {
         lengths.push(length);
         rest = &rest[length..];
     }

@@ -1,5 +1,5 @@
-//! The cutter, fed in pieces, against the reference on one whole buffer; the scanner on any range. With every kernel that this
-//! processor can run.
+//! The cutter, fed in pieces, against the reference on one whole buffer; the scanner on any range.
+//! With every kernel that this processor can run.
 //!
 //! Chunks start at half a MiB, far more than a fuzzer invents, so the input is a recipe: stretches
 //! of random, constant and periodic bytes with lengths around the limits, and windows of zeros,
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use vsm::chunk::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
+use vsm::chunk::{Cutter, EndOfFile, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, reference};
 
 const POLYNOMIALS: [u64; 3] = [0x3da3358b4dc173, 0x25b468838dcb75, 0x2431fa3c80db07];
 
@@ -96,7 +96,8 @@ fn cut_in_pieces(scanner: &Arc<Scanner>, data: &[u8], portions: &[Length]) -> Ve
     let (mut start, mut read) = (0, 0);
     let mut lengths = Vec::new();
     loop {
-        if let Some(length) = cutter.next_cut(&data[start..read], read == data.len()) {
+        let end = if read == data.len() { EndOfFile::Reached } else { EndOfFile::Ahead };
+        if let Some(length) = cutter.next_cut(&data[start..read], end) {
             lengths.push(length);
             start += length;
         } else if read < data.len() {

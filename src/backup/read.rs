@@ -9,7 +9,7 @@ use super::assemble::Part;
 use super::fill::{Filling, Pending};
 use super::reach::Place;
 use super::stat::{display, node_type, xattrs_of_file};
-use crate::chunk::{Cutter, MIN_SIZE, ZERO_CHUNK, is_zero_chunk};
+use crate::chunk::{Cutter, EndOfFile, MIN_SIZE, ZERO_CHUNK, is_zero_chunk};
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -223,7 +223,7 @@ impl<'s, 'c> Reader<'s, 'c> {
                 size => self.read_data(fd, Some(size), current)?,
             },
         }
-        self.cut(current, true);
+        self.cut(current, EndOfFile::Reached);
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl<'s, 'c> Reader<'s, 'c> {
             got
         })? as u64;
         current.size += got;
-        self.cut(current, false);
+        self.cut(current, EndOfFile::Ahead);
         Ok(got)
     }
 
@@ -325,7 +325,7 @@ impl<'s, 'c> Reader<'s, 'c> {
             let bytes = self.filling.bytes_mut();
             bytes.resize(bytes.len() + portion, 0);
             left -= portion as u64;
-            if let Some(length) = self.cutter.next_cut(self.filling.rest(), false) {
+            if let Some(length) = self.cutter.next_cut(self.filling.rest(), EndOfFile::Ahead) {
                 self.add_chunk(length, current);
                 // Zeros behind the cut belong to the hole again.
                 left += self.filling.rest().len() as u64;
@@ -343,8 +343,8 @@ impl<'s, 'c> Reader<'s, 'c> {
     }
 
     /// Cuts what has been read.
-    fn cut(&mut self, current: &mut Current, end_of_file: bool) {
-        while let Some(length) = self.cutter.next_cut(self.filling.rest(), end_of_file) {
+    fn cut(&mut self, current: &mut Current, end: EndOfFile) {
+        while let Some(length) = self.cutter.next_cut(self.filling.rest(), end) {
             self.add_chunk(length, current);
         }
     }

@@ -5,9 +5,9 @@
 //! Nothing else carries over: the window of a position lies inside its chunk, because a chunk is at
 //! least [`MIN_SIZE`] long, and a cut starts afresh.
 
+use super::limits::{MAX_SIZE, MIN_SIZE};
+use super::scanner::Scanner;
 use std::sync::Arc;
-
-use super::{MAX_SIZE, MIN_SIZE, Scanner};
 
 /// The blob ID of [`MIN_SIZE`] zero bytes: their SHA-256.
 ///
@@ -28,9 +28,19 @@ pub const ZERO_CHUNK: [u8; 32] = [
     0x30, 0xda, 0xad, 0x6d, 0x7f, 0xda, 0x15, 0x41, //
 ];
 
-/// Whether a chunk is the one called [`ZERO_CHUNK`]; a look at its bytes costs a tenth of hashing them.
+/// Whether a chunk is the one called [`ZERO_CHUNK`]; a look at its bytes costs a tenth of hashing
+/// them.
 pub fn is_zero_chunk(chunk: &[u8]) -> bool {
     chunk.len() == MIN_SIZE && chunk[0] == 0 && chunk[1..] == chunk[..MIN_SIZE - 1]
+}
+
+/// Whether the bytes at hand are the last of their file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOfFile {
+    /// More bytes may follow.
+    Ahead,
+    /// No byte follows.
+    Reached,
 }
 
 /// Decides where the chunks of one file end. One per file being read; cheap to make.
@@ -51,15 +61,14 @@ impl Cutter {
     /// `chunk` is what there is of the current chunk, from its first byte; bytes of later chunks
     /// may follow. Until it is cut, each call repeats the bytes of the one before and adds to
     /// them, in any portion: a call costs one window and the bytes added, so portions should be
-    /// of some KiB. After a cut, the next call starts at the first byte past it. `end_of_file`
-    /// says that nothing follows `chunk`; then only an empty `chunk` gives None, and that is the
-    /// end.
-    pub fn next_cut(&mut self, chunk: &[u8], end_of_file: bool) -> Option<usize> {
+    /// of some KiB. After a cut, the next call starts at the first byte past it. If `chunk` ends
+    /// where the file ends, only an empty `chunk` gives None, and that is the end.
+    pub fn next_cut(&mut self, chunk: &[u8], end: EndOfFile) -> Option<usize> {
         debug_assert!(chunk.len() >= self.tested, "the chunk has shrunk");
         let longest = chunk.len().min(MAX_SIZE);
         let shortest = MIN_SIZE.max(self.tested + 1);
         let candidate = self.scanner.find_first(chunk, shortest, longest);
-        let must_end = longest == MAX_SIZE || (end_of_file && longest > 0);
+        let must_end = longest == MAX_SIZE || (end == EndOfFile::Reached && longest > 0);
         let length = candidate.or(must_end.then_some(longest));
         self.tested = if length.is_some() { 0 } else { longest };
         length

@@ -6,8 +6,8 @@
 //! candidate ends the search, so what the upper lanes do in vain is less than one block per chunk,
 //! however repetitive the data.
 
-use super::WINDOW;
-use super::rabin::{Kernel, Tables, is_candidate, window};
+use super::kernel::{Kernel, Tables, is_candidate, window};
+use super::limits::WINDOW;
 
 /// Any processor's.
 pub(super) struct Portable;

@@ -5,7 +5,8 @@
 //! whole buffers, with the two tables laid out as in restic's chunker (the leaving byte goes before
 //! the multiplication by x^8, not after).
 
-use super::{MASK_BITS, MAX_SIZE, MIN_SIZE, Polynomial, WINDOW};
+use super::limits::{MASK_BITS, MAX_SIZE, MIN_SIZE, WINDOW};
+use super::polynomial::Polynomial;
 
 /// The fingerprint of `bytes` by definition: bit by bit, without tables.
 pub fn fingerprint(polynomial: Polynomial, bytes: &[u8]) -> u64 {

@@ -4,7 +4,10 @@
 //! 2014): six lines in any language, so that a cut list can be checked against another
 //! implementation without shipping the data.
 
-use super::{MASK, Polynomial, WINDOW, reference};
+use super::limits::{MASK, WINDOW};
+use super::polynomial::Polynomial;
+use super::reference;
+use super::scanner::Scanner;
 
 /// Irreducible polynomials: the one in the tests of restic's chunker, and others.
 pub(super) const POLYNOMIALS: [u64; 4] = [0x3da3358b4dc173, 0x2482734cacca49, 0x25b468838dcb75, 0x2431fa3c80db07];
@@ -58,7 +61,7 @@ pub(super) fn plant_candidate(polynomial: Polynomial, data: &mut [u8], end: usiz
 /// Random bytes without a single cut candidate.
 pub(super) fn quiet_bytes(polynomial: Polynomial, seed: u64, count: usize) -> Vec<u8> {
     let mut data = SplitMix::new(seed).bytes(count);
-    let scanner = super::Scanner::new(polynomial);
+    let scanner = Scanner::new(polynomial);
     let mut clean = WINDOW;
     while let Some(hit) = scanner.find_first(&data, clean, count) {
         // Stays a candidate for no other reason: one bit of the low 20 is set now.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
-use super::{Cutter, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, is_zero_chunk, reference};
+use super::{Cutter, EndOfFile, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, is_zero_chunk, reference};
 
 /// Cuts `data` as a reader would that gets `portion()` more bytes at a time.
 fn cut_in_pieces(scanner: Scanner, data: &[u8], mut portion: impl FnMut() -> usize) -> Vec<usize> {
@@ -15,7 +15,8 @@ fn cut_in_pieces(scanner: Scanner, data: &[u8], mut portion: impl FnMut() -> usi
     let (mut start, mut read) = (0, 0);
     let mut lengths = Vec::new();
     loop {
-        if let Some(length) = cutter.next_cut(&data[start..read], read == data.len()) {
+        let end = if read == data.len() { EndOfFile::Reached } else { EndOfFile::Ahead };
+        if let Some(length) = cutter.next_cut(&data[start..read], end) {
             lengths.push(length);
             start += length;
         } else if read < data.len() {
@@ -154,10 +155,10 @@ fn cuts_are_made_as_soon_as_their_bytes_are_there() {
     for (byte, length) in [(0, MIN_SIZE), (1, MAX_SIZE)] {
         let data = vec![byte; length];
         let mut cutter = Cutter::new(Arc::clone(&scanner));
-        assert_eq!(cutter.next_cut(&data[..length - 1], false), None);
-        assert_eq!(cutter.next_cut(&data, false), Some(length));
-        assert_eq!(cutter.next_cut(&[], false), None);
-        assert_eq!(cutter.next_cut(&[], true), None);
+        assert_eq!(cutter.next_cut(&data[..length - 1], EndOfFile::Ahead), None);
+        assert_eq!(cutter.next_cut(&data, EndOfFile::Ahead), Some(length));
+        assert_eq!(cutter.next_cut(&[], EndOfFile::Ahead), None);
+        assert_eq!(cutter.next_cut(&[], EndOfFile::Reached), None);
     }
 }
 
@@ -165,10 +166,10 @@ fn cuts_are_made_as_soon_as_their_bytes_are_there() {
 fn a_reset_forgets_the_chunk() {
     let data = SplitMix::new(42).bytes(3 << 20);
     let mut cutter = Cutter::new(Arc::new(Scanner::new(polynomial(POLYNOMIALS[0]))));
-    assert_eq!(cutter.next_cut(&data[..2_000_000], false), None);
+    assert_eq!(cutter.next_cut(&data[..2_000_000], EndOfFile::Ahead), None);
     cutter.reset();
-    assert_eq!(cutter.next_cut(&data[..100], false), None);
-    assert_eq!(cutter.next_cut(&data, false), Some(2586782));
+    assert_eq!(cutter.next_cut(&data[..100], EndOfFile::Ahead), None);
+    assert_eq!(cutter.next_cut(&data, EndOfFile::Ahead), Some(2586782));
 }
 
 /// What [`ZERO_CHUNK`] promises about holes.

@@ -1,8 +1,10 @@
-//! The vectors of x86-64: 64 lanes with AVX-512, 32 with AVX2, matrices by GFNI or, without it, by look-ups of half bytes.
+//! The vectors of x86-64: 64 lanes with AVX-512, 32 with AVX2, matrices by GFNI or, without it, by
+//! look-ups of half bytes.
 
-use super::{Step, Vector};
-use crate::chunk::Polynomial;
-use crate::chunk::rabin::{Kernel, Tables};
+use super::step::Step;
+use super::vector::Vector;
+use crate::chunk::kernel::{Kernel, Tables};
+use crate::chunk::polynomial::Polynomial;
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
@@ -21,7 +23,8 @@ pub(super) fn kernels(polynomial: Polynomial) -> Vec<(&'static str, Box<dyn Kern
     kernels
 }
 
-/// A kernel of `$vector`, compiled for the instructions `$features`. A value exists only where [`kernels`] has found them.
+/// A kernel of `$vector`, compiled for the instructions `$features`. A value exists only where
+/// [`kernels`] has found them.
 macro_rules! kernel {
     ($name:ident, $vector:ty, $features:literal) => {
         struct $name(Step<$vector>);
@@ -54,7 +57,8 @@ fn rows(columns: [u8; 8]) -> u64 {
 #[derive(Clone, Copy)]
 struct Wide(__m512i);
 
-// SAFETY of all: the caller's word that there are AVX-512 F and BW and GFNI, and that what is loaded from is readable.
+// SAFETY of all: the caller's word that there are AVX-512 F and BW and GFNI, and that what is
+// loaded from is readable.
 impl Vector for Wide {
     const LANES: usize = 64;
     type Matrix = u64;
@@ -97,7 +101,8 @@ impl Vector for Wide {
             for (i, vector) in vectors.iter_mut().enumerate() {
                 let from = from.add(i * stride).cast::<__m128i>();
                 let next = 16 * stride / size_of::<__m128i>();
-                // Broadcasts from memory into one part each: they need no shuffle unit, as insertions do.
+                // Broadcasts from memory into one part each: they need no shuffle unit, as
+                // insertions do.
                 let bytes = _mm512_castsi128_si512(_mm_loadu_si128(from));
                 let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x00f0, _mm_loadu_si128(from.add(next)));
                 let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x0f00, _mm_loadu_si128(from.add(2 * next)));
@@ -184,7 +189,8 @@ impl<M> Narrow<M> {
     }
 }
 
-// SAFETY of all: the caller's word that there is AVX2 and what `M` needs, and that what is loaded from is readable.
+// SAFETY of all: the caller's word that there is AVX2 and what `M` needs, and that what is loaded
+// from is readable.
 impl<M: Multiply> Vector for Narrow<M> {
     const LANES: usize = 32;
     type Matrix = M::Matrix;

@@ -1,21 +1,17 @@
 //! Finding cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero
 //! bits.
 //!
-//! The fingerprint at `e` is D(e) = sum of data[e-1-k] * x^(8k) for k in 0..64, modulo P: a byte is
-//! the polynomial its bits spell, the earliest byte has the highest power. It depends on those 64
-//! bytes alone, so a range can be searched in any order and from several places at once; the answer
-//! is the same as that of one pass. That is the seam for kernels: [`Scanner::new`] picks one for
-//! this processor, all of them answer the same question. Callers ask for the *first* candidate,
-//! never for all of them: in a run of zeros every position is one.
+//! A fingerprint depends on the bytes of its window alone, so a range can be searched in any order
+//! and from several places at once; the answer is the same as that of one pass. That is the seam
+//! for kernels: [`Scanner::new`] picks one for this processor, and all of them answer the same
+//! question. Callers ask for the *first* candidate, never for all of them: in a run of zeros every
+//! position is one.
 
+use super::kernel::{Kernel, Tables, is_candidate, window};
+use super::limits::WINDOW;
+use super::polynomial::Polynomial;
 use super::portable::Portable;
-use super::{MASK, Polynomial, WINDOW, sliced};
-
-/// One way to search.
-pub(super) trait Kernel: Send + Sync {
-    /// The lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
-    fn find_first(&self, tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize>;
-}
+use super::sliced;
 
 /// Searches data for cut candidates under one polynomial. Built once per repository and shared
 /// between threads.
@@ -26,14 +22,15 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Computes the tables (4 KiB) for `polynomial`; searches with the fastest kernel that this processor can run.
+    /// Computes the tables (4 KiB) for `polynomial`; searches with the fastest kernel that this
+    /// processor can run.
     pub fn new(polynomial: Polynomial) -> Self {
         let (_, fastest) = kernels(polynomial).swap_remove(0);
         Self::with_kernel(polynomial, fastest)
     }
 
-    /// A scanner for each kernel that this processor can run, fastest first, with the kernel's name: for tests and benches. The last
-    /// is the portable one, which needs nothing.
+    /// A scanner for each kernel that this processor can run, fastest first, with the kernel's
+    /// name: for tests and benches. The last is the portable one, which needs nothing.
     pub fn with_each_kernel(polynomial: Polynomial) -> Vec<(&'static str, Self)> {
         kernels(polynomial).into_iter().map(|(name, kernel)| (name, Self::with_kernel(polynomial, kernel))).collect()
     }
@@ -73,87 +70,11 @@ fn kernels(polynomial: Polynomial) -> Vec<(&'static str, Box<dyn Kernel>)> {
     kernels
 }
 
-/// Whether a position with this fingerprint may be a cut.
-#[inline(always)]
-pub(super) fn is_candidate(fingerprint: u64) -> bool {
-    fingerprint & MASK == 0
-}
-
-/// The bytes whose fingerprint decides about `end`.
-#[inline(always)]
-pub(super) fn window(data: &[u8], end: usize) -> &[u8] {
-    &data[end - WINDOW..end]
-}
-
-/// Multiplication tables that move a fingerprint on by a byte.
-pub(super) struct Tables {
-    /// `reduce[t]` = (t * x^53 mod P) + t * x^53: added to a value with `t` above bit 52, it
-    /// clears and folds `t` in.
-    reduce: [u64; 256],
-    /// `expire[o]` = o * x^512 mod P: what the byte leaving the window has grown to once the next
-    /// one is in.
-    expire: [u64; 256],
-}
-
-impl Tables {
-    fn new(polynomial: Polynomial) -> Self {
-        let degree = polynomial.degree();
-        let entry = |byte: usize, power| polynomial.shift(byte as u64, power);
-        Self {
-            reduce: std::array::from_fn(|byte| entry(byte, degree) | (byte as u64) << degree),
-            expire: std::array::from_fn(|byte| entry(byte, 8 * WINDOW as u32)),
-        }
-    }
-
-    /// The fingerprint of `bytes`: their polynomial modulo P.
-    #[inline]
-    pub(super) fn fingerprint(&self, bytes: &[u8]) -> u64 {
-        bytes.iter().fold(0, |fingerprint, byte| self.push(fingerprint, *byte))
-    }
-
-    /// Moves the window on by one byte.
-    #[inline(always)]
-    pub(super) fn roll(&self, fingerprint: u64, leaving: u8, entering: u8) -> u64 {
-        self.push(fingerprint, entering) ^ self.expire[usize::from(leaving)]
-    }
-
-    #[inline(always)]
-    pub(super) fn push(&self, fingerprint: u64, entering: u8) -> u64 {
-        let top = (fingerprint >> (Polynomial::DEGREE - 8)) as u8;
-        (fingerprint << 8) ^ u64::from(entering) ^ self.reduce[usize::from(top)]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chunk::reference;
     use crate::chunk::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
-
-    #[test]
-    fn tables_hold_restics_values() {
-        let published = polynomial(0x3da3358b4dc173);
-        let tables = Tables::new(published);
-        assert_eq!(tables.reduce[1], 0x3da3358b4dc173);
-        assert_eq!(tables.reduce[255], 0x1ff7ac8a5af476a7);
-        // restic removes the leaving byte before the multiplication by x^8, this table holds it
-        // after.
-        assert_eq!(tables.expire[1], published.shift(0x17eb4232e19216, 8));
-        assert_eq!(tables.expire[255], published.shift(0xb80b98cecc39a, 8));
-    }
-
-    #[test]
-    fn rolling_equals_the_definition() {
-        let data = SplitMix::new(1).bytes(4096);
-        for bits in POLYNOMIALS {
-            let tables = Tables::new(polynomial(bits));
-            let mut rolled = tables.fingerprint(&data[..WINDOW]);
-            for end in WINDOW..data.len() {
-                assert_eq!(rolled, reference::fingerprint(polynomial(bits), window(&data, end)), "at {end}");
-                rolled = tables.roll(rolled, data[end - WINDOW], data[end]);
-            }
-        }
-    }
 
     #[test]
     fn every_planted_candidate_is_found() {
@@ -226,7 +147,8 @@ mod tests {
             let find = |data: &[u8], lo| scanner.find_first(data, lo, data.len());
             assert_eq!(find(&data, 64), Some(64), "{name}");
             assert_eq!(find(&data, 777), Some(777), "{name}");
-            // A lone bit stands in the low 20 bits for three positions, then above them; all that follows are candidates.
+            // A lone bit stands in the low 20 bits for three positions, then above them; all that
+            // follows are candidates.
             data[776] = 1;
             assert_eq!(find(&data, 777), Some(780), "{name}");
             // Zeros below the range do not count.
