@@ -1,4 +1,5 @@
-//! What the repository has: directories by their trees, and files by their blobs. What was used last is kept, within bounds.
+//! What the repository has: directories by their trees, and files by their blobs. What was used
+//! last is kept, within bounds.
 
 use crate::aside::Aside;
 use crate::format::BlobType;

@@ -1,5 +1,7 @@
-//! What the kernel knows by number: it learns a number by looking up a name, and says when it has forgotten it.
+//! What the kernel knows by number: it learns a number by looking up a name, and says when it has
+//! forgotten it.
 
+use super::places::Places;
 use crate::format::node::Node;
 use crate::id::Id;
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ impl Inodes {
     /// What a number stands for; `None` for one that the kernel cannot know.
     pub fn get(&self, number: u64) -> Option<Inode> {
         match number {
-            ROOT => Some(Inode::Place(super::places::Places::ROOT)),
+            ROOT => Some(Inode::Place(Places::ROOT)),
             _ => self.0.get(&number).map(|known| known.inode.clone()),
         }
     }
@@ -69,7 +71,8 @@ impl Inodes {
         }
     }
 
-    /// The path below the mount point, for people. While the kernel knows an entry, it knows all that is above.
+    /// The path below the mount point, for people. While the kernel knows an entry, it knows all
+    /// that is above.
     pub fn path(&self, number: u64) -> String {
         let above = |known: &&Known| self.0.get(&known.parent);
         let mut names: Vec<_> = std::iter::successors(self.0.get(&number), above).map(|known| &known.name).collect();

@@ -1,16 +1,19 @@
-//! Snapshots as directories that any program can look into: a read-only file system, by the kernel's FUSE.
+//! Snapshots as directories that any program can look into: a read-only file system, by the
+//! kernel's FUSE.
 //!
-//! [`places`] are the directories above the snapshots. [`content`] is what the repository has: directories and bytes, verified on the way, of
-//! which what was used last is kept. [`inodes`] are what the kernel knows by number, and [`serve`] answers its questions out of the three.
-//! The snapshots are those that were there at the start.
+//! [`places`] are the directories above the snapshots. [`content`] reads directories and bytes from
+//! the repository, verifies them on the way, and caches those that were used last. [`inodes`] are
+//! what the kernel knows by number, and [`serve`] answers its questions out of the three. The
+//! snapshots are those that existed at the start.
 
 mod content;
 mod inodes;
 mod places;
 mod serve;
 
+pub use serve::{Owner, Source};
+
 use crate::progress::Progress;
-use crate::repo::{Index, Repository, StoredSnapshot};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use serve::Server;
 use std::io;
@@ -26,23 +29,16 @@ pub struct Options {
     pub allow_other: bool,
     /// They may look at everything.
     pub ignore_permissions: bool,
-    /// Everything belongs to root.
-    pub owner_root: bool,
+    pub owner: Owner,
 }
 
 /// A mounted repository; unmounted when it is dropped.
 pub struct Mount(BackgroundSession);
 
 impl Mount {
-    /// Mounts snapshots on a directory. What cannot be read later is told as a problem, and the program that asked gets EIO.
-    pub fn start(
-        repo: Arc<Repository>,
-        index: Index,
-        snapshots: &[StoredSnapshot],
-        target: &Path,
-        options: Options,
-        progress: Arc<Progress>,
-    ) -> io::Result<Mount> {
+    /// Mounts snapshots on a directory. What cannot be read later is reported as a problem, and the
+    /// program that asked gets EIO.
+    pub fn start(source: Source<'_>, target: &Path, options: Options, progress: Arc<Progress>) -> io::Result<Mount> {
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::RO,
@@ -59,7 +55,7 @@ impl Mount {
                 config.mount_options.push(MountOption::DefaultPermissions);
             }
         }
-        let server = Server::new(repo, index, snapshots, options.owner_root, progress);
+        let server = Server::new(source, options.owner, progress);
         Session::new(server, target, &config)?.spawn().map(Mount)
     }
 

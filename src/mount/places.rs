@@ -1,5 +1,5 @@
-//! The directories above the snapshots, named as restic names them: `ids/1a2b3c4d`, `snapshots/TIME`, `hosts/HOST/TIME` and `tags/TAG/TIME`, and
-//! wherever there are times, `latest`.
+//! The directories above the snapshots, named as restic names them: `ids/1a2b3c4d`,
+//! `snapshots/TIME`, `hosts/HOST/TIME` and `tags/TAG/TIME`, and wherever there are times, `latest`.
 
 use crate::format::time::Time;
 use crate::repo::StoredSnapshot;

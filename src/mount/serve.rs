@@ -24,6 +24,23 @@ use std::time::{Duration, SystemTime};
 const VALID: Duration = Duration::from_secs(3600);
 const BLOCK: u64 = 512;
 
+/// What is shown: some snapshots of a repository.
+pub struct Source<'s> {
+    pub repo: Arc<Repository>,
+    pub index: Index,
+    pub snapshots: &'s [StoredSnapshot],
+}
+
+/// Whom the entries belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Entries of snapshots have their own owner; the directories above belong to the user who
+    /// mounts.
+    #[default]
+    AsStored,
+    Root,
+}
+
 pub struct Server {
     content: Content,
     places: Places,
@@ -32,9 +49,9 @@ pub struct Server {
     inodes: Mutex<Inodes>,
     open: Mutex<HashMap<u64, Arc<OpenFile>>>,
     next_handle: AtomicU64,
-    /// Whom the directories above the snapshots belong to.
-    owner: (u32, u32),
-    owner_root: bool,
+    /// Owner and group of the directories above the snapshots.
+    above: (u32, u32),
+    owner: Owner,
     /// When it was mounted, which is the time of these directories.
     started: Time,
     progress: Arc<Progress>,
@@ -43,16 +60,11 @@ pub struct Server {
 type Answer<T> = Result<T, Errno>;
 
 impl Server {
-    pub fn new(
-        repo: Arc<Repository>,
-        index: Index,
-        snapshots: &[StoredSnapshot],
-        owner_root: bool,
-        progress: Arc<Progress>,
-    ) -> Server {
-        let owner = match owner_root {
-            true => (0, 0),
-            false => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    pub fn new(source: Source<'_>, owner: Owner, progress: Arc<Progress>) -> Server {
+        let Source { repo, index, snapshots } = source;
+        let above = match owner {
+            Owner::Root => (0, 0),
+            Owner::AsStored => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
         let (seconds, nanos) = clock::now();
         let root = |stored: &StoredSnapshot| {
@@ -60,7 +72,7 @@ impl Server {
             let mode = mode::DIR | 0o555;
             let (mtime, atime, ctime) = (time, time, time);
             let dir = Node { mode, mtime, atime, ctime, subtree: stored.snapshot.tree, ..Node::new("", NodeType::Dir) };
-            Arc::new(Node { uid: owner.0, gid: owner.1, ..dir })
+            Arc::new(Node { uid: above.0, gid: above.1, ..dir })
         };
         Server {
             content: Content::new(repo, index),
@@ -69,8 +81,8 @@ impl Server {
             inodes: Mutex::default(),
             open: Mutex::default(),
             next_handle: AtomicU64::new(1),
+            above,
             owner,
-            owner_root,
             started: Time::utc(seconds, nanos),
             progress,
         }
@@ -162,7 +174,7 @@ impl Server {
     }
 
     fn attributes(&self, number: u64, inode: &Inode) -> FileAttr {
-        let (uid, gid) = self.owner;
+        let (uid, gid) = self.above;
         let (ino, time) = (INodeNo(number), system_time(&self.started));
         let ours = FileAttr {
             ino,
@@ -194,8 +206,8 @@ impl Server {
                 kind: file_type(node.ty),
                 perm: u16::try_from(mode::permissions(node.mode)).expect("twelve bits"),
                 nlink: u32::try_from(node.links.max(1)).unwrap_or(u32::MAX),
-                uid: if self.owner_root { 0 } else { node.uid },
-                gid: if self.owner_root { 0 } else { node.gid },
+                uid: if self.owner == Owner::Root { 0 } else { node.uid },
+                gid: if self.owner == Owner::Root { 0 } else { node.gid },
                 rdev: device(node.device),
                 ..ours
             },

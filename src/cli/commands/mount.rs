@@ -5,7 +5,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::clock;
-use crate::mount::{Mount, Options};
+use crate::mount::{Mount, Options, Owner, Source};
 use crate::repo::Index;
 use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
@@ -40,9 +40,11 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
     let select = || select::snapshots(context, &repo, &[], &filter.build());
     let ((snapshots, unread), index) = Index::load_beside(&repo, select, |(snapshots, _)| snapshots)?;
-    let options = Options { allow_other, ignore_permissions: no_default_permissions, owner_root };
+    let owner = if owner_root { Owner::Root } else { Owner::AsStored };
+    let options = Options { allow_other, ignore_permissions: no_default_permissions, owner };
     let _orderly = context.orderly();
-    let mount = Mount::start(repo, index, &snapshots, &target, options, context.progress.clone())
+    let source = Source { repo, index, snapshots: &snapshots };
+    let mount = Mount::start(source, &target, options, context.progress.clone())
         .with_context(|| format!("cannot mount on {}", target.display()))?;
     context.out.note(format_args!(
         "{} snapshots are mounted on {}; end with Ctrl-C, or by unmounting",
