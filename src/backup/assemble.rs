@@ -1,14 +1,15 @@
 //! Directories complete from the bottom up.
 //!
-//! The entries of a directory are in parts, each with a slot per entry. Whoever finishes an entry (a
-//! walker, a reader or a chunk job) fills its slot with the entry's JSON; whoever fills the last slot
-//! of a part adds it to the directory's tree, in the order of the parts, and whoever adds the last
-//! part stores the tree and fills the directory's own slot in its parent, and so on up to the root.
-//! No stage waits for a directory. Of a finished entry no more is held than its JSON, and of a large
-//! directory no more than the parts that are not complete.
+//! The entries of a directory are in parts, each with a slot per entry. The thread that finishes an
+//! entry (a walker, a reader or a chunk job) fills its slot with the entry's JSON. The thread that
+//! fills the last slot of a part adds it to the directory's tree, in the order of the parts, and
+//! the one that adds the last part stores the tree and fills the directory's own slot in its
+//! parent, and so on up to the root. No stage waits for a directory. Of a finished entry, only its
+//! JSON is held, and of a large directory only the parts that are not complete.
 
-use super::read::Standing;
-use super::{Run, stat};
+use super::run::Run;
+use super::source::Standing;
+use super::stat::display;
 use crate::format::content::Json;
 use crate::format::node::Node;
 use crate::id::Id;
@@ -31,8 +32,8 @@ pub struct Dir {
     /// The directory's node in the parent snapshot.
     pub previous: Option<Node>,
     standing: Standing,
-    /// The entries that it is among, and its slot there.
-    up: Option<(Arc<Part>, usize)>,
+    /// Its slot in its parent.
+    up: Option<Slot>,
     assembly: Mutex<Assembly>,
     /// Parts that have begun and are not in the tree, to be read without the lock.
     outstanding: AtomicUsize,
@@ -46,6 +47,19 @@ pub struct Part {
     /// Sorted.
     pub names: Vec<Vec<u8>>,
     entries: Mutex<Entries>,
+}
+
+/// Where a part stands among those of its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    MoreFollow,
+    Last,
+}
+
+/// The slot of an entry, to be filled once.
+pub struct Slot {
+    pub part: Arc<Part>,
+    pub number: usize,
 }
 
 struct Entries {
@@ -68,7 +82,7 @@ struct Assembly {
     waiting: BTreeMap<usize, Json>,
     /// Something below it was named.
     leads_to_named: bool,
-    /// It could not be put together, which is reported by whom that happened to.
+    /// Its tree could not be stored, which is reported where that happened.
     is_lost: bool,
 }
 
@@ -83,7 +97,7 @@ impl Dir {
         node: Option<Node>,
         previous: Option<Node>,
         standing: Standing,
-        up: Option<(Arc<Part>, usize)>,
+        up: Option<Slot>,
     ) -> Arc<Dir> {
         let (assembly, outstanding) = (Mutex::default(), AtomicUsize::new(0));
         Arc::new(Dir { path, node, previous, standing, up, assembly, outstanding })
@@ -94,22 +108,22 @@ impl Dir {
         self.lock().leads_to_named = true;
     }
 
-    /// Whether it could not be put together: nothing more of it is needed.
+    /// Whether its tree could not be stored: nothing more of it is needed.
     pub fn is_lost(&self) -> bool {
         self.lock().is_lost
     }
 
-    /// Whether so many parts are not in the tree that no other may begin.
+    /// Whether the number of parts outside the tree is such that no other may begin (backpressure).
     pub fn is_crowded(&self) -> bool {
         self.outstanding.load(Ordering::Relaxed) >= MOST_PARTS
     }
 
     /// The next part of the directory, with a slot for each name, at least one. Each slot is to be
     /// filled once.
-    pub fn part(self: &Arc<Dir>, names: Vec<Vec<u8>>, is_last: bool) -> Arc<Part> {
+    pub fn part(self: &Arc<Dir>, names: Vec<Vec<u8>>, position: Position) -> Arc<Part> {
         let number = {
             let mut assembly = self.lock();
-            assembly.is_last = is_last;
+            assembly.is_last = position == Position::Last;
             assembly.begun += 1;
             self.count(&assembly);
             assembly.begun - 1
@@ -130,7 +144,7 @@ impl Dir {
     /// Leaves the whole directory out of its parent.
     pub fn leave_out(&self, run: &Run<'_>) -> Result<()> {
         match &self.up {
-            Some((up, slot)) => up.fill(run, *slot, None),
+            Some(up) => up.fill(run, None),
             None => Ok(()),
         }
     }
@@ -150,7 +164,7 @@ impl Dir {
         tree?.map(|tree| tree.finish(run.writer)).transpose()
     }
 
-    /// Tells how many parts are outstanding; none of a directory that is lost.
+    /// Publishes the number of outstanding parts; none of a directory that is lost.
     fn count(&self, assembly: &Assembly) {
         let outstanding = if assembly.is_lost { 0 } else { assembly.begun - assembly.added };
         self.outstanding.store(outstanding, Ordering::Relaxed);
@@ -162,7 +176,7 @@ impl Dir {
 }
 
 impl Assembly {
-    /// Adds a part, and those that waited for it; says whether that were all.
+    /// Adds a part, and those that waited for it. Returns whether these were all.
     fn add(&mut self, run: &Run<'_>, number: usize, nodes: Json) -> Result<bool> {
         self.waiting.insert(number, nodes);
         while let Some(nodes) = self.waiting.remove(&self.added) {
@@ -170,6 +184,13 @@ impl Assembly {
             self.added += 1;
         }
         Ok(self.is_last && self.added == self.begun)
+    }
+}
+
+impl Slot {
+    /// Fills it with a finished node, or with nothing if the entry is left out.
+    pub fn fill(&self, run: &Run<'_>, node: Option<&Node>) -> Result<()> {
+        self.part.fill(run, self.number, node)
     }
 }
 
@@ -219,7 +240,7 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Json) -> Result<
             }
             Err(error) => return Err(error),
         };
-        let Some((up, slot)) = &dir.up else {
+        let Some(Slot { part, number: slot }) = &dir.up else {
             tree.into_iter().for_each(|tree| run.set_root(tree));
             return Ok(());
         };
@@ -227,11 +248,11 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Json) -> Result<
         if let Some(tree) = tree {
             let mut node = dir.node.clone().expect("only the root has none, and the root has no parent");
             node.subtree = Some(tree);
-            run.count_dir(&dir, &node);
+            count_dir(run, &dir, &node);
             json = node.json();
         }
-        let Some(all) = up.close_slot(*slot, json) else { return Ok(()) };
-        (dir, number, nodes) = (up.dir.clone(), up.number, all);
+        let Some(all) = part.close_slot(*slot, json) else { return Ok(()) };
+        (dir, number, nodes) = (part.dir.clone(), part.number, all);
     }
 }
 
@@ -239,20 +260,18 @@ impl Drop for Dir {
     /// A loop, because trees can be 10,000 levels deep.
     fn drop(&mut self) {
         let mut up = self.up.take();
-        while let Some(part) = up.and_then(|(part, _)| Arc::into_inner(part)) {
+        while let Some(part) = up.and_then(|slot| Arc::into_inner(slot.part)) {
             up = Arc::into_inner(part.dir).and_then(|mut dir| dir.up.take());
         }
     }
 }
 
-impl Run<'_> {
-    fn count_dir(&self, dir: &Dir, node: &Node) {
-        let (counter, action) = match &dir.previous {
-            None => (&self.counts.dirs_new, Action::New),
-            Some(before) if before == node => (&self.counts.dirs_unmodified, Action::Unchanged),
-            Some(_) => (&self.counts.dirs_changed, Action::Changed),
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.progress.item(action, || stat::display(&dir.path), 0);
-    }
+fn count_dir(run: &Run<'_>, dir: &Dir, node: &Node) {
+    let (counter, action) = match &dir.previous {
+        None => (&run.counts.dirs_new, Action::New),
+        Some(before) if before == node => (&run.counts.dirs_unmodified, Action::Unchanged),
+        Some(_) => (&run.counts.dirs_changed, Action::Changed),
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    run.progress.item(action, || display(&dir.path), 0);
 }

@@ -1,14 +1,14 @@
 //! A slab that is filled with chunks of files, and stage 4: the jobs that chunks are shared with.
 //!
-//! A [`Filling`] has a slab only while there is something in it. Its complete chunks are turned over
-//! to jobs of a few chunks each, which hash, seal and pack them on all cores.
+//! A [`Filling`] has a slab only while there is something in it. Its complete chunks are turned
+//! over to jobs of a few chunks each, which hash, seal and pack them on all cores.
 
-use super::read::FileWork;
+use super::file::FileWork;
+use super::run::Run;
 use super::slab::{SLAB_SIZE, Slab};
-use super::{Run, stat};
+use super::stat::display;
 use crate::format::content::{Content, NewContent};
 use crate::id::Id;
-use crate::progress::Action;
 use crate::repo::Error;
 use std::collections::VecDeque;
 use std::io;
@@ -31,8 +31,8 @@ pub struct Pending {
 #[derive(Default)]
 pub struct Chunks {
     known: NewContent,
-    /// Those from the first on that is not known: that one and others alone, and between them chunks of
-    /// one known id, as many as a hole has.
+    /// Those from the first on that is not known: that one and others alone, and between them
+    /// chunks of one known id, as many as a hole has.
     waiting: VecDeque<(Option<Id>, usize)>,
 }
 
@@ -83,12 +83,13 @@ struct Chunk {
     bytes: Range<usize>,
 }
 
-/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks of a large file, because hashes are
-/// computed two at a time, and yet more than one job in a slab.
+/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks
+/// of a large file, because hashes are computed two at a time, and yet more than one job in a slab.
 const JOB_BYTES: usize = 2 << 20;
 const JOB_CHUNKS: usize = 128;
 
-/// Chunks in a slab at most. A tiny file's place in memory is many times its content: a slab full of them would be the smaller part.
+/// Chunks in a slab at most. What a tiny file takes in memory is many times its content: a slab
+/// full of them would be the smaller part.
 const SLAB_CHUNKS: usize = 2048;
 
 /// A slab that is being filled, with the chunks in it that are complete.
@@ -170,7 +171,8 @@ impl<'s, 'c> Filling<'s, 'c> {
         is_wanted && self.run.jobs.load(Ordering::Relaxed) == 0
     }
 
-    /// Turns the complete chunks over to jobs. A chunk that is not complete goes on in another slab.
+    /// Turns the complete chunks over to jobs. A chunk that is not complete goes on in another
+    /// slab.
     pub fn turn(&mut self) {
         let Some(slab) = self.slab.take() else { return };
         if self.start == 0 && !slab.is_empty() {
@@ -235,9 +237,9 @@ impl Pending {
         self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The list of its chunks cannot be put aside.
+    /// The list of its chunks cannot be spilled to disk.
     pub fn not_aside(&self, run: &Run<'_>, error: io::Error) -> Error {
-        let what = format!("the list of the chunks of {}", stat::display(&self.work.path));
+        let what = format!("the list of the chunks of {}", display(&self.work.path));
         Error::aside(what, run.aside(), error)
     }
 
@@ -252,7 +254,7 @@ impl Pending {
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
             return;
         }
-        let FileWork { path, node, part, slot, in_parent, .. } = &self.work;
+        let FileWork { path, node, slot, action, .. } = &self.work;
         let mut node = node.clone();
         node.size = self.size.load(Ordering::Acquire);
         let content = self.content().take();
@@ -260,8 +262,8 @@ impl Pending {
             Ok(content) => node.content = Some(content),
             Err(error) => return run.fail(self.not_aside(run, error)),
         }
-        run.finish_file(&node, if *in_parent { Action::Changed } else { Action::New }, path);
-        run.check(part.fill(run, *slot, Some(&node)));
+        run.finish_file(&node, *action, path);
+        run.check(slot.fill(run, Some(&node)));
     }
 }
 

@@ -1,5 +1,5 @@
-//! The names in a directory, sorted: in memory, or, if there are many, in runs that are put aside and
-//! merged as they are asked for.
+//! The names in a directory, sorted: in memory, or, if there are many, in runs that are spilled to
+//! disk and merged as they are asked for.
 
 use crate::aside::Aside;
 use std::cmp::Reverse;
@@ -16,10 +16,10 @@ const READ: usize = 8 << 10;
 /// Names as they come.
 pub struct Gathered {
     directory: Option<PathBuf>,
-    /// Not yet put aside.
+    /// Not yet spilled.
     names: Vec<Vec<u8>>,
     aside: Option<Aside>,
-    /// Where each run that was put aside ends.
+    /// Where each spilled run ends.
     ends: Vec<u64>,
 }
 
@@ -46,13 +46,13 @@ struct Run {
 }
 
 impl Gathered {
-    /// What does not fit in memory is put aside in `directory`.
+    /// What does not fit in memory is spilled to a file in `directory`.
     pub fn new(directory: Option<&Path>) -> Gathered {
         let (directory, names, ends) = (directory.map(Path::to_owned), Vec::new(), Vec::new());
         Gathered { directory, names, aside: None, ends }
     }
 
-    /// Whether some have been put aside.
+    /// Whether some have been spilled.
     pub fn is_aside(&self) -> bool {
         self.aside.is_some()
     }

@@ -1,11 +1,16 @@
 //! The parent snapshot: which one, and what it says about a directory.
 
-use super::{Options, ParentChoice, Source};
+use super::options::{Options, ParentChoice, Source};
+use super::run::Run;
+use super::stat::display;
+use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
+use crate::format::snapshot::VOLUME_NAME;
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::repo::{Error, Repository, Result, SnapshotFilter, StoredSnapshot, TreeReader};
 use std::iter::Peekable;
+use std::path::Path;
 
 /// The snapshot to compare with, if any. `paths` are the absolute paths of this backup.
 pub fn find(
@@ -62,6 +67,15 @@ pub enum ParentNodes {
     None,
 }
 
+/// How many of a directory's names are asked for at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of them, so that the tree's order does not matter; the first of a name counts.
+    Whole,
+    /// Some of them: the names are sorted and come after those that were asked for before.
+    Part,
+}
+
 /// The rest of what the parent has in a directory is not known.
 pub struct Gap {
     /// The directory's tree in the parent.
@@ -75,20 +89,31 @@ impl ParentNodes {
         dir.and_then(|node| node.subtree).map_or(ParentNodes::None, ParentNodes::Tree)
     }
 
-    /// The top of a parent whose root is the volume's own content, as if it had that below a directory called `name`.
-    pub fn below(name: &str, root: Id) -> ParentNodes {
+    /// The parent's root, in the shape that this backup has.
+    pub fn root(parent: Option<&StoredSnapshot>, source: &Source) -> ParentNodes {
+        let Some(parent) = parent else { return ParentNodes::None };
+        let Some(tree) = parent.snapshot.tree else { return ParentNodes::None };
+        // VolSync stores a volume's content at the root: seen as if it were below `data`, its files
+        // are found unchanged.
+        if matches!(source, Source::Volume(_)) && !parent.snapshot.is_volume() {
+            return ParentNodes::below(VOLUME_NAME, tree);
+        }
+        ParentNodes::Tree(tree)
+    }
+
+    /// The top of a parent whose root is the volume's own content, as if it had that below a
+    /// directory called `name`.
+    fn below(name: &str, root: Id) -> ParentNodes {
         let mut node = Node::new(name, NodeType::Dir);
         node.subtree = Some(root);
         ParentNodes::Known(Box::new(node))
     }
 
-    /// The nodes of these names, which are sorted and come after those that were asked for before.
-    /// `is_only`: there were and will be no others, so that the tree's order does not matter; the
-    /// first of a name counts.
-    pub fn part(&mut self, trees: &TreeReader<'_>, names: &[Vec<u8>], is_only: bool) -> (ParentDir, Option<Gap>) {
+    /// The nodes of these names.
+    pub fn part(&mut self, trees: &TreeReader<'_>, names: &[Vec<u8>], extent: Extent) -> (ParentDir, Option<Gap>) {
         let mut found = Vec::new();
-        let gap = self.match_names(trees, names, is_only, &mut found).err();
-        if is_only || gap.is_some() {
+        let gap = self.match_names(trees, names, extent, &mut found).err();
+        if extent == Extent::Whole || gap.is_some() {
             *self = ParentNodes::None;
         }
         found.sort_by(|a: &Node, b| a.name.cmp(&b.name));
@@ -100,12 +125,12 @@ impl ParentNodes {
         &mut self,
         trees: &TreeReader<'_>,
         names: &[Vec<u8>],
-        is_only: bool,
+        extent: Extent,
         found: &mut Vec<Node>,
     ) -> std::result::Result<(), Gap> {
         let is_named = |node: &Node| names.binary_search(&node.name).is_ok();
         if let ParentNodes::Tree(id) = *self {
-            let nodes = open(trees, id, is_only).map_err(|error| Gap { tree: id, error: Some(Box::new(error)) })?;
+            let nodes = open(trees, id, extent).map_err(|error| Gap { tree: id, error: Some(Box::new(error)) })?;
             *self = ParentNodes::Open { id, nodes: Box::new(nodes.peekable()), last: Vec::new() };
         }
         let (id, nodes, last) = match self {
@@ -117,10 +142,11 @@ impl ParentNodes {
             ParentNodes::Tree(_) | ParentNodes::None => return Ok(()),
         };
         let end = names.last().map_or(&[][..], Vec::as_slice);
-        let is_next = |node: &Result<Node>| is_only || node.as_ref().map_or(true, |node| node.name[..] <= *end);
+        let is_whole = extent == Extent::Whole;
+        let is_next = |node: &Result<Node>| is_whole || node.as_ref().map_or(true, |node| node.name[..] <= *end);
         while let Some(node) = nodes.next_if(is_next) {
             let node = node.map_err(|error| Gap { tree: id, error: Some(Box::new(error)) })?;
-            if !is_only {
+            if !is_whole {
                 if node.name < *last {
                     return Err(Gap { tree: id, error: None });
                 }
@@ -134,11 +160,36 @@ impl ParentNodes {
     }
 }
 
-/// The nodes of a tree; in the order of names if they are to be asked for in parts and the tree is not
-/// too large for that, because other programs' trees are not always sorted.
-fn open(trees: &TreeReader<'_>, id: Id, is_only: bool) -> Result<Nodes> {
+impl Gap {
+    /// Reports that files of the directory at `path` are read again. An error that every other tree
+    /// would meet ends the run.
+    pub fn report(self, run: &Run<'_>, path: &Path) {
+        let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+        let copy = "the parent snapshot's copy of the directory";
+        match self.error {
+            None => {
+                let what = "is not sorted by name and too large to be searched, so its files are read again";
+                run.progress.warning(&format!("{}: {copy} {what}", display(path)));
+            }
+            Some(error) if error.is_damage() => {
+                // The tree is stored again even if an index names the damaged copy.
+                run.writer.distrust(BlobType::Tree, self.tree);
+                run.damage(path, format!("{copy} is damaged, so its files are read again: {error}"));
+            }
+            Some(error) if error.spares_others() => {
+                let what = "cannot be read, so its files are read again";
+                run.progress.warning(&format!("{}: {copy} {what}: {error}", display(path)));
+            }
+            Some(error) => run.fail(*error),
+        }
+    }
+}
+
+/// The nodes of a tree; in the order of names if they are to be asked for in parts and the tree is
+/// not too large for that, because other programs' trees are not always sorted.
+fn open(trees: &TreeReader<'_>, id: Id, extent: Extent) -> Result<Nodes> {
     let tree = trees.open(id)?;
-    if is_only || tree.is_large() {
+    if extent == Extent::Whole || tree.is_large() {
         return Ok(Box::new(tree));
     }
     let mut nodes = tree.collect::<Result<Vec<_>>>()?;
@@ -146,7 +197,8 @@ fn open(trees: &TreeReader<'_>, id: Id, is_only: bool) -> Result<Nodes> {
     Ok(Box::new(nodes.into_iter().map(Ok)))
 }
 
-/// Whether a file is the one the parent has, by restic's rule: type, size, mtime, and unless told otherwise ctime and inode.
+/// Whether a file is the one the parent has, by restic's rule: type, size, mtime, and ctime and
+/// inode unless the options exclude them.
 pub fn is_unchanged(options: &Options, now: &Node, before: &Node) -> bool {
     let ignore_ctime = options.ignore_ctime || options.ignore_inode;
     before.ty == NodeType::File

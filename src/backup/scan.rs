@@ -1,11 +1,11 @@
-//! Counts what a backup will read, beside it, so that its progress has a total. What cannot be counted
-//! is left to the backup to report.
+//! Counts what a backup will read, beside it, so that its progress has a total. What cannot be
+//! counted is left to the backup to report.
 //!
 //! One thread counts ahead of the walk on a local disk. On a volume with latency the walk has many
 //! operations in flight and is done first: then its own count is the total, and the volume is not
 //! asked everything twice.
 
-use super::Run;
+use super::run::Run;
 use super::source::{Kind, Tops};
 use super::stat::{lstat, node_type};
 use crate::format::node::NodeType;

@@ -1,9 +1,9 @@
 //! The buffers that file content is read into: a fixed number of 8 MiB slabs, used again and again.
 //!
 //! They are the largest term of a backup's memory and its back-pressure: a reader that is ahead of
-//! hashing waits for a slab. A slab is filled by one reader with a large file, or by walkers with small
-//! ones behind each other, then shared by the jobs that work on its chunks, and returns when the last of
-//! them is done.
+//! hashing waits for a slab. A slab is filled by one reader with a large file, or by walkers with
+//! small ones behind each other, then shared by the jobs that work on its chunks, and returns when
+//! the last of them is done.
 
 use crate::chunk::MAX_SIZE;
 use crossbeam_channel::{Receiver, Sender};
@@ -28,8 +28,8 @@ pub struct Slab {
 }
 
 impl SlabPool {
-    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab while it waits for the next, so there must
-    /// be more than readers.
+    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab
+    /// while it waits for the next, so there must be more than readers.
     pub fn new(count: usize) -> SlabPool {
         let (home, free) = crossbeam_channel::bounded(count);
         for _ in 0..count {

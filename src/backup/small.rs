@@ -1,13 +1,13 @@
 //! Stage 3 for small files: each is read as a whole by the walker that found it.
 //!
-//! A small file is a few operations and no time else, so on a volume with latency many of them are in
-//! flight ([`crate::concurrency`]). Its content passes through a buffer, because a slab that each
-//! walker held would be most of the memory, and is gathered with others in one slab.
+//! A small file is a few operations and no time else, so on a volume with latency many of them are
+//! in flight ([`crate::concurrency`]). Its content passes through a buffer, because a slab that
+//! each walker held would be most of the memory, and is gathered with others in one slab.
 
-use super::Run;
+use super::file::{FileWork, OpenFile};
 use super::fill::{Filling, Pending};
 use super::reach::Place;
-use super::read::{FileWork, OpenFile};
+use super::run::Run;
 use super::slab::SlabPool;
 use crate::chunk::MIN_SIZE;
 use crate::concurrency::Limit;
@@ -44,7 +44,7 @@ pub struct Gathering<'g, 's, 'c> {
 }
 
 impl<'s, 'c> Gatherer<'s, 'c> {
-    /// Reads files of so many bytes at the same time.
+    /// Reads files of at most `bytes` bytes at the same time.
     pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, bytes: u64) -> Gatherer<'s, 'c> {
         let filling = Mutex::new(Filling::new(run, cpu));
         Gatherer { slabs: &run.slabs, filling, room: Room::new(bytes), active: AtomicUsize::new(0) }
@@ -104,8 +104,8 @@ impl Gathering<'_, '_, '_> {
         self.gatherer.relieve();
     }
 
-    /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be small:
-    /// it has grown, or has content without a size.
+    /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be
+    /// small: it has grown, or has content without a size.
     pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Option<FileWork> {
         let held = self.gatherer.room.take(work.node.size);
         self.buffer.clear();

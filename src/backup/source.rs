@@ -1,11 +1,11 @@
 //! Stage 1: what was asked for becomes the top of the snapshot's tree, in restic's shapes.
 //!
-//! `/a/b` is stored as the directories `a` and in it `b`, `x/y` as `x` and `y`, `.` as its entries. A directory that is only on the
-//! way to a target is *partial*: it has its real metadata and nothing but the targets below it. A
-//! target may lie below another one: it is stored even if exclude rules, a mount point or a listing
-//! would leave it out of the directory above.
+//! `/a/b` is stored as the directories `a` and in it `b`, `x/y` as `x` and `y`, `.` as its entries.
+//! A directory that is only on the way to a target is *partial*: it has its real metadata and
+//! nothing but the targets below it. A target may lie below another one: it is stored even if
+//! exclude rules, a mount point or a listing would leave it out of the directory above.
 
-use super::Source;
+use super::options::Source;
 use super::stat::{display, lstat};
 use crate::format::snapshot::VOLUME_NAME;
 use crate::progress::{Phase, Progress};
@@ -29,13 +29,22 @@ pub struct Top {
 pub enum Kind {
     /// Only on the way to targets below it.
     Partial,
-    /// Found in a directory (on this `st_dev`) that the user named as `.` or the like: exclude rules apply.
+    /// Found in a directory (on this `st_dev`) that the user named as `.` or the like: exclude
+    /// rules apply.
     Found { device: u64 },
     /// Named by the user: taken whole, whatever the exclude rules say of itself.
     Target,
 }
 
 pub type Tops = BTreeMap<Vec<u8>, Top>;
+
+/// Whether the user asked for an entry by name. If such an entry cannot be read, the request has
+/// failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Named,
+    Found,
+}
 
 /// A request for a backup, resolved.
 #[derive(Debug, Default)]
@@ -146,7 +155,8 @@ fn insert_entries(tops: &mut Tops, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The entry for `path` called `name`; where another path has taken the name, called `name-1`, `name-2`, …
+/// The entry for `path` called `name`; where another path has taken the name, called `name-1`,
+/// `name-2`, …
 fn place<'t>(level: &'t mut Tops, name: &OsStr, path: &Path, kind: Kind) -> &'t mut Top {
     let mut free: OsString = name.to_owned();
     let mut count = 0;

@@ -4,19 +4,20 @@
 //! small; entries of the listing that is the oldest come before any further directory. A directory
 //! with many entries is taken part by part: what is left of it goes back on the stack, below the
 //! directories in the part that was taken, and above all others. No other part of it begins while
-//! many are not complete. The names in listings are bounded, so that walkers that all list at the same
-//! time do not each hold a large directory and the parent's copy of it: beyond the bound they share
-//! one listing.
+//! many are not complete. The names in listings are bounded, so that walkers that all list at the
+//! same time do not each hold a large directory and the parent's copy of it: beyond the bound they
+//! share one listing.
 
-use super::Run;
-use super::assemble::{Dir, Part};
+use super::assemble::{Dir, Part, Position};
 use super::names::Names;
-use super::parent::{ParentDir, ParentNodes};
-use super::read::Standing;
-use super::source::Tops;
+use super::parent::{Extent, ParentDir, ParentNodes};
+use super::run::Run;
+use super::source::{Standing, Tops};
+use super::stat::display;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,7 @@ const MOST_NAMES: usize = 20_000;
 /// Names in a part of a directory.
 const PART: usize = 4096;
 
-/// How often a walker looks whether the parts of a directory are complete, which nobody announces.
+/// How often a walker looks whether the parts of a directory are complete, which is not announced.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What there is to be walked.
@@ -40,7 +41,7 @@ pub struct Stack {
 
 #[derive(Default)]
 struct State {
-    /// Directories to be listed, or to be gone on with: no [`Work::Entries`].
+    /// Directories to be listed, or to be resumed: no [`Work::Entries`].
     dirs: Vec<Work>,
     /// Directories with entries that no walker has taken yet. They come first: each is open.
     listings: VecDeque<Arc<Listing>>,
@@ -106,17 +107,24 @@ pub struct Listed {
     pub dir: Arc<Dir>,
     pub scope: Scope,
     /// `None` if only what is named below it is taken.
-    pub fd: Option<OwnedFd>,
-    /// The only entry that is taken, if there is a file of that name.
-    pub tag: Option<String>,
+    pub opened: Option<Opened>,
     pub named: Mutex<Tops>,
     rest: Mutex<Rest>,
 }
 
+/// A directory that stays open while its entries are looked at.
+pub struct Opened {
+    pub fd: OwnedFd,
+    /// The only entry that is taken, if there is a file of that name.
+    pub tag: Option<String>,
+}
+
 /// What no part has yet.
-struct Rest {
-    names: Names,
-    parent: ParentNodes,
+pub struct Rest {
+    /// The entries, at least one.
+    pub names: Names,
+    /// What the parent snapshot has in the directory.
+    pub parent: ParentNodes,
 }
 
 /// A part of a directory, whose entries are looked at.
@@ -130,39 +138,40 @@ pub struct Listing {
 }
 
 impl Listed {
-    /// `names` are the entries, at least one, and `parent` is what the parent snapshot has in the
-    /// directory.
-    pub fn new(
-        dir: Arc<Dir>,
-        scope: Scope,
-        fd: Option<OwnedFd>,
-        tag: Option<String>,
-        named: Tops,
-        (names, parent): (Names, ParentNodes),
-    ) -> Arc<Listed> {
+    pub fn new(dir: Arc<Dir>, scope: Scope, opened: Option<Opened>, named: Tops, rest: Rest) -> Arc<Listed> {
         if !named.is_empty() {
             dir.leads_to_named();
         }
-        let rest = Mutex::new(Rest { names, parent });
-        Arc::new(Listed { dir, scope, fd, tag, named: Mutex::new(named), rest })
+        Arc::new(Listed { dir, scope, opened, named: Mutex::new(named), rest: Mutex::new(rest) })
     }
 
-    /// The next part, and whether it is the last. An error means that the names, which were put
-    /// aside, cannot be read again.
-    pub fn next_part(self: &Arc<Listed>, run: &Run<'_>) -> io::Result<(Listing, bool)> {
+    /// The next part. An error means that the names, which were spilled to disk, cannot be read
+    /// back.
+    pub fn next_part(self: &Arc<Listed>, run: &Run<'_>) -> io::Result<(Listing, Position)> {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let Rest { names: left, parent } = &mut *rest;
         let names = left.take(PART)?;
-        let is_last = left.is_empty();
-        if is_last {
-            run.note_twice(&self.dir.path, left.twice());
+        let position = if left.is_empty() { Position::Last } else { Position::MoreFollow };
+        if position == Position::Last {
+            report_twice(run, &self.dir.path, left.twice());
         }
-        let part = self.dir.part(names, is_last);
-        let (found, gap) = parent.part(&run.parent_trees, &part.names, is_last && part.is_first());
+        let part = self.dir.part(names, position);
+        let is_only = position == Position::Last && part.is_first();
+        let extent = if is_only { Extent::Whole } else { Extent::Part };
+        let (found, gap) = parent.part(&run.parent_trees, &part.names, extent);
         if let Some(gap) = gap {
-            run.note_gap(&self.dir, gap);
+            gap.report(run, &self.dir.path);
         }
-        Ok((Listing { of: self.clone(), part, parent: found, next: AtomicUsize::new(0) }, is_last))
+        Ok((Listing { of: self.clone(), part, parent: found, next: AtomicUsize::new(0) }, position))
+    }
+}
+
+/// Reports names that a directory was listed with twice.
+fn report_twice(run: &Run<'_>, path: &Path, names: usize) {
+    // Network file systems do that to a directory that changes meanwhile. Both entries are the same
+    // file.
+    if names > 0 {
+        run.progress.warning(&format!("{}: {names} names were listed twice", display(path)));
     }
 }
 
@@ -213,15 +222,14 @@ impl Popped<'_> {
         }
     }
 
-    /// Shares the entries of a part of the directory, of which there are others unless it is the
-    /// last; the listing that is next.
-    pub fn share(&mut self, listing: Listing, is_last: bool) -> Arc<Listing> {
+    /// Shares the entries of a part of the directory. Returns the listing that is next.
+    pub fn share(&mut self, listing: Listing, position: Position) -> Arc<Listing> {
         let names = listing.names();
         let listing = Arc::new(listing);
         let mut state = self.stack.lock();
         state.recount(self.counted.take(), names);
         state.listings.push_back(listing.clone());
-        if !is_last {
+        if position == Position::MoreFollow {
             state.dirs.push(Work::Part(listing.of.clone()));
         }
         self.stack.prune(&mut state);
@@ -256,7 +264,7 @@ impl State {
         self.full |= self.names > MOST_NAMES;
     }
 
-    /// The directory that is to be gone on with next, if it is one.
+    /// The directory that is to be resumed next, if it is one.
     fn rest(&self) -> Option<&Listed> {
         match self.dirs.last() {
             Some(Work::Part(listed)) => Some(listed),

@@ -1,7 +1,7 @@
 //! What the file system says about one entry, as a node.
 
+use super::options::{DeviceIds, Options};
 use super::reach::{Place, Reach};
-use super::{DeviceIds, Options};
 use crate::format::node::{Node, NodeType, Xattr, mode};
 use crate::format::text::lossy;
 use crate::format::time::Time;
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Stands for the source's own file system in the device id of hard links: rustic links only nodes that have one. Above the 32 bits that Linux
-/// gives out, so that no other file system has it.
+/// Stands for the source's own file system in the device id of hard links: rustic links only nodes
+/// that have one. It is above the 32 bits that Linux assigns, so that no other file system has it.
 const HOME_DEVICE: u64 = 1 << 32;
 
 /// Turns metadata into nodes, by the rules of one backup.

@@ -1,8 +1,10 @@
 //! A stream as a source: standard input, or what a command writes to its standard output.
 
-use super::assemble::Dir;
-use super::read::{FileWork, Standing};
-use super::{Input, Run, source_error};
+use super::assemble::{Dir, Position, Slot};
+use super::file::FileWork;
+use super::options::Input;
+use super::run::{Run, source_error};
+use super::source::Standing;
 use crate::clock;
 use crate::format::node::{Node, NodeType, mode};
 use crate::progress::Progress;
@@ -101,32 +103,39 @@ pub fn names(path: &str) -> Result<(Vec<&str>, &str)> {
     Ok((names, last))
 }
 
-impl Run<'_> {
-    /// Puts a stream before the readers.
-    pub fn feed(
-        &self,
-        (names, last): (Vec<&str>, &str),
-        (fd, source): (OwnedFd, &str),
-        root: Arc<Dir>,
-        files: &Sender<FileWork>,
-    ) -> Result<()> {
-        let mut dir = root;
-        for name in names {
-            let node = Node { mode: mode::DIR | 0o755, ..self.invented(name, NodeType::Dir) };
-            let part = dir.part(vec![name.into()], true);
-            dir = Dir::new(PathBuf::from(name), Some(node), None, Standing::Found, Some((part, 0)));
-        }
-        let node = Node { mode: 0o644, ..self.invented(last, NodeType::File) };
-        let part = dir.part(vec![last.into()], true);
-        // The readers are gone only when the run is stopped.
-        let _ = files.send(FileWork::stream(fd, source, node, part, 0));
-        Ok(())
-    }
+/// An open stream, and what it is stored as.
+pub struct Stream<'s> {
+    pub fd: OwnedFd,
+    /// What messages call it.
+    pub source: &'s str,
+    /// The directories and the file, as [`names`] has them.
+    pub names: (Vec<&'s str>, &'s str),
+}
 
-    /// A node for what is not in any file system.
-    fn invented(&self, name: &str, ty: NodeType) -> Node {
-        let time = self.options.time;
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Node { mtime: time, atime: time, ctime: time, uid, gid, ..Node::new(name, ty) }
+/// Gives a stream to the readers.
+pub fn feed(run: &Run<'_>, stream: Stream<'_>, root: Arc<Dir>, files: &Sender<FileWork>) -> Result<()> {
+    let Stream { fd, source, names: (above, last) } = stream;
+    let mut dir = root;
+    for name in above {
+        let node = Node { mode: mode::DIR | 0o755, ..invented(run, name, NodeType::Dir) };
+        let up = only_slot(&dir, name);
+        dir = Dir::new(PathBuf::from(name), Some(node), None, Standing::Found, Some(up));
     }
+    let node = Node { mode: 0o644, ..invented(run, last, NodeType::File) };
+    let slot = only_slot(&dir, last);
+    // The readers have ended only if the run is stopped.
+    let _ = files.send(FileWork::stream(fd, source, node, slot));
+    Ok(())
+}
+
+/// The slot of the only entry of a directory.
+fn only_slot(dir: &Arc<Dir>, name: &str) -> Slot {
+    Slot { part: dir.part(vec![name.into()], Position::Last), number: 0 }
+}
+
+/// A node for what is not in any file system.
+fn invented(run: &Run<'_>, name: &str, ty: NodeType) -> Node {
+    let time = run.options.time;
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Node { mtime: time, atime: time, ctime: time, uid, gid, ..Node::new(name, ty) }
 }

@@ -1,16 +1,29 @@
 //! A backup from inside: what a caller of [`run`] is owed when a stage fails.
 
+use super::assemble::{Dir, Position};
+use super::fill::Filling;
 use super::names::Gathered;
-use super::source::{Kind, Top};
-use super::stack::{DirWork, Listed, Popped, Room, Scope, Work};
+use super::parent::ParentNodes;
+use super::pipeline::read_source;
+use super::read::Reader;
+use super::run::Run;
+use super::small::Gatherer;
+use super::source::{Kind, Resolved, Standing, Top};
+use super::stack::{DirWork, Listed, Popped, Rest, Room, Scope, Stack, Work};
+use super::stat::Observer;
+use super::walk::Walk;
 use super::*;
+use crate::clock::Clock;
+use crate::concurrency::Limit;
 use crate::format::Version;
+use crate::limits;
 use crate::memory::Budget;
-use crate::progress::Event;
+use crate::progress::{Action, Event};
 use crate::repo::{InitOptions, Password, Settings};
 use crate::store::folder::Folder;
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 /// A repository, a source of one directory with files in it, and what a backup reported.
 struct Bed {
@@ -41,7 +54,7 @@ impl Bed {
             source: Source::Paths(sources.iter().map(|name| self.temp.path().join(name)).collect()),
             hostname: "host".into(),
             tags: vec![],
-            time: now(),
+            time: snapshot::now(),
             parent: ParentChoice::Group { host: true, paths: true, tags: false },
             exclude: Exclude::default(),
             one_file_system: false,
@@ -58,7 +71,8 @@ impl Bed {
         }
     }
 
-    /// The source as a volume: no directory above it, in which other tests may work, is a part of it.
+    /// The source as a volume: no directory above it, in which other tests may work, is a part of
+    /// it.
     fn volume(&self) -> Options {
         Options { source: Source::Volume(self.temp.path().join("source")), ..self.options(&[]) }
     }
@@ -163,9 +177,9 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
         let named = 1 + usize::from(kind == Kind::Target);
         let resolved = Resolved { tops: [(name.into(), top)].into(), recorded: vec![], named, lost: 0 };
         let index = Arc::new(Index::load(&bed.repo).unwrap());
-        let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+        let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
         let (options, progress) = (bed.options(&[name]), Progress::silent());
-        let outcome = read_source(&bed.repo, &index, &writer, &options, &progress, resolved, None);
+        let outcome = read_source(&writer, &options, &progress, resolved, None);
         match kind {
             // `y` was all that was named.
             Kind::Partial => assert!(matches!(outcome, Err(Error::Source(_))), "{name}"),
@@ -177,8 +191,8 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
     }
 }
 
-/// One reader and the gatherer of small files, with the least memory there can be: neither keeps the
-/// slab that the other waits for.
+/// One reader and the gatherer of small files, with the least memory there can be: neither keeps
+/// the slab that the other waits for.
 #[test]
 fn large_and_small_files_are_read_with_two_slabs() {
     let budget = Budget { memory: Some(68 << 20), threads: 2 };
@@ -228,9 +242,9 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
 
     let resolved = source::resolve(&options.source, &progress).unwrap();
     let index = Arc::new(Index::load(&bed.repo).unwrap());
-    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
+    let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
     let observer = Observer::new(&options, None);
-    let run = Run::new(&bed.repo, &index, &writer, &options, &progress, observer).unwrap();
+    let run = Run::new(&writer, &options, &progress, observer).unwrap();
     assert_eq!((run.parts.slabs, run.parts.readers), (2, 1));
     let stack = Stack::new(Dir::root(), ParentNodes::None, resolved.tops);
     let limit = Limit::new(1, 1, Clock::default());
@@ -238,7 +252,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.in_place_scope(|cpu| {
         let gatherer = Gatherer::new(&run, cpu, 1 << 20);
-        let walk = walk::Walk::new(&run, &stack, &gatherer, &limit);
+        let walk = Walk::new(&run, &stack, &gatherer, &limit);
         std::thread::scope(|threads| {
             let mut reader = Reader::new(&run, Filling::new(&run, cpu));
             threads.spawn(move || reader.read_all(&queue));
@@ -270,8 +284,8 @@ fn with_run(test: impl FnOnce(&Run<'_>)) {
     let bed = Bed::new();
     let (options, progress) = (bed.options(&["source"]), Progress::silent());
     let index = Arc::new(Index::load(&bed.repo).unwrap());
-    let writer = Writer::new(bed.repo.clone(), index.clone(), false).unwrap();
-    test(&Run::new(&bed.repo, &index, &writer, &options, &progress, Observer::new(&options, None)).unwrap());
+    let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
+    test(&Run::new(&writer, &options, &progress, Observer::new(&options, None)).unwrap());
 }
 
 fn push(stack: &Stack) {
@@ -282,8 +296,8 @@ fn push(stack: &Stack) {
 /// The directory that was taken from the stack, with so many names.
 fn listed(popped: &mut Popped<'_>, count: usize) -> Arc<Listed> {
     let Some(Work::Dir(work)) = popped.work.take() else { panic!("a directory") };
-    let names = (names(count).sorted([].iter()).unwrap(), ParentNodes::None);
-    Listed::new(work.dir, work.scope, None, None, Default::default(), names)
+    let rest = Rest { names: names(count).sorted([].iter()).unwrap(), parent: ParentNodes::None };
+    Listed::new(work.dir, work.scope, None, Default::default(), rest)
 }
 
 /// What is held of directories does not grow with the number of walkers that list some.
@@ -302,9 +316,9 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
         drop(second);
         assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
 
-        let (listing, is_last) = listed(&mut first, 5_000).next_part(run).unwrap();
-        assert!(!is_last);
-        let listing = first.share(listing, is_last);
+        let (listing, position) = listed(&mut first, 5_000).next_part(run).unwrap();
+        assert_eq!(position, Position::MoreFollow);
+        let listing = first.share(listing, position);
         let others = stack.try_pop().unwrap();
         assert!(matches!(others.work, Some(Work::Entries(_))), "entries come first");
         drop(others);
@@ -336,10 +350,11 @@ fn a_directory_is_gone_on_with_before_others_are_listed() {
         push(&stack);
         push(&stack);
         let mut popped = stack.try_pop().unwrap();
-        let (listing, is_last) = listed(&mut popped, 5_000).next_part(run).unwrap();
-        let listing = popped.share(listing, is_last);
+        let (listing, position) = listed(&mut popped, 5_000).next_part(run).unwrap();
+        let listing = popped.share(listing, position);
         drop(popped);
-        // A directory in the first part comes before the second, and the second before the other one.
+        // A directory in the first part comes before the second, and the second before the other
+        // one.
         push(&stack);
         while listing.take().is_some() {}
         let mut order = Vec::new();
@@ -350,8 +365,8 @@ fn a_directory_is_gone_on_with_before_others_are_listed() {
     });
 }
 
-/// What a directory's parts wait for may be another directory, with so many names that there is room
-/// for no other: whoever waits for the parts is not in its way.
+/// What a directory's parts wait for may be another directory, with so many names that there is
+/// room for no other: whoever waits for the parts is not in its way.
 #[test]
 fn a_directory_with_many_unfinished_parts_waits_for_them_and_holds_nobody() {
     with_run(|run| {
@@ -361,16 +376,16 @@ fn a_directory_with_many_unfinished_parts_waits_for_them_and_holds_nobody() {
         let mut popped = stack.try_pop().unwrap();
         let dir = listed(&mut popped, 40_000);
         let mut parts = Vec::new();
-        let (first, is_last) = dir.next_part(run).unwrap();
-        parts.push(popped.share(first, is_last));
+        let (first, position) = dir.next_part(run).unwrap();
+        parts.push(popped.share(first, position));
         drop(popped);
         // All parts are looked at, and none is complete, until there are too many of them.
         loop {
             while parts.last().unwrap().take().is_some() {}
             let Some(mut popped) = stack.try_pop() else { break };
             assert!(matches!(popped.work, Some(Work::Part(_))));
-            let (part, is_last) = dir.next_part(run).unwrap();
-            parts.push(popped.share(part, is_last));
+            let (part, position) = dir.next_part(run).unwrap();
+            parts.push(popped.share(part, position));
         }
         assert_eq!(parts.len(), 6);
         // A directory in one of them is taken, and is the only one that is listed.

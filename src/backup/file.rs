@@ -1,0 +1,213 @@
+//! A file to be read: how it is opened, and whether it changed while it was read.
+
+use super::assemble::Slot;
+use super::reach::Place;
+use super::run::Run;
+use super::source::Standing;
+use super::stat::{display, node_type, xattrs_of_file};
+use crate::format::node::{Node, NodeType};
+use crate::progress::Action;
+use rustix::fd::OwnedFd;
+use rustix::fs::{OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// A file to be read.
+pub struct FileWork {
+    pub path: PathBuf,
+    pub node: Node,
+    pub slot: Slot,
+    /// What it is reported as once it is read.
+    pub action: Action,
+    pub standing: Standing,
+    input: Input,
+}
+
+enum Input {
+    /// A regular file, to be opened by its path.
+    File,
+    /// A block device, to be opened by its path or through a symlink.
+    Device,
+    /// Open already, as standard input is.
+    Stream(OwnedFd),
+}
+
+impl FileWork {
+    pub fn file(path: PathBuf, node: Node, slot: Slot, standing: Standing, action: Action) -> FileWork {
+        FileWork { path, node, slot, action, standing, input: Input::File }
+    }
+
+    /// A block device that the user named.
+    pub fn device(path: PathBuf, node: Node, slot: Slot, action: Action) -> FileWork {
+        FileWork { path, node, slot, action, standing: Standing::Named, input: Input::Device }
+    }
+
+    /// A stream; `source` is what messages call it.
+    pub fn stream(fd: OwnedFd, source: &str, node: Node, slot: Slot) -> FileWork {
+        let (path, action, standing) = (PathBuf::from(source), Action::New, Standing::Named);
+        FileWork { path, node, slot, action, standing, input: Input::Stream(fd) }
+    }
+
+    /// Opens a regular file, takes from it what describes it, and makes sure that it is what was
+    /// seen in the directory.
+    pub fn open(&mut self, run: &Run<'_>, place: &Place<'_>) -> std::result::Result<OpenFile, String> {
+        let fd = open_as_it_is(place, OFlags::NOFOLLOW)?;
+        let mut warnings = Vec::new();
+        // Before it is looked at: in sysfs, the first list of attributes changes the times.
+        let xattrs = xattrs_of_file(&fd, |why| warnings.push(why));
+        let stat = look_at(&fd)?;
+        if node_type(&stat) != NodeType::File || stat.st_ino != self.node.inode {
+            return Err(self.replaced());
+        }
+        run.observer.refresh(&mut self.node, &stat);
+        self.node.xattrs = xattrs;
+        Ok(OpenFile { fd, stat, warnings })
+    }
+
+    /// Opens whatever is to be read.
+    pub fn open_input(&mut self, run: &Run<'_>) -> std::result::Result<(OwnedFd, Opened), String> {
+        match std::mem::replace(&mut self.input, Input::File) {
+            Input::Stream(fd) => Ok((fd, Opened::Stream)),
+            Input::File => {
+                let path = self.path.clone();
+                let place = Place::at(&path).map_err(|error| cannot("reached", error))?;
+                let OpenFile { fd, stat, warnings } = self.open(run, &place)?;
+                self.report(run, warnings);
+                Ok((fd, Opened::Regular(stat)))
+            }
+            Input::Device => {
+                let place = Place::at(&self.path).map_err(|error| cannot("reached", error))?;
+                // The user named it: its name may be a symlink.
+                let fd = open_as_it_is(&place, OFlags::empty())?;
+                if node_type(&look_at(&fd)?) != NodeType::Dev {
+                    return Err(self.replaced());
+                }
+                let size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(|error| cannot("measured", error))?;
+                rustix::fs::seek(&fd, SeekFrom::Start(0)).map_err(|error| cannot("read", error))?;
+                if size == 0 {
+                    return Err(
+                        "it cannot be read: the device has a size of 0 bytes, as if nothing were attached to it".into(),
+                    );
+                }
+                Ok((fd, Opened::Device(size)))
+            }
+        }
+    }
+
+    /// Reports what [`FileWork::open`] could not read, once the file is not to be opened again.
+    pub fn report(&self, run: &Run<'_>, warnings: Vec<String>) {
+        for why in warnings {
+            run.problem(&self.path, why);
+        }
+    }
+
+    fn replaced(&self) -> String {
+        format!("{} was replaced while it was backed up", display(&self.path))
+    }
+
+    /// Reports a file that changed between `before` and the end of reading `read` bytes of it.
+    pub fn compare(&self, run: &Run<'_>, fd: &OwnedFd, before: &Stat, read: u64) {
+        if rustix::fs::fstat(fd).is_ok_and(|after| changed(before, &after, read, || is_generated(fd))) {
+            run.problem(&self.path, "it changed while it was read: what is stored may never have been its content");
+        }
+    }
+
+    /// The file cannot be read, and is left out.
+    pub fn lose(&self, run: &Run<'_>, why: String) {
+        run.lost(self.standing, &self.path, why);
+        run.check(self.slot.fill(run, None));
+    }
+}
+
+/// A regular file that has been opened.
+pub struct OpenFile {
+    pub fd: OwnedFd,
+    pub stat: Stat,
+    /// Extended attributes that cannot be read.
+    pub warnings: Vec<String>,
+}
+
+/// What is known of an open file before it is read.
+pub enum Opened {
+    Regular(Stat),
+    /// A block device of this size in bytes.
+    Device(u64),
+    Stream,
+}
+
+/// Opens an entry without changing it.
+fn open_as_it_is(place: &Place<'_>, follow: OFlags) -> std::result::Result<OwnedFd, String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
+    // Only a file's owner and root may keep its access time as it is.
+    let fd = match place.open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => place.open(flags),
+        outcome => outcome,
+    };
+    fd.map_err(|error| cannot("opened", error))
+}
+
+fn look_at(fd: &OwnedFd) -> std::result::Result<Stat, String> {
+    rustix::fs::fstat(fd).map_err(|error| cannot("looked at", error))
+}
+
+fn cannot(action: &str, error: Errno) -> String {
+    format!("it cannot be {action}: {error}")
+}
+
+/// Whether a file is not what it was when it was opened, or other than was read of it.
+/// `is_generated` is asked whether the kernel makes the content up when it is read, so that the
+/// size says nothing about it.
+fn changed(before: &Stat, after: &Stat, read: u64, is_generated: impl FnOnce() -> bool) -> bool {
+    let key = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    if key(before) != key(after) {
+        return true;
+    }
+    // Network file systems and FUSE servers, too, have files of size 0 with content that is
+    // generated.
+    after.st_size != 0 && u64::try_from(after.st_size) != Ok(read) && !is_generated()
+}
+
+/// `f_type` of file systems whose files are generated (`linux/magic.h`): sysfs says a page for
+/// each, and so do others.
+const GENERATED: [u32; 9] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x6265_6570, // configfs
+    0x7363_6673, // securityfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0xde5e_81e4, // efivarfs
+];
+
+fn is_generated(fd: &OwnedFd) -> bool {
+    // Magic numbers have 32 bits; the field is signed, and wider on some architectures.
+    rustix::fs::fstatfs(fd).is_ok_and(|found| GENERATED.contains(&(found.f_type as u32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_by_size_time_and_what_was_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let stat_of = |bytes: &[u8]| {
+            std::fs::write(temp.path().join("f"), bytes).unwrap();
+            rustix::fs::stat(temp.path().join("f")).unwrap()
+        };
+        let (empty, full) = (stat_of(b""), stat_of(b"12345"));
+        let stored = || false;
+        assert!(!changed(&full, &full, 5, stored));
+        assert!(changed(&full, &full, 4, stored), "it ended early");
+        assert!(!changed(&full, &full, 4, || true), "its size means nothing");
+        assert!(changed(&empty, &full, 5, stored), "it grew");
+        assert!(changed(&full, &empty, 5, || true), "it shrank");
+        assert!(!changed(&empty, &empty, 0, stored));
+        assert!(!changed(&empty, &empty, 17, stored), "it has content without a size");
+        let mut later = full;
+        later.st_mtime += 1;
+        assert!(changed(&full, &later, 5, stored));
+    }
+}
