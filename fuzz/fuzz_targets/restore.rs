@@ -1,7 +1,8 @@
-//! A snapshot that somebody forged, restored to where somebody has planted things: nothing outside the target changes, and a restore that
-//! tells no problem has brought every byte.
+//! A snapshot that somebody forged, restored to where somebody has planted things: nothing outside
+//! the target changes, and a restore that tells no problem has brought every byte.
 //!
-//! It runs as whoever starts it, and what a hole in the engine would let out goes where the names below lead: beside the target.
+//! It runs as whoever starts it, and what a hole in the engine would let out goes where the names
+//! below lead: beside the target.
 #![no_main]
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +19,7 @@ use vsm::id::Id;
 use vsm::progress::Progress;
 use vsm::repo::writer::Writer;
 use vsm::repo::{Index, Repository, StoredSnapshot};
-use vsm::restore::{Options, Overwrite, run};
+use vsm::restore::{Options, Overwrite, Restoring, run};
 use vsm_fuzz::acts::open;
 use vsm_fuzz::world::World;
 use vsm_fuzz::{repository, scratch};
@@ -214,7 +215,9 @@ fuzz_target!(|forged: Forged| {
         ..Options::new(&target)
     };
     let index = Index::load(&repo).expect("an index");
-    let restored = run(&repo, &index, &snapshot, b"", &options, &Progress::silent());
+    let progress = Progress::silent();
+    let restoring = Restoring { repo: &repo, index: &index, options: &options, progress: &progress };
+    let restored = run(&restoring, &snapshot, b"");
 
     assert_eq!(outside(dir.path()), before);
     assert_eq!(fs::read(dir.path().join("outside/file")).expect("it is there"), b"precious");

@@ -167,7 +167,8 @@ impl Mover<'_> {
             ..restore::Options::new(restore.target.clone())
         };
         let index = index?.with_roots_of(&repo, std::slice::from_ref(&stored))?;
-        let report = match restore::run(&repo, &index, &stored, image.as_bytes(), &options, self.progress) {
+        let restoring = restore::Restoring { repo: &repo, index: &index, options: &options, progress: self.progress };
+        let report = match restore::run(&restoring, &stored, image.as_bytes()) {
             // The one path that was asked for is the image's, which the backup did not put into the
             // snapshot.
             Err(restore::Error::Repo(repo::Error::NoSuchPath { .. })) => {

@@ -1,12 +1,13 @@
 //! `--delete`: what the snapshot does not have, within the filters, is removed.
 //!
-//! Only directories that the snapshot lists to their end come here. A mount point is left alone with all that is on it, and nothing is
-//! followed: a symlink is removed, not what it points to.
+//! Only directories that the snapshot lists to their end come here. A mount point is left alone
+//! with all that is on it, and nothing is followed: a symlink is removed, not what it points to.
 
 use super::confine::{Dir, Root, is};
 use super::error::{Error, Result};
 use super::names::Names;
-use super::walk::{Selection, display};
+use super::path::display;
+use super::selection::Selection;
 use crate::progress::{Action, Phase, Progress};
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -14,9 +15,16 @@ use rustix::io::Errno;
 pub struct Deleter<'d> {
     pub root: &'d Root,
     pub selection: Selection<'d>,
-    /// Count and tell only.
+    /// Count and report only.
     pub dry_run: bool,
     pub progress: &'d Progress,
+}
+
+/// What is unlinked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Directory,
+    Other,
 }
 
 /// A directory that is to go.
@@ -62,18 +70,19 @@ impl Deleter<'_> {
                 stack.push(top);
                 stack.extend(below.into_iter().map(|name| Doomed { path: join(&path, &name), emptied: false }));
             } else if top.emptied {
-                removed += self.unlink(&top.path, true);
+                removed += self.unlink(&top.path, Kind::Directory);
             }
         }
         Ok(removed)
     }
 
-    /// Removes an entry that is not a directory, or all such entries in a directory; then returns its subdirectories.
+    /// Removes an entry that is not a directory, or all such entries in a directory; then returns
+    /// its subdirectories.
     fn subdirs(&self, path: &[u8], removed: &mut u64) -> Option<Vec<Vec<u8>>> {
         let outcome = self.root.parent(path).and_then(|(above, name)| {
             let Some(stat) = above.stat(name)? else { return Ok(None) };
             if !is(&stat, FileType::Directory) {
-                *removed += self.unlink(path, false);
+                *removed += self.unlink(path, Kind::Other);
                 return Ok(None);
             }
             if above.pin_self()?.stat()?.st_dev != stat.st_dev {
@@ -94,7 +103,8 @@ impl Deleter<'_> {
         })
     }
 
-    /// Removes what is meant in a directory and is none itself; returns the directories that are meant.
+    /// Removes what is meant in a directory and is none itself; returns the directories that are
+    /// meant.
     fn sweep(&self, dir: &Dir, path: &[u8], removed: &mut u64) -> rustix::io::Result<Vec<Vec<u8>>> {
         let mut below = Vec::new();
         for name in dir.names()? {
@@ -104,28 +114,29 @@ impl Deleter<'_> {
             }
             match dir.stat(&name)? {
                 Some(stat) if is(&stat, FileType::Directory) => below.push(name),
-                Some(_) => *removed += self.unlink(&entry, false),
+                Some(_) => *removed += self.unlink(&entry, Kind::Other),
                 None => {}
             }
         }
         Ok(below)
     }
 
-    fn unlink(&self, path: &[u8], directory: bool) -> u64 {
+    fn unlink(&self, path: &[u8], kind: Kind) -> u64 {
         let outcome = if self.dry_run {
             Ok(())
         } else {
-            self.root
-                .parent(path)
-                .and_then(|(dir, name)| if directory { dir.remove_dir(name) } else { dir.unlink(name) })
+            self.root.parent(path).and_then(|(dir, name)| match kind {
+                Kind::Directory => dir.remove_dir(name),
+                Kind::Other => dir.unlink(name),
+            })
         };
         match outcome {
             Ok(()) => {
                 self.progress.item(Action::Deleted, || display(path), 0);
                 return 1;
             }
-            // Filters keep something in it, or that has been told already.
-            Err(Errno::NOTEMPTY | Errno::EXIST) if directory => {}
+            // Filters keep something in it, or that has been reported already.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if kind == Kind::Directory => {}
             Err(errno) => self.problem(path, "delete", errno),
         }
         0

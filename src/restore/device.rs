@@ -1,23 +1,29 @@
 //! One regular file of a snapshot onto a block device.
 //!
-//! A device need not read as zeros where nothing was written, so every byte of the image is put there: zeros are discarded or zeroed by
-//! the device where it can, and written where it cannot. Bytes after the image are left alone.
+//! A device need not read as zeros where nothing was written, so every byte of the image is put
+//! there: zeros are discarded or zeroed by the device where it can, and written where it cannot.
+//! Bytes after the image are left alone.
 //!
 //! The image is all that was asked for: if a piece of it is missing, the others are written, which
 //! helps a rescue, and the restore fails.
 
 use super::close::close;
+use super::context::Restoring;
 use super::error::{Error, Result, is_lost};
-use super::fetch::{self, Sink};
-use super::file::write_at;
+use super::fetch::{self, Piece, Sink};
+use super::image::Image;
+use super::options::{Options, Overwrite};
 use super::origin::{self, Origin};
 use super::panics::caught;
-use super::plan::{Image, Plan, Room, Stretch, Use};
-use super::prepare::read_at;
-use super::{Options, Overwrite, Report, target_error};
+use super::plan::memory::PlanBudget;
+use super::plan::spill::Tables;
+use super::plan::table::{Table, Use};
+use super::positioned_io::{read_at, write_at};
+use super::report::Report;
+use super::zeros::Fill;
 use crate::id::Id;
 use crate::progress::{Action, Phase, Progress};
-use crate::repo::{self, Index, Repository, TreeReader};
+use crate::repo::{self, Index, TreeReader};
 use rayon::prelude::*;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, SeekFrom, fadvise, fallocate, fsync, seek};
@@ -30,7 +36,7 @@ const ZEROING_MIN: u64 = 64 << 10;
 const ALIGNMENT: u64 = 4096;
 
 struct Device<'d> {
-    plan: &'d Plan,
+    tables: &'d Tables,
     index: &'d Index,
     fd: OwnedFd,
     name: String,
@@ -66,22 +72,16 @@ impl Lost {
 }
 
 /// Writes the one file that `origin` is onto the device.
-pub fn run(
-    repo: &Repository,
-    index: &Index,
-    trees: &TreeReader<'_>,
-    origin: Origin,
-    options: &Options,
-    progress: &Progress,
-) -> Result<Report> {
+pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: Origin) -> Result<Report> {
+    let Restoring { index, options, progress, .. } = *restoring;
     let name = options.target.display().to_string();
     if let Some(option) = meaningless(options) {
         return Err(Error::NotForDevice { option, device: name });
     }
     let node = origin::single_file(trees, origin)?.ok_or_else(|| Error::NotAnImage { device: name.clone() })?;
     let unusable = |why| Error::ImageUnusable { path: node.display_name(), why, device: name.clone() };
-    let room = Room::of(repo, index, options)?;
-    let Image { plan, size, lost: bytes, pieces, why } = Image::plan(index, &node, room)?.map_err(unusable)?;
+    let budget = PlanBudget::of(restoring)?;
+    let Image { tables, size, lost: bytes, pieces, why } = Image::plan(index, &node, budget)?.map_err(unusable)?;
     let mut lost = Lost { bytes: 0, pieces: 0, why: None, damaged: false };
     if let Some(why) = &why {
         progress.problem(Phase::Restore, &name, format!("{bytes} bytes of the image are in no index: {why}"));
@@ -90,17 +90,17 @@ pub fn run(
     // Exclusive: a device that is mounted or part of another must not change under it.
     let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&options.target, flags, Mode::empty())
-        .map_err(|errno| target_error("open", &options.target, errno))?;
-    let has = seek(&fd, SeekFrom::End(0)).map_err(|errno| target_error("measure", &options.target, errno))?;
+        .map_err(|errno| Error::target("open", &options.target, errno))?;
+    let has = seek(&fd, SeekFrom::End(0)).map_err(|errno| Error::target("measure", &options.target, errno))?;
     if has < size {
         return Err(Error::DeviceTooSmall { device: name, has, needs: size });
     }
     progress.files_total.store(1, Ordering::Relaxed);
     progress.bytes_total.store(size, Ordering::Relaxed);
     let (discards, zeroes, lost) = (true.into(), true.into(), Mutex::new(lost));
-    let device = Device { plan: &plan, index, fd, name, size, progress, discards, zeroes, lost };
+    let device = Device { tables: &tables, index, fd, name, size, progress, discards, zeroes, lost };
     if !options.dry_run {
-        device.each_stretch(|stretch| fetch::run(repo, index, stretch, &device, progress))?;
+        device.each_table(|table| fetch::run(restoring, &table.uses, table.memory(), &device))?;
     }
     device.complete(node.display_name(), options)?;
     let report = Report { total_files: 1, total_bytes: size, ..Report::default() };
@@ -129,8 +129,8 @@ fn meaningless(options: &Options) -> Option<&'static str> {
 }
 
 impl Device<'_> {
-    /// Brings what was written to the disk, and demands that it is the image, which the snapshot
-    /// has at `path`.
+    /// Makes sure that what was written is on the disk, and that it is the image, which the
+    /// snapshot has at `path`.
     fn complete(self, path: String, options: &Options) -> Result<()> {
         let not_on_disk = |errno: Errno| Error::NotOnDisk { path: self.name.clone(), source: errno.into() };
         if !options.dry_run {
@@ -180,7 +180,7 @@ impl Device<'_> {
     fn verify(&self) -> Result<()> {
         // Advice only: if it is not taken, the bytes are compared all the same.
         let _ = fadvise(&self.fd, 0, None, Advice::DontNeed);
-        self.each_stretch(|stretch| stretch.uses.par_iter().try_for_each(|needed| self.verify_use(needed)))
+        self.each_table(|table| table.uses.par_iter().try_for_each(|needed| self.verify_use(needed)))
     }
 
     fn verify_use(&self, needed: &Use) -> Result<()> {
@@ -198,22 +198,25 @@ impl Device<'_> {
     }
 
     /// Goes through the image table by table.
-    fn each_stretch(&self, each: impl Fn(&Stretch<'_>) -> Result<()>) -> Result<()> {
-        (0..self.plan.stretches()).try_for_each(|at| each(&self.plan.stretch(at)?))
+    fn each_table(&self, each: impl Fn(&Table) -> Result<()>) -> Result<()> {
+        (0..self.tables.len()).try_for_each(|at| each(&*self.tables.get(at)?))
     }
 }
 
 impl Sink for Device<'_> {
-    fn wants(&self, _: &Use) -> bool {
+    fn wants(&self, _: usize, _: &Use) -> bool {
         true
     }
 
-    fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()> {
-        let outcome =
-            if all_zero { self.zero(plaintext, needed.offset) } else { write_at(&self.fd, plaintext, needed.offset) };
-        // There is nothing else to go on with.
+    fn write(&self, piece: Piece<'_>) -> Result<()> {
+        let Piece { needed: Use { offset, .. }, bytes, fill } = piece;
+        let outcome = match fill {
+            Fill::Zeros => self.zero(bytes, offset),
+            Fill::Data => write_at(&self.fd, bytes, offset),
+        };
+        // There is nothing else to continue with.
         outcome.map_err(|errno| Error::Target { action: "write to", path: self.name.clone(), source: errno.into() })?;
-        self.progress.bytes_done.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
+        self.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -38,6 +38,11 @@ impl<'d> Dirs<'d> {
         Dirs { root, plan, kept: Mutex::default() }
     }
 
+    /// The target.
+    pub fn root(&self) -> &'d Root {
+        self.root
+    }
+
     /// A directory by its number in the plan.
     pub fn get(&self, number: u32) -> rustix::io::Result<Arc<Dir>> {
         let slot = self.slot(number);
@@ -71,7 +76,7 @@ impl<'d> Dirs<'d> {
         let slot = Arc::<Slot>::default();
         by_number.insert(number, Recent { used: *now, slot: slot.clone() });
         drop(kept);
-        // Closes a directory, which is none of the other threads' business.
+        // Closes a directory, which must not block the other threads.
         drop(evicted);
         slot
     }

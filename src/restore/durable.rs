@@ -6,7 +6,7 @@
 
 use super::confine::Root;
 use super::error::{Error, Result};
-use super::walk::display;
+use super::path::display;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fstat, syncfs};
 use std::collections::BTreeMap;

@@ -1,8 +1,10 @@
-//! Why a restore could not be done or could not go on. What concerns one entry only is a problem in the report instead.
+//! Why a restore could not be done or could not continue. What concerns one entry only is a problem
+//! in the report instead.
 
 use crate::repo;
 use rustix::io::Errno;
 use std::io;
+use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -102,7 +104,13 @@ impl Error {
         Error::Repo(repo::Error::Interrupted)
     }
 
-    /// The error that a failed call on `path` ends the whole restore with, if it would meet all other files too.
+    /// A call on the target itself has failed.
+    pub(super) fn target(action: &'static str, path: &Path, errno: Errno) -> Error {
+        Error::Target { action, path: path.display().to_string(), source: errno.into() }
+    }
+
+    /// The error that a failed call on `path` ends the whole restore with, if it would meet all
+    /// other files too.
     pub(super) fn of_target(action: &'static str, path: String, errno: Errno) -> Option<Error> {
         match errno {
             Errno::NOSPC | Errno::DQUOT => Some(Error::Full { path, source: errno.into() }),

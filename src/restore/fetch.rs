@@ -1,22 +1,22 @@
 //! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
 //!
-//! Packs come in the order in which the files first need them. A thread for each connection, or core
-//! if those are more, takes pack after pack, and parts of packs when few are left, so that none is
-//! idle before the end: what is wanted is read front to back with one request, small gaps and all,
-//! and opened (authenticated, expanded, compared with its hash) and written as it comes. A blob that
-//! cannot be had in this way is looked for everywhere else. [`Reading`] bounds what all threads hold
-//! together. A panic in a thread ends all of them with an error.
+//! Packs come in the order in which the files first need them. A thread for each connection, or
+//! core if those are more, takes pack after pack, and parts of packs when few are left, so that
+//! none is idle before the end: what is wanted is read front to back with one request, small gaps
+//! and all, and opened (authenticated, expanded, compared with its hash) and written as it comes. A
+//! blob that cannot be had in this way is looked for everywhere else. [`Reading`] bounds what all
+//! threads hold together. A panic in a thread ends all of them with an error.
 
+use super::context::Restoring;
 use super::error::{Error, Result, is_lost};
-use super::file::is_zero;
 use super::panics::caught;
-use super::plan::{Stretch, Table, Use};
+use super::plan::table::Use;
+use super::zeros::Fill;
 use crate::format::BlobType;
 use crate::id::Id;
 use crate::limits;
-use crate::progress::Progress;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, ReadBuffers, Reading, Repository, TreeReader, adjoin, check_size, room, together};
+use crate::repo::{self, Index, ReadBuffers, Reading, TreeReader, adjoin, check_size, room, together};
 use crate::store::{Download, File, FileType, StoreError};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,11 +25,11 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Where plaintext goes.
 pub trait Sink: Sync {
-    /// `false`: the use is of no use any more.
-    fn wants(&self, needed: &Use) -> bool;
+    /// Whether a use, the one of this number, is to be fetched.
+    fn wants(&self, number: usize, needed: &Use) -> bool;
 
-    /// Takes what a use's blob holds. An error ends the restore.
-    fn write(&self, needed: &Use, plaintext: &[u8], all_zero: bool) -> Result<()>;
+    /// Takes the content of a use's blob. An error ends the restore.
+    fn write(&self, piece: Piece<'_>) -> Result<()>;
 
     /// A use's blob cannot be read. An error ends the restore.
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()>;
@@ -38,6 +38,14 @@ pub trait Sink: Sync {
     fn holds(&self) -> u64 {
         0
     }
+}
+
+/// The content of a blob, and one place that it goes to.
+#[derive(Clone, Copy)]
+pub struct Piece<'p> {
+    pub needed: Use,
+    pub bytes: &'p [u8],
+    pub fill: Fill,
 }
 
 /// A use in the order of fetching: by pack, and by place in it.
@@ -61,19 +69,25 @@ struct Waiting {
     bytes: u64,
 }
 
-/// A part of a pack is not smaller than this, unless it is the last one: what a request costs beside
-/// its bytes is a quarter of it at 100 ms of latency and 10 MB/s, and less where links are faster.
+/// A part of a pack is not smaller than this, unless it is the last one: what a request costs
+/// beside its bytes is a quarter of it at 100 ms of latency and 10 MB/s, and less where links are
+/// faster.
 const LEAST_RUN: u64 = 4 << 20;
 
 /// A blob, and the steps that use it.
 type Wanted<'s> = (&'s [Step], Location);
 
+/// What is read and opened together: blobs, and the bytes of the pack from the end of the portion
+/// before to the end of the last of them.
+struct Portion<'s> {
+    wanted: Vec<Wanted<'s>>,
+    bytes: Range<u64>,
+}
+
 struct Fetch<'f> {
-    repo: &'f Repository,
-    index: &'f Index,
-    table: &'f Table,
+    restoring: Restoring<'f>,
+    uses: &'f [Use],
     sink: &'f dyn Sink,
-    progress: &'f Progress,
     steps: Vec<Step>,
     reading: Reading,
     waiting: Mutex<Waiting>,
@@ -83,25 +97,19 @@ struct Fetch<'f> {
     store_errors: AtomicU32,
 }
 
-/// Fetches everything that the sink wants.
-pub fn run(
-    repo: &Repository,
-    index: &Index,
-    stretch: &Stretch<'_>,
-    sink: &dyn Sink,
-    progress: &Progress,
-) -> Result<()> {
-    let (steps, bytes) = order(index, stretch, sink);
-    // Trees have been read, and will be once more.
-    let held = stretch.plan.memory() + stretch.memory() + TreeReader::KEPT;
+/// Fetches every use that the sink wants. `held` bytes of memory are taken by the uses and by what
+/// else the caller keeps of them.
+pub fn run(restoring: &Restoring<'_>, uses: &[Use], held: u64, sink: &dyn Sink) -> Result<()> {
+    let Restoring { repo, index, progress, .. } = *restoring;
+    let (steps, bytes) = order(index, uses, sink);
+    // Trees have been read, and will be read again.
+    let held = held + TreeReader::KEPT;
     let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
     let left = left.saturating_sub(sink.holds());
     let fetch = Fetch {
-        repo,
-        index,
-        table: stretch,
+        restoring: *restoring,
+        uses,
         sink,
-        progress,
         steps,
         reading: Reading::within(repo, left),
         waiting: Mutex::new(Waiting { next: 0, bytes }),
@@ -122,12 +130,11 @@ pub fn run(
 }
 
 /// All wanted uses by pack, the pack that is needed first in front, and the bytes of their blobs.
-fn order(index: &Index, table: &Table, sink: &dyn Sink) -> (Vec<Step>, u64) {
+fn order(index: &Index, uses: &[Use], sink: &dyn Sink) -> (Vec<Step>, u64) {
     let mut ranks: HashMap<Id, u32> = HashMap::new();
     let mut bytes = 0;
     let mut steps = Vec::new();
-    let wanted = |(number, needed): &(usize, &Use)| !table.is_present(*number) && sink.wants(needed);
-    for (number, needed) in table.uses.iter().enumerate().filter(wanted) {
+    for (number, needed) in uses.iter().enumerate().filter(|(number, needed)| sink.wants(*number, needed)) {
         let Location { pack, blob } = needed.location(index);
         let next = u32::try_from(ranks.len()).expect("fewer than 2^32 packs");
         let pack = *ranks.entry(pack).or_insert(next);
@@ -177,11 +184,11 @@ impl Fetch<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.progress.is_interrupted()
+        self.stopped.load(Ordering::Relaxed) || self.restoring.progress.is_interrupted()
     }
 
     fn location(&self, step: &Step) -> Location {
-        self.table.uses[step.needed as usize].location(self.index)
+        self.uses[step.needed as usize].location(self.restoring.index)
     }
 
     /// Reads what is wanted of a pack and hands it on.
@@ -201,7 +208,8 @@ impl Fetch<'_> {
         let (start, end) = (u64::from(first.offset), self.location(&stretch[stretch.len() - 1]).blob.end());
         let open = || match check_size(&first) {
             Ok(()) => {
-                let download = self.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
+                let download =
+                    self.restoring.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
                 self.heed(download.map_err(repo::Error::from))
             }
             Err(_) => Ok(None),
@@ -211,32 +219,31 @@ impl Fetch<'_> {
         let mut at = start;
         let mut left = stretch;
         while !left.is_empty() && !self.is_stopped() {
-            let (wanted, count) = self.portion(left);
-            let stop = wanted[wanted.len() - 1].1.blob.end();
-            let _held = self.reading.room(stop - at, wanted.iter().map(|(_, location)| location.blob));
+            let (portion, count) = self.portion(left, at);
+            let Range { start: from, end: stop } = portion.bytes;
+            let _held = self.reading.room(stop - from, portion.wanted.iter().map(|(_, location)| location.blob));
             if at == start {
                 download = open()?;
             }
-            self.fetch_portion(&wanted, at, stop, &mut download, buffers)?;
+            self.fetch_portion(&portion, &mut download, buffers)?;
             buffers.shrink();
             (at, left) = (stop, &left[count..]);
         }
         Ok(())
     }
 
-    /// Reads and opens what is between two places of a pack, and hands it on.
+    /// Reads and opens a portion, and hands it on.
     fn fetch_portion(
         &self,
-        wanted: &[Wanted],
-        at: u64,
-        stop: u64,
+        portion: &Portion<'_>,
         download: &mut Option<Box<dyn Download + '_>>,
         buffers: &mut ReadBuffers,
     ) -> Result<()> {
+        let Portion { wanted, bytes: Range { start, end } } = portion;
         let ReadBuffers { sealed, plaintexts, .. } = buffers;
         let read = match download {
             Some(download) => {
-                let bytes = room(sealed, usize::try_from(stop - at).expect("a few blobs"));
+                let bytes = room(sealed, usize::try_from(end - start).expect("a few blobs"));
                 let read = download.read(bytes).map_err(repo::Error::from);
                 self.heed(read)?.map(|()| &*bytes)
             }
@@ -245,10 +252,10 @@ impl Fetch<'_> {
         let opened = match read {
             Some(bytes) => {
                 let part = |&(_, location): &Wanted| {
-                    let from = u64::from(location.blob.offset) - at;
-                    (location, &bytes[from as usize..(location.blob.end() - at) as usize])
+                    let from = u64::from(location.blob.offset) - start;
+                    (location, &bytes[from as usize..(location.blob.end() - start) as usize])
                 };
-                self.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
+                self.restoring.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
             }
             None => {
                 *download = None;
@@ -269,19 +276,23 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// What to read and open together of a stretch that begins with these steps, and how many of them that takes: one blob's at least.
-    fn portion<'s>(&self, steps: &'s [Step]) -> (Vec<Wanted<'s>>, usize) {
-        let blob = |step: &Step| self.table.uses[step.needed as usize].blob;
+    /// What to read and open together next of the steps that are left of a stretch, and the number
+    /// of steps that takes: at least those of one blob. The pack has been read up to `start`.
+    fn portion<'s>(&self, steps: &'s [Step], start: u64) -> (Portion<'s>, usize) {
+        let blob = |step: &Step| self.uses[step.needed as usize].blob;
         let uses = || steps.chunk_by(|a, b| blob(a) == blob(b)).map(|same| (same, self.location(&same[0])));
         let wanted: Vec<Wanted> =
             uses().take(together(uses().map(|(_, location)| location.blob), self.reading.portion)).collect();
         let count = wanted.iter().map(|(same, _)| same.len()).sum();
-        (wanted, count)
+        let end = wanted[wanted.len() - 1].1.blob.end();
+        (Portion { wanted, bytes: start..end }, count)
     }
 
-    /// Reads one blob from wherever it can be had; the first copy once more too, for it may have been damaged on the way here.
+    /// Reads one blob from wherever it can be had; the first copy again, too, because it may have
+    /// been damaged on the way here.
     fn load_again(&self, location: &Location, plaintext: &mut Vec<u8>) -> Result<repo::Result<()>> {
-        let loaded = self.repo.load_blob(self.index, BlobType::Data, location.blob.id);
+        let Restoring { repo, index, .. } = self.restoring;
+        let loaded = repo.load_blob(index, BlobType::Data, location.blob.id);
         let why = match loaded {
             Ok(loaded) => {
                 *plaintext = loaded;
@@ -318,15 +329,14 @@ impl Fetch<'_> {
 
     /// Hands a blob, or the news that there is none, to all its uses.
     fn deliver(&self, steps: &[Step], plaintext: &[u8], loaded: repo::Result<()>) -> Result<()> {
-        let all_zero = loaded.is_ok() && is_zero(plaintext);
-        let why = loaded.err();
+        let loaded = loaded.map(|()| Fill::of(plaintext));
         for step in steps {
-            let needed = &self.table.uses[step.needed as usize];
-            match &why {
-                Some(why) => self.sink.lack(needed, why)?,
-                None => self.sink.write(needed, plaintext, all_zero)?,
+            let needed = self.uses[step.needed as usize];
+            match &loaded {
+                Ok(fill) => self.sink.write(Piece { needed, bytes: plaintext, fill: *fill })?,
+                Err(why) => self.sink.lack(&needed, why)?,
             }
-            if self.progress.is_interrupted() {
+            if self.restoring.progress.is_interrupted() {
                 return Ok(());
             }
         }

@@ -1,25 +1,29 @@
 //! Stage 7: the second walk, which makes of right content a right tree.
 //!
-//! Symlinks, fifos, devices and further names of hard-linked files are made, what the snapshot lacks is deleted, and everything gets its
-//! metadata that has not got it yet: a directory's after all that changes what is in it, so the deepest first and the target itself last. Files
-//! whose content is not complete get none.
+//! Symlinks, fifos, devices and further names of hard-linked files are made, what the snapshot
+//! lacks is deleted, and everything gets its metadata that has not got it yet: a directory's after
+//! all that changes what is in it, so the deepest first and the target itself last. Files whose
+//! content is not complete get none.
 //!
-//! The walk makes a task of each entry, and each directory counts what is left in it ([`open`]): the
-//! task that ends last finishes the directory. The first of several names is put into its place by
-//! the walk itself, so that the others find it.
+//! The walk makes a task of each entry, and each directory counts what is left in it ([`open`]):
+//! the task that ends last finishes the directory. The first of several names is put into its place
+//! by the walk itself, so that the others find it.
 
 mod open;
 mod place;
 
-use super::confine::Root;
 use super::dirs::Dirs;
 use super::error::{Error, Result};
-use super::meta::{Meta, Refusals};
+use super::file_states::State;
+use super::meta::Meta;
 use super::names::Names;
-use super::plan::{Outcomes, Plan, State, link_key};
-use super::walk::{Flaw, Visitor, Walk, display};
-use super::workers::{Queue, Workers};
-use super::{Options, Report};
+use super::outcomes::Outcomes;
+use super::path::display;
+use super::plan::link::link_key;
+use super::report::Report;
+use super::target::Target;
+use super::walk::{Flaw, Role, Visitor, Walk};
+use super::workers::Queue;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::progress::Action;
@@ -32,22 +36,18 @@ use std::sync::Arc;
 /// What this stage works with.
 pub struct Finish<'f> {
     pub walk: &'f Walk<'f>,
-    pub plan: &'f Plan,
+    pub target: &'f Target<'f>,
     pub outcomes: &'f Outcomes,
     /// `None`: a dry run into a target that does not exist.
-    pub target: Option<(&'f Root, &'f Dirs<'f>)>,
-    pub options: &'f Options,
-    pub refusals: &'f Refusals<'f>,
-    pub workers: &'f Workers<'f>,
+    pub dirs: Option<&'f Dirs<'f>>,
 }
 
 impl Finish<'_> {
     /// Walks again and finishes everything; fills the report.
     pub fn run(&self, report: &mut Report) -> Result<()> {
-        let Finish { walk, plan, outcomes, target, options, refusals, .. } = *self;
-        let (selection, progress, counts) = (walk.selection, walk.progress, Counts::default());
-        let place = Place { plan, outcomes, target, options, selection, progress, refusals, counts };
-        self.workers.run("entries were finished", |queue| {
+        let Finish { walk, target, outcomes, dirs } = *self;
+        let place = Place { target, outcomes, dirs, selection: walk.selection, counts: Counts::default() };
+        target.workers.run("entries were finished", |queue| {
             let mut second =
                 Second { place: &place, queue, next_dir: 0, next_file: 0, above: Vec::new(), links: HashMap::new() };
             walk.run(&mut second)
@@ -71,12 +71,13 @@ struct Second<'w, 'scope, 'env> {
 }
 
 impl Visitor for Second<'_, '_, '_> {
-    fn enter(&mut self, _: &[u8], _: Option<Id>, _: Option<&Meta>, _: bool) -> Result<bool> {
+    fn enter(&mut self, _: &[u8], _: Option<Id>, _: Option<&Meta>, _: Role) -> Result<bool> {
         let number = self.next_dir;
-        let dir = &self.place.plan.dirs[number as usize];
+        let target = self.place.target;
+        let dir = &target.plan.dirs[number as usize];
         self.above.push(Open::new(number, self.next_file, self.above.last()));
         self.next_dir += 1;
-        let is_wanted = dir.needed && !dir.failed.is_set() && !dir.unreadable;
+        let is_wanted = dir.needed && !target.dir(number).has_failed() && !dir.unreadable;
         if !is_wanted {
             (self.next_dir, self.next_file) = (dir.dirs_end, dir.files_end);
         }
@@ -84,12 +85,12 @@ impl Visitor for Second<'_, '_, '_> {
     }
 
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()> {
-        if self.place.progress.is_interrupted() {
+        if self.place.target.progress.is_interrupted() {
             return Err(Error::interrupted());
         }
         let key = link_key(&node);
         if node.ty == NodeType::File {
-            return match key.and_then(|key| self.place.plan.links.get(&key)) {
+            return match key.and_then(|key| self.place.target.plan.links.get(&key)) {
                 Some(first) if first.file != self.next_file => {
                     let entry = Entry::of(&node);
                     self.submit(entry.weight(), move |place, open| place.link_file(open, &entry, first))
@@ -104,10 +105,11 @@ impl Visitor for Second<'_, '_, '_> {
     }
 
     fn wants_names(&self) -> bool {
-        let place = self.place;
-        // What a directory has cannot be told from names that cannot be trusted, neither here nor above or below.
-        let fresh = place.plan.dirs[self.here().number as usize].fresh.is_set();
-        place.options.delete && !place.plan.doubtful && !fresh
+        let target = self.place.target;
+        // Names that cannot be trusted do not say what a directory has, neither here nor above or
+        // below.
+        let fresh = target.dir(self.here().number).is_fresh();
+        target.options.delete && !target.plan.doubtful && !fresh
     }
 
     fn listed(&mut self, _: &[u8], names: Names) -> Result<()> {
@@ -137,7 +139,8 @@ impl Visitor for Second<'_, '_, '_> {
 
     fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()> {
         match flaw {
-            // The plan has told all others; a tree that was readable then and is not now would put every number wrong.
+            // The planner has reported all others; a tree that was readable then and is not now
+            // would put every number wrong.
             Flaw::Unreadable => Err(Error::Changed { path: display(path), why }),
             Flaw::Truncated if !self.was_truncated() => Err(Error::Changed { path: display(path), why }),
             Flaw::Name | Flaw::Truncated | Flaw::Entry => Ok(()),
@@ -148,7 +151,7 @@ impl Visitor for Second<'_, '_, '_> {
 impl<'scope> Second<'_, 'scope, '_> {
     /// Whether the plan knows that the directory's end cannot be read.
     fn was_truncated(&self) -> bool {
-        let plan = self.place.plan;
+        let plan = self.place.target.plan;
         match self.here().number {
             0 => plan.root_damage.is_some(),
             number => plan.dirs[number as usize].truncated,
@@ -174,7 +177,7 @@ impl<'scope> Second<'_, 'scope, '_> {
         })
     }
 
-    /// The metadata of a regular file, if its content is right; and what became of it.
+    /// The metadata of a regular file, if its content is right.
     fn file(&mut self, number: u32, node: Node) -> Result<()> {
         let place = self.place;
         let state = place.outcomes.state(number);
@@ -184,8 +187,9 @@ impl<'scope> Second<'_, 'scope, '_> {
             State::Done | State::Finished | State::Planned => Action::Restored,
             State::Corrected | State::Correcting => Action::Updated,
         };
-        let file = Finished { name: node.name[..].into(), number, size: place.plan.size(number, node.size), action };
-        if matches!(state, State::Kept | State::Finished) || place.target.is_none() || place.options.dry_run {
+        let file =
+            Finished { name: node.name[..].into(), number, size: place.target.plan.size(number, node.size), action };
+        if matches!(state, State::Kept | State::Finished) || place.dirs.is_none() || place.target.options.dry_run {
             place.count_file(self.here(), &file);
             return Ok(());
         }
@@ -200,9 +204,9 @@ impl<'scope> Second<'_, 'scope, '_> {
         let ty = node.ty;
         let Some(special) = Special::of(node) else {
             if ty == NodeType::Socket {
-                place.refusals.add_harmless("socket", &|| path.to_vec(), Errno::OPNOTSUPP);
+                place.target.refusals.add_harmless("socket", &|| path.to_vec(), Errno::OPNOTSUPP);
             } else {
-                place.problem(path, format!("entries of type {} cannot be restored", ty.name()));
+                place.target.problems.report(path, format!("entries of type {} cannot be restored", ty.name()));
             }
             return Ok(());
         };

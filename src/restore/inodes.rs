@@ -12,8 +12,8 @@ pub fn inode(stat: &Stat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 
-/// A bit for each inode, in words of 64 neighbours: file systems number what is made together side by
-/// side, so that a million files take some hundred kilobytes, and no more than a set does.
+/// A bit for each inode, in words of 64 neighbours: file systems number what is made together side
+/// by side, so that a million files take some hundred kilobytes, and no more than a set does.
 #[derive(Default)]
 pub struct Inodes {
     words: HashMap<(u64, u64), u64>,
@@ -59,8 +59,9 @@ impl Settled {
         lock(&self.0).entry((dir, inode)).or_default().push(name.into());
     }
 
-    /// Whether `name`, which leads to this inode, is another spelling of a name that was noted. Names of
-    /// one inode are places of their own only if the directory lists each of them as it is spelt.
+    /// Whether `name`, which leads to this inode, is another spelling of a name that was noted.
+    /// Names of one inode are places of their own only if the directory lists each of them as it is
+    /// spelt.
     pub fn is_respelt(&self, number: u32, dir: &Dir, inode: Inode, name: &[u8]) -> rustix::io::Result<bool> {
         let Some(noted) = lock(&self.0).get(&(number, inode)).cloned() else { return Ok(false) };
         let listed: HashSet<Vec<u8>> = dir.names()?.into_iter().collect();
@@ -72,8 +73,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What this run has made in the place of something else, by the directory that it is in. It is not to
-/// be replaced by another entry of the snapshot, whose name the file system takes for the same.
+/// What this run has made in the place of something else, by the directory that it is in. It is not
+/// to be replaced by another entry of the snapshot, whose name the file system takes for the same.
 pub struct Replaced([Mutex<Inodes>; SHARDS]);
 
 /// Directories whose entries are replaced side by side.
@@ -90,6 +91,18 @@ impl Replaced {
     pub fn of(&self, dir: u32) -> MutexGuard<'_, Inodes> {
         lock(&self.0[dir as usize % SHARDS])
     }
+}
+
+/// Which inodes entries of the snapshot have been given, so that no entry replaces another one
+/// whose name the file system takes for the same.
+#[derive(Default)]
+pub struct Claims {
+    /// Directories that existed, or were made in one that existed, each given to one entry.
+    pub dirs: Claimed,
+    /// Files that were made in the place of something else.
+    pub replaced: Replaced,
+    /// What is right already, or was made right, and has several names.
+    pub settled: Settled,
 }
 
 #[cfg(test)]

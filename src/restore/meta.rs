@@ -1,13 +1,14 @@
 //! [`Meta`]: owner, mode, times and extended attributes, and the order in which they hold.
 //!
-//! The owner comes first, because a change of it takes set-id bits and capabilities away; then attributes, among them ACLs,
-//! which may change the mode; then the mode, without set-id bits if the owner is not the one they speak for; the times last,
-//! because all else may touch them. Nothing here ends a restore:
-//! what the system refuses is counted per kind in [`Refusals`] and told once per kind, at the end.
+//! The owner comes first, because a change of it takes set-id bits and capabilities away; then
+//! attributes, among them ACLs, which may change the mode; then the mode, without set-id bits if
+//! the owner is not the one they speak for; the times last, because all else may touch them.
+//! Nothing here ends a restore: what the system refuses is counted per kind in [`Refusals`] and
+//! reported once per kind, at the end.
 
-use super::Unprivileged;
 use super::confine::{Pinned, is};
-use super::walk::display;
+use super::options::Unprivileged;
+use super::path::display;
 use crate::format::node::{Node, Xattr, mode};
 use crate::format::time::Time;
 use crate::progress::{Phase, Progress};
@@ -97,6 +98,13 @@ pub enum Before {
 /// Computes the path of an entry, which only a refusal needs.
 pub type PathOf<'f> = &'f dyn Fn() -> Vec<u8>;
 
+/// An entry of the target that gets its metadata.
+pub struct Recipient<'e> {
+    pub pinned: &'e Pinned,
+    pub before: Before,
+    pub path: PathOf<'e>,
+}
+
 /// What could not be applied, by kind. Threads share it.
 pub struct Refusals<'p> {
     progress: &'p Progress,
@@ -108,11 +116,17 @@ pub struct Refusals<'p> {
 
 struct Kind {
     count: u64,
-    /// Something is missing from the restore that should be there.
-    problem: bool,
+    severity: Severity,
     /// The first path in the order of bytes, among those that are a problem if there are any.
     first: Vec<u8>,
     why: Errno,
+}
+
+/// Whether something is missing from the restore that should be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    Problem,
+    Harmless,
 }
 
 impl<'p> Refusals<'p> {
@@ -127,41 +141,49 @@ impl<'p> Refusals<'p> {
     /// Counts something that the system did not take.
     pub fn add(&self, kind: &str, path: PathOf<'_>, why: Errno) {
         let expected = self.excused && matches!(why, Errno::PERM | Errno::ACCESS);
-        self.count(kind, path, why, !expected);
+        self.count(kind, path, why, if expected { Severity::Harmless } else { Severity::Problem });
     }
 
     /// Counts something whose absence is no loss.
     pub fn add_harmless(&self, kind: &str, path: PathOf<'_>, why: Errno) {
-        self.count(kind, path, why, false);
+        self.count(kind, path, why, Severity::Harmless);
     }
 
-    fn count(&self, kind: &str, path: PathOf<'_>, why: Errno, problem: bool) {
+    fn count(&self, kind: &str, path: PathOf<'_>, why: Errno, severity: Severity) {
         let path = path();
         self.progress.refused(kind, || display(&path), why);
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = kinds.get_mut(kind) else {
-            kinds.insert(kind.to_owned(), Kind { count: 1, problem, first: path, why });
+            kinds.insert(kind.to_owned(), Kind { count: 1, severity, first: path, why });
             return;
         };
         known.count += 1;
         // Threads come in any order.
-        let is_first = if problem == known.problem { path < known.first } else { problem };
+        let is_first = match severity {
+            _ if severity == known.severity => path < known.first,
+            Severity::Problem => true,
+            Severity::Harmless => false,
+        };
         if is_first {
-            *known = Kind { count: known.count, problem, first: path, why };
+            *known = Kind { count: known.count, severity, first: path, why };
         }
     }
 
-    /// Tells each kind once and returns the counts.
+    /// Reports each kind once and returns the counts.
     pub fn settle(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         let kinds = std::mem::take(&mut *self.kinds.lock().unwrap_or_else(PoisonError::into_inner));
-        for (name, Kind { count, problem, first, why }) in kinds {
+        for (name, Kind { count, severity, first, why }) in kinds {
             let first = display(&first);
             let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
-            if problem {
-                self.progress.problem(Phase::Restore, first, format!("{name} not applied to {entries}; here: {why}"));
-            } else {
-                self.progress.warning(&format!("{name} not applied to {entries}, the first {first}: {why}"));
+            match severity {
+                Severity::Problem => {
+                    let why = format!("{name} not applied to {entries}; here: {why}");
+                    self.progress.problem(Phase::Restore, first, why);
+                }
+                Severity::Harmless => {
+                    self.progress.warning(&format!("{name} not applied to {entries}, the first {first}: {why}"));
+                }
             }
             counts.insert(name, count);
         }
@@ -169,36 +191,38 @@ impl<'p> Refusals<'p> {
     }
 
     /// Gives an entry its metadata.
-    pub fn apply(&self, entry: &Pinned, before: Before, meta: &Meta, path: PathOf<'_>) {
-        match entry.stat() {
-            Ok(stat) => self.apply_to(entry, &stat, before, meta, path),
-            Err(why) => self.add("metadata", path, why),
+    pub fn apply(&self, entry: &Recipient<'_>, meta: &Meta) {
+        match entry.pinned.stat() {
+            Ok(stat) => self.apply_to(entry, &stat, meta),
+            Err(why) => self.add("metadata", entry.path, why),
         }
     }
 
     /// Gives an entry whose owner and mode are those of `stat` its metadata. What it has already is
-    /// not set again: nothing but this run changes it meanwhile.
-    pub fn apply_to(&self, entry: &Pinned, stat: &Stat, before: Before, meta: &Meta, path: PathOf<'_>) {
+    /// not set again: only this run changes it meanwhile.
+    pub fn apply_to(&self, entry: &Recipient<'_>, stat: &Stat, meta: &Meta) {
+        let &Recipient { pinned, before, path } = entry;
         let (mut touched, mut permissions) = (false, meta.permissions);
         if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
             // Only set-id bits go with a change of the owner.
             touched = stat.st_mode & SET_ID != 0;
-            if let Err(why) = entry.chown(meta.uid, meta.gid) {
+            if let Err(why) = pinned.chown(meta.uid, meta.gid) {
                 self.add("owner", path, why);
                 if !is(stat, FileType::Directory) {
-                    // They would lend the rights of whoever runs the restore, instead of those of the owner.
+                    // They would lend the rights of the user who runs the restore, instead of those
+                    // of the owner.
                     permissions &= !SET_ID;
                 }
             }
         }
         touched |= match before {
             Before::Bare if meta.xattrs.is_empty() => false,
-            Before::Bare | Before::Unknown => self.apply_xattrs(entry, meta, path, stat),
+            Before::Bare | Before::Unknown => self.apply_xattrs(entry, stat, meta),
         };
         if !is(stat, FileType::Symlink) && (touched || stat.st_mode & 0o7777 != permissions) {
-            self.apply_mode(entry, permissions, path);
+            self.apply_mode(pinned, permissions, path);
         }
-        if let Err(why) = entry.set_times(&meta.times()) {
+        if let Err(why) = pinned.set_times(&meta.times()) {
             self.add("times", path, why);
         }
     }
@@ -213,9 +237,10 @@ impl<'p> Refusals<'p> {
         }
     }
 
-    /// Makes the attributes equal to the snapshot's. Says whether it changed any.
-    fn apply_xattrs(&self, entry: &Pinned, meta: &Meta, path: PathOf<'_>, stat: &Stat) -> bool {
-        let present = match entry.xattr_names() {
+    /// Makes the attributes equal to the snapshot's. Returns whether it changed any.
+    fn apply_xattrs(&self, entry: &Recipient<'_>, stat: &Stat, meta: &Meta) -> bool {
+        let &Recipient { pinned, path, .. } = entry;
+        let present = match pinned.xattr_names() {
             Ok(present) => present,
             Err(why) => {
                 if !meta.xattrs.is_empty() && why != Errno::OPNOTSUPP {
@@ -228,18 +253,18 @@ impl<'p> Refusals<'p> {
         for name in present.iter().filter(|name| is_ours_to_remove(name)) {
             if !meta.xattrs.iter().any(|xattr| xattr.name == *name) {
                 touched = true;
-                if let Err(why) = entry.remove_xattr(name) {
+                if let Err(why) = pinned.remove_xattr(name) {
                     self.add_harmless(&format!("removal of {}", kind_of(name)), path, why);
                 }
             }
         }
         for Xattr { name, value } in &meta.xattrs {
             let name = &name[..];
-            if present.iter().any(|present| present == name) && entry.xattr(name).is_ok_and(|there| there == *value) {
+            if present.iter().any(|present| present == name) && pinned.xattr(name).is_ok_and(|there| there == *value) {
                 continue;
             }
             touched = true;
-            if let Err(why) = entry.set_xattr(name, value) {
+            if let Err(why) = pinned.set_xattr(name, value) {
                 self.refuse_xattr(name, path, stat, why);
             }
         }
@@ -247,7 +272,8 @@ impl<'p> Refusals<'p> {
     }
 
     fn refuse_xattr(&self, name: &[u8], path: PathOf<'_>, stat: &Stat, why: Errno) {
-        // A label belongs to the policy of the machine it was made on; user attributes exist on files and directories only.
+        // A label belongs to the policy of the machine it was made on; user attributes exist on
+        // files and directories only.
         let label = name.starts_with(b"security.") && name != b"security.capability";
         let nowhere = name.starts_with(b"user.") && !is(stat, FileType::RegularFile) && !is(stat, FileType::Directory);
         if label || nowhere {
@@ -258,8 +284,8 @@ impl<'p> Refusals<'p> {
     }
 }
 
-/// Attributes that are somebody's data or grant something. All others (labels, what a file system keeps about itself)
-/// are this machine's and stay.
+/// Attributes that are a user's data or grant something. All others (labels, what a file system
+/// keeps about itself) are this machine's and stay.
 fn is_ours_to_remove(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"system.posix_acl_"].iter().any(|prefix| name.starts_with(prefix))
         || name == b"security.capability"

@@ -15,10 +15,22 @@ pub enum Origin {
     Entry(Box<Node>),
 }
 
-/// What the path names; the empty path is the whole snapshot. With `volume`, it starts at the volume's root, whichever shape the snapshot has.
-pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], volume: bool) -> Result<Origin> {
+/// Where a path begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// At the snapshot's root.
+    Snapshot,
+    /// At the root of the volume in it, whichever shape the snapshot has.
+    Volume,
+}
+
+/// The part of the snapshot that the path names; the empty path is all of it.
+pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], base: Base) -> Result<Origin> {
     let root = stored.tree()?;
-    let top = if volume && stored.snapshot.is_volume() { volume_root(trees, root)? } else { None };
+    let top = match base {
+        Base::Volume if stored.snapshot.is_volume() => volume_root(trees, root)?,
+        Base::Volume | Base::Snapshot => None,
+    };
     let tree = match &top {
         None => root,
         Some(top) => top.subtree.ok_or_else(|| repo::Error::Inconsistent {

@@ -1,4 +1,5 @@
-//! Whole restores out of handmade repositories: what comes back, what is left alone, what is told.
+//! Whole restores out of handmade repositories: what is restored, what is left alone, what is
+//! reported.
 
 mod bed;
 mod hostile;
@@ -8,6 +9,22 @@ mod roots;
 mod rules;
 mod sinks;
 
+use super::directory::open_root;
+use super::dirs::Dirs;
+use super::durable::FileSystems;
+use super::fetch::{Piece, Sink};
+use super::file::Files;
+use super::file_states::{FileStates, State};
+use super::image::Image;
+use super::origin::Origin;
+use super::plan::memory::PlanBudget;
+use super::plan::planner;
+use super::plan::table::Use;
+use super::prepare::compare::Compare;
+use super::selection::Selection;
+use super::target::Target;
+use super::walk::Walk;
+use super::zeros::Fill;
 use super::*;
 use crate::format::node::{Node, NodeType, Xattr, mode};
 use crate::format::snapshot::Snapshot;
@@ -15,13 +32,16 @@ use crate::format::time::Time;
 use crate::format::tree::TreeWriter;
 use crate::format::{BlobType, Version};
 use crate::id::Id;
-use crate::progress::Event;
+use crate::pattern::Patterns;
+use crate::progress::{Event, Progress};
 use crate::repo::writer::Writer;
-use crate::repo::{InitOptions, Password, Settings};
+use crate::repo::{Index, InitOptions, Password, Repository, Settings};
 use crate::store::folder::Folder;
 use bed::*;
+use rustix::io::Errno;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// A small tree of every kind that needs no privilege.
@@ -211,9 +231,10 @@ fn what_the_system_refuses_is_counted_by_kind() {
 }
 
 /// One table for all files.
-const ALL: Room<'_> = Room { most: u64::MAX, stretch: u64::MAX, aside: None };
+const ALL: PlanBudget<'_> = PlanBudget { total: u64::MAX, table: u64::MAX, spill: None };
 
-/// The stages up to the files' content, with something done before it is fetched and after; how many problems that made.
+/// The stages up to the files' content, with something done before it is fetched and after; how
+/// many problems that made.
 fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -> u64 {
     let progress = Progress::silent();
     disturbed_with(bed, tree, &progress, before, after).unwrap();
@@ -221,27 +242,27 @@ fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -
 }
 
 fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(), after: impl FnOnce()) -> Result<()> {
-    let index = Index::load(&bed.repo).unwrap();
-    let trees = TreeReader::new(&bed.repo, &index);
+    let index = &Index::load(&bed.repo).unwrap();
+    let trees = TreeReader::new(&bed.repo, index);
     let options = Options { verify: true, ..Options::new(bed.target()) };
+    let restoring = Restoring { repo: &bed.repo, index, options: &options, progress };
     let origin = Origin::Dir { tree, meta: None };
-    let selection = Selection { include: &options.include, exclude: &options.exclude };
-    let walk = Walk { trees: &trees, origin: &origin, selection, progress };
-    let plan = &plan::build(&walk, &index, ALL).unwrap();
-    let root = open_root(&options, &plan.dirs[0].fresh).unwrap().unwrap();
+    let walk = Walk { trees: &trees, origin: &origin, selection: Selection::of(&options), progress };
+    let plan = planner::plan(&walk, index, ALL).unwrap();
+    let target = &Target::new(&restoring, &plan);
+    let root = open_root(target).unwrap().unwrap();
     let mut systems = FileSystems::of(&root, &options.target).unwrap();
-    let workers = &Workers::new(2, progress);
-    let prepare = Prepare { root: Some(&root), options: &options, index: &index, progress, workers };
-    let (dirs, refusals) = (Dirs::new(&root, plan), Refusals::new(progress, options.unprivileged));
-    let outcomes = prepare.run(plan, Some(&dirs), Some(&mut systems)).unwrap();
-    let stretch = &plan.stretch(0).unwrap();
-    outcomes.resume(stretch);
-    prepare.compare(&dirs, stretch).unwrap();
-    let files = Files::new(stretch, &dirs, &refusals, &options, progress);
+    let dirs = &Dirs::new(&root, &plan);
+    let outcomes = prepare::run(target, Some(dirs), Some(&mut systems)).unwrap();
+    let table = &plan.table(0).unwrap();
+    let states = &outcomes.resume(table);
+    Compare { target, dirs, index, table, states }.run().unwrap();
+    let files = Files::new(target, dirs, table, states);
     before();
-    files.fill(workers, |sink| fetch::run(&bed.repo, &index, stretch, sink, progress)).unwrap();
+    let held = plan.memory() + table.memory();
+    files.fill(|sink| fetch::run(&restoring, &table.uses, held, sink)).unwrap();
     after();
-    verify::run(workers, &dirs, stretch, &index, &files)
+    verify::run(&files, index)
 }
 
 #[test]
@@ -269,7 +290,9 @@ fn an_interrupted_restore_ends_in_good_order() {
     let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
     let progress = Progress::silent();
     progress.interrupt();
-    let error = run(&bed.repo, &index, &snapshot, b"", &Options::new(bed.target()), &progress).unwrap_err();
+    let options = Options::new(bed.target());
+    let restoring = Restoring { repo: &bed.repo, index: &index, options: &options, progress: &progress };
+    let error = run(&restoring, &snapshot, b"").unwrap_err();
     assert_eq!(error.exit_code(), 130);
     assert!(!bed.target().exists());
 }

@@ -1,31 +1,19 @@
 //! Stage 6: what this run has written is read again and compared with the snapshot.
 //!
-//! It comes before the metadata, while every file can still be opened, and so that one that does not verify keeps the time of
-//! today: a later `--overwrite if-changed` will not take it for whole.
+//! It comes before the metadata, while every file can still be opened, and so that one that does
+//! not verify keeps the time of today: a later `--overwrite if-changed` will not take it for whole.
 
-use super::dirs::Dirs;
 use super::error::Result;
 use super::file::Files;
-use super::plan::{File, State, Stretch};
-use super::prepare::{holds, piece};
-use super::workers::Workers;
+use super::file_states::{FileState, State};
+use super::plan::table::File;
+use super::readback::{holds, weight};
 use crate::repo::Index;
-use std::sync::atomic::Ordering;
 
 /// Reads all files that this run has written; those that differ become problems.
-pub fn run(
-    workers: &Workers<'_>,
-    dirs: &Dirs<'_>,
-    stretch: &Stretch<'_>,
-    index: &Index,
-    files: &Files<'_>,
-) -> Result<()> {
-    let written = |file: &File| match file.state() {
-        State::Done | State::Corrected => true,
-        State::Made | State::Correcting => !file.ends && !file.lacking.load(Ordering::Acquire),
-        _ => false,
-    };
-    let verify = |needed| match holds(dirs, stretch, index, needed) {
+pub fn run(files: &Files<'_>, index: &Index) -> Result<()> {
+    let Files { target, dirs, table, states, .. } = *files;
+    let verify = |needed| match holds(dirs, table, index, needed) {
         Ok(true) => {}
         Ok(false) => {
             let id = needed.location(index).blob.id;
@@ -35,28 +23,41 @@ pub fn run(
         }
         Err(errno) => files.fail(needed.file, &format!("cannot be read back: {errno}")),
     };
-    let measure = |number: u32, file: &File| {
-        let found = dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(number)));
+    let measure = |place: u32, file: &File| {
+        let found = dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place)));
         let length = found.ok().flatten().map(|stat| stat.st_size);
         if length.and_then(|length| u64::try_from(length).ok()) != Some(file.size) {
-            files.fail(number, "it does not have the size that it was given");
+            files.fail(place, "it does not have the size that it was given");
         }
     };
     let (verify, measure) = (&verify, &measure);
-    workers.run("files were read back", |queue| {
-        for needed in stretch.uses.iter().filter(|needed| written(&stretch.files[needed.file as usize])) {
-            queue.submit(piece(index, needed), move || {
-                verify(needed);
-                Ok(())
-            })?;
+    target.workers.run("files were read back", |queue| {
+        for needed in &table.uses {
+            if is_written(&table.files[needed.file as usize], states.of(needed.file)) {
+                queue.submit(weight(index, needed), move || {
+                    verify(needed);
+                    Ok(())
+                })?;
+            }
         }
         queue.wait()?;
-        for (number, file) in (0..).zip(&stretch.files).filter(|(_, file)| file.ends && written(file)) {
-            queue.submit(0, move || {
-                measure(number, file);
-                Ok(())
-            })?;
+        for (place, (file, state)) in (0..).zip(table.files.iter().zip(states.iter())) {
+            if file.part.ends() && is_written(file, state) {
+                queue.submit(0, move || {
+                    measure(place, file);
+                    Ok(())
+                })?;
+            }
         }
         Ok(())
     })
+}
+
+/// Whether this run has written all of a file, or all of this part of it.
+fn is_written(file: &File, state: &FileState) -> bool {
+    match state.state() {
+        State::Done | State::Corrected => true,
+        State::Made | State::Correcting => !file.part.ends() && !state.is_lacking(),
+        _ => false,
+    }
 }

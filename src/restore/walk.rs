@@ -1,47 +1,26 @@
 //! The walk over what is restored, the same twice: first to plan, then to finish.
 //!
 //! It goes depth first with a stack of its own, so that no depth overflows anything, and holds the
-//! subdirectories still to come of each level. Both walks see the same entries in the same order, because trees are named
-//! by their content and everything that leaves an entry out is decided here: names, lengths, filters.
+//! subdirectories still to come of each level. Both walks see the same entries in the same order,
+//! because trees are named by their content and everything that leaves an entry out is decided
+//! here: names, lengths, filters.
 
 use super::error::{Error, Result, is_lost};
 use super::meta::Meta;
 use super::names::Names;
 use super::origin::Origin;
+use super::path::relative;
+use super::selection::Selection;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::limits;
-use crate::pattern::Patterns;
 use crate::progress::Progress;
 use crate::repo::{self, TreeReader};
-
-/// Which paths are meant. Both lists may be given; an empty one leaves out nothing.
-#[derive(Clone, Copy)]
-pub struct Selection<'s> {
-    pub include: &'s Patterns,
-    pub exclude: &'s Patterns,
-}
-
-impl Selection<'_> {
-    /// Whether the entry (an absolute path) is meant.
-    pub fn takes(&self, path: &[u8]) -> bool {
-        (self.include.is_empty() || self.include.matches(path)) && !self.exclude.matches(path)
-    }
-
-    /// Whether something below the directory may be meant.
-    pub fn leads_below(&self, path: &[u8]) -> bool {
-        (self.include.is_empty() || self.include.may_match_below(path)) && !self.exclude.matches(path)
-    }
-
-    pub fn is_everything(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty()
-    }
-}
 
 /// What is wrong with the snapshot itself at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// A name that is no name, or that is there twice: nobody can say what the directory really has.
+    /// A name that is no name, or that is there twice: what the directory really has is not known.
     Name,
     /// A directory whose tree cannot be read.
     Unreadable,
@@ -51,10 +30,19 @@ pub enum Flaw {
     Entry,
 }
 
-/// What a walk tells. Paths are relative to the target, without a slash at either end; the root's is empty.
+/// Why a directory is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is meant itself.
+    Selected,
+    /// Something below it may be.
+    OnTheWay,
+}
+
+/// Called by a walk. Paths are relative to the target, as in [`super::path`].
 pub trait Visitor {
-    /// A directory comes up, the root first. `false`: nobody wants to know what is in it.
-    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, selected: bool) -> Result<bool>;
+    /// A directory comes up, the root first. `false`: its entries are left out.
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, role: Role) -> Result<bool>;
 
     /// An entry, no directory, of the directory entered last.
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
@@ -70,7 +58,7 @@ pub trait Visitor {
         Ok(())
     }
 
-    /// The directory and everything below it has been told.
+    /// The directory and everything below it has been visited.
     fn leave(&mut self, path: &[u8], meta: Option<Meta>) -> Result<()>;
 
     fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()>;
@@ -95,7 +83,7 @@ struct SubDir {
     name: Box<[u8]>,
     tree: Id,
     meta: Meta,
-    selected: bool,
+    role: Role,
 }
 
 impl Walk<'_> {
@@ -105,10 +93,10 @@ impl Walk<'_> {
         let mut stack = vec![self.root(&mut path, visitor)?];
         while let Some(frame) = stack.last_mut() {
             path.truncate(frame.path_length);
-            if let Some(SubDir { name, tree, meta, selected }) = frame.below.pop() {
+            if let Some(SubDir { name, tree, meta, role }) = frame.below.pop() {
                 path.push(b'/');
                 path.extend_from_slice(&name);
-                let below = if visitor.enter(relative(&path), Some(tree), Some(&meta), selected)? {
+                let below = if visitor.enter(relative(&path), Some(tree), Some(&meta), role)? {
                     self.list(&mut path, tree, visitor)?
                 } else {
                     Vec::new()
@@ -127,7 +115,7 @@ impl Walk<'_> {
             Origin::Dir { tree, meta } => (Some(*tree), meta.as_ref()),
             Origin::Entry(_) => (None, None),
         };
-        let wanted = visitor.enter(b"", tree, meta, true)?;
+        let wanted = visitor.enter(b"", tree, meta, Role::Selected)?;
         let mut frame = Frame { meta: None, path_length: 0, below: Vec::new() };
         match self.origin {
             Origin::Dir { tree, meta } => {
@@ -144,7 +132,7 @@ impl Walk<'_> {
         Ok(frame)
     }
 
-    /// Tells the entries of a directory, and returns its subdirectories in reverse order.
+    /// Visits the entries of a directory, and returns its subdirectories in reverse order.
     fn list(&self, path: &mut Vec<u8>, id: Id, visitor: &mut impl Visitor) -> Result<Vec<SubDir>> {
         if self.progress.is_interrupted() {
             return Err(Error::interrupted());
@@ -179,7 +167,8 @@ impl Walk<'_> {
         match damage {
             None if is_asked => visitor.listed(relative(listing.path), listing.names)?,
             None => {}
-            // What came before the damage is told; as its end is unknown, so is what it does not have.
+            // What came before the damage has been visited; as the end is unknown, so is what the
+            // directory does not have.
             Some(error) => {
                 let why = match error {
                     repo::Error::Tree { source, .. } => source.to_string(),
@@ -258,23 +247,9 @@ impl Listing<'_> {
                 let why = "the snapshot names no tree for this directory".into();
                 return visitor.flaw(relative(path), Flaw::Entry, why);
             };
-            self.below.push(SubDir { name, tree, meta: Meta::of(node), selected });
+            let role = if selected { Role::Selected } else { Role::OnTheWay };
+            self.below.push(SubDir { name, tree, meta: Meta::of(node), role });
         }
         Ok(())
     }
-}
-
-fn relative(path: &[u8]) -> &[u8] {
-    path.strip_prefix(b"/").unwrap_or(path)
-}
-
-/// A path relative to the target as people see it; of one that no call of the system takes, the
-/// beginning and the end.
-pub fn display(path: &[u8]) -> String {
-    const SHOWN: usize = 80;
-    let text = String::from_utf8_lossy;
-    if path.len() <= limits::PATH {
-        return format!("/{}", text(path));
-    }
-    format!("/{}...{}", text(&path[..SHOWN]), text(&path[path.len() - SHOWN..]))
 }

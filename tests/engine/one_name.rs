@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use vsm::progress::{Event, Progress};
 use vsm::repo::Index;
-use vsm::restore::{self, Options, Overwrite};
+use vsm::restore::{self, Options, Overwrite, Restoring};
 
 /// An NTFS that ignores case, mounted by lowntfs-3g.
 struct OneCase {
@@ -110,7 +110,7 @@ fn no_later_file_is_written_into_one_that_was_restored_before() {
         // A new one each time: the kernel goes on knowing names of one that was removed.
         let into = target.path().join(format!("{overwrite:?}"));
         fs::create_dir(&into).expect("a directory");
-        let options = Options { stretch_memory: Some(1), overwrite, ..Options::new(&into) };
+        let options = Options { table_memory: Some(1), overwrite, ..Options::new(&into) };
         let problems = Arc::new(Mutex::new(Vec::new()));
         let told = problems.clone();
         let progress = Progress::new(move |event| {
@@ -118,7 +118,8 @@ fn no_later_file_is_written_into_one_that_was_restored_before() {
                 told.lock().expect("no panic").push(format!("{}: {}", problem.item, problem.message));
             }
         });
-        let report = restore::run(&opened, &index, &snapshots[0], b"v", &options, &progress).expect("a report");
+        let restoring = Restoring { repo: &opened, index: &index, options: &options, progress: &progress };
+        let report = restore::run(&restoring, &snapshots[0], b"v").expect("a report");
         let problems = problems.lock().expect("no panic");
         for pair in ["DIR", "FILE", "LINK", "FIFO", "OTHER"] {
             let named = problems.iter().filter(|problem| problem.to_uppercase().starts_with(&format!("/{pair}:")));

@@ -8,7 +8,7 @@ use crate::cli::progress::Kind;
 use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::repo::{Index, StoredSnapshot};
-use crate::restore::{self, Options, Overwrite, Report};
+use crate::restore::{self, Options, Overwrite, Report, Restoring};
 use crate::store::traffic::Account;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -123,7 +123,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (stored, index) = Index::load_beside(&repo, find, std::slice::from_ref)?;
     let orderly = context.orderly();
     let ticker = context.show_progress(Kind::Restore);
-    let report = restore::run(&repo, &index, &stored, path.as_bytes(), &options, &context.progress);
+    let restoring = Restoring { repo: &repo, index: &index, options: &options, progress: &context.progress };
+    let report = restore::run(&restoring, &stored, path.as_bytes());
     let elapsed = ticker.duration();
     drop(ticker);
     drop(orderly);

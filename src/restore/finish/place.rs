@@ -2,18 +2,24 @@
 
 use super::open::{Made, Open};
 use crate::format::node::{Node, NodeType};
-use crate::progress::{Action, Phase, Progress};
-use crate::restore::confine::{Dir, Other, Pinned, Root, is};
+use crate::progress::Action;
+use crate::restore::confine::{Dir, Other, Pinned, is};
 use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::error::{Error, Result};
+use crate::restore::file_states::State;
 use crate::restore::inodes::{Inodes, inode};
-use crate::restore::meta::{Before, Meta, Refusals};
+use crate::restore::meta::{Before, Meta, PathOf, Recipient};
 use crate::restore::names::Names;
-use crate::restore::plan::{Link, Outcomes, Plan, State};
-use crate::restore::prepare::{self, IN_THE_WAY, ONE_NAME};
-use crate::restore::walk::{Selection, display};
-use crate::restore::{Options, Overwrite, Report};
+use crate::restore::options::Overwrite;
+use crate::restore::outcomes::Outcomes;
+use crate::restore::overwrite;
+use crate::restore::path::display;
+use crate::restore::plan::link::Link;
+use crate::restore::problems::{IN_THE_WAY, ONE_NAME};
+use crate::restore::report::Report;
+use crate::restore::selection::Selection;
+use crate::restore::target::Target;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -21,14 +27,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The target, and what has become of the entries so far.
 pub struct Place<'p> {
-    pub plan: &'p Plan,
+    pub target: &'p Target<'p>,
     pub outcomes: &'p Outcomes,
     /// `None`: a dry run into a target that does not exist.
-    pub target: Option<(&'p Root, &'p Dirs<'p>)>,
-    pub options: &'p Options,
+    pub dirs: Option<&'p Dirs<'p>>,
     pub selection: Selection<'p>,
-    pub progress: &'p Progress,
-    pub refusals: &'p Refusals<'p>,
     pub counts: Counts,
 }
 
@@ -146,32 +149,32 @@ impl Place<'_> {
         add(if *action == Action::Skipped { &counts.files_skipped } else { &counts.files_restored }, 1);
         add(&counts.bytes_skipped, present);
         add(&counts.bytes_restored, size - present);
-        self.progress.item(*action, || display(&self.path(open, name)), *size);
+        self.target.progress.item(*action, || display(&self.path(open, name)), *size);
     }
 
     /// Another name of a file that has its content.
     pub fn link_file(&self, open: &Open, entry: &Entry, first: &Link) -> Result<()> {
         let name = &entry.name[..];
         let state = self.outcomes.state(first.file);
-        let path = || display(&self.plan.path_in(first.dir, self.plan.link_name(first)));
+        let path = || display(&self.target.plan.path_in(first.dir, self.target.plan.link_name(first)));
         if matches!(state, State::Failed | State::Made) {
             let why = format!("it is a hard link to {}, which could not be restored", path());
-            self.problem(&self.path(open, name), why);
+            self.target.problems.report(&self.path(open, name), why);
             return Ok(());
         }
         if state == State::Kept && !self.is_kept(open, entry)? {
             // What was kept may have any content.
             let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
-            self.problem(&self.path(open, name), format!("{why}{}", path()));
+            self.target.problems.report(&self.path(open, name), format!("{why}{}", path()));
             return Ok(());
         }
-        let first = First { dir: first.dir, name: self.plan.link_name(first).into() };
+        let first = First { dir: first.dir, name: self.target.plan.link_name(first).into() };
         self.link(open, entry, &first).map(drop)
     }
 
     /// Another name of an entry that has been put into its place.
     pub fn link(&self, open: &Open, entry: &Entry, first: &First) -> Result<bool> {
-        let from = || self.target.ok_or(Errno::NOENT).and_then(|(_, dirs)| dirs.get(first.dir));
+        let from = || self.dirs.ok_or(Errno::NOENT).and_then(|dirs| dirs.get(first.dir));
         let is_right = |there: &Stat| {
             let wanted = from().and_then(|from| from.stat(&first.name));
             wanted.is_ok_and(|wanted| wanted.is_some_and(|wanted| inode(there) == inode(&wanted)))
@@ -192,7 +195,7 @@ impl Place<'_> {
             ty => make_node(dir, name, there, ty, *device),
         })?;
         if placed
-            && !self.options.dry_run
+            && !self.target.options.dry_run
             && let Some(dir) = self.here(open)?
         {
             self.apply_here(open, &dir, &entry.name, meta);
@@ -202,45 +205,44 @@ impl Place<'_> {
 
     /// Removes what a directory has besides these names.
     pub fn sweep(&self, open: &Open, expected: &Names) -> Result<()> {
-        let Some((root, _)) = self.target else { return Ok(()) };
-        let (selection, dry_run, progress) = (self.selection, self.options.dry_run, self.progress);
-        let deleter = Deleter { root, selection, dry_run, progress };
-        add(&self.counts.files_deleted, deleter.remove_unexpected(&self.plan.dir_path(open.number), expected)?);
+        let Some(dirs) = self.dirs else { return Ok(()) };
+        let Target { options, progress, .. } = self.target;
+        let deleter = Deleter { root: dirs.root(), selection: self.selection, dry_run: options.dry_run, progress };
+        add(&self.counts.files_deleted, deleter.remove_unexpected(&self.target.plan.dir_path(open.number), expected)?);
         Ok(())
     }
 
     /// Everything in a directory has been dealt with.
     pub fn finish_dir(&self, open: &Open) {
-        let dir = &self.plan.dirs[open.number as usize];
-        if !dir.needed || dir.failed.is_set() {
+        let Target { plan, options, .. } = self.target;
+        if !plan.dirs[open.number as usize].needed || self.target.dir(open.number).has_failed() {
             return;
         }
-        let path = || self.plan.dir_path(open.number);
-        if let (Some((_, dirs)), Some(meta), false) = (self.target, open.meta.get(), self.options.dry_run) {
+        let path = || plan.dir_path(open.number);
+        if let (Some(dirs), Some(meta), false) = (self.dirs, open.meta.get(), options.dry_run) {
             let pinned = dirs.get(open.number).and_then(|dir| dir.pin_self());
             // What it hands down to its entries, it has got from above.
-            let before = if dir.fresh.is_set() && !dir.hands_down.is_set() { Before::Bare } else { Before::Unknown };
-            self.apply(pinned, before, meta, &path);
+            self.apply(pinned, self.before(open), meta, &path);
         }
         if open.number != 0 {
-            let action = if dir.fresh.is_set() { Action::Restored } else { Action::Updated };
+            let action = if self.is_fresh(open) { Action::Restored } else { Action::Updated };
             self.count_entry(&path, action);
         }
     }
 
     /// The open directory; `None` if it cannot be opened, which is reported once.
     fn here(&self, open: &Open) -> Result<Option<Arc<Dir>>> {
-        let Some((_, dirs)) = self.target else { return Ok(None) };
+        let Some(dirs) = self.dirs else { return Ok(None) };
         match dirs.get(open.number) {
             Ok(dir) => Ok(Some(dir)),
             Err(errno) => {
-                let path = self.plan.dir_path(open.number);
+                let path = self.target.plan.dir_path(open.number);
                 if let Some(error) = Error::of_target("open", display(&path), errno) {
                     return Err(error);
                 }
                 if open.unopened.set(()).is_ok() {
                     let why = format!("the directory cannot be opened any more: {errno}");
-                    self.plan.refuse(self.progress, &path, why);
+                    self.target.problems.refuse(&path, why);
                 }
                 Ok(None)
             }
@@ -249,8 +251,8 @@ impl Place<'_> {
 
     /// Puts an entry in its place unless it is to be left alone. Returns whether it is there now.
     fn place(&self, open: &Open, entry: &Entry, is_right: IsRight<'_>, make: Make<'_>) -> Result<bool> {
-        let (name, dry_run) = (&entry.name[..], self.options.dry_run);
-        let placed = match self.target {
+        let (name, dry_run) = (&entry.name[..], self.target.options.dry_run);
+        let placed = match self.dirs {
             None => true,
             Some(_) if self.is_fresh(open) && dry_run => true,
             Some(_) => {
@@ -286,24 +288,25 @@ impl Place<'_> {
         let there = dir.stat(name).ok().flatten();
         let right = there.is_some_and(|there| is_right(&there));
         if let Some(there) = there
-            && self.options.overwrite != Overwrite::Never
+            && self.target.options.overwrite != Overwrite::Never
             && !right
             && self.is_made(&mut made, open, (dir, name), &there)?
         {
             drop(made);
             return self.heed(open, name, Other::Keep, Err(Errno::EXIST)).map(|_| None);
         }
-        if there.is_some_and(|there| prepare::is_kept(self.options.overwrite, &there, entry.mtime)) {
+        if there.is_some_and(|there| overwrite::is_kept(self.target.options.overwrite, &there, entry.mtime)) {
             drop(made);
             add(&self.counts.files_skipped, 1);
-            self.progress.files_done.fetch_add(1, Ordering::Relaxed);
-            self.progress.item(Action::Skipped, || display(&self.path(open, name)), 0);
+            self.target.progress.files_done.fetch_add(1, Ordering::Relaxed);
+            self.target.progress.item(Action::Skipped, || display(&self.path(open, name)), 0);
             return Ok(None);
         }
-        if self.options.dry_run {
+        if self.target.options.dry_run {
             return Ok(Some(true));
         }
-        // What comes where nothing was seen is another entry's, whose name the system did not know yet.
+        // What comes where nothing was seen is another entry's, whose name the system did not know
+        // yet.
         let other = if there.is_some() { Other::Replace } else { Other::Keep };
         let outcome = if right { Ok(()) } else { make(dir, name, there) };
         if outcome.is_ok()
@@ -311,7 +314,7 @@ impl Place<'_> {
         {
             match stat.st_nlink {
                 1 => drop(made.specials.insert(inode(&stat))),
-                _ => self.plan.settled.note(open.number, inode(&stat), name),
+                _ => self.target.claims.settled.note(open.number, inode(&stat), name),
             }
         }
         drop(made);
@@ -321,11 +324,11 @@ impl Place<'_> {
     /// Whether this run has put it there for another entry, or left it there for one.
     fn is_made(&self, made: &mut Made, open: &Open, (dir, name): (&Dir, &[u8]), there: &Stat) -> Result<bool> {
         if is(there, FileType::Directory) {
-            return Ok(self.plan.claimed_dirs.contains(inode(there)));
+            return Ok(self.target.claims.dirs.contains(inode(there)));
         }
         // What cannot be listed is left alone.
         if made.specials.contains(inode(there))
-            || self.plan.settled.is_respelt(open.number, dir, inode(there), name).unwrap_or(true)
+            || self.target.claims.settled.is_respelt(open.number, dir, inode(there), name).unwrap_or(true)
         {
             return Ok(true);
         }
@@ -343,13 +346,14 @@ impl Place<'_> {
     fn files_made(&self, open: &Open, dir: &Dir) -> Result<Inodes> {
         let right = [State::Done, State::Finished, State::Corrected, State::Correct];
         let mut files = Inodes::default();
-        self.plan.each_file(open.number, open.first_file, |number, name| {
+        self.target.plan.each_file(open.number, open.first_file, |number, name| {
             let state = self.outcomes.state(number);
             if right.contains(&state)
                 && let Ok(Some(stat)) = dir.stat(name)
                 && (stat.st_nlink == 1 || state != State::Correct)
             {
-                // What was right already may have other names, which the snapshot has for something else.
+                // What was right already may have other names, which the snapshot has for something
+                // else.
                 files.insert(inode(&stat));
             }
         })?;
@@ -362,7 +366,7 @@ impl Place<'_> {
             return Ok(false);
         }
         let there = self.here(open)?.and_then(|dir| dir.stat(&entry.name).ok().flatten());
-        let is_kept = |there: Stat| prepare::is_kept(self.options.overwrite, &there, entry.mtime);
+        let is_kept = |there: Stat| overwrite::is_kept(self.target.options.overwrite, &there, entry.mtime);
         Ok(there.is_some_and(is_kept))
     }
 
@@ -374,47 +378,46 @@ impl Place<'_> {
             return Err(error);
         }
         match (other, errno) {
-            (Other::Keep, Errno::EXIST) => self.plan.refuse(self.progress, &path, ONE_NAME),
-            (Other::Replace, Errno::NOTEMPTY | Errno::EXIST) => self.plan.refuse(self.progress, &path, IN_THE_WAY),
-            _ => self.plan.refuse(self.progress, &path, format!("cannot create it: {errno}")),
+            (Other::Keep, Errno::EXIST) => self.target.problems.refuse(&path, ONE_NAME),
+            (Other::Replace, Errno::NOTEMPTY | Errno::EXIST) => self.target.problems.refuse(&path, IN_THE_WAY),
+            _ => self.target.problems.refuse(&path, format!("cannot create it: {errno}")),
         }
         Ok(false)
     }
 
     fn apply_here(&self, open: &Open, dir: &Dir, name: &[u8], meta: &Meta) {
-        let planned = &self.plan.dirs[open.number as usize];
-        let is_bare = planned.fresh.is_set() && !planned.hands_down.is_set();
-        let before = if is_bare { Before::Bare } else { Before::Unknown };
-        self.apply(dir.pin(name), before, meta, &|| self.path(open, name));
+        self.apply(dir.pin(name), self.before(open), meta, &|| self.path(open, name));
     }
 
-    fn apply(&self, pinned: rustix::io::Result<Pinned>, before: Before, meta: &Meta, path: &dyn Fn() -> Vec<u8>) {
+    fn apply(&self, pinned: rustix::io::Result<Pinned>, before: Before, meta: &Meta, path: PathOf<'_>) {
         match pinned {
-            Ok(pinned) => self.refusals.apply(&pinned, before, meta, path),
+            Ok(pinned) => self.target.refusals.apply(&Recipient { pinned: &pinned, before, path }, meta),
             Err(errno) => {
                 let why = format!("its metadata is not applied, because it cannot be opened: {errno}");
-                self.problem(&path(), why);
+                self.target.problems.report(&path(), why);
             }
         }
     }
 
-    fn count_entry(&self, path: &dyn Fn() -> Vec<u8>, action: Action) {
-        add(&self.counts.files_restored, 1);
-        self.progress.files_done.fetch_add(1, Ordering::Relaxed);
-        self.progress.item(action, || display(&path()), 0);
+    /// The attributes that a directory, or what this run made in it, may have got from above.
+    fn before(&self, open: &Open) -> Before {
+        let dir = self.target.dir(open.number);
+        if dir.is_fresh() && !dir.hands_down() { Before::Bare } else { Before::Unknown }
     }
 
-    pub fn problem(&self, path: &[u8], why: impl std::fmt::Display) {
-        self.progress.problem(Phase::Restore, display(path), why);
+    fn count_entry(&self, path: &dyn Fn() -> Vec<u8>, action: Action) {
+        add(&self.counts.files_restored, 1);
+        self.target.progress.files_done.fetch_add(1, Ordering::Relaxed);
+        self.target.progress.item(action, || display(&path()), 0);
     }
 
     /// Whether this run made the directory.
     fn is_fresh(&self, open: &Open) -> bool {
-        self.plan.dirs[open.number as usize].fresh.is_set()
+        self.target.dir(open.number).is_fresh()
     }
 
     fn path(&self, open: &Open, name: &[u8]) -> Vec<u8> {
-        self.plan.path_in(open.number, name)
+        self.target.plan.path_in(open.number, name)
     }
 }
 

@@ -5,17 +5,23 @@
 //! of the snapshot claims what it finds, by device and inode, so that another one whose name the
 //! file system takes for the same is reported; directories in it are made one after another.
 
-use super::{IN_THE_WAY, ONE_NAME, Prepare, is_kept, mtime_of};
-use crate::restore::confine::{Other, Pinned, Root, is};
+use crate::restore::confine::{Other, Pinned, is};
 use crate::restore::delete::Deleter;
 use crate::restore::dirs::Dirs;
 use crate::restore::durable::FileSystems;
 use crate::restore::error::{Error, Result};
+use crate::restore::file_states::{FileState, FileStates, Found, State};
 use crate::restore::inodes::{Claimed, inode};
-use crate::restore::plan::{Found, Outcomes, Plan, State, Stretch};
-use crate::restore::walk::{Selection, display};
+use crate::restore::options::Overwrite;
+use crate::restore::outcomes::Outcomes;
+use crate::restore::overwrite::{is_kept, mtime_of};
+use crate::restore::path::display;
+use crate::restore::plan::PlannedTable;
+use crate::restore::plan::table::File;
+use crate::restore::problems::{IN_THE_WAY, ONE_NAME};
+use crate::restore::selection::Selection;
+use crate::restore::target::Target;
 use crate::restore::workers::Queue;
-use crate::restore::{Options, Overwrite};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,53 +42,53 @@ const TAKEN: &str = "an entry of another type has the directory's place and is k
                      restore with another --overwrite, or into another directory";
 
 /// The target while it is looked at.
-struct Look<'l, 't> {
-    prepare: &'l Prepare<'l>,
-    root: &'l Root,
-    plan: &'l Plan,
+pub struct Look<'l, 't> {
+    target: &'l Target<'l>,
     dirs: &'l Dirs<'l>,
     /// `None`: a dry run.
     systems: Option<Mutex<&'l mut FileSystems<'t>>>,
 }
 
-/// Makes the directories, and decides about each file.
-pub fn run<'l>(
-    prepare: &'l Prepare<'l>,
-    root: &'l Root,
-    plan: &'l Plan,
-    dirs: &'l Dirs<'l>,
-    systems: Option<&'l mut FileSystems<'_>>,
-    outcomes: &mut Outcomes,
-) -> Result<()> {
-    let look = Look { prepare, root, plan, dirs, systems: systems.map(Mutex::new) };
-    look.note_default_acl(0, dirs.get(0).and_then(|dir| dir.pin_self()));
-    prepare.workers.run("directories were made", |queue| look.make_dirs(queue))?;
-    // The files of one directory follow each other, and may go on in the next table.
-    let mut claimed = (0, Arc::default());
-    for at in 0..plan.stretches() {
-        let stretch = &plan.stretch(at)?;
-        let files = Files { look: &look, stretch };
-        prepare.workers.run("files were looked at", |queue| files.look_at(queue, &mut claimed))?;
-        outcomes.note(stretch);
+impl<'l, 't> Look<'l, 't> {
+    pub fn new(target: &'l Target<'l>, dirs: &'l Dirs<'l>, systems: Option<&'l mut FileSystems<'t>>) -> Look<'l, 't> {
+        Look { target, dirs, systems: systems.map(Mutex::new) }
     }
-    Ok(())
+
+    /// Makes the directories, and decides about each file.
+    pub fn run(&self) -> Result<Outcomes> {
+        let Target { plan, workers, .. } = self.target;
+        self.note_default_acl(0, self.dirs.get(0).and_then(|dir| dir.pin_self()));
+        workers.run("directories were made", |queue| self.make_dirs(queue))?;
+        let mut outcomes = Outcomes::new(plan.files);
+        // The files of one directory follow each other, and may continue in the next table.
+        let mut claimed = (0, Arc::default());
+        for at in 0..plan.tables() {
+            let table = &plan.table(at)?;
+            let states = &FileStates::planned(table);
+            let files = Files { look: self, table, states };
+            workers.run("files were looked at", |queue| files.look_at(queue, &mut claimed))?;
+            outcomes.note(table, states);
+        }
+        Ok(outcomes)
+    }
 }
 
 impl Look<'_, '_> {
     fn make_dirs<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
+        let plan = self.target.plan;
         let mut level = vec![0];
         while !level.is_empty() {
             let mut next = Vec::new();
             for &above in &level {
-                let dir = &self.plan.dirs[above as usize];
-                next.extend(self.plan.dirs_in(above));
-                if dir.failed.is_set() {
-                    self.plan.dirs_in(above).for_each(|below| self.plan.dirs[below as usize].failed.set());
-                } else if dir.fresh.is_set() {
-                    let mut below = self.plan.dirs_in(above);
+                let dir = self.target.dir(above);
+                next.extend(plan.dirs_in(above));
+                if dir.has_failed() {
+                    plan.dirs_in(above).for_each(|below| self.target.dir(below).set_failed());
+                } else if dir.is_fresh() {
+                    let mut below = plan.dirs_in(above);
                     below.try_for_each(|below| queue.submit(0, move || self.make_needed(below)))?;
-                } else if self.plan.dirs_in(above).next().is_some() {
-                    queue.submit(0, move || self.plan.dirs_in(above).try_for_each(|below| self.make_needed(below)))?;
+                } else if plan.dirs_in(above).next().is_some() {
+                    queue.submit(0, move || plan.dirs_in(above).try_for_each(|below| self.make_needed(below)))?;
                 }
             }
             queue.wait()?;
@@ -92,10 +98,10 @@ impl Look<'_, '_> {
     }
 
     fn make_needed(&self, number: u32) -> Result<()> {
-        let (plan, progress) = (self.plan, self.prepare.progress);
-        let dir = &plan.dirs[number as usize];
+        let Target { plan, progress, problems, .. } = self.target;
+        let (dir, state) = (&plan.dirs[number as usize], self.target.dir(number));
         if !dir.needed {
-            dir.failed.set();
+            state.set_failed();
             return Ok(());
         }
         if progress.is_interrupted() {
@@ -103,9 +109,9 @@ impl Look<'_, '_> {
         }
         let why = match self.make_dir(number) {
             Ok(Made::Fresh) => {
-                dir.fresh.set();
-                if plan.dirs[dir.parent as usize].hands_down.is_set() {
-                    dir.hands_down.set();
+                state.set_fresh();
+                if self.target.dir(dir.parent).hands_down() {
+                    state.set_hands_down();
                 }
                 return Ok(());
             }
@@ -119,17 +125,17 @@ impl Look<'_, '_> {
                 format!("cannot {action} the directory, so nothing below it is restored: {errno}")
             }
         };
-        dir.failed.set();
-        plan.refuse(progress, &plan.dir_path(number), why);
+        state.set_failed();
+        problems.refuse(&plan.dir_path(number), why);
         Ok(())
     }
 
     /// Makes sure that there is a directory, in the place of whatever else has its name and may be
     /// overwritten.
     fn make_dir(&self, number: u32) -> std::result::Result<Made, (&'static str, Errno)> {
-        let options = self.prepare.options;
-        let planned = &self.plan.dirs[number as usize];
-        let fresh_above = self.plan.dirs[planned.parent as usize].fresh.is_set();
+        let Target { plan, options, .. } = self.target;
+        let planned = &plan.dirs[number as usize];
+        let fresh_above = self.target.dir(planned.parent).is_fresh();
         if fresh_above && options.dry_run {
             return Ok(Made::Fresh);
         }
@@ -143,8 +149,8 @@ impl Look<'_, '_> {
                 if let Some(systems) = &self.systems {
                     let pinned = above.pin(name);
                     let opened = pinned.as_ref().map_err(|errno| *errno).and_then(open_to_owner);
-                    let path = || self.plan.dir_path(number);
-                    let met = opened.and_then(|()| lock(systems).meet(self.root, stat.st_dev, path));
+                    let path = || plan.dir_path(number);
+                    let met = opened.and_then(|()| lock(systems).meet(self.dirs.root(), stat.st_dev, path));
                     met.map_err(|errno| ("open", errno))?;
                     self.note_default_acl(number, pinned);
                 }
@@ -176,18 +182,18 @@ impl Look<'_, '_> {
 
     /// Whether no other entry of the snapshot has been given this directory.
     fn claim_dir(&self, stat: &Stat) -> bool {
-        self.plan.claimed_dirs.insert(inode(stat))
+        self.target.claims.dirs.insert(inode(stat))
     }
 
-    /// Notes of a directory that existed whether what is made in it gets attributes from it. It does
-    /// unless the directory is known to have no default ACL.
+    /// Notes of a directory that existed whether what is made in it gets attributes from it. It
+    /// does unless the directory is known to have no default ACL.
     fn note_default_acl(&self, number: u32, dir: rustix::io::Result<Pinned>) {
         let has_none = match dir.and_then(|dir| dir.xattr_names()) {
             Ok(names) => !names.iter().any(|name| name == b"system.posix_acl_default"),
             Err(errno) => errno == Errno::OPNOTSUPP,
         };
         if !has_none {
-            self.plan.dirs[number as usize].hands_down.set();
+            self.target.dir(number).set_hands_down();
         }
     }
 }
@@ -195,65 +201,71 @@ impl Look<'_, '_> {
 /// The files of a table while they are looked at.
 struct Files<'f, 'l, 't> {
     look: &'f Look<'l, 't>,
-    stretch: &'f Stretch<'f>,
+    table: &'f PlannedTable<'f>,
+    states: &'f FileStates,
 }
 
 impl Files<'_, '_, '_> {
     /// Decides about each file; `claimed` is of the directory that was looked at last.
     fn look_at<'s>(&'s self, queue: &Queue<'s, '_>, claimed: &mut (u32, Arc<Claimed>)) -> Result<()> {
-        for (number, file) in (0..).zip(&self.stretch.files) {
-            let dir = &self.stretch.plan.dirs[file.dir as usize];
-            if dir.failed.is_set() {
-                file.set_state(State::Failed);
+        for (place, (file, state)) in (0..).zip(self.table.files.iter().zip(self.states.iter())) {
+            let dir = self.look.target.dir(file.dir);
+            if dir.has_failed() {
+                state.fail();
             }
             // Where it does not begin, it was decided about in the table where it does.
-            if file.state() == State::Failed || dir.fresh.is_set() || !file.begins {
+            if state.state() == State::Failed || dir.is_fresh() || !file.part.begins() {
                 continue;
             }
             if claimed.0 != file.dir {
                 *claimed = (file.dir, Arc::default());
             }
             let claimed = claimed.1.clone();
-            queue.submit(0, move || self.look_at_file(number, &claimed))?;
+            queue.submit(0, move || self.look_at_file(place, &claimed))?;
         }
         Ok(())
     }
 
-    fn look_at_file(&self, number: u32, claimed: &Claimed) -> Result<()> {
-        let Files { look, stretch, .. } = *self;
-        let prepare = look.prepare;
-        let file = &stretch.files[number as usize];
-        let found = look.dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(number)));
+    fn at(&self, place: u32) -> (&File, &FileState) {
+        (&self.table.files[place as usize], self.states.of(place))
+    }
+
+    fn look_at_file(&self, place: u32, claimed: &Claimed) -> Result<()> {
+        let Files { look, table, .. } = *self;
+        let Target { options, claims, problems, .. } = look.target;
+        let (file, state) = self.at(place);
+        let found = look.dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place)));
         let stat = match found {
             Ok(None) | Err(Errno::NOENT) => return Ok(()),
             Ok(Some(stat)) => stat,
-            Err(errno) => return prepare.fail(stretch, number, "look at", errno),
+            Err(errno) => return self.fail(place, "look at", errno),
         };
-        // What has several names may have two of the snapshot's; a directory has one, whatever it counts.
+        // What has several names may have two of the snapshot's; a directory has one, whatever it
+        // counts.
         let has_one_name = stat.st_nlink == 1 || is(&stat, FileType::Directory);
         let is_claimed = has_one_name && !claimed.insert(inode(&stat));
         // Where all stays as it was, that is no matter.
-        let is_claimed = is_claimed && prepare.options.overwrite != Overwrite::Never;
-        if is_claimed || look.plan.claimed_dirs.contains(inode(&stat)) {
-            file.set_state(State::Failed);
-            stretch.plan.refuse(prepare.progress, &stretch.file_path(number), ONE_NAME);
+        let is_claimed = is_claimed && options.overwrite != Overwrite::Never;
+        if is_claimed || claims.dirs.contains(inode(&stat)) {
+            state.fail();
+            problems.refuse(&table.file_path(place), ONE_NAME);
             return Ok(());
         }
-        file.set_found(Found::of(&stat, file.size));
-        let state = self.decide(&stat, file.size, file.mtime);
-        file.set_state(state);
-        if !has_one_name && matches!(state, State::Correct | State::Kept) {
-            stretch.plan.settled.note(file.dir, inode(&stat), stretch.file_name(number));
+        let decided = self.decide(&stat, file.size, file.mtime);
+        state.decide(Found::of(&stat, file.size), decided);
+        if !has_one_name && matches!(decided, State::Correct | State::Kept) {
+            claims.settled.note(file.dir, inode(&stat), table.file_name(place));
         }
-        if state == State::Correcting {
+        if decided == State::Correcting {
             // A file may be a mount point, too.
-            let path = || stretch.file_path(number);
-            let met = look.systems.as_ref().map_or(Ok(()), |open| lock(open).meet(look.root, stat.st_dev, path));
+            let path = || table.file_path(place);
+            let root = look.dirs.root();
+            let met = look.systems.as_ref().map_or(Ok(()), |open| lock(open).meet(root, stat.st_dev, path));
             if let Err(errno) = met {
-                prepare.fail(stretch, number, "open", errno)?;
+                self.fail(place, "open", errno)?;
             }
-        } else if state == State::Planned && is(&stat, FileType::Directory) {
-            self.clear_way(number)?;
+        } else if decided == State::Planned && is(&stat, FileType::Directory) {
+            self.clear_way(place)?;
         }
         Ok(())
     }
@@ -261,44 +273,55 @@ impl Files<'_, '_, '_> {
     /// What is to become of a file that has `stat` in its place.
     fn decide(&self, stat: &Stat, size: u64, mtime: (i64, u32)) -> State {
         let regular = is(stat, FileType::RegularFile);
-        let overwrite = self.look.prepare.options.overwrite;
+        let overwrite = self.look.target.options.overwrite;
         if is_kept(overwrite, stat, mtime) {
             return State::Kept;
         }
         let is_same = || regular && u64::try_from(stat.st_size) == Ok(size) && mtime == mtime_of(stat);
         match overwrite {
             Overwrite::IfChanged if is_same() => State::Correct,
-            // A file with other names is somebody else's too.
+            // A file with other names may belong to another user, too.
             _ if regular && stat.st_nlink == 1 => State::Correcting,
             _ => State::Planned,
         }
     }
 
-    /// A directory is in the way of a file. It goes if the snapshot decides what may be here, or if there is nothing in it.
-    fn clear_way(&self, number: u32) -> Result<()> {
-        let Files { look, stretch, .. } = *self;
-        let (plan, root, progress) = (stretch.plan, look.root, look.prepare.progress);
-        let path = stretch.file_path(number);
-        let Options { include, exclude, delete, dry_run, .. } = look.prepare.options;
-        if *delete && !plan.doubtful {
-            let selection = Selection { include, exclude };
-            Deleter { root, selection, dry_run: *dry_run, progress }.remove(&path)?;
-            let file = &stretch.files[number as usize];
-            if let Ok(None) = look.dirs.get(file.dir).and_then(|dir| dir.stat(stretch.file_name(number))) {
+    /// A directory is in the way of a file. It goes if the snapshot decides what may be here, or if
+    /// there is nothing in it.
+    fn clear_way(&self, place: u32) -> Result<()> {
+        let Files { look, table, .. } = *self;
+        let Target { plan, options, progress, problems, .. } = look.target;
+        let (root, path) = (look.dirs.root(), table.file_path(place));
+        let (file, state) = self.at(place);
+        if options.delete && !plan.doubtful {
+            let (selection, dry_run) = (Selection::of(options), options.dry_run);
+            Deleter { root, selection, dry_run, progress }.remove(&path)?;
+            if let Ok(None) = look.dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place))) {
                 // What comes there before it is another entry's.
-                file.set_found(Found::Nothing);
+                state.set_found(Found::Nothing);
             }
             return Ok(());
         }
         if root.dir(&path).and_then(|dir| dir.names()).is_ok_and(|names| !names.is_empty()) {
-            stretch.files[number as usize].set_state(State::Failed);
-            plan.refuse(progress, &path, IN_THE_WAY);
+            state.fail();
+            problems.refuse(&path, IN_THE_WAY);
         }
+        Ok(())
+    }
+
+    fn fail(&self, place: u32, action: &'static str, errno: Errno) -> Result<()> {
+        let path = self.table.file_path(place);
+        if let Some(error) = Error::of_target(action, display(&path), errno) {
+            return Err(error);
+        }
+        self.states.of(place).fail();
+        self.look.target.problems.refuse(&path, format!("cannot {action} it: {errno}"));
         Ok(())
     }
 }
 
-/// Lets its owner work in a directory whose own mode would not; the mode it is to have comes at the end.
+/// Lets its owner work in a directory whose own mode would not; the mode it is to have comes at the
+/// end.
 fn open_to_owner(dir: &Pinned) -> rustix::io::Result<()> {
     let (stat, user) = (dir.stat()?, rustix::process::geteuid());
     if !user.is_root() && stat.st_uid == user.as_raw() && stat.st_mode & 0o700 != 0o700 {

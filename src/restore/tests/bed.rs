@@ -82,7 +82,7 @@ impl Bed {
         let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":[]{tags}}}"#);
         let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
         // Every file is in a table of its own, and every piece of one that has several.
-        let mut options = Options { stretch_memory: Some(1), ..Options::new(self.target()) };
+        let mut options = Options { table_memory: Some(1), ..Options::new(self.target()) };
         change(&mut options);
         let told = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = told.clone();
@@ -93,7 +93,8 @@ impl Bed {
         });
         let index = Index::load(&self.repo).unwrap();
         let path = if path == "volume" { "" } else { path };
-        let outcome = run(&self.repo, &index, &snapshot, path.as_bytes(), &options, &progress);
+        let restoring = Restoring { repo: &self.repo, index: &index, options: &options, progress: &progress };
+        let outcome = run(&restoring, &snapshot, path.as_bytes());
         let (problems, warnings) = std::mem::take(&mut *told.lock().unwrap());
         Told { outcome, problems, warnings }
     }

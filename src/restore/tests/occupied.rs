@@ -144,36 +144,40 @@ fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name()
     let bed = Bed::new();
     let tree = bed.store(|blobs| blobs.tree(vec![blobs.file("name", &[b"one", b"two"])]));
     let (index, progress) = (Index::load(&bed.repo).unwrap(), Progress::silent());
-    let (origin, options) = (Origin::Dir { tree, meta: None }, Options::new(bed.target()));
-    let selection = Selection { include: &options.include, exclude: &options.exclude };
-    let walk = Walk { trees: &TreeReader::new(&bed.repo, &index), origin: &origin, selection, progress: &progress };
-    let plan = plan::build(&walk, &index, ALL).unwrap();
-    let root = open_root(&options, &plan.dirs[0].fresh).unwrap().unwrap();
+    let origin = Origin::Dir { tree, meta: None };
+    let options = Options { unprivileged: Unprivileged::Counted, ..Options::new(bed.target()) };
+    let restoring = Restoring { repo: &bed.repo, index: &index, options: &options, progress: &progress };
+    let (trees, selection) = (TreeReader::new(&bed.repo, &index), Selection::of(&options));
+    let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
+    let plan = planner::plan(&walk, &index, ALL).unwrap();
+    let target = Target::new(&restoring, &plan);
+    let root = open_root(&target).unwrap().unwrap();
     fs::write(bed.at("name"), "another entry").unwrap();
-    let (dirs, refusals) = (Dirs::new(&root, &plan), Refusals::new(&progress, Unprivileged::Counted));
-    let stretch = plan.stretch(0).unwrap();
-    let files = Files::new(&stretch, &dirs, &refusals, &options, &progress);
+    let (dirs, table) = (Dirs::new(&root, &plan), plan.table(0).unwrap());
+    let states = FileStates::planned(&table);
+    let files = Files::new(&target, &dirs, &table, &states);
     // The second piece's thread has seen before that the file had not failed.
-    for needed in &stretch.uses {
-        assert!(!files.put(needed, b"piece", false).unwrap());
-        assert_eq!(stretch.files[0].state(), plan::State::Failed);
+    for &needed in &table.uses {
+        assert!(!files.put(Piece { needed, bytes: b"piece", fill: Fill::Data }).unwrap());
+        assert_eq!(states.of(0).state(), State::Failed);
     }
     assert_eq!(fs::read(bed.at("name")).unwrap(), b"another entry");
     assert_eq!(progress.problem_count(), 1);
 }
 
-/// What a restore says of a file whose pieces are in several tables, it says of one in a single table.
+/// A restore reports the same of a file whose pieces are in several tables as of one in a single
+/// table.
 #[test]
 fn a_split_file_is_counted_as_a_whole_one_is() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"one", b"two", b"three"])]));
     fs::create_dir(bed.target()).unwrap();
     for old in ["onetwothree", "onetwothree and more", "onetwo", "one   three", ""] {
-        let counts = [None, Some(1)].map(|stretch_memory| {
+        let counts = [None, Some(1)].map(|table_memory| {
             [true, false].map(|dry_run| {
                 fs::write(bed.at("file"), old).unwrap();
                 let told = bed.restore(root, |options| {
-                    (options.stretch_memory, options.dry_run) = (stretch_memory, dry_run);
+                    (options.table_memory, options.dry_run) = (table_memory, dry_run);
                 });
                 let report = told.whole();
                 assert_eq!(

@@ -1,7 +1,6 @@
 //! What concerns the root of what was asked for is an error, never one problem among others.
 
 use super::*;
-use crate::restore::plan::Image;
 
 /// A tree whose list of entries breaks off after the one entry `good`.
 fn broken_off(bed: &Bed) -> Id {

@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::repo;
-use crate::restore::fetch::{self, Sink};
-use crate::restore::plan::Use;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Fetches what a plan for `tree` needs into the sink.
@@ -11,10 +9,11 @@ fn fetched(bed: &Bed, tree: Id, sink: &dyn Sink) -> Result<()> {
     let index = Index::load(&bed.repo).unwrap();
     let (trees, progress) = (TreeReader::new(&bed.repo, &index), Progress::silent());
     let (origin, options) = (Origin::Dir { tree, meta: None }, Options::new(bed.target()));
-    let selection = Selection { include: &options.include, exclude: &options.exclude };
-    let walk = Walk { trees: &trees, origin: &origin, selection, progress: &progress };
-    let plan = plan::build(&walk, &index, ALL).unwrap();
-    fetch::run(&bed.repo, &index, &plan.stretch(0).unwrap(), sink, &progress)
+    let restoring = Restoring { repo: &bed.repo, index: &index, options: &options, progress: &progress };
+    let walk = Walk { trees: &trees, origin: &origin, selection: Selection::of(&options), progress: &progress };
+    let plan = planner::plan(&walk, &index, ALL).unwrap();
+    let table = plan.table(0).unwrap();
+    fetch::run(&restoring, &table.uses, plan.memory() + table.memory(), sink)
 }
 
 /// Many packs, so that each thread has several to come.
@@ -35,11 +34,11 @@ struct Failing {
 }
 
 impl Sink for Failing {
-    fn wants(&self, _: &Use) -> bool {
+    fn wants(&self, _: usize, _: &Use) -> bool {
         true
     }
 
-    fn write(&self, _: &Use, _: &[u8], _: bool) -> Result<()> {
+    fn write(&self, _: Piece<'_>) -> Result<()> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         match self.what {
             What::Panic => panic!("the sink is broken"),

@@ -1,69 +1,52 @@
-//! The first walk: every entry that is meant is entered in the tables, and what is wrong with the snapshot is told.
+//! Stage 2: the first walk enters every entry that is meant in the tables of the plan, and reports
+//! what is wrong with the snapshot. Nothing has been touched yet.
 
-use super::stretch::Filling;
-use super::{Dir, File, Flag, Link, NO_ACCESS, NO_CONTENT, Name, Plan, State, Use, count, link_key};
+use super::link::{Link, link_key};
+use super::memory::PlanBudget;
+use super::name::{Name, count};
+use super::spill::TableWriter;
+use super::table::{File, Part, Use};
+use super::{Dir, Plan};
 use crate::format::BlobType;
 use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::limits;
 use crate::progress::Phase;
-use crate::repo::{self, Index, Repository, TreeReader};
+use crate::repo::{self, Index};
 use crate::restore::error::{Error, Result};
 use crate::restore::meta::{Access, Meta};
 use crate::restore::origin::Origin;
-use crate::restore::walk::{Flaw, Visitor, Walk, display};
-use crate::restore::{Options, weigh};
+use crate::restore::path::display;
+use crate::restore::problems::NO_CONTENT;
+use crate::restore::walk::{Flaw, Role, Visitor, Walk};
+use crate::restore::weigh;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// What a plan may take.
-#[derive(Clone, Copy)]
-pub struct Room<'r> {
-    /// Bytes of all its tables.
-    pub most: u64,
-    /// Bytes of the tables of files that are in memory at a time.
-    pub stretch: u64,
-    /// Where the others are put aside.
-    pub aside: Option<&'r Path>,
-}
-
-impl Room<'_> {
-    /// A table of files in memory gets an eighth of what the budget leaves: the rest is for what is
-    /// fetched, and for the table while it grows.
-    pub fn of<'r>(repo: &'r Repository, index: &Index, options: &Options) -> Result<Room<'r>> {
-        let settings = repo.settings();
-        let left = settings.budget.left(index.memory(), TreeReader::KEPT).map_err(repo::Error::from)?;
-        let stretch = options.stretch_memory.unwrap_or_else(|| (left / 8).clamp(LEAST_STRETCH, MOST_STRETCH));
-        Ok(Room { most: options.plan_memory, stretch, aside: settings.aside.as_deref() })
-    }
-}
-
-/// Bytes of a table: fewer make for too many of them, and more are of no use.
-const LEAST_STRETCH: u64 = 2 << 20;
-const MOST_STRETCH: u64 = 32 << 20;
+/// [`File::access`] of a file whose owner and mode are not in the plan.
+const NO_ACCESS: u16 = u16::MAX;
 
 /// Plans the whole restore.
-pub fn build(walk: &Walk<'_>, index: &Index, room: Room<'_>) -> Result<Plan> {
+pub fn plan(walk: &Walk<'_>, index: &Index, budget: PlanBudget<'_>) -> Result<Plan> {
     // Everything is counted in 32 bits.
-    let max = room.most.min(u64::from(u32::MAX));
+    let max = budget.total.min(u64::from(u32::MAX));
     let mut planner = Planner {
         walk,
         index,
         max,
         plan: Plan::default(),
-        filling: Filling::new(room.aside, room.stretch),
+        writer: TableWriter::new(budget),
         above: Vec::new(),
         trees_seen: HashSet::new(),
         repeats: 0,
         accesses: HashMap::new(),
     };
     walk.run(&mut planner)?;
-    let Planner { mut plan, filling, .. } = planner;
-    plan.files = filling.next_number();
-    plan.stretches = filling.finish()?;
+    let Planner { mut plan, writer, .. } = planner;
+    plan.files = writer.next_number();
+    plan.tables = writer.finish()?;
     plan.shrink();
     walk.progress.files_total.store(plan.entries, Ordering::Relaxed);
     walk.progress.bytes_total.store(plan.bytes, Ordering::Relaxed);
@@ -75,7 +58,7 @@ struct Planner<'p> {
     index: &'p Index,
     max: u64,
     plan: Plan,
-    filling: Filling,
+    writer: TableWriter,
     /// The directories that are open, the target first.
     above: Vec<u32>,
     /// The beginnings of the ids of the trees met so far, and how often one came again.
@@ -86,7 +69,7 @@ struct Planner<'p> {
 }
 
 impl Visitor for Planner<'_> {
-    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, selected: bool) -> Result<bool> {
+    fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, role: Role) -> Result<bool> {
         self.check_memory()?;
         self.check_repeats(tree)?;
         let number = count(self.plan.dirs.len());
@@ -100,12 +83,9 @@ impl Visitor for Planner<'_> {
             needed: self.above.is_empty(),
             unreadable: false,
             truncated: false,
-            fresh: Flag::default(),
-            failed: Flag::default(),
-            hands_down: Flag::default(),
         });
         self.above.push(number);
-        if selected {
+        if role == Role::Selected {
             self.need(number);
         }
         Ok(true)
@@ -123,7 +103,7 @@ impl Visitor for Planner<'_> {
 
     fn leave(&mut self, _: &[u8], _: Option<Meta>) -> Result<()> {
         let number = self.above.pop().expect("entered before");
-        let (dirs_end, files_end) = (count(self.plan.dirs.len()), self.filling.next_number());
+        let (dirs_end, files_end) = (count(self.plan.dirs.len()), self.writer.next_number());
         let dir = &mut self.plan.dirs[number as usize];
         (dir.dirs_end, dir.files_end) = (dirs_end, files_end);
         Ok(())
@@ -163,29 +143,29 @@ impl Planner<'_> {
     }
 
     fn file(&mut self, path: &[u8], dir: u32, node: &Node) -> Result<()> {
-        if self.filling.is_full() {
-            self.filling.turn(self.filling.next_number())?;
+        if self.writer.is_full() {
+            self.writer.turn(self.writer.next_number())?;
         }
-        let number = self.filling.next_number();
+        let number = self.writer.next_number();
         if let Some(key) = link_key(node) {
             let Entry::Vacant(first) = self.plan.links.entry(key) else { return Ok(()) };
             first.insert(Link { file: number, dir, name: Name::keep(&mut self.plan.names, path) });
         }
-        let before = self.filling.table.uses.len();
+        let before = self.writer.table.uses.len();
         let content = node.content.as_ref().ok_or_else(|| NO_CONTENT.to_owned());
-        let is_split = content.as_ref().is_ok_and(|content| self.filling.is_more_than_one(content.len()));
+        let is_split = content.as_ref().is_ok_and(|content| self.writer.is_more_than_one(content.len()));
         let placed = match &content {
-            // What is put aside cannot be taken back.
+            // What is spilled cannot be taken back.
             Ok(content) if is_split => self.measure(content),
             Ok(content) => self.place(content),
             Err(why) => Err(why.clone()),
         };
-        let (size, state) = match placed {
-            Ok(size) => (size, State::Planned),
+        let (size, is_usable) = match placed {
+            Ok(size) => (size, true),
             Err(why) => {
-                self.filling.table.uses.truncate(before);
+                self.writer.table.uses.truncate(before);
                 self.problem(path, why);
-                (node.size, State::Failed)
+                (node.size, false)
             }
         };
         if size != node.size {
@@ -194,20 +174,23 @@ impl Planner<'_> {
         }
         self.plan.bytes = self.plan.bytes.saturating_add(size);
         let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
-        let part = |begins, ends| File { begins, ends, ..File::new(dir, size, node.mtime.instant(), access, state) };
-        let mut begins = true;
-        if is_split && state == State::Planned {
+        let (name, mtime) = (Name::default(), node.mtime.instant());
+        let part = |part| File { dir, name, size, mtime, access, part, is_usable };
+        let mut last = Part::Whole;
+        if is_split && is_usable {
             let mut offset = 0;
             for id in node.content.iter().flatten() {
-                if self.filling.is_full() {
-                    self.filling.add(path, part(std::mem::take(&mut begins), false));
+                if self.writer.is_full() {
+                    let ended = if last == Part::Whole { Part::First } else { Part::Middle };
+                    last = Part::Last;
+                    self.writer.add(path, part(ended));
                     self.check_memory()?;
-                    self.filling.turn(number)?;
+                    self.writer.turn(number)?;
                 }
                 offset = self.place_one(id, offset).map_err(|why| Error::Changed { path: display(path), why })?;
             }
         }
-        self.filling.add(path, part(begins, true));
+        self.writer.add(path, part(last));
         self.check_memory()
     }
 
@@ -223,8 +206,8 @@ impl Planner<'_> {
 
     fn place_one(&mut self, id: Id, offset: u64) -> std::result::Result<u64, String> {
         let (blob, length) = self.find(id)?;
-        let file = count(self.filling.table.files.len());
-        self.filling.table.uses.push(Use { blob, file, offset });
+        let file = count(self.writer.table.files.len());
+        self.writer.table.uses.push(Use { blob, file, offset });
         Ok(offset.saturating_add(length))
     }
 
@@ -235,8 +218,8 @@ impl Planner<'_> {
         Ok((count(position), self.index.at(BlobType::Data, position).blob.plain_length()))
     }
 
-    /// Where an owner and mode is in the plan. A snapshot with more of them than fit gets the metadata
-    /// of the others when the restore is finished.
+    /// Where an owner and mode is in the plan. A snapshot with more of them than fit gets the
+    /// metadata of the others when the restore is finished.
     fn keep_access(&mut self, access: Access) -> u16 {
         let Plan { accesses, .. } = &mut self.plan;
         match u16::try_from(accesses.len()) {
@@ -250,15 +233,15 @@ impl Planner<'_> {
 
     fn check_memory(&self) -> Result<()> {
         let seen = 2 * size_of::<u64>() * self.trees_seen.len();
-        if self.plan.memory() + self.filling.bytes() + seen as u64 > self.max {
+        if self.plan.memory() + self.writer.bytes() + seen as u64 > self.max {
             Err(Error::PlanTooLarge { max: self.max })
         } else {
             Ok(())
         }
     }
 
-    /// A tree that comes again and again may be there to come without end: then all entries are counted, each tree read only once,
-    /// before the tables grow any further.
+    /// A tree that repeats may be made to repeat without end: then all entries are counted, each
+    /// tree read only once, before the tables grow any further.
     fn check_repeats(&mut self, tree: Option<Id>) -> Result<()> {
         let Some(tree) = tree else { return Ok(()) };
         let start = u64::from_le_bytes(*tree.0.first_chunk().expect("32 bytes"));

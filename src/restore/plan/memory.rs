@@ -1,0 +1,39 @@
+//! What a plan may take, and what the states of its entries take beside it.
+
+use crate::repo::{self, TreeReader};
+use crate::restore::context::Restoring;
+use crate::restore::error::Result;
+use std::path::Path;
+
+/// What a plan may take.
+#[derive(Clone, Copy)]
+pub struct PlanBudget<'b> {
+    /// Bytes of all its tables.
+    pub total: u64,
+    /// Bytes of the tables of files that are in memory at a time.
+    pub table: u64,
+    /// The directory that the other tables are spilled to.
+    pub spill: Option<&'b Path>,
+}
+
+/// Bytes of a table: smaller ones make for too many of them, and larger ones are of no use.
+const LEAST_TABLE: u64 = 2 << 20;
+const MOST_TABLE: u64 = 32 << 20;
+
+/// Bytes that the stages hold beside the plan: for each directory and each file the state that it
+/// has in the end, and for each file in a table the state while its content arrives.
+pub const DIR_STATE: usize = 1;
+pub const FILE_OUTCOME: usize = 1;
+pub const FILE_STATE: usize = 16;
+
+impl PlanBudget<'_> {
+    /// A table of files in memory gets an eighth of what the budget leaves: the rest is for what is
+    /// fetched, and for the table while it grows.
+    pub fn of<'r>(restoring: &Restoring<'r>) -> Result<PlanBudget<'r>> {
+        let Restoring { repo, index, options, .. } = *restoring;
+        let settings = repo.settings();
+        let left = settings.budget.left(index.memory(), TreeReader::KEPT).map_err(repo::Error::from)?;
+        let table = options.table_memory.unwrap_or_else(|| (left / 8).clamp(LEAST_TABLE, MOST_TABLE));
+        Ok(PlanBudget { total: options.plan_memory, table, spill: settings.aside.as_deref() })
+    }
+}

@@ -1,0 +1,31 @@
+//! Which paths are restored.
+
+use super::options::Options;
+use crate::pattern::Patterns;
+
+/// Include and exclude patterns. Both lists may be given; an empty one leaves out nothing.
+#[derive(Clone, Copy)]
+pub struct Selection<'s> {
+    include: &'s Patterns,
+    exclude: &'s Patterns,
+}
+
+impl Selection<'_> {
+    pub fn of(options: &Options) -> Selection<'_> {
+        Selection { include: &options.include, exclude: &options.exclude }
+    }
+
+    /// Whether the entry (an absolute path) is meant.
+    pub fn takes(&self, path: &[u8]) -> bool {
+        (self.include.is_empty() || self.include.matches(path)) && !self.exclude.matches(path)
+    }
+
+    /// Whether something below the directory may be meant.
+    pub fn leads_below(&self, path: &[u8]) -> bool {
+        (self.include.is_empty() || self.include.may_match_below(path)) && !self.exclude.matches(path)
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+}

@@ -1,0 +1,52 @@
+//! The target directory while it is restored into: what the stages share of it and change.
+
+use super::context::Restoring;
+use super::dir_states::{DirState, DirStates};
+use super::inodes::Claims;
+use super::meta::Refusals;
+use super::options::Options;
+use super::plan::Plan;
+use super::problems::Problems;
+use super::workers::Workers;
+use crate::progress::Progress;
+
+pub struct Target<'t> {
+    pub plan: &'t Plan,
+    pub options: &'t Options,
+    pub progress: &'t Progress,
+    dirs: DirStates,
+    /// Which inode each entry of the snapshot has been given.
+    pub claims: Claims,
+    pub problems: Problems<'t>,
+    /// Metadata that the system did not take.
+    pub refusals: Refusals<'t>,
+    /// The threads that work on the target.
+    pub workers: Workers<'t>,
+}
+
+impl<'t> Target<'t> {
+    /// A target that nothing is known of.
+    pub fn new(restoring: &Restoring<'t>, plan: &'t Plan) -> Target<'t> {
+        let Restoring { repo, options, progress, .. } = *restoring;
+        Target {
+            plan,
+            options,
+            progress,
+            dirs: DirStates::new(plan.dirs.len()),
+            claims: Claims::default(),
+            problems: Problems::new(progress),
+            refusals: Refusals::new(progress, options.unprivileged),
+            workers: Workers::new(repo.settings().budget.threads, progress),
+        }
+    }
+
+    /// What is known of a directory by its number in the plan.
+    pub fn dir(&self, number: u32) -> &DirState {
+        self.dirs.of(number)
+    }
+
+    /// Nothing exists of the target.
+    pub fn set_all_fresh(&self) {
+        self.dirs.iter().for_each(DirState::set_fresh);
+    }
+}
