@@ -171,7 +171,7 @@ impl<'s, 'c> Filling<'s, 'c> {
         is_wanted && self.run.jobs.load(Ordering::Relaxed) == 0
     }
 
-    /// Turns the complete chunks over to jobs. A chunk that is not complete goes on in another
+    /// Turns the complete chunks over to jobs. A chunk that is not complete continues in another
     /// slab.
     pub fn turn(&mut self) {
         let Some(slab) = self.slab.take() else { return };

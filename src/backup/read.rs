@@ -66,7 +66,7 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.filling.turn();
     }
 
-    /// Reads one file. If it cannot be read, it is left out; the backup goes on unless all that was
+    /// Reads one file. If it cannot be read, it is left out; the backup continues unless all that was
     /// named is lost.
     fn read_file(&mut self, mut work: FileWork) {
         let run = self.run;

@@ -79,7 +79,7 @@ impl Deref for Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        // Fails only when the pool is gone, and then nobody wants the memory.
+        // Fails only if the pool has been dropped, and then the memory is freed.
         let _ = self.home.try_send(std::mem::take(&mut self.bytes));
     }
 }

@@ -54,7 +54,7 @@ impl Content {
         Content { repo, index, directories: Mutex::default(), blobs: Mutex::default() }
     }
 
-    /// The directory of a tree. What is not shown is told to `hidden` whenever it is read.
+    /// The directory of a tree. What is not shown is passed to `hidden` whenever it is read.
     pub fn directory(&self, tree: Id, hidden: impl Fn(&str, &str)) -> Result<Arc<Directory>> {
         if let Some(kept) = lock(&self.directories).get(tree) {
             return Ok(kept);

@@ -59,7 +59,7 @@ impl Mount {
         Session::new(server, target, &config)?.spawn().map(Mount)
     }
 
-    /// Whether somebody else has unmounted it.
+    /// Whether another process has unmounted it.
     pub fn is_over(&self) -> bool {
         self.0.guard.is_finished()
     }

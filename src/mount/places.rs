@@ -68,7 +68,7 @@ impl Places {
     }
 }
 
-/// A name of one component, whatever somebody called a host or tag.
+/// A name of one component, whatever a host or tag is called.
 fn component(name: &str) -> Vec<u8> {
     match name {
         "" | "." | ".." => format!("_{name}").into_bytes(),

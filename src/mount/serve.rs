@@ -92,7 +92,7 @@ impl Server {
         lock(&self.inodes).get(number.0).ok_or(Errno::ESTALE)
     }
 
-    /// What a person is told of an error, and what the program is.
+    /// Reports an error to the user. Returns what the program that asked gets.
     fn failed(&self, number: INodeNo, error: &Error) -> Errno {
         let path = lock(&self.inodes).path(number.0);
         self.progress.problem(Phase::Restore, path, error);
@@ -135,7 +135,7 @@ impl Server {
                     .find(name)
                     .map_err(|error| self.failed(parent, &error))?
                     .ok_or(Errno::ENOENT)?;
-                // A list of millions of blobs is not kept for a file that nobody reads.
+                // A list of millions of blobs is not kept for a file before it is read.
                 Ok(Inode::Node { tree: Some(tree), node: Arc::new(Node { content: None, ..found }) })
             }
         }

@@ -1,11 +1,12 @@
-//! [`Root`]: the only way from a restore to the file system, and nothing that is done through it leaves the target.
+//! [`Root`]: the only way from a restore to the file system, and nothing that is done through it
+//! leaves the target.
 //!
 //! A path is resolved by the kernel beneath the root's descriptor and through no symlink
 //! (`openat2`), one that is longer than a call takes in stretches, each beneath the directory that
 //! the one before led to; where a sandbox does not have that call, one component at a time, each
-//! without following. Everything else works on one component in an open
-//! directory, or on an entry that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed.
-//! A directory that stays open is the one that was found beneath the target, wherever it is moved.
+//! without following. Everything else works on one component in an open directory, or on an entry
+//! that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed. A
+//! directory that stays open is the one that was found beneath the target, wherever it is moved.
 
 use crate::limits;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -45,7 +46,7 @@ pub struct Pinned {
 }
 
 impl Root {
-    /// Opens the target. Symlinks on the way to it are followed: whoever runs the restore named it.
+    /// Opens the target. Symlinks on the way to it are followed: the user named it.
     pub fn open(path: &Path) -> Result<Root> {
         let fd = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let probe = openat2(&fd, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
@@ -113,7 +114,8 @@ const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::N
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// Refuses what is not the name of an entry. The plan has no such names; this is where it must hold.
+/// Refuses what is not the name of an entry. The plan has no such names; this is where it must
+/// hold.
 fn component(name: &[u8]) -> Result<&[u8]> {
     let safe = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
     if safe { Ok(name) } else { Err(Errno::INVAL) }

@@ -16,8 +16,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names that are not asked for: of those that come sorted, the last one is enough to tell that the
-    /// next is new.
+    /// Names that are not asked for: of those that come sorted, the last one is enough to tell that
+    /// the next is new.
     pub fn forgetting() -> Names {
         Names { forgets: true, ..Names::default() }
     }

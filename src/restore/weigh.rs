@@ -1,6 +1,8 @@
-//! How much a tree is when everything in it is counted as often as it comes, with each tree read only once.
+//! How much a tree is when everything in it is counted as often as it comes, with each tree read
+//! only once.
 //!
-//! A tree of forty levels, each with the next one in it twice, is forty small blobs and a million million entries.
+//! A tree of forty levels, each with the next one in it twice, is forty small blobs and a million
+//! million entries.
 
 use super::error::{Result, is_lost};
 use crate::id::Id;
@@ -17,7 +19,7 @@ pub fn entries(trees: &TreeReader<'_>, root: Id) -> Result<u64> {
     let open = |id: Id| -> Result<Open> {
         let mut tree = Open { id, entries: 0, below: Vec::new() };
         match trees.open(id) {
-            // Damage is told by the walk.
+            // The walk reports damage.
             Ok(nodes) => {
                 for node in nodes.flatten() {
                     tree.entries += 1;

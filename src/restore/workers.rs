@@ -1,11 +1,11 @@
 //! Calls on the target, many in flight: a bounded queue of tasks, and the threads that run them.
 //!
 //! A network file system answers each call after its latency, and many calls at the same time.
-//! [`Limit`] finds the number of tasks with which the target answers fastest, whatever the number of
-//! cores. Threads are started as tasks queue up. What tasks hold is bounded in bytes and in number:
-//! submitting one waits until others have ended (backpressure). The first error or panic of a task
-//! cancels all that are queued. If the system starts no more threads, those that run do all the
-//! work; the stage fails only if there is none.
+//! [`Limit`] finds the number of tasks with which the target answers fastest, whatever the number
+//! of cores. Threads are started as tasks queue up. What tasks hold is bounded in bytes and in
+//! number: submitting one waits until others have ended (backpressure). The first error or panic of
+//! a task cancels all that are queued. If the system starts no more threads, those that run do all
+//! the work; the stage fails only if there is none.
 
 use super::error::{Error, Result};
 use super::panics::caught;

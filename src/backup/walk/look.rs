@@ -135,7 +135,7 @@ struct Seen {
     followed: bool,
 }
 
-/// Looks at an entry once more where its own metadata is not what counts: what leads to a target is
+/// Looks at an entry again where its own metadata is not what counts: what leads to a target is
 /// a directory, also behind a symlink, and opening a named directory may mount a file system on it
 /// (autofs), which is what was named.
 fn seen(path: &Path, found: Stat, kind: Option<Kind>, below: &Tops) -> rustix::io::Result<Seen> {
