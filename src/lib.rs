@@ -5,6 +5,7 @@
 //!
 //! * L0, bytes and types without I/O: `id`, `limits`, `memory`, `volume_mode`, `format`, `crypto`,
 //!   `hash`, `chunk`, `pattern`; and the machine: `clock`, `host`, `parallel` (calls side by side),
+//!   `sync` (mutexes with one poison policy),
 //!   `room` (bytes that threads share), `concurrency` (operations in flight on a volume), `aside`
 //!   (spill files), `progress`.
 //! * L1 `store`: the files of a repository.
@@ -49,6 +50,7 @@ pub mod repo;
 pub mod restore;
 mod room;
 pub mod store;
+mod sync;
 pub mod velero;
 pub mod volume_mode;
 pub mod work;

@@ -1,6 +1,7 @@
 //! Calls side by side on plain threads: what waits for a store waits once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{into_inner, lock};
+use std::sync::Mutex;
 
 /// Runs two calls at the same time, the second one on this thread, and waits for both.
 pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
@@ -14,9 +15,6 @@ pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> 
 /// Does the same work with each of some items on a few threads, of which this one is the first: it
 /// has connections already. Outcomes are in the items' order.
 pub fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
     let (queue, done) = (Mutex::new(items.iter().enumerate()), Mutex::new(Vec::with_capacity(items.len())));
     let next = || lock(&queue).next();
     let run = || {
@@ -29,7 +27,7 @@ pub fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn
         (1..threads.min(items.len())).for_each(|_| drop(scope.spawn(run)));
         run();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut done = into_inner(done);
     done.sort_unstable_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -26,6 +26,7 @@ const LAYERS: [(Within, &[&str]); 7] = [
             "host",
             "clock",
             "parallel",
+            "sync",
             "room",
             "pattern",
             "progress",

@@ -13,9 +13,10 @@ use crate::progress::{Phase, Progress};
 use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader, reading_pool};
 use crate::store::FileType;
+use crate::sync::{into_inner, lock};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What became of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub fn copy(
             return Err(error);
         }
         progress.problem(Phase::Copy, format!("{ty} blob {id}"), error);
-        lost.lock().unwrap_or_else(PoisonError::into_inner).insert((ty, id));
+        lock(&lost).insert((ty, id));
         Ok(())
     };
     let transfer =
@@ -94,7 +95,7 @@ pub fn copy(
     let written = writer.finish();
     outcome?;
     written?;
-    let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let lost = into_inner(lost);
     if !lost.is_empty() {
         new = whole(from, &index, new, &lost, progress, tell)?;
     }

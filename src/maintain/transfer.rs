@@ -14,8 +14,9 @@ use crate::repo::{
     Error, Index, ReadBuffers, Reading, Repository, Result, adjoin, check_size, is_large, room, together,
 };
 use crate::store::{File, FileType};
+use crate::sync::{into_inner, lock};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Blobs of a pack that are listed at a time, 48 bytes each; few packs have more.
 const LISTED: usize = 16_384;
@@ -54,13 +55,13 @@ impl Transfer<'_> {
                 let outcome = self.pack(pack, wanted(pack), &reading, &mut buffers);
                 if let Err(error) = outcome {
                     stopped.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    lock(&failure).get_or_insert(error);
                 }
                 self.progress.files_done.fetch_add(1, Ordering::Relaxed);
             }
         };
         std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        into_inner(failure).map_or(Ok(()), Err)
     }
 
     fn pack(

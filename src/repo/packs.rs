@@ -8,8 +8,9 @@ use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
 use crate::hash::Sha256;
 use crate::store::{FileType, Upload};
+use crate::sync::{lock, wait};
 use std::io::Read;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 /// A pack being filled.
 pub(super) struct OpenPack {
@@ -117,7 +118,7 @@ impl OpenPacks {
                 state.free -= 1;
                 return Err(Place(Arc::downgrade(self)));
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.changed, state);
         }
     }
 
@@ -125,7 +126,7 @@ impl OpenPacks {
     pub fn place(self: &Arc<Self>) -> Place {
         let mut state = self.lock();
         while state.free == 0 {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.changed, state);
         }
         state.free -= 1;
         Place(Arc::downgrade(self))
@@ -142,7 +143,7 @@ impl OpenPacks {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

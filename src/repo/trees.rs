@@ -15,9 +15,10 @@ use crate::format::tree::{Nodes, ReadError};
 use crate::id::Id;
 use crate::limits;
 use crate::store::{File, FileType};
+use crate::sync::lock;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the cipher.
 pub(super) const PIECE: usize = 64 << 10;
@@ -272,10 +273,6 @@ impl<'r> TreeReader<'r> {
             self.repo.store().keep(File::new(FileType::Pack, id), pack.size + pack::header_size([]));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 #[cfg(test)]

@@ -24,10 +24,11 @@ use crate::id::Id;
 use crate::limits;
 use crate::memory::Packs;
 use crate::store::{FileType, Upload};
+use crate::sync::lock;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -582,10 +583,6 @@ impl Shared {
 
 fn is_full(pack: &OpenPack, size: u64) -> bool {
     pack.size >= size || pack.blobs.len() >= limits::INDEX_BLOBS
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -21,12 +21,13 @@ use crate::progress::{Phase, Progress};
 use crate::repo::index::Location;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, reading_pool};
 use crate::store::FileType;
+use crate::sync::{into_inner, lock};
 use hits::Lost;
 use rayon::ThreadPool;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl<'r> Check<'r> {
     pub fn start(repo: &'r Repository, progress: &'r Progress) -> Result<Check<'r>> {
         let said = Mutex::new(Said::default());
         let look = |file, content: Result<&[IndexedPack]>| {
-            said.lock().unwrap_or_else(PoisonError::into_inner).add(file, content);
+            lock(&said).add(file, content);
             Ok(())
         };
         // The packs are listed after the index files, so that without a lock a backup that goes on
@@ -98,7 +99,7 @@ impl<'r> Check<'r> {
         let listed = packs.into_iter().collect();
         let (snapshots, lost, out_of_reach, report) = Default::default();
         let mut check = Check { repo, progress, pool, index, listed, read, snapshots, lost, out_of_reach, report };
-        check.compare(said.into_inner().unwrap_or_else(PoisonError::into_inner));
+        check.compare(into_inner(said));
         Ok(check)
     }
 
@@ -278,11 +279,11 @@ struct Seen(Mutex<HashSet<Id>>);
 impl Seen {
     /// Whether the id is new.
     fn insert(&self, id: Id) -> bool {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id)
+        lock(&self.0).insert(id)
     }
 
     fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+        lock(&self.0).len()
     }
 }
 

@@ -12,10 +12,11 @@ use crate::parallel::side_by_side;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Index, Repository, Result};
 use crate::store::FileType;
+use crate::sync::{into_inner, lock};
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 /// What was found, and what was made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,11 +45,11 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
         Ok(_) => Ok(()),
         Err(error) if !error.is_damage() => Err(error),
         Err(error) => {
-            unreadable.lock().unwrap_or_else(PoisonError::into_inner).push((file, error.to_string()));
+            lock(&unreadable).push((file, error.to_string()));
             Ok(())
         }
     })?;
-    let mut unreadable = unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut unreadable = into_inner(unreadable);
     unreadable.sort_unstable();
     for (file, why) in &unreadable {
         progress.warning(&format!("removing index {file}: {why}"));

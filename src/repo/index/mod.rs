@@ -15,6 +15,7 @@ use crate::id::Id;
 use crate::memory;
 use crate::parallel::both;
 use crate::store::{File, FileType};
+use crate::sync::{into_inner, lock};
 use ids::Ids;
 use rayon::prelude::*;
 use sorted::{Entry, Runs, Sorted};
@@ -224,7 +225,6 @@ impl Index {
         let threads = memory::threads(left, loading(largest), repo.store().downloads());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
         let building = Mutex::new(Building::default());
-        let inside = "no holder of this lock panics";
         let refused = |directory: &Path, source| Error::Aside { directory: directory.to_owned(), source };
         let load = |&(id, _): &(Id, u64)| -> Result<()> {
             let packs = match load_file(repo, id) {
@@ -232,7 +232,7 @@ impl Index {
                 Err(error) => return look(id, Err(error)),
             };
             look(id, Ok(&packs))?;
-            let mut building = building.lock().expect(inside);
+            let mut building = lock(&building);
             packs.into_iter().for_each(|pack| building.add(pack));
             if let Some((_, directory)) = aside.filter(|(room, _)| building.memory() > *room) {
                 building.put_aside(directory).map_err(|source| refused(directory, source))?;
@@ -242,7 +242,7 @@ impl Index {
         };
         pool.install(|| files.par_iter().try_for_each(load))?;
         let files = files.into_iter().map(|(id, _)| id).collect();
-        let mut building = building.into_inner().expect(inside);
+        let mut building = into_inner(building);
         let index = match (building.runs.take(), aside) {
             (Some(runs), Some((_, directory))) => {
                 building.finish_aside(runs, directory).map_err(|source| refused(directory, source))?
@@ -412,7 +412,7 @@ impl Index {
     }
 
     fn added(&self) -> std::sync::MutexGuard<'_, [Ids; 2]> {
-        self.added.lock().expect("no holder of this lock panics")
+        lock(&self.added)
     }
 }
 

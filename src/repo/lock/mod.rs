@@ -28,11 +28,12 @@ use crate::clock::{Clock, Moment};
 use crate::id::Id;
 use crate::progress::Progress;
 use crate::store::{self, File, FileType, Store, StoreError};
+use crate::sync::lock;
 use crossbeam_channel::{Receiver, Sender};
 use file::{Harmless, Stamp, seal, sleep};
 use refresh::Refresher;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -75,25 +76,25 @@ pub(super) struct Holding {
 
 impl Holding {
     fn set(&self, state: Arc<Mutex<State>>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        *lock(&self.state) = Some(state);
     }
 
     pub fn set_first_look(&self, locks: Listing) {
-        *self.first_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(locks);
+        *lock(&self.first_look) = Some(locks);
     }
 
     fn take_first_look(&self) -> Option<Listing> {
-        self.first_look.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.first_look).take()
     }
 
     /// An error if there was a lock and another process has removed it, as `unlock` does with one
     /// that looks dead, or if this process has released it. A repository that was never locked has
     /// no lock to lose.
     pub fn confirm(&self, store: &dyn Store, clock: &Clock) -> Result<()> {
-        let Some(state) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let Some(state) = lock(&self.state).clone() else { return Ok(()) };
         loop {
             let id = {
-                let mut state = enter(&state);
+                let mut state = lock(&state);
                 if state.released {
                     return Err(Error::LockLost { reason: "this process has released it".to_owned() });
                 }
@@ -105,7 +106,7 @@ impl Holding {
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            let mut state = enter(&state);
+            let mut state = lock(&state);
             // A refresh that replaced the file in the meantime has removed it, too.
             if state.current == id {
                 state.lose(REMOVED.to_owned());
@@ -208,12 +209,12 @@ impl Lock {
 
     /// An error if the lock is not held any more: then nothing may be written.
     pub fn check(&self) -> Result<()> {
-        enter(&self.state).confirm_held(&self.repo.settings().clock)
+        lock(&self.state).confirm_held(&self.repo.settings().clock)
     }
 
     /// What went wrong with refreshing it since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut enter(&self.state).warnings)
+        std::mem::take(&mut lock(&self.state).warnings)
     }
 
     /// Releases the lock; an error if that failed or if the lock was lost.
@@ -223,12 +224,12 @@ impl Lock {
 
     fn stop_and_remove(&mut self) -> Result<()> {
         let Some(RefreshThread { stop, ended, handle }) = self.thread.take() else { return Ok(()) };
-        enter(&self.state).released = true;
+        lock(&self.state).released = true;
         drop(stop);
         let has_ended = self.repo.settings().clock.wait(&ended, RELEASE_WAIT);
         let panicked = has_ended && handle.join().is_err();
         let files = {
-            let state = enter(&self.state);
+            let state = lock(&self.state);
             let mut files = vec![state.current];
             files.extend(&state.others);
             files
@@ -275,8 +276,4 @@ fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress) -> Result
         return Err(error);
     }
     Ok((new.file.id, new.stamp))
-}
-
-fn enter(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,10 +9,11 @@
 //! [`decide`] is the policy, without I/O. [`Refresher`] does what it says.
 
 use super::file::{NewLock, STALE_AFTER, seal};
-use super::{LockMode, REMOVED, State, enter};
+use super::{LockMode, REMOVED, State};
 use crate::clock::Clock;
 use crate::repo::{Error, Repository};
 use crate::store::{File, FileType, StoreError};
+use crate::sync::lock;
 use crossbeam_channel::Receiver;
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -142,7 +143,7 @@ impl Refresher {
     pub fn tick(&self) -> ControlFlow<()> {
         let clock = self.clock();
         let (old, stamp, since_failure) = {
-            let state = enter(&self.state);
+            let state = lock(&self.state);
             if state.released || state.lost.is_some() {
                 return Break(());
             }
@@ -155,7 +156,7 @@ impl Refresher {
             event = match decide(event, stamp.age(clock)) {
                 Step::Wait => return Continue(()),
                 Step::LookForOld => {
-                    enter(&self.state).refreshing = Some(clock.moment());
+                    lock(&self.state).refreshing = Some(clock.moment());
                     Event::FirstLook(self.look(old, &mut error))
                 }
                 Step::WriteNew => match self.write(&mut new) {
@@ -182,12 +183,12 @@ impl Refresher {
                             reason(error.as_ref())
                         ),
                     };
-                    enter(&self.state).lose(reason);
+                    lock(&self.state).lose(reason);
                     return self.end(new, error);
                 }
             };
             let is_over = {
-                let state = enter(&self.state);
+                let state = lock(&self.state);
                 state.released || state.lost.is_some()
             };
             if is_over {
@@ -215,7 +216,7 @@ impl Refresher {
     fn write(&self, new: &mut Option<NewLock>) -> Result<(), Error> {
         let sealed = seal(&self.repo, self.mode)?;
         let (file, bytes) = (sealed.file, sealed.bytes.clone());
-        enter(&self.state).others.push(file.id);
+        lock(&self.state).others.push(file.id);
         *new = Some(sealed);
         Ok(self.repo.store().write(file, bytes)?)
     }
@@ -223,7 +224,7 @@ impl Refresher {
     fn replace(&self, new: Option<NewLock>) -> ControlFlow<()> {
         let Some(new) = new else { return Continue(()) };
         let is_over = {
-            let mut state = enter(&self.state);
+            let mut state = lock(&self.state);
             let is_over = state.released || state.lost.is_some();
             if !is_over {
                 let old = std::mem::replace(&mut state.current, new.file.id);
@@ -243,7 +244,7 @@ impl Refresher {
 
     fn fail(&self, new: Option<NewLock>, error: Option<Error>, age: Duration) -> ControlFlow<()> {
         {
-            let mut state = enter(&self.state);
+            let mut state = lock(&self.state);
             state.failed = Some(self.clock().moment());
             state.warnings.push(format!(
                 "the lock of {} could not be refreshed: {}; it is given up in {} s unless a later attempt succeeds",
@@ -253,14 +254,14 @@ impl Refresher {
             ));
         }
         self.discard(new, error);
-        enter(&self.state).refreshing = None;
+        lock(&self.state).refreshing = None;
         Continue(())
     }
 
     /// The lock is released or lost: nothing of this refresh is to stay.
     fn end(&self, new: Option<NewLock>, error: Option<Error>) -> ControlFlow<()> {
         self.discard(new, error);
-        enter(&self.state).refreshing = None;
+        lock(&self.state).refreshing = None;
         Break(())
     }
 
@@ -275,10 +276,10 @@ impl Refresher {
 
     /// Removes all files of this lock but the current one. What cannot be removed stays noted.
     fn remove_others(&self) {
-        let others = enter(&self.state).others.clone();
+        let others = lock(&self.state).others.clone();
         for id in others {
             let removed = self.repo.store().remove(file(id));
-            let mut state = enter(&self.state);
+            let mut state = lock(&self.state);
             match removed {
                 Ok(()) => state.others.retain(|other| *other != id),
                 Err(error) => state.warnings.push(format!(
@@ -295,7 +296,7 @@ struct ReportPanic<'s>(&'s Mutex<State>);
 impl Drop for ReportPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            enter(self.0).lose("the thread that refreshes it panicked".to_owned());
+            lock(self.0).lose("the thread that refreshes it panicked".to_owned());
         }
     }
 }

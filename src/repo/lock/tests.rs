@@ -186,7 +186,7 @@ fn a_refresh_replaces_the_lock_file_by_one_with_the_time_of_now() {
     assert_ne!(bed.files(), first);
     assert_eq!(bed.time(), now);
     bed.confirm().unwrap();
-    assert!(enter(&state).warnings.is_empty());
+    assert!(lock(&state).warnings.is_empty());
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_lock_that_was_removed_before_its_refresh_is_lost_and_none_is_written() {
     bed.clock.advance(5 * MINUTE);
     assert!(refresher.tick().is_break());
     assert!(bed.files().is_empty());
-    assert!(enter(&state).lost.is_some() && is_lost(bed.confirm()));
+    assert!(lock(&state).lost.is_some() && is_lost(bed.confirm()));
 }
 
 /// The first look succeeds after 14 minutes, the write after another 14, and meanwhile the lock was
@@ -221,7 +221,7 @@ fn a_lock_that_was_removed_during_its_slow_refresh_is_lost_and_the_new_file_is_r
     });
     bed.clock.advance(5 * MINUTE);
     assert!(refresher.tick().is_break());
-    assert!(enter(&state).lost.is_some() && is_lost(bed.confirm()));
+    assert!(lock(&state).lost.is_some() && is_lost(bed.confirm()));
     assert!(bed.files().is_empty());
 }
 
@@ -262,7 +262,7 @@ fn a_refresh_whose_answer_is_lost_leaves_the_old_lock_only() {
         assert!(refresher.tick().is_continue());
         assert_eq!(bed.files(), old, "{failing:?}");
         bed.confirm().unwrap();
-        let warnings = std::mem::take(&mut enter(&state).warnings);
+        let warnings = std::mem::take(&mut lock(&state).warnings);
         assert!(warnings.len() == 1 && warnings[0].contains("given up in 1049 s"), "{warnings:?}");
         // It is not tried again at once, and succeeds when the store does.
         bed.store.play(|_, _| Fate::Done);
@@ -283,7 +283,7 @@ fn a_lock_file_that_cannot_be_removed_is_removed_by_the_next_refresh() {
     bed.clock.advance(5 * MINUTE);
     assert!(refresher.tick().is_continue());
     assert_eq!(bed.files().len(), 2);
-    assert!(enter(&state).warnings[0].contains("could not be removed"));
+    assert!(lock(&state).warnings[0].contains("could not be removed"));
     bed.store.play(|_, _| Fate::Done);
     bed.clock.advance(5 * MINUTE);
     assert!(refresher.tick().is_continue());
@@ -302,7 +302,7 @@ fn a_lock_that_cannot_be_refreshed_warns_and_is_given_up() {
     }
     let given_up_after = bed.clock.clock().moment().since(start);
     assert!((LOST_AFTER..STALE).contains(&given_up_after), "{given_up_after:?}");
-    let state = enter(&state);
+    let state = lock(&state);
     assert!(state.lost.as_ref().is_some_and(|lost| lost.contains("the script says so")), "{:?}", state.lost);
     assert!(state.warnings.len() > 10 && state.warnings.iter().all(|warning| warning.contains("the script says so")));
 }
@@ -375,9 +375,9 @@ fn a_refresh_that_stalls_holds_up_no_check_and_is_given_up_in_time() {
         stalled.recv().unwrap();
         bed.confirm().unwrap();
         bed.clock.advance(15 * MINUTE);
-        enter(&state).confirm_held(&clock).unwrap();
+        lock(&state).confirm_held(&clock).unwrap();
         bed.clock.advance(3 * MINUTE);
-        assert!(is_lost(enter(&state).confirm_held(&clock)));
+        assert!(is_lost(lock(&state).confirm_held(&clock)));
         assert!(is_lost(bed.confirm()));
         go_on.send(()).unwrap();
         assert!(refreshing.join().unwrap().is_break());
