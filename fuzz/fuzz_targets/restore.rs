@@ -17,7 +17,7 @@ use vsm::format::snapshot::Snapshot;
 use vsm::format::time::Time;
 use vsm::id::Id;
 use vsm::progress::Progress;
-use vsm::repo::writer::Writer;
+use vsm::repo::writer::{WriteMode, Writer};
 use vsm::repo::{Index, Repository, StoredSnapshot};
 use vsm::restore::{Options, Overwrite, Restoring, run};
 use vsm_fuzz::acts::open;
@@ -143,7 +143,8 @@ fn node(entry: &Entry, trees: &[Id], writer: &Writer) -> Node {
 
 /// The trees in the repository; the last one's id.
 fn forge(repo: &Arc<Repository>, forged: &Forged) -> Id {
-    let writer = Writer::new(repo.clone(), Arc::new(Index::load(repo).expect("an index")), false).expect("a writer");
+    let writer =
+        Writer::new(repo.clone(), Arc::new(Index::load(repo).expect("an index")), WriteMode::Upload).expect("a writer");
     let mut trees = Vec::new();
     for entries in forged.trees.iter().take(MOST) {
         let mut json = b"{\"nodes\":[".to_vec();

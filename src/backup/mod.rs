@@ -41,7 +41,7 @@ use crate::format::snapshot::Summary;
 use crate::id::Id;
 use crate::parallel::both;
 use crate::progress::Progress;
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result};
 use crate::store::FileType;
 use run::Read;
@@ -79,7 +79,7 @@ pub fn run(
     let (index, parent) = both(load, || parent::find(repo, options, &recorded, progress));
     let (index, parent) = (index?, parent?);
     let index = Arc::new(index.with_roots_of(repo, parent.as_slice())?);
-    let writer = Writer::new(repo.clone(), index, options.dry_run)?;
+    let writer = Writer::new(repo.clone(), index, WriteMode::dry_run_if(options.dry_run))?;
     let outcome = pipeline::read_source(&writer, options, progress, resolved, parent.as_ref());
     // Also after an error or an interruption: what is uploaded must be found again.
     let finished = writer.finish();

@@ -177,7 +177,7 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
         let named = 1 + usize::from(kind == Kind::Target);
         let resolved = Resolved { tops: [(name.into(), top)].into(), recorded: vec![], named, lost: 0 };
         let index = Arc::new(Index::load(&bed.repo).unwrap());
-        let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
+        let writer = Writer::new(bed.repo.clone(), index, WriteMode::Upload).unwrap();
         let (options, progress) = (bed.options(&[name]), Progress::silent());
         let outcome = read_source(&writer, &options, &progress, resolved, None);
         match kind {
@@ -242,7 +242,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
 
     let resolved = source::resolve(&options.source, &progress).unwrap();
     let index = Arc::new(Index::load(&bed.repo).unwrap());
-    let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
+    let writer = Writer::new(bed.repo.clone(), index, WriteMode::Upload).unwrap();
     let observer = Observer::new(&options, None);
     let run = Run::new(&writer, &options, &progress, observer).unwrap();
     assert_eq!((run.parts.slabs, run.parts.readers), (2, 1));
@@ -284,7 +284,7 @@ fn with_run(test: impl FnOnce(&Run<'_>)) {
     let bed = Bed::new();
     let (options, progress) = (bed.options(&["source"]), Progress::silent());
     let index = Arc::new(Index::load(&bed.repo).unwrap());
-    let writer = Writer::new(bed.repo.clone(), index, false).unwrap();
+    let writer = Writer::new(bed.repo.clone(), index, WriteMode::Upload).unwrap();
     test(&Run::new(&writer, &options, &progress, Observer::new(&options, None)).unwrap());
 }
 

@@ -10,7 +10,7 @@ use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader, reading_pool};
 use crate::store::FileType;
 use crate::sync::{into_inner, lock};
@@ -63,7 +63,7 @@ pub fn copy(
     drop(pool);
     let to_index = Arc::new(Index::load_one_of_two(to)?);
     let held = index.memory() + index.group_memory();
-    let writer = Writer::beside(to.clone(), to_index.clone(), held, false)?;
+    let writer = Writer::beside(to.clone(), to_index.clone(), held, WriteMode::Upload)?;
     // Of a blob its first copy stands for all; the others serve if that one cannot be read.
     let is_wanted = |ty, position, id| needed.has(ty, position) && to_index.first(ty, id).is_none();
     let mut has_wanted = vec![false; index.packs().len()];

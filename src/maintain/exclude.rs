@@ -10,7 +10,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::pattern::Patterns;
 use crate::progress::{Phase, Progress};
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::sync::Arc;
 
@@ -46,7 +46,8 @@ pub fn rewrite(
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.replace.dry_run)?;
+    let writer =
+        Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, WriteMode::dry_run_if(options.replace.dry_run))?;
     let mut rewrite = Rewrite::new(
         &trees,
         &writer,

@@ -8,7 +8,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::time::Time;
 use crate::format::tree::TreeWriter;
 use crate::id::Id;
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Index, InitOptions, Password, Repository, Settings, init};
 use crate::store::{self, FileType, Location, Options};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl Fixture {
 
     /// A fresh index and packs of their own for what is stored from now on.
     pub fn begin(&self) {
-        let writer = Writer::new(self.repo.clone(), Arc::new(Index::default()), false).unwrap();
+        let writer = Writer::new(self.repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
         if let Some(old) = self.writer.lock().unwrap().replace(writer) {
             old.finish().unwrap();
         }

@@ -1,11 +1,18 @@
-//! Making a new repository, guarded so that none is ever made over another and none ever has two master keys.
+//! Making a new repository, guarded so that none is ever made over another and none ever has two
+//! master keys.
 //!
-//! The order is key, look around, config, look again. Two processes that start at once both write a key before either looks; stores list
-//! what was written, so at least one of them sees the other's key and gives way by removing its own. That needs no create-only writes. A
-//! process that dies between key and config leaves a lone key; the next `init` with the same password goes on with it, and since
-//! id and polynomial are drawn from the master key, even two that go on with it at once write the same config.
+//! The order is key, look around, config, look again. Two processes that start at once both write a
+//! key before either looks; stores list what was written, so at least one of them sees the other's
+//! key and gives way by removing its own. That needs no create-only writes. A process that dies
+//! between key and config leaves a lone key; the next `init` with the same password resumes with it,
+//! and since id and polynomial are drawn from the master key, even two that resume at once write the
+//! same config.
 
-use super::{Error, Password, Repository, Result, Settings, keys, open_config};
+use super::error::{Error, Result};
+use super::key_files::{self, Password};
+use super::lock::state::Holding;
+use super::repository::{Repository, open_config};
+use super::settings::Settings;
 use crate::chunk::Polynomial;
 use crate::clock::{self, Clock};
 use crate::crypto::Key;
@@ -22,7 +29,8 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So long after its key was seen another `init` may take to see ours and to remove its own: a listing and a removal, on a slow day.
+/// The time that another `init` may take, after its key was seen, to see ours and to remove its own:
+/// a listing and a removal on a slow store.
 const GIVING_WAY: Duration = Duration::from_secs(5);
 
 /// What a new repository is like.
@@ -56,9 +64,9 @@ pub fn init(
     let (key_id, key, proved) = match &keys[..] {
         [] => {
             let key = Key::from_bytes(&clock::random_bytes());
-            (keys::write(&*store, &key, password, options.owner)?, key, false)
+            (key_files::write(&*store, &key, password, options.owner)?, key, false)
         }
-        [(id, _)] => match keys::open(&*store, *id, password)? {
+        [(id, _)] => match key_files::open(&*store, *id, password)? {
             Some(key) => (*id, key, true),
             None => {
                 return Err(refuse(&format!("has key {id} of an unfinished init, and this password does not open it")));
@@ -66,7 +74,7 @@ pub fn init(
         },
         several => return Err(refuse(&format!("has {} keys but no config: restore it from a copy", several.len()))),
     };
-    let prove = || if proved { Ok(()) } else { keys::prove(&*store, key_id, &key, password) };
+    let prove = || if proved { Ok(()) } else { key_files::prove(&*store, key_id, &key, password) };
     let (around, proof) = both(|| store.list(FileType::Key), prove);
     proof?;
     if around?.iter().any(|&(id, _)| id != key_id) {
@@ -81,7 +89,7 @@ pub fn init(
         Err(error) => return Err(error.into()),
     }
     let config = confirm(&*store, &key, key_id, password, &settings.clock)?;
-    Ok(Repository { store, key, key_id, config, settings, holding: Default::default() })
+    Ok(Repository { store, key, key_id, config, settings, holding: Holding::default() })
 }
 
 fn refusal(store: &dyn Store, reason: &str) -> Error {
@@ -116,7 +124,7 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock:
         return Err(Error::InitialisedTwice { location: store.location().to_owned() });
     };
     for (id, _) in keys?.into_iter().filter(|(id, _)| *id != key_id) {
-        let same = match keys::open(store, id, password) {
+        let same = match key_files::open(store, id, password) {
             Ok(other) => other.as_ref() == Some(key),
             // Its maker saw ours and gave way between our listing and our reading.
             Err(Error::Store(StoreError::NotFound { .. })) => true,
@@ -217,8 +225,8 @@ mod tests {
         let password = Password::new("one");
         let ours = Key::from_bytes(&clock::random_bytes());
         store.prepare().unwrap();
-        let id = keys::create(&*store, &ours, &password, KeyOwner::default()).unwrap();
-        keys::create(&*store, &other, &password, KeyOwner::default()).unwrap();
+        let id = key_files::create(&*store, &ours, &password, KeyOwner::default()).unwrap();
+        key_files::create(&*store, &other, &password, KeyOwner::default()).unwrap();
         assert!(matches!(start(&store, "one"), Err(Error::Refused { .. })), "two keys and no config");
         let mut sealed = Vec::new();
         ours.seal(&clock::random_bytes(), &draw_config(&ours, Version::V2, None).encode(), &mut sealed);
@@ -238,7 +246,8 @@ mod tests {
         let ours = start(&(store.clone() as Arc<dyn Store>), "one").unwrap();
         let other = Key::from_bytes(&clock::random_bytes());
         let password = Password::new("one");
-        let late = File::new(FileType::Key, keys::create(&*store, &other, &password, KeyOwner::default()).unwrap());
+        let late =
+            File::new(FileType::Key, key_files::create(&*store, &other, &password, KeyOwner::default()).unwrap());
         let fake = FakeClock::new();
         let (clock, inner, start) = (fake.clock(), store.store.clone(), fake.clock().moment());
         store.play(move |call, file| {

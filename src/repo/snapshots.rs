@@ -1,6 +1,7 @@
 //! Finding snapshots: by id, by prefix, `latest`, and by host, tags and paths.
 
-use super::{Error, Repository, Result};
+use super::error::{Error, Result};
+use super::repository::Repository;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::parallel::side_by_side;

@@ -34,7 +34,7 @@ use crate::format::{BlobType, Version};
 use crate::id::Id;
 use crate::pattern::Patterns;
 use crate::progress::{Event, Progress};
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Index, InitOptions, Password, Repository, Settings};
 use crate::store::folder::Folder;
 use bed::*;

@@ -20,7 +20,7 @@ use vsm::format::node::{Node, NodeType, Xattr};
 use vsm::format::snapshot::Snapshot;
 use vsm::format::tree::TreeWriter;
 use vsm::repo::Index;
-use vsm::repo::writer::Writer;
+use vsm::repo::writer::{WriteMode, Writer};
 
 fn run(directory: &Path, program: &str, arguments: &[&str]) -> Run {
     Run::of(Command::new(program).args(arguments).current_dir(directory)).ok()
@@ -112,7 +112,8 @@ fn tar_programs_restore_access_control_lists_and_attributes() {
 /// A snapshot of these nodes in `/data`.
 fn forge(repo: &Repo, nodes: &mut [Node]) -> String {
     let open = open(repo);
-    let writer = Writer::new(open.clone(), Arc::new(Index::load(&open).expect("an index")), false).expect("a writer");
+    let writer = Writer::new(open.clone(), Arc::new(Index::load(&open).expect("an index")), WriteMode::Upload)
+        .expect("a writer");
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     let store = |nodes: &[Node]| {
         let mut tree = TreeWriter::new();

@@ -14,7 +14,7 @@ use vsm::format::snapshot::Snapshot;
 use vsm::format::tree::TreeWriter;
 use vsm::id::Id;
 use vsm::repo::Index;
-use vsm::repo::writer::Writer;
+use vsm::repo::writer::{WriteMode, Writer};
 use vsm::store::FileType;
 
 /// A repository of two snapshots: `a` and `b`, a file of a megabyte in each, and `old` in both.
@@ -71,7 +71,7 @@ impl Bed {
     fn forge(&self, make: impl FnOnce(&dyn Fn(Vec<u8>) -> Id) -> Id) -> String {
         let repo = self.repo.opened();
         let index = Arc::new(Index::load(&repo).unwrap());
-        let writer = Writer::new(repo.clone(), index, false).unwrap();
+        let writer = Writer::new(repo.clone(), index, WriteMode::Upload).unwrap();
         let root = make(&|json| writer.store_tree(&json).unwrap());
         writer.finish().unwrap();
         let snapshot =

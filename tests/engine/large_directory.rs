@@ -14,7 +14,7 @@ use vsm::format::node::{Node, NodeType, mode};
 use vsm::format::snapshot::Snapshot;
 use vsm::id::Id;
 use vsm::repo::Index;
-use vsm::repo::writer::{NewTree, Writer};
+use vsm::repo::writer::{NewTree, WriteMode, Writer};
 use vsm::store::FileType;
 
 /// Files with names and content of a usual length, in no order.
@@ -156,7 +156,8 @@ fn the_blobs_of_a_huge_file_are_those_of_restic() {
 /// that file.
 fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
     let repo = repo.opened();
-    let writer = Writer::new(repo.clone(), Arc::new(Index::load(&repo).expect("an index")), false).expect("a writer");
+    let writer = Writer::new(repo.clone(), Arc::new(Index::load(&repo).expect("an index")), WriteMode::Upload)
+        .expect("a writer");
     let pieces: Vec<String> = (0..1000).map(|number| format!("{number:03}\n")).collect();
     let plaintexts: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
     let ids = writer.store_chunks(&plaintexts).expect("blobs");

@@ -419,14 +419,14 @@ fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
 fn forge_empty_volume(repo: &Repo, tree: Option<&str>, summary: Value) -> String {
     use vsm::format::node::{Node, NodeType};
     use vsm::format::tree::TreeWriter;
-    use vsm::repo::writer::Writer;
+    use vsm::repo::writer::{WriteMode, Writer};
     use vsm::repo::{Index, Password, Repository, Settings};
     let location = repo.path().to_str().expect("a path").parse().expect("a location");
     let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
     let opened = Repository::open(store, &Password::new(PASSWORD), None, Settings::default()).expect("a repository");
     let opened = std::sync::Arc::new(opened);
     let index = std::sync::Arc::new(Index::load(&opened).expect("an index"));
-    let writer = Writer::new(opened.clone(), index, false).expect("a writer");
+    let writer = Writer::new(opened.clone(), index, WriteMode::Upload).expect("a writer");
     let subtree = match tree {
         Some(json) => writer.store_tree(json.as_bytes()).expect("a tree"),
         None => vsm::id::Id::of(b"missing"),

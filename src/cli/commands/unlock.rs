@@ -2,7 +2,7 @@
 
 use crate::cli::exit::Outcome;
 use crate::cli::session::Context;
-use crate::repo;
+use crate::repo::{self, LocksToRemove};
 use anyhow::Result;
 
 #[derive(clap::Args)]
@@ -14,7 +14,8 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open()?;
-    let removed = repo::unlock(&repo, args.remove_all)?;
+    let which = if args.remove_all { LocksToRemove::All } else { LocksToRemove::Stale };
+    let removed = repo::unlock(&repo, which)?;
     if removed > 0 {
         context.out.note(format_args!("successfully removed {removed} locks"))?;
     }

@@ -25,7 +25,7 @@ use crate::id::Id;
 use crate::parallel::{both, side_by_side};
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, reading_pool};
 use crate::store::{File, FileType};
 use plan::Weighed;
@@ -155,7 +155,7 @@ impl<'i> Prune<'i> {
         // An index of its own: of what the repository has already, there is to be another copy.
         let group_memory = self.index.group_memory();
         let held = self.index.memory() + group_memory;
-        let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, false)?;
+        let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, WriteMode::Upload)?;
         let recompress = repo.config().version == Version::V2;
         progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
         progress.files_done.store(0, Ordering::Relaxed);

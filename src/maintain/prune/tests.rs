@@ -2,7 +2,7 @@ use super::plan::{Options as How, decide};
 use super::*;
 use crate::format::BlobType;
 use crate::maintain::testing::Fixture;
-use crate::repo::{Lock, LockMode, unlock};
+use crate::repo::{Lock, LockMode, LocksToRemove, unlock};
 use std::time::Duration;
 
 fn carry_out(fixture: &Fixture, options: &Options) -> Result<(Stats, Done)> {
@@ -71,7 +71,7 @@ fn without_its_lock_it_removes_nothing() {
     let prune = Prune::plan(&repo, &index, &ALL, &[], &progress, &|_| {}).unwrap();
     let files = |ty| list(&repo, ty).unwrap();
     let before = (files(FileType::Pack), files(FileType::Index));
-    assert_eq!(unlock(&fixture.repo(), true).unwrap(), 1);
+    assert_eq!(unlock(&fixture.repo(), LocksToRemove::All).unwrap(), 1);
     let error = prune.carry_out(&repo, &progress, &|_| {}).unwrap_err();
     assert!(matches!(error, Error::LockLost { .. }), "{error}");
     // What was packed anew may be there besides.

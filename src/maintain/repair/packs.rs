@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::maintain::reindex::Reindex;
 use crate::progress::{Phase, Progress};
 use crate::repo::index::{Group, Location};
-use crate::repo::writer::{Known, Writer};
+use crate::repo::writer::{Known, WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, check_size};
 use crate::store::{File, FileType};
 use std::collections::{BTreeMap, HashSet};
@@ -30,7 +30,7 @@ pub struct Salvaged {
 pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<Salvaged> {
     let index = Index::load(repo)?;
     let held = index.memory() + index.group_memory();
-    let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, false)?;
+    let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, WriteMode::Upload)?;
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     let mut failed = BTreeMap::new();
     let outcome = index.groups(packs).try_for_each(|group| save_all(repo, &group, &writer, &mut failed, progress));

@@ -11,7 +11,7 @@ use crate::format::text::lossy;
 use crate::id::Id;
 use crate::maintain::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
 use crate::progress::Progress;
-use crate::repo::writer::Writer;
+use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub fn repair(
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, replace.dry_run)?;
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, WriteMode::dry_run_if(replace.dry_run))?;
     let mut rewrite = Rewrite::new(
         &trees,
         &writer,

@@ -1,50 +1,28 @@
 //! Lock files: writing, reading and judging them.
 
-use super::LockMode;
-use crate::clock::{Clock, Moment};
+use super::policy::STALE_AFTER;
+use super::state::Stamp;
+use crate::clock::Clock;
 use crate::format::lock_file::LockFile;
 use crate::format::time::Time;
 use crate::host;
 use crate::id::Id;
 use crate::parallel::side_by_side;
 use crate::progress::Progress;
-use crate::repo::{Error, Repository, Result};
+use crate::repo::error::{Error, Result};
+use crate::repo::repository::Repository;
 use crate::store::{File, FileType, StoreError};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Other processes may remove a lock whose time stamp is older: `StaleLockTimeout` in restic's
-/// internal/restic/lock.go.
-pub(super) const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
 /// Seconds between the attempts to read a lock file, as in restic (internal/restic/lock.go).
 const UNREADABLE_RETRIES: [u64; 3] = [5, 10, 20];
 
-/// When the time stamp of a lock file was taken, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    moment: Moment,
-    /// Seconds since 1970-01-01 UTC.
-    wall: i64,
-}
-
-impl Stamp {
-    pub fn now(clock: &Clock) -> Stamp {
-        Stamp { moment: clock.moment(), wall: clock.now().0 }
-    }
-
-    /// The age of the lock file, as another process may see it. If this machine's wall clock was
-    /// set in the meantime, either of its times may be the right one: the older age counts.
-    pub fn age(&self, clock: &Clock) -> Duration {
-        let by_wall = u64::try_from(clock.now().0.saturating_sub(self.wall)).unwrap_or(0);
-        clock.moment().since(self.moment).max(Duration::from_secs(by_wall))
-    }
-
-    /// The distance that the wall clock was set by since then, in either direction.
-    pub fn wall_jump(&self, clock: &Clock) -> Duration {
-        let passed = i64::try_from(clock.moment().since(self.moment).as_secs()).unwrap_or(i64::MAX);
-        Duration::from_secs(clock.now().0.saturating_sub(self.wall).abs_diff(passed))
-    }
+pub enum LockMode {
+    Shared,
+    Exclusive,
 }
 
 /// A sealed lock file that is not written yet.
@@ -170,15 +148,25 @@ fn is_stale(repo: &Repository, lock: &LockFile) -> bool {
         && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
+/// Which locks [`unlock`] removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocksToRemove {
+    Stale,
+    All,
+}
+
 /// Removes the locks of processes on these hosts, which the caller knows to have ended, however
-/// fresh they are. Returns how many.
+/// fresh they are. Returns the number of locks that were removed.
 pub fn remove_locks_of(repo: &Repository, hosts: &[String]) -> Result<usize> {
     remove_locks(repo, |id| read(repo, id).is_ok_and(|lock| hosts.contains(&lock.hostname)))
 }
 
-/// Removes stale locks, or all of them. Returns how many were removed.
-pub fn unlock(repo: &Repository, all: bool) -> Result<usize> {
-    remove_locks(repo, |id| all || read(repo, id).is_ok_and(|lock| is_stale(repo, &lock)))
+/// Removes locks. Returns the number of locks that were removed.
+pub fn unlock(repo: &Repository, which: LocksToRemove) -> Result<usize> {
+    remove_locks(repo, |id| match which {
+        LocksToRemove::All => true,
+        LocksToRemove::Stale => read(repo, id).is_ok_and(|lock| is_stale(repo, &lock)),
+    })
 }
 
 fn remove_locks(repo: &Repository, condemned: impl Fn(Id) -> bool) -> Result<usize> {

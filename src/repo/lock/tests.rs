@@ -1,10 +1,19 @@
-use super::refresh::{Event, LOST_AFTER, Look, Loss, REFRESH, RETRY, Refresher, Step, WALL_JUMP, decide, is_overdue};
-use super::*;
+use super::acquire::{RELEASE_WAIT, try_acquire};
+use super::policy::{Event, LOST_AFTER, Look, Loss, REFRESH, RETRY, Step, WALL_JUMP, decide, is_overdue};
+use super::refresh::Refresher;
+use super::state::{Stamp, State};
+use super::{Lock, LockMode, LocksToRemove, unlock};
 use crate::clock::testing::FakeClock;
 use crate::format::lock_file::LockFile;
+use crate::id::Id;
+use crate::progress::Progress;
 use crate::repo::testing::{Call, Fate, Scripted};
-use crate::repo::{Settings, tests::new_repository};
+use crate::repo::{Error, Repository, Result, Settings, tests::new_repository};
+use crate::store::{File, FileType};
+use crate::sync::lock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -318,7 +327,7 @@ fn a_process_that_was_suspended_holds_a_lock_that_is_still_there() {
     bed.confirm().unwrap();
     // Another hour, and this time another process takes it for dead.
     bed.clock.advance(HOUR);
-    assert_eq!(unlock(&bed.repo, false).unwrap(), 1);
+    assert_eq!(unlock(&bed.repo, LocksToRemove::Stale).unwrap(), 1);
     assert!(is_lost(bed.confirm()));
     assert!(refresher.tick().is_break());
     assert!(bed.files().is_empty());

@@ -1,7 +1,6 @@
 //! A large tree: its sealed form is authenticated while it is put aside, compared with its id there, and
 //! then opened piece by piece as its nodes are asked for.
 
-use super::PIECE;
 use crate::aside::Aside;
 use crate::crypto::{Key, NONCE, OVERHEAD, Pieces, SealError, TAG};
 use crate::format::BlobType;
@@ -10,12 +9,16 @@ use crate::format::tree::Nodes;
 use crate::hash::Sha256;
 use crate::id::Id;
 use crate::limits;
-use crate::repo::index::Location;
-use crate::repo::reader::{check_envelope, damaged};
-use crate::repo::{Error, Index, Repository, Result};
+use crate::repo::blob_bounds::{check_envelope, damaged};
+use crate::repo::error::{Error, Result};
+use crate::repo::index::{Index, Location};
+use crate::repo::repository::Repository;
 use crate::store::{File, FileType};
 use std::io::{self, BufRead, Read, Write};
 use zstd::stream::read::Decoder;
+
+/// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the cipher.
+pub(in crate::repo) const PIECE: usize = 64 << 10;
 
 /// A tree that has been compared with its id, and is not held in memory.
 pub struct LargeTree {

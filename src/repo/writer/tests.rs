@@ -1,15 +1,19 @@
 //! What a writer leaves when something fails, and how many uploads it keeps under way.
 
-use super::*;
+use super::{WriteMode, Writer};
 use crate::clock::testing::FakeClock;
-use crate::format::Version;
 use crate::format::compression::Compression;
+use crate::format::{BlobType, Version};
+use crate::id::Id;
+use crate::limits;
 use crate::repo::testing::{Call, Fate, Scripted};
-use crate::repo::{InitOptions, Password, Settings, init, tests::new_repository};
+use crate::repo::{Error, Index, InitOptions, Password, Repository, Settings, init, tests::new_repository};
 use crate::store::folder::Folder;
-use crate::store::{self, Download, File, Store, StoreError};
+use crate::store::{self, Download, File, FileType, Store, StoreError, Upload};
 use bytes::Bytes;
-use std::sync::Condvar;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// A folder whose uploads stop in the middle of a part, once, when told to.
 struct Torn {
@@ -90,7 +94,7 @@ fn a_pack_whose_write_failed_is_never_named() {
     let repo = Arc::new(init(store.clone(), &Password::new("x"), options, Settings::default()).unwrap());
     let noise = || crate::clock::random_bytes::<5000>();
 
-    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
     writer.store_chunks(&[&noise()]).unwrap();
     tear.store(true, Ordering::Relaxed);
     assert!(matches!(writer.store_chunks(&[&noise()]), Err(Error::Store(_))));
@@ -126,7 +130,7 @@ fn packs_whose_index_file_could_not_be_saved_are_named_by_the_next_one() {
     let fake = FakeClock::new();
     let settings = Settings { clock: fake.clock(), pack_size: 1, ..Settings::default() };
     let (_dir, repo, refused) = refuses_an_index_file(settings);
-    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
     fake.advance(Duration::from_secs(limits::INDEX_AGE_SECONDS));
     let id = writer.store_tree(b"a tree").unwrap();
     while !refused.load(Ordering::SeqCst) {
@@ -144,7 +148,7 @@ fn what_is_not_saved_before_the_end_is_in_one_index_file() {
     let fake = FakeClock::new();
     let (_dir, repo) = new_repository(Settings { clock: fake.clock(), ..Settings::default() });
     let repo = Arc::new(repo);
-    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+    let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
     writer.store_chunks(&[b"a blob".as_slice()]).unwrap();
     writer.store_tree(b"a tree").unwrap();
     fake.advance(Duration::from_secs(limits::INDEX_AGE_SECONDS));
@@ -177,7 +181,7 @@ fn uploads_at_a_time(connections: usize, threads: usize, slow: bool) -> usize {
         }
         Fate::Done
     });
-    let writer = Writer::new(Arc::new(repo), Arc::new(Index::default()), false).unwrap();
+    let writer = Writer::new(Arc::new(repo), Arc::new(Index::default()), WriteMode::Upload).unwrap();
     let next = AtomicU64::new(0);
     let store_all = || {
         let mut chunk = vec![0; 4 << 20];

@@ -67,7 +67,7 @@ impl Bed {
     /// Stores blobs; each call makes packs of its own.
     pub fn store<R>(&self, make: impl FnOnce(&Blobs) -> R) -> R {
         let index = Arc::new(Index::load(&self.repo).unwrap());
-        let blobs = Blobs(Writer::new(self.repo.clone(), index, false).unwrap());
+        let blobs = Blobs(Writer::new(self.repo.clone(), index, WriteMode::Upload).unwrap());
         let made = make(&blobs);
         blobs.0.finish().unwrap();
         made

@@ -247,7 +247,7 @@ fn another_copy_stands_in_for_a_damaged_or_missing_one() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"kept twice"])]));
     // A second writer that does not know of the first: as when two backups run at once.
-    let blind = Blobs(Writer::new(bed.repo.clone(), Arc::new(Index::from_packs(vec![])), false).unwrap());
+    let blind = Blobs(Writer::new(bed.repo.clone(), Arc::new(Index::from_packs(vec![])), WriteMode::Upload).unwrap());
     blind.data(b"kept twice");
     blind.0.finish().unwrap();
     let id = Id::of(b"kept twice");

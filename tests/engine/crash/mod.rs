@@ -21,7 +21,9 @@ use vsm::id::Id;
 use vsm::maintain::repair;
 use vsm::maintain::rewrite::Replace;
 use vsm::progress::Progress;
-use vsm::repo::{self, InitOptions, Lock, LockMode, Password, Repository, Settings, init, key_owner, unlock};
+use vsm::repo::{
+    self, InitOptions, Lock, LockMode, LocksToRemove, Password, Repository, Settings, init, key_owner, unlock,
+};
 
 /// A repository of two snapshots and what a third needs, and its source.
 struct Bed {
@@ -173,7 +175,7 @@ fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: boo
     };
     let opened = demand.passwords.iter().find_map(|password| whole(password)).expect("one of the passwords fits");
     // The process is gone, and its lock is somebody's to remove.
-    unlock(&opened, true).expect("locks go");
+    unlock(&opened, LocksToRemove::All).expect("locks go");
     act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{told}, then once more: {error}"));
     assert!(repo.lock_files().is_empty(), "{told}: a lock is left");
     if judge {

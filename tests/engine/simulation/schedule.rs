@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use vsm::id::Id;
 use vsm::maintain::check::{Check, Subset};
 use vsm::progress::Progress;
-use vsm::repo::{Error, Index, LockMode, Repository, StoredSnapshot, TreeReader, unlock};
+use vsm::repo::{Error, Index, LockMode, LocksToRemove, Repository, StoredSnapshot, TreeReader, unlock};
 use vsm::store::FileType;
 
 /// Where every world begins: a repository of two snapshots, and what two backups find.
@@ -95,7 +95,7 @@ fn play(part: Part, fate: Fate, bed: &Bed, process: &Process, said: &Mutex<Said>
                 said().wrong.push(format!("a check found {found:?}"));
             }
         }
-        Part::Unlock => drop(acts::open(Arc::new(process.clone())).and_then(|repo| unlock(&repo, true))),
+        Part::Unlock => drop(acts::open(Arc::new(process.clone())).and_then(|repo| unlock(&repo, LocksToRemove::All))),
     }
 }
 
@@ -163,7 +163,7 @@ pub fn run(bed: &Bed, wrong_clock: bool, mut random: Random) -> (Files, Vec<Stri
     let process = World::alone(world.files());
     let judge = |when: &str, found: fn(&Repository) -> Result<Vec<String>, Error>, wrong: &mut Vec<String>| {
         let repo = acts::open(Arc::new(process.clone())).expect("it opens");
-        unlock(&repo, true).expect("locks go");
+        unlock(&repo, LocksToRemove::All).expect("locks go");
         wrong.extend(found(&repo).expect("a check").into_iter().map(|problem| format!("{when}: {problem}")));
         let there = repo.store().list(FileType::Snapshot).expect("snapshots");
         let there: BTreeSet<Id> = there.into_iter().map(|(id, _)| id).collect();

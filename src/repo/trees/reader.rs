@@ -1,110 +1,24 @@
-//! Trees: whole, or node by node.
+//! Reading many trees: neighbours are read together and cached.
 
-mod large;
-
-pub use large::{LargeTree, is_large};
-
-use super::index::Location;
-use super::reader::check_location;
-use super::{Error, Index, Repository, Result};
+use super::tree::{Tree, open};
+use super::window::{KEPT, Kept};
 use crate::format::BlobType;
-use crate::format::content::JsonRef;
 use crate::format::node::Node;
 use crate::format::pack::{self, PackedBlob};
-use crate::format::tree::{Nodes, ReadError};
 use crate::id::Id;
-use crate::limits;
+use crate::repo::blob_bounds::check_location;
+use crate::repo::error::{Error, Result};
+use crate::repo::index::{Index, Location};
+use crate::repo::repository::Repository;
 use crate::store::{File, FileType};
 use crate::sync::lock;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-/// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the cipher.
-pub(super) const PIECE: usize = 64 << 10;
-
-/// The nodes of a tree, in its order. An error that concerns one of them spares the others, which
-/// come next.
-pub struct Tree {
-    id: Id,
-    is_large: bool,
-    nodes: Nodes<'static>,
-}
-
-impl Tree {
-    pub fn id(&self) -> Id {
-        self.id
-    }
-
-    /// Whether it is read piece by piece, because it is not to be held in memory.
-    pub fn is_large(&self) -> bool {
-        self.is_large
-    }
-
-    /// Whether no other node comes, not even after an error.
-    pub fn is_over(&self) -> bool {
-        self.nodes.is_over()
-    }
-
-    /// The JSON of the node that came last, also of one that cannot be read.
-    pub fn raw(&self) -> JsonRef<'_> {
-        self.nodes.raw()
-    }
-}
-
-impl Iterator for Tree {
-    type Item = Result<Node>;
-
-    fn next(&mut self) -> Option<Result<Node>> {
-        let id = self.id;
-        let next = self.nodes.next();
-        let failed = |error| match error {
-            ReadError::Format(source) => Error::Tree { id, source },
-            ReadError::Source(source) => Error::aside_lost(format!("tree {id}"), source),
-            ReadError::Aside(source) => Error::aside(format!("tree {id}"), self.nodes.aside(), source),
-            ReadError::TooLarge { size } => {
-                Error::BlobTooLarge { ty: BlobType::Tree, id, size, max: limits::TREE_BLOB }
-            }
-        };
-        next.map(|next| next.map_err(failed))
-    }
-}
-
-impl Repository {
-    /// A tree, to be read node by node, alone: [`TreeReader`] reads many.
-    pub fn open_tree(&self, index: &Index, id: Id) -> Result<Tree> {
-        open(self, index, id, |location| self.load_copy(location), |_| ())
-    }
-}
-
-/// Opens the first copy of a tree that can be read: a small one as a whole, and a large one after
-/// `prepare` with its pack.
-fn open(
-    repo: &Repository,
-    index: &Index,
-    id: Id,
-    small: impl Fn(&Location) -> Result<Vec<u8>>,
-    prepare: impl Fn(Id),
-) -> Result<Tree> {
-    let mut failure = Error::BlobMissing { ty: BlobType::Tree, id };
-    for location in index.find(BlobType::Tree, id) {
-        let is_large = is_large(&location.blob);
-        let opened = if is_large {
-            prepare(location.pack);
-            repo.open_large(&location)
-        } else {
-            small(&location).map(Nodes::new)
-        };
-        match opened {
-            Ok(nodes) => return Ok(Tree { id, is_large, nodes }),
-            Err(error) => failure = failure.or_hope(error),
-        }
-    }
-    Err(failure)
-}
-
-/// Reads trees. Neighbouring trees are asked for together and kept for a while, so a walk costs an object store one request per pack, or
-/// per window where all packs of trees are more than can be kept, instead of one per directory.
+/// Reads trees. Neighbouring trees are requested together and cached, so that a walk costs an object
+/// store one request per pack, or per window where all packs of trees exceed the cache, instead of
+/// one per directory.
 pub struct TreeReader<'r> {
     repo: &'r Repository,
     index: &'r Index,
@@ -114,6 +28,7 @@ pub struct TreeReader<'r> {
     kept: Mutex<Kept>,
 }
 
+/// Bytes of a window where not all packs of trees can be cached.
 const WINDOW: u64 = 1 << 20;
 
 /// What the index says of the trees in a pack.
@@ -133,50 +48,16 @@ impl TreePack {
         self.size += u64::from(blob.length) + pack::header_size([blob]) - pack::header_size([]);
     }
 
-    /// Whether the pack may hold nothing but trees: a few kilobytes of data behind them would go unnoticed, and make it another file
-    /// than the one of [`TreePack::size`].
+    /// Whether the pack may hold nothing but trees: a few kilobytes of data behind them would go
+    /// unnoticed, and give the file another size than [`TreePack::size`].
     fn is_of_trees(&self) -> bool {
         self.trees == self.end
     }
 }
 
-/// Windows of packs, those not used for the longest time dropped first.
-#[derive(Default)]
-struct Kept {
-    windows: HashMap<(Id, u64), Window>,
-    bytes: u64,
-    uses: u64,
-}
-
-struct Window {
-    length: u64,
-    used: u64,
-    /// Empty until it has been read. Who reads it holds the lock, so that nobody reads it twice.
-    content: Arc<Mutex<Option<Bytes>>>,
-}
-
-impl Kept {
-    /// A window of `length` bytes, the latest in use now.
-    fn window(&mut self, key: (Id, u64), length: u64) -> Arc<Mutex<Option<Bytes>>> {
-        self.uses += 1;
-        let window = self.windows.entry(key).or_insert_with(|| {
-            self.bytes += length;
-            Window { length, used: 0, content: Arc::default() }
-        });
-        window.used = self.uses;
-        let content = window.content.clone();
-        while self.bytes > TreeReader::KEPT && self.windows.len() > 1 {
-            let oldest = self.windows.iter().min_by_key(|(_, window)| window.used).map(|(&key, _)| key);
-            let dropped = oldest.and_then(|key| self.windows.remove(&key)).expect("there are several");
-            self.bytes -= dropped.length;
-        }
-        content
-    }
-}
-
 impl<'r> TreeReader<'r> {
-    /// Bytes that one keeps at most: sealed trees of about a third of a million entries.
-    pub const KEPT: u64 = 16 << 20;
+    /// Bytes that one keeps at most.
+    pub const KEPT: u64 = KEPT;
 
     pub fn new(repo: &'r Repository, index: &'r Index) -> TreeReader<'r> {
         let mut packs: HashMap<Id, TreePack> = HashMap::new();
@@ -184,7 +65,7 @@ impl<'r> TreeReader<'r> {
             packs.entry(pack).or_default().add(&blob);
         }
         let all: u64 = packs.values().map(|pack| pack.end).sum();
-        let window = if all <= TreeReader::KEPT { TreeReader::KEPT } else { WINDOW };
+        let window = if all <= KEPT { KEPT } else { WINDOW };
         TreeReader { repo, index, packs, window, kept: Mutex::default() }
     }
 
@@ -209,7 +90,8 @@ impl<'r> TreeReader<'r> {
         })
     }
 
-    /// The entry at a path below a tree; `None` for the tree itself. Empty components and `.` count for nothing.
+    /// The entry at a path below a tree; `None` for the tree itself. Empty components and `.` are
+    /// ignored.
     pub fn find(&self, root: Id, path: &[u8]) -> Result<Option<Node>> {
         let missing = || Error::NoSuchPath { path: String::from_utf8_lossy(path).into_owned() };
         let mut tree = Some(root);
@@ -267,7 +149,7 @@ impl<'r> TreeReader<'r> {
         Ok(bytes)
     }
 
-    /// Has a pack that is about to be read again and again be kept, by a store that keeps copies.
+    /// Asks a store that caches files to cache a pack that is about to be read again and again.
     fn keep(&self, id: Id, pack: &TreePack) {
         if pack.is_of_trees() {
             self.repo.store().keep(File::new(FileType::Pack, id), pack.size + pack::header_size([]));
@@ -280,9 +162,10 @@ mod tests {
     use super::*;
     use crate::crypto::OVERHEAD;
     use crate::format::Version;
-    use crate::repo::writer::Writer;
+    use crate::repo::writer::{WriteMode, Writer};
     use crate::repo::{InitOptions, Password, Settings, init};
     use crate::store::folder::Folder;
+    use std::sync::Arc;
 
     #[test]
     fn a_tree_is_the_same_whatever_the_window() {
@@ -293,7 +176,7 @@ mod tests {
         let tree = |length: usize| crate::clock::random_bytes::<2000>()[..length].to_vec();
         let trees: Vec<Vec<u8>> = (0..200).map(|number| tree(number * 10)).collect();
         for part in trees.chunks(70) {
-            let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+            let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
             for tree in part {
                 writer.store_tree(tree).unwrap();
             }
@@ -321,7 +204,7 @@ mod tests {
     fn a_forged_place_of_a_blob_is_damage() {
         let (_dir, repo) = crate::repo::tests::new_repository(Settings::default());
         let repo = Arc::new(repo);
-        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), false).unwrap();
+        let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
         let real = writer.store_tree(b"{\"nodes\":[]}\n").unwrap();
         writer.finish().unwrap();
         let pack = Index::load(&repo).unwrap().first(BlobType::Tree, real).unwrap().pack;
@@ -362,20 +245,5 @@ mod tests {
             }
             repo.store().remove(File::new(FileType::Index, file)).unwrap();
         }
-    }
-
-    #[test]
-    fn what_was_used_last_is_kept() {
-        let mut kept = Kept::default();
-        let mut read = |number: u64| {
-            let content = kept.window((Id::NULL, number), TreeReader::KEPT / 4);
-            lock(&content).replace(Bytes::new()).is_some()
-        };
-        let asked = [0, 1, 2, 3, 0, 4, 0, 2, 3, 1, 4];
-        let there = asked.map(&mut read);
-        assert_eq!(there, [false, false, false, false, true, false, true, true, true, false, false]);
-        // One that is larger than all that may be kept is kept alone.
-        kept.window((Id::NULL, 9), 2 * TreeReader::KEPT);
-        assert_eq!((kept.windows.len(), kept.bytes), (1, 2 * TreeReader::KEPT));
     }
 }

@@ -1,12 +1,18 @@
-//! Packs that are being filled, and who may fill them: a thread takes one for as long as it hashes and writes, or adds to it, and puts
-//! it down again. One that cannot be written is dropped, with the error that ends the run: it may hold a part of what it should.
+//! Packs that are being filled, one by each thread: a thread takes one for as long as it hashes and
+//! writes, or adds to it, and puts it down again. One that cannot be written is dropped, with the
+//! error that ends the run: it may hold a part of what it should.
 
-use super::trees::PIECE;
-use super::{Error, Repository, Result};
+use super::batch::Batch;
 use crate::aside::Aside;
+use crate::clock;
 use crate::format::BlobType;
-use crate::format::pack::PackedBlob;
+use crate::format::index_file::IndexedPack;
+use crate::format::pack::{self, PackedBlob};
 use crate::hash::Sha256;
+use crate::id::Id;
+use crate::repo::error::{Error, Result};
+use crate::repo::repository::Repository;
+use crate::repo::trees::large::PIECE;
 use crate::store::{FileType, Upload};
 use crate::sync::{lock, wait};
 use std::io::Read;
@@ -17,8 +23,8 @@ pub(super) struct OpenPack {
     pub upload: Box<dyn Upload>,
     /// Of all bytes in `upload`.
     pub hash: Sha256,
-    /// The latest, on their way into both. Two hashes at a time cost little more than one, so these wait for the next plaintext to be
-    /// hashed.
+    /// The latest, on their way into both. Two hashes at a time cost little more than one, so these
+    /// wait for the next plaintext to be hashed.
     pub waiting: Vec<Vec<u8>>,
     pub blobs: Vec<PackedBlob>,
     pub size: u64,
@@ -28,7 +34,7 @@ pub(super) struct OpenPack {
 }
 
 impl OpenPack {
-    /// A store that keeps copies keeps one of a pack of trees.
+    /// A store that caches files caches a pack of trees.
     pub fn new(repo: &Repository, ty: BlobType, place: Place) -> Result<OpenPack> {
         let store = repo.store();
         let upload = match ty {
@@ -39,13 +45,38 @@ impl OpenPack {
         Ok(OpenPack { upload, hash, waiting, blobs, size: 0, complete: false, place })
     }
 
-    pub fn push(&mut self, bytes: Vec<u8>) {
+    fn push(&mut self, bytes: Vec<u8>) {
         self.size += bytes.len() as u64;
         self.waiting.push(bytes);
     }
 
-    /// Hashes and writes what was put aside, behind all that waits.
-    pub fn push_aside(&mut self, aside: Aside) -> Result<()> {
+    /// Whether it takes more bytes: offsets are 32 bits wide.
+    pub fn has_room(&self, length: u64) -> bool {
+        self.size + length <= u64::from(u32::MAX)
+    }
+
+    /// The offset of the next blob.
+    fn offset(&self) -> u32 {
+        u32::try_from(self.size).expect("it has room")
+    }
+
+    /// Adds sealed blobs for which it has room.
+    pub fn add(&mut self, Batch { bytes, blobs }: Batch) {
+        let start = self.offset();
+        self.push(bytes);
+        self.blobs.extend(blobs.iter().map(|&(blob, _)| PackedBlob { offset: start + blob.offset, ..blob }));
+    }
+
+    /// Adds a sealed blob that was spilled to disk, and for which it has room.
+    pub fn add_spilled(&mut self, blob: PackedBlob, sealed: Aside) -> Result<()> {
+        let offset = self.offset();
+        self.push_spilled(sealed)?;
+        self.blobs.push(PackedBlob { offset, ..blob });
+        Ok(())
+    }
+
+    /// Hashes and writes what was spilled to disk, behind all that waits.
+    fn push_spilled(&mut self, aside: Aside) -> Result<()> {
         self.settle()?;
         let mut piece = vec![0; PIECE];
         let mut reader = aside.reader();
@@ -68,9 +99,46 @@ impl OpenPack {
         }
         Ok(())
     }
+
+    /// Adds the header, unless the pack has it. A pack that cannot get one is dropped.
+    pub fn complete(mut self, repo: &Repository) -> Result<OpenPack> {
+        if self.complete {
+            return Ok(self);
+        }
+        let mut end = Vec::new();
+        let header = pack::encode_header(&self.blobs);
+        repo.key.seal(&clock::random_bytes(), &header, &mut end);
+        if repo.settings().extra_verify {
+            let mut opened = Vec::new();
+            let same = repo.key.open(&end, &mut opened).is_ok()
+                && pack::decode_header(&opened).is_ok_and(|blobs| blobs == self.blobs);
+            if !same {
+                return Err(Error::VerifyFailed { what: "the header of a new pack".into() });
+            }
+        }
+        end.extend_from_slice(&u32::try_from(end.len()).expect("at most 16 MiB").to_le_bytes());
+        self.push(end);
+        self.complete = true;
+        Ok(self)
+    }
+
+    /// The complete pack, hashed and written as a whole.
+    pub fn into_full(mut self) -> Result<FullPack> {
+        self.settle()?;
+        let id = Id(self.hash.finish());
+        let OpenPack { upload, blobs, place, .. } = self;
+        Ok(FullPack { upload, pack: IndexedPack { id, blobs }, _place: place })
+    }
 }
 
-/// The packs that no thread has taken just now, and how many more there may be.
+/// A pack with its header, ready to be made durable.
+pub(super) struct FullPack {
+    pub upload: Box<dyn Upload>,
+    pub pack: IndexedPack,
+    pub _place: Place,
+}
+
+/// The packs that no thread has taken just now, and the number of further ones that there may be.
 pub(super) struct OpenPacks {
     state: Mutex<State>,
     changed: Condvar,
@@ -107,7 +175,8 @@ impl OpenPacks {
         Some(idle.swap_remove(most))
     }
 
-    /// The idle pack that has the least waiting, or the place for a new one; waits while there are as many as there may be.
+    /// The idle pack that has the least waiting, or the place for a new one; waits while there are as
+    /// many as there may be.
     pub fn take_to_fill(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
         let mut state = self.lock();
         loop {

@@ -1,7 +1,7 @@
 //! A tree that is stored while its nodes come. A large one is compressed and sealed piece by piece,
-//! and put aside until its id is known.
+//! and spilled to disk until its id is known.
 
-use super::Writer;
+use super::pipeline::Writer;
 use crate::aside::Aside;
 use crate::crypto::Pieces;
 use crate::format::compression::frame;
@@ -13,20 +13,20 @@ use crate::format::{BlobType, FormatError, Version};
 use crate::hash::Sha256;
 use crate::id::Id;
 use crate::limits;
-use crate::repo::trees::PIECE;
-use crate::repo::{Error, Result};
+use crate::repo::error::{Error, Result};
+use crate::repo::trees::large::PIECE;
 use std::io::{self, Read, Write};
 use zstd::stream::write::Encoder;
 
 /// A tree whose nodes come in order.
 #[derive(Default)]
 pub struct NewTree {
-    /// What has been written, and not yet been put aside.
+    /// What has been written, and not yet been spilled.
     tree: TreeWriter,
     large: Option<Box<Large>>,
 }
 
-/// The beginning of a tree that is too large to be held.
+/// The beginning of a tree that is too large for memory.
 struct Large {
     hash: Sha256,
     length: u64,
@@ -39,7 +39,7 @@ enum Compressing {
     Yes(Encoder<'static, Sealing>),
 }
 
-/// Seals what is written, and puts it aside.
+/// Seals what is written, and spills it to disk.
 struct Sealing {
     pieces: Pieces,
     waiting: Vec<u8>,
@@ -90,7 +90,7 @@ impl NewTree {
     pub fn finish(self, writer: &Writer) -> Result<Id> {
         let json = self.tree.finish();
         let Some(mut large) = self.large else { return writer.store_tree(&json) };
-        large.write(&json).map_err(|error| writer.not_aside(error))?;
+        large.write(&json).map_err(|error| cannot_spill(writer, error))?;
         large.store(writer)
     }
 
@@ -98,7 +98,7 @@ impl NewTree {
     pub(super) fn of_plaintext(writer: &Writer, id: Id, source: io::Result<impl Read>) -> Result<()> {
         let lost = |error| Error::aside_lost(format!("tree {id}"), error);
         let mut source = source.map_err(lost)?;
-        let mut large = Large::new(writer).map_err(|error| writer.not_aside(error))?;
+        let mut large = Large::new(writer).map_err(|error| cannot_spill(writer, error))?;
         let mut piece = vec![0; PIECE];
         loop {
             match source.read(&mut piece).map_err(lost)? {
@@ -108,19 +108,19 @@ impl NewTree {
                         other => Err(lost(io::Error::other(format!("it hashes to {other} now")))),
                     };
                 }
-                got => large.write(&piece[..got]).map_err(|error| writer.not_aside(error))?,
+                got => large.write(&piece[..got]).map_err(|error| cannot_spill(writer, error))?,
             }
         }
     }
 }
 
-/// Puts aside what has been written of a tree, if it is too much to be held.
+/// Spills what has been written of a tree, if it exceeds what is kept in memory.
 fn relieve(large: &mut Option<Box<Large>>, writer: &Writer, written: &mut Vec<u8>) -> Result<()> {
     let held = if large.is_some() { PIECE } else { usize::try_from(limits::TREE_IN_MEMORY).expect("2 MiB") };
     if written.len() <= held {
         return Ok(());
     }
-    let aside = |error| writer.not_aside(error);
+    let aside = |error| cannot_spill(writer, error);
     let large = match large {
         Some(large) => large,
         None => large.insert(Box::new(Large::new(writer).map_err(aside)?)),
@@ -129,6 +129,11 @@ fn relieve(large: &mut Option<Box<Large>>, writer: &Writer, written: &mut Vec<u8
     written.clear();
     written.shrink_to(held);
     Ok(())
+}
+
+/// The error of a new tree that is too large for memory and cannot be spilled to disk.
+fn cannot_spill(writer: &Writer, error: io::Error) -> Error {
+    Error::aside("the tree of a directory", writer.repo().settings().aside.as_deref(), error)
 }
 
 impl Large {
@@ -148,7 +153,7 @@ impl Large {
     /// Ends it and stores it; its id.
     fn store(self, writer: &Writer) -> Result<Id> {
         let Large { hash, length, sealed } = self;
-        let aside = |error| writer.not_aside(error);
+        let aside = |error| cannot_spill(writer, error);
         let is_compressed = matches!(sealed, Compressing::Yes(_));
         let sealing = match sealed {
             Compressing::No(sealing) => sealing,

@@ -1,0 +1,25 @@
+//! Coalescing of neighbouring blobs of a pack: which are read with one request, and how many of those
+//! are opened together.
+
+use super::blob_bounds::check_size;
+use crate::format::pack::PackedBlob;
+use crate::limits;
+
+/// How many of some blobs of a pack, front to back, to read and open together: at least one, and no
+/// more than fit into a portion of this number of bytes.
+pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>, portion: u64) -> usize {
+    let (mut start, mut plain) = (None, 0);
+    let fits = |blob: &PackedBlob| {
+        plain += blob.plain_length();
+        let sealed = blob.end() - *start.get_or_insert(u64::from(blob.offset));
+        plain.max(sealed) <= portion
+    };
+    blobs.take(limits::OPENED_BLOBS).take_while(fits).count().max(1)
+}
+
+/// Whether one blob follows the other so closely that they are read with one request. One too large
+/// for memory is alone, and refused before it is read.
+pub(crate) fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
+    let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
+    sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
+}
