@@ -10,7 +10,7 @@ use crate::format::BlobType;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
-use crate::repo::writer::{WriteMode, Writer};
+use crate::repo::writer::{SealedForm, WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader, reading_pool};
 use crate::store::FileType;
 use crate::sync::{into_inner, lock};
@@ -82,8 +82,14 @@ pub fn copy(
         lock(&lost).insert((ty, id));
         Ok(())
     };
-    let transfer =
-        Transfer { from, index: &index, writer: &writer, stays_sealed: &|_| false, unreadable: &unreadable, progress };
+    let transfer = Transfer {
+        from,
+        index: &index,
+        writer: &writer,
+        form: &|_| SealedForm::Renew,
+        unreadable: &unreadable,
+        progress,
+    };
     let outcome = index.groups(&packs).try_for_each(|group| {
         let wanted = |pack| {
             let blobs = group.positions(pack).map(|(ty, position)| (position, index.at(ty, position).blob));

@@ -13,7 +13,7 @@
 //! * `documents`: sealed JSON files; `seal_blob`, `load_blob`, `pack_header`: blobs and packs;
 //!   `keys`, `init`, `snapshots`; `lock` (its files).
 //! * [`index`]: which blob is in which pack.
-//! * `coalesce`, `read_budget`: reading packs in stretches.
+//! * `coalesce`, `read_budget`, `pack_reader`: reading packs in stretches.
 //! * `trees`: trees, node by node.
 //! * [`writer`]: blobs into packs, and index files.
 
@@ -28,6 +28,7 @@ mod keys;
 mod load_blob;
 mod lock;
 mod pack_header;
+mod pack_reader;
 mod read_budget;
 mod repository;
 mod seal_blob;
@@ -48,6 +49,7 @@ pub use init::{InitOptions, init, key_owner};
 pub use key_files::Password;
 pub use keys::KeyInfo;
 pub use lock::{Lock, LockMode, LocksToRemove, remove_locks_of, unlock};
+pub(crate) use pack_reader::{PackReader, Stretch};
 pub(crate) use read_budget::{ReadBuffers, Reading, reading_pool, room};
 pub use repository::Repository;
 pub use seal_blob::SealedBlob;

@@ -1,35 +1,20 @@
 //! What damage hits: which snapshots, and which entries of them can no longer be restored whole.
 //!
-//! Looked for only where something is damaged, and after everything else: what the steps before have shown to be lost is looked up for
-//! each file of each snapshot. A directory below which nothing was hit is not walked a second time.
+//! Looked for only where something is damaged, and after everything else: what the steps before have
+//! shown to be lost is looked up for each file of each snapshot. A directory below which nothing was
+//! hit is not walked a second time.
 
-use super::Check;
+use super::context::Check;
 use crate::format::BlobType;
 use crate::format::node::{Node, NodeType};
 use crate::format::text::lossy;
 use crate::id::Id;
 use crate::maintain::walk::Walk;
-use crate::repo::index::Location;
 use crate::repo::{Result, StoredSnapshot, TreeReader};
 use std::collections::HashSet;
 
 /// Paths that are named of one snapshot.
 const NAMED: usize = 1000;
-
-/// What was shown to be lost.
-#[derive(Default)]
-pub(super) struct Lost {
-    /// Everything in these packs.
-    pub packs: HashSet<Id>,
-    /// These blobs, in these packs.
-    pub blobs: HashSet<(Id, Id)>,
-}
-
-impl Lost {
-    fn has(&self, location: &Location) -> bool {
-        self.packs.contains(&location.pack) || self.blobs.contains(&(location.pack, location.blob.id))
-    }
-}
 
 /// What is lost of one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +35,7 @@ impl Hit {
 }
 
 impl Check<'_> {
-    /// Finds out what is lost of each snapshot that can be read, and tells of those of which something is, the oldest first.
+    /// Reports what is lost of each snapshot that can be read, the oldest first.
     pub fn hits(&self, tell: &mut dyn FnMut(&StoredSnapshot, &Hit)) -> Result<()> {
         let trees = TreeReader::new(self.repo, &self.index);
         let mut whole = HashSet::new();

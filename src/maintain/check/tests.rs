@@ -1,11 +1,15 @@
 use super::*;
+use crate::format::BlobType;
 use crate::format::index_file;
 use crate::format::node::{Node, NodeType};
+use crate::id::Id;
 use crate::maintain::testing::Fixture;
-use crate::progress::Event;
+use crate::progress::{Event, Progress};
+use crate::repo::Error;
+use crate::store::FileType;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Checks everything, and returns what was told besides the report.
 fn check(fixture: &Fixture) -> (Report, Vec<String>) {

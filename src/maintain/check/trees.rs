@@ -1,12 +1,16 @@
-//! Every snapshot can be read down to its last entry, and every blob that is named is in the index.
+//! The third step: every snapshot can be read down to its last entry, and every blob that is named is
+//! in the index.
 
-use super::{Check, Seen};
+use super::context::Check;
 use crate::format::BlobType;
 use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
 use crate::id::Id;
 use crate::maintain::forest::{self, Visitor};
 use crate::repo::{Result, StoredSnapshot, TreeReader};
+use crate::sync::lock;
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 /// What the jobs share.
@@ -126,5 +130,20 @@ impl Walk<'_> {
                 node.size
             ));
         }
+    }
+}
+
+/// Ids that were seen, shared by threads.
+#[derive(Default)]
+struct Seen(Mutex<HashSet<Id>>);
+
+impl Seen {
+    /// Whether the id is new.
+    fn insert(&self, id: Id) -> bool {
+        lock(&self.0).insert(id)
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.0).len()
     }
 }

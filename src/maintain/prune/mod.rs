@@ -25,7 +25,7 @@ use crate::id::Id;
 use crate::parallel::{both, side_by_side};
 use crate::progress::{Phase, Progress};
 use crate::repo::index::Group;
-use crate::repo::writer::{WriteMode, Writer};
+use crate::repo::writer::{SealedForm, WriteMode, Writer};
 use crate::repo::{Error, Index, Repository, Result, reading_pool};
 use crate::store::{File, FileType};
 use plan::Weighed;
@@ -163,7 +163,7 @@ impl<'i> Prune<'i> {
             from: repo,
             index: self.index,
             writer: &writer,
-            stays_sealed: &|blob| !recompress || blob.uncompressed != 0,
+            form: &|blob| if recompress && blob.uncompressed == 0 { SealedForm::Renew } else { SealedForm::Keep },
             unreadable: &|_, _, error| Err(error),
             progress,
         };

@@ -6,14 +6,27 @@ use crate::format::pack::PackedBlob;
 use crate::repo::error::Result;
 use crate::repo::trees::LargeTree;
 
+/// What becomes of the sealed form of a blob that is stored in another pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealedForm {
+    /// It stays as it is, which is possible only within a repository.
+    Keep,
+    /// The plaintext is compressed and sealed again.
+    Renew,
+}
+
 impl Writer {
-    /// Stores a large tree of another repository, or of this one, whose sealed form may stay.
-    pub fn store_large_tree(&self, tree: LargeTree, stays_sealed: bool) -> Result<()> {
-        if stays_sealed {
-            let blob = PackedBlob { offset: 0, ..tree.blob() };
-            return self.store_sealed_tree(blob, tree.into_sealed());
+    /// Stores a large tree of another repository, or of this one.
+    pub fn store_large_tree(&self, tree: LargeTree, form: SealedForm) -> Result<()> {
+        match form {
+            SealedForm::Keep => {
+                let blob = PackedBlob { offset: 0, ..tree.blob() };
+                self.store_sealed_tree(blob, tree.into_sealed())
+            }
+            SealedForm::Renew => {
+                let id = tree.blob().id;
+                NewTree::of_plaintext(self, id, tree.into_plaintext())
+            }
         }
-        let id = tree.blob().id;
-        NewTree::of_plaintext(self, id, tree.into_plaintext())
     }
 }

@@ -28,6 +28,7 @@ mod upload;
 mod written;
 
 pub use batch::Known;
+pub use large_tree::SealedForm;
 pub use new_tree::NewTree;
 pub use pipeline::{WriteMode, Writer};
 pub use written::Written;
