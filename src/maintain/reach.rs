@@ -1,4 +1,4 @@
-//! Which blobs the snapshots need: what nobody may remove.
+//! Which blobs the snapshots need: what must not be removed.
 
 use super::blobs::BlobSet;
 use super::forest::{self, Visitor};
@@ -9,58 +9,52 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use rayon::ThreadPool;
 use std::sync::atomic::Ordering;
 
-/// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported, and
-/// ends in an error: nobody knows then what is needed.
-pub fn blobs<'i>(
-    repo: &Repository,
-    index: &'i Index,
-    snapshots: &[StoredSnapshot],
-    pool: &ThreadPool,
-    during: Phase,
-    progress: &Progress,
-) -> Result<BlobSet<'i>> {
-    match readable(repo, index, snapshots, pool, during, progress)? {
-        (found, 0) => Ok(found),
-        (_, problems) => Err(Error::Unreachable { problems }),
+/// What a search for needed blobs reads through, and how it reports.
+pub struct Reach<'r, 'i> {
+    pub repo: &'r Repository,
+    pub index: &'i Index,
+    pub pool: &'r ThreadPool,
+    /// The phase in which problems are reported.
+    pub during: Phase,
+    pub progress: &'r Progress,
+}
+
+impl<'i> Reach<'_, 'i> {
+    /// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported,
+    /// and ends in an error: then it is unknown what is needed.
+    pub fn blobs(&self, snapshots: &[StoredSnapshot]) -> Result<BlobSet<'i>> {
+        match self.readable(snapshots)? {
+            (found, 0) => Ok(found),
+            (_, problems) => Err(Error::Unreachable { problems }),
+        }
+    }
+
+    /// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each
+    /// problem is reported with the snapshot in which it came up first; another one may need the
+    /// same.
+    pub fn readable(&self, snapshots: &[StoredSnapshot]) -> Result<(BlobSet<'i>, u64)> {
+        let &Reach { repo, index, pool, during, progress } = self;
+        let (trees, found) = (TreeReader::new(repo, index), BlobSet::new(index));
+        let mut collector = Collector { trees, index, found, snapshot: String::new(), during, progress };
+        let before = progress.problem_count();
+        progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
+        progress.files_done.store(0, Ordering::Relaxed);
+        for stored in snapshots {
+            collector.snapshot = format!("snapshot {}", stored.id);
+            match stored.tree() {
+                Ok(root) => forest::walk(pool, root, &collector),
+                Err(error) => progress.problem(during, &*collector.snapshot, error),
+            }
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            progress.files_done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((collector.found, progress.problem_count() - before))
     }
 }
 
-/// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each
-/// problem is reported with the snapshot in which it came up first; another one may need the same.
-pub fn readable<'i>(
-    repo: &Repository,
-    index: &'i Index,
-    snapshots: &[StoredSnapshot],
-    pool: &ThreadPool,
-    during: Phase,
-    progress: &Progress,
-) -> Result<(BlobSet<'i>, u64)> {
-    let mut reach = Reach {
-        trees: TreeReader::new(repo, index),
-        index,
-        found: BlobSet::new(index),
-        snapshot: String::new(),
-        during,
-        progress,
-    };
-    let before = progress.problem_count();
-    progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
-    progress.files_done.store(0, Ordering::Relaxed);
-    for stored in snapshots {
-        reach.snapshot = format!("snapshot {}", stored.id);
-        match stored.tree() {
-            Ok(root) => forest::walk(pool, root, &reach),
-            Err(error) => progress.problem(during, &*reach.snapshot, error),
-        }
-        if progress.is_interrupted() {
-            return Err(Error::Interrupted);
-        }
-        progress.files_done.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok((reach.found, progress.problem_count() - before))
-}
-
-struct Reach<'r, 'i> {
+struct Collector<'r, 'i> {
     trees: TreeReader<'r>,
     index: &'i Index,
     found: BlobSet<'i>,
@@ -70,9 +64,10 @@ struct Reach<'r, 'i> {
     progress: &'r Progress,
 }
 
-impl Visitor for Reach<'_, '_> {
+impl Visitor for Collector<'_, '_> {
     fn enter(&self, id: Id) -> bool {
-        // Of a tree that is in no index, reading it tells; there is no bit for it, so that it may be told several times.
+        // A tree that is in no index is reported when it is read. There is no bit for it, so that
+        // it may be reported several times.
         let new = self.index.position(BlobType::Tree, id).is_none_or(|at| self.found.insert_at(BlobType::Tree, at));
         new && !self.progress.is_interrupted()
     }

@@ -9,7 +9,7 @@ use vsm::clock::{self, Clock};
 use vsm::format::Version;
 use vsm::format::time::Time;
 use vsm::id::Id;
-use vsm::maintain::prune::{self, Limit, Prune};
+use vsm::maintain::prune::{self, Limit, Observer, Prune};
 use vsm::maintain::rewrite::Replace;
 use vsm::maintain::{copy, exclude, tag};
 use vsm::memory::Budget;
@@ -88,8 +88,9 @@ pub fn prune(store: Arc<dyn Store>) -> repo::Result<()> {
         let (progress, options) =
             (Progress::silent(), prune::Options { max_unused: Limit::Bytes(0), ..Default::default() });
         let index = Index::load(repo)?;
-        let plan = Prune::plan(repo, &index, &options, &[], &progress, &|_| {})?;
-        let done = plan.carry_out(repo, &progress, &|_| {})?;
+        let observer = Observer { progress: &progress, stage: &|_| {} };
+        let plan = Prune::plan(repo, &index, &options, &[], &observer)?;
+        let done = plan.carry_out(repo, &observer)?;
         match done.left_behind {
             0 => Ok(()),
             _ => Err(repo::Error::Stopped),

@@ -8,7 +8,7 @@ use crate::cli::session::Context;
 use crate::format::Version;
 use crate::format::compression::Compression;
 use crate::id::Id;
-use crate::maintain::prune::{Fate, Limit, Options, Prune, Stage, Stats};
+use crate::maintain::prune::{Fate, Limit, Observer, Options, Prune, Stage, Stats};
 use crate::repo::{Index, LockMode, Repository};
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -92,7 +92,8 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
     let tell = Tell::new(context);
     tell.stage(Stage::ReadIndex);
     let index = Index::load(repo)?;
-    let prune = Prune::plan(repo, &index, &options, gone, &context.progress, &|stage| tell.stage(stage))?;
+    let observer = Observer { progress: &context.progress, stage: &|stage| tell.stage(stage) };
+    let prune = Prune::plan(repo, &index, &options, gone, &observer)?;
     tell.end();
     if context.out.json {
         context.out.json(&Summary { message_type: "summary", stats: prune.stats() })?;
@@ -109,7 +110,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
         list("removed packs", &prune.packs(Fate::Remove))?;
         return Ok(Outcome::Complete);
     }
-    let done = prune.carry_out(repo, &context.progress, &|stage| tell.stage(stage))?;
+    let done = prune.carry_out(repo, &observer)?;
     tell.end();
     context.out.note("done")?;
     context.note_cost()?;

@@ -1,13 +1,16 @@
 //! Removing what no snapshot needs.
 //!
-//! [`Prune::plan`] reads everything and changes nothing: the index, what the snapshots need ([`reach`]), and which files there are become
-//! a [`Plan`] ([`plan`]). [`Prune::carry_out`] keeps restic's order, in which nothing is removed that is not replaced: files that the index
-//! does not name go; what is needed of packs that waste goes into new packs ([`transfer`]), and an index file names those; new index files
-//! without the old packs take the places of the old ones ([`reindex`]); the old packs go. Interrupted anywhere, all that was there is
-//! there, and the next prune goes on.
+//! [`Prune::plan`] reads everything and changes nothing: the index, what the snapshots need
+//! ([`reach`]), and which files there are become a [`Plan`] ([`plan`]). [`Prune::carry_out`] keeps
+//! restic's order, in which nothing is removed that is not replaced: files that the index does not
+//! name go; what is needed of packs that waste goes into new packs ([`transfer`]), and an index
+//! file names those; new index files without the old packs take the places of the old ones
+//! ([`reindex`]); the old packs go. Interrupted anywhere, nothing is lost, and the next prune
+//! continues.
 //!
-//! The caller holds an exclusive lock, and if that is gone, nothing more is removed. Programs that take none are found out: if there is a
-//! snapshot or an index file that was not there when the plan was made, nothing more is removed either.
+//! The caller holds an exclusive lock, and if that is lost, nothing more is removed. Programs that
+//! take none are found out: if there is a snapshot or an index file that was not there when the
+//! plan was made, nothing more is removed either.
 
 mod plan;
 #[cfg(test)]
@@ -16,7 +19,7 @@ mod tests;
 pub use plan::{Amount, Blobs, Bytes, Fate, Fault, Limit, Options, Pack, Packs, Plan, Stats};
 
 use super::blobs::BlobSet;
-use super::reach;
+use super::reach::Reach;
 use super::reindex::Reindex;
 use super::transfer::Transfer;
 use crate::format::Version;
@@ -33,7 +36,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What is being done, for people who wait.
+/// What a prune is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     ReadIndex,
@@ -42,6 +45,13 @@ pub enum Stage {
     Repack { packs: u64 },
     Reindex,
     RemovePacks { packs: u64 },
+}
+
+/// Through which a prune reports to the user.
+pub struct Observer<'o> {
+    pub progress: &'o Progress,
+    /// Is called when a stage begins.
+    pub stage: &'o dyn Fn(Stage),
 }
 
 /// What there is of a repository, and what is to be done about it.
@@ -54,23 +64,25 @@ pub struct Prune<'i> {
     seen: Seen,
 }
 
-/// What came of it.
+/// The outcome of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Packs that could not be removed, each told as a problem: nothing names them any more, and the next prune tries again.
+    /// Packs that could not be removed, each reported as a problem: nothing names them any more,
+    /// and the next prune tries again.
     pub left_behind: u64,
 }
 
 impl<'i> Prune<'i> {
-    /// Finds out what is to be done; the index has been read under the same lock. The snapshots that are `gone` need nothing, whether they are there or not.
+    /// Finds out what is to be done; the index has been read under the same lock. The snapshots
+    /// that are `gone` need nothing, whether they exist or not.
     pub fn plan(
         repo: &Repository,
         index: &'i Index,
         options: &Options,
         gone: &[Id],
-        progress: &Progress,
-        tell: &dyn Fn(Stage),
+        observer: &Observer<'_>,
     ) -> Result<Prune<'i>> {
+        let progress = observer.progress;
         let (listed, snapshots) = both(|| repo.store().list(FileType::Pack), || repo.snapshots());
         let (mut snapshots, errors) = snapshots?;
         let seen = Seen {
@@ -83,9 +95,10 @@ impl<'i> Prune<'i> {
         if damaged > 0 {
             return Err(Error::Unreachable { problems: damaged });
         }
-        tell(Stage::FindNeeded { snapshots: snapshots.len() as u64 });
+        (observer.stage)(Stage::FindNeeded { snapshots: snapshots.len() as u64 });
         let pool = reading_pool(repo, index)?;
-        let needed = reach::blobs(repo, index, &snapshots, &pool, Phase::Prune, progress)?;
+        let reach = Reach { repo, index, pool: &pool, during: Phase::Prune, progress };
+        let needed = reach.blobs(&snapshots)?;
         let mut listed: HashMap<Id, u64> = listed?.into_iter().collect();
         let Weighed { packs, kept, duplicate } = plan::weigh(index, &needed, &listed);
         for pack in &packs {
@@ -93,8 +106,7 @@ impl<'i> Prune<'i> {
         }
         let mut unindexed: Vec<(Id, u64)> = listed.into_iter().collect();
         unindexed.sort_unstable();
-        let compresses = repo.config().version == Version::V2;
-        match plan::decide(&packs, duplicate, &unindexed, options, compresses) {
+        match plan::decide(&packs, duplicate, &unindexed, options, repo.config().version) {
             Ok(plan) => Ok(Prune { index, plan, packs, kept, seen }),
             Err(faults) => {
                 faults.iter().for_each(|fault| progress.problem(Phase::Prune, fault.item(), fault.why()));
@@ -119,16 +131,17 @@ impl<'i> Prune<'i> {
     }
 
     /// Does it.
-    pub fn carry_out(mut self, repo: &Arc<Repository>, progress: &Progress, tell: &dyn Fn(Stage)) -> Result<Done> {
+    pub fn carry_out(mut self, repo: &Arc<Repository>, observer: &Observer<'_>) -> Result<Done> {
+        let &Observer { progress, stage } = observer;
         let mut done = Done::default();
         if !self.plan.unindexed.is_empty() {
-            tell(Stage::RemoveUnindexed { packs: self.plan.unindexed.len() as u64 });
+            stage(Stage::RemoveUnindexed { packs: self.plan.unindexed.len() as u64 });
             self.seen.is_all(repo)?;
             done.left_behind += remove(repo, &self.plan.unindexed, progress)?;
         }
         let repacked = self.packs(Fate::Repack);
         if !repacked.is_empty() {
-            tell(Stage::Repack { packs: repacked.len() as u64 });
+            stage(Stage::Repack { packs: repacked.len() as u64 });
             self.repack(repo, &repacked, progress)?;
         }
         let mut removed = self.packs(Fate::Remove);
@@ -137,20 +150,21 @@ impl<'i> Prune<'i> {
         if gone.is_empty() {
             return Ok(done);
         }
-        tell(Stage::Reindex);
+        stage(Stage::Reindex);
         let files = self.seen.is_all(repo)?;
         interruptible(progress)?;
         let mut reindex = Reindex::new(repo);
         reindex.take_over(files, |pack| !gone.contains(&pack.id), |_, error| Err(error))?;
         let (written, _) = reindex.finish()?;
         self.seen.index.extend(written);
-        tell(Stage::RemovePacks { packs: removed.len() as u64 });
+        stage(Stage::RemovePacks { packs: removed.len() as u64 });
         self.seen.is_all(repo)?;
         done.left_behind += remove(repo, &removed, progress)?;
         Ok(done)
     }
 
-    /// Brings what is kept of some packs into new ones, and sees to it that nothing is missing there.
+    /// Brings what is kept of some packs into new ones, and sees to it that nothing is missing
+    /// there.
     fn repack(&mut self, repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<()> {
         // An index of its own: of what the repository has already, there is to be another copy.
         let group_memory = self.index.group_memory();
@@ -183,7 +197,8 @@ impl<'i> Prune<'i> {
         Ok(())
     }
 
-    /// What of a pack has to be in a new one: its copies that are kept, unless a pack that stays has another.
+    /// What of a pack has to be in a new one: its copies that are kept, unless a pack that stays
+    /// has another.
     fn wanted<'g>(&'g self, group: &'g Group<'_>, pack: Id) -> impl Iterator<Item = PackedBlob> + 'g {
         let stays = |ty, position| self.plan.fates[self.index.pack_at(ty, position)] == Fate::Keep;
         let wanted = group.positions(pack).filter(move |&(ty, position)| {
@@ -224,7 +239,7 @@ impl Seen {
     /// The index files that there are; an error if something was added since, or may be.
     fn is_all(&self, repo: &Repository) -> Result<Vec<Id>> {
         let lists = || both(|| list(repo, FileType::Snapshot), || list(repo, FileType::Index));
-        // Who begins after this does not know the packs that the index has lost by then.
+        // A process that begins after this does not know the packs that the index has lost by then.
         let ((snapshots, index), held) = both(lists, || repo.confirm_lock());
         held?;
         let (snapshots, index) = (snapshots?, index?);
@@ -247,7 +262,7 @@ fn interruptible(progress: &Progress) -> Result<()> {
     if progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// Removes packs; those that cannot be are told, and how many they are comes back.
+/// Removes packs; those that cannot be removed are reported, and their number is returned.
 fn remove(repo: &Repository, packs: &[Id], progress: &Progress) -> Result<u64> {
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     progress.files_done.store(0, Ordering::Relaxed);

@@ -1,12 +1,14 @@
-//! What becomes of each pack: a pure function of the index, of what the snapshots need, and of the files that are there.
+//! What becomes of each pack: a pure function of the index, of what the snapshots need, and of the
+//! files that exist.
 //!
-//! restic's rules. Of the copies of a blob one is kept, that in the pack of which most is needed: what an interrupted prune has packed
-//! anew is needed to its last byte, so the next one goes on from there. A pack without anything that is kept goes. One with something
-//! else in it is packed anew, those first that waste most, until no more is wasted than may be; so is one of both data and trees, one of
-//! trees that are not compressed, and small ones if there are many.
+//! restic's rules. Of the copies of a blob one is kept, that in the pack of which most is needed:
+//! what an interrupted prune has repacked is needed to its last byte, so the next one continues
+//! from there. A pack without anything that is kept is removed. One with something else in it is
+//! repacked, those first that waste most, until no more is wasted than may be; so is one of both
+//! data and trees, one of trees that are not compressed, and small ones if there are many.
 
-use crate::format::BlobType;
 use crate::format::pack;
+use crate::format::{BlobType, Version};
 use crate::id::Id;
 use crate::maintain::blobs::BlobSet;
 use crate::repo::Index;
@@ -18,13 +20,14 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     pub max_unused: Limit,
-    /// Bytes of packs that may be packed anew.
+    /// Bytes of packs that may be repacked.
     pub max_repack: Option<u64>,
-    /// Packs below this many bytes count as small; without it, those much smaller than nearly all others.
+    /// Packs below this many bytes count as small; without it, those much smaller than nearly all
+    /// others.
     pub small: Option<u64>,
-    /// Pack nothing anew but trees.
+    /// Repack only packs of trees.
     pub cacheable_only: bool,
-    /// Also pack data anew that is not compressed.
+    /// Also repack data that is not compressed.
     pub uncompressed: bool,
 }
 
@@ -60,7 +63,8 @@ impl Limit {
     }
 }
 
-/// Small packs are packed anew if there are as many; fewer are not worth it, and one that remains would be moved for ever.
+/// Small packs are repacked if there are at least as many; fewer are not worth it, and a last one
+/// would be moved again and again.
 const SMALL_PACKS: usize = 10;
 /// restic's smallest pack size. A pack of four fifths of it is not small.
 const SMALLEST_TARGET: u64 = 4 << 20;
@@ -138,7 +142,8 @@ pub enum Fault {
     Size { pack: Id, size: u64, expected: u64 },
 }
 
-/// Names and meanings are restic's; bytes are of sealed blobs, and of whole files where the index does not name them.
+/// Names and meanings are restic's; bytes are of sealed blobs, and of whole files where the index
+/// does not name them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     pub blobs: Blobs,
@@ -153,7 +158,7 @@ pub struct Blobs {
     pub duplicate: u64,
     pub unused: u64,
     pub total: u64,
-    /// In packs that are packed anew, and those of them that are not taken along.
+    /// In packs that are repacked, and those of them that are left behind.
     pub repack: u64,
     pub repack_remove: u64,
     /// In packs that are removed as they are.
@@ -257,20 +262,21 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     Weighed { packs, kept, duplicate }
 }
 
-/// Decides on every pack. `compresses`: the repository's format can.
+/// Decides on every pack of a repository of this version.
 pub fn decide(
     packs: &[Pack],
     duplicate: Amount,
     unindexed: &[(Id, u64)],
     options: &Options,
-    compresses: bool,
+    version: Version,
 ) -> Result<Plan, Vec<Fault>> {
     let faults: Vec<Fault> = packs.iter().filter(|pack| pack.used.blobs > 0).filter_map(fault).collect();
     if !faults.is_empty() {
         return Err(faults);
     }
     let small = options.small.unwrap_or_else(|| usual_small(packs));
-    let must_compress = |pack: &Pack| compresses && pack.uncompressed && (!pack.is_of_data() || options.uncompressed);
+    let must_compress =
+        |pack: &Pack| can_compress(version) && pack.uncompressed && (!pack.is_of_data() || options.uncompressed);
     let is_whole = |pack: &Pack| pack.unused.blobs == 0 && !(pack.data && pack.trees) && !must_compress(pack);
     let mut fates = vec![Fate::Keep; packs.len()];
     let (mut candidates, mut small_candidates) = (Vec::new(), Vec::new());
@@ -287,7 +293,8 @@ pub fn decide(
     if small_candidates.len() >= SMALL_PACKS {
         candidates.append(&mut small_candidates);
     }
-    // Trees first, then what is small, then what wastes most: unused by used bytes, without a division.
+    // Trees first, then what is small, then what wastes most: unused by used bytes, without a
+    // division.
     candidates.sort_by(|&a, &b| {
         let (a, b) = (&packs[a], &packs[b]);
         let key = |pack: &Pack| (pack.is_of_data(), pack.expected() >= small);
@@ -314,8 +321,12 @@ pub fn decide(
         repacked += pack.expected();
         remaining_unused -= pack.unused.bytes;
     }
-    let stats = add_up(packs, &fates, duplicate, unindexed, compresses);
+    let stats = add_up(packs, &fates, duplicate, unindexed, version);
     Ok(Plan { fates, unindexed: unindexed.iter().map(|(id, _)| *id).collect(), stats })
+}
+
+fn can_compress(version: Version) -> bool {
+    version == Version::V2
 }
 
 fn fault(pack: &Pack) -> Option<Fault> {
@@ -326,14 +337,15 @@ fn fault(pack: &Pack) -> Option<Fault> {
     }
 }
 
-/// Four fifths of what three of a hundred packs do not reach, or of the smallest pack size: where there are no small packs, none becomes one.
+/// Four fifths of what three of a hundred packs do not reach, or of the smallest pack size: where
+/// there are no small packs, none becomes one.
 fn usual_small(packs: &[Pack]) -> u64 {
     let mut sizes: Vec<u64> = packs.iter().map(Pack::expected).collect();
     sizes.sort_unstable();
     sizes.get(sizes.len() * 3 / 100).map_or(0, |&third| third.max(SMALLEST_TARGET) * 4 / 5)
 }
 
-fn add_up(packs: &[Pack], fates: &[Fate], duplicate: Amount, unindexed: &[(Id, u64)], compresses: bool) -> Stats {
+fn add_up(packs: &[Pack], fates: &[Fate], duplicate: Amount, unindexed: &[(Id, u64)], version: Version) -> Stats {
     let mut stats = Stats::default();
     let Stats { blobs, bytes, packfiles } = &mut stats;
     for (pack, fate) in packs.iter().zip(fates) {
@@ -364,7 +376,7 @@ fn add_up(packs: &[Pack], fates: &[Fate], duplicate: Amount, unindexed: &[(Id, u
                 bytes.remove += unused.bytes;
             }
         }
-        if compresses && pack.uncompressed && *fate == Fate::Keep {
+        if can_compress(version) && pack.uncompressed && *fate == Fate::Keep {
             bytes.uncompressed += pack.expected();
         }
     }

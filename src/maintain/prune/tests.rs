@@ -8,9 +8,10 @@ use std::time::Duration;
 fn carry_out(fixture: &Fixture, options: &Options) -> Result<(Stats, Done)> {
     let (repo, progress) = (fixture.repo(), Progress::silent());
     let index = Index::load(&repo)?;
-    let prune = Prune::plan(&repo, &index, options, &[], &progress, &|_| {})?;
+    let observer = Observer { progress: &progress, stage: &|_| {} };
+    let prune = Prune::plan(&repo, &index, options, &[], &observer)?;
     let stats = *prune.stats();
-    Ok((stats, prune.carry_out(&repo, &progress, &|_| {})?))
+    Ok((stats, prune.carry_out(&repo, &observer)?))
 }
 
 const ALL: Options =
@@ -46,10 +47,11 @@ fn what_another_writer_adds_is_not_taken_for_waste() {
     let second = fixture.tree(&[lost]);
     let (repo, progress) = (fixture.repo(), Progress::silent());
     let index = Index::load(&repo).unwrap();
-    let prune = Prune::plan(&repo, &index, &ALL, &[], &progress, &|_| {}).unwrap();
+    let observer = Observer { progress: &progress, stage: &|_| {} };
+    let prune = Prune::plan(&repo, &index, &ALL, &[], &observer).unwrap();
     // It found the blobs that nothing needed, and needs them now.
     let uninvited = fixture.snapshot(second);
-    let error = prune.carry_out(&repo, &progress, &|_| {}).unwrap_err();
+    let error = prune.carry_out(&repo, &observer).unwrap_err();
     let file = File::new(FileType::Snapshot, uninvited);
     assert!(matches!(error, Error::Uninvited { file: found } if found == file), "{error}");
     let index = Index::load(&repo).unwrap();
@@ -58,7 +60,8 @@ fn what_another_writer_adds_is_not_taken_for_waste() {
     carry_out(&fixture, &ALL).unwrap();
 }
 
-/// Somebody took the lock for that of the dead, and a backup may have begun that needs what this was going to remove.
+/// Somebody took the lock for that of the dead, and a backup may have begun that needs what this
+/// was going to remove.
 #[test]
 fn without_its_lock_it_removes_nothing() {
     let fixture = Fixture::new();
@@ -68,13 +71,14 @@ fn without_its_lock_it_removes_nothing() {
     let (repo, progress) = (fixture.repo(), Progress::silent());
     let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, Duration::ZERO, &progress).unwrap();
     let index = Index::load(&repo).unwrap();
-    let prune = Prune::plan(&repo, &index, &ALL, &[], &progress, &|_| {}).unwrap();
+    let observer = Observer { progress: &progress, stage: &|_| {} };
+    let prune = Prune::plan(&repo, &index, &ALL, &[], &observer).unwrap();
     let files = |ty| list(&repo, ty).unwrap();
     let before = (files(FileType::Pack), files(FileType::Index));
     assert_eq!(unlock(&fixture.repo(), LocksToRemove::All).unwrap(), 1);
-    let error = prune.carry_out(&repo, &progress, &|_| {}).unwrap_err();
+    let error = prune.carry_out(&repo, &observer).unwrap_err();
     assert!(matches!(error, Error::LockLost { .. }), "{error}");
-    // What was packed anew may be there besides.
+    // Repacked blobs may exist besides.
     assert!(before.0.is_subset(&files(FileType::Pack)) && before.1.is_subset(&files(FileType::Index)));
     assert!(matches!(lock.release(), Err(Error::LockLost { .. })));
     let _again = Lock::acquire(repo, LockMode::Exclusive, Duration::ZERO, &progress).unwrap();
@@ -119,7 +123,7 @@ fn where_something_cannot_be_read_nothing_is_removed() {
     }
 }
 
-/// Packs of data with so many bytes used and unused, all there.
+/// Packs of data with these numbers of bytes used and unused, all of which exist.
 fn packs(amounts: &[(u64, u64)]) -> Vec<Pack> {
     let amount = |bytes: u64| Amount { blobs: u64::from(bytes > 0), bytes };
     let pack = |(number, &(used, unused)): (usize, &(u64, u64))| Pack {
@@ -136,7 +140,7 @@ fn packs(amounts: &[(u64, u64)]) -> Vec<Pack> {
 }
 
 fn fates(packs: &[Pack], options: &How) -> Vec<Fate> {
-    decide(packs, Amount::default(), &[], options, true).unwrap().fates
+    decide(packs, Amount::default(), &[], options, Version::V2).unwrap().fates
 }
 
 const MIB: u64 = 1 << 20;
@@ -178,7 +182,7 @@ fn trees_are_always_put_in_order() {
     packs[3].uncompressed = true;
     assert_eq!(fates(&packs, &tolerant), [Fate::Repack, Fate::Repack, Fate::Repack, Fate::Keep]);
     assert_eq!(fates(&packs, &How { uncompressed: true, ..tolerant }), [Fate::Repack; 4]);
-    let without = decide(&packs, Amount::default(), &[], &tolerant, false).unwrap().fates;
+    let without = decide(&packs, Amount::default(), &[], &tolerant, Version::V1).unwrap().fates;
     assert_eq!(without, [Fate::Repack, Fate::Repack, Fate::Keep, Fate::Keep], "of version 1");
 }
 
@@ -190,8 +194,8 @@ fn packs_that_are_not_as_they_should_be() {
     packs[0].listed = Some(7);
     assert_eq!(fates(&packs, &ALL), [Fate::Remove, Fate::Keep]);
     packs[1].listed = Some(7);
-    let faults = decide(&packs, Amount::default(), &[], &ALL, true).unwrap_err();
+    let faults = decide(&packs, Amount::default(), &[], &ALL, Version::V2).unwrap_err();
     assert_eq!(faults, [Fault::Size { pack: packs[1].id, size: 7, expected: MIB + 36 }]);
     packs[1].listed = None;
-    assert_eq!(decide(&packs, Amount::default(), &[], &ALL, true).unwrap_err(), [Fault::Missing(packs[1].id)]);
+    assert_eq!(decide(&packs, Amount::default(), &[], &ALL, Version::V2).unwrap_err(), [Fault::Missing(packs[1].id)]);
 }
