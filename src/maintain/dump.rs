@@ -20,6 +20,14 @@ pub enum Format {
     Zip,
 }
 
+/// A directory of a snapshot that is dumped as an archive.
+pub struct Directory<'d> {
+    pub trees: &'d TreeReader<'d>,
+    pub root: Id,
+    /// Where it is in the snapshot; leads the names in the archive.
+    pub path: &'d [u8],
+}
+
 /// What dumps read through.
 pub struct Dump<'d> {
     repo: &'d Repository,
@@ -63,20 +71,17 @@ impl<'d> Dump<'d> {
         Err(Error::Inconsistent { path, why }.into())
     }
 
-    /// Writes everything below a tree as an archive; `path` is where the tree is, and leads the
-    /// names in the archive. What the archive cannot hold and directories that cannot be read are
-    /// reported and left out. A file that cannot be read ends it: the archive has announced it, and
-    /// is broken then.
+    /// Writes everything below a directory as an archive. What the archive cannot hold and
+    /// directories that cannot be read are reported and left out. A file that cannot be read ends
+    /// it: the archive has announced it, and is broken then.
     pub fn archive<E: From<Error>>(
         &self,
         format: Format,
-        trees: &TreeReader<'_>,
-        root: Id,
-        path: &[u8],
+        directory: &Directory<'_>,
         gaps: &Gaps<'_>,
         write: &mut impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let walk = Walk::below(trees, root, path.to_vec())?;
+        let walk = Walk::below(directory.trees, directory.root, directory.path.to_vec())?;
         match format {
             Format::Tar => self.entries(Tar::default(), walk, gaps, write),
             Format::Zip => self.entries(Zip::default(), walk, gaps, write),

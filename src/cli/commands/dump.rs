@@ -6,7 +6,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::format::node::NodeType;
-use crate::maintain::dump::{Dump, Format};
+use crate::maintain::dump::{Directory, Dump, Format};
 use crate::maintain::gaps::Gaps;
 use crate::repo::{Index, TreeReader};
 use anyhow::{Context as _, Result, bail};
@@ -66,10 +66,13 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut sink = Sink::open(args.target, context)?;
     let mut write = |bytes: &[u8]| sink.write(bytes);
     match node {
-        None => dump.archive(format, &trees, root, b"", &gaps, &mut write)?,
+        None => dump.archive(format, &Directory { trees: &trees, root, path: b"" }, &gaps, &mut write)?,
         Some(node) if node.ty == NodeType::File => dump.file(args.path.as_bytes(), &node, &mut write)?,
         Some(node) => match node.subtree {
-            Some(tree) => dump.archive(format, &trees, tree, &cleaned(&args.path), &gaps, &mut write)?,
+            Some(root) => {
+                let path = &cleaned(&args.path);
+                dump.archive(format, &Directory { trees: &trees, root, path }, &gaps, &mut write)?
+            }
             None => bail!("{:?} is neither a file nor a directory, but a {}", args.path, node.ty.name()),
         },
     }
