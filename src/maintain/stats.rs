@@ -55,58 +55,61 @@ pub fn count(
     mode: Mode,
     progress: &Progress,
 ) -> Result<Stats> {
-    let trees = TreeReader::new(repo, index);
-    let mut seen = Seen::default();
-    let blobs = BlobSet::new(index);
-    let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
+    let (trees, blobs) = (TreeReader::new(repo, index), BlobSet::new(index));
+    let mut counter = Counter { index, trees, mode, tally: Tally::default(), blobs };
     progress.files_total.store(snapshots.len() as u64, Ordering::Relaxed);
     for stored in snapshots {
         let gaps = Gaps::new(stored.id, progress);
         if let Some(root) = gaps.or_report(b"", stored.tree())? {
-            if mode == Mode::RawData {
-                collect(&trees, root, &blobs, b"", &gaps)?;
-            } else {
-                seen.links.clear();
-                count_entries(&mut stats, &mut seen, &trees, index, root, mode, &gaps)?;
-            }
+            counter.add_snapshot(root, &gaps)?;
         }
         progress.files_done.fetch_add(1, Ordering::Relaxed);
     }
+    let Counter { tally, blobs, .. } = counter;
+    let mut stats = Stats { snapshots: snapshots.len() as u64, ..tally.stats };
     if mode == Mode::RawData {
         add_raw(&mut stats, &blobs, repo.config().version);
     }
     Ok(stats)
 }
 
-fn count_entries(
-    stats: &mut Stats,
-    seen: &mut Seen,
-    trees: &TreeReader<'_>,
-    index: &Index,
-    root: Id,
+struct Counter<'c> {
+    index: &'c Index,
+    trees: TreeReader<'c>,
     mode: Mode,
-    gaps: &Gaps<'_>,
-) -> Result<()> {
-    let mut walk = Walk::readable(trees, root, gaps)?;
-    while let Some(node) = walk.next_readable(gaps)? {
-        gaps.check_interrupted()?;
-        match mode {
-            Mode::RestoreSize => add_restored(stats, seen, &node),
-            Mode::FilesByContents => add_contents(stats, seen, &node),
-            Mode::BlobsPerFile => add_references(stats, seen, index, walk.path(), &node, gaps)?,
-            // Counted by `collect`, which looks at each tree once.
-            Mode::RawData => {}
-        }
-        if node.ty == NodeType::Dir {
-            walk.enter_readable(&node, gaps)?;
-        }
-    }
-    Ok(())
+    tally: Tally,
+    /// The blobs of the snapshots; only of [`Mode::RawData`].
+    blobs: BlobSet<'c>,
 }
 
-/// What was counted before, by the rules of the modes.
+impl Counter<'_> {
+    fn add_snapshot(&mut self, root: Id, gaps: &Gaps<'_>) -> Result<()> {
+        if self.mode == Mode::RawData {
+            return collect(&self.trees, root, &self.blobs, b"", gaps);
+        }
+        self.tally.links.clear();
+        let mut walk = Walk::readable(&self.trees, root, gaps)?;
+        while let Some(node) = walk.next_readable(gaps)? {
+            gaps.check_interrupted()?;
+            match self.mode {
+                Mode::RestoreSize => self.tally.add_restored(&node),
+                Mode::FilesByContents => self.tally.add_contents(&node),
+                Mode::BlobsPerFile => self.tally.add_references(self.index, walk.path(), &node, gaps)?,
+                // Counted by `collect`, which looks at each tree once.
+                Mode::RawData => {}
+            }
+            if node.ty == NodeType::Dir {
+                walk.enter_readable(&node, gaps)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sums, and what was counted before, by the rules of the modes.
 #[derive(Default)]
-struct Seen {
+struct Tally {
+    stats: Stats,
     /// Files with several links in this snapshot.
     links: HashSet<(u64, u64)>,
     contents: HashSet<Id>,
@@ -114,17 +117,46 @@ struct Seen {
     references: HashSet<Id>,
 }
 
-fn add_restored(stats: &mut Stats, seen: &mut Seen, node: &Node) {
-    stats.files += 1;
-    let linked = node.links > 1 && node.ty != NodeType::Dir;
-    if !linked || seen.links.insert((node.device_id, node.inode)) {
-        add_size(stats, node.size);
+impl Tally {
+    fn add_restored(&mut self, node: &Node) {
+        self.stats.files += 1;
+        let linked = node.links > 1 && node.ty != NodeType::Dir;
+        if !linked || self.links.insert((node.device_id, node.inode)) {
+            self.add_size(node.size);
+        }
     }
-}
 
-/// Sizes that a forged tree claims may exceed any number.
-fn add_size(stats: &mut Stats, size: u64) {
-    stats.total_size = stats.total_size.saturating_add(size);
+    fn add_contents(&mut self, node: &Node) {
+        if self.contents.insert(contents_id(node)) {
+            self.stats.files += 1;
+            self.add_size(node.size);
+        }
+    }
+
+    fn add_references(&mut self, index: &Index, path: &[u8], node: &Node, gaps: &Gaps<'_>) -> Result<()> {
+        if !self.contents.insert(contents_id(node)) {
+            return Ok(());
+        }
+        let path_id = Id::of(path);
+        for id in node.content.iter().flatten() {
+            self.stats.files += u64::from(self.paths.insert(path_id));
+            let reference = Id::of(&[path_id.0, id.0].concat());
+            if self.references.insert(reference) {
+                let ty = BlobType::Data;
+                let location = index.first(ty, id).ok_or(Error::BlobMissing { ty, id });
+                if let Some(location) = gaps.or_report(path, location)? {
+                    self.add_size(location.blob.plain_length());
+                    self.stats.blobs += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sizes that a forged tree claims may exceed any number.
+    fn add_size(&mut self, size: u64) {
+        self.stats.total_size = self.stats.total_size.saturating_add(size);
+    }
 }
 
 /// A name for the content of a file.
@@ -135,40 +167,6 @@ fn contents_id(node: &Node) -> Id {
         .flat_map(|content| content.windows(1024))
         .for_each(|ids| ids.iter().for_each(|id| hash.update(&id.0)));
     Id(hash.finish())
-}
-
-fn add_contents(stats: &mut Stats, seen: &mut Seen, node: &Node) {
-    if seen.contents.insert(contents_id(node)) {
-        stats.files += 1;
-        add_size(stats, node.size);
-    }
-}
-
-fn add_references(
-    stats: &mut Stats,
-    seen: &mut Seen,
-    index: &Index,
-    path: &[u8],
-    node: &Node,
-    gaps: &Gaps<'_>,
-) -> Result<()> {
-    if !seen.contents.insert(contents_id(node)) {
-        return Ok(());
-    }
-    let path_id = Id::of(path);
-    for id in node.content.iter().flatten() {
-        stats.files += u64::from(seen.paths.insert(path_id));
-        let reference = Id::of(&[path_id.0, id.0].concat());
-        if seen.references.insert(reference) {
-            let ty = BlobType::Data;
-            let location = index.first(ty, id).ok_or(Error::BlobMissing { ty, id });
-            if let Some(location) = gaps.or_report(path, location)? {
-                add_size(stats, location.blob.plain_length());
-                stats.blobs += 1;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Adds all blobs of the tree of the directory `path`, and of what is below it; trees that are in
