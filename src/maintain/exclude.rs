@@ -1,8 +1,9 @@
 //! Snapshots without some of what was saved, after the fact.
 //!
-//! What is left out is gone from the new snapshots; their packs hold it until a prune. Directories stay, also when nothing is left in them.
+//! What is left out is not in the new snapshots; their packs hold it until a prune. Directories
+//! stay, also when nothing is left in them.
 
-use super::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
+use super::rewrite::{Change, Replace, Replacer, Rewrite, Unreadable, Verdict};
 use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Summary;
 use crate::format::text::lossy;
@@ -10,7 +11,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::pattern::Patterns;
 use crate::progress::{Phase, Progress};
-use crate::repo::writer::{WriteMode, Writer};
+use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ pub enum Became {
     Failed,
 }
 
-/// Rewrites snapshots, and hands over what became of each. A caller that forgets holds an exclusive lock.
+/// Rewrites snapshots, and reports what became of each. A caller that forgets holds an exclusive
+/// lock.
 pub fn rewrite(
     repo: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
@@ -46,8 +48,7 @@ pub fn rewrite(
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer =
-        Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, WriteMode::dry_run_if(options.replace.dry_run))?;
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, options.replace.write_mode())?;
     let mut rewrite = Rewrite::new(
         &trees,
         &writer,
@@ -75,9 +76,9 @@ pub fn rewrite(
         became.push((stored, tree, files, bytes));
     }
     drop(rewrite);
-    // All that the new snapshots need is there before the first of them.
+    // All that the new snapshots need is durable before the first of them.
     writer.finish()?;
-    let (there, _) = repo.snapshots()?;
+    let replacer = Replacer::new(repo, options.replace, TAG)?;
     for (stored, tree, files, bytes) in became {
         let mut snapshot = stored.snapshot.clone();
         snapshot.tree = Some(tree);
@@ -91,7 +92,7 @@ pub fn rewrite(
             tell(stored, Became::Unchanged);
             continue;
         }
-        let id = options.replace.snapshot(repo, &there, stored, snapshot, TAG)?;
+        let id = replacer.put(stored, snapshot)?;
         tell(stored, Became::Rewritten(id));
     }
     Ok(())

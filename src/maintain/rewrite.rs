@@ -1,8 +1,10 @@
-//! A snapshot's tree with some entries left out or changed, as a new tree, and a new snapshot in the place of the old one.
+//! A snapshot's tree with some entries left out or changed, as a new tree, and a new snapshot in
+//! the place of the old one.
 //!
-//! From the bottom up, and without the call stack. A directory in which nothing changes keeps its tree, to the byte, also if another program
-//! wrote it in a way of its own. What does change is written anew; fields that we do not know would be lost by that, which is an
-//! error unless the [`Change`] allows it.
+//! From the bottom up, and without the call stack. A directory in which nothing changes keeps its
+//! tree, to the byte, also if another program wrote it in a way of its own. What does change is
+//! written again; fields that we do not know would be lost by that, which is an error unless the
+//! [`Change`] allows it.
 
 use crate::format::FormatError;
 use crate::format::content::JsonRef;
@@ -11,7 +13,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeWriter;
 use crate::id::Id;
 use crate::progress::Progress;
-use crate::repo::writer::{NewTree, Writer};
+use crate::repo::writer::{NewTree, WriteMode, Writer};
 use crate::repo::{Error, Repository, Result, StoredSnapshot, Tree, TreeReader};
 use crate::store::FileType;
 use std::collections::HashMap;
@@ -26,7 +28,7 @@ pub enum Verdict {
 /// What becomes of a directory that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It is there, with nothing in it.
+    /// It stays, and is empty.
     Empty,
     Drop,
 }
@@ -40,27 +42,41 @@ pub struct Replace {
 }
 
 impl Replace {
-    /// Puts a snapshot in the place of another one, of which `there` are those that the repository has. Its id, unless this is a dry run.
-    pub fn snapshot(
-        self,
-        repo: &Repository,
-        there: &[StoredSnapshot],
-        old: &StoredSnapshot,
-        new: Snapshot,
-        tag: &str,
-    ) -> Result<Option<Id>> {
-        if self.dry_run {
+    pub fn write_mode(self) -> WriteMode {
+        WriteMode::dry_run_if(self.dry_run)
+    }
+}
+
+/// Puts new snapshots in the places of old ones.
+pub struct Replacer<'r> {
+    repo: &'r Repository,
+    replace: Replace,
+    /// For a new snapshot beside which the old one stays.
+    tag: &'static str,
+    /// The snapshots of the repository.
+    existing: Vec<StoredSnapshot>,
+}
+
+impl<'r> Replacer<'r> {
+    pub fn new(repo: &'r Repository, replace: Replace, tag: &'static str) -> Result<Replacer<'r>> {
+        let (existing, _) = repo.snapshots()?;
+        Ok(Replacer { repo, replace, tag, existing })
+    }
+
+    /// Puts a snapshot in the place of another one. Its id, unless this is a dry run.
+    pub fn put(&self, old: &StoredSnapshot, new: Snapshot) -> Result<Option<Id>> {
+        if self.replace.dry_run {
             return Ok(None);
         }
         let mut new = Snapshot { original: Some(old.id), ..new };
-        if !self.forget && !new.tags.iter().any(|one| one == tag) {
-            new.tags.push(tag.to_owned());
+        if !self.replace.forget && !new.tags.iter().any(|one| one == self.tag) {
+            new.tags.push(self.tag.to_owned());
         }
         // An earlier run may have ended between making it and removing the old one.
-        let made = there.iter().find(|other| other.snapshot == new).map(|other| other.id);
-        let id = made.map_or_else(|| repo.save_file(FileType::Snapshot, new.encode()), Ok)?;
-        if self.forget {
-            repo.remove_snapshot(old.id)?;
+        let made = self.existing.iter().find(|other| other.snapshot == new).map(|other| other.id);
+        let id = made.map_or_else(|| self.repo.save_file(FileType::Snapshot, new.encode()), Ok)?;
+        if self.replace.forget {
+            self.repo.remove_snapshot(old.id)?;
         }
         Ok(Some(id))
     }
@@ -68,7 +84,8 @@ impl Replace {
 
 /// What is to be changed.
 pub trait Change {
-    /// Judges an entry; an error ends it all. A directory that is kept is gone through.
+    /// Judges an entry; an error ends the rewrite. The entries of a directory that is kept are
+    /// judged next.
     fn entry(&mut self, path: &[u8], node: &Node) -> Result<Verdict>;
 
     /// Judges a directory that cannot be read; the error that comes back ends it all.
@@ -97,6 +114,13 @@ pub struct Rewrite<'r, C> {
     known: HashMap<Id, Id>,
 }
 
+/// Whether an entry is changed in the new tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Kept,
+    Changed,
+}
+
 /// A directory on the way.
 struct Level {
     tree: Tree,
@@ -104,10 +128,10 @@ struct Level {
     path_length: usize,
     out: NewTree,
     changed: bool,
-    /// Why it cannot be written anew: its entries are not in order.
+    /// Why it cannot be written again: its entries are not in order.
     fault: Option<FormatError>,
     /// The entry that came last, whose tree is being rewritten, and whether it was changed itself.
-    below: Option<(Node, bool)>,
+    below: Option<(Node, Entry)>,
 }
 
 impl<'r, C: Change> Rewrite<'r, C> {
@@ -145,23 +169,23 @@ impl<'r, C: Change> Rewrite<'r, C> {
             };
             path.push(b'/');
             path.extend_from_slice(&node.name);
-            let (node, changed) = match self.change.entry(&path, &node)? {
+            let (node, entry) = match self.change.entry(&path, &node)? {
                 Verdict::Drop => {
                     level.changed = true;
                     continue;
                 }
-                Verdict::Keep => (node, false),
+                Verdict::Keep => (node, Entry::Kept),
                 Verdict::Change(changed) => {
                     self.check_loss(&path, &node, level.tree.raw())?;
-                    (*changed, true)
+                    (*changed, Entry::Changed)
                 }
             };
             if node.ty != NodeType::Dir {
-                put(self.writer, level, &node, changed)?;
+                level.put(self.writer, &node, entry)?;
                 continue;
             }
             let subtree = node.subtree.unwrap_or(Id::NULL);
-            level.below = Some((node, changed));
+            level.below = Some((node, entry));
             match self.open(subtree, &path)? {
                 Ok(below) => levels.push(below),
                 Err(became) => self.take(levels.last_mut().expect("it is there"), became)?,
@@ -169,7 +193,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         }
     }
 
-    /// A tree to be gone through, or what it becomes without that.
+    /// A tree whose entries are to be judged, or what it becomes without that.
     fn open(&mut self, id: Id, path: &[u8]) -> Result<std::result::Result<Level, Option<Id>>> {
         if let Some(&became) = self.known.get(&id) {
             return Ok(Err(Some(became)));
@@ -194,7 +218,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         })
     }
 
-    /// What has become of a tree that was gone through.
+    /// What has become of a tree whose entries have all been judged.
     fn close(&mut self, level: Level) -> Result<Id> {
         let Level { tree, out, changed, fault, .. } = level;
         let id = tree.id();
@@ -208,18 +232,18 @@ impl<'r, C: Change> Rewrite<'r, C> {
         Ok(became)
     }
 
-    /// Takes over what has become of the directory that was gone into.
+    /// Takes over what has become of the directory that was entered.
     fn take(&self, level: &mut Level, became: Option<Id>) -> Result<()> {
-        let (node, changed) = level.below.take().expect("a directory was gone into");
+        let (node, entry) = level.below.take().expect("a directory was entered");
         let Some(became) = became else {
             level.changed = true;
             return Ok(());
         };
         if node.subtree == Some(became) {
-            return put(self.writer, level, &node, changed);
+            return level.put(self.writer, &node, entry);
         }
         self.check_loss(&node.name, &node, level.tree.raw())?;
-        put(self.writer, level, &Node { subtree: Some(became), ..node }, true)
+        level.put(self.writer, &Node { subtree: Some(became), ..node }, Entry::Changed)
     }
 
     /// An error if an entry written by us would lack something.
@@ -232,11 +256,17 @@ impl<'r, C: Change> Rewrite<'r, C> {
     }
 }
 
-/// Adds the entry that came last, which is `node` now if it was changed.
-fn put(writer: &Writer, level: &mut Level, node: &Node, changed: bool) -> Result<()> {
-    level.changed |= changed;
-    let put =
-        if changed { level.out.add(writer, node) } else { level.out.add_json(writer, &node.name, level.tree.raw()) };
-    level.fault = level.fault.take().or(put?.err());
-    Ok(())
+impl Level {
+    /// Adds the entry that came last, which is `node` now if it was changed.
+    fn put(&mut self, writer: &Writer, node: &Node, entry: Entry) -> Result<()> {
+        let put = match entry {
+            Entry::Changed => {
+                self.changed = true;
+                self.out.add(writer, node)
+            }
+            Entry::Kept => self.out.add_json(writer, &node.name, self.tree.raw()),
+        };
+        self.fault = self.fault.take().or(put?.err());
+        Ok(())
+    }
 }

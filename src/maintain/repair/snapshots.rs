@@ -1,7 +1,8 @@
-//! Snapshots that need what is gone, made anew without it.
+//! Snapshots that need missing data, rewritten without it.
 //!
-//! A file loses the parts that are in no index, and a directory that cannot be read is empty; everything else stays as it is, to the byte.
-//! This is the last resort: what a backup of the original files brings back heals more.
+//! A file loses the parts that are in no index, and a directory that cannot be read is empty;
+//! everything else stays as it is, to the byte. This is the last resort: what a backup of the
+//! original files brings back heals more.
 
 use crate::format::BlobType;
 use crate::format::content::NewContent;
@@ -9,9 +10,9 @@ use crate::format::node::{Node, NodeType};
 use crate::format::snapshot::Snapshot;
 use crate::format::text::lossy;
 use crate::id::Id;
-use crate::maintain::rewrite::{Change, Replace, Rewrite, Unreadable, Verdict};
+use crate::maintain::rewrite::{Change, Replace, Replacer, Rewrite, Unreadable, Verdict};
 use crate::progress::Progress;
-use crate::repo::writer::{WriteMode, Writer};
+use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub enum Became {
     Nothing,
 }
 
-/// Repairs snapshots, and hands over what became of each, and what was changed in it. A caller that forgets holds an exclusive lock.
+/// Repairs snapshots, and reports what became of each, and what was changed in it. A caller that
+/// removes the old ones holds an exclusive lock.
 pub fn repair(
     repo: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
@@ -39,7 +41,7 @@ pub fn repair(
 ) -> Result<()> {
     let index = Arc::new(Index::load(repo)?);
     let trees = TreeReader::new(repo, &index);
-    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, WriteMode::dry_run_if(replace.dry_run))?;
+    let writer = Writer::beside(repo.clone(), index.clone(), TreeReader::KEPT, replace.write_mode())?;
     let mut rewrite = Rewrite::new(
         &trees,
         &writer,
@@ -55,9 +57,9 @@ pub fn repair(
         became.push((stored, tree, std::mem::take(&mut rewrite.change.changes)));
     }
     drop(rewrite);
-    // All that the new snapshots need is there before the first of them.
+    // All that the new snapshots need is durable before the first of them.
     writer.finish()?;
-    let (there, _) = repo.snapshots()?;
+    let replacer = Replacer::new(repo, replace, TAG)?;
     for (stored, tree, changes) in became {
         let became = match tree {
             Some(tree) if Some(tree) == stored.snapshot.tree => Became::Unchanged,
@@ -69,7 +71,7 @@ pub fn repair(
                     let lost = u64::try_from(changes.len()).unwrap_or(u64::MAX).max(1);
                     summary.problems = summary.problems.saturating_add(lost);
                 }
-                Became::Repaired(replace.snapshot(repo, &there, stored, new, TAG)?)
+                Became::Repaired(replacer.put(stored, new)?)
             }
             None => {
                 if replace.forget && !replace.dry_run {
@@ -86,7 +88,7 @@ pub fn repair(
 /// Leaves out what is lost.
 struct Lost<'l> {
     index: &'l Index,
-    /// Where a long list of content is put aside.
+    /// The directory that a long list of content is spilled to.
     aside: Option<&'l Path>,
     /// What was changed in the snapshot at hand.
     changes: Vec<String>,
