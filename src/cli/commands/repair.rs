@@ -6,7 +6,7 @@ use crate::cli::progress::Kind;
 use crate::cli::select;
 use crate::cli::session::Context;
 use crate::id::Id;
-use crate::maintain::repair::{self, index::Repaired, packs::Salvaged, snapshots::Became};
+use crate::maintain::repair::{self, index::PacksToRead, index::Repaired, packs::Salvaged, snapshots::Became};
 use crate::maintain::rewrite::Replace;
 use crate::repo::{self, LockMode, Repository, SnapshotFilter};
 use crate::store::{File, FileType, StoreError};
@@ -71,8 +71,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 fn index(context: &Context, repo: &Repository, read_all_packs: bool) -> Result<Outcome> {
     context.out.note("looking at the index and the packs")?;
     let ticker = context.show_progress(Kind::Count("packs"));
+    let which = if read_all_packs { PacksToRead::All } else { PacksToRead::Doubtful };
     let Repaired { unreadable, forgotten, read, silent, written, removed } =
-        repair::index::repair(repo, read_all_packs, &context.progress)?;
+        repair::index::repair(repo, which, &context.progress)?;
     drop(ticker);
     context.out.note(format_args!(
         "{unreadable} index files could not be read; {forgotten} packs are forgotten, {read} were asked what they hold; \

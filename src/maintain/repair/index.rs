@@ -1,8 +1,9 @@
 //! The index made to say what the packs hold.
 //!
-//! Index files that cannot be read go; packs that are in no index, or of which the index says what does not fit their size, are asked
-//! what they hold; packs that are not there are forgotten. What the index says of a pack that is right stays, and so it does where the pack's
-//! own header cannot be read but the sizes agree: the blobs may be sound.
+//! Index files that cannot be read are removed; packs that are in no index, or of which the index
+//! says what does not fit their size, are asked what they hold; missing packs are forgotten. What
+//! the index says of a pack stays if it is right, and also where the pack's own header cannot be
+//! read but the sizes agree: the blobs may be sound.
 
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{PackedBlob, file_size};
@@ -23,11 +24,11 @@ use std::sync::atomic::Ordering;
 pub struct Repaired {
     /// Index files that could not be read.
     pub unreadable: u64,
-    /// Packs that the index named and that are not there.
+    /// Packs that the index named and that do not exist.
     pub forgotten: u64,
     /// Packs that were asked what they hold.
     pub read: u64,
-    /// Those of them that could not say; each was told as a problem.
+    /// Those of them that could not say; each was reported as a problem.
     pub silent: u64,
     /// Index files that were written, and removed.
     pub written: u64,
@@ -37,9 +38,41 @@ pub struct Repaired {
 /// Headers that are read before they are put into the index.
 const WINDOW: usize = 256;
 
-/// Repairs the index; `read_all`: every pack is asked, whatever the index says. The caller holds an exclusive lock.
-pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<Repaired> {
-    let mut repaired = Repaired::default();
+/// Which packs are asked what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacksToRead {
+    /// Those that are in no index, or of which the index says what does not fit their size.
+    Doubtful,
+    All,
+}
+
+/// Repairs the index. The caller holds an exclusive lock.
+pub fn repair(repo: &Repository, which: PacksToRead, progress: &Progress) -> Result<Repaired> {
+    let (index, unreadable) = load(repo, progress)?;
+    let listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
+    let Compared { sound, forgotten } = compare(&index, &listed, progress);
+    let is_read = |pack: &Id| which == PacksToRead::All || !sound.contains(pack);
+    let mut ask: Vec<(Id, u64)> = listed.into_iter().filter(|(pack, _)| is_read(pack)).collect();
+    ask.sort_unstable();
+    let read = ask.len() as u64;
+    progress.files_total.store(read, Ordering::Relaxed);
+    progress.files_done.store(0, Ordering::Relaxed);
+    let mut reindex = Reindex::new(repo);
+    take_over(&mut reindex, &unreadable, |pack| sound.contains(pack) && !is_read(pack))?;
+    let silent = Asking { repo, index: &index, sound: &sound, progress }.read(&ask, &mut reindex)?;
+    let (written, removed) = reindex.finish()?;
+    Ok(Repaired {
+        unreadable: unreadable.len() as u64,
+        forgotten,
+        read,
+        silent,
+        written: written.len() as u64,
+        removed: removed.len() as u64,
+    })
+}
+
+/// The index as far as it can be read, and the index files that cannot, sorted, each with why.
+fn load(repo: &Repository, progress: &Progress) -> Result<(Index, Vec<(Id, String)>)> {
     let unreadable = Mutex::new(Vec::new());
     let index = Index::load_each(repo, |file, content| match content {
         Ok(_) => Ok(()),
@@ -54,74 +87,96 @@ pub fn repair(repo: &Repository, read_all: bool, progress: &Progress) -> Result<
     for (file, why) in &unreadable {
         progress.warning(&format!("removing index {file}: {why}"));
     }
-    repaired.unreadable = unreadable.len() as u64;
-    let listed: HashMap<Id, u64> = repo.store().list(FileType::Pack)?.into_iter().collect();
+    Ok((index, unreadable))
+}
+
+/// The index compared with the pack files.
+struct Compared {
+    /// Packs that have the size that the index makes.
+    sound: HashSet<Id>,
+    /// The number of packs that the index names and that do not exist.
+    forgotten: u64,
+}
+
+fn compare(index: &Index, listed: &HashMap<Id, u64>, progress: &Progress) -> Compared {
     let empty = file_size(&[]);
     let mut sizes = vec![empty; index.packs().len()];
     for copy in index.walk() {
         sizes[copy.pack] += file_size(&[copy.blob]) - empty;
     }
-    let mut sound = HashSet::new();
+    let mut compared = Compared { sound: HashSet::new(), forgotten: 0 };
     for (&pack, expected) in index.packs().iter().zip(sizes) {
         match listed.get(&pack) {
             Some(&size) if size == expected => {
-                sound.insert(pack);
+                compared.sound.insert(pack);
             }
             Some(size) => {
                 progress.warning(&format!("pack {pack} has {size} bytes, and not the {expected} that the index makes"))
             }
             None => {
-                repaired.forgotten += 1;
+                compared.forgotten += 1;
                 progress.warning(&format!("pack {pack} is not there, and goes from the index"));
             }
         }
     }
-    let mut ask: Vec<(Id, u64)> = listed.into_iter().filter(|(pack, _)| read_all || !sound.contains(pack)).collect();
-    ask.sort_unstable();
-    repaired.read = ask.len() as u64;
-    progress.files_total.store(repaired.read, Ordering::Relaxed);
-    progress.files_done.store(0, Ordering::Relaxed);
+    compared
+}
 
-    let mut reindex = Reindex::new(repo);
-    let asked: HashSet<Id> = ask.iter().map(|(pack, _)| *pack).collect();
+/// Takes over what the index says of the packs that it is right about.
+fn take_over(reindex: &mut Reindex<'_>, unreadable: &[(Id, String)], keeps: impl Fn(&Id) -> bool) -> Result<()> {
+    let files = reindex.files()?;
     reindex.take_over(
-        reindex.files()?,
-        |pack| sound.contains(&pack.id) && !asked.contains(&pack.id),
+        files,
+        |pack| keeps(&pack.id),
         |file, error| {
             let known = unreadable.binary_search_by_key(&file, |(file, _)| *file).is_ok();
             if known { Ok(()) } else { Err(error) }
         },
-    )?;
-    for part in ask.chunks(WINDOW) {
-        let headers = side_by_side(repo.store().connections(), part, |&(pack, size)| {
-            let blobs = header(repo, pack, size);
-            progress.files_done.fetch_add(1, Ordering::Relaxed);
-            blobs
-        });
-        let ids: Vec<Id> = part.iter().map(|(pack, _)| *pack).collect();
-        let said = LazyCell::new(|| index.groups(&ids).collect::<Vec<_>>());
-        for (&pack, blobs) in ids.iter().zip(headers) {
-            let blobs = match blobs {
-                Ok(blobs) => blobs,
-                Err(error) if !error.is_damage() => return Err(error),
-                Err(error) => {
-                    repaired.silent += 1;
-                    progress.problem(Phase::Repair, format!("pack {pack}"), error);
-                    match sound.contains(&pack) {
-                        true => said.iter().flat_map(|group| group.blobs(pack)).collect(),
-                        false => continue,
+    )
+}
+
+/// What packs are asked with.
+struct Asking<'a> {
+    repo: &'a Repository,
+    index: &'a Index,
+    sound: &'a HashSet<Id>,
+    progress: &'a Progress,
+}
+
+impl Asking<'_> {
+    /// Adds to the index what packs say that they hold. Returns the number of those that cannot
+    /// say.
+    fn read(&self, packs: &[(Id, u64)], reindex: &mut Reindex<'_>) -> Result<u64> {
+        let mut silent = 0;
+        for part in packs.chunks(WINDOW) {
+            let headers = side_by_side(self.repo.store().connections(), part, |&(pack, size)| {
+                let blobs = header(self.repo, pack, size);
+                self.progress.files_done.fetch_add(1, Ordering::Relaxed);
+                blobs
+            });
+            let ids: Vec<Id> = part.iter().map(|(pack, _)| *pack).collect();
+            let said = LazyCell::new(|| self.index.groups(&ids).collect::<Vec<_>>());
+            for (&pack, blobs) in ids.iter().zip(headers) {
+                let blobs = match blobs {
+                    Ok(blobs) => blobs,
+                    Err(error) if !error.is_damage() => return Err(error),
+                    Err(error) => {
+                        silent += 1;
+                        self.progress.problem(Phase::Repair, format!("pack {pack}"), error);
+                        match self.sound.contains(&pack) {
+                            true => said.iter().flat_map(|group| group.blobs(pack)).collect(),
+                            false => continue,
+                        }
                     }
-                }
-            };
-            reindex.add(IndexedPack { id: pack, blobs })?;
+                };
+                reindex.add(IndexedPack { id: pack, blobs })?;
+            }
+            if self.progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
         }
-        if progress.is_interrupted() {
-            return Err(Error::Interrupted);
-        }
+        Ok(silent)
     }
-    let (written, removed) = reindex.finish()?;
-    (repaired.written, repaired.removed) = (written.len() as u64, removed.len() as u64);
-    Ok(repaired)
 }
 
 /// What a pack says that it holds, if that is all that there is in it.

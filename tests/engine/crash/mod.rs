@@ -18,7 +18,7 @@ use std::time::Duration;
 use store::{Fault, Kind, Stopping};
 use vsm::format::Version;
 use vsm::id::Id;
-use vsm::maintain::repair;
+use vsm::maintain::repair::{self, index::PacksToRead};
 use vsm::maintain::rewrite::Replace;
 use vsm::progress::Progress;
 use vsm::repo::{
@@ -262,7 +262,7 @@ fn repairs_of_index_and_packs() {
     fs::remove_file(&index[0]).expect("an index less");
     let reindex = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
-            let repaired = repair::index::repair(repo, false, &Progress::silent())?;
+            let repaired = repair::index::repair(repo, PacksToRead::Doubtful, &Progress::silent())?;
             if repaired.silent == 0 { Ok(()) } else { Err(repo::Error::Stopped) }
         })
     };
