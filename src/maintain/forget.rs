@@ -1,8 +1,10 @@
-//! Which snapshots a policy keeps. A pure function: the same snapshots, policy and time give the same answer.
+//! Which snapshots a policy keeps. A pure function: the same snapshots, policy and time give the
+//! same answer.
 //!
-//! restic's rules. Each rule goes through a group from the newest snapshot to the oldest and keeps the newest of each hour, day, week,
-//! month or year that has one, as many as it may; a snapshot is kept if any rule keeps it. A rule that may keep more than there are
-//! keeps the oldest snapshot as well, so that history does not shrink while it is shorter than the policy.
+//! restic's rules. Each rule goes through a group from the newest snapshot to the oldest and keeps
+//! the newest of each hour, day, week, month or year that has one, as many as it may; a snapshot is
+//! kept if any rule keeps it. A rule that may keep more than there are keeps the oldest snapshot as
+//! well, so that history does not shrink while it is shorter than the policy.
 
 use crate::format::time::Time;
 use crate::repo::StoredSnapshot;
@@ -38,7 +40,8 @@ impl Period {
         }
     }
 
-    /// A number that is the same for all times of a period, in the zone the time was written in; weeks are those of ISO 8601.
+    /// A number that is the same for all times of a period, in the zone the time was written in;
+    /// weeks are those of ISO 8601.
     fn of(self, time: &Time, position: usize) -> i64 {
         let (year, month, day, hour, ..) = time.civil();
         let day = (year * 100 + i64::from(month)) * 100 + i64::from(day);
@@ -111,8 +114,8 @@ impl Span {
         self == Span::default()
     }
 
-    /// The instant this much before a time. A day that a month does not have counts on into the next one, as in Go: a month before 31 March is
-    /// 2 or 3 March.
+    /// The instant this much before a time. A day that a month does not have counts on into the
+    /// next one, as in Go: a month before 31 March is 2 or 3 March.
     fn before(self, time: &Time) -> (i64, u32) {
         let (year, month, ..) = time.civil();
         let this_month = year * 12 + i64::from(month) - 1;
@@ -196,15 +199,30 @@ struct Rule {
     last: Option<i64>,
 }
 
+/// A snapshot in its group, which is judged from the newest to the oldest.
+struct InGroup<'s> {
+    time: &'s Time,
+    position: usize,
+    /// The number of snapshots in the group.
+    count: usize,
+}
+
+impl InGroup<'_> {
+    fn is_oldest(&self) -> bool {
+        self.position + 1 == self.count
+    }
+}
+
 impl Rule {
     /// Why it keeps the snapshot, if it does.
-    fn judge(&mut self, time: &Time, position: usize, oldest: bool) -> Option<String> {
+    fn judge(&mut self, snapshot: &InGroup<'_>) -> Option<String> {
+        let InGroup { time, position, .. } = *snapshot;
         if self.left == 0 || self.since.is_some_and(|since| time.instant() <= since) {
             return None;
         }
         let now = self.period.of(time, position);
         let new = self.last != Some(now);
-        if !new && !oldest {
+        if !new && !snapshot.is_oldest() {
             return None;
         }
         if self.left != ALL {
@@ -218,7 +236,7 @@ impl Rule {
     }
 }
 
-/// Applies a policy to one group of snapshots. `now` tells which of them are in the future: those do not count as the newest.
+/// Applies a policy to one group of snapshots. Those later than `now` do not count as the newest.
 pub fn apply(mut snapshots: Vec<StoredSnapshot>, policy: &Policy, now: &Time) -> Verdict {
     snapshots.sort_by_key(|stored| std::cmp::Reverse((stored.snapshot.time.instant(), stored.id)));
     let reference =
@@ -244,7 +262,8 @@ pub fn apply(mut snapshots: Vec<StoredSnapshot>, policy: &Policy, now: &Time) ->
         if within.is_some_and(|since| time.instant() > since) {
             reasons.push(format!("within {}", policy.within));
         }
-        reasons.extend(rules.iter_mut().filter_map(|rule| rule.judge(time, position, position + 1 == count)));
+        let snapshot = InGroup { time, position, count };
+        reasons.extend(rules.iter_mut().filter_map(|rule| rule.judge(&snapshot)));
         if reasons.is_empty() {
             verdict.remove.push(stored);
         } else {

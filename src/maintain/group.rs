@@ -1,10 +1,11 @@
-//! Snapshots that belong together: of the same host, the same paths, the same tags, or any of these.
+//! Snapshots that belong together: of the same host, the same paths, the same tags, or any of
+//! these.
 
 use crate::repo::StoredSnapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What the snapshots of a group have in common; what was not asked for is empty.
+/// The values that the snapshots of a group have in common; what is no criterion is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct GroupKey {
     pub hostname: String,
@@ -21,8 +22,16 @@ pub struct Group {
     pub snapshots: Vec<StoredSnapshot>,
 }
 
+/// What the snapshots of a group have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupCriteria {
+    pub host: bool,
+    pub paths: bool,
+    pub tags: bool,
+}
+
 /// Groups snapshots; groups come in the order of their keys.
-pub fn group(snapshots: Vec<StoredSnapshot>, host: bool, paths: bool, tags: bool) -> Vec<Group> {
+pub fn group(snapshots: Vec<StoredSnapshot>, by: GroupCriteria) -> Vec<Group> {
     let sorted = |list: &[String]| {
         let mut list = list.to_vec();
         list.sort();
@@ -31,9 +40,9 @@ pub fn group(snapshots: Vec<StoredSnapshot>, host: bool, paths: bool, tags: bool
     let mut groups: BTreeMap<GroupKey, Vec<StoredSnapshot>> = BTreeMap::new();
     for stored in snapshots {
         let key = GroupKey {
-            hostname: if host { stored.snapshot.hostname.clone() } else { String::new() },
-            paths: paths.then(|| sorted(&stored.snapshot.paths)).flatten(),
-            tags: tags.then(|| sorted(&stored.snapshot.tags)).flatten(),
+            hostname: if by.host { stored.snapshot.hostname.clone() } else { String::new() },
+            paths: by.paths.then(|| sorted(&stored.snapshot.paths)).flatten(),
+            tags: by.tags.then(|| sorted(&stored.snapshot.tags)).flatten(),
         };
         groups.entry(key).or_default().push(stored);
     }

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::forget::{ALL, Kept, Policy, Span, Verdict, apply};
-use crate::maintain::group::{GroupKey, group};
+use crate::maintain::group::{GroupCriteria, GroupKey, group};
 use crate::parallel::side_by_side;
 use crate::repo::{self, LockMode, Repository, SnapshotFilter, StoredSnapshot};
 use anyhow::{Result, bail};
@@ -194,7 +194,7 @@ fn by_policy(
         context.out.note(format_args!("Applying Policy: keep {policy}"))?;
     }
     let mut verdicts = Vec::new();
-    for group in group(snapshots, host, paths, tags) {
+    for group in group(snapshots, GroupCriteria { host, paths, tags }) {
         let verdict = apply(group.snapshots, policy, &now);
         if verdict.keep.is_empty() && !args.unsafe_allow_remove_all {
             let name = snapshot_table::group_name(&group.key);

@@ -5,7 +5,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
 use crate::cli::session::Context;
 use crate::cli::snapshot_table::{self, Column};
-use crate::maintain::group::{Group, GroupKey, group};
+use crate::maintain::group::{Group, GroupCriteria, GroupKey, group};
 use crate::repo::StoredSnapshot;
 use anyhow::Result;
 use serde::Serialize;
@@ -39,7 +39,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
     let GroupBy { host, paths, tags } = args.group_by;
     let grouped = host || paths || tags;
-    let mut groups = group(snapshots, host, paths, tags);
+    let mut groups = group(snapshots, GroupCriteria { host, paths, tags });
     for group in &mut groups {
         keep_latest(&mut group.snapshots, args.latest);
     }
