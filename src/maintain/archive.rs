@@ -1,5 +1,5 @@
 //! What the formats of archives have in common: entries in the order of the tree, as one stream of
-//! bytes that is never gone back in.
+//! bytes without seeking back.
 
 use crate::format::node::Node;
 

@@ -1,6 +1,8 @@
-//! What changed from one tree to another, name by name, and how many bytes of the repository that makes.
+//! What changed from one tree to another, name by name, and how many bytes of the repository that
+//! makes.
 //!
-//! Both trees are walked side by side; a subtree that both have is not looked into. The way down is a list, not the call stack.
+//! Both trees are walked side by side; a subtree that both have is not looked into. The way down is
+//! a list, not the call stack.
 
 use super::blobs::BlobSet;
 use super::gaps::Gaps;
@@ -20,7 +22,7 @@ pub struct Changed {
     pub ty: bool,
     /// The content of a file.
     pub content: bool,
-    /// The content of a file, and nothing that should tell of it: bits may have rotted.
+    /// The content of a file, and no metadata that shows a change: bits may have rotted.
     pub silent: bool,
     /// Anything else about it; of a directory also what is in it, as in restic.
     pub metadata: bool,
@@ -131,9 +133,9 @@ fn in_order(id: Id, entries: impl Iterator<Item = Result<Entry>>) -> impl Iterat
     })
 }
 
-/// Compares two trees. `tell` learns of every change, directories with a slash at the end of their
-/// path; an error from it ends the comparison. What cannot be read below the two trees is reported
-/// as a gap of its snapshot, and not compared: nobody knows whether it is the same.
+/// Compares two trees. `tell` is called with every change, directories with a slash at the end of
+/// their path; an error from it ends the comparison. What cannot be read below the two trees is
+/// reported as a gap of its snapshot, and not compared: it is unknown whether it is the same.
 pub fn diff<E: From<Error>>(
     trees: &TreeReader<'_>,
     index: &Index,

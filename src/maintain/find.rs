@@ -1,4 +1,5 @@
-//! Where in the snapshots something is: entries by patterns and times, blobs and trees by their ids.
+//! Where in the snapshots something is: entries by patterns and times, blobs and trees by their
+//! ids.
 
 use super::gaps::Gaps;
 use super::walk::Walk;
@@ -79,7 +80,8 @@ impl Objects {
         }
     }
 
-    /// Everything in the packs whose ids begin with one of `names`; says for how many names there is no pack.
+    /// Everything in the packs whose ids begin with one of `names`; says for how many names there
+    /// is no pack.
     pub fn add_packs(&mut self, index: &Index, names: &[String]) -> usize {
         let mut missing: HashSet<&String> = names.iter().collect();
         for location in index.iter() {

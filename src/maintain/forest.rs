@@ -1,17 +1,18 @@
-//! Every tree below a root, each looked at once however often it is named, by all threads of a pool.
+//! Every tree below a root, each looked at once however often it is named, by all threads of a
+//! pool.
 //!
-//! Trees are jobs on a queue, not calls: neither ten thousand levels nor a tree that names itself twice per level costs more than its
-//! number of different trees.
+//! Trees are jobs on a queue, not calls: neither ten thousand levels nor a tree that names itself
+//! twice per level costs more than its number of different trees.
 
 use crate::id::Id;
 use rayon::{Scope, ThreadPool};
 
-/// Who looks at trees.
+/// What is done with each tree.
 pub trait Visitor: Sync {
     /// Whether a tree is still to be looked at, which it is once at most.
     fn enter(&self, id: Id) -> bool;
 
-    /// Looks at a tree and hands over those that it names.
+    /// Looks at a tree and passes the trees that it names to `below`.
     fn look(&self, id: Id, below: &mut dyn FnMut(Id));
 }
 

@@ -1,7 +1,8 @@
 //! New index files in the place of old ones.
 //!
-//! The new ones are all there before the first old one goes, so that at every moment the index says at least what it should. Files that
-//! are full and say nothing wrong stay. One old file at a time is in memory, and one new one.
+//! The new ones are all there before the first old one goes, so that at every moment the index says
+//! at least what it should. Files that are full and say nothing wrong stay. One old file at a time
+//! is in memory, and one new one.
 
 use crate::format::index_file::{self, IndexedPack};
 use crate::id::Id;
@@ -17,7 +18,7 @@ const FULL: usize = limits::INDEX_BLOBS;
 /// One of more is not, because restic calls it oversized.
 const OVERSIZED: usize = FULL + crate::format::pack::BLOBS_MAX;
 
-/// An index being written anew.
+/// An index that is being rewritten.
 pub struct Reindex<'r> {
     repo: &'r Repository,
     /// Packs that are in a file that stays, or in a new one.
@@ -38,8 +39,8 @@ impl<'r> Reindex<'r> {
         Ok(self.repo.store().list(FileType::Index)?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Goes through index files and takes over the packs that `keeps` wants. A file that cannot be read is handed to
-    /// `unreadable`: it goes, or the error that comes back ends it.
+    /// Goes through index files and takes over the packs that `keeps` wants. A file that cannot be
+    /// read is passed to `unreadable`: it is removed, or the error that comes back ends the call.
     pub fn take_over(
         &mut self,
         mut files: Vec<Id>,
@@ -89,7 +90,8 @@ impl<'r> Reindex<'r> {
         Ok(())
     }
 
-    /// Writes what is left, and only then removes the files that are replaced: the files written, and the files removed.
+    /// Writes what is left, and only then removes the files that are replaced: the files written,
+    /// and the files removed.
     pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Id>)> {
         self.save()?;
         self.repo.confirm_lock()?;

@@ -65,7 +65,8 @@ pub fn find(place: &Place, directory: &str, excludes: Exclude) -> Result<Found, 
     Ok(found)
 }
 
-/// Whether a directory is a repository, or what is left of one. Many a thing has a `config`, and many a thing has `data`.
+/// Whether a directory is a repository, or what is left of one. Many a thing has a `config`, and
+/// many a thing has `data`.
 fn is_repository(directory: &Directory) -> bool {
     let has = |name: &str| directory.directories.iter().any(|one| one == name);
     let config = !directory.files.is_empty();
@@ -91,8 +92,9 @@ pub struct Contents {
     pub damaged: Vec<Error>,
 }
 
-/// Reads the snapshots of some repositories, so many at a time as the store takes, and hands over what came of each, in order. Nothing is
-/// locked: what is read is never changed, and a snapshot that goes meanwhile is not there.
+/// Reads the snapshots of some repositories, as many at a time as the store takes, and passes on
+/// the outcome of each, in order. Nothing is locked: what is read is never changed, and a snapshot
+/// that goes meanwhile is not there.
 pub fn read<E>(
     place: &Place,
     paths: &[String],
@@ -132,8 +134,8 @@ fn contents(store: Arc<dyn Store>, password: &Password, settings: Settings) -> r
 /// Outcomes that are kept until their turn.
 const WINDOW: usize = 64;
 
-/// Counts how often in a row a store was given up. Each time was waited for with all patience: a store that is gone must not be waited for
-/// once for everything in it.
+/// Counts how often in a row a store was given up. Each time was waited for with all patience: a
+/// store that is gone must not be waited for once for everything in it.
 #[derive(Default)]
 struct InARow(AtomicU32);
 

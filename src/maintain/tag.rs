@@ -1,5 +1,5 @@
-//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new snapshot; the old one goes when the
-//! new one is there.
+//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new
+//! snapshot; the old one is removed when the new one exists.
 
 use crate::id::Id;
 use crate::repo::{Repository, Result, StoredSnapshot};
@@ -29,7 +29,8 @@ impl Change {
     }
 }
 
-/// Changes a snapshot's tags; the id of the new snapshot, or `None` if its tags are as they should be. The caller holds an exclusive lock.
+/// Changes a snapshot's tags; the id of the new snapshot, or `None` if its tags are as they should
+/// be. The caller holds an exclusive lock.
 pub fn change(repo: &Repository, stored: &StoredSnapshot, change: &Change) -> Result<Option<Id>> {
     let tags = change.apply(&stored.snapshot.tags);
     if tags == stored.snapshot.tags {

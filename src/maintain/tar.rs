@@ -1,9 +1,10 @@
-//! Entries of a tar archive as POSIX.1-2001 ("pax") has them: a ustar header, and before it, where that is too small, an extended one.
+//! Entries of a tar archive as POSIX.1-2001 ("pax") has them: a ustar header, and before it, where
+//! that is too small, an extended one.
 //!
-//! Nodes have names of any length and of any bytes, times with nanoseconds, sizes and owners beyond ustar's octal fields, and extended attributes;
-//! each of these goes into an extended header, which GNU tar, bsdtar and Python read. Access
-//! control lists go in as text, which is what tar programs restore. What does not fit at all is
-//! reported, never cut.
+//! Nodes have names of any length and of any bytes, times with nanoseconds, sizes and owners beyond
+//! ustar's octal fields, and extended attributes; each of these goes into an extended header, which
+//! GNU tar, bsdtar and Python read. Access control lists go in as text, which is what tar programs
+//! restore. What does not fit at all is reported, never cut.
 
 use super::archive::{Archive, Begun};
 use super::posix_acl;

@@ -1,9 +1,9 @@
 //! Blobs out of the packs of a repository and into new packs, of the same repository or of another
 //! one.
 //!
-//! A pack is read front to back, with one request for what lies close together. Nothing is believed:
-//! each blob is opened and compared with its id on the way. One that cannot be read there is taken
-//! from another copy; the caller decides what becomes of it if no copy can be read.
+//! A pack is read front to back, with one request for what lies close together. Nothing is
+//! believed: each blob is opened and compared with its id on the way. One that cannot be read there
+//! is taken from another copy; the caller decides what becomes of it if no copy can be read.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -31,8 +31,8 @@ pub struct Transfer<'t> {
 }
 
 impl Transfer<'_> {
-    /// Transfers the blobs of some packs that `wanted` returns, front to back. Several packs are read
-    /// at a time, with `held` bytes of memory in use for other things than the index.
+    /// Transfers the blobs of some packs that `wanted` returns, front to back. Several packs are
+    /// read at a time, with `held` bytes of memory in use for other things than the index.
     pub fn packs<B: Iterator<Item = PackedBlob>>(
         &self,
         packs: &[Id],
@@ -119,8 +119,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// One blob from wherever it can be had; the first copy is read again, too, for it may have been
-    /// damaged on its way here.
+    /// One blob from wherever it can be had; the first copy is read again, too, for it may have
+    /// been damaged on its way here.
     fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
         let plaintext = match self.from.load_blob(self.index, ty, id) {
             Ok(plaintext) => plaintext,

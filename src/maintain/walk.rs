@@ -1,7 +1,9 @@
-//! A walk through a snapshot's tree, entry by entry and top down, a directory's entries right after itself.
+//! A walk through a snapshot's tree, entry by entry and top down, a directory's entries right after
+//! itself.
 //!
-//! The caller says which directories to enter. Of each directory on the way down one node at a time is read; and the way down is a
-//! list, not the call stack, so that a tree of ten thousand levels is walked like any other.
+//! The caller says which directories to enter. Of each directory on the way down one node at a time
+//! is read; and the way down is a list, not the call stack, so that a tree of ten thousand levels
+//! is walked like any other.
 
 use super::gaps::Gaps;
 use crate::format::node::Node;
@@ -75,7 +77,8 @@ impl<'t> Walk<'t> {
         Ok(None)
     }
 
-    /// Continues with the entries of the directory that came last. After an error, the walk goes on beside it.
+    /// Continues with the entries of the directory that came last. After an error, the walk
+    /// continues beside it.
     pub fn enter(&mut self, dir: &Node) -> Result<()> {
         let missing = || Error::NoSuchPath { path: String::from_utf8_lossy(&self.path).into_owned() };
         self.open(dir.subtree.ok_or_else(missing)?)

@@ -1,5 +1,5 @@
-//! Coalescing of neighbouring blobs of a pack: which are read with one request, and how many of those
-//! are opened together.
+//! Coalescing of neighbouring blobs of a pack: which are read with one request, and how many of
+//! those are opened together.
 
 use super::blob_bounds::check_size;
 use crate::format::pack::PackedBlob;

@@ -38,8 +38,8 @@ impl Repository {
         self.holding.confirm(&*self.store, &self.settings.clock)
     }
 
-    /// Seals a JSON document and stores it under the hash of its bytes. A snapshot stays only if the
-    /// lock, if there is one, is held before and after its write: no prune that began in the
+    /// Seals a JSON document and stores it under the hash of its bytes. A snapshot stays only if
+    /// the lock, if there is one, is held before and after its write: no prune that began in the
     /// meantime can have missed it.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
         self.save_written(ty, |out| out.write_all(&json))

@@ -1,4 +1,5 @@
-//! Why a repository could not do what it was asked. Every variant names the object; [`Error::exit_code`] is restic's.
+//! Why a repository could not do what it was asked. Every variant names the object;
+//! [`Error::exit_code`] is restic's.
 
 use crate::crypto::kdf::KdfError;
 use crate::format::{BlobType, FormatError};
@@ -145,17 +146,18 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// `what`, a large tree or a part of one, cannot be put aside in a directory.
+    /// `what`, a large tree or a part of one, cannot be spilled to a directory.
     pub(crate) fn aside(what: impl Into<String>, directory: Option<&Path>, source: std::io::Error) -> Error {
         Error::TreeAside { what: what.into(), directory: directory.map(Path::to_owned).unwrap_or_default(), source }
     }
 
-    /// What was put aside of `what` cannot be read again.
+    /// The spilled form of `what` cannot be read again.
     pub(crate) fn aside_lost(what: impl Into<String>, source: std::io::Error) -> Error {
         Error::TreeLost { what: what.into(), source }
     }
 
-    /// Whether what was asked for is not there, or not what it should be; anything else may be so only now, or only here.
+    /// Whether what was asked for is not there, or not what it should be; anything else may be so
+    /// only now, or only here.
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Store(error) => {
@@ -215,8 +217,8 @@ impl Error {
         }
     }
 
-    /// Whether something is too large for the memory or the room there is, and another thing may not
-    /// be.
+    /// Whether something is too large for the memory or the room there is, and another thing may
+    /// not be.
     pub(crate) fn is_too_large(&self) -> bool {
         matches!(self, Error::Memory(_) | Error::TreeAside { .. } | Error::BlobTooLarge { .. })
     }

@@ -4,9 +4,9 @@
 //! The order is key, look around, config, look again. Two processes that start at once both write a
 //! key before either looks; stores list what was written, so at least one of them sees the other's
 //! key and gives way by removing its own. That needs no create-only writes. A process that dies
-//! between key and config leaves a lone key; the next `init` with the same password resumes with it,
-//! and since id and polynomial are drawn from the master key, even two that resume at once write the
-//! same config.
+//! between key and config leaves a lone key; the next `init` with the same password resumes with
+//! it, and since id and polynomial are drawn from the master key, even two that resume at once
+//! write the same config.
 
 use super::error::{Error, Result};
 use super::key_files::{self, Password};
@@ -29,8 +29,8 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that another `init` may take, after its key was seen, to see ours and to remove its own:
-/// a listing and a removal on a slow store.
+/// The time that another `init` may take, after its key was seen, to see ours and to remove its
+/// own: a listing and a removal on a slow store.
 const GIVING_WAY: Duration = Duration::from_secs(5);
 
 /// What a new repository is like.
@@ -41,7 +41,7 @@ pub struct InitOptions {
     pub owner: KeyOwner,
 }
 
-/// Who makes a key now; what is not said, the machine says.
+/// The owner of a key that is made now; what is `None` comes from the machine.
 pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
     let (seconds, nanos) = clock::now();
     KeyOwner {
@@ -116,7 +116,8 @@ fn confirm_absence(store: &dyn Store) -> Result<Vec<(Id, u64)>> {
     Err(refusal(store, "has snapshots but no config: a repository lost its config, restore it from a copy"))
 }
 
-/// Lists and reads what is there now: the config must be this master key's, and no key file may wrap another.
+/// Lists and reads what exists now: the config must be this master key's, and no key file may
+/// wrap another.
 fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock: &Clock) -> Result<Config> {
     let (keys, sealed) = both(|| store.list(FileType::Key), || store.read(File::CONFIG, limits::SMALL_FILE));
     let Some(config) = open_config(key, &sealed?) else {
@@ -261,7 +262,8 @@ mod tests {
         assert!(fake.clock().moment().since(start) >= Duration::from_secs(4));
     }
 
-    /// A store on which creating is looking and then writing, as on a bucket without conditional writes.
+    /// A store on which creating is looking and then writing, as on a bucket without conditional
+    /// writes.
     struct NoCreate(Arc<dyn Store>);
 
     impl Store for NoCreate {
@@ -325,7 +327,8 @@ mod tests {
                 racers.map(|racer| racer.join().unwrap())
             });
             let made: Vec<&Repository> = both.iter().flatten().collect();
-            // Both may have given way; then the next one finds an empty place or a lone key of its own password.
+            // Both may have given way; then the next one finds an empty place or a lone key of its
+            // own password.
             let repo = start(&store, "one");
             if made.is_empty() {
                 repo.unwrap();

@@ -115,7 +115,7 @@ pub(super) fn create(store: &dyn Store, master: &Key, password: &Password, owner
     Ok(id)
 }
 
-/// Writes a key file that nobody may rely on before [`prove`].
+/// Writes a key file that must not be relied on before [`prove`].
 pub(super) fn write(store: &dyn Store, master: &Key, password: &Password, owner: KeyOwner) -> Result<Id> {
     let params = Params::for_new_key(clock::random_bytes());
     let wrapping = params.derive(&password.0).expect("our own parameters are valid");

@@ -61,7 +61,7 @@ impl Repository {
         Ok(new)
     }
 
-    /// The JSON of the master key: whoever has it needs no password.
+    /// The JSON of the master key: its holder needs no password.
     pub fn master_key_json(&self) -> Zeroizing<Vec<u8>> {
         encode_master(&self.key)
     }

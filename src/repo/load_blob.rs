@@ -16,7 +16,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 impl Repository {
-    /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's hash.
+    /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's
+    /// hash.
     pub fn open_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let opened = self.open_blobs(&[(*location, sealed)], None, out).pop().expect("one for each");
         if opened.is_err() {
@@ -25,9 +26,9 @@ impl Repository {
         opened.map(|_| ())
     }
 
-    /// Opens sealed blobs behind each other into `out`, which is cleared first. Returns where each of
-    /// them is there, with the blob's hash. They are hashed together, and another stream `beside`
-    /// them, because that is faster.
+    /// Opens sealed blobs behind each other into `out`, which is cleared first. Returns the range
+    /// of each there, whose content has the blob's hash. They are hashed together, and another
+    /// stream `beside` them, because that is faster.
     pub fn open_blobs(
         &self,
         blobs: &[(Location, &[u8])],

@@ -1,21 +1,20 @@
 //! An open repository: a store, the master key, and what is read and written through both.
 //!
-//! Write order, kept by [`writer`]: nothing that names a blob is written before the blob is durable.
-//! So packs come before the index file that lists them, and index files before the snapshot.
-//! Read rule: nothing is believed before its MAC and its hash are checked; `documents` keeps it for
-//! JSON files, `load_blob` for blobs.
+//! Write order, kept by [`writer`]: nothing that names a blob is written before the blob is
+//! durable. So packs come before the index file that lists them, and index files before the
+//! snapshot. Read rule: nothing is believed before its MAC and its hash are checked; `documents`
+//! keeps it for JSON files, `load_blob` for blobs.
 //!
-//! Lowest first, a file uses only files above it in this list:
+//! Lowest first; a file uses only files of its own line and of those above:
 //!
-//! * `error`, `settings`; `blob_bounds`: what an index may claim of a blob.
-//! * `key_files`: key files in a store; `lock` (its state and policy).
-//! * `repository`: the open repository itself.
-//! * `documents`: sealed JSON files; `seal_blob`, `load_blob`, `pack_header`: blobs and packs;
-//!   `keys`, `init`, `snapshots`; `lock` (its files).
+//! * `error`, `settings`, `key_files`: what opening a repository takes.
+//! * `repository`: the open repository, which knows whether it is locked (`lock::state`).
+//! * `documents`, `keys`, `init`, `snapshots`, `lock`: its small files.
 //! * [`index`]: which blob is in which pack.
-//! * `coalesce`, `read_budget`, `pack_reader`: reading packs in stretches.
+//! * `blob_bounds`, `seal_blob`, `load_blob`, `pack_header`: single blobs, and the ends of packs.
+//! * `coalesce`, `read_budget`, `pack_reader`: packs, read in stretches.
 //! * `trees`: trees, node by node.
-//! * [`writer`]: blobs into packs, and index files.
+//! * [`writer`]: new blobs into packs, and index files.
 
 mod blob_bounds;
 mod coalesce;

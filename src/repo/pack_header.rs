@@ -16,8 +16,8 @@ impl Repository {
         pack::decode_header(&header).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// The blobs that a pack of `size` bytes lists at its end. One request, unless it lists more than
-    /// some hundreds.
+    /// The blobs that a pack of `size` bytes lists at its end. One request, unless it lists more
+    /// than some hundreds.
     pub fn load_pack_header(&self, id: Id, size: u64) -> Result<Vec<PackedBlob>> {
         /// Bytes that are asked for first.
         const TAIL: u64 = 32 << 10;

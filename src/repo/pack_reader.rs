@@ -1,7 +1,7 @@
 //! Reading blobs of a pack front to back, in portions that are opened together.
 //!
-//! Everything that reads many blobs of a pack has this in common: which neighbours are coalesced into
-//! one request, the memory that they may take, and how they are opened. The caller keeps two
+//! Everything that reads many blobs of a pack has this in common: which neighbours are coalesced
+//! into one request, the memory that they may take, and how they are opened. The caller keeps two
 //! decisions: where the bytes come from, and what becomes of a blob that cannot be read. A check
 //! reports it; a copy looks for another copy of the blob.
 
@@ -99,8 +99,8 @@ impl<'p> Portion<'p> {
         room(&mut self.buffers.sealed, length(self.at, self.end))
     }
 
-    /// Opens the blobs, of which the buffer has the bytes. All of these are added to `hash`, too: two
-    /// hashes at a time cost little more than one.
+    /// Opens the blobs, of which the buffer has the bytes. All of these are added to `hash`, too:
+    /// two hashes at a time cost little more than one.
     pub fn open(&mut self, hash: Option<&mut Sha256>) -> impl Iterator<Item = (PackedBlob, Result<OpenedBlob<'_>>)> {
         let ReadBuffers { sealed, plaintexts, .. } = &mut *self.buffers;
         let bytes = &sealed[..length(self.at, self.end)];

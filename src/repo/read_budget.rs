@@ -15,7 +15,8 @@ pub(crate) fn reading_pool(repo: &Repository, index: &Index) -> Result<rayon::Th
 
 /// How packs are read side by side: the number of threads, and the bytes that they may hold.
 pub(crate) struct Reading {
-    /// Each has one request in flight: more than there are cores hide the latency of an object store.
+    /// Each has one request in flight: more than there are cores hide the latency of an object
+    /// store.
     pub threads: usize,
     /// Bytes of a pack, and of plaintext, that a thread holds, unless one blob has more.
     pub portion: u64,

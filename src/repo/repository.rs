@@ -26,8 +26,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Opens the repository with the first key that fits, `hint` (the beginning of a key's id) tried
-    /// before the others.
+    /// Opens the repository with the first key that fits, `hint` (the beginning of a key's id)
+    /// tried before the others.
     pub fn open(
         store: Arc<dyn Store>,
         password: &Password,
@@ -72,8 +72,8 @@ impl Repository {
         &self.settings
     }
 
-    /// Upgrades the repository to version 2. The new config replaces the old one at once and is read
-    /// again; if it does not open, the old one is restored.
+    /// Upgrades the repository to version 2. The new config replaces the old one at once and is
+    /// read again; if it does not open, the old one is restored.
     pub fn upgrade(&self) -> Result<()> {
         let old = self.store.read(File::CONFIG, limits::SMALL_FILE)?;
         let config = Config { version: Version::V2, ..self.config.clone() };

@@ -29,7 +29,8 @@ impl StoredSnapshot {
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotFilter {
     pub hosts: Vec<String>,
-    /// A snapshot must have all tags of one of these lists; an empty list asks for a snapshot without tags.
+    /// A snapshot must have all tags of one of these lists; an empty list asks for a snapshot
+    /// without tags.
     pub tags: Vec<Vec<String>>,
     /// A snapshot must have all of these paths.
     pub paths: Vec<String>,
@@ -85,7 +86,8 @@ impl Repository {
         Ok(ids.into_iter().zip(read).collect())
     }
 
-    /// The snapshot called `name`: an id, an unambiguous beginning of one, or `latest` among those the filter accepts.
+    /// The snapshot called `name`: an id, an unambiguous beginning of one, or `latest` among those
+    /// the filter accepts.
     pub fn find_snapshot(&self, name: &str, filter: &SnapshotFilter) -> Result<StoredSnapshot> {
         if name == "latest" {
             let (snapshots, errors) = self.snapshots()?;

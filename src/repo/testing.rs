@@ -31,7 +31,7 @@ type Script = Arc<dyn Fn(Call, File) -> Fate + Send + Sync>;
 pub struct Scripted {
     pub store: Arc<dyn Store>,
     script: Arc<Mutex<Script>>,
-    /// It keeps uploads in memory, and takes so many calls at a time.
+    /// It keeps uploads in memory, and takes this number of calls at a time.
     bucket: Option<usize>,
 }
 

@@ -1,8 +1,8 @@
 //! What damage hits: which snapshots, and which entries of them can no longer be restored whole.
 //!
-//! Looked for only where something is damaged, and after everything else: what the steps before have
-//! shown to be lost is looked up for each file of each snapshot. A directory below which nothing was
-//! hit is not walked a second time.
+//! Looked for only where something is damaged, and after everything else: what the steps before
+//! have shown to be lost is looked up for each file of each snapshot. A directory below which
+//! nothing was hit is not walked a second time.
 
 use super::context::Check;
 use crate::format::BlobType;

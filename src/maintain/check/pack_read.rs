@@ -1,5 +1,5 @@
-//! One reading of a whole pack: its hash is its name, its header lists what the index lists, and each
-//! blob authenticates, expands and has the hash that it is known by.
+//! One reading of a whole pack: its hash is its name, its header lists what the index lists, and
+//! each blob authenticates, expands and has the hash that it is known by.
 //!
 //! A pack is read front to back, in pieces, and never held whole: it may have 4 GiB.
 
@@ -49,7 +49,7 @@ impl ListedPack<'_> {
     }
 }
 
-/// Bytes read at a time where there are no blobs to be told apart.
+/// Bytes read at a time where single blobs are not looked at.
 const PIECE: u64 = 1 << 20;
 /// Where the header must begin, at the latest counted from the end: more than it may have.
 const TAIL: u64 = (16 << 20) + LENGTH_FIELD as u64;

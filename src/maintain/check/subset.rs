@@ -6,8 +6,8 @@ use crate::id::Id;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Subset {
     All,
-    /// Part `number` of `parts`, from 1 on, by the first byte of a pack's id: all parts together are
-    /// all packs.
+    /// Part `number` of `parts`, from 1 on, by the first byte of a pack's id: all parts together
+    /// are all packs.
     Part {
         number: u16,
         parts: u16,

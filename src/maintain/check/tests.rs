@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Checks everything, and returns what was told besides the report.
+/// Checks everything, and returns the report and what was reported on the way.
 fn check(fixture: &Fixture) -> (Report, Vec<String>) {
     let repo = fixture.repo();
     let told = Arc::new(Mutex::new(Vec::new()));

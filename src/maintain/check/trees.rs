@@ -1,5 +1,5 @@
-//! The third step: every snapshot can be read down to its last entry, and every blob that is named is
-//! in the index.
+//! The third step: every snapshot can be read down to its last entry, and every blob that is named
+//! is in the index.
 
 use super::context::Check;
 use crate::format::BlobType;
@@ -27,7 +27,8 @@ impl Check<'_> {
         self.report.snapshots = self.snapshots.len() as u64;
         self.count(self.snapshots.len() as u64, 0);
         let walk = Walk { check: self, trees: TreeReader::new(self.repo, &self.index), seen: Seen::default() };
-        // One snapshot after the other, so that progress means something; each is walked by all threads.
+        // One snapshot after the other, so that progress means something; each is walked by all
+        // threads.
         for snapshot in &self.snapshots {
             self.check_interrupted()?;
             match snapshot.tree() {

@@ -2,7 +2,8 @@ use super::*;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 
-/// The twelve snapshots that the expected values below were taken from: what `restic forget --dry-run` 0.19.1 keeps of them.
+/// The twelve snapshots that the expected values below were taken from: what `restic forget
+/// --dry-run` 0.19.1 keeps of them.
 const TIMES: [&str; 12] = [
     "2014-09-01T10:20:30Z",
     "2014-10-01T10:20:31Z",

@@ -1,7 +1,8 @@
 //! What can be saved out of damaged packs.
 //!
-//! Each blob that is still what its id says goes into a new pack; then the index forgets the damaged pack, and it is removed. Blobs that are
-//! lost here may have another copy, or come back with the next backup of the same files.
+//! Each blob that is still what its id says goes into a new pack; then the index forgets the
+//! damaged pack, and it is removed. Blobs that are lost here may have another copy, or come back
+//! with the next backup of the same files.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -16,11 +17,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
     pub saved: u64,
-    /// Blobs that could not be read, and that the index knows in no other pack; each was told as a problem.
+    /// Blobs that could not be read, and that the index knows in no other pack; each was reported
+    /// as a problem.
     pub lost: u64,
     /// Packs that could not be removed: no index names them any more.
     pub left_behind: u64,

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-/// Less than this is not spilled, in bytes: a run costs a buffer when runs are merged, so that their
-/// number must be small.
+/// Less than this is not spilled, in bytes: a run costs a buffer when runs are merged, so that
+/// their number must be small.
 const LEAST_RUN: u64 = 2 << 20;
 
 /// An index that is being merged.

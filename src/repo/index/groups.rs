@@ -96,7 +96,7 @@ impl Index {
         (self.len() / GROUPS).clamp(*GROUP.start(), *GROUP.end())
     }
 
-    /// Bytes that a [`Group`] takes, and what tells groups apart.
+    /// Bytes that a [`Group`] takes, with what its packs are found by.
     pub fn group_memory(&self) -> u64 {
         let pack = size_of::<(Id, Range<usize>)>() + size_of::<(Id, usize)>() + size_of::<usize>();
         (self.len().min(self.most_of_group()) * size_of::<InPack>() + self.packs().len() * pack) as u64

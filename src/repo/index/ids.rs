@@ -1,6 +1,6 @@
-//! A set of ids that grows one by one to millions: 8 to 9 bytes each in memory, whatever their number,
-//! and 32 in a temporary file. A hash table of ids takes 38 to 75, and both the old and the new one
-//! while it grows.
+//! A set of ids that grows one by one to millions: 8 to 9 bytes each in memory, whatever their
+//! number, and 32 in a temporary file. A hash table of ids takes 38 to 75, and both the old and the
+//! new one while it grows.
 
 use crate::format::content::NewContent;
 use crate::id::Id;
@@ -15,7 +15,7 @@ pub(super) struct Ids {
     ids: NewContent,
     /// Sorted. None before the first id.
     lists: Vec<Vec<Entry>>,
-    /// No more can be put aside.
+    /// No more can be spilled.
     is_full: bool,
 }
 
@@ -29,11 +29,11 @@ struct Entry {
 }
 
 impl Ids {
-    /// Adds an id; `false`: it is there already. Many are put aside in `directory`, as long as there is
-    /// space.
+    /// Adds an id; `false`: the set has it already. Many are spilled to `directory`, as long as
+    /// there is space.
     ///
     /// # Panics
-    /// When those that were put aside cannot be read: memory is gone then.
+    /// When those that were spilled cannot be read.
     pub fn insert(&mut self, id: Id, directory: Option<&Path>) -> bool {
         if self.lists.is_empty() {
             self.lists.resize_with(LISTS, Vec::new);
@@ -50,7 +50,7 @@ impl Ids {
         }
         list.insert(at, entry);
         let directory = directory.filter(|_| !self.is_full);
-        // What could not be put aside stays in memory.
+        // What could not be spilled stays in memory.
         self.is_full |= self.ids.push(id, directory).is_err();
         true
     }
@@ -90,7 +90,7 @@ mod tests {
     fn an_id_is_there_once_it_was_added() {
         let temp = tempfile::tempdir().unwrap();
         let gone = temp.path().join("gone");
-        // Where nothing can be put aside, all stay in memory.
+        // Where nothing can be spilled, all stay in memory.
         for directory in [None, Some(temp.path()), Some(&*gone)] {
             let mut ids = Ids::default();
             let id = |number: u32| Id::of(&number.to_le_bytes());

@@ -21,8 +21,8 @@ use std::sync::Mutex;
 /// forms of that, and the blobs in it.
 const LOADING: u64 = 24 << 20;
 
-/// Bytes that it takes to load a file of this size. Small ones, of which there may be many, are read
-/// over all connections.
+/// Bytes that it takes to load a file of this size. Small ones, of which there may be many, are
+/// read over all connections.
 fn loading(size: u64) -> u64 {
     // Ten times as much covers what the JSON of an index is compressed to.
     LOADING.min((1 << 20) + size.saturating_mul(10))
@@ -59,8 +59,8 @@ impl Index {
     }
 
     /// The index itself; or one that is loaded again, if it lacks the root of a snapshot and there
-    /// are more index files by now. A backup beside us writes its index before its snapshot, and may
-    /// have written both since the index files were listed.
+    /// are more index files by now. A backup beside us writes its index before its snapshot, and
+    /// may have written both since the index files were listed.
     pub fn with_roots_of(self, repo: &Repository, snapshots: &[StoredSnapshot]) -> Result<Index> {
         let lacks = |tree: Id| self.position(BlobType::Tree, tree).is_none();
         if !snapshots.iter().filter_map(|stored| stored.snapshot.tree).any(lacks) {
@@ -96,8 +96,8 @@ impl Index {
         Index::load_within(repo, repo.settings().budget.index(), files, look)
     }
 
-    /// `room` is the number of bytes that it may take in memory before it is spilled to disk; `None`:
-    /// all that it needs.
+    /// `room` is the number of bytes that it may take in memory before it is spilled to disk;
+    /// `None`: all that it needs.
     fn load_within(
         repo: &Repository,
         room: Option<u64>,

@@ -74,7 +74,8 @@ impl Index {
         sorted.of(id, sorted.find(id)).map(|entry| self.location(ty, &entry))
     }
 
-    /// Where the first loaded copy of a blob stands; [`Index::at`] gives its location without another search.
+    /// Where the first loaded copy of a blob stands; [`Index::at`] gives its location without
+    /// another search.
     pub fn position(&self, ty: BlobType, id: Id) -> Option<usize> {
         let sorted = &self.entries[slot(ty)];
         let first = sorted.find(id);
@@ -125,8 +126,8 @@ impl Index {
         self.position(ty, id).is_some() || self.added()[slot(ty)].contains(id)
     }
 
-    /// Reserves a blob for the caller to add. `false`: the repository has it, or another thread adds
-    /// it.
+    /// Reserves a blob for the caller to add. `false`: the repository has it, or another thread
+    /// adds it.
     pub fn claim(&self, ty: BlobType, id: Id) -> bool {
         self.position(ty, id).is_none() && self.added()[slot(ty)].insert(id, self.aside.as_deref())
     }

@@ -1,4 +1,5 @@
-//! The entries of one type of blobs in their order: in memory, or in a temporary file that only this process has.
+//! The entries of one type of blobs in their order: in memory, or in a temporary file that only
+//! this process has.
 
 use crate::aside::TempFile;
 use crate::id::Id;
@@ -22,7 +23,8 @@ pub(super) struct Entry {
     pub uncompressed: u32,
 }
 
-/// What entries are in the order of: packs by their ids, not their numbers, which depend on which index file was read first.
+/// What entries are in the order of: packs by their ids, not their numbers, which depend on which
+/// index file was read first.
 type Key = (Id, Id, [u32; 3]);
 
 /// Bytes of an entry in a file: its id, then the numbers, little-endian.
@@ -54,7 +56,8 @@ fn sort(entries: &mut Vec<Entry>, packs: &[Id]) {
     entries.dedup_by_key(|entry| entry.key(packs));
 }
 
-/// Entries by id, then pack and place in it, each once. An id is a hash, so its first bits tell nearly where it is.
+/// Entries by id, then pack and place in it, each once. An id is a hash, so its first bits give its
+/// approximate position.
 #[derive(Default)]
 pub(super) struct Sorted {
     entries: Entries,
@@ -72,10 +75,11 @@ impl Default for Entries {
     }
 }
 
-/// Entries that share the first bits: few in memory, where they are found for nothing, and in a file as many as are read at once.
+/// Entries that share the first bits: few in memory, where they are found for nothing, and in a
+/// file as many as are read at once.
 const TOGETHER: usize = 8;
 const TOGETHER_IN_FILE: usize = 64;
-/// Entries that are read at a time by who goes through all of them.
+/// Entries that are read at a time by an iteration over all of them.
 const WINDOW: usize = 1024;
 
 impl Sorted {
@@ -113,7 +117,7 @@ impl Sorted {
     }
 
     /// # Panics
-    /// When they are not there, and when the file in which they are cannot be read: memory that was put aside is gone then.
+    /// When they do not exist, and when the file that they were spilled to cannot be read.
     fn range(&self, range: Range<usize>) -> Cow<'_, [Entry]> {
         match &self.entries {
             Entries::Memory(entries) => Cow::Borrowed(&entries[range]),
@@ -130,7 +134,7 @@ impl Sorted {
         let Some(places) = self.starts.len().checked_sub(1) else { return 0 };
         let place = place(id, places);
         let [mut start, mut end] = [self.starts[place], self.starts[place + 1]].map(|at| at as usize);
-        // More than belong together are there where somebody has chosen the ids.
+        // There are more than that only where an attacker has chosen the ids.
         while end - start > 4 * TOGETHER_IN_FILE {
             let middle = usize::midpoint(start, end);
             if self.get(middle).id < id { start = middle + 1 } else { end = middle }
@@ -172,7 +176,7 @@ struct Starts {
 }
 
 impl Starts {
-    /// For about so many entries, of which so many share the first bits.
+    /// For about this number of entries, of which `together` share the first bits.
     fn new(entries: usize, together: usize) -> Starts {
         let count = (entries / together + 1).next_power_of_two();
         Starts { starts: Vec::with_capacity(count + 1), count, entries: 0 }
@@ -190,7 +194,7 @@ impl Starts {
     }
 }
 
-/// Entries that were put aside: runs of them in a temporary file, each in order.
+/// Entries that were spilled to disk: sorted runs of them in a temporary file.
 pub(super) struct Runs {
     file: TempFile,
     /// Where each ends.
@@ -205,7 +209,7 @@ impl Runs {
         Ok(Runs { file: TempFile::new(directory)?, ends: Vec::new() })
     }
 
-    /// Puts these aside.
+    /// Spills entries as one run.
     pub fn add(&mut self, entries: &mut Vec<Entry>, packs: &[Id]) -> io::Result<()> {
         sort(entries, packs);
         let mut out = BufWriter::with_capacity(1 << 16, &mut self.file);

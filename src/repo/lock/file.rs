@@ -70,7 +70,7 @@ impl Harmless {
         listed: Vec<(Id, u64)>,
         progress: &Progress,
     ) -> Result<()> {
-        // An empty file is an upload that was cut short, of a process that did not go on.
+        // An empty file is an upload that was cut short, of a process that has ended.
         let new = listed.into_iter().filter(|(id, size)| *size > 0 && !self.0.contains(id));
         let new: Vec<Id> = new.map(|(id, _)| id).collect();
         let read = side_by_side(repo.store().connections(), &new, |&id| read_patiently(repo, id, progress));

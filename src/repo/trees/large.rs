@@ -1,5 +1,5 @@
-//! A large tree: its sealed form is authenticated while it is put aside, compared with its id there, and
-//! then opened piece by piece as its nodes are asked for.
+//! A large tree: its sealed form is authenticated while it is spilled to disk, compared with its id
+//! there, and then opened piece by piece as its nodes are asked for.
 
 use crate::aside::Aside;
 use crate::crypto::{Key, NONCE, OVERHEAD, Pieces, SealError, TAG};
@@ -17,7 +17,8 @@ use crate::store::{File, FileType};
 use std::io::{self, BufRead, Read, Write};
 use zstd::stream::read::Decoder;
 
-/// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the cipher.
+/// Bytes of a large tree that are sealed, opened or compressed at a time: whole blocks of the
+/// cipher.
 pub(in crate::repo) const PIECE: usize = 64 << 10;
 
 /// A tree that has been compared with its id, and is not held in memory.
@@ -67,8 +68,8 @@ impl Repository {
         Ok(Nodes::from_source(plaintext).put_aside_in(self.settings.aside.as_deref()))
     }
 
-    /// The sealed form of a tree, whose plaintext has the tree's id. A second time if it is damaged:
-    /// that may have happened on its way here.
+    /// The sealed form of a tree, whose plaintext has the tree's id. A second time if it is
+    /// damaged: that may have happened on its way here.
     fn put_aside(&self, location: &Location) -> Result<LargeTree> {
         match self.fetch_aside(location) {
             Err(error) if error.is_damage() => self.fetch_aside(location),
@@ -104,7 +105,7 @@ impl Repository {
         Ok(tree)
     }
 
-    /// [`Repository::compare`] with what was put aside.
+    /// [`Repository::compare`] with a sealed form that was spilled to disk.
     pub(in crate::repo) fn compare_aside(&self, location: &Location, sealed: &Aside) -> Result<()> {
         self.compare(location, Lost { of: sealed.reader(), id: location.blob.id })
     }
@@ -118,7 +119,7 @@ impl Repository {
     }
 }
 
-/// What was put aside of a tree: it is not the tree that is damaged if that cannot be read.
+/// The spilled form of a tree: if it cannot be read, that is no damage of the tree.
 struct Lost<R> {
     of: R,
     id: Id,

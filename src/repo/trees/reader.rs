@@ -16,9 +16,9 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-/// Reads trees. Neighbouring trees are requested together and cached, so that a walk costs an object
-/// store one request per pack, or per window where all packs of trees exceed the cache, instead of
-/// one per directory.
+/// Reads trees. Neighbouring trees are requested together and cached, so that a walk costs an
+/// object store one request per pack, or per window where all packs of trees exceed the cache,
+/// instead of one per directory.
 pub struct TreeReader<'r> {
     repo: &'r Repository,
     index: &'r Index,
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// An index that anybody with the key may write: lengths and offsets at their bounds are
+    /// An index that any holder of the key may write: lengths and offsets at their bounds are
     /// refused as damage, whatever the window.
     #[test]
     fn a_forged_place_of_a_blob_is_damage() {

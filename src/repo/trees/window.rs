@@ -20,7 +20,8 @@ pub(super) struct Kept {
 struct Window {
     length: u64,
     used: u64,
-    /// Empty until it has been read. The thread that reads it holds the lock, so that it is read once.
+    /// Empty until it has been read. The thread that reads it holds the lock, so that it is read
+    /// once.
     content: Arc<Mutex<Option<Bytes>>>,
 }
 

@@ -12,8 +12,8 @@ pub struct Known<'b> {
     pub ty: BlobType,
     pub id: Id,
     pub plaintext: &'b [u8],
-    /// Its sealed form with this repository's key, and the length of what it expands to (0: it is not
-    /// compressed), if it is to be kept.
+    /// Its sealed form with this repository's key, and the length of what it expands to (0: it is
+    /// not compressed), if it is to be kept.
     pub sealed: Option<(&'b [u8], u32)>,
 }
 

@@ -26,8 +26,8 @@ impl Failure {
         lock(&self.first).get_or_insert(error);
     }
 
-    /// Ends the run on an error. What has failed was reserved, so that others take it for stored, and
-    /// a pack with more may be lost: nothing that names any of it may be written.
+    /// Ends the run on an error. What has failed was reserved, so that others take it for stored,
+    /// and a pack with more may be lost: nothing that names any of it may be written.
     pub fn latch_any<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             self.latch(Error::Stopped);

@@ -6,10 +6,10 @@
 //! The first error is latched and ends the run ([`failure`]).
 //!
 //! A thread that stores data blobs has a pack to itself while it hashes and writes, or adds to it,
-//! and waits for none as long as memory allows; trees share one. A full pack gets its header, and an
-//! uploader thread for each connection makes one durable while the next one fills; only then an index
-//! file names it. Index files are saved along the way by restic's rules, so that the next run finds
-//! what an interrupted one has uploaded.
+//! and waits for none as long as memory allows; trees share one. A full pack gets its header, and
+//! an uploader thread for each connection makes one durable while the next one fills; only then an
+//! index file names it. Index files are saved along the way by restic's rules, so that the next run
+//! finds what an interrupted one has uploaded.
 
 mod batch;
 mod data_packs;

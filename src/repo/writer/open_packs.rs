@@ -175,8 +175,8 @@ impl OpenPacks {
         Some(idle.swap_remove(most))
     }
 
-    /// The idle pack that has the least waiting, or the place for a new one; waits while there are as
-    /// many as there may be.
+    /// The idle pack that has the least waiting, or the place for a new one; waits while there are
+    /// as many as there may be.
     pub fn take_to_fill(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
         let mut state = self.lock();
         loop {

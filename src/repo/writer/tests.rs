@@ -84,7 +84,8 @@ impl Store for Torn {
     }
 }
 
-/// A disk that was full for a moment must not leave a pack that holds something else than its name says.
+/// A disk that was full for a moment must not leave a pack that holds something else than its name
+/// says.
 #[test]
 fn a_pack_whose_write_failed_is_never_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -24,7 +24,8 @@ impl TreePacks {
         TreePacks { repo, open: Mutex::default(), places: OpenPacks::new(count), size }
     }
 
-    /// Has `fill` add `length` bytes to the pack, or to a new one, and closes that if it is full then.
+    /// Has `fill` add `length` bytes to the pack, or to a new one, and closes that if it is full
+    /// then.
     pub fn fill(
         &self,
         length: u64,
