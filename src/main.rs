@@ -33,14 +33,14 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    let json = cli.json();
+    let format = cli.format();
     let (code, message) = match cli::run(cli) {
         Ok(Outcome::Complete) => (0, None),
         Ok(Outcome::Incomplete(what)) => (3, Some(format!("Warning: {what}"))),
         Err(error) => (cli::exit_code(&error), cli::message(&error).map(|message| format!("Fatal: {message}"))),
     };
     if let Some(message) = message {
-        cli::report_exit(json, code, &message);
+        cli::report_exit(format, code, &message);
     }
     ExitCode::from(code)
 }

@@ -3,6 +3,7 @@
 //! An empty environment variable counts as unset. A switch takes no value. Whatever is not defined here or with its command is an
 //! error: an option that is silently without effect would be worse than none.
 
+use super::output::OutputFormat;
 use crate::format::compression::Compression;
 use crate::format::time::Time;
 use crate::host;
@@ -107,6 +108,10 @@ pub struct Global {
 }
 
 impl Global {
+    pub fn format(&self) -> OutputFormat {
+        if self.json { OutputFormat::Json } else { OutputFormat::Text }
+    }
+
     /// 0 quiet, 1 as usual, 2 and 3 for more.
     pub fn verbosity(&self) -> Result<u8, String> {
         if self.quiet {

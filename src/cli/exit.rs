@@ -1,6 +1,6 @@
 //! How a command ended: restic's exit codes, and the one line that says why.
 
-use super::output;
+use super::output::{self, OutputFormat};
 use crate::mover;
 use crate::repo;
 use serde::Serialize;
@@ -51,11 +51,10 @@ struct ExitError<'m> {
 }
 
 /// The last line of a run that was not a success, on standard error.
-pub fn report_exit(json: bool, code: u8, message: &str) {
-    if json {
-        output::stderr_json(&ExitError { message_type: "exit_error", code, message });
-    } else {
-        output::stderr(message);
+pub fn report_exit(format: OutputFormat, code: u8, message: &str) {
+    match format {
+        OutputFormat::Json => output::stderr_json(&ExitError { message_type: "exit_error", code, message }),
+        OutputFormat::Text => output::stderr(message),
     }
 }
 

@@ -79,11 +79,12 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::OutputFormat;
 
     #[test]
     fn a_file_comes_before_an_option_and_nonsense_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let (traffic, out) = (Traffic::default(), Output::new(false, 0));
+        let (traffic, out) = (Traffic::default(), Output::new(OutputFormat::Text, 0));
         let mut limit = Watched {
             name: "upload",
             parse: args::rate,

@@ -25,6 +25,7 @@ mod snapshot_table;
 mod table;
 
 pub use exit::{Outcome, exit_code, message, report_exit};
+pub use output::OutputFormat;
 
 use args::Global;
 use clap::{CommandFactory, Parser};
@@ -52,8 +53,9 @@ pub struct Cli {
 }
 
 impl Cli {
-    pub fn json(&self) -> bool {
-        self.global.json
+    /// The form of its output.
+    pub fn format(&self) -> OutputFormat {
+        self.global.format()
     }
 }
 
@@ -70,7 +72,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
             return u8::from(error.print().is_err());
         }
         if arguments.iter().any(|argument| argument == "--json") {
-            report_exit(true, 1, error.to_string().trim_end());
+            report_exit(OutputFormat::Json, 1, error.to_string().trim_end());
         } else {
             // Nobody is left to tell if standard error is gone.
             let _ = error.print();
@@ -81,7 +83,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
 
 /// Runs the command. A panic is an error too, also one before or after the command.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    panics::install(cli.json());
+    panics::install(cli.format());
     panics::caught(|| {
         let context = session::Context::new(cli.global)?;
         to_its_end(context, |context| commands::run(cli.command, context))

@@ -15,8 +15,15 @@ pub struct Failed(#[source] pub io::Error);
 
 pub type Result<T> = std::result::Result<T, Failed>;
 
-/// How much is told: 0 quiet, 1 as usual, 2 with `-v`, 3 with `-vv`.
+/// How much is printed: 0 quiet, 1 as usual, 2 with `-v`, 3 with `-vv`.
 pub type Verbosity = u8;
+
+/// Whether the output is for people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    Text,
+    Json,
+}
 
 #[derive(Serialize)]
 struct Warning {
@@ -25,7 +32,7 @@ struct Warning {
 }
 
 pub struct Output {
-    pub json: bool,
+    format: OutputFormat,
     pub verbosity: Verbosity,
     /// Standard output is a terminal.
     pub terminal: bool,
@@ -42,13 +49,17 @@ struct Screen {
 }
 
 impl Output {
-    pub fn new(json: bool, verbosity: Verbosity) -> Output {
-        Output { terminal: io::stdout().is_terminal(), ..Output::to(io::stdout(), json, verbosity) }
+    pub fn new(format: OutputFormat, verbosity: Verbosity) -> Output {
+        Output { terminal: io::stdout().is_terminal(), ..Output::to(io::stdout(), format, verbosity) }
     }
 
-    fn to(out: impl Write + Send + 'static, json: bool, verbosity: Verbosity) -> Output {
+    fn to(out: impl Write + Send + 'static, format: OutputFormat, verbosity: Verbosity) -> Output {
         let screen = Screen { out: BufWriter::new(Box::new(out)), status: String::new() };
-        Output { json, verbosity, terminal: false, screen: Mutex::new(screen) }
+        Output { format, verbosity, terminal: false, screen: Mutex::new(screen) }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.format == OutputFormat::Json
     }
 
     /// One line of what was asked for. It is written in one piece: whatever ends the process, a
@@ -72,7 +83,7 @@ impl Output {
 
     /// Text about what is going on that is told from a verbosity on.
     pub fn note_at(&self, verbosity: Verbosity, text: impl Display) -> Result<()> {
-        if self.json || self.verbosity < verbosity {
+        if self.is_json() || self.verbosity < verbosity {
             return Ok(());
         }
         self.line(text)?;
@@ -90,7 +101,7 @@ impl Output {
 
     /// One line on standard error.
     pub fn warn(&self, text: impl Display) {
-        if self.json {
+        if self.is_json() {
             // A file may be called what a line of ours looks like.
             return self.warn_json(&Warning { message_type: "warning", message: text.to_string() });
         }
@@ -285,14 +296,14 @@ mod tests {
             [(0, &[0][..]), (1, &[1]), (2, &[2]), (3, &[3, 0]), (4, &[3, 1]), (5, &[3, 2]), (6, &[3, 3])]
         {
             let pieces = Pieces::default();
-            let out = Output::to(pieces.clone(), true, 1);
+            let out = Output::to(pieces.clone(), OutputFormat::Json, 1);
             assert!(print(&out, fails_after).is_err());
             out.flush().unwrap();
             let text = pieces.0.lock().unwrap().concat();
             assert_eq!(serde_json::from_slice::<Vec<Value>>(&text).unwrap(), lists(expected));
         }
         let pieces = Pieces::default();
-        let out = Output::to(pieces.clone(), true, 1);
+        let out = Output::to(pieces.clone(), OutputFormat::Json, 1);
         print(&out, 7).unwrap();
         out.flush().unwrap();
         let text = pieces.0.lock().unwrap().concat();
@@ -302,7 +313,7 @@ mod tests {
     #[test]
     fn lines_are_never_cut_where_the_buffer_ends() {
         let pieces = Pieces::default();
-        let out = Output::to(pieces.clone(), true, 1);
+        let out = Output::to(pieces.clone(), OutputFormat::Json, 1);
         for length in (0..20_000).step_by(97) {
             out.line("x".repeat(length)).unwrap();
             out.line(format_args!("{}{}", "y".repeat(length / 2), "z".repeat(7))).unwrap();

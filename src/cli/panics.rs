@@ -4,7 +4,7 @@
 //! is written. A panic of another thread is written to standard error when it happens, because the
 //! thread may be one whose end nobody looks at.
 
-use super::output;
+use super::output::{self, OutputFormat};
 use crate::repo;
 use serde::Serialize;
 use std::any::Any;
@@ -25,30 +25,38 @@ static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Takes the place of the standard library's panic hook. The calling thread is the one whose panics
 /// reach [`caught`].
-pub fn install(json: bool) {
+pub fn install(format: OutputFormat) {
     let main = thread::current().id();
-    std::panic::set_hook(Box::new(move |panic| record(panic, thread::current().id() == main, json)));
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = if thread::current().id() == main { Thread::Main } else { Thread::Other };
+        record(panic, thread, format);
+    }));
 }
 
-fn record(panic: &PanicHookInfo<'_>, is_caught: bool, json: bool) {
+/// The thread that panicked.
+enum Thread {
+    /// Its panics reach [`caught`], and the command's error reports them.
+    Main,
+    Other,
+}
+
+fn record(panic: &PanicHookInfo<'_>, thread: Thread, format: OutputFormat) {
     let message = message(panic);
     FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.clone());
-    // The other panics are the command's error, which is printed at the end.
-    if !is_caught {
-        warn(format!("internal error: {message}"), json);
+    if matches!(thread, Thread::Other) {
+        warn(format!("internal error: {message}"), format);
     }
     // With RUST_BACKTRACE, as the standard library does.
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
-        warn(trace.to_string(), json);
+        warn(trace.to_string(), format);
     }
 }
 
-fn warn(message: String, json: bool) {
-    if json {
-        output::stderr_json(&Warning { message_type: "warning", message });
-    } else {
-        output::stderr(message);
+fn warn(message: String, format: OutputFormat) {
+    match format {
+        OutputFormat::Json => output::stderr_json(&Warning { message_type: "warning", message }),
+        OutputFormat::Text => output::stderr(message),
     }
 }
 

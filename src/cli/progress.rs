@@ -73,7 +73,7 @@ impl Drop for Ticker {
 fn interval(out: &Output) -> Option<Duration> {
     let asked =
         std::env::var("RESTIC_PROGRESS_FPS").ok().and_then(|text| text.parse::<f64>().ok()).filter(|fps| *fps > 0.0);
-    let shown = out.verbosity > 0 && (out.json || out.terminal);
+    let shown = out.verbosity > 0 && (out.is_json() || out.terminal);
     let rate = asked.or(shown.then_some(RATE))?;
     Duration::try_from_secs_f64(1.0 / rate.min(RATE_MAX)).ok()
 }
@@ -81,7 +81,7 @@ fn interval(out: &Output) -> Option<Duration> {
 fn show(out: &Output, progress: &Progress, kind: Kind, elapsed: Duration) {
     let now = Status::read(progress, elapsed);
     // A status that cannot be written is no reason to stop; the next real line finds out.
-    let _ = match (out.json, kind) {
+    let _ = match (out.is_json(), kind) {
         (true, Kind::Backup) => out.json(&now.backup()),
         (true, Kind::Restore) => out.json(&now.restore()),
         (true, Kind::Count(_)) => Ok(()),
@@ -234,7 +234,7 @@ pub fn sink(out: Arc<Output>) -> impl Fn(Event<'_>) + Send + Sync + 'static {
         // An item that cannot be told is no reason to stop; the summary finds out.
         Event::Item { action, path, size } => drop(show_item(&out, action, path, size)),
         // Told in full as one problem or warning per kind.
-        Event::Refused { .. } if out.json => {}
+        Event::Refused { .. } if out.is_json() => {}
         Event::Refused { kind, path, why } => drop(out.line(format!("refused   {path}: {kind}: {why}"))),
     }
 }
@@ -263,7 +263,7 @@ fn show_problem(out: &Output, problem: &Problem) {
     // An error of the repository often names its object itself.
     let id = item.rsplit(' ').next().unwrap_or(item);
     let full = if message.contains(id) { message.clone() } else { format!("{item}: {message}") };
-    match (during, out.json) {
+    match (during, out.is_json()) {
         (Phase::Archival | Phase::Restore | Phase::Read, true) => {
             let error = ErrorText { message };
             out.warn_json(&ErrorMessage { message_type: "error", error, during: during.to_string(), item });
@@ -319,7 +319,7 @@ fn show_item(out: &Output, action: Action, item: &str, size: u64) -> super::outp
         total_files: 0,
     };
     let restore = |action| RestoreItem { message_type, action, item, size };
-    if !out.json {
+    if !out.is_json() {
         return out.line(item_line(action, item, size));
     }
     match action {

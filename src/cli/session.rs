@@ -54,7 +54,7 @@ impl Drop for Orderly<'_> {
 impl Context {
     pub fn new(global: Global) -> Result<Context> {
         let verbosity = global.verbosity().map_err(anyhow::Error::msg)?;
-        let out = Arc::new(Output::new(global.json, verbosity));
+        let out = Arc::new(Output::new(global.format(), verbosity));
         let sink = progress::sink(out.clone());
         let progress = Progress::new(sink);
         let progress = Arc::new(if verbosity >= 3 { progress.with_items() } else { progress });

@@ -220,7 +220,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(ticker);
     drop(orderly);
     let report = report?;
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run, context.cost()))?;
     } else {
         print_summary(context, &args, &report, elapsed)?;

@@ -73,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(orderly);
     let repair = repairs(&report, hits);
     let Report { errors, suggest_repair_index, suggest_prune, .. } = report;
-    if context.out.json {
+    if context.out.is_json() {
         let broken_packs = (!report.broken_packs.is_empty()).then_some(report.broken_packs);
         context.out.json(&SummaryMessage {
             message_type: "summary",
@@ -137,7 +137,7 @@ const PATHS: usize = 10;
 fn tell_hit(context: &Context, stored: &StoredSnapshot, hit: &Hit) {
     let Hit { entries, paths } = hit;
     let out = &context.out;
-    if out.json {
+    if out.is_json() {
         let Snapshot { time, hostname, .. } = &stored.snapshot;
         let (id, time) = (stored.id, *time);
         let message = DamagedMessage { message_type: "damaged_snapshot", id, time, hostname, entries: *entries, paths };

@@ -64,7 +64,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let tell = |path: &[u8], change| -> Result<()> {
         let Some(modifier) = modifier(change, args.metadata) else { return Ok(()) };
         let path = &render::path(path);
-        if context.out.json {
+        if context.out.is_json() {
             let message = ChangeMessage { message_type: "change", path, modifier: &modifier };
             context.out.line(serde_json::to_string(&message)?)?;
         } else {
@@ -73,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         Ok(())
     };
     let totals = diff(&trees, &index, [left, right], gaps.each_ref(), tell)?;
-    if context.out.json {
+    if context.out.is_json() {
         let (added, removed) = (totals.added.into(), totals.removed.into());
         context.out.json(&Statistics {
             message_type: "statistics",

@@ -145,7 +145,7 @@ struct SummaryJson {
 
 impl SummaryJson {
     fn tell(&self, context: &Context, remove: bool) -> Result<()> {
-        if context.out.json {
+        if context.out.is_json() {
             return Ok(context.out.json(self)?);
         }
         let SummaryJson { repositories, backups, expired, expired_bytes, young, kept, removed, .. } = self;
@@ -172,7 +172,7 @@ fn tell(context: &Context, place: &Place, expired: &[&Entry]) -> Result<()> {
         let repository = place.location(&same[0].repository).to_string();
         let mut table = Table::new(vec!["ID", "Time", "Backup", "Size"]);
         for &Entry { snapshot, time, ref backup, bytes, .. } in same.iter().copied() {
-            if context.out.json {
+            if context.out.is_json() {
                 let repository = repository.clone();
                 context.out.json(&ExpiredJson {
                     message_type: "expired",
@@ -185,7 +185,7 @@ fn tell(context: &Context, place: &Place, expired: &[&Entry]) -> Result<()> {
             }
             table.row(vec![snapshot.short(), render::local_time(&time), backup.clone(), render::bytes(bytes)]);
         }
-        if !context.out.json {
+        if !context.out.is_json() {
             context.out.line(&repository)?;
             table.lines().iter().try_for_each(|line| context.out.line(line))?;
             context.out.line("")?;

@@ -145,7 +145,7 @@ fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshot
     args.patterns.iter().try_for_each(|pattern| patterns.add(pattern, args.ignore_case))?;
     let entries = Entries { patterns, oldest: args.oldest, newest: args.newest };
     // One document, written as it is found: there may be millions of matches.
-    let mut document = if out.json { Some(out.list("[", |_| "]\n".to_owned())?) } else { None };
+    let mut document = if out.is_json() { Some(out.list("[", |_| "]\n".to_owned())?) } else { None };
     let mut lists = 0;
     for stored in snapshots {
         let gaps = Gaps::new(stored.id, &context.progress);
@@ -220,7 +220,7 @@ fn find_objects(
         let ty = if args.tree { BlobType::Tree } else { BlobType::Data };
         args.patterns.iter().for_each(|id| objects.add(ty, id));
     }
-    let mut document = if context.out.json { Some(context.out.list("[", |_| "]\n".to_owned())?) } else { None };
+    let mut document = if context.out.is_json() { Some(context.out.list("[", |_| "]\n".to_owned())?) } else { None };
     let mut seen = Vec::new();
     for stored in snapshots {
         let gaps = Gaps::new(stored.id, &context.progress);
@@ -286,7 +286,7 @@ fn print_packs(context: &Context, index: &Index, ty: BlobType, id: Id) {
             blob.offset,
             blob.plain_length()
         );
-        if context.out.json {
+        if context.out.is_json() {
             context.out.warn(text);
         } else if context.out.line(text).is_err() {
             // The end of the run meets the same error, and tells it.

@@ -202,7 +202,7 @@ fn by_policy(
         }
         verdicts.push((group.key, verdict));
     }
-    if context.out.json {
+    if context.out.is_json() {
         let groups: Vec<GroupJson<'_>> = verdicts.iter().map(|(key, verdict)| group_json(key, verdict)).collect();
         if !groups.is_empty() {
             context.out.json(&groups)?;

@@ -51,7 +51,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let options = InitOptions { version: args.repository_version, polynomial, owner: repo::key_owner(None, None) };
     let repo = repo::init(store, &password, options, context.settings())?;
     let (id, repository) = (repo.config().id, repo.store().location());
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&Initialized { message_type: "initialized", id, repository })?;
     } else {
         context.out.note(format_args!("created restic repository {} at {repository}", &id.to_string()[..10]))?;

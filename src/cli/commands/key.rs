@@ -107,7 +107,7 @@ fn list(context: &Context) -> Result<()> {
             created: render::local_time(&owner.created),
         })
         .collect();
-    if context.out.json {
+    if context.out.is_json() {
         return Ok(context.out.json(&keys)?);
     }
     let mut table = Table::new(vec![" ID", "User", "Host", "Created"]);

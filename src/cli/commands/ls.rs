@@ -130,7 +130,7 @@ struct SnapshotLine<'s> {
 }
 
 fn print_snapshot(context: &Context, args: &Args, stored: &StoredSnapshot) -> Result<()> {
-    if context.out.json {
+    if context.out.is_json() {
         let line = SnapshotLine { snapshot: stored.into(), message_type: "snapshot", struct_type: "snapshot" };
         return Ok(context.out.json(&line)?);
     }
@@ -162,7 +162,7 @@ struct NodeLine<'n> {
 
 fn print_node(context: &Context, args: &Args, path: &[u8], node: &Node) -> Result<()> {
     let path = render::path(path);
-    if context.out.json {
+    if context.out.is_json() {
         let line = NodeLine {
             name: render::path(&node.name),
             ty: node.ty.name(),

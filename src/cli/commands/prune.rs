@@ -95,7 +95,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
     let observer = Observer { progress: &context.progress, stage: &|stage| tell.stage(stage) };
     let prune = Prune::plan(repo, &index, &options, gone, &observer)?;
     tell.end();
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&Summary { message_type: "summary", stats: prune.stats() })?;
     } else {
         print(context, prune.stats(), dry_run)?;

@@ -84,7 +84,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     })?;
     let Listing { tally, first, .. } = listing;
     let passed_over: Vec<String> = found.passed_over.iter().map(|path| place.location(path).to_string()).collect();
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&SummaryJson { message_type: "summary", tally: &tally, passed_over: &passed_over })?;
     } else {
         for place in &passed_over {
@@ -256,7 +256,7 @@ impl Listing<'_> {
             }
             None => None,
         };
-        if out.json {
+        if out.is_json() {
             out.json(&RepositoryJson {
                 message_type: "repository",
                 repository: &repository,

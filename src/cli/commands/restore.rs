@@ -129,7 +129,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(ticker);
     drop(orderly);
     let report = report?;
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&SummaryMessage::new(&report, elapsed, context.cost()))?;
     } else {
         print_summary(context, &args, &report, elapsed)?;

@@ -43,7 +43,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     for group in &mut groups {
         keep_latest(&mut group.snapshots, args.latest);
     }
-    if context.out.json {
+    if context.out.is_json() {
         print_json(context, &groups, grouped)?;
         return Ok(select::outcome(missing));
     }

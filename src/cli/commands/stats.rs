@@ -69,7 +69,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let stats = count(&repo, &index, &snapshots, mode, &context.progress)?;
     drop(ticker);
     drop(orderly);
-    if context.out.json {
+    if context.out.is_json() {
         let Compression { uncompressed_size, ratio, progress, space_saving } = stats.compression.unwrap_or_default();
         context.out.json(&StatsJson {
             total_size: stats.total_size,

@@ -62,14 +62,14 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         context.check_lock()?;
         let Some(new) = change(&repo, &stored, &wanted)? else { continue };
         changed_snapshots += 1;
-        if context.out.json {
+        if context.out.is_json() {
             let message_type = "changed";
             context.out.json(&Changed { message_type, old_snapshot_id: stored.id, new_snapshot_id: new })?;
         } else {
             context.out.note_at(2, format_args!("snapshot {} is now {}", stored.id.short(), new.short()))?;
         }
     }
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&Summary { message_type: "summary", changed_snapshots })?;
     } else if changed_snapshots == 0 {
         context.out.note("no snapshots were modified")?;

@@ -25,7 +25,7 @@ pub fn run(_: Args, context: &Context) -> Result<Outcome> {
         other => other,
     };
     let (version, go_os) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
-    if context.out.json {
+    if context.out.is_json() {
         context.out.json(&Version { message_type: "version", version, go_version: "", go_os, go_arch })?;
     } else {
         context.out.line(format_args!("vsm-mover {version} on {go_os}/{go_arch}"))?;
