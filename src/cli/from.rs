@@ -1,6 +1,6 @@
 //! The repository that a command takes something from, beside the one it works on: restic's `--from-repo` and its kin.
 
-use super::args::Global;
+use super::args::{Global, RepositoryArgs};
 use super::session::Context;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl From {
         if !self.is_given() {
             bail!("no repository to take from; use --from-repo, --from-repository-file, or RESTIC_FROM_REPOSITORY");
         }
-        let global = Global {
+        let repository = RepositoryArgs {
             repo: self.from_repo.clone(),
             repository_file: self.from_repository_file.clone(),
             password_file: self.from_password_file.clone(),
@@ -51,8 +51,8 @@ impl From {
             key_hint: self.from_key_hint.clone(),
             insecure_no_password: self.from_insecure_no_password,
             password_variable: PASSWORD,
-            ..context.global.clone()
+            ..context.global.repository.clone()
         };
-        Ok(context.with(global))
+        Ok(context.with(Global { repository, ..context.global.clone() }))
     }
 }

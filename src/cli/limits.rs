@@ -2,7 +2,7 @@
 //!
 //! The directory is a ConfigMap that is mounted into a pod, or any other: a file for each limit, looked at again and again.
 
-use super::args::{self, Global, Limit};
+use super::args::{self, Limit, TrafficArgs};
 use super::output::Output;
 use crate::clock;
 use crate::store::traffic::{Pace, Traffic};
@@ -27,16 +27,16 @@ struct Watched {
 }
 
 /// The limits of a run that begins. They change with the directory as long as somebody has them.
-pub fn start(global: &Global, out: &Arc<Output>) -> Arc<Traffic> {
+pub fn start(options: &TrafficArgs, out: &Arc<Output>) -> Arc<Traffic> {
     let traffic = Arc::new(Traffic::default());
     let one = |name, parse, pace, otherwise| Watched { name, parse, pace, otherwise, seen: Ok(None) };
     let mut limits = [
-        one("upload", args::rate as _, (|traffic| &traffic.upload) as fn(&Traffic) -> &Pace, global.limit_upload),
-        one("download", args::rate, |traffic| &traffic.download, global.limit_download),
-        one("requests", args::requests, |traffic| &traffic.requests, global.limit_requests),
+        one("upload", args::rate as _, (|traffic| &traffic.upload) as fn(&Traffic) -> &Pace, options.limit_upload),
+        one("download", args::rate, |traffic| &traffic.download, options.limit_download),
+        one("requests", args::requests, |traffic| &traffic.requests, options.limit_requests),
     ];
     limits.iter().for_each(|limit| (limit.pace)(&traffic).set(limit.otherwise.0));
-    let Some(directory) = global.limits.clone().filter(|directory| !directory.as_os_str().is_empty()) else {
+    let Some(directory) = options.limits.clone().filter(|directory| !directory.as_os_str().is_empty()) else {
         return traffic;
     };
     limits.iter_mut().for_each(|limit| limit.look(&directory, &traffic, out));

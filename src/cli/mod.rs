@@ -2,7 +2,7 @@
 //!
 //! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for are restic's where the
 //! meaning is the same; `docs/OPTIONS.md` is the closed table of them. Commands are in [`commands`], one file each; what
-//! they share is here: [`args`] the global options, [`open`] from options to an open and locked repository, [`output`]
+//! they share is here: [`args`] the options, [`open`] from options to an open and locked repository, [`output`]
 //! text or JSON, [`progress`] the status line, [`session`] signals.
 
 mod args;
@@ -55,7 +55,7 @@ pub struct Cli {
 impl Cli {
     /// The form of its output.
     pub fn format(&self) -> OutputFormat {
-        self.global.format()
+        self.global.output.format()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A file's and a command's output lose the white space around them, as in restic; the environment variable is taken as it is. A
 //! password typed in is not shown, and the terminal shows input again whatever happens.
 
-use super::args::Global;
+use super::args::RepositoryArgs;
 use crate::repo::Password;
 use anyhow::{Context, Result, bail};
 use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
@@ -14,11 +14,11 @@ use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 /// The password that options or environment give; `None` if a person must be asked.
-pub fn given(global: &Global) -> Result<Option<Password>> {
-    let file = global.password_file.as_deref().filter(|file| !file.as_os_str().is_empty());
-    let command = global.password_command.as_deref().filter(|command| !command.is_empty());
-    let variable = std::env::var_os(global.password_variable).filter(|value| !value.is_empty());
-    if global.insecure_no_password {
+pub fn given(options: &RepositoryArgs) -> Result<Option<Password>> {
+    let file = options.password_file.as_deref().filter(|file| !file.as_os_str().is_empty());
+    let command = options.password_command.as_deref().filter(|command| !command.is_empty());
+    let variable = std::env::var_os(options.password_variable).filter(|value| !value.is_empty());
+    if options.insecure_no_password {
         if file.is_some() || command.is_some() || variable.is_some() {
             bail!("--insecure-no-password and a password exclude each other");
         }
@@ -34,12 +34,12 @@ pub fn given(global: &Global) -> Result<Option<Password>> {
 }
 
 /// Whether neither options nor environment give a password, so that it is read from standard input.
-pub fn is_asked_for(global: &Global) -> bool {
+pub fn is_asked_for(options: &RepositoryArgs) -> bool {
     let is_set = |value: Option<&std::ffi::OsStr>| value.is_some_and(|value| !value.is_empty());
-    !global.insecure_no_password
-        && !is_set(global.password_file.as_deref().map(Path::as_os_str))
-        && !is_set(global.password_command.as_deref().map(std::ffi::OsStr::new))
-        && !is_set(std::env::var_os(global.password_variable).as_deref())
+    !options.insecure_no_password
+        && !is_set(options.password_file.as_deref().map(Path::as_os_str))
+        && !is_set(options.password_command.as_deref().map(std::ffi::OsStr::new))
+        && !is_set(std::env::var_os(options.password_variable).as_deref())
 }
 
 /// The password in a file.

@@ -53,14 +53,14 @@ impl Drop for Orderly<'_> {
 
 impl Context {
     pub fn new(global: Global) -> Result<Context> {
-        let verbosity = global.verbosity().map_err(anyhow::Error::msg)?;
-        let out = Arc::new(Output::new(global.format(), verbosity));
+        let verbosity = global.output.verbosity().map_err(anyhow::Error::msg)?;
+        let out = Arc::new(Output::new(global.output.format(), verbosity));
         let sink = progress::sink(out.clone());
         let progress = Progress::new(sink);
         let progress = Arc::new(if verbosity >= 3 { progress.with_items() } else { progress });
         let session = Arc::new(Session::new(progress.clone()));
         watch_signals(session.clone(), out.clone())?;
-        let traffic = limits::start(&global, &out);
+        let traffic = limits::start(&global.traffic, &out);
         Ok(Context { global, out, progress, traffic, session })
     }
 

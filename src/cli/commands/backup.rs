@@ -204,7 +204,7 @@ impl Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut options = args.options()?;
-    if args.stdin && password::is_asked_for(&context.global) {
+    if args.stdin && password::is_asked_for(&context.global.repository) {
         bail!(
             "cannot read both the password and the data from standard input; give the password in a file, by a command \
              or in the environment"

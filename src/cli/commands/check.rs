@@ -66,7 +66,7 @@ struct SummaryMessage<'r> {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let cache = if args.with_cache { CacheUse::Lasting } else { CacheUse::ThisRun };
-    let repo = context.open_with(cache, (!context.global.no_lock).then_some(LockMode::Exclusive))?;
+    let repo = context.open_with(cache, (!context.global.repository.no_lock).then_some(LockMode::Exclusive))?;
     let subset = if args.read_data { Some(Subset::All) } else { args.read_data_subset };
     let orderly = context.orderly();
     let (report, hits) = check(context, &repo, subset)?;

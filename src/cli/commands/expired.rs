@@ -37,7 +37,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    if context.global.no_lock && args.remove {
+    if context.global.repository.no_lock && args.remove {
         bail!("--no-lock does not go with --remove: removing snapshots needs the repository alone");
     }
     let place = context.place(&args.base)?;
@@ -220,7 +220,8 @@ fn remove_from(
     removed: &mut usize,
 ) -> repo::Result<()> {
     let repo = Arc::new(Repository::open_to_lock(store, password, None, context.settings())?);
-    let lock = Lock::acquire(repo.clone(), LockMode::Exclusive, context.global.retry_lock, &context.progress)?;
+    let lock =
+        Lock::acquire(repo.clone(), LockMode::Exclusive, context.global.repository.retry_lock, &context.progress)?;
     for entry in expired {
         if context.progress.is_interrupted() {
             return Err(repo::Error::Interrupted);

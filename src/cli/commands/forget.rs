@@ -123,7 +123,7 @@ impl Keep {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    if context.global.no_lock && !args.dry_run {
+    if context.global.repository.no_lock && !args.dry_run {
         bail!("--no-lock goes only with --dry-run here: removing snapshots needs the repository alone");
     }
     let policy = args.keep.policy();
@@ -136,7 +136,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
             bail!("--unsafe-allow-remove-all without a policy needs --host, --tag or --path");
         }
     }
-    let repo = if context.global.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
+    let repo =
+        if context.global.repository.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
     let (remove, missing) = if args.ids.is_empty() {
         by_policy(&args, context, &repo, &policy, &filter)?
     } else {

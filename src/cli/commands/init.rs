@@ -44,7 +44,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         (false, false) => None,
     };
     let store = context.store()?;
-    let password = match password::given(&context.global)? {
+    let password = match password::given(&context.global.repository)? {
         Some(password) => password,
         None => password::ask_new("enter password for new repository: ")?,
     };

@@ -21,7 +21,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if let Some(unknown) = args.names.iter().find(|name| *name != UPGRADE) {
         bail!("{unknown:?} is no migration; there is {UPGRADE}");
     }
-    if context.global.no_lock {
+    if context.global.repository.no_lock {
         bail!("--no-lock does not go here: a migration needs the repository alone");
     }
     let repo = context.open_locked(LockMode::Exclusive)?;

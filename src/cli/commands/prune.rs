@@ -56,7 +56,7 @@ fn limit(text: &str) -> Result<Limit, String> {
 impl How {
     fn options(&self, context: &Context) -> Result<Options> {
         let How { max_unused, max_repack_size, repack_smaller_than: small, .. } = *self;
-        if self.repack_uncompressed && context.global.compression == Compression::Off {
+        if self.repack_uncompressed && context.global.performance.compression == Compression::Off {
             bail!("--repack-uncompressed and --compression off exclude each other");
         }
         if small.is_some_and(|small| small == 0 || small > context.settings().pack_size) {
@@ -73,10 +73,11 @@ impl How {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    if context.global.no_lock && !args.dry_run {
+    if context.global.repository.no_lock && !args.dry_run {
         bail!("--no-lock goes only with --dry-run here: to remove packs needs the repository alone");
     }
-    let repo = if context.global.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
+    let repo =
+        if context.global.repository.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
     prune(context, &repo, &args.how, &[], args.dry_run)
 }
 

@@ -54,7 +54,7 @@ enum What {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    if context.global.no_lock {
+    if context.global.repository.no_lock {
         bail!("--no-lock does not go here: a repair needs the repository alone");
     }
     let repo = context.open_locked(LockMode::Exclusive)?;

@@ -40,11 +40,11 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if exclude.is_empty() && new_host.is_none() && new_time.is_none() {
         bail!("nothing to do: give patterns to exclude, --new-host or --new-time");
     }
-    if context.global.no_lock && !dry_run {
+    if context.global.repository.no_lock && !dry_run {
         bail!("--no-lock goes only with --dry-run here");
     }
     let mode = if forget { LockMode::Exclusive } else { LockMode::Shared };
-    let repo = if context.global.no_lock { context.open()? } else { context.open_locked(mode)? };
+    let repo = if context.global.repository.no_lock { context.open()? } else { context.open_locked(mode)? };
     let (snapshots, missing) = select::snapshots(context, &repo, &ids, &filter.build())?;
     let _orderly = context.orderly();
     let options = Options { exclude, host: new_host, time: new_time, replace: Replace { forget, dry_run } };
