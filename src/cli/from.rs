@@ -1,7 +1,7 @@
 //! The repository that a command takes something from, beside the one it works on: restic's `--from-repo` and its kin.
 
 use super::args::{Global, RepositoryArgs};
-use super::session::Context;
+use super::context::Context;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 

@@ -2,15 +2,15 @@
 //!
 //! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for are restic's where the
 //! meaning is the same; `docs/OPTIONS.md` is the closed table of them. Commands are in [`commands`], one file each; what
-//! they share is here: [`args`] the options, [`open`] from options to an open and locked repository, [`output`]
-//! text or JSON, [`progress`] the status line, [`session`] signals.
+//! they share is here: [`args`] the options, [`context`] from options to an open and locked repository, [`output`] text or
+//! JSON, [`progress`] the status line, [`session`] locks and signals.
 
 mod args;
 mod commands;
+mod context;
 mod exit;
 mod from;
 mod limits;
-mod open;
 #[cfg(test)]
 mod options_table;
 mod output;
@@ -30,6 +30,7 @@ pub use output::OutputFormat;
 use args::Global;
 use clap::{CommandFactory, Parser};
 use commands::Command;
+use context::Context;
 use std::ffi::OsString;
 
 /// Moves volumes into restic repositories and back.
@@ -85,16 +86,13 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, u8> {
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     panics::install(cli.format());
     panics::caught(|| {
-        let context = session::Context::new(cli.global)?;
+        let context = Context::new(cli.global)?;
         to_its_end(context, |context| commands::run(cli.command, context))
     })
 }
 
 /// Runs a command and releases its locks, also if it panics.
-fn to_its_end(
-    context: session::Context,
-    command: impl FnOnce(&session::Context) -> anyhow::Result<Outcome>,
-) -> anyhow::Result<Outcome> {
+fn to_its_end(context: Context, command: impl FnOnce(&Context) -> anyhow::Result<Outcome>) -> anyhow::Result<Outcome> {
     let outcome = panics::caught(|| command(&context));
     context.close(outcome)
 }
@@ -119,7 +117,7 @@ mod tests {
         let repo = Arc::new(repo.expect("a repository"));
         let locks = || store.list(FileType::Lock).expect("a listing").len();
         let global = Cli::try_parse_from(["vsm-mover", "version"]).unwrap_or_else(|error| panic!("{error}")).global;
-        let context = session::Context::new(global).expect("a run");
+        let context = Context::new(global).expect("a run");
         let outcome = to_its_end(context, |context| {
             let lock = Lock::acquire(repo.clone(), LockMode::Shared, Duration::ZERO, &Progress::silent())?;
             context.keep(lock);

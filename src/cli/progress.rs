@@ -2,7 +2,6 @@
 
 use super::output::{Output, go_float, is_zero};
 use super::render;
-use super::session::Context;
 use crate::clock::{self, Moment};
 use crate::progress::{Action, Event, Phase, Problem, Progress};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
@@ -33,12 +32,12 @@ pub struct Ticker {
     started: Moment,
 }
 
-impl Context {
-    pub fn show_progress(&self, kind: Kind) -> Ticker {
-        let (out, started) = (self.out.clone(), clock::moment());
+impl Ticker {
+    /// Shows the counters of `progress`, if this run shows any.
+    pub fn start(out: Arc<Output>, progress: Arc<Progress>, kind: Kind) -> Ticker {
+        let started = clock::moment();
         let Some(interval) = interval(&out) else { return Ticker { stop: None, thread: None, out, started } };
         let (stop, stopped) = bounded(0);
-        let progress = self.progress.clone();
         let thread_out = out.clone();
         let thread = std::thread::spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -47,9 +46,7 @@ impl Context {
         });
         Ticker { stop: Some(stop), thread: Some(thread), out, started }
     }
-}
 
-impl Ticker {
     /// Whether anything is shown.
     pub fn is_shown(&self) -> bool {
         self.thread.is_some()

@@ -1,7 +1,7 @@
 //! Which snapshots a command is about, and what is in them: ids, `latest`, `<id>:<folder>`, filters.
 
+use super::context::Context;
 use super::exit::Outcome;
-use super::session::Context;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 use crate::repo::{self, Repository, SnapshotFilter, StoredSnapshot};

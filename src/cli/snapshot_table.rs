@@ -1,8 +1,8 @@
 //! The table of snapshots, as `snapshots` and `forget` print it. Programs read its lines: id, date, time, host, …, paths.
 
+use super::context::Context;
 use super::output;
 use super::render;
-use super::session::Context;
 use super::table::Table;
 use crate::maintain::group::GroupKey;
 use crate::repo::StoredSnapshot;

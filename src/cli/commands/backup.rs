@@ -2,13 +2,13 @@
 
 use crate::backup::{self, DeviceIds, Exclude, Input, Options, ParentChoice, Report, Source};
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
 use crate::cli::password;
 use crate::cli::patterns::ExcludePatterns;
 use crate::cli::progress::Kind;
 use crate::cli::render;
-use crate::cli::session::Context;
 use crate::clock;
 use crate::format::snapshot::Summary;
 use crate::format::time::Time;

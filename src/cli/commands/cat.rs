@@ -1,8 +1,8 @@
 //! `cat`: one object of the repository as it is stored, opened.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::format::BlobType;
 use crate::id::Id;
 use crate::repo::{Index, Repository, SnapshotFilter, TreeReader};

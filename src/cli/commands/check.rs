@@ -1,12 +1,11 @@
 //! `check`
 
 use crate::cli::args;
+use crate::cli::context::{CacheUse, Context};
 use crate::cli::exit::Outcome;
-use crate::cli::open::CacheUse;
 use crate::cli::output::is_zero;
 use crate::cli::progress::Kind;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::format::snapshot::Snapshot;
 use crate::format::time::Time;
 use crate::id::Id;

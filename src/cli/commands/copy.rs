@@ -1,11 +1,11 @@
 //! `copy`
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::from::From;
 use crate::cli::progress::Kind;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::maintain::copy::{Became, copy};
 use crate::repo::LockMode;
 use anyhow::Result;

@@ -3,8 +3,8 @@
 //! It makes a sample volume (or takes a directory of the user's, which it only reads), backs it up, checks, changes the sample, backs up again,
 //! restores, compares, and says how stock restic opens the result. Every step is this program run again with the options shown.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use crate::clock;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! `diff`: what changed from one snapshot to another.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::id::Id;
 use crate::maintain::diff::{Change, Changed, Side, Totals, diff};

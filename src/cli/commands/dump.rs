@@ -2,9 +2,9 @@
 //! file.
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::format::node::NodeType;
 use crate::maintain::dump::{Directory, Dump, Format};
 use crate::maintain::gaps::Gaps;

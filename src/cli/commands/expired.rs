@@ -1,9 +1,9 @@
 //! `expired`: snapshots whose Velero backups are gone. Without `--remove` it only tells.
 
 use crate::cli::args;
+use crate::cli::context::Context;
 use crate::cli::exit::{Outcome, reasons};
 use crate::cli::render;
-use crate::cli::session::Context;
 use crate::cli::table::Table;
 use crate::clock;
 use crate::format::time::Time;

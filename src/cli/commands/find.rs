@@ -1,9 +1,9 @@
 //! `find`: in which snapshots something is, and where.
 
 use crate::cli::args::{self, Filter};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{List, is_zero};
-use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::format::BlobType;
 use crate::format::node::Node;

@@ -2,9 +2,9 @@
 
 use super::prune;
 use crate::cli::args::{self, GroupBy, group_by};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
-use crate::cli::session::Context;
 use crate::cli::snapshot_table::{self, Column};
 use crate::clock;
 use crate::format::time::Time;

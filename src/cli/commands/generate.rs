@@ -1,8 +1,8 @@
 //! `generate`: completions and man pages, made from the same definitions that parse the command line.
 
+use crate::cli::context::Context;
 use crate::cli::definitions;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use anyhow::{Context as _, Result, bail};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! `init`
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::from::From;
 use crate::cli::password;
-use crate::cli::session::Context;
 use crate::format::Version;
 use crate::id::Id;
 use crate::repo::{self, InitOptions};

@@ -1,8 +1,8 @@
 //! `key list|add|remove|passwd`: several passwords may open one repository.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::password;
-use crate::cli::session::Context;
 use crate::cli::{render, table::Table};
 use crate::id::Id;
 use crate::repo::{self, KeyInfo, LockMode, Password, Repository};

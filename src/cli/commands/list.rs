@@ -1,7 +1,7 @@
 //! `list`: the ids of the repository's objects, one a line.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use crate::repo::Index;
 use crate::store::FileType;
 use anyhow::Result;

@@ -1,11 +1,11 @@
 //! `ls`: what is in a snapshot.
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::is_zero;
 use crate::cli::render;
 use crate::cli::select::{self, SnapshotJson};
-use crate::cli::session::Context;
 use crate::format::node::{Node, NodeType};
 use crate::format::time::Time;
 use crate::maintain::gaps::Gaps;

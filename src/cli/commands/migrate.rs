@@ -1,7 +1,7 @@
 //! `migrate`
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use crate::format::Version;
 use crate::maintain::check::Check;
 use crate::repo::LockMode;

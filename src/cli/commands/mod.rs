@@ -30,8 +30,8 @@ mod unlock;
 mod version;
 mod work;
 
+use super::context::Context;
 use super::exit::Outcome;
-use super::session::Context;
 use anyhow::Result;
 
 #[derive(clap::Subcommand)]

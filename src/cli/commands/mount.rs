@@ -1,9 +1,9 @@
 //! `mount`: snapshots as directories, until a signal comes or somebody unmounts them.
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::clock;
 use crate::mount::{Mount, Options, Owner, Source};
 use crate::repo::Index;

@@ -1,10 +1,10 @@
 //! `prune`: removes what no snapshot needs.
 
 use crate::cli::args;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::progress::{Kind, Ticker};
 use crate::cli::render;
-use crate::cli::session::Context;
 use crate::format::Version;
 use crate::format::compression::Compression;
 use crate::id::Id;

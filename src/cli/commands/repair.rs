@@ -1,10 +1,10 @@
 //! `repair index`, `repair packs`, `repair snapshots`
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::progress::Kind;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::id::Id;
 use crate::maintain::repair::{self, index::PacksToRead, index::Repaired, packs::Salvaged, snapshots::Became};
 use crate::maintain::rewrite::Replace;

@@ -2,10 +2,10 @@
 //! bring it back.
 
 use crate::cli::args;
+use crate::cli::context::Context;
 use crate::cli::exit::{Outcome, reasons};
 use crate::cli::render;
 use crate::cli::select::SnapshotJson;
-use crate::cli::session::Context;
 use crate::cli::table::Table;
 use crate::format::time::Time;
 use crate::maintain::survey::{self, Contents};

@@ -1,11 +1,11 @@
 //! `restore`
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::is_zero;
 use crate::cli::patterns::{ExcludePatterns, Lists};
 use crate::cli::progress::Kind;
-use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::repo::{Index, StoredSnapshot};
 use crate::restore::{self, Options, Overwrite, Report, Restoring};

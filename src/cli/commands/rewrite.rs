@@ -1,10 +1,10 @@
 //! `rewrite`: leaves paths out of snapshots after the fact, or says otherwise when and where they were made.
 
 use crate::cli::args::{self, Filter};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::patterns::ExcludePatterns;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::format::time::Time;
 use crate::maintain::exclude::{self, Became, Options};
 use crate::maintain::rewrite::Replace;

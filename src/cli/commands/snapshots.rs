@@ -1,9 +1,9 @@
 //! `snapshots`: the list of snapshots, also grouped and cut to the latest.
 
 use crate::cli::args::{Filter, GroupBy, group_by};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
-use crate::cli::session::Context;
 use crate::cli::snapshot_table::{self, Column};
 use crate::maintain::group::{Group, GroupCriteria, GroupKey, group};
 use crate::repo::StoredSnapshot;

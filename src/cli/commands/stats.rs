@@ -1,10 +1,10 @@
 //! `stats`
 
 use crate::cli::args::Filter;
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
 use crate::cli::progress::Kind;
-use crate::cli::session::Context;
 use crate::cli::{render, select};
 use crate::maintain::stats::{Compression, Mode, Stats, count};
 use crate::repo::Index;

@@ -1,9 +1,9 @@
 //! `tag`
 
 use crate::cli::args::{Filter, split_list};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select;
-use crate::cli::session::Context;
 use crate::id::Id;
 use crate::maintain::tag::{Change, change};
 use crate::repo::LockMode;

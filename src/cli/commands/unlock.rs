@@ -1,7 +1,7 @@
 //! `unlock`: needs no lock itself, and waits for none.
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use crate::repo::{self, LocksToRemove};
 use anyhow::Result;
 

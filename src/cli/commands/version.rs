@@ -1,7 +1,7 @@
 //! `version`
 
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::session::Context;
 use anyhow::Result;
 use serde::Serialize;
 

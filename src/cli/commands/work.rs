@@ -1,9 +1,9 @@
 //! `work`: the command of a mover's Job.
 
+use crate::cli::context::Context;
 use crate::cli::exit::{self, Outcome};
 use crate::cli::panics::{self, Panicked};
 use crate::cli::progress::Kind;
-use crate::cli::session::Context;
 use crate::mover::{self, Mover};
 use crate::progress::{Problem, Progress};
 use crate::repo::Password;
