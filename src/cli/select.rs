@@ -1,5 +1,6 @@
-//! Which snapshots a command is about, and what is in them: ids, `latest`, `<id>:<folder>`, filters.
+//! The snapshots that a command works on: by id, `latest`, `<id>:<folder>` or filter.
 
+use super::args::Filter;
 use super::context::Context;
 use super::exit::Outcome;
 use crate::format::snapshot::Snapshot;
@@ -7,13 +8,31 @@ use crate::id::Id;
 use crate::repo::{self, Repository, SnapshotFilter, StoredSnapshot};
 use serde::Serialize;
 
+/// Snapshots by name, or else all that the filter accepts. A command replaces the help of `ids` by its
+/// own.
+#[derive(clap::Args)]
+pub struct Selection {
+    /// Snapshots
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+impl Selection {
+    /// The selected snapshots of a repository, as [`snapshots`] finds them.
+    pub fn snapshots(&self, context: &Context, repo: &Repository) -> repo::Result<(Vec<StoredSnapshot>, usize)> {
+        snapshots(context, repo, &self.ids, &self.filter.build())
+    }
+}
+
 /// `id:folder` as an id and a folder.
 pub fn split_folder(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or((name, ""))
 }
 
-/// The snapshots that are named, or without names all that the filter accepts, oldest first. What cannot be found or read is told
-/// and left out; the number of those comes back too.
+/// The named snapshots, or without names all that the filter accepts, oldest first. A snapshot that
+/// cannot be found or read is reported and left out; the second value is their number.
 pub fn snapshots(
     context: &Context,
     repo: &Repository,

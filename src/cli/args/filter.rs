@@ -20,15 +20,11 @@ pub struct Filter {
 
 impl Filter {
     pub fn build(&self) -> SnapshotFilter {
-        filter(&self.host, &self.tag, &self.path)
-    }
-}
-
-pub fn filter(hosts: &[String], tags: &[String], paths: &[PathBuf]) -> SnapshotFilter {
-    SnapshotFilter {
-        hosts: hosts.iter().filter(|host| !host.is_empty()).cloned().collect(),
-        tags: tags.iter().map(|list| split_list(list)).collect(),
-        paths: paths.iter().map(|path| absolute(path)).collect(),
+        SnapshotFilter {
+            hosts: self.host.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            tags: self.tag.iter().map(|list| split_list(list)).collect(),
+            paths: self.path.iter().map(|path| absolute(path)).collect(),
+        }
     }
 }
 

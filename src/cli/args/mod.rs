@@ -7,6 +7,6 @@ mod filter;
 mod global;
 mod values;
 
-pub use filter::{Filter, GroupBy, filter, group_by};
+pub use filter::{Filter, GroupBy, group_by};
 pub use global::{Global, RepositoryArgs, TrafficArgs};
 pub use values::{Limit, duration, rate, requests, size, split_list, time};

@@ -1,22 +1,19 @@
 //! `copy`
 
-use crate::cli::args::Filter;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::from::From;
 use crate::cli::progress::Kind;
-use crate::cli::select;
+use crate::cli::select::{self, Selection};
 use crate::maintain::copy::{Became, copy};
 use crate::repo::LockMode;
 use anyhow::Result;
 
 #[derive(clap::Args)]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to copy [default: all]")))]
 pub struct Args {
-    /// Snapshots to copy [default: all]
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
     #[command(flatten)]
-    filter: Filter,
+    selection: Selection,
     #[command(flatten)]
     from: From,
 }
@@ -25,7 +22,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let source = args.from.context(context)?;
     let from = source.open_to_read()?;
     let to = context.open_locked(LockMode::Shared)?;
-    let (snapshots, missing) = select::snapshots(context, &from, &args.ids, &args.filter.build())?;
+    let (snapshots, missing) = args.selection.snapshots(context, &from)?;
     let _orderly = context.orderly();
     let ticker = context.show_progress(Kind::Count("packs"));
     let mut left_out = missing;

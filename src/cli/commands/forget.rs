@@ -1,7 +1,7 @@
 //! `forget`: removes snapshots, by a policy or by name. What only they needed stays until a prune, which it does on request.
 
 use super::prune;
-use crate::cli::args::{self, GroupBy, group_by};
+use crate::cli::args::{self, Filter, GroupBy, group_by};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
@@ -16,9 +16,9 @@ use crate::repo::{self, LockMode, Repository, SnapshotFilter, StoredSnapshot};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 #[derive(clap::Args)]
+#[command(mut_args(without_short_host))]
 pub struct Args {
     /// Snapshots to remove; the policy is for when there are none
     #[arg(value_name = "ID")]
@@ -28,15 +28,8 @@ pub struct Args {
     /// Allow to remove all snapshots of a group
     #[arg(long)]
     unsafe_allow_remove_all: bool,
-    /// Only snapshots of this host; may be given several times
-    #[arg(long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true)]
-    host: Vec<String>,
-    /// Only snapshots with all of these tags; given several times, one list must fit
-    #[arg(long, value_name = "TAG[,TAG,...]")]
-    tag: Vec<String>,
-    /// Only snapshots of this absolute path; given several times, all must be in it
-    #[arg(long, value_name = "PATH")]
-    path: Vec<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
     /// Leave out paths and reasons
     #[arg(short, long)]
     compact: bool,
@@ -51,6 +44,11 @@ pub struct Args {
     prune: bool,
     #[command(flatten)]
     how: prune::How,
+}
+
+/// Frees -H of [`Filter`] for --keep-hourly.
+fn without_short_host(option: clap::Arg) -> clap::Arg {
+    if option.get_id() == "host" { option.short(None) } else { option }
 }
 
 #[derive(clap::Args)]
@@ -127,7 +125,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("--no-lock goes only with --dry-run here: removing snapshots needs the repository alone");
     }
     let policy = args.keep.policy();
-    let filter = args::filter(&args.host, &args.tag, &args.path);
+    let filter = args.filter.build();
     if args.ids.is_empty() && policy.is_empty() {
         if !args.unsafe_allow_remove_all {
             bail!("no policy and no snapshot given; nothing is removed");

@@ -1,14 +1,13 @@
 //! `repair index`, `repair packs`, `repair snapshots`
 
-use crate::cli::args::Filter;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::progress::Kind;
-use crate::cli::select;
+use crate::cli::select::{self, Selection};
 use crate::id::Id;
 use crate::maintain::repair::{self, index::PacksToRead, index::Repaired, packs::Salvaged, snapshots::Became};
 use crate::maintain::rewrite::Replace;
-use crate::repo::{self, LockMode, Repository, SnapshotFilter};
+use crate::repo::{self, LockMode, Repository};
 use crate::store::{File, FileType, StoreError};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest, Sha256};
@@ -26,11 +25,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// Make the index say what the packs hold
-    Index {
-        /// Ask every pack, whatever the index says
-        #[arg(long)]
-        read_all_packs: bool,
-    },
+    Index(IndexArgs),
     /// Save what can be saved out of damaged packs, and remove them
     Packs {
         /// The damaged packs; `check --read-data` names them
@@ -38,12 +33,10 @@ enum What {
         ids: Vec<Id>,
     },
     /// Make snapshots anew without what is lost
+    #[command(mut_arg("ids", |ids| ids.help("Snapshots to look at [default: all]")))]
     Snapshots {
-        /// Snapshots to look at [default: all]
-        #[arg(value_name = "ID")]
-        ids: Vec<String>,
         #[command(flatten)]
-        filter: Filter,
+        selection: Selection,
         /// Remove the damaged snapshots
         #[arg(long)]
         forget: bool,
@@ -53,6 +46,13 @@ enum What {
     },
 }
 
+#[derive(clap::Args)]
+struct IndexArgs {
+    /// Ask every pack, whatever the index says
+    #[arg(long)]
+    read_all_packs: bool,
+}
+
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if context.global.repository.no_lock {
         bail!("--no-lock does not go here: a repair needs the repository alone");
@@ -60,18 +60,18 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_locked(LockMode::Exclusive)?;
     let _orderly = context.orderly();
     match args.what {
-        What::Index { read_all_packs } => index(context, &repo, read_all_packs),
+        What::Index(args) => index(context, &repo, &args),
         What::Packs { ids } => packs(context, &repo, &ids),
-        What::Snapshots { ids, filter, forget, dry_run } => {
-            snapshots(context, &repo, ids, &filter.build(), Replace { forget, dry_run })
+        What::Snapshots { selection, forget, dry_run } => {
+            snapshots(context, &repo, selection, Replace { forget, dry_run })
         }
     }
 }
 
-fn index(context: &Context, repo: &Repository, read_all_packs: bool) -> Result<Outcome> {
+fn index(context: &Context, repo: &Repository, args: &IndexArgs) -> Result<Outcome> {
     context.out.note("looking at the index and the packs")?;
     let ticker = context.show_progress(Kind::Count("packs"));
-    let which = if read_all_packs { PacksToRead::All } else { PacksToRead::Doubtful };
+    let which = if args.read_all_packs { PacksToRead::All } else { PacksToRead::Doubtful };
     let Repaired { unreadable, forgotten, read, silent, written, removed } =
         repair::index::repair(repo, which, &context.progress)?;
     drop(ticker);
@@ -102,15 +102,10 @@ fn packs(context: &Context, repo: &Arc<Repository>, ids: &[Id]) -> Result<Outcom
     })
 }
 
-fn snapshots(
-    context: &Context,
-    repo: &Arc<Repository>,
-    ids: Vec<String>,
-    filter: &SnapshotFilter,
-    replace: Replace,
-) -> Result<Outcome> {
+fn snapshots(context: &Context, repo: &Arc<Repository>, selection: Selection, replace: Replace) -> Result<Outcome> {
     let would = if replace.dry_run { "would be " } else { "" };
-    // By its id, and only so, one that cannot be read can be removed.
+    let Selection { ids, filter } = selection;
+    // A snapshot that cannot be read can be removed only by its id.
     let (damaged, names): (Vec<_>, Vec<_>) =
         ids.into_iter().partition(|name| replace.forget && is_damaged(repo, name).unwrap_or(false));
     for name in &damaged {
@@ -122,7 +117,7 @@ fn snapshots(
     }
     let only_damaged = !damaged.is_empty() && names.is_empty();
     let (snapshots, missing) =
-        if only_damaged { (Vec::new(), 0) } else { select::snapshots(context, repo, &names, filter)? };
+        if only_damaged { (Vec::new(), 0) } else { select::snapshots(context, repo, &names, &filter.build())? };
     let mut changed = damaged.len();
     repair::snapshots::repair(repo, &snapshots, replace, &context.progress, &mut |stored, changes, became| {
         let text = match became {

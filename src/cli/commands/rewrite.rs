@@ -1,10 +1,10 @@
 //! `rewrite`: leaves paths out of snapshots after the fact, or says otherwise when and where they were made.
 
-use crate::cli::args::{self, Filter};
+use crate::cli::args;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::patterns::ExcludePatterns;
-use crate::cli::select;
+use crate::cli::select::{self, Selection};
 use crate::format::time::Time;
 use crate::maintain::exclude::{self, Became, Options};
 use crate::maintain::rewrite::Replace;
@@ -12,12 +12,10 @@ use crate::repo::LockMode;
 use anyhow::{Result, bail};
 
 #[derive(clap::Args)]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to rewrite [default: all]")))]
 pub struct Args {
-    /// Snapshots to rewrite [default: all]
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
     #[command(flatten)]
-    filter: Filter,
+    selection: Selection,
     #[command(flatten)]
     exclude: ExcludePatterns,
     /// The host that the new snapshots name
@@ -35,7 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let Args { ids, filter, exclude, new_host, new_time, forget, dry_run } = args;
+    let Args { selection, exclude, new_host, new_time, forget, dry_run } = args;
     let exclude = exclude.build()?;
     if exclude.is_empty() && new_host.is_none() && new_time.is_none() {
         bail!("nothing to do: give patterns to exclude, --new-host or --new-time");
@@ -45,7 +43,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let mode = if forget { LockMode::Exclusive } else { LockMode::Shared };
     let repo = if context.global.repository.no_lock { context.open()? } else { context.open_locked(mode)? };
-    let (snapshots, missing) = select::snapshots(context, &repo, &ids, &filter.build())?;
+    let (snapshots, missing) = selection.snapshots(context, &repo)?;
     let _orderly = context.orderly();
     let options = Options { exclude, host: new_host, time: new_time, replace: Replace { forget, dry_run } };
     let (mut changed, mut failed) = (0, missing);

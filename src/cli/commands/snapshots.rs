@@ -1,9 +1,9 @@
 //! `snapshots`: the list of snapshots, also grouped and cut to the latest.
 
-use crate::cli::args::{Filter, GroupBy, group_by};
+use crate::cli::args::{GroupBy, group_by};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::select::{self, SnapshotJson};
+use crate::cli::select::{self, Selection, SnapshotJson};
 use crate::cli::snapshot_table::{self, Column};
 use crate::maintain::group::{Group, GroupCriteria, GroupKey, group};
 use crate::repo::StoredSnapshot;
@@ -11,12 +11,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to list; all by default")))]
 pub struct Args {
-    /// Snapshots to list; all by default
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
     #[command(flatten)]
-    filter: Filter,
+    selection: Selection,
     /// Leave out the paths
     #[arg(short, long)]
     compact: bool,
@@ -36,7 +34,7 @@ struct GroupJson<'s> {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
-    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let (snapshots, missing) = args.selection.snapshots(context, &repo)?;
     let GroupBy { host, paths, tags } = args.group_by;
     let grouped = host || paths || tags;
     let mut groups = group(snapshots, GroupCriteria { host, paths, tags });

@@ -1,23 +1,21 @@
 //! `stats`
 
-use crate::cli::args::Filter;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
 use crate::cli::progress::Kind;
-use crate::cli::{render, select};
+use crate::cli::render;
+use crate::cli::select::Selection;
 use crate::maintain::stats::{Compression, Mode, Stats, count};
 use crate::repo::Index;
 use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to count; all that the filters accept by default")))]
 pub struct Args {
-    /// Snapshots to count; all that the filters accept by default
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
     #[command(flatten)]
-    filter: Filter,
+    selection: Selection,
     /// What to count
     #[arg(long, value_name = "MODE", default_value = "restore-size")]
     mode: ModeArg,
@@ -61,7 +59,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         ModeArg::RawData => (Mode::RawData, "raw-data"),
     };
     let repo = context.open_to_read()?;
-    let select = || select::snapshots(context, &repo, &args.ids, &args.filter.build());
+    let select = || args.selection.snapshots(context, &repo);
     let ((snapshots, missing), index) = Index::load_beside(&repo, select, |(snapshots, _)| snapshots)?;
     context.out.note("scanning...")?;
     let orderly = context.orderly();

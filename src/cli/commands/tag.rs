@@ -1,9 +1,9 @@
 //! `tag`
 
-use crate::cli::args::{Filter, split_list};
+use crate::cli::args::split_list;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::select;
+use crate::cli::select::{self, Selection};
 use crate::id::Id;
 use crate::maintain::tag::{Change, change};
 use crate::repo::LockMode;
@@ -11,12 +11,10 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to change; all that the filters accept by default")))]
 pub struct Args {
-    /// Snapshots to change; all that the filters accept by default
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
     #[command(flatten)]
-    filter: Filter,
+    selection: Selection,
     /// Tags to have instead of all others; none if empty
     #[arg(long, value_name = "TAG[,TAG,...]", conflicts_with_all = ["add", "remove"])]
     set: Vec<String>,
@@ -51,7 +49,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("nothing to do; give --set, --add or --remove");
     };
     let repo = context.open_locked(LockMode::Exclusive)?;
-    let (snapshots, missing) = select::snapshots(context, &repo, &args.ids, &args.filter.build())?;
+    let (snapshots, missing) = args.selection.snapshots(context, &repo)?;
     // In the middle of one change there are two snapshots: a signal waits for its end.
     let _orderly = context.orderly();
     let mut changed_snapshots = 0;
