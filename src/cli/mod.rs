@@ -87,7 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     panics::install(cli.format());
     panics::caught(|| {
         let context = Context::new(cli.global)?;
-        to_its_end(context, |context| commands::run(cli.command, context))
+        to_its_end(context, |context| commands::run(cli.command, context, definitions))
     })
 }
 

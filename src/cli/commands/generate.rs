@@ -1,7 +1,6 @@
-//! `generate`: completions and man pages, made from the same definitions that parse the command line.
+//! `generate`: completions and man pages, from the definitions that parse the command line.
 
 use crate::cli::context::Context;
-use crate::cli::definitions;
 use crate::cli::exit::Outcome;
 use anyhow::{Context as _, Result, bail};
 use clap_complete::Shell;
@@ -26,7 +25,7 @@ pub struct Args {
     man: Option<PathBuf>,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: Args, context: &Context, mut definitions: clap::Command) -> Result<Outcome> {
     let completions = [
         (Shell::Bash, &args.bash_completion),
         (Shell::Fish, &args.fish_completion),
@@ -39,7 +38,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     for (shell, file) in completions {
         let Some(file) = file else { continue };
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut definitions(), "vsm-mover", &mut script);
+        clap_complete::generate(shell, &mut definitions.clone(), "vsm-mover", &mut script);
         if file == Path::new("-") {
             context.out.write(&script)?;
         } else {
@@ -48,7 +47,6 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         }
     }
     if let Some(dir) = &args.man {
-        let mut definitions = definitions();
         // Subcommands get the global options, and names like vsm-mover-key-add.
         definitions.build();
         let count = man_pages(&definitions, dir)?;

@@ -95,7 +95,8 @@ pub enum Command {
     Demo(demo::Args),
 }
 
-pub fn run(command: Command, context: &Context) -> Result<Outcome> {
+/// Runs a command. The definitions are those of the whole command line.
+pub fn run(command: Command, context: &Context, definitions: fn() -> clap::Command) -> Result<Outcome> {
     match command {
         Command::Init(args) => init::run(args, context),
         Command::Backup(args) => backup::run(args, context),
@@ -123,7 +124,7 @@ pub fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Repositories(args) => repositories::run(args, context),
         Command::Expired(args) => expired::run(args, context),
         Command::Work(args) => work::run(args, context),
-        Command::Generate(args) => generate::run(args, context),
+        Command::Generate(args) => generate::run(args, context, definitions()),
         Command::Version(args) => version::run(args, context),
         Command::Demo(args) => demo::run(args, context),
     }
