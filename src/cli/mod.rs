@@ -8,6 +8,7 @@
 mod args;
 mod commands;
 mod context;
+mod dry_run;
 mod exit;
 mod from;
 mod limits;

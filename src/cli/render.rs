@@ -88,9 +88,28 @@ pub fn path(path: &[u8]) -> String {
     lossy(path)
 }
 
+/// How a size is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeFormat {
+    /// `3000000`
+    Bytes,
+    /// `2.861 MiB`
+    Units,
+}
+
+impl From<bool> for SizeFormat {
+    /// From the option `--human-readable`.
+    fn from(is_given: bool) -> SizeFormat {
+        if is_given { SizeFormat::Units } else { SizeFormat::Bytes }
+    }
+}
+
 /// A line of a long listing.
-pub fn long_line(path_text: &str, node: &Node, human: bool) -> String {
-    let size = if human { bytes(node.size) } else { format!("{:>6}", node.size) };
+pub fn long_line(path_text: &str, node: &Node, sizes: SizeFormat) -> String {
+    let size = match sizes {
+        SizeFormat::Units => bytes(node.size),
+        SizeFormat::Bytes => format!("{:>6}", node.size),
+    };
     let target = match node.ty {
         NodeType::Symlink => format!(" -> {}", path(&node.link_target)),
         _ => String::new(),

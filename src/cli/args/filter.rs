@@ -43,6 +43,13 @@ pub struct GroupBy {
     pub tags: bool,
 }
 
+impl GroupBy {
+    /// Whether there is more than the one group of all snapshots.
+    pub fn is_grouped(self) -> bool {
+        self.host || self.paths || self.tags
+    }
+}
+
 /// Parses `host,paths,tags`, or some of them; the empty text makes one group of all snapshots.
 pub fn group_by(text: &str) -> Result<GroupBy, String> {
     let mut by = GroupBy::default();

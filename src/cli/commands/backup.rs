@@ -3,6 +3,7 @@
 use crate::backup::{self, DeviceIds, Exclude, Input, Options, ParentChoice, Report, Source};
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
 use crate::cli::context::Context;
+use crate::cli::dry_run::DryRun;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{go_float, is_zero};
 use crate::cli::password;
@@ -221,7 +222,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     drop(orderly);
     let report = report?;
     if context.out.is_json() {
-        context.out.json(&SummaryMessage::new(&report, elapsed, args.dry_run, context.cost()))?;
+        context.out.json(&SummaryMessage::new(&report, elapsed, DryRun::from(args.dry_run), context.cost()))?;
     } else {
         print_summary(context, &args, &report, elapsed)?;
     }
@@ -265,7 +266,7 @@ struct SummaryMessage<'r> {
 }
 
 impl SummaryMessage<'_> {
-    fn new(report: &Report, elapsed: Duration, dry_run: bool, store: Option<Account>) -> SummaryMessage<'_> {
+    fn new(report: &Report, elapsed: Duration, dry_run: DryRun, store: Option<Account>) -> SummaryMessage<'_> {
         let summary = &report.summary;
         SummaryMessage {
             message_type: "summary",
@@ -285,7 +286,7 @@ impl SummaryMessage<'_> {
             backup_start: &summary.backup_start,
             backup_end: &summary.backup_end,
             snapshot_id: report.snapshot,
-            dry_run,
+            dry_run: dry_run == DryRun::Yes,
             store,
         }
     }

@@ -68,9 +68,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_with(cache, (!context.global.repository.no_lock).then_some(LockMode::Exclusive))?;
     let subset = if args.read_data { Some(Subset::All) } else { args.read_data_subset };
     let orderly = context.orderly();
-    let (report, hits) = check(context, &repo, subset)?;
+    let (report, loss) = check(context, &repo, subset)?;
     drop(orderly);
-    let repair = repairs(&report, hits);
+    let repair = repairs(&report, loss);
     let Report { errors, suggest_repair_index, suggest_prune, .. } = report;
     if context.out.is_json() {
         let broken_packs = (!report.broken_packs.is_empty()).then_some(report.broken_packs);
@@ -99,8 +99,16 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-/// What repairs that, in this order. `hits`: there are snapshots of which something is lost.
-fn repairs(report: &Report, hits: bool) -> Vec<String> {
+/// Whether data that snapshots need is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SnapshotLoss {
+    None,
+    Found,
+}
+
+/// The commands that repair the repository, in their order.
+fn repairs(report: &Report, loss: SnapshotLoss) -> Vec<String> {
+    let hits = loss == SnapshotLoss::Found;
     let with = |command: &str, ids: &[Id]| {
         let words = std::iter::once(command.to_owned()).chain(ids.iter().map(Id::to_string));
         words.collect::<Vec<_>>().join(" ")
@@ -151,8 +159,8 @@ fn tell_hit(context: &Context, stored: &StoredSnapshot, hit: &Hit) {
     }
 }
 
-/// The report, and whether something of a snapshot is lost.
-fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> Result<(Report, bool)> {
+/// Checks the repository, and reports which snapshots are damaged.
+fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> Result<(Report, SnapshotLoss)> {
     let out = &context.out;
     out.note("load indexes")?;
     let mut check = Check::start(repo, &context.progress)?;
@@ -173,7 +181,7 @@ fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> 
         check.data(subset)?;
         drop(ticker);
     }
-    let mut hits = false;
+    let mut loss = SnapshotLoss::None;
     if check.out_of_reach() > 0 {
         out.warn(format_args!(
             "{} of these errors are no damage, but the store's: see that it can be reached, and check again; what is lost is not known before",
@@ -182,14 +190,14 @@ fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> 
     } else if context.progress.problem_count() > 0 {
         out.note("look for what is lost")?;
         check.hits(&mut |stored, hit| {
-            hits = true;
+            loss = SnapshotLoss::Found;
             tell_hit(context, stored, hit);
         })?;
     }
     let report = check.finish();
     let Report { snapshots, trees, packs, packs_read, .. } = report;
     out.note_at(2, format_args!("{snapshots} snapshots, {trees} trees, {packs} packs, {packs_read} of them read"))?;
-    Ok((report, hits))
+    Ok((report, loss))
 }
 
 #[cfg(test)]

@@ -61,8 +61,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (before, after) = (before.short(), after.short());
     context.out.note(format_args!("comparing snapshot {before} to {after}:"))?;
     context.out.note("")?;
+    let metadata = if args.metadata { Metadata::Report } else { Metadata::Ignore };
     let tell = |path: &[u8], change| -> Result<()> {
-        let Some(modifier) = modifier(change, args.metadata) else { return Ok(()) };
+        let Some(modifier) = modifier(change, metadata) else { return Ok(()) };
         let path = &render::path(path);
         if context.out.is_json() {
             let message = ChangeMessage { message_type: "change", path, modifier: &modifier };
@@ -100,14 +101,21 @@ fn find(repo: &Repository, trees: &TreeReader<'_>, name: &str) -> Result<(Id, Id
     Ok((stored.id, trees.folder(stored.tree()?, folder.as_bytes())?))
 }
 
-/// restic's letters; `None` for what is not to be told.
-fn modifier(change: Change, with_metadata: bool) -> Option<String> {
+/// What becomes of entries of which nothing but the metadata changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Metadata {
+    Ignore,
+    Report,
+}
+
+/// restic's letters; `None` for a change that is not reported.
+fn modifier(change: Change, reported: Metadata) -> Option<String> {
     let Changed { ty, content, silent, metadata } = match change {
         Change::Added => return Some("+".into()),
         Change::Removed => return Some("-".into()),
         Change::Changed(changed) => changed,
     };
-    let letters = [(ty, 'T'), (content, 'M'), (silent, '?'), (metadata && with_metadata, 'U')];
+    let letters = [(ty, 'T'), (content, 'M'), (silent, '?'), (metadata && reported == Metadata::Report, 'U')];
     let text: String = letters.iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
     (!text.is_empty()).then_some(text)
 }

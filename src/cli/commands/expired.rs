@@ -72,7 +72,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         removed,
         unread,
     };
-    summary.tell(context, args.remove)?;
+    summary.print(context, if args.remove { Action::Remove } else { Action::Report })?;
     let left = if args.remove { summary.expired - removed } else { 0 };
     let parts = [(unread, "repositories or snapshots were not read"), (left, "expired snapshots were not removed")];
     let parts: Vec<String> =
@@ -143,17 +143,24 @@ struct SummaryJson {
     unread: usize,
 }
 
+/// What becomes of expired snapshots.
+#[derive(Clone, Copy)]
+enum Action {
+    Report,
+    Remove,
+}
+
 impl SummaryJson {
-    fn tell(&self, context: &Context, remove: bool) -> Result<()> {
+    fn print(&self, context: &Context, action: Action) -> Result<()> {
         if context.out.is_json() {
             return Ok(context.out.json(self)?);
         }
         let SummaryJson { repositories, backups, expired, expired_bytes, young, kept, removed, .. } = self;
         let what = format!("{expired} snapshots of volumes of {} have expired", render::bytes(*expired_bytes));
-        let did = match (remove, *expired) {
+        let did = match (action, *expired) {
             (_, 0) => String::new(),
-            (false, _) => "; --remove removes them".to_owned(),
-            (true, _) => {
+            (Action::Report, _) => "; --remove removes them".to_owned(),
+            (Action::Remove, _) => {
                 format!(", {removed} are removed; `prune` in their repositories frees what only they needed")
             }
         };

@@ -4,7 +4,8 @@ use crate::cli::args::{self, Filter};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::{List, is_zero};
-use crate::cli::{render, select};
+use crate::cli::render::{self, SizeFormat};
+use crate::cli::select;
 use crate::format::BlobType;
 use crate::format::node::Node;
 use crate::format::time::Time;
@@ -169,7 +170,7 @@ fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshot
                 lists += 1;
             }
             if args.long {
-                out.line(render::long_line(&render::path(path), node, args.human_readable))?;
+                out.line(render::long_line(&render::path(path), node, SizeFormat::from(args.human_readable)))?;
             } else {
                 out.line(render::path(path))?;
             }

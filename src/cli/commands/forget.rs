@@ -3,6 +3,7 @@
 use super::prune;
 use crate::cli::args::{self, Filter, GroupBy, group_by};
 use crate::cli::context::Context;
+use crate::cli::dry_run::DryRun;
 use crate::cli::exit::Outcome;
 use crate::cli::select::{self, SnapshotJson};
 use crate::cli::snapshot_table::{self, Column};
@@ -157,7 +158,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let be = if args.dry_run { "would be" } else { "have been" };
     context.out.note(format_args!("{} snapshots {be} removed, running prune", remove.len()))?;
-    prune::prune(context, &repo, &args.how, &remove, args.dry_run)
+    prune::prune(context, &repo, &args.how, &remove, DryRun::from(args.dry_run))
 }
 
 #[derive(Serialize)]

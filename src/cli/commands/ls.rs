@@ -4,7 +4,7 @@ use crate::cli::args::Filter;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::is_zero;
-use crate::cli::render;
+use crate::cli::render::{self, SizeFormat};
 use crate::cli::select::{self, SnapshotJson};
 use crate::format::node::{Node, NodeType};
 use crate::format::time::Time;
@@ -65,6 +65,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     print_snapshot(context, &args, &stored)?;
     let dirs: Vec<&[u8]> = args.dirs.iter().map(|dir| dir.trim_end_matches('/').as_bytes()).collect();
     let streamed = args.sort == Sort::Name && !args.reverse;
+    let depth = if args.recursive { Depth::All } else { Depth::Entries };
     let mut collected = Vec::new();
     let _orderly = context.orderly();
     let gaps = Gaps::new(stored.id, &context.progress);
@@ -72,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut walk = Walk::new(&trees, root)?;
     while let Some(node) = walk.next_readable(&gaps)? {
         gaps.check_interrupted()?;
-        let (listed, entered) = scope(walk.path(), &dirs, args.recursive);
+        let (listed, entered) = scope(walk.path(), &dirs, depth);
         if listed && streamed {
             print_node(context, &args, walk.path(), &node)?;
         } else if listed {
@@ -96,8 +97,18 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     })
 }
 
-/// Whether an entry is listed, and whether to look below it.
-fn scope(path: &[u8], dirs: &[&[u8]], recursive: bool) -> (bool, bool) {
+/// How far below the directories given entries are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// The entries of the directories.
+    Entries,
+    /// Everything below them.
+    All,
+}
+
+/// Whether an entry is listed, and whether the walk descends into it.
+fn scope(path: &[u8], dirs: &[&[u8]], depth: Depth) -> (bool, bool) {
+    let recursive = depth == Depth::All;
     let below = |path: &[u8], dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"));
     let child = |dir: &[u8]| below(path, dir) && !path[dir.len() + 1..].contains(&b'/');
     let is = dirs.contains(&path);
@@ -181,7 +192,7 @@ fn print_node(context: &Context, args: &Args, path: &[u8], node: &Node) -> Resul
         };
         context.out.line(serde_json::to_string(&line)?)?;
     } else if args.long {
-        context.out.line(render::long_line(&path, node, args.human_readable))?;
+        context.out.line(render::long_line(&path, node, SizeFormat::from(args.human_readable)))?;
     } else {
         context.out.line(path)?;
     }
@@ -190,19 +201,19 @@ fn print_node(context: &Context, args: &Args, path: &[u8], node: &Node) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::scope;
+    use super::{Depth, scope};
 
     #[test]
     fn directories_show_themselves_and_their_entries() {
         let dirs: &[&[u8]] = &[b"/data/sub"];
-        let scopes = |recursive| {
+        let scopes = |depth| {
             ["/data", "/data/sub", "/data/sub/x", "/data/sub/x/y", "/data/subway", "/etc"]
-                .map(|path| scope(path.as_bytes(), dirs, recursive))
+                .map(|path| scope(path.as_bytes(), dirs, depth))
         };
         let (yes, no) = (true, false);
-        assert_eq!(scopes(false), [(no, yes), (yes, yes), (yes, no), (no, no), (no, no), (no, no)]);
-        assert_eq!(scopes(true), [(no, yes), (yes, yes), (yes, yes), (yes, yes), (no, no), (no, no)]);
-        assert_eq!(scope(b"/x/y", &[], false), (yes, yes));
-        assert_eq!(scope(b"/x", &[b""], false), (yes, no), "the root's entries");
+        assert_eq!(scopes(Depth::Entries), [(no, yes), (yes, yes), (yes, no), (no, no), (no, no), (no, no)]);
+        assert_eq!(scopes(Depth::All), [(no, yes), (yes, yes), (yes, yes), (yes, yes), (no, no), (no, no)]);
+        assert_eq!(scope(b"/x/y", &[], Depth::Entries), (yes, yes));
+        assert_eq!(scope(b"/x", &[b""], Depth::Entries), (yes, no), "the root's entries");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::args;
 use crate::cli::context::Context;
+use crate::cli::dry_run::DryRun;
 use crate::cli::exit::Outcome;
 use crate::cli::progress::{Kind, Ticker};
 use crate::cli::render;
@@ -78,11 +79,12 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let repo =
         if context.global.repository.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
-    prune(context, &repo, &args.how, &[], args.dry_run)
+    prune(context, &repo, &args.how, &[], DryRun::from(args.dry_run))
 }
 
-/// Prunes a repository that is locked for it. The snapshots that are `gone` need nothing, whether they are there or not.
-pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], dry_run: bool) -> Result<Outcome> {
+/// Prunes a repository that is locked exclusively. The snapshots `gone` count as removed, whether they
+/// exist or not.
+pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], dry_run: DryRun) -> Result<Outcome> {
     let options = how.options(context)?;
     if options.uncompressed && repo.config().version == Version::V1 {
         bail!(
@@ -101,7 +103,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
     } else {
         print(context, prune.stats(), dry_run)?;
     }
-    if dry_run {
+    if dry_run == DryRun::Yes {
         let list = |what: &str, ids: &[Id]| {
             let ids: Vec<String> = ids.iter().map(Id::to_string).collect();
             context.out.note_at(2, format_args!("would have {what}: {}", ids.join(" ")))
@@ -166,7 +168,7 @@ struct Summary<'s> {
     stats: &'s Stats,
 }
 
-fn print(context: &Context, stats: &Stats, dry_run: bool) -> Result<()> {
+fn print(context: &Context, stats: &Stats, dry_run: DryRun) -> Result<()> {
     let Stats { blobs, bytes, packfiles } = stats;
     let out = &context.out;
     let row = |label: &str, count: u64, size: u64| format!("{label:<14}{count:>10} blobs / {}", render::bytes(size));
@@ -182,7 +184,7 @@ fn print(context: &Context, stats: &Stats, dry_run: bool) -> Result<()> {
         )?;
     }
     out.note_at(2, row("total:", blobs.total, bytes.total))?;
-    if dry_run {
+    if dry_run == DryRun::Yes {
         out.note("would do this:")?;
     }
     out.note(row("to repack:", blobs.repack, bytes.repack))?;

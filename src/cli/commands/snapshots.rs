@@ -36,17 +36,16 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
     let (snapshots, missing) = args.selection.snapshots(context, &repo)?;
     let GroupBy { host, paths, tags } = args.group_by;
-    let grouped = host || paths || tags;
     let mut groups = group(snapshots, GroupCriteria { host, paths, tags });
     for group in &mut groups {
         keep_latest(&mut group.snapshots, args.latest);
     }
     if context.out.is_json() {
-        print_json(context, &groups, grouped)?;
+        print_json(context, &groups, args.group_by)?;
         return Ok(select::outcome(missing));
     }
     for group in &groups {
-        if grouped {
+        if args.group_by.is_grouped() {
             context.out.line(snapshot_table::group_header(&group.key))?;
         }
         let columns: &[Column] = if args.compact { &[] } else { &[Column::Paths] };
@@ -55,8 +54,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     Ok(select::outcome(missing))
 }
 
-fn print_json(context: &Context, groups: &[Group], grouped: bool) -> Result<()> {
-    if grouped {
+fn print_json(context: &Context, groups: &[Group], by: GroupBy) -> Result<()> {
+    if by.is_grouped() {
         let groups: Vec<GroupJson<'_>> = groups
             .iter()
             .map(|Group { key, snapshots }| GroupJson { group_key: key, snapshots: json(snapshots) })

@@ -1,0 +1,14 @@
+//! [`DryRun`]: whether a command only reports what it would do.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryRun {
+    No,
+    Yes,
+}
+
+impl From<bool> for DryRun {
+    /// From the option `--dry-run`.
+    fn from(is_given: bool) -> DryRun {
+        if is_given { DryRun::Yes } else { DryRun::No }
+    }
+}
