@@ -1,12 +1,12 @@
 //! Any pattern and path: no panic, and a pattern that matches a path also matches what is below it.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use vsm::pattern::Patterns;
+use vsm::pattern::{Case, Patterns};
 
 fuzz_target!(|input: (String, Vec<u8>)| {
     let (pattern, path) = input;
     let mut patterns = Patterns::default();
-    if patterns.add(&pattern, false).is_ok() && patterns.matches(&path) {
+    if patterns.push(&pattern, Case::Sensitive).is_ok() && patterns.matches(&path) {
         let below = [&path[..], b"/below"].concat();
         assert!(patterns.matches(&below));
         assert!(patterns.may_match_below(&path));

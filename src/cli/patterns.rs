@@ -1,7 +1,7 @@
 //! Patterns from options and from files. A pattern file has one a line; white space around it goes, lines that start with `#` are
 //! comments, `$NAME` and `${NAME}` are environment variables, and `$$` is a dollar sign.
 
-use crate::pattern::Patterns;
+use crate::pattern::{Case, Patterns};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -41,19 +41,19 @@ pub struct Lists<'a> {
 impl Lists<'_> {
     pub fn build(&self) -> Result<Patterns> {
         let mut patterns = Patterns::default();
-        for (list, ignore_case) in [(self.patterns, false), (self.ignoring_case, true)] {
-            list.iter().try_for_each(|pattern| patterns.add(pattern, ignore_case))?;
+        for (list, case) in [(self.patterns, Case::Sensitive), (self.ignoring_case, Case::Ignore)] {
+            list.iter().try_for_each(|pattern| patterns.push(pattern, case))?;
         }
-        for (files, ignore_case) in [(self.files, false), (self.files_ignoring_case, true)] {
+        for (files, case) in [(self.files, Case::Sensitive), (self.files_ignoring_case, Case::Ignore)] {
             for file in files {
-                add_file(&mut patterns, file, ignore_case)?;
+                push_file(&mut patterns, file, case)?;
             }
         }
         Ok(patterns)
     }
 }
 
-fn add_file(patterns: &mut Patterns, file: &Path, ignore_case: bool) -> Result<()> {
+fn push_file(patterns: &mut Patterns, file: &Path, case: Case) -> Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read the pattern file {}", file.display()))?;
     for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
@@ -61,7 +61,7 @@ fn add_file(patterns: &mut Patterns, file: &Path, ignore_case: bool) -> Result<(
             continue;
         }
         let pattern = expand(line, |name| std::env::var(name).unwrap_or_default());
-        patterns.add(&pattern, ignore_case).with_context(|| format!("pattern file {}", file.display()))?;
+        patterns.push(&pattern, case).with_context(|| format!("pattern file {}", file.display()))?;
     }
     Ok(())
 }

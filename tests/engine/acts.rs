@@ -13,7 +13,7 @@ use vsm::maintain::prune::{self, Limit, Observer, Prune};
 use vsm::maintain::rewrite::Replace;
 use vsm::maintain::{copy, exclude, tag};
 use vsm::memory::Budget;
-use vsm::pattern::Patterns;
+use vsm::pattern::{Case, Patterns};
 use vsm::progress::Progress;
 use vsm::repo::{self, Index, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot};
 use vsm::store::Store;
@@ -131,7 +131,7 @@ pub fn copy(from: Arc<dyn Store>, to: Arc<dyn Store>) -> repo::Result<()> {
 pub fn rewrite(store: Arc<dyn Store>, forget: bool) -> repo::Result<()> {
     locked(store, LockMode::Exclusive, |repo| {
         let mut patterns = Patterns::default();
-        patterns.add("other", false).expect("a pattern");
+        patterns.push("other", Case::Sensitive).expect("a pattern");
         let options = exclude::Options {
             exclude: patterns,
             replace: Replace { forget, dry_run: false },

@@ -12,7 +12,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::find::{Entries, Objects, Place};
 use crate::maintain::gaps::Gaps;
-use crate::pattern::Patterns;
+use crate::pattern::{Case, Patterns};
 use crate::repo::{Index, StoredSnapshot, TreeReader};
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -143,7 +143,8 @@ impl<'n> Match<'n> {
 fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshots: &[StoredSnapshot]) -> Result<()> {
     let out = &context.out;
     let mut patterns = Patterns::default();
-    args.patterns.iter().try_for_each(|pattern| patterns.add(pattern, args.ignore_case))?;
+    let case = if args.ignore_case { Case::Ignore } else { Case::Sensitive };
+    args.patterns.iter().try_for_each(|pattern| patterns.push(pattern, case))?;
     let entries = Entries { patterns, oldest: args.oldest, newest: args.newest };
     // One document, written as it is found: there may be millions of matches.
     let mut document = if out.is_json() { Some(out.list("[", |_| "]\n".to_owned())?) } else { None };
