@@ -5,8 +5,11 @@
 //! no listing and in no index any more, so its copy is not asked for; copies older than 30 days are removed.
 //! Where copies cannot be made, the store works without them, and says so once.
 
+use super::error::{Result, StoreError};
+use super::file::{File, FileType};
 use super::folder::Folder;
-use super::{Download, File, FileType, Result, Store, StoreError, Upload, layout};
+use super::interface::{Download, Store, Upload};
+use super::layout;
 use crate::aside::Aside;
 use crate::clock;
 use crate::hash::Sha256;

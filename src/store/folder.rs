@@ -5,7 +5,11 @@
 //! take part when the config that is there is group-readable. Temporary names (`*-tmp-*`) are foreign to every listing.
 //! One that a crash leaves behind stays: it is never read, and removing it would race with whoever may still write it.
 
-use super::{Directory, Download, File, FileType, Result, Store, StoreError, Upload, layout};
+use super::directory::Directory;
+use super::error::{Result, StoreError};
+use super::file::{File, FileType};
+use super::interface::{Download, Store, Upload};
+use super::layout;
 use crate::clock;
 use crate::id::Id;
 use bytes::Bytes;

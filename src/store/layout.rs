@@ -4,7 +4,7 @@
 //! 256 subdirectories by the first two digits of their id. [`parse`] accepts exactly what [`path`] produces, so a name
 //! that it refuses is foreign (a temporary file, a marker of some tool) and no business of ours.
 
-use super::{File, FileType};
+use super::file::{File, FileType};
 use crate::id::Id;
 
 /// The types that have a directory, which is all but the config.

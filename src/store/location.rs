@@ -5,7 +5,7 @@
 //! a bucket of Google's is `gs:` and the same. Whatever else has a scheme is refused by name.
 //! A location never carries credentials: a URL with some is refused, and the refusal does not repeat them.
 
-use super::StoreError;
+use super::error::StoreError;
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

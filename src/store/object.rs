@@ -25,9 +25,13 @@ mod tests;
 mod transport;
 mod upload;
 
+use super::error::{GivenUp, Result, StoreError};
+use super::file::{File, FileType};
+use super::interface::{Download, Store, Upload};
+use super::layout;
 use super::location::{Bucket, Service};
+use super::options::Options;
 use super::traffic::Traffic;
-use super::{Download, File, FileType, Options, Result, Store, StoreError, Upload, layout};
 use crate::id::Id;
 use body::Content;
 use bytes::Bytes;
@@ -42,7 +46,6 @@ use object_store::{Attributes, ObjectStoreExt, PutMode, PutPayload};
 use permits::Permits;
 use retry::Retry;
 use runtime::Runtimes;
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,11 +56,6 @@ const MAX_OBJECT: u64 = 5 << 30;
 
 /// The slowest upload that is not taken for a stalled one.
 const SLOWEST_UPLOAD: u64 = 32 << 10;
-
-/// Whether an error comes from a call that was made again until patience ended.
-pub(super) fn was_patient(error: &(dyn Error + Send + Sync + 'static)) -> bool {
-    error.downcast_ref::<Failure>().is_some_and(Failure::is_passing)
-}
 
 /// Makes the bucket.
 type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
@@ -207,6 +205,7 @@ impl Inner {
         match failure.kind {
             Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
+            _ if failure.is_passing() => StoreError::Failed { action, location, source: GivenUp::new(failure).into() },
             _ => StoreError::Failed { action, location, source: failure.into() },
         }
     }

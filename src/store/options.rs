@@ -4,8 +4,8 @@
 //! option is never silently without effect. The process environment is read in one place, [`Environment::of_process`];
 //! everything else takes the [`Environment`] it is given.
 
+use super::error::{Result, StoreError};
 use super::traffic::Traffic;
-use super::{Result, StoreError};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

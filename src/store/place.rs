@@ -1,8 +1,13 @@
 //! [`Place`]: where many repositories are, one beside and below the other: a folder, or a bucket and a prefix.
 
+use super::directory::Directory;
+use super::error::Result;
+use super::folder::{self, Folder};
+use super::interface::Store;
+use super::location::{Location, folder_below};
 #[cfg(feature = "cloud")]
 use super::object::ObjectStore;
-use super::{Location, Options, Result, Store, folder, location};
+use super::options::Options;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,16 +28,6 @@ enum Way {
     Bucket(ObjectStore),
 }
 
-/// What is in one directory; nothing of what is below it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Directory {
-    pub directories: Vec<String>,
-    /// Those that were asked for.
-    pub files: Vec<String>,
-    /// What may lead on and is not followed: symbolic links, and names that are no text.
-    pub passed_over: Vec<String>,
-}
-
 impl Place {
     /// Nothing is asked of it yet, but for the region of a bucket if nobody said it.
     pub fn new(location: &Location, options: &Options) -> Result<Place> {
@@ -40,7 +35,7 @@ impl Place {
             #[cfg(feature = "cloud")]
             Location::Bucket(bucket) => Way::Bucket(ObjectStore::open(bucket, options)?),
             #[cfg(not(feature = "cloud"))]
-            Location::Bucket(_) => return Err(super::folders_only(location)),
+            Location::Bucket(_) => return Err(super::open::folders_only(location)),
             Location::Folder(root) => {
                 let connections = options.local_connections.unwrap_or(folder::CONNECTIONS);
                 Way::Folder { root: root.clone(), connections }
@@ -67,7 +62,7 @@ impl Place {
     /// there one that is not there is empty; a folder must be there.
     pub fn directory(&self, path: &str, wanted: &[&str]) -> Result<Directory> {
         match &self.by {
-            Way::Folder { root, .. } => folder::directory(&location::folder_below(root, path), wanted),
+            Way::Folder { root, .. } => folder::directory(&folder_below(root, path), wanted),
             #[cfg(feature = "cloud")]
             Way::Bucket(bucket) => bucket.below(path).directory(wanted),
         }
@@ -76,9 +71,7 @@ impl Place {
     /// The repository at `path`. Nothing is asked of it yet.
     pub fn store(&self, path: &str) -> Arc<dyn Store> {
         match &self.by {
-            Way::Folder { root, connections } => {
-                Arc::new(folder::Folder::new(location::folder_below(root, path), *connections))
-            }
+            Way::Folder { root, connections } => Arc::new(Folder::new(folder_below(root, path), *connections)),
             #[cfg(feature = "cloud")]
             Way::Bucket(bucket) => Arc::new(bucket.below(path)),
         }
