@@ -4,43 +4,23 @@
 //! for. Whether another attempt follows is `retry`'s business; what one has achieved before it failed (bytes read, a file
 //! perhaps created) is kept by the caller and given to the next.
 
+use super::client::Client;
 use super::failure::{Failure, Kind};
-use super::{Inner, SLOWEST_UPLOAD, layout, signing};
+use super::signing;
 use crate::id::Id;
-use crate::store::traffic::Traffic;
-use crate::store::{File, FileType};
+use crate::store::file::{File, FileType};
+use crate::store::layout;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Attributes, GetOptions, GetResultPayload, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// Bytes of an answer that has to arrive whole before the client hands anything over: a page of a listing, of a thousand objects.
-const LISTING: u64 = 1 << 20;
-
-impl Inner {
-    /// Waits for an answer to a request that carries `bytes`.
-    pub(super) async fn within<T>(
-        &self,
-        bytes: u64,
-        request: impl Future<Output = object_store::Result<T>>,
-    ) -> Result<T> {
-        let Traffic { upload, download, .. } = &*self.traffic;
-        // Our own limits are no stall, whether all the requests there may be share them or not.
-        let paced = upload.longest(bytes, self.remote.connections.downloads)
-            + download.longest(LISTING, self.remote.connections.downloads);
-        let limit = self.retry.policy().stall + Duration::from_secs(bytes / SLOWEST_UPLOAD) + paced;
-        match tokio::time::timeout(limit, request).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::new(Kind::Link, format!("nothing was heard for {} s", limit.as_secs()))),
-        }
-    }
-
+impl Client {
     /// One attempt at reading a whole object of at most `max` bytes.
-    pub(super) async fn fetch(&self, key: &Path, max: u64) -> Result<Bytes> {
+    pub async fn fetch(&self, key: &Path, max: u64) -> Result<Bytes> {
         let mut answer = self.within(0, self.remote.store.get_opts(key, GetOptions::default())).await?;
         let size = answer.meta.size;
         if size > max {
@@ -62,7 +42,7 @@ impl Inner {
         Ok(buffer.freeze())
     }
 
-    pub(super) async fn put(&self, file: File, payload: &PutPayload, mode: PutMode) -> Result<()> {
+    pub async fn put(&self, file: File, payload: &PutPayload, mode: PutMode) -> Result<()> {
         let attributes = if file.ty == FileType::Pack { self.remote.packs.clone() } else { Attributes::new() };
         let options = PutOptions { mode, attributes, ..PutOptions::default() };
         let key = self.key(&layout::path(file));
@@ -77,7 +57,7 @@ impl Inner {
     }
 
     /// One attempt at creating a file. `unsure` says that an attempt before this one may have succeeded unnoticed.
-    pub(super) async fn put_new(&self, file: File, payload: &PutPayload, unsure: bool) -> Result<()> {
+    pub async fn put_new(&self, file: File, payload: &PutPayload, unsure: bool) -> Result<()> {
         let key = self.key(&layout::path(file));
         // Not every server honours the condition, or admits that it does not: so look first, always.
         let there = match self.within(0, self.remote.store.head(&key)).await {
@@ -103,7 +83,7 @@ impl Inner {
     }
 
     /// Whether an object is what we were about to write: then it was us.
-    pub(super) async fn holds(&self, key: &Path, payload: &PutPayload) -> Result<bool> {
+    pub async fn holds(&self, key: &Path, payload: &PutPayload) -> Result<bool> {
         match self.fetch(key, payload.content_length() as u64).await {
             Ok(there) => Ok(payload.iter().flatten().eq(there.iter())),
             Err(failure) if matches!(failure.kind, Kind::TooLarge { .. }) => Ok(false),

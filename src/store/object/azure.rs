@@ -5,11 +5,12 @@
 //! where the endpoint is Azure's own, because elsewhere nobody answers. The file that Velero is given says all of this in names of its own.
 
 use super::failure::{Failure, Kind};
+use super::remote::{Connections, Make, Remote};
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Connections, Make, Remote};
+use crate::store::error::StoreError;
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
-use crate::store::{Options, StoreError};
+use crate::store::options::Options;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object_store::azure::{AzureAuthorizer, AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};

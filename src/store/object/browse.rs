@@ -3,15 +3,18 @@
 //! What is below a directory costs nothing until it is asked for: the server names it and passes over its objects, however many
 //! there are. A listing goes on page by page, and each page is a request of its own, which is made again if it fails.
 
-use super::{Inner, ObjectStore};
-use crate::store::{Directory, FileType, Result};
+use super::client::Client;
+use super::store::ObjectStore;
+use crate::store::directory::Directory;
+use crate::store::error::Result;
+use crate::store::file::FileType;
 use object_store::list::PaginatedListOptions;
 use std::sync::Arc;
 
 impl ObjectStore {
     /// What is below this place, over the same connections and within the same bounds.
     pub fn below(&self, path: &str) -> ObjectStore {
-        let mut inner = Inner::clone(&self.0);
+        let mut inner = Client::clone(&self.0);
         inner.remote.place = inner.remote.place.below(path);
         inner.remote.location = inner.remote.place.to_string();
         // A policy may allow to list one place and not the other.

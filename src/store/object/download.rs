@@ -1,8 +1,11 @@
 //! A range of an object on its way here: one request as long as nothing goes wrong, and from where it broke off when something does.
 
-use super::Inner;
+use super::client::Client;
 use super::failure::{Failure, Kind};
-use crate::store::{Download, File, Result, StoreError, layout};
+use crate::store::error::{Result, StoreError};
+use crate::store::file::File;
+use crate::store::interface::Download;
+use crate::store::layout;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -10,7 +13,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 
 pub(super) struct ObjectDownload<'s> {
-    store: &'s Inner,
+    store: &'s Client,
     file: File,
     source: Source,
 }
@@ -31,7 +34,7 @@ struct Source {
 
 impl<'s> ObjectDownload<'s> {
     /// Asks for `length` bytes from `offset` on.
-    pub fn start(store: &'s Inner, file: File, offset: u64, length: u64) -> Result<ObjectDownload<'s>> {
+    pub fn start(store: &'s Client, file: File, offset: u64, length: u64) -> Result<ObjectDownload<'s>> {
         let short = || StoreError::Short { file, offset, wanted: length, got: 0 };
         let end = offset.checked_add(length).ok_or_else(short)?;
         let key = store.key(&layout::path(file));
@@ -74,7 +77,7 @@ impl Download for ObjectDownload<'_> {
 
 impl Source {
     /// Asks for what has not arrived yet.
-    async fn open(&mut self, store: &Inner) -> std::result::Result<(), Failure> {
+    async fn open(&mut self, store: &Client) -> std::result::Result<(), Failure> {
         let Source { start, end, at, .. } = *self;
         let short =
             |got| Failure::new(Kind::Short { offset: start, wanted: end - start, got }, "the object is too short");
@@ -96,7 +99,7 @@ impl Source {
         Ok(())
     }
 
-    async fn next_part(&mut self, store: &Inner) -> std::result::Result<(), Failure> {
+    async fn next_part(&mut self, store: &Client) -> std::result::Result<(), Failure> {
         if self.stream.is_none() {
             self.open(store).await?;
         }

@@ -5,11 +5,12 @@
 //! asked for only where the endpoint is Google's own, because elsewhere nobody answers.
 
 use super::failure::{Failure, Kind};
+use super::remote::{Connections, Make, Remote};
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Connections, Make, Remote};
+use crate::store::error::StoreError;
 use crate::store::location::Bucket;
 use crate::store::options::Environment;
-use crate::store::{Options, StoreError};
+use crate::store::options::Options;
 use object_store::Attributes;
 use object_store::client::HttpRequestBody;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};

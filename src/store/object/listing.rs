@@ -5,11 +5,13 @@
 //! says which share of all names has been seen, and so how many pages are left. If those are more
 //! than a few, the names that are left are listed by their first digits, side by side.
 
-use super::Inner;
+use super::client::Client;
 use super::failure::{Failure, Kind};
 use crate::id::Id;
 use crate::parallel::side_by_side;
-use crate::store::{FileType, Result, layout};
+use crate::store::error::Result;
+use crate::store::file::FileType;
+use crate::store::layout;
 use object_store::list::PaginatedListOptions;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +25,7 @@ const MANY: f64 = 512.0;
 
 /// One listing.
 pub(super) struct Listing<'i> {
-    inner: &'i Inner,
+    inner: &'i Client,
     ty: FileType,
     action: String,
     found: Mutex<Vec<(Id, u64)>>,
@@ -39,7 +41,7 @@ struct Page {
 }
 
 impl<'i> Listing<'i> {
-    pub fn new(inner: &'i Inner, ty: FileType) -> Listing<'i> {
+    pub fn new(inner: &'i Client, ty: FileType) -> Listing<'i> {
         let action = format!("list {}", layout::directory(ty));
         Listing { inner, ty, action, found: Mutex::default(), failed: AtomicBool::new(false) }
     }

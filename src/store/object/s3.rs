@@ -6,13 +6,14 @@
 
 use super::credentials::Credentials;
 use super::failure::{self, Answer, Failure, Kind};
+use super::remote::{Connections, Make, Remote};
 use super::runtime::Runtimes;
 use super::signing;
 use super::transport::{Clients, Transport, client_options, no_retries};
-use super::{Connections, Make, Remote};
+use crate::store::error::StoreError;
 use crate::store::location::{Bucket, Endpoint};
 use crate::store::options::BucketLookup;
-use crate::store::{Options, StoreError};
+use crate::store::options::Options;
 use futures::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;

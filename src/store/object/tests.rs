@@ -1,11 +1,21 @@
 //! What holds for every service, on a store in memory: names, listings, ranges, and what a failure
 //! becomes.
 
-use super::*;
-use crate::store::Directory;
+use super::ObjectStore;
+use super::failure::{Failure, Kind};
+use super::remote::{Connections, Remote};
+use super::runtime::Runtimes;
+use crate::id::Id;
+use crate::store::location::{Bucket, Service};
+use crate::store::{Directory, File, FileType, Options, Result, Store, StoreError};
 use async_trait::async_trait;
-use object_store::list::{PaginatedListOptions, PaginatedListResult};
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{Attributes, ObjectStoreExt, PutPayload};
+use std::sync::Arc;
 
 /// The pages of a bucket in memory: all in one.
 struct OnePage(Arc<InMemory>);

@@ -8,8 +8,7 @@
 use super::body::{self, Gone};
 use super::failure::{Answer, Failure, Kind};
 use super::meter::{Metered, Way};
-use crate::store::Options;
-use crate::store::options::RetryPolicy;
+use crate::store::options::{Options, RetryPolicy};
 use crate::store::traffic::{Request, Traffic};
 use futures::StreamExt;
 use object_store::client::{

@@ -1,90 +1,65 @@
-//! A file in the making: its bytes are kept until its name is known, then sent in one PUT.
-//!
-//! They are copied into blocks of one size, which are used again. Kept as they come they would cost
-//! no copy, but many times a pack's size: pieces of every size, each with the room it once needed
-//! uncompressed, leave holes of every size behind. Blocks that are freed and allocated anew leave
-//! some, too: 3 MiB for each pack of 16.
+//! [`ObjectUpload`]: a file that is being written. Its bytes are kept until its name is known, then sent in
+//! one PUT.
 
-use super::Inner;
+use super::blocks::{BLOCK, Block};
 use super::body::{Content, Part};
+use super::client::Client;
+use super::failure::Failure;
 use crate::aside::Aside;
 use crate::id::Id;
-use crate::store::{File, FileType, Result, Upload};
+use crate::store::error::{Result, StoreError};
+use crate::store::file::{File, FileType};
+use crate::store::interface::Upload;
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use object_store::{PutMode, PutPayload};
+use std::sync::Arc;
 
-/// Bytes in a block: many in a pack, and few enough pieces on its way through the network stack.
-const BLOCK: usize = 1 << 20;
+/// Bytes that one PUT may carry at every provider that we know.
+const MAX_OBJECT: u64 = 5 << 30;
 
-/// Blocks for the uploads of one store. Those that are not in use wait for the next upload as long as
-/// another one is under way.
-#[derive(Default)]
-pub(super) struct Blocks(Mutex<Pool>);
-
-#[derive(Default)]
-struct Pool {
-    free: Vec<Vec<u8>>,
-    in_use: usize,
-}
-
-impl Blocks {
-    fn take(self: &Arc<Self>) -> Block {
-        let mut pool = self.lock();
-        pool.in_use += 1;
-        let bytes = pool.free.pop();
-        drop(pool);
-        Block { bytes: bytes.unwrap_or_else(|| Vec::with_capacity(BLOCK)), home: self.clone() }
+impl Client {
+    /// Writes a file, which replaces an existing one of its name.
+    pub fn replace(&self, file: File, payload: &PutPayload) -> Result<()> {
+        self.replace_by(file, payload, async || self.put(file, payload, PutMode::Overwrite).await)
     }
 
-    fn put_back(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        let mut pool = self.lock();
-        pool.in_use -= 1;
-        pool.free.push(bytes);
-        if pool.in_use == 0 {
-            pool.free = Vec::new();
+    /// [`Client::replace`] by a file that is not in memory.
+    fn replace_by_content(&self, file: File, content: &Content) -> Result<()> {
+        let payload = &content.placeholder();
+        let put = async || content.clone().sent_by(self.put(file, payload, PutMode::Overwrite)).await;
+        self.replace_by(file, payload, put)
+    }
+
+    fn replace_by(
+        &self,
+        file: File,
+        payload: &PutPayload,
+        put: impl AsyncFnMut() -> std::result::Result<(), Failure>,
+    ) -> Result<()> {
+        let size = payload.content_length() as u64;
+        if size > MAX_OBJECT {
+            return Err(StoreError::TooLarge { file, size, max: MAX_OBJECT });
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pool> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.run(&format!("write {file}"), file.ty, put).map_err(|failure| self.error("write", file, failure))
     }
 }
 
-/// A block in use.
-struct Block {
-    bytes: Vec<u8>,
-    home: Arc<Blocks>,
-}
-
-impl AsRef<[u8]> for Block {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        self.home.put_back(std::mem::take(&mut self.bytes));
-    }
-}
-
-/// The bytes of a file to be, kept until its name is known.
+/// [`Upload`] to an object store.
 pub(super) struct ObjectUpload {
-    store: Arc<Inner>,
+    store: Arc<Client>,
     ty: FileType,
     parts: Vec<Kept>,
 }
 
-/// A part of it.
+/// A part of the file.
 enum Kept {
-    /// Full unless it is the last one, or one that was put aside comes next.
+    /// Full, unless it is the last part or a spilled one follows.
     Block(Block),
     Aside(Arc<Aside>),
 }
 
 impl ObjectUpload {
-    pub fn new(store: Arc<Inner>, ty: FileType) -> ObjectUpload {
+    pub fn new(store: Arc<Client>, ty: FileType) -> ObjectUpload {
         ObjectUpload { store, ty, parts: Vec::new() }
     }
 }
@@ -125,22 +100,5 @@ impl Upload for ObjectUpload {
             Part::Aside(_) => None,
         };
         self.store.replace(file, &parts.filter_map(in_memory).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_used_again_as_long_as_any_is_in_use() {
-        let blocks = Arc::<Blocks>::default();
-        let (one, other) = (blocks.take(), blocks.take());
-        let place = other.bytes.as_ptr();
-        drop(other);
-        assert_eq!(blocks.take().bytes.as_ptr(), place);
-        drop(one);
-        let pool = blocks.lock();
-        assert_eq!((pool.free.len(), pool.in_use), (0, 0));
     }
 }

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::store::location::{Bucket, Service};
+use crate::store::object::ObjectStore;
 use crate::store::object::failure::Answer;
-use crate::store::object::{Connections, ObjectStore, Remote, Runtimes};
+use crate::store::object::remote::{Connections, Remote};
+use crate::store::object::runtime::Runtimes;
 use crate::store::options::RetryPolicy;
 use crate::store::{File, Options, Store, StoreError};
 use async_trait::async_trait;
