@@ -89,7 +89,7 @@ fn extended_options_and_variables_are_in_the_published_tables() {
     let extended = store::Options::TABLE.iter().map(|(key, _)| (*key).to_owned()).collect();
     assert_eq!(names("Extended options"), extended);
     let variables = names("Environment");
-    for variable in store::options::VARIABLES.into_iter().filter(|name| *name != "HOME") {
+    for variable in store::environment::VARIABLES.into_iter().filter(|name| *name != "HOME") {
         assert!(variables.contains(variable), "{variable} is missing");
     }
     for (_, variable) in defined().into_values().flatten().filter(|(_, variable)| !variable.is_empty()) {

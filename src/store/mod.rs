@@ -8,6 +8,7 @@
 
 mod cache;
 mod directory;
+pub mod environment;
 mod error;
 mod file;
 pub mod folder;

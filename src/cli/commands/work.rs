@@ -8,7 +8,7 @@ use crate::mover::{self, Mover};
 use crate::progress::{Problem, Progress};
 use crate::repo::Password;
 use crate::store;
-use crate::store::options::{Environment, FILES, VARIABLES};
+use crate::store::environment::{Environment, FILES, VARIABLES};
 use crate::store::traffic::Account;
 use crate::work::{self, Failed, Reason, Report, Task, VERSION, Work};
 use anyhow::{Context as _, Result};

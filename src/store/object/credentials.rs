@@ -4,7 +4,7 @@
 //! a pod, then (at AWS only) the machine's own role. Elsewhere the last is not asked for: on a foreign network nobody
 //! answers there, and a missing secret would look like a hanging store.
 
-use crate::store::options::Environment;
+use crate::store::environment::Environment;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use std::collections::BTreeMap;
 use std::fs;

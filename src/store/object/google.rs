@@ -7,9 +7,9 @@
 use super::failure::{Failure, Kind};
 use super::remote::{Connections, Make, Remote};
 use super::transport::{Clients, Transport, client_options, no_retries};
+use crate::store::environment::Environment;
 use crate::store::error::StoreError;
 use crate::store::location::Bucket;
-use crate::store::options::Environment;
 use crate::store::options::Options;
 use object_store::Attributes;
 use object_store::client::HttpRequestBody;
