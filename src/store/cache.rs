@@ -1,9 +1,13 @@
-//! [`Cached`]: a store of which copies are kept in a folder of this machine: index files, snapshots, and packs of trees.
+//! [`Cached`]: a store with a local cache: copies of index files, snapshots and packs of trees in a folder
+//! of this machine.
 //!
-//! Those are what the next run reads again. A copy has the name that its file has in the repository, which is the hash of its bytes,
-//! and is compared with it before it is used: one that is damaged is fetched again. A file that others remove from the repository is in
-//! no listing and in no index any more, so its copy is not asked for; copies older than 30 days are removed.
-//! Where copies cannot be made, the store works without them, and says so once.
+//! The next run reads these files again. A copy has the name of its file in the repository, which is the
+//! hash of its bytes, and is compared with it before it is used: a corrupt copy is fetched again. A file
+//! that others remove from the repository is in no listing and in no index any more, so that its copy is
+//! not read; copies older than 30 days are evicted. If copies cannot be written, the store works without
+//! them, and warns once.
+
+mod eviction;
 
 use super::error::{Result, StoreError};
 use super::file::{File, FileType};
@@ -15,22 +19,17 @@ use crate::clock;
 use crate::hash::Sha256;
 use crate::id::Id;
 use bytes::Bytes;
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// Seconds after which a copy is removed, and a folder that no run has opened since; restic's time for the latter.
-const OLD: i64 = 30 * 24 * 60 * 60;
 /// Bytes of a pack in hand at a time.
 const PIECE: u64 = 1 << 20;
-/// By the Cache Directory Tagging Specification: programs that save or search directories leave this one out.
-const TAG: (&str, &str) = ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
 
 /// A store, and copies of some of its files.
 pub struct Cached {
@@ -64,10 +63,10 @@ impl Cached {
         let this_run = || format!("run-{:016x}", u64::from_le_bytes(clock::random_bytes()));
         let root = parent.join(if temporary { this_run() } else { repository.to_owned() });
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&root)?;
-        mark(parent, &root)?;
-        remove_old(parent)?;
+        eviction::mark(parent, &root)?;
+        eviction::evict(parent)?;
         for directory in layout::directories() {
-            remove_old(&root.join(directory))?;
+            eviction::evict(&root.join(directory))?;
         }
         let folder = Folder::of_copies(&root);
         let listed = folder.list(FileType::Pack).map_err(io::Error::other)?;
@@ -150,44 +149,6 @@ fn pass(from: &mut dyn Download, size: u64, mut take: impl FnMut(&[u8]) -> Optio
         left -= piece.len() as u64;
     }
     Ok(Some(Id(hash.finish())))
-}
-
-/// Says what the folder of all copies is, and that the one of this run is in use.
-fn mark(parent: &Path, root: &Path) -> io::Result<()> {
-    let (name, text) = TAG;
-    let tag = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(parent.join(name));
-    match tag().and_then(|mut tag| io::Write::write_all(&mut tag, text.as_bytes())) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let now = Timestamps { last_access: special(UTIME_OMIT), last_modification: special(UTIME_NOW) };
-    Ok(futimens(fs::File::open(root)?, &now)?)
-}
-
-/// Removes what nobody has written to for long from a directory; one that is missing has nothing.
-fn remove_old(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    let now = clock::now().0;
-    for entry in entries {
-        let entry = entry?;
-        let remove = || {
-            let metadata = entry.metadata()?;
-            if now - metadata.mtime() <= OLD || entry.file_name() == TAG.0 {
-                return Ok(());
-            }
-            if metadata.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }
-        };
-        match remove() {
-            // Another run was faster.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(())
 }
 
 /// Whether copies are kept of files of a type whenever one is read or written.
@@ -324,6 +285,7 @@ impl Upload for Both {
 
 #[cfg(test)]
 mod tests {
+    use super::eviction::{OLD, TAG};
     use super::*;
     use std::fs::FileTimes;
     use std::time::SystemTime;
