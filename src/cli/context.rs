@@ -10,18 +10,9 @@ use crate::progress::Progress;
 use crate::repo::{self, Lock, LockMode, Password, Repository, Settings};
 use crate::store::options::{Attempt, Notify};
 use crate::store::traffic::{Account, Traffic};
-use crate::store::{self, Cached, Location, Place, Store};
+use crate::store::{self, CacheLifetime, Cached, Location, Place, Store};
 use anyhow::Result;
 use std::sync::Arc;
-
-/// How long copies of a repository's files may be kept on this machine.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum CacheUse {
-    /// For later runs, too.
-    Lasting,
-    /// For this run alone, which believes in no copy that it has not made.
-    ThisRun,
-}
 
 /// How often a wrong password may be typed at the prompt.
 const PROMPTS: usize = 3;
@@ -165,12 +156,12 @@ impl Context {
 
     /// Opens the repository without a lock.
     pub fn open(&self) -> Result<Arc<Repository>> {
-        self.open_with(CacheUse::Lasting, None)
+        self.open_with(CacheLifetime::Lasting, None)
     }
 
     /// Opens the repository, and locks it until the end of the run.
     pub fn open_locked(&self, mode: LockMode) -> Result<Arc<Repository>> {
-        self.open_with(CacheUse::Lasting, Some(mode))
+        self.open_with(CacheLifetime::Lasting, Some(mode))
     }
 
     /// Opens the repository for a command that writes nothing, with a shared lock, or without any if
@@ -180,7 +171,7 @@ impl Context {
     }
 
     /// Opens the repository with a cache, and locks it until the end of the run if a mode is given.
-    pub fn open_with(&self, cache: CacheUse, lock: Option<LockMode>) -> Result<Arc<Repository>> {
+    pub fn open_with(&self, cache: CacheLifetime, lock: Option<LockMode>) -> Result<Arc<Repository>> {
         let repo = self.open_with_password(lock)?;
         if let Some(setting) = repo.config().foreign_chunker() {
             self.out.warn(format_args!(
@@ -222,15 +213,14 @@ impl Context {
 
     /// The repository with a local cache, unless the repository is a local folder itself. The cache
     /// is a convenience: without a directory for it, or if it fails, the run continues without one.
-    fn cached(&self, repo: Repository, cache: CacheUse) -> Repository {
+    fn cached(&self, repo: Repository, cache: CacheLifetime) -> Repository {
         let is_folder = matches!(self.global.repository.location(), Ok(Location::Folder(_)));
         let Some(parent) = self.global.cache.directory().filter(|_| !is_folder) else { return repo };
         let id = repo.config().id.to_string();
-        let temporary = cache == CacheUse::ThisRun;
         let out = self.out.clone();
         let warn = move |why: anyhow::Error| out.warn(format_args!("warning: going on without a cache: {why:#}"));
         let later = warn.clone();
-        repo.through(|store| match Cached::open(store.clone(), &parent, &id, temporary, move |why| later(why.into())) {
+        repo.through(|store| match Cached::open(store.clone(), &parent, &id, cache, move |why| later(why.into())) {
             Ok(cached) => Arc::new(cached),
             Err(error) => {
                 warn(anyhow::Error::from(error).context(format!("cannot use {}", parent.display())));

@@ -31,6 +31,15 @@ use std::time::Duration;
 /// Bytes of a pack in hand at a time.
 const PIECE: u64 = 1 << 20;
 
+/// How long the copies of a cache are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheLifetime {
+    /// For later runs, too.
+    Lasting,
+    /// For this run alone, which trusts no copy of an earlier run.
+    ThisRun,
+}
+
 /// A store, and copies of some of its files.
 pub struct Cached {
     store: Arc<dyn Store>,
@@ -43,8 +52,7 @@ type Warn = Box<dyn Fn(StoreError) + Send + Sync>;
 struct Copies {
     folder: Folder,
     root: PathBuf,
-    /// The folder goes with this value.
-    temporary: bool,
+    lifetime: CacheLifetime,
     /// Packs of which there may be a copy, and whether there is a good one, once somebody has looked.
     packs: Mutex<HashMap<Id, Arc<OnceLock<bool>>>>,
     warn: Warn,
@@ -52,16 +60,19 @@ struct Copies {
 }
 
 impl Cached {
-    /// Keeps copies in a folder below `parent`, which is made if it is missing: one for this repository, or for this run alone.
+    /// Keeps copies in a folder below `parent`, which is created if it is missing. The folder is the
+    /// repository's, or one of this run.
     pub fn open(
         store: Arc<dyn Store>,
         parent: &Path,
         repository: &str,
-        temporary: bool,
+        lifetime: CacheLifetime,
         warn: impl Fn(StoreError) + Send + Sync + 'static,
     ) -> io::Result<Cached> {
-        let this_run = || format!("run-{:016x}", u64::from_le_bytes(clock::random_bytes()));
-        let root = parent.join(if temporary { this_run() } else { repository.to_owned() });
+        let root = parent.join(match lifetime {
+            CacheLifetime::Lasting => repository.to_owned(),
+            CacheLifetime::ThisRun => format!("run-{:016x}", u64::from_le_bytes(clock::random_bytes())),
+        });
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&root)?;
         eviction::mark(parent, &root)?;
         eviction::evict(parent)?;
@@ -72,7 +83,7 @@ impl Cached {
         let listed = folder.list(FileType::Pack).map_err(io::Error::other)?;
         let packs = Mutex::new(listed.into_iter().map(|(id, _)| (id, Arc::default())).collect());
         let (warn, given_up) = (Box::new(warn), AtomicBool::new(false));
-        Ok(Cached { store, copies: Arc::new(Copies { folder, root, temporary, packs, warn, given_up }) })
+        Ok(Cached { store, copies: Arc::new(Copies { folder, root, lifetime, packs, warn, given_up }) })
     }
 }
 
@@ -127,8 +138,8 @@ impl Copies {
 
 impl Drop for Copies {
     fn drop(&mut self) {
-        if self.temporary {
-            // What is left behind, later runs remove.
+        if self.lifetime == CacheLifetime::ThisRun {
+            // Later runs evict whatever this leaves behind.
             let _ = fs::remove_dir_all(&self.root);
         }
     }
@@ -310,10 +321,10 @@ mod tests {
             self.dir.path().join("home/.cache/mover")
         }
 
-        fn open(&self, temporary: bool) -> Cached {
+        fn open(&self, lifetime: CacheLifetime) -> Cached {
             let warnings = self.warnings.clone();
             let warn = move |error: StoreError| warnings.lock().unwrap().push(error.to_string());
-            Cached::open(Arc::new(self.original.clone()), &self.parent(), "id", temporary, warn).unwrap()
+            Cached::open(Arc::new(self.original.clone()), &self.parent(), "id", lifetime, warn).unwrap()
         }
 
         fn put(&self, ty: FileType, content: &[u8]) -> File {
@@ -342,7 +353,7 @@ mod tests {
         let files = [FileType::Index, FileType::Snapshot, FileType::Lock, FileType::Key].map(|ty| bed.put(ty, b"json"));
         let pack = bed.put(FileType::Pack, &trees());
         let data = bed.put(FileType::Pack, b"not asked to be kept, and as long as all that");
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         files.iter().for_each(|&file| assert_eq!(cached.read(file, 100).unwrap(), "json"));
         cached.keep(pack, trees().len() as u64);
         cached.read_at(data, 1, 2).unwrap();
@@ -350,7 +361,7 @@ mod tests {
         for file in files.into_iter().chain([pack, data]) {
             bed.original.remove(file).unwrap();
         }
-        for cached in [cached, bed.open(false)] {
+        for cached in [cached, bed.open(CacheLifetime::Lasting)] {
             for file in files {
                 let kept = matches!(file.ty, FileType::Index | FileType::Snapshot);
                 assert_eq!(cached.read(file, 100).is_ok(), kept, "{file}");
@@ -364,7 +375,7 @@ mod tests {
     #[test]
     fn what_is_written_is_here_too() {
         let bed = Bed::new();
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         let index = File::new(FileType::Index, Id::of(b"json"));
         cached.write(index, Bytes::from_static(b"json")).unwrap();
         let mut upload = cached.upload_kept(FileType::Pack).unwrap();
@@ -383,7 +394,7 @@ mod tests {
         let bed = Bed::new();
         let index = bed.put(FileType::Index, b"json");
         let pack = bed.put(FileType::Pack, &trees());
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         cached.read(index, 100).unwrap();
         cached.keep(pack, trees().len() as u64);
         for damage in [&b"JSON"[..], b"", b"j"] {
@@ -391,10 +402,10 @@ mod tests {
                 fs::remove_file(bed.copy(file)).unwrap();
                 fs::write(bed.copy(file), damage).unwrap();
             }
-            let cached = bed.open(false);
+            let cached = bed.open(CacheLifetime::Lasting);
             assert_eq!(cached.read(index, 100).unwrap(), "json");
             assert_eq!(part(&cached, pack).unwrap(), trees()[PIECE as usize - 2..][..4]);
-            let cached = bed.open(false);
+            let cached = bed.open(CacheLifetime::Lasting);
             cached.keep(pack, trees().len() as u64);
             for file in [index, pack] {
                 assert_eq!(fs::read(bed.copy(file)).unwrap(), bed.original.read(file, 4 << 20).unwrap());
@@ -408,7 +419,7 @@ mod tests {
         let bed = Bed::new();
         let files = [FileType::Index, FileType::Pack].map(|ty| File::new(ty, Id::of(b"what it was")));
         files.iter().for_each(|&file| bed.original.write(file, Bytes::from_static(b"what it is!")).unwrap());
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         cached.keep(files[1], 11);
         assert_eq!(cached.read(files[0], 100).unwrap(), "what it is!");
         assert_eq!(cached.read_at(files[1], 0, 11).unwrap(), "what it is!");
@@ -422,7 +433,7 @@ mod tests {
         let bed = Bed::new();
         let index = bed.put(FileType::Index, b"json");
         let pack = bed.put(FileType::Pack, &trees());
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         fs::remove_dir_all(bed.parent()).unwrap();
         assert_eq!(cached.read(index, 100).unwrap(), "json");
         cached.keep(pack, trees().len() as u64);
@@ -438,7 +449,7 @@ mod tests {
     fn what_is_old_goes_and_what_is_of_one_run_goes_with_it() {
         let bed = Bed::new();
         let [old, new] = [&b"old"[..], b"new"].map(|content| bed.put(FileType::Index, content));
-        let cached = bed.open(false);
+        let cached = bed.open(CacheLifetime::Lasting);
         [old, new].iter().for_each(|&file| drop(cached.read(file, 100).unwrap()));
         let other = bed.parent().join("of another repository");
         fs::create_dir(&other).unwrap();
@@ -447,13 +458,13 @@ mod tests {
         for path in [&bed.copy(old), &other, &bed.parent().join(TAG.0)] {
             fs::File::open(path).unwrap().set_times(times).unwrap();
         }
-        let of_this_run = bed.open(true);
+        let of_this_run = bed.open(CacheLifetime::ThisRun);
         assert!(!other.exists());
         assert!(bed.copy(old).exists(), "each folder is looked through by its own runs");
         assert_eq!(fs::read_dir(bed.parent()).unwrap().count(), 3);
         of_this_run.read(new, 100).unwrap();
         drop(of_this_run);
-        drop(bed.open(false));
+        drop(bed.open(CacheLifetime::Lasting));
         assert_eq!(fs::read_dir(bed.parent()).unwrap().count(), 2);
         assert!(!bed.copy(old).exists() && bed.copy(new).exists());
     }

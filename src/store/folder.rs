@@ -25,6 +25,14 @@ use std::time::Duration;
 /// A disk gains little from more calls at once, and a network file system's clients queue them anyway.
 pub(super) const CONNECTIONS: usize = 4;
 
+/// What becomes of an existing file of the same name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Replace,
+    /// The write fails.
+    Keep,
+}
+
 /// A repository in a folder. Cheap to clone.
 #[derive(Clone)]
 pub struct Folder {
@@ -111,7 +119,7 @@ impl Folder {
     }
 
     /// Gives a complete temporary file its name, durably.
-    fn publish(&self, mut temporary: Temporary, file: File, replace: bool) -> Result<()> {
+    fn publish(&self, mut temporary: Temporary, file: File, existing: Existing) -> Result<()> {
         let directory = layout::parent(file);
         let target = self.root.join(layout::path(file));
         let publish = || {
@@ -119,8 +127,10 @@ impl Folder {
             if self.durable {
                 temporary.file.sync_all()?;
             }
-            let rename =
-                || if replace { fs::rename(&temporary.path, &target) } else { rename_new(&temporary.path, &target) };
+            let rename = || match existing {
+                Existing::Replace => fs::rename(&temporary.path, &target),
+                Existing::Keep => rename_new(&temporary.path, &target),
+            };
             match rename() {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.make_directory(&directory)?;
@@ -135,7 +145,7 @@ impl Folder {
                 temporary.moved = true;
                 Ok(())
             }
-            Err(error) if !replace && error.kind() == ErrorKind::AlreadyExists => {
+            Err(error) if existing == Existing::Keep && error.kind() == ErrorKind::AlreadyExists => {
                 Err(StoreError::AlreadyExists { file, location: self.location.to_string() })
             }
             Err(error) => Err(self.failed("write", &layout::path(file), error)),
@@ -153,11 +163,11 @@ impl Folder {
         }
     }
 
-    fn put(&self, file: File, bytes: &[u8], replace: bool) -> Result<()> {
+    fn put(&self, file: File, bytes: &[u8], existing: Existing) -> Result<()> {
         let stem = if file.ty == FileType::Config { "config".to_owned() } else { file.id.to_string() };
         let mut temporary = self.temporary(&layout::parent(file), &stem)?;
         temporary.file.write_all(bytes).map_err(|source| self.failed("write", &layout::path(file), source))?;
-        self.publish(temporary, file, replace)
+        self.publish(temporary, file, existing)
     }
 
     /// Adds the files of one type that lie in one directory.
@@ -254,11 +264,11 @@ impl Store for Folder {
     }
 
     fn write(&self, file: File, bytes: Bytes) -> Result<()> {
-        self.put(file, &bytes, true)
+        self.put(file, &bytes, Existing::Replace)
     }
 
     fn create(&self, file: File, bytes: Bytes) -> Result<()> {
-        self.put(file, &bytes, false)
+        self.put(file, &bytes, Existing::Keep)
     }
 
     fn keeps_uploads(&self) -> bool {
@@ -387,7 +397,7 @@ impl Upload for FolderUpload {
         let FolderUpload { folder, writer, .. } = *self;
         let temporary =
             writer.into_inner().map_err(|error| folder.failed("write", &layout::path(file), error.into_error()))?;
-        folder.publish(temporary, file, true)
+        folder.publish(temporary, file, Existing::Replace)
     }
 }
 

@@ -22,7 +22,7 @@ pub mod options;
 mod place;
 pub mod traffic;
 
-pub use cache::Cached;
+pub use cache::{CacheLifetime, Cached};
 pub use directory::Directory;
 pub use error::{GivenUp, Result, StoreError};
 pub use file::{File, FileType};

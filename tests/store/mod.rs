@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 use vsm::store::object::ObjectStore;
 use vsm::store::options::{Notify, RetryPolicy};
-use vsm::store::{Cached, Location, Options, Place, Result, Store, StoreError};
+use vsm::store::{CacheLifetime, Cached, Location, Options, Place, Result, Store, StoreError};
 
 /// An S3 server with one bucket.
 #[derive(Clone)]
@@ -140,7 +140,8 @@ fn a_store_with_copies_conforms() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let location: Location = scratch.path().join("repo").to_str().expect("a plain path").parse().expect("a location");
     let store = vsm::store::open(&location, &Options::default()).expect("a store");
-    let cached = Cached::open(store, &scratch.path().join("copies"), "id", false, |error| panic!("{error}"));
+    let cached =
+        Cached::open(store, &scratch.path().join("copies"), "id", CacheLifetime::Lasting, |error| panic!("{error}"));
     conformance::conforms(&cached.expect("a place for copies"));
 }
 

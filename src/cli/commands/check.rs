@@ -1,7 +1,7 @@
 //! `check`
 
 use crate::cli::args;
-use crate::cli::context::{CacheUse, Context};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::output::is_zero;
 use crate::cli::progress::Kind;
@@ -11,6 +11,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::maintain::check::{Check, Hit, Report, Subset};
 use crate::repo::{self, LockMode, StoredSnapshot};
+use crate::store::CacheLifetime;
 use crate::store::traffic::Account;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -64,7 +65,7 @@ struct SummaryMessage<'r> {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let cache = if args.with_cache { CacheUse::Lasting } else { CacheUse::ThisRun };
+    let cache = if args.with_cache { CacheLifetime::Lasting } else { CacheLifetime::ThisRun };
     let repo = context.open_with(cache, (!context.global.repository.no_lock).then_some(LockMode::Exclusive))?;
     let subset = if args.read_data { Some(Subset::All) } else { args.read_data_subset };
     let orderly = context.orderly();

@@ -18,6 +18,14 @@ use std::sync::atomic::Ordering;
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// The attempts at the same request before this one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum EarlierAttempts {
+    None,
+    /// They failed, but the server may have carried out one of them.
+    Unconfirmed,
+}
+
 impl Client {
     /// One attempt at reading a whole object of at most `max` bytes.
     pub async fn fetch(&self, key: &Path, max: u64) -> Result<Bytes> {
@@ -56,8 +64,8 @@ impl Client {
         sent.map(|_| ())
     }
 
-    /// One attempt at creating a file. `unsure` says that an attempt before this one may have succeeded unnoticed.
-    pub async fn put_new(&self, file: File, payload: &PutPayload, unsure: bool) -> Result<()> {
+    /// One attempt at creating a file.
+    pub async fn put_new(&self, file: File, payload: &PutPayload, earlier: EarlierAttempts) -> Result<()> {
         let key = self.key(&layout::path(file));
         // Not every server honours the condition, or admits that it does not: so look first, always.
         let there = match self.within(0, self.remote.store.head(&key)).await {
@@ -71,7 +79,13 @@ impl Client {
             Err(failure) => return Err(failure),
         };
         match there {
-            Err(failure) if failure.kind == Kind::Exists && unsure && self.holds(&key, payload).await? => Ok(()),
+            Err(failure)
+                if failure.kind == Kind::Exists
+                    && earlier == EarlierAttempts::Unconfirmed
+                    && self.holds(&key, payload).await? =>
+            {
+                Ok(())
+            }
             Err(failure) if failure.kind == Kind::Unsupported => {
                 self.put(file, payload, PutMode::Overwrite).await?;
                 // Only now is it clear that it was the condition that the server did not like.

@@ -5,8 +5,8 @@
 //! where the endpoint is Azure's own, because elsewhere nobody answers. The file that Velero is given says all of this in names of its own.
 
 use super::failure::{Failure, Kind};
-use super::remote::{Connections, Make, Remote};
-use super::transport::{Clients, Transport, client_options, no_retries};
+use super::remote::{Connections, Make, Operator, Remote};
+use super::transport::{Clients, Scheme, Transport, client_options, no_retries};
 use crate::store::environment::Environment;
 use crate::store::error::StoreError;
 use crate::store::location::Bucket;
@@ -63,14 +63,15 @@ pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, St
         Some(endpoint) => endpoint.clone(),
         None => endpoint(environment, cloud, account).map_err(&refused)?,
     };
-    let credentials = Credentials::find(environment, options.azure.endpoint.is_none()).map_err(&refused)?;
-    let tls = endpoint.starts_with("https:");
+    let operator = if options.azure.endpoint.is_none() { Operator::Cloud } else { Operator::Other };
+    let credentials = Credentials::find(environment, operator).map_err(&refused)?;
+    let scheme = Scheme::of_url(&endpoint);
     let failed = |source| StoreError::Failed {
         action: "connect to the container".to_owned(),
         location: container.to_string(),
         source,
     };
-    let clients = Arc::new(Clients::new(options, tls).map_err(|reason| failed(reason.into()))?);
+    let clients = Arc::new(Clients::new(options, scheme).map_err(|reason| failed(reason.into()))?);
     let transport = Transport(clients);
     let builder = MicrosoftAzureBuilder::new()
         .with_account(account)
@@ -78,7 +79,7 @@ pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, St
         .with_endpoint(endpoint.clone())
         .with_http_connector(transport.clone())
         .with_config(AzureConfigKey::AuthorityHost, environment.get("AZURE_AUTHORITY_HOST").unwrap_or(cloud.authority))
-        .with_client_options(client_options(tls))
+        .with_client_options(client_options(scheme))
         .with_retry(no_retries());
     let store = credentials.apply(builder).build().map_err(|error| failed(error.into()))?;
     let store = Arc::new(store);
@@ -159,8 +160,8 @@ enum Credentials<'e> {
 }
 
 impl<'e> Credentials<'e> {
-    /// Finds them; `azure` says whether the endpoint is Azure's own.
-    fn find(environment: &'e Environment, azure: bool) -> Result<Credentials<'e>, String> {
+    /// The credentials for an endpoint.
+    fn find(environment: &'e Environment, operator: Operator) -> Result<Credentials<'e>, String> {
         let get = |name| environment.get(name);
         if let Some(key) = get("AZURE_ACCOUNT_KEY") {
             // Said here, because a signature with it would say only that it does not fit.
@@ -182,7 +183,7 @@ impl<'e> Credentials<'e> {
             (_, _, None, Some(_)) => {
                 Err("AZURE_FEDERATED_TOKEN_FILE is set, but AZURE_TENANT_ID or AZURE_CLIENT_ID is not".to_owned())
             }
-            (_, id, None, None) if azure => Ok(Credentials::Machine(id)),
+            (_, id, None, None) if operator == Operator::Cloud => Ok(Credentials::Machine(id)),
             _ => Err("no credentials were found: set AZURE_ACCOUNT_KEY or AZURE_ACCOUNT_SAS".to_owned()),
         }
     }
@@ -221,6 +222,7 @@ async fn make_container(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Operator::{Cloud, Other};
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -249,14 +251,14 @@ mod tests {
             let left = left.into_iter().filter(|name| !names[..count].contains(name));
             left.map(|name| (name.to_owned(), all.get(name).unwrap().to_owned())).collect::<Environment>()
         };
-        assert_eq!(Credentials::find(&without(0), true), Ok(Credentials::Key("c2VjcmV0")));
-        assert_eq!(Credentials::find(&without(1), true), Ok(Credentials::Signature("sv=1&sig=x")));
+        assert_eq!(Credentials::find(&without(0), Cloud), Ok(Credentials::Key("c2VjcmV0")));
+        assert_eq!(Credentials::find(&without(1), Cloud), Ok(Credentials::Signature("sv=1&sig=x")));
         let (tenant, id) = ("t", "c");
-        assert_eq!(Credentials::find(&without(2), false), Ok(Credentials::Client { tenant, id, secret: "s" }));
+        assert_eq!(Credentials::find(&without(2), Other), Ok(Credentials::Client { tenant, id, secret: "s" }));
         let federated = Credentials::Federated { tenant, id, token_file: "/token" };
-        assert_eq!(Credentials::find(&without(3), false), Ok(federated));
-        assert_eq!(Credentials::find(&without(4), true), Ok(Credentials::Machine(Some("c"))));
-        assert!(Credentials::find(&without(4), false).unwrap_err().contains("no credentials were found"));
+        assert_eq!(Credentials::find(&without(3), Other), Ok(federated));
+        assert_eq!(Credentials::find(&without(4), Cloud), Ok(Credentials::Machine(Some("c"))));
+        assert!(Credentials::find(&without(4), Other).unwrap_err().contains("no credentials were found"));
     }
 
     #[test]
@@ -267,7 +269,7 @@ mod tests {
             (&[("AZURE_FEDERATED_TOKEN_FILE", "/token"), ("AZURE_TENANT_ID", "t")], "AZURE_CLIENT_ID is not"),
         ] {
             let environment = environment(pairs);
-            let error = Credentials::find(&environment, true).unwrap_err();
+            let error = Credentials::find(&environment, Cloud).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
     }
@@ -299,7 +301,7 @@ mod tests {
         let whole = with_file(&environment(&[("AZURE_CREDENTIALS_FILE", path), ("AZURE_TENANT_ID", "mine")])).unwrap();
         let get = |name| whole.get(name).unwrap();
         assert_eq!((get("AZURE_TENANT_ID"), get("AZURE_CLIENT_ID"), get("AZURE_CLIENT_SECRET")), ("mine", "c", "a=b"));
-        assert_eq!(Credentials::find(&whole, true), Ok(Credentials::Key("c2VjcmV0")));
+        assert_eq!(Credentials::find(&whole, Cloud), Ok(Credentials::Key("c2VjcmV0")));
         let nowhere = environment(&[("AZURE_CREDENTIALS_FILE", "/nowhere/cloud")]);
         assert!(with_file(&nowhere).unwrap_err().contains("cannot read credentials from /nowhere/cloud"));
     }

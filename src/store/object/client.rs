@@ -25,6 +25,16 @@ const SLOWEST_UPLOAD: u64 = 32 << 10;
 /// of a thousand objects.
 const LISTING: u64 = 1 << 20;
 
+/// What an attempt does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttemptKind {
+    /// It sends a request.
+    Request,
+    /// It takes bytes that an earlier request brings. A success does not show that the store would accept
+    /// more requests.
+    Transfer,
+}
+
 /// A place in a bucket. All places in one bucket share what is behind an `Arc`.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -64,16 +74,15 @@ impl Client {
 
     /// Runs attempts on this thread until one succeeds or another one cannot help.
     pub fn run<T>(&self, action: &str, ty: FileType, attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-        self.run_attempts(action, ty, true, attempt)
+        self.run_attempts(action, ty, AttemptKind::Request, attempt)
     }
 
-    /// The same. `asks`: an attempt is a request. Otherwise it takes what an earlier request brings,
-    /// whose success is no sign that the store would take more requests.
+    /// [`Client::run`] of attempts of a kind.
     pub fn run_attempts<T>(
         &self,
         action: &str,
         ty: FileType,
-        asks: bool,
+        kind: AttemptKind,
         mut attempt: impl AsyncFnMut() -> Result<T>,
     ) -> Result<T> {
         let attempts = self.retry.run(action, async || {
@@ -83,7 +92,7 @@ impl Client {
             }
             let permit = self.permits.acquire().await;
             let outcome = attempt().await;
-            if asks || outcome.is_err() {
+            if kind == AttemptKind::Request || outcome.is_err() {
                 permit.heed(&outcome);
             }
             outcome

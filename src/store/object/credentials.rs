@@ -4,12 +4,20 @@
 //! a pod, then (at AWS only) the machine's own role. Elsewhere the last is not asked for: on a foreign network nobody
 //! answers there, and a missing secret would look like a hanging store.
 
+use super::remote::Operator;
 use crate::store::environment::Environment;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+/// Whether requests are signed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signing {
+    Required,
+    Anonymous,
+}
 
 /// How requests are signed.
 #[derive(PartialEq, Eq)]
@@ -50,9 +58,9 @@ const EXCHANGES: [Exchange; 3] = [
 ];
 
 impl Credentials {
-    /// Finds the credentials; `aws` says whether the endpoint is Amazon's.
-    pub fn find(environment: &Environment, anonymous: bool, aws: bool) -> Result<Credentials, String> {
-        if anonymous {
+    /// The credentials for an endpoint.
+    pub fn find(environment: &Environment, signing: Signing, operator: Operator) -> Result<Credentials, String> {
+        if signing == Signing::Anonymous {
             return Ok(Credentials::Anonymous);
         }
         match (environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")) {
@@ -74,7 +82,7 @@ impl Credentials {
                 return Ok(Credentials::Exchange(values));
             }
         }
-        if aws && environment.get("AWS_EC2_METADATA_DISABLED") != Some("true") {
+        if operator == Operator::Cloud && environment.get("AWS_EC2_METADATA_DISABLED") != Some("true") {
             return Ok(Credentials::Machine);
         }
         Err("no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE \
@@ -148,14 +156,15 @@ fn section(text: &str, name: &str) -> Option<BTreeMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Operator::{Cloud, Other};
 
     const FILE: &str = "# mine\n[default]\naws_access_key_id = AK\naws_secret_access_key=\"S=K/+\"\n\n\
                         [work]\n; old\naws_access_key_id=WK\nAWS_SECRET_ACCESS_KEY = WS\naws_session_token = T\n\
                         region = x\n[role]\nrole_arn = arn:x\n";
 
-    fn find(pairs: &[(&str, &str)], aws: bool) -> Result<Credentials, String> {
+    fn find(pairs: &[(&str, &str)], operator: Operator) -> Result<Credentials, String> {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Credentials::find(&pairs.collect(), false, aws)
+        Credentials::find(&pairs.collect(), Signing::Required, operator)
     }
 
     fn keys(id: &str, secret: &str, token: Option<&str>) -> Credentials {
@@ -164,16 +173,16 @@ mod tests {
 
     #[track_caller]
     fn refused(pairs: &[(&str, &str)], why: &str) {
-        let error = find(pairs, false).err().expect("no credentials");
+        let error = find(pairs, Other).err().expect("no credentials");
         assert!(error.contains(why), "{error}");
     }
 
     #[test]
     fn keys_come_before_profiles() {
         let pairs = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_PROFILE", "none")];
-        assert!(find(&pairs, false).unwrap() == keys("a", "s", None));
+        assert!(find(&pairs, Other).unwrap() == keys("a", "s", None));
         let pairs = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "t")];
-        assert!(find(&pairs, false).unwrap() == keys("a", "s", Some("t")));
+        assert!(find(&pairs, Other).unwrap() == keys("a", "s", Some("t")));
         refused(&[("AWS_ACCESS_KEY_ID", "a")], "AWS_SECRET_ACCESS_KEY is not");
         refused(&[("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_ACCESS_KEY_ID", "")], "AWS_ACCESS_KEY_ID is not");
     }
@@ -186,10 +195,10 @@ mod tests {
         fs::write(&path, FILE).unwrap();
         let home = home.path().to_str().unwrap();
         let path = path.to_str().unwrap();
-        assert!(find(&[("HOME", home)], false).unwrap() == keys("AK", "S=K/+", None));
-        assert!(find(&[("AWS_SHARED_CREDENTIALS_FILE", path)], false).unwrap() == keys("AK", "S=K/+", None));
+        assert!(find(&[("HOME", home)], Other).unwrap() == keys("AK", "S=K/+", None));
+        assert!(find(&[("AWS_SHARED_CREDENTIALS_FILE", path)], Other).unwrap() == keys("AK", "S=K/+", None));
         let work = [("HOME", home), ("AWS_PROFILE", "work")];
-        assert!(find(&work, false).unwrap() == keys("WK", "WS", Some("T")));
+        assert!(find(&work, Other).unwrap() == keys("WK", "WS", Some("T")));
         refused(&[("HOME", home), ("AWS_PROFILE", "gone")], "has no profile \"gone\"");
         refused(&[("HOME", home), ("AWS_PROFILE", "role")], "only profiles with keys");
         refused(&[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/c")], "cannot read credentials from /nowhere/c");
@@ -198,13 +207,15 @@ mod tests {
     #[test]
     fn pods_and_machines_come_last() {
         let token = ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token");
-        let Ok(Credentials::Exchange(values)) = find(&[token, ("AWS_ROLE_ARN", "arn:x")], false) else {
+        let Ok(Credentials::Exchange(values)) = find(&[token, ("AWS_ROLE_ARN", "arn:x")], Other) else {
             panic!("a web identity")
         };
         assert_eq!(values.len(), 2);
         refused(&[token], "no credentials were found");
-        assert!(find(&[], true).unwrap() == Credentials::Machine);
-        assert!(find(&[("AWS_EC2_METADATA_DISABLED", "true")], true).is_err());
-        assert!(Credentials::find(&Environment::default(), true, true).unwrap() == Credentials::Anonymous);
+        assert!(find(&[], Cloud).unwrap() == Credentials::Machine);
+        assert!(find(&[("AWS_EC2_METADATA_DISABLED", "true")], Cloud).is_err());
+        assert!(
+            Credentials::find(&Environment::default(), Signing::Anonymous, Cloud).unwrap() == Credentials::Anonymous
+        );
     }
 }

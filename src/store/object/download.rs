@@ -1,6 +1,6 @@
 //! A range of an object on its way here: one request as long as nothing goes wrong, and from where it broke off when something does.
 
-use super::client::Client;
+use super::client::{AttemptKind, Client};
 use super::failure::{Failure, Kind};
 use crate::store::error::{Result, StoreError};
 use crate::store::file::File;
@@ -58,11 +58,14 @@ impl Download for ObjectDownload<'_> {
         }
         let mut filled = 0;
         store
-            .run_attempts(&format!("read {file}"), file.ty, false, async || {
+            .run_attempts(&format!("read {file}"), file.ty, AttemptKind::Transfer, async || {
                 let before = filled;
                 while filled < out.len() {
                     if source.part.is_empty() {
-                        source.next_part(store).await.map_err(|failure| failure.after_progress(filled > before))?;
+                        let progress = |failure: Failure| {
+                            if filled > before { failure.after_progress() } else { failure }
+                        };
+                        source.next_part(store).await.map_err(progress)?;
                     }
                     let count = source.part.len().min(out.len() - filled);
                     source.part.copy_to_slice(&mut out[filled..filled + count]);

@@ -14,7 +14,8 @@ pub(super) struct Failure {
     pub kind: Kind,
     /// For people.
     pub text: String,
-    /// Whether bytes arrived before it failed; then the next attempt starts behind them, with new patience.
+    /// Whether bytes arrived before it failed. If so, the next attempt continues behind them, with a new
+    /// retry budget.
     pub progress: bool,
 }
 
@@ -57,8 +58,9 @@ impl Failure {
         Failure { kind, text: text.into(), progress: false }
     }
 
-    pub fn after_progress(self, progress: bool) -> Failure {
-        Failure { progress, ..self }
+    /// The same failure, after bytes arrived.
+    pub fn after_progress(self) -> Failure {
+        Failure { progress: true, ..self }
     }
 
     /// Whether another attempt may succeed.

@@ -5,8 +5,8 @@
 //! asked for only where the endpoint is Google's own, because elsewhere nobody answers.
 
 use super::failure::{Failure, Kind};
-use super::remote::{Connections, Make, Remote};
-use super::transport::{Clients, Transport, client_options, no_retries};
+use super::remote::{Connections, Make, Operator, Remote};
+use super::transport::{Clients, Scheme, Transport, client_options, no_retries};
 use crate::store::environment::Environment;
 use crate::store::error::StoreError;
 use crate::store::location::Bucket;
@@ -33,20 +33,21 @@ const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
 pub(super) fn remote(bucket: &Bucket, options: &Options) -> Result<Remote, StoreError> {
     let refused = |reason: String| StoreError::Location { location: bucket.to_string(), reason };
     let endpoint = options.google.endpoint.as_deref().unwrap_or(ENDPOINT);
-    let credentials = Credentials::find(&options.environment, endpoint == ENDPOINT).map_err(refused)?;
+    let operator = if endpoint == ENDPOINT { Operator::Cloud } else { Operator::Other };
+    let credentials = Credentials::find(&options.environment, operator).map_err(refused)?;
     let failed = |source| StoreError::Failed {
         action: "connect to the bucket".to_owned(),
         location: bucket.to_string(),
         source,
     };
-    let tls = endpoint.starts_with("https:");
-    let clients = Arc::new(Clients::new(options, tls).map_err(|reason| failed(reason.into()))?);
+    let scheme = Scheme::of_url(endpoint);
+    let clients = Arc::new(Clients::new(options, scheme).map_err(|reason| failed(reason.into()))?);
     let transport = Transport(clients);
     let builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&bucket.name)
         .with_base_url(endpoint)
         .with_http_connector(transport.clone())
-        .with_client_options(client_options(tls))
+        .with_client_options(client_options(scheme))
         .with_retry(no_retries());
     let store = Arc::new(credentials.apply(builder).build().map_err(|error| failed(error.into()))?);
     let new = NewBucket {
@@ -89,8 +90,8 @@ struct Kinded {
 }
 
 impl Credentials {
-    /// Finds them; `google` says whether the endpoint is Google's own.
-    fn find(environment: &Environment, google: bool) -> Result<Credentials, String> {
+    /// The credentials for an endpoint.
+    fn find(environment: &Environment, operator: Operator) -> Result<Credentials, String> {
         if let Some(token) = environment.get("GOOGLE_ACCESS_TOKEN") {
             return Ok(Credentials::Token(token.to_owned()));
         }
@@ -107,7 +108,7 @@ impl Credentials {
                 Err(error) => return Err(format!("cannot read credentials from {}: {error}", path.display())),
             }
         }
-        if google {
+        if operator == Operator::Cloud {
             return Ok(Credentials::Machine);
         }
         Err("no credentials were found: set GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_ACCESS_TOKEN".to_owned())
@@ -169,10 +170,11 @@ async fn make_bucket(store: &GoogleCloudStorage, transport: &Transport, new: &Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Operator::{Cloud, Other};
 
-    fn find(pairs: &[(&str, &str)], google: bool) -> Result<Credentials, String> {
+    fn find(pairs: &[(&str, &str)], operator: Operator) -> Result<Credentials, String> {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Credentials::find(&pairs.collect(), google)
+        Credentials::find(&pairs.collect(), operator)
     }
 
     #[test]
@@ -189,12 +191,12 @@ mod tests {
         let at_home = ("HOME", home.path().to_str().unwrap());
         let file = ("GOOGLE_APPLICATION_CREDENTIALS", account.as_str());
         let token = ("GOOGLE_ACCESS_TOKEN", "t");
-        assert_eq!(find(&[at_home, file, token], true), Ok(Credentials::Token("t".into())));
+        assert_eq!(find(&[at_home, file, token], Cloud), Ok(Credentials::Token("t".into())));
         let whole = Credentials::ServiceAccount(r#"{"type": "service_account"}"#.into());
-        assert_eq!(find(&[at_home, file], true), Ok(whole));
-        assert_eq!(find(&[at_home], true), Ok(Credentials::User(user.into())));
-        assert_eq!(find(&[], true), Ok(Credentials::Machine));
-        assert!(find(&[], false).unwrap_err().contains("no credentials were found"));
+        assert_eq!(find(&[at_home, file], Cloud), Ok(whole));
+        assert_eq!(find(&[at_home], Cloud), Ok(Credentials::User(user.into())));
+        assert_eq!(find(&[], Cloud), Ok(Credentials::Machine));
+        assert!(find(&[], Other).unwrap_err().contains("no credentials were found"));
     }
 
     #[test]
@@ -203,12 +205,12 @@ mod tests {
         let path = dir.path().join("c.json");
         let path = path.to_str().unwrap();
         let given = [("GOOGLE_APPLICATION_CREDENTIALS", path)];
-        assert!(find(&given, true).unwrap_err().starts_with(&format!("cannot read credentials from {path}")));
+        assert!(find(&given, Cloud).unwrap_err().starts_with(&format!("cannot read credentials from {path}")));
         for (text, why) in
             [(r#"{"type": "external_account"}"#, "the type \"external_account\""), ("hush", "no file of Google's")]
         {
             fs::write(path, text).unwrap();
-            let error = find(&given, true).unwrap_err();
+            let error = find(&given, Cloud).unwrap_err();
             assert!(error.contains(path) && error.contains(why) && !error.contains("hush"), "{error}");
         }
     }

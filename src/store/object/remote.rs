@@ -10,6 +10,16 @@ use std::sync::Arc;
 /// Creates the bucket.
 pub(super) type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
 
+/// Who runs an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    /// The cloud itself, whose machines have an identity of their own.
+    Cloud,
+    /// Another server that speaks the cloud's protocol. Nothing in its network would answer a request for
+    /// the machine's identity.
+    Other,
+}
+
 /// How many requests run at the same time: those that carry a pack to the
 /// store, and those that fetch from it.
 #[derive(Clone, Copy)]

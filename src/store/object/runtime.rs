@@ -34,7 +34,7 @@ impl Drop for Runtimes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::transport::Clients;
+    use super::super::transport::{Clients, Scheme};
     use super::*;
     use crate::store::Options;
     use std::io::{BufRead, BufReader, Write};
@@ -59,7 +59,7 @@ mod tests {
                 closed.send(()).unwrap();
             }
         });
-        let (runtimes, clients) = (Runtimes::default(), Clients::new(&Options::default(), false).unwrap());
+        let (runtimes, clients) = (Runtimes::default(), Clients::new(&Options::default(), Scheme::Http).unwrap());
         for _ in 0..20 {
             let status =
                 runtimes.block_on(async { clients.get().unwrap().get(&url).send().await.map(|got| got.status()) });

@@ -4,12 +4,12 @@
 //! that nobody gave is asked of the service. Payloads are signed on https too, so that the server checks every upload
 //! against our hash before it says that it has it.
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Signing};
 use super::failure::{self, Answer, Failure, Kind};
-use super::remote::{Connections, Make, Remote};
+use super::remote::{Connections, Make, Operator, Remote};
 use super::runtime::Runtimes;
 use super::signing;
-use super::transport::{Clients, Transport, client_options, no_retries};
+use super::transport::{Clients, Scheme, Transport, client_options, no_retries};
 use crate::store::error::StoreError;
 use crate::store::location::{Bucket, Endpoint};
 use crate::store::options::BucketLookup;
@@ -37,7 +37,8 @@ pub(super) fn remote(
     options: &Options,
     runtimes: &Runtimes,
 ) -> Result<Remote, StoreError> {
-    let clients = Arc::new(Clients::new(options, endpoint.tls).map_err(|reason| failed(bucket, reason.into()))?);
+    let clients =
+        Arc::new(Clients::new(options, Scheme::from(endpoint)).map_err(|reason| failed(bucket, reason.into()))?);
     let given = |option: &str| options.environment.get(option).map(str::to_owned);
     let region = options.s3.region.clone();
     let region = region.or_else(|| given("AWS_DEFAULT_REGION")).or_else(|| given("AWS_REGION"));
@@ -86,8 +87,9 @@ fn build(
     region: &str,
     clients: &Arc<Clients>,
 ) -> Result<AmazonS3, StoreError> {
-    let aws = is_amazon(host(&endpoint.host));
-    let credentials = Credentials::find(&options.environment, options.s3.anonymous, aws)
+    let operator = if is_amazon(host(&endpoint.host)) { Operator::Cloud } else { Operator::Other };
+    let signing = if options.s3.anonymous { Signing::Anonymous } else { Signing::Required };
+    let credentials = Credentials::find(&options.environment, signing, operator)
         .map_err(|reason| StoreError::Location { location: bucket.to_string(), reason })?;
     let (url, virtual_host) = url(endpoint, &bucket.name, options.s3.bucket_lookup, region);
     let builder = AmazonS3Builder::new()
@@ -97,12 +99,15 @@ fn build(
         .with_region(region)
         .with_http_connector(Transport(clients.clone()))
         .with_crypto_provider(Arc::new(signing::Provider))
-        .with_client_options(client_options(endpoint.tls))
+        .with_client_options(client_options(Scheme::from(endpoint)))
         // Plain deletes are understood by every server, and bulk ones gain nothing here.
         .with_disable_bulk_delete(true)
         .with_retry(no_retries());
     // Amazon's buckets with locked objects take no upload without a checksum of its own; other servers may not know it.
-    let builder = if aws { builder.with_checksum_algorithm(Checksum::SHA256) } else { builder };
+    let builder = match operator {
+        Operator::Cloud => builder.with_checksum_algorithm(Checksum::SHA256),
+        Operator::Other => builder,
+    };
     credentials.apply(builder).build().map_err(|error| failed(bucket, error.into()))
 }
 

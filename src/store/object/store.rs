@@ -1,5 +1,6 @@
 //! [`ObjectStore`]: the calls of a store, as requests to a bucket.
 
+use super::attempt::EarlierAttempts;
 use super::client::Client;
 use super::download::ObjectDownload;
 use super::failure::{Failure, Kind};
@@ -122,11 +123,13 @@ impl Store for ObjectStore {
 
     fn create(&self, file: File, bytes: Bytes) -> Result<()> {
         let payload = PutPayload::from(bytes);
-        let mut unsure = false;
+        let mut earlier = EarlierAttempts::None;
         self.0
             .run(&format!("create {file}"), file.ty, async || {
-                let attempt = self.0.put_new(file, &payload, unsure).await;
-                unsure |= attempt.is_err();
+                let attempt = self.0.put_new(file, &payload, earlier).await;
+                if attempt.is_err() {
+                    earlier = EarlierAttempts::Unconfirmed;
+                }
                 attempt
             })
             .map_err(|failure| self.0.error("create", file, failure))

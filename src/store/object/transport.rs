@@ -8,6 +8,7 @@
 use super::body::{self, Gone};
 use super::failure::{Answer, Failure, Kind};
 use super::meter::{Metered, Way};
+use crate::store::location::Endpoint;
 use crate::store::options::{Options, RetryPolicy};
 use crate::store::traffic::{Request, Traffic};
 use futures::StreamExt;
@@ -28,19 +29,37 @@ const IDLE: Duration = Duration::from_secs(20);
 /// As much of an error document as is worth reading.
 const ERROR_DOCUMENT: usize = 16 << 10;
 
+/// How an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn of_url(url: &str) -> Scheme {
+        if url.starts_with("https:") { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+impl From<&Endpoint> for Scheme {
+    fn from(endpoint: &Endpoint) -> Scheme {
+        if endpoint.tls { Scheme::Https } else { Scheme::Http }
+    }
+}
+
 /// A client for each thread, for one endpoint.
 #[derive(Debug)]
 pub(super) struct Clients {
     each: ThreadLocal<reqwest::Client>,
     certificates: Vec<reqwest::Certificate>,
     retry: RetryPolicy,
-    tls: bool,
+    scheme: Scheme,
     traffic: Arc<Traffic>,
 }
 
 impl Clients {
-    /// Clients for an endpoint with or without TLS.
-    pub fn new(options: &Options, tls: bool) -> Result<Clients, String> {
+    pub fn new(options: &Options, scheme: Scheme) -> Result<Clients, String> {
         // An error means that one is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = match &options.cacert {
@@ -57,7 +76,7 @@ impl Clients {
             None => Vec::new(),
         };
         let (retry, traffic) = (options.retry.clone(), options.traffic.clone());
-        let clients = Clients { each: ThreadLocal::new(), certificates, retry, tls, traffic };
+        let clients = Clients { each: ThreadLocal::new(), certificates, retry, scheme, traffic };
         clients.get()?;
         Ok(clients)
     }
@@ -81,7 +100,7 @@ impl Clients {
                 .tcp_user_timeout(self.retry.stall)
         };
         let built = match builder().tls_certs_merge(self.certificates.clone()).build() {
-            Err(_) if !self.tls => builder().tls_certs_only(self.certificates.clone()).build(),
+            Err(_) if self.scheme == Scheme::Http => builder().tls_certs_only(self.certificates.clone()).build(),
             built => built,
         };
         built.map_err(|error| {
@@ -116,8 +135,8 @@ impl HttpConnector for Transport {
 }
 
 /// What all clients of the object store crate are told.
-pub(super) fn client_options(tls: bool) -> ClientOptions {
-    ClientOptions::new().with_allow_http(!tls).with_default_content_type("application/octet-stream")
+pub(super) fn client_options(scheme: Scheme) -> ClientOptions {
+    ClientOptions::new().with_allow_http(scheme == Scheme::Http).with_default_content_type("application/octet-stream")
 }
 
 /// Retrying is done above, where it is known what has been sent.
