@@ -142,7 +142,8 @@ impl Context {
 
 /// Repositories.
 impl Context {
-    /// The password of several repositories. It is asked for once, as it may open some of them only.
+    /// The password of several repositories. It is asked for once, as it may open some of them
+    /// only.
     pub fn password(&self) -> Result<Password> {
         match password::given(&self.global.repository)? {
             Some(password) => Ok(password),
@@ -164,8 +165,8 @@ impl Context {
         self.open_with(CacheLifetime::Lasting, Some(mode))
     }
 
-    /// Opens the repository for a command that writes nothing, with a shared lock, or without any if
-    /// `--no-lock` is given.
+    /// Opens the repository for a command that writes nothing, with a shared lock, or without any
+    /// if `--no-lock` is given.
     pub fn open_to_read(&self) -> Result<Arc<Repository>> {
         if self.global.repository.no_lock { self.open() } else { self.open_locked(LockMode::Shared) }
     }

@@ -1,9 +1,11 @@
-//! The command line: parses, calls the engine, prints. Nothing here knows the format or decides anything about data.
+//! The command line: parses, calls the engine, prints. Nothing here knows the format or decides
+//! anything about data.
 //!
-//! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for are restic's where the
-//! meaning is the same; `docs/OPTIONS.md` is the closed table of them. Commands are in [`commands`], one file each; what
-//! they share is here: [`args`] the options, [`context`] from options to an open and locked repository, [`output`] text or
-//! JSON, [`progress`] the status line, [`session`] locks and signals.
+//! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for
+//! are restic's where the meaning is the same; `docs/OPTIONS.md` is the closed table of them.
+//! Commands are in [`commands`], one file each; what they share is here: [`args`] the options,
+//! [`context`] from options to an open and locked repository, [`output`] text or JSON, [`progress`]
+//! the status line, [`session`] locks and signals.
 
 mod args;
 mod commands;

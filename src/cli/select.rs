@@ -8,8 +8,8 @@ use crate::id::Id;
 use crate::repo::{self, Repository, SnapshotFilter, StoredSnapshot};
 use serde::Serialize;
 
-/// Snapshots by name, or else all that the filter accepts. A command replaces the help of `ids` by its
-/// own.
+/// Snapshots by name, or else all that the filter accepts. A command replaces the help of `ids` by
+/// its own.
 #[derive(clap::Args)]
 pub struct Selection {
     /// Snapshots

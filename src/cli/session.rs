@@ -159,7 +159,8 @@ fn watch_signals(session: Arc<Session>, out: Arc<Output>) -> Result<()> {
             out.warn("signal received, cleaning up; another one ends this at once");
             if !session.is_orderly() {
                 let session = session.clone();
-                // In its own thread, so that a second signal is handled while the locks are being removed.
+                // In its own thread, so that a second signal is handled while the locks are being
+                // removed.
                 std::thread::spawn(move || {
                     drop(session.release());
                     leave();

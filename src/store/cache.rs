@@ -1,11 +1,11 @@
-//! [`Cached`]: a store with a local cache: copies of index files, snapshots and packs of trees in a folder
-//! of this machine.
+//! [`Cached`]: a store with a local cache: copies of index files, snapshots and packs of trees in a
+//! folder of this machine.
 //!
-//! The next run reads these files again. A copy has the name of its file in the repository, which is the
-//! hash of its bytes, and is compared with it before it is used: a corrupt copy is fetched again. A file
-//! that others remove from the repository is in no listing and in no index any more, so that its copy is
-//! not read; copies older than 30 days are evicted. If copies cannot be written, the store works without
-//! them, and warns once.
+//! The next run reads these files again. A copy has the name of its file in the repository, which
+//! is the hash of its bytes, and is compared with it before it is used: a corrupt copy is fetched
+//! again. A file that others remove from the repository is in no listing and in no index any more,
+//! so that its copy is not read; copies older than 30 days are evicted. If copies cannot be
+//! written, the store works without them, and warns once.
 
 mod eviction;
 
@@ -60,8 +60,8 @@ struct Copies {
 }
 
 impl Cached {
-    /// Keeps copies in a folder below `parent`, which is created if it is missing. The folder is the
-    /// repository's, or one of this run.
+    /// Keeps copies in a folder below `parent`, which is created if it is missing. The folder is
+    /// the repository's, or one of this run.
     pub fn open(
         store: Arc<dyn Store>,
         parent: &Path,

@@ -6,6 +6,7 @@ pub struct Directory {
     pub directories: Vec<String>,
     /// Files with one of the names that the caller asked for.
     pub files: Vec<String>,
-    /// Entries that may be directories but are not followed: symbolic links, and names that are not UTF-8.
+    /// Entries that may be directories but are not followed: symbolic links, and names that are not
+    /// UTF-8.
     pub passed_over: Vec<String>,
 }

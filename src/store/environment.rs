@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The variables that a store reads. The HTTP client reads some more itself: the proxies (`HTTPS_PROXY`,
-/// `HTTP_PROXY`, `NO_PROXY`), `SSL_CERT_FILE` and `GCE_METADATA_HOST`.
+/// The variables that a store reads. The HTTP client reads some more itself: the proxies
+/// (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), `SSL_CERT_FILE` and `GCE_METADATA_HOST`.
 pub const VARIABLES: [&str; 30] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",

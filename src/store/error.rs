@@ -42,8 +42,8 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 impl StoreError {
-    /// Whether the store was tried again until its retry budget was spent. The next request may take as
-    /// long, and fail as well.
+    /// Whether the store was tried again until its retry budget was spent. The next request may
+    /// take as long, and fail as well.
     pub fn is_given_up(&self) -> bool {
         matches!(self, StoreError::Failed { source, .. } if source.is::<GivenUp>())
     }

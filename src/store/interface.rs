@@ -24,12 +24,12 @@ pub trait Store: Send + Sync {
     /// How long a listing may miss a file that has been written.
     fn settles_after(&self) -> Duration;
 
-    /// Ids and sizes in bytes of all files of a type (not the config), in no order. Foreign names are
-    /// skipped; a missing directory is empty.
+    /// Ids and sizes in bytes of all files of a type (not the config), in no order. Foreign names
+    /// are skipped; a missing directory is empty.
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>>;
 
-    /// The size of a file in bytes. Some servers report a missing bucket or an unknown access key as
-    /// an absent file here; a listing tells them apart.
+    /// The size of a file in bytes. Some servers report a missing bucket or an unknown access key
+    /// as an absent file here; a listing tells them apart.
     fn size(&self, file: File) -> Result<u64>;
 
     /// A whole file of at most `max` bytes.
@@ -51,12 +51,13 @@ pub trait Store: Send + Sync {
         Ok(bytes.into())
     }
 
-    /// Writes a whole file. An existing file of this name is replaced; as the name is the hash of the
-    /// bytes, it has the same bytes.
+    /// Writes a whole file. An existing file of this name is replaced; as the name is the hash of
+    /// the bytes, it has the same bytes.
     fn write(&self, file: File, bytes: Bytes) -> Result<()>;
 
-    /// Writes a file only if none has its name. A store that cannot do both in one step looks up the name
-    /// first. Two processes can then both succeed, and the caller must list and read again to find out.
+    /// Writes a file only if none has its name. A store that cannot do both in one step looks up
+    /// the name first. Two processes can then both succeed, and the caller must list and read again
+    /// to find out.
     fn create(&self, file: File, bytes: Bytes) -> Result<()>;
 
     /// Whether the bytes of an upload stay in memory until it is committed.
@@ -70,8 +71,8 @@ pub trait Store: Send + Sync {
         self.upload(ty)
     }
 
-    /// Copies a file of `size` bytes into the cache, if there is one: parts of the file are about to be
-    /// read, again and again. A failure leaves no copy; the reads report it.
+    /// Copies a file of `size` bytes into the cache, if there is one: parts of the file are about
+    /// to be read, again and again. A failure leaves no copy; the reads report it.
     fn keep(&self, file: File, size: u64) {
         let _ = (file, size);
     }
@@ -79,7 +80,8 @@ pub trait Store: Send + Sync {
     /// Removes a file; one that is absent is a success.
     fn remove(&self, file: File) -> Result<()>;
 
-    /// Prepares a new repository: creates a folder and its directories, or the bucket if there is none.
+    /// Prepares a new repository: creates a folder and its directories, or the bucket if there is
+    /// none.
     fn prepare(&self) -> Result<()>;
 }
 
@@ -89,8 +91,8 @@ pub trait Download {
     fn read(&mut self, out: &mut [u8]) -> Result<()>;
 }
 
-/// A file that is being written in pieces: a folder appends them to a temporary file, an object store
-/// keeps them for one PUT. Dropped without [`Upload::commit`], it leaves nothing behind.
+/// A file that is being written in pieces: a folder appends them to a temporary file, an object
+/// store keeps them for one PUT. Dropped without [`Upload::commit`], it leaves nothing behind.
 pub trait Upload: Send {
     fn write(&mut self, part: &[u8]) -> Result<()>;
 

@@ -1,10 +1,11 @@
 //! Where a repository's files are stored: in a folder or an object store.
 //!
-//! A [`Store`] knows names and bytes, and nothing of what the bytes mean. Its calls block; an object store
-//! runs its own small runtime inside. A [`Place`] holds many repositories, and lists its directories.
+//! A [`Store`] knows names and bytes, and nothing of what the bytes mean. Its calls block; an
+//! object store runs its own small runtime inside. A [`Place`] holds many repositories, and lists
+//! its directories.
 //!
-//! A write returns only when the file is durable and visible under its name, whole or not at all. The
-//! store retries whatever can be retried: an error that it returns is final.
+//! A write returns only when the file is durable and visible under its name, whole or not at all.
+//! The store retries whatever can be retried: an error that it returns is final.
 
 mod cache;
 mod directory;

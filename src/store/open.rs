@@ -11,8 +11,8 @@ use super::object::ObjectStore;
 use super::options::Options;
 use std::sync::Arc;
 
-/// The store at a location. No request is sent yet, except for one that looks up the region of an S3
-/// bucket: the first call shows whether the store can be reached.
+/// The store at a location. No request is sent yet, except for one that looks up the region of an
+/// S3 bucket: the first call shows whether the store can be reached.
 pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
     match location {
         Location::Folder(path) => {

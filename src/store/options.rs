@@ -1,7 +1,7 @@
 //! [`Options`]: how to reach a store, beyond its location.
 //!
-//! The extended options (`-o key=value`) are a closed table: a key that is not in it is an error, so that
-//! a misspelt option is never silently without effect.
+//! The extended options (`-o key=value`) are a closed table: a key that is not in it is an error,
+//! so that a misspelt option is never silently without effect.
 
 use super::environment::Environment;
 use super::error::{Result, StoreError};

@@ -200,8 +200,8 @@ pub struct CacheArgs {
 }
 
 impl CacheArgs {
-    /// The directory that the caches of all repositories are below. There is none without a cache, or
-    /// without a home directory.
+    /// The directory that the caches of all repositories are below. There is none without a cache,
+    /// or without a home directory.
     pub fn directory(&self) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let usual = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));

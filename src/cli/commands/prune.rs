@@ -82,8 +82,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     prune(context, &repo, &args.how, &[], DryRun::from(args.dry_run))
 }
 
-/// Prunes a repository that is locked exclusively. The snapshots `gone` count as removed, whether they
-/// exist or not.
+/// Prunes a repository that is locked exclusively. The snapshots `gone` count as removed, whether
+/// they exist or not.
 pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], dry_run: DryRun) -> Result<Outcome> {
     let options = how.options(context)?;
     if options.uncompressed && repo.config().version == Version::V1 {

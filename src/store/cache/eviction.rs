@@ -7,11 +7,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// 30 days in seconds: the age at which a copy is removed, and the cache of a repository that no run has
-/// opened since. The latter is restic's limit.
+/// 30 days in seconds: the age at which a copy is removed, and the cache of a repository that no
+/// run has opened since. The latter is restic's limit.
 pub(super) const OLD: i64 = 30 * 24 * 60 * 60;
 
-/// By the Cache Directory Tagging Specification: backup and search programs leave such a directory out.
+/// By the Cache Directory Tagging Specification: backup and search programs leave such a directory
+/// out.
 pub(super) const TAG: (&str, &str) = ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
 
 /// Tags the folder of all caches, and marks the cache `root` as used now.

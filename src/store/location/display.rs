@@ -30,7 +30,8 @@ impl fmt::Display for Bucket {
         if prefix.is_empty() {
             return Ok(());
         }
-        // Characters that have a meaning in a URL are escaped, so that the text can be parsed again.
+        // Characters that have a meaning in a URL are escaped, so that the text can be parsed
+        // again.
         f.write_str("/")?;
         for c in prefix.chars() {
             match c {

@@ -139,7 +139,8 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The parts of a path without the empty and `.` ones; `..` takes the part before it away, but not the bucket.
+/// The parts of a path without the empty and `.` ones; `..` takes the part before it away, but not
+/// the bucket.
 fn clean(path: &str) -> Result<Vec<String>, String> {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {

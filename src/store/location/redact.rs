@@ -1,7 +1,7 @@
 //! Keeps credentials out of errors.
 
-/// The text without anything that could be a credential: everything from the scheme to the last `@`. Secret
-/// keys may contain slashes, so that looking at the host is not enough.
+/// The text without anything that could be a credential: everything from the scheme to the last
+/// `@`. Secret keys may contain slashes, so that looking at the host is not enough.
 pub(super) fn redact(text: &str) -> String {
     let Some((_, after)) = text.rsplit_once('@') else { return text.to_owned() };
     let scheme = match (text.find("://"), text.find(':')) {

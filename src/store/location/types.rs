@@ -47,7 +47,8 @@ impl Location {
         }
     }
 
-    /// The names on the way to the place, outermost first: of folders, or of the parts of the prefix.
+    /// The names on the way to the place, outermost first: of folders, or of the parts of the
+    /// prefix.
     pub fn parts(&self) -> Vec<String> {
         let path = match self {
             Location::Folder(folder) => folder.to_string_lossy(),

@@ -1,9 +1,9 @@
 //! [`Blocks`]: the memory of uploads, in blocks of one size that are reused.
 //!
-//! An upload copies its bytes into blocks. Kept as they come they would cost no copy, but many times a
-//! pack's size: pieces of every size, each with the capacity it once needed uncompressed, leave holes of
-//! every size behind. Blocks that are freed and allocated again leave some, too: 3 MiB for each pack of
-//! 16 MiB.
+//! An upload copies its bytes into blocks. Kept as they come they would cost no copy, but many
+//! times a pack's size: pieces of every size, each with the capacity it once needed uncompressed,
+//! leave holes of every size behind. Blocks that are freed and allocated again leave some, too: 3
+//! MiB for each pack of 16 MiB.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,5 @@
-//! [`Client`]: sends requests to one bucket, bounds and retries them, and translates their failures.
+//! [`Client`]: sends requests to one bucket, bounds and retries them, and translates their
+//! failures.
 
 use super::blocks::Blocks;
 use super::failure::{Failure, Kind};
@@ -21,8 +22,8 @@ type Result<T> = std::result::Result<T, Failure>;
 /// Bytes a second of the slowest upload that does not count as stalled.
 const SLOWEST_UPLOAD: u64 = 32 << 10;
 
-/// Bytes of an answer that has to arrive whole before the client passes on any: a page of a listing,
-/// of a thousand objects.
+/// Bytes of an answer that has to arrive whole before the client passes on any: a page of a
+/// listing, of a thousand objects.
 const LISTING: u64 = 1 << 20;
 
 /// What an attempt does.
@@ -30,8 +31,8 @@ const LISTING: u64 = 1 << 20;
 pub(super) enum AttemptKind {
     /// It sends a request.
     Request,
-    /// It takes bytes that an earlier request brings. A success does not show that the store would accept
-    /// more requests.
+    /// It takes bytes that an earlier request brings. A success does not show that the store would
+    /// accept more requests.
     Transfer,
 }
 

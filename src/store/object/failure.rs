@@ -14,8 +14,8 @@ pub(super) struct Failure {
     pub kind: Kind,
     /// For people.
     pub text: String,
-    /// Whether bytes arrived before it failed. If so, the next attempt continues behind them, with a new
-    /// retry budget.
+    /// Whether bytes arrived before it failed. If so, the next attempt continues behind them, with
+    /// a new retry budget.
     pub progress: bool,
 }
 

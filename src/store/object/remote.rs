@@ -15,8 +15,8 @@ pub(super) type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<()
 pub(super) enum Operator {
     /// The cloud itself, whose machines have an identity of their own.
     Cloud,
-    /// Another server that speaks the cloud's protocol. Nothing in its network would answer a request for
-    /// the machine's identity.
+    /// Another server that speaks the cloud's protocol. Nothing in its network would answer a
+    /// request for the machine's identity.
     Other,
 }
 
@@ -29,8 +29,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// A given number is for both. Otherwise 5 packs are uploaded at a time, as with restic, each of
-    /// them in memory. A download takes a few MiB of memory, so that there may be more of them.
+    /// A given number is for both. Otherwise 5 packs are uploaded at a time, as with restic, each
+    /// of them in memory. A download takes a few MiB of memory, so that there may be more of them.
     pub fn new(given: Option<usize>) -> Connections {
         Connections { uploads: given.unwrap_or(5), downloads: given.unwrap_or(16) }
     }

@@ -28,8 +28,8 @@ use std::time::Duration;
 pub struct ObjectStore(pub(super) Arc<Client>);
 
 impl ObjectStore {
-    /// A place in a bucket. The only request sent here looks up the region of an S3 bucket, unless the
-    /// options have one.
+    /// A place in a bucket. The only request sent here looks up the region of an S3 bucket, unless
+    /// the options have one.
     pub fn open(bucket: &Bucket, options: &Options) -> Result<ObjectStore> {
         let runtimes = Runtimes::default();
         let remote = match &bucket.service {
@@ -50,8 +50,8 @@ impl ObjectStore {
         ObjectStore(Arc::new(Client::new(remote, runtimes, options)))
     }
 
-    /// The error of a file that could not be read. An absent config may mean an absent bucket, which not
-    /// every answer distinguishes.
+    /// The error of a file that could not be read. An absent config may mean an absent bucket,
+    /// which not every answer distinguishes.
     fn absent(&self, file: File, error: StoreError) -> StoreError {
         match error {
             StoreError::NotFound { .. } if file == File::CONFIG => match self.probe() {
@@ -90,7 +90,8 @@ impl Store for ObjectStore {
         self.0.remote.connections.downloads
     }
 
-    /// The large services list a file as soon as it is written. For the others, this is restic's wait.
+    /// The large services list a file as soon as it is written. For the others, this is restic's
+    /// wait.
     fn settles_after(&self) -> Duration {
         Duration::from_millis(200)
     }

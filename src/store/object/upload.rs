@@ -1,5 +1,5 @@
-//! [`ObjectUpload`]: a file that is being written. Its bytes are kept until its name is known, then sent in
-//! one PUT.
+//! [`ObjectUpload`]: a file that is being written. Its bytes are kept until its name is known, then
+//! sent in one PUT.
 
 use super::blocks::{BLOCK, Block};
 use super::body::{Content, Part};

@@ -65,8 +65,8 @@ pub enum Written {
 }
 
 impl Writer {
-    /// Creates the directory, which must be new or empty: manifests of an earlier time among those of now
-    /// would restore every volume twice.
+    /// Creates the directory, which must be new or empty: manifests of an earlier time among those
+    /// of now would restore every volume twice.
     pub fn new(directory: &Path, args: &ManifestArgs) -> Result<Writer> {
         let name = directory.display();
         fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {name}"))?;

@@ -1,5 +1,5 @@
-//! `repositories`: lists the repositories below a place, for a user who has nothing left but a bucket and
-//! a password, and writes the manifests that restore their volumes.
+//! `repositories`: lists the repositories below a place, for a user who has nothing left but a
+//! bucket and a password, and writes the manifests that restore their volumes.
 
 mod manifests;
 mod show;
