@@ -63,12 +63,6 @@ impl Patterns {
         Ok(())
     }
 
-    /// [`Patterns::push`] as older tests call it.
-    #[cfg(test)]
-    pub fn add(&mut self, text: &str, ignore_case: bool) -> Result<(), BadPattern> {
-        self.push(text, if ignore_case { Case::Ignore } else { Case::Sensitive })
-    }
-
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }

@@ -18,6 +18,7 @@ use crate::concurrency::Limit;
 use crate::format::Version;
 use crate::limits;
 use crate::memory::Budget;
+use crate::pattern::Case;
 use crate::progress::{Action, Event};
 use crate::repo::{InitOptions, Password, Settings};
 use crate::store::folder::Folder;
@@ -238,7 +239,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     })
     .with_items();
     let mut options = Options { read_concurrency: 1, ..bed.options(&["source"]) };
-    options.exclude.patterns.add("*-excluded", false).unwrap();
+    options.exclude.patterns.push("*-excluded", Case::Sensitive).unwrap();
 
     let resolved = source::resolve(&options.source, &progress).unwrap();
     let index = Arc::new(Index::load(&bed.repo).unwrap());

@@ -74,7 +74,7 @@ impl Polynomial {
 
     /// Whether the polynomial `bits`, of any degree, has no divisor but itself and 1 (Ben-Or's
     /// test).
-    pub fn is_irreducible(bits: u64) -> bool {
+    fn is_irreducible(bits: u64) -> bool {
         let degree = match bits.checked_ilog2() {
             None | Some(0) => return false,
             Some(degree) => degree,

@@ -12,7 +12,7 @@ pub mod key_file;
 pub mod lock_file;
 pub mod node;
 pub mod pack;
-pub mod printable;
+mod printable;
 pub mod snapshot;
 pub mod text;
 pub mod time;

@@ -2,9 +2,9 @@
 
 mod nodes;
 
-pub use nodes::{LONG, Nodes, ReadError};
+pub use nodes::{LONG, Nodes, ReadError, parse_node};
 
-use super::node::{Node, RawNode};
+use super::node::Node;
 use super::text::unquote;
 use super::{FormatError, Result};
 use nodes::{ReadResult, bad};
@@ -93,12 +93,6 @@ pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
 pub fn read_node(source: impl Read + Send, aside: Option<&Path>) -> ReadResult<Node> {
     let mut nodes = Nodes::from_source(OPENING.chain(source).chain(CLOSING)).put_aside_in(aside);
     nodes.next().unwrap_or_else(|| Err(bad("it is empty")))
-}
-
-/// One node of a tree.
-pub fn parse_node(json: &[u8]) -> Result<Node> {
-    let raw: RawNode<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
-    Node::try_from(raw)
 }
 
 /// All nodes of a tree.

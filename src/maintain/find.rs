@@ -159,6 +159,7 @@ impl Objects {
 mod tests {
     use super::*;
     use crate::maintain::testing::Fixture;
+    use crate::pattern::Case;
     use crate::progress::Progress;
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
         let gaps = Gaps::new(Id::NULL, &progress);
         let find = |pattern: &str, oldest, newest| {
             let mut patterns = Patterns::default();
-            patterns.add(pattern, false).unwrap();
+            patterns.push(pattern, Case::Sensitive).unwrap();
             let time = |seconds: Option<i64>| seconds.map(|seconds| Time::utc(seconds, 0));
             let entries = Entries { patterns, oldest: time(oldest), newest: time(newest) };
             let mut found = Vec::new();

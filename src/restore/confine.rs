@@ -55,7 +55,7 @@ impl Root {
 
     /// As in a sandbox without `openat2`.
     #[cfg(test)]
-    pub fn without_openat2(self) -> Root {
+    fn without_openat2(self) -> Root {
         Root { openat2: false, ..self }
     }
 

@@ -32,7 +32,7 @@ use crate::format::time::Time;
 use crate::format::tree::TreeWriter;
 use crate::format::{BlobType, Version};
 use crate::id::Id;
-use crate::pattern::Patterns;
+use crate::pattern::{Case, Patterns};
 use crate::progress::{Event, Progress};
 use crate::repo::writer::{WriteMode, Writer};
 use crate::repo::{Index, InitOptions, Password, Repository, Settings};

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How old a snapshot is at least before its backup counts as gone: while a backup runs, Velero has not stored it yet.
-pub const LEAST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+const LEAST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The Velero backups that are in a location, by a listing that succeeded.
 #[derive(Clone, Debug, Default)]

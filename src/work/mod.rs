@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub const VERSION: u32 = 1;
 
 /// Bytes that a report may have: what Kubernetes keeps of one container's termination message.
-pub const REPORT_SIZE: usize = 4096;
+const REPORT_SIZE: usize = 4096;
 
 /// One task on one repository.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

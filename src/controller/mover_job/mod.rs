@@ -1,7 +1,7 @@
 //! One mover as a Job: its spec, its state, its report, its lifecycle and its removal.
 
 pub mod cleanup;
-pub mod diagnose;
+mod diagnose;
 pub mod lifecycle;
 pub mod mover;
 pub mod observe;

@@ -1,6 +1,5 @@
 //! The nodes of a tree, one by one, as its JSON comes.
 
-use super::parse_node;
 use crate::format::content::{Content, Json, JsonRef, NewContent};
 use crate::format::node::{Node, RawNode};
 use crate::format::{FormatError, Result};
@@ -403,4 +402,10 @@ fn first<'j, T: Deserialize<'j>>(json: &'j [u8]) -> (Option<serde_json::Result<T
     let mut values = serde_json::Deserializer::from_slice(json).into_iter();
     let value = values.next();
     (value, values.byte_offset())
+}
+
+/// One node of a tree.
+pub fn parse_node(json: &[u8]) -> Result<Node> {
+    let raw: RawNode<'_> = serde_json::from_slice(json).map_err(|error| FormatError::new("a tree", error))?;
+    Node::try_from(raw)
 }

@@ -60,11 +60,6 @@ impl Check<'_> {
         self.report
     }
 
-    /// The number of pack files.
-    pub fn pack_count(&self) -> usize {
-        self.listed.len()
-    }
-
     /// The number of errors so far that are no damage.
     pub fn out_of_reach(&self) -> u64 {
         self.out_of_reach.load(Ordering::Relaxed)

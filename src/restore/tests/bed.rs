@@ -177,7 +177,7 @@ pub fn link(name: &str, target: &str) -> Node {
 
 pub fn patterns(list: &[&str]) -> Patterns {
     let mut patterns = Patterns::default();
-    list.iter().for_each(|text| patterns.add(text, false).unwrap());
+    list.iter().for_each(|text| patterns.push(text, Case::Sensitive).unwrap());
     patterns
 }
 
