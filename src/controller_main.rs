@@ -1,7 +1,7 @@
 //! `vsm-controller`: the Deployment in the namespace of Velero.
 //!
-//! Most settings are in its [environment](vsm::controller::runtime::settings), because the OADP operator
-//! starts it without arguments.
+//! Most settings are in its [environment](vsm::controller::runtime::settings), because the OADP
+//! operator starts it without arguments.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -28,10 +28,12 @@ use vsm::kubernetes::leader_election::Candidate;
 
 /// The file in which Kubernetes gives a pod its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// Deadline for actions that have begun, after a signal: less than the 30 s that Kubernetes gives a pod.
+/// Deadline for actions that have begun, after a signal: less than the 30 s that Kubernetes gives a
+/// pod.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Moves the data of volume snapshots into restic repositories and back. docs/CONTROLLER.md lists its variables.
+/// Moves the data of volume snapshots into restic repositories and back. docs/CONTROLLER.md lists
+/// its variables.
 #[derive(Parser)]
 #[command(name = "vsm-controller", version)]
 struct Options {
@@ -184,8 +186,8 @@ async fn own_image(Cluster { client, namespace, pod: name }: &Cluster) -> anyhow
     image.with_context(|| format!("the pod {namespace}/{name} names no image"))
 }
 
-/// Logs missing rights. The controller starts nevertheless: a right may be needed seldom, and each object
-/// that needs it reports it.
+/// Logs missing rights. The controller starts nevertheless: a right may be needed seldom, and each
+/// object that needs it reports it.
 async fn log_missing_rights(cluster: &Cluster, metrics: &Metrics) {
     match cluster.missing_rights().await {
         Ok(missing) => {

@@ -117,8 +117,8 @@ impl Object {
     }
 }
 
-/// The kind of a managed object. All but the target are in the protected namespace, and have the name
-/// of [`Owner::object_name`] or that of the cleanup's mover.
+/// The kind of a managed object. All but the target are in the protected namespace, and have the
+/// name of [`Owner::object_name`] or that of the cleanup's mover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Managed {
     Content,
@@ -147,7 +147,8 @@ impl fmt::Display for Managed {
 /// A change of a VolumeSnapshotContent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ContentChange {
-    /// Let a content be deleted that the snapshot controller has [lost](snapshot_to_claim::is_stuck).
+    /// Let a content be deleted that the snapshot controller has
+    /// [lost](snapshot_to_claim::is_stuck).
     Unblock,
     /// Keep it beyond its backup for the [garbage collection](snapshot_gc) of its storage snapshot.
     Keep,
@@ -176,8 +177,8 @@ impl fmt::Display for ContentChange {
     }
 }
 
-/// Deletes a managed object, or waits until it is deleted. `None` if there is none: an object of the
-/// name that is not the owner's stays.
+/// Deletes a managed object, or waits until it is deleted. `None` if there is none: an object of
+/// the name that is not the owner's stays.
 pub fn delete<D: Direction>(
     metadata: Option<&ObjectMeta>,
     managed: Managed,

@@ -19,7 +19,7 @@ pub struct Config {
     pub prepare: Duration,
     /// Deadline for a restored volume to be published, by a storage snapshot or a rebinding. Some
     /// storage systems upload a snapshot before it is ready.
-    pub hand_over: Duration,
+    pub publish: Duration,
     /// How long a storage snapshot must have been orphaned before it is deleted.
     pub free_after: Duration,
     pub incomplete: Incomplete,
@@ -55,7 +55,7 @@ pub struct MoverSettings {
     pub limits_config_map: Option<String>,
     /// The mover's environment: proxies, `VSM_MEMORY`, `VSM_THREADS`.
     pub environment: BTreeMap<String, String>,
-    /// Run as the user that the image or the cluster chooses, without capabilities. Files that cannot
-    /// be read or set then are counted as problems.
+    /// Run as the user that the image or the cluster chooses, without capabilities. Files that
+    /// cannot be read or set then are counted as problems.
     pub unprivileged: bool,
 }

@@ -1,7 +1,7 @@
 //! The controller: watches backup and restore requests and moves their volumes' data.
 //!
-//! Each reconcile observes the cluster, decides on one [`action`] in a pure function, and carries it
-//! out. The modules in their order, lowest first; each uses only those before it
+//! Each reconcile observes the cluster, decides on one [`action`] in a pure function, and carries
+//! it out. The modules in their order, lowest first; each uses only those before it
 //! (`tests/architecture.rs` enforces it). Volumes, snapshots and the leader election are in
 //! [`kubernetes`](crate::kubernetes).
 //!

@@ -1,4 +1,5 @@
-//! A played cluster for tests of the flows: objects are created and deleted at once, and drivers are quick.
+//! A played cluster for tests of the flows: objects are created and deleted at once, and drivers
+//! are quick.
 
 pub mod apiserver;
 
@@ -20,16 +21,27 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, from_value, json};
+use std::fmt;
 use std::time::Duration;
 
 /// A direction without data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plain;
 
+/// No data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Nothing;
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing")
+    }
+}
+
 impl Direction for Plain {
-    type Request = ();
-    type Started = ();
-    type Moved = ();
+    type Request = Nothing;
+    type Started = Nothing;
+    type Moved = Nothing;
 }
 
 /// A configuration with the default deadlines.
@@ -38,7 +50,7 @@ pub fn config() -> Config {
         namespace: "adp".into(),
         cluster: "c-1".into(),
         prepare: Duration::from_secs(1800),
-        hand_over: Duration::from_secs(36_000),
+        publish: Duration::from_secs(36_000),
         free_after: Duration::from_secs(600),
         ..Config::default()
     }
@@ -206,8 +218,8 @@ impl<F: Played> World<F> {
         if is_cleanup { &mut common.cleanup } else { &mut common.mover }
     }
 
-    /// Sets the state of the Job's pod. A report is its termination message; `finished` is a condition of
-    /// the Job.
+    /// Sets the state of the Job's pod. A report is its termination message; `finished` is a
+    /// condition of the Job.
     pub fn pod(&mut self, name: &str, phase: &str, code: i32, outcome: Option<Outcome>, finished: Option<&str>) {
         let mover = self.mover(name);
         let job = mover.job.as_mut().expect("a Job");

@@ -1,9 +1,9 @@
-//! Leader election: of several controllers the holder of a Lease works, and the others wait until it
-//! releases the Lease or stops renewing it.
+//! Leader election: of several controllers the holder of a Lease works, and the others wait until
+//! it releases the Lease or stops renewing it.
 //!
 //! Every write has the resource version that it was decided on, so that of two candidates only one
-//! succeeds. Clocks of machines are not compared: a lease expires if it was not renewed for its duration
-//! by the candidate's own clock.
+//! succeeds. Clocks of machines are not compared: a lease expires if it was not renewed for its
+//! duration by the candidate's own clock.
 
 use crate::clock;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The Lease of the leader election: VolumeSnapshotMover's, so that it and this controller never run at
-/// the same time.
+/// The Lease of the leader election: VolumeSnapshotMover's, so that it and this controller never
+/// run at the same time.
 pub const LEASE: &str = "0acc6105.oadp.openshift.io";
 /// How long a lease lasts without a renewal.
 const DURATION: Duration = Duration::from_secs(30);
@@ -94,8 +94,8 @@ impl Candidate {
         Candidate { leases, identity }
     }
 
-    /// Waits for the Lease and then works until the work is done or the Lease is lost; releases the Lease
-    /// after the work. `stop` ends only the wait.
+    /// Waits for the Lease and then works until the work is done or the Lease is lost; releases the
+    /// Lease after the work. `stop` ends only the wait.
     pub async fn lead(&self, stop: &CancellationToken, work: impl Future<Output = ()>) -> Result<(), Lost> {
         let mut held = select! {
             held = self.acquire() => held,
@@ -126,7 +126,8 @@ impl Candidate {
         }
     }
 
-    /// One attempt. `seen`: the last resource version and since when; `logged`: the last holder in the log.
+    /// One attempt. `seen`: the last resource version and since when; `logged`: the last holder in
+    /// the log.
     async fn attempt(
         &self,
         seen: &mut (Option<String>, Instant),
@@ -146,8 +147,8 @@ impl Candidate {
             }
             return Ok(None);
         }
-        // An earlier process of this pod may have held it: take it, because only the process that took a
-        // lease renews it.
+        // An earlier process of this pod may have held it: take it, because only the process that
+        // took a lease renews it.
         let step = if step == LeaseStep::Renew { LeaseStep::Take } else { step };
         self.write(step, lease.as_ref()).await
     }
@@ -201,7 +202,7 @@ impl Candidate {
             spec.renew_time = Some(now());
         }
         match self.leases.replace(LEASE, &PostParams::default(), &lease).await {
-            // It was somebody else's already.
+            // Another controller has taken it already.
             Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => Ok(()),
             written => written.map(drop),
         }
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_taken_when_it_is_nobodys_or_was_not_renewed() {
+    fn a_lease_is_taken_without_a_holder_or_a_renewal() {
         let seconds = Duration::from_secs;
         for (lease, unchanged, expected) in [
             (None, seconds(0), LeaseStep::Create),
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_works_and_the_next_takes_over_when_it_lets_go() {
+    async fn one_candidate_works_and_the_next_takes_a_released_lease() {
         let server = Server::default();
         let (first, second) = (server.candidate("first"), server.candidate("second"));
         let mut held = within(1, first.acquire()).await.expect("nobody else wants it");
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_reaches_nobody_gives_up_before_others_take_over() {
+    async fn a_holder_without_an_apiserver_gives_up_before_others_take_over() {
         let server = Server::default();
         let first = server.candidate("first");
         let mut held = within(1, first.acquire()).await.unwrap();
@@ -355,15 +356,15 @@ mod tests {
         let stop = CancellationToken::new();
         server.candidate("first").lead(&stop, sleep(Duration::from_secs(100))).await.unwrap();
         assert_eq!(server.spec("holderIdentity"), Value::Null, "nobody's");
-        // Whoever waits is logged to stop, and has nothing to let go of.
+        // A candidate that is stopped while it waits has nothing to release.
         let held = within(1, server.candidate("first").acquire()).await.unwrap();
         let second = server.candidate("second");
         let waits = second.lead(&stop, async { panic!("it is not its turn") });
-        let logged = async {
+        let stopped = async {
             sleep(Duration::from_secs(10)).await;
             stop.cancel();
         };
-        assert!(tokio::join!(waits, logged).0.is_ok());
+        assert!(tokio::join!(waits, stopped).0.is_ok());
         // And work that has not ended ends.
         let stop = CancellationToken::new();
         server.candidate("first").release(held).await.unwrap();

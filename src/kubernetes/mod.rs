@@ -1,4 +1,5 @@
-//! Kubernetes without our custom resources: volumes and snapshots, leader election, quantities, metadata.
+//! Kubernetes without our custom resources: volumes and snapshots, leader election, quantities,
+//! metadata.
 
 pub mod deletion_policy;
 pub mod leader_election;

@@ -2,7 +2,8 @@
 
 /// The bytes of a quantity, rounded up. `None`: it is not one, or it is negative or beyond 2^63.
 ///
-/// The suffixes are those of `k8s.io/apimachinery/pkg/api/resource`: binary (`Ki`), decimal (`k`), and an exponent (`1e3`).
+/// The suffixes are those of `k8s.io/apimachinery/pkg/api/resource`: binary (`Ki`), decimal (`k`),
+/// and an exponent (`1e3`).
 pub fn bytes(text: &str) -> Option<u64> {
     const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     const DECIMAL: [(&str, i32); 9] =

@@ -1,8 +1,8 @@
 //! Finds the repositories below a place and reads the snapshots of each.
 //!
 //! The search descends directory by directory. It does not descend into a repository, so that its
-//! packs, which may be millions, are never listed, nor into a directory that the caller excludes. The
-//! result lists every directory that was not searched.
+//! packs, which may be millions, are never listed, nor into a directory that the caller excludes.
+//! The result lists every directory that was not searched.
 
 use crate::limits;
 use crate::parallel::side_by_side;

@@ -1,8 +1,10 @@
-//! Which snapshots are of Velero backups that are gone. It only compares: what there is, others have looked up.
+//! Which snapshots are of Velero backups that are gone. It only compares: what there is, others
+//! have looked up.
 //!
-//! Velero deletes a backup by removing its directory below `backups/` in the location; what a data mover stored for it is the mover's own
-//! business. Of that, only what carries our tags is looked at here, and a location that does not look whole is believed in nothing: an
-//! empty listing and one of another place look like a location in which everything has expired.
+//! Velero deletes a backup by removing its directory below `backups/` in the location; what a data
+//! mover stored for it is the mover's own business. Of that, only what carries our tags is looked
+//! at here, and a location that does not look whole is believed in nothing: an empty listing and
+//! one of another place look like a location in which everything has expired.
 
 use crate::format::snapshot::Snapshot;
 use crate::format::time::Time;
@@ -11,7 +13,8 @@ use crate::provenance::{Tag, label_value};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How old a snapshot is at least before its backup counts as gone: while a backup runs, Velero has not stored it yet.
+/// How old a snapshot is at least before its backup counts as gone: while a backup runs, Velero has
+/// not stored it yet.
 const LEAST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The Velero backups that are in a location, by a listing that succeeded.
@@ -23,8 +26,8 @@ pub struct Backups {
 }
 
 impl Backups {
-    /// There is a directory of this name. A backup that is `complete` has its `velero-backup.json` in it; others are being made or
-    /// deleted, or have failed, and are there all the same.
+    /// There is a directory of this name. A backup that is `complete` has its `velero-backup.json`
+    /// in it; others are being made or deleted, or have failed, and are there all the same.
     pub fn add(&mut self, name: &str, complete: bool) {
         self.names.insert(label_value(name));
         self.complete += usize::from(complete);
@@ -50,12 +53,14 @@ pub struct Entry {
     pub time: Time,
     /// The Velero backup's name, as its tag has it.
     pub backup: String,
-    /// What the volume had, in bytes. How much of it only this snapshot holds, nobody knows before a prune.
+    /// What the volume had, in bytes. How much of it only this snapshot holds, nobody knows before
+    /// a prune.
     pub bytes: u64,
 }
 
 impl Entry {
-    /// `None`: it is not ours, or no Velero backup's. Ours has the tag of one VolumeSnapshotBackup and that of one Velero backup.
+    /// `None`: it is not ours, or no Velero backup's. Ours has the tag of one VolumeSnapshotBackup
+    /// and that of one Velero backup.
     pub fn of(repository: &str, id: Id, snapshot: &Snapshot) -> Option<Entry> {
         let tags = &snapshot.tags;
         Tag::Identity.value(tags)?;

@@ -10,15 +10,15 @@ pub const BACKUPS: &str = "backups";
 /// The file in a backup's directory that Velero writes last.
 const COMPLETE: &str = "velero-backup.json";
 
-/// The directories of a location in which no repository of ours is, as Velero's validation lists them
-/// (`pkg/persistence`), without `restic`.
+/// The directories of a location in which no repository of ours is, as Velero's validation lists
+/// them (`pkg/persistence`), without `restic`.
 const OWN: [&str; 5] = [BACKUPS, "restores", "kopia", "metadata", "plugins"];
 
 /// Backups that are listed at the same time.
 const WINDOW: usize = 64;
 
-/// Whether a subdirectory belongs to Velero alone. `parent` is the listing that it is in: a directory is
-/// a location if it has backups.
+/// Whether a subdirectory belongs to Velero alone. `parent` is the listing that it is in: a
+/// directory is a location if it has backups.
 pub fn is_own_directory(parent: &Directory, name: &str) -> bool {
     OWN.contains(&name) && parent.directories.iter().any(|directory| directory == BACKUPS)
 }

@@ -1,11 +1,12 @@
-//! What a mover's Job is told to do, and what it answers: two small JSON documents, the whole of what passes between the
-//! controller and a mover. Secrets are not in them.
+//! What a mover's Job is told to do, and what it answers: two small JSON documents, the whole of
+//! what passes between the controller and a mover. Secrets are not in them.
 //!
-//! Both carry a version and refuse unknown fields: a controller and a mover of different releases must not half understand each other.
+//! Both carry a version and refuse unknown fields: a controller and a mover of different releases
+//! must not half understand each other.
 
 mod reason;
 
-pub use reason::{Origin, Reason, ReasonName, Retry};
+pub use reason::{Reason, ReasonName, Retry};
 
 use crate::id::Id;
 use serde::de::DeserializeOwned;
@@ -26,7 +27,8 @@ pub struct Work {
     /// The repository's location, as restic writes it.
     pub repository: String,
     pub task: Task,
-    /// Host names of movers that are known to have ended: pods that the controller saw gone. Their locks are removed, and no others.
+    /// Host names of movers that are known to have ended: pods that the controller saw gone. Their
+    /// locks are removed, and no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
 }
@@ -50,11 +52,13 @@ pub struct Backup {
     /// The snapshot's tags besides `identity` and `lineage`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// The tag of this backup and no other. If there is a snapshot with it, an earlier run has done the work and its report was lost.
+    /// The tag of this backup and no other. If there is a snapshot with it, an earlier run has done
+    /// the work and its report was lost.
     pub identity: String,
     /// The tag that all backups of this volume share. The latest of them is the parent.
     pub lineage: String,
-    /// Whether a repository may be made where there is none: only for a volume of which there are no earlier backups.
+    /// Whether a repository may be made where there is none: only for a volume of which there are
+    /// no earlier backups.
     pub initialize: bool,
 }
 
@@ -65,8 +69,8 @@ pub struct Restore {
     /// Where the fresh volume is: a directory, or a block device.
     pub target: PathBuf,
     pub pick: Pick,
-    /// Somebody who may decide it said: if there is provably no repository, the volume was empty when it was backed up. Movers of old
-    /// wrote nothing for an empty volume.
+    /// Somebody who may decide it said: if there is provably no repository, the volume was empty
+    /// when it was backed up. Movers of old wrote nothing for an empty volume.
     #[serde(default)]
     pub absent_is_empty: bool,
 }
@@ -78,11 +82,13 @@ pub enum Pick {
     Id(Id),
     /// The one with all of these tags.
     Tagged(Vec<String>),
-    /// The newest, whatever it is: for repositories that hold the backups of one volume in one backup only.
+    /// The newest, whatever it is: for repositories that hold the backups of one volume in one
+    /// backup only.
     Newest,
 }
 
-/// What a backup left that did not come to its end: the locks of its movers go, and if it was called off, its snapshot.
+/// What a backup left that did not come to its end: the locks of its movers go, and if it was
+/// called off, its snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Discard {
@@ -97,7 +103,8 @@ impl Work {
     }
 }
 
-/// Reads one of the two documents. The version comes first: what another one has in it is not ours to judge.
+/// Reads one of the two documents. The version comes first: what another one has in it is not ours
+/// to judge.
 fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -118,7 +125,8 @@ fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, String> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     pub version: u32,
-    /// The Job's uid: a report that a volume's content made up, or one of another run, does not have it.
+    /// The Job's uid: a report that a volume's content made up, or one of another run, does not
+    /// have it.
     pub job: String,
     pub outcome: Outcome,
     /// Some of the problems, as `item: message`.
@@ -195,7 +203,8 @@ impl Report {
         parse("report", json)
     }
 
-    /// At most [`REPORT_SIZE`] bytes: texts are cut, and problems left out from the last one on, until it fits.
+    /// At most [`REPORT_SIZE`] bytes: texts are cut, and problems left out from the last one on,
+    /// until it fits.
     pub fn encode(mut self) -> Vec<u8> {
         /// Bytes of one text, and of the one that says why it failed, before JSON escapes them.
         const TEXT: usize = 400;

@@ -14,8 +14,8 @@ pub enum Origin {
     Controller,
 }
 
-/// What the Job controller does after a mover that failed for a reason, and the controller after a
-/// request that did.
+/// Whether the Job controller retries a mover that failed for a reason. A request that failed is
+/// never retried; of the controller's own reasons only waits are `Again`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// Another attempt may succeed.

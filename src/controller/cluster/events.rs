@@ -1,5 +1,5 @@
-//! Kubernetes Events of a request: one for each recorded change that a user wants to see, so that their
-//! number is bounded by the number of changes.
+//! Kubernetes Events of a request: one for each recorded change that a user wants to see, so that
+//! their number is bounded by the number of changes.
 
 use crate::controller::domain::direction::{Direction, Update, VELERO_FAILED, incomplete};
 use crate::controller::domain::record::{MoverProgress, Record};
@@ -10,7 +10,8 @@ use std::fmt::Write;
 
 /// The reporting component.
 const COMPONENT: &str = "vsm-controller";
-/// The longest message in bytes: the limit of `events.k8s.io/v1`, through which clients may read the event.
+/// The longest message in bytes: the limit of `events.k8s.io/v1`, through which clients may read
+/// the event.
 const LONGEST: usize = 1024;
 
 /// The content of an Event.
@@ -27,6 +28,15 @@ pub struct News {
 pub enum Severity {
     Normal,
     Warning,
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+    }
 }
 
 /// The Events of an update, which changed the record from `before` to `after`.
@@ -76,8 +86,8 @@ fn moved(record: &Record) -> String {
     message
 }
 
-/// The Event about an object, reported by the controller's pod. The apiserver generates its name, which
-/// fits even if the object's own is of the longest kind.
+/// The Event about an object, reported by the controller's pod. The apiserver generates its name,
+/// which fits even if the object's own is of the longest kind.
 pub fn event(news: News, about: ObjectReference, pod: &str, now: Time) -> Event {
     let metadata = ObjectMeta {
         generate_name: about.name.as_ref().map(|name| format!("{name}.")),
@@ -87,7 +97,7 @@ pub fn event(news: News, about: ObjectReference, pod: &str, now: Time) -> Event 
     Event {
         metadata,
         involved_object: about,
-        type_: Some(format!("{:?}", news.severity)),
+        type_: Some(news.severity.name().to_owned()),
         reason: Some(news.reason),
         message: Some(shortened(news.message)),
         first_timestamp: Some(now.clone()),
@@ -114,7 +124,7 @@ fn shortened(mut message: String) -> String {
 mod tests {
     use super::*;
     use crate::controller::domain::record::{Problems, Progress};
-    use crate::controller::testing::{Plain, epoch};
+    use crate::controller::testing::{Nothing, Plain, epoch};
 
     type PlainUpdate = Update<Plain>;
 
@@ -141,7 +151,8 @@ mod tests {
         let runs = Record { mover: Some(moving("p-1")), ..Record::default() };
         assert!(news(&first, &runs, &runs).is_empty());
         assert_eq!(news(&PlainUpdate::Moving(moving("p-2")), &runs, &runs).len(), 1, "a second pod is announced");
-        for silent in [PlainUpdate::Queued, PlainUpdate::Started(()), PlainUpdate::Cleaning, PlainUpdate::Settled] {
+        for silent in [PlainUpdate::Queued, PlainUpdate::Started(Nothing), PlainUpdate::Cleaning, PlainUpdate::Settled]
+        {
             assert!(of(&silent, &none).is_empty());
         }
         assert_eq!(one(&PlainUpdate::Completed, &none).1, "Completed");
@@ -152,11 +163,11 @@ mod tests {
         let progress = Progress { bytes_done: 1000, files_done: 10, added_bytes: Some(7), ..Progress::default() };
         let mover = Some(MoverProgress { progress, ..moving("p") });
         let mut after = Record { mover, snapshot: Some("ab12".into()), ..Record::default() };
-        let (severity, reason, message) = one(&PlainUpdate::Moved(()), &after);
+        let (severity, reason, message) = one(&PlainUpdate::Moved(Nothing), &after);
         assert_eq!((severity, &*reason), (Severity::Normal, "Moved"));
         assert!(["ab12", "1000 bytes", "10 files", "7 are new"].iter().all(|part| message.contains(part)), "{message}");
         after.problems = Some(Problems { count: 2, first: vec!["a/b: denied".into()] });
-        let (severity, reason, message) = &of(&PlainUpdate::Moved(()), &after)[1];
+        let (severity, reason, message) = &of(&PlainUpdate::Moved(Nothing), &after)[1];
         assert_eq!((*severity, &**reason), (Severity::Warning, "Incomplete"));
         assert!(message.contains("2 entries") && message.contains("a/b: denied"), "{message}");
     }

@@ -114,7 +114,8 @@ impl Cluster {
             Object::Job(it) => self.create_here(&**it).await,
         };
         match created {
-            // Created meanwhile, perhaps by this controller: the next observation finds out by whom.
+            // Created meanwhile, perhaps by this controller: the next observation finds out by
+            // whom.
             Err(kube::Error::Api(error)) if error.reason == "AlreadyExists" => Ok(()),
             created => created,
         }
@@ -198,7 +199,8 @@ impl Cluster {
         without_finalizer(&api, request, R::FINALIZER).await
     }
 
-    /// Writes the status over the version of the request that was read, and returns the request after it.
+    /// Writes the status over the version of the request that was read, and returns the request
+    /// after it.
     pub async fn update<R: Dialect>(&self, request: &R, update: &Update<R::Direction>) -> Result<R> {
         let after = request.status_after(update, &Now { time: now(), generation: request.meta().generation });
         let as_json = |status: &R::Status| serde_json::to_value(status).expect("plain data");

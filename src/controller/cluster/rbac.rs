@@ -1,6 +1,6 @@
-//! The rights (RBAC) that the controller needs. A test compares them with the manifests that grant them,
-//! and the controller asks the apiserver for them at its start: an administrator may have chosen
-//! another service account.
+//! The rights (RBAC) that the controller needs. A test compares them with the manifests that grant
+//! them, and the controller asks the apiserver for them at its start: an administrator may have
+//! chosen another service account.
 
 use crate::kubernetes::leader_election::LEASE;
 use Scope::{Everywhere, Here};

@@ -81,8 +81,8 @@ impl Cluster {
         })
     }
 
-    /// The last progress in the log of a running mover. Without a log the mover goes on, with a warning:
-    /// the right may be missing.
+    /// The last progress in the log of a running mover. Without a log the mover goes on, with a
+    /// warning: the right may be missing.
     pub async fn progress(&self, pod: &str) -> Option<Progress> {
         let last = LogParams { tail_lines: Some(LOG_LINES), ..LogParams::default() };
         match self.here::<Pod>().logs(pod, &last).await {

@@ -1,5 +1,5 @@
-//! The APIs that request backups and restores: each translates its objects to the neutral request and
-//! record, and an update back to a status.
+//! The APIs that request backups and restores: each translates its objects to the neutral request
+//! and record, and an update back to a status.
 
 pub mod conditions;
 pub mod vsm;
@@ -40,8 +40,8 @@ pub trait Dialect:
         false
     }
 
-    /// A label selector for the objects that Velero's plugin cannot distinguish from this one; `None` if
-    /// it is unique.
+    /// A label selector for the objects that Velero's plugin cannot distinguish from this one;
+    /// `None` if it is unique.
     fn rivals(&self) -> Option<String> {
         None
     }

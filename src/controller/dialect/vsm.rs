@@ -1,11 +1,12 @@
 //! The API of VolumeSnapshotMover 1.2: its phases, batching, conditions, finalizer and labels.
 //!
-//! Its clients read the fields in an order. Velero's plugin waits until `phase` and `batchingStatus` are
-//! both set, takes only `Completed` and `Failed` for ends, and expects at the end of a backup five fields
-//! and a condition `Reconciled` that is `True`, written before `Completed` or with it. Therefore the
-//! result of a mover is recorded with phase `SnapshotBackupDone` and the condition, and `Completed` is the
-//! last write. For a restore it takes the handle as soon as there are a phase and a handle, and deletes the
-//! content named beside it: all three are one write, and the restore must not fail after it.
+//! Its clients read the fields in an order. Velero's plugin waits until `phase` and
+//! `batchingStatus` are both set, takes only `Completed` and `Failed` for ends, and expects at the
+//! end of a backup five fields and a condition `Reconciled` that is `True`, written before
+//! `Completed` or with it. Therefore the result of a mover is recorded with phase
+//! `SnapshotBackupDone` and the condition, and `Completed` is the last write. For a restore it
+//! takes the handle as soon as there are a phase and a handle, and deletes the content named beside
+//! it: all three are one write, and the restore must not fail after it.
 
 mod backup;
 mod restore;
@@ -32,8 +33,8 @@ const CLAIM_LABEL: &str = "velero.io/persistent-volume-claim-name";
 const MADE_BY_LABEL: &str = "velero.io/vsb-name";
 /// Excludes an object from Velero's backups.
 const EXCLUDE_LABEL: (&str, &str) = ("velero.io/exclude-from-backup", "true");
-/// Annotation of a restore: if the repository provably does not exist, the volume was empty when it was
-/// backed up. VolumeSnapshotMover wrote no repository then.
+/// Annotation of a restore: if the repository provably does not exist, the volume was empty when it
+/// was backed up. VolumeSnapshotMover wrote no repository then.
 const ABSENT_ANNOTATION: &str = "datamover.oadp.openshift.io/absent-repository-is-empty-volume";
 
 /// The values of `status.phase` that this controller writes.
@@ -125,7 +126,8 @@ fn phase(status: &MoveStatus) -> &str {
     }
 }
 
-/// The condition `Progressing`, unless it repeats the end: a failure may have the same reason as a wait.
+/// The condition `Progressing`, unless it repeats the end: a failure may have the same reason as a
+/// wait.
 fn progressing(status: &MoveStatus) -> Option<Progressing> {
     let find = |kind| conditions::find(&status.conditions, kind).map(|it| (&*it.reason, &*it.message));
     let (reason, message) = find(ConditionType::Progressing).filter(|it| find(ConditionType::Complete) != Some(*it))?;

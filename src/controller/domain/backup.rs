@@ -3,6 +3,7 @@
 use super::direction::{self, Direction};
 use crate::volume_mode::VolumeMode;
 use crate::work;
+use std::fmt;
 
 /// A volume's snapshot moves into a repository.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,4 +48,18 @@ pub struct Saved {
     pub saved: work::Saved,
     pub first_problems: Vec<String>,
     pub pod: String,
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Volume { claim, size, mode, repository, .. } = self;
+        write!(f, "claim {claim} of {size}, {mode}, into {repository}")
+    }
+}
+
+impl fmt::Display for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let work::Saved { snapshot, files, bytes, problems, .. } = &self.saved;
+        write!(f, "snapshot {snapshot}, {files} files, {bytes} bytes, {problems} problems, by pod {}", self.pod)
+    }
 }

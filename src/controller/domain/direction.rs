@@ -10,9 +10,9 @@ pub trait Direction: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// The fields of an object's spec, in the terms of this controller.
     type Request: Clone + Debug + Default + Send + Sync;
     /// What is recorded when the request is admitted.
-    type Started: Clone + Debug + PartialEq + Send + Sync;
+    type Started: Clone + Debug + fmt::Display + PartialEq + Send + Sync;
     /// What is recorded when the data has moved.
-    type Moved: Clone + Debug + PartialEq + Send + Sync;
+    type Moved: Clone + Debug + fmt::Display + PartialEq + Send + Sync;
 }
 
 /// A change of a request's recorded state. A dialect translates it to a status.
@@ -53,11 +53,11 @@ impl<D: Direction> fmt::Display for Update<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Update::Queued => f.write_str("Queued"),
-            Update::Started(_) => f.write_str("Started"),
+            Update::Started(started) => write!(f, "Started: {started};"),
             Update::Moving(MoverProgress { pod, progress }) => {
                 write!(f, "Moving by pod {pod}, {} of {} bytes", progress.bytes_done, progress.total_bytes)
             }
-            Update::Moved(_) => f.write_str("Moved"),
+            Update::Moved(moved) => write!(f, "Moved: {moved};"),
             Update::Cleaning => f.write_str("Cleaning"),
             Update::Completed => f.write_str("Completed"),
             Update::Failed { reason, message } => write!(f, "Failed, {reason}: {message};"),

@@ -1,5 +1,5 @@
-//! The vocabulary of all flows: requests, stages, recorded results, owners. Nothing here reads or changes
-//! a cluster.
+//! The vocabulary of all flows: requests, stages, recorded results, owners. Nothing here reads or
+//! changes a cluster.
 
 pub mod backup;
 pub mod direction;

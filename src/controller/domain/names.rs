@@ -1,8 +1,9 @@
-//! Requests as the owners of managed objects: names and labels of the objects that are created for them.
+//! Requests as the owners of managed objects: names and labels of the objects that are created for
+//! them.
 //!
 //! Every managed object is named after the uid of its request, which no tenant can choose, so that
-//! neither a long name nor the same name in two namespaces collides. `vsm-vsb-` and a uid are
-//! 44 characters: with the Job controller's suffix for pods this fits into the 63 of a label or a host
+//! neither a long name nor the same name in two namespaces collides. `vsm-vsb-` and a uid are 44
+//! characters: with the Job controller's suffix for pods this fits into the 63 of a label or a host
 //! name.
 
 use crate::kubernetes::naming::{KIND_LABEL, MANAGED_BY, Naming, OWNER_ANNOTATION, UID_LABEL};
@@ -60,8 +61,8 @@ impl Owner {
         (self.kind == Kind::Backup).then(|| Tag::Identity.of(&self.uid))
     }
 
-    /// The last label is VolumeSnapshotMover's, by which scripts select. It is omitted if the owner's
-    /// name is too long for a label.
+    /// The last label is VolumeSnapshotMover's, by which scripts select. It is omitted if the
+    /// owner's name is too long for a label.
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),

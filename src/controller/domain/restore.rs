@@ -4,6 +4,7 @@ use super::direction::{self, Direction};
 use crate::kubernetes::volumes::claim_to_snapshot::StorageSnapshot;
 use crate::volume_mode::VolumeMode;
 use crate::work;
+use std::fmt;
 
 /// A snapshot in a repository moves into a fresh volume.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,8 @@ pub struct SourceClaim {
     pub storage_class: String,
 }
 
-/// A claim in the tenant's namespace. Fields without a value are those of the claim that was backed up.
+/// A claim in the tenant's namespace. Fields without a value are those of the claim that was backed
+/// up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Target {
     pub name: String,
@@ -76,4 +78,17 @@ pub struct Restored {
     pub pod: String,
     /// `None` if the volume was rebound to the target.
     pub snapshot: Option<StorageSnapshot>,
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a volume of mode {}", self.mode)
+    }
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let work::Restored { files, bytes, problems, .. } = &self.restored;
+        write!(f, "{files} files, {bytes} bytes, {problems} problems, by pod {}", self.pod)
+    }
 }

@@ -1,5 +1,5 @@
-//! The kinds of requests: the flows of a backup and of a restore, each of which observes the cluster and
-//! decides on one action.
+//! The kinds of requests: the flows of a backup and of a restore, each of which observes the
+//! cluster and decides on one action.
 
 pub mod backup;
 pub mod observe;
@@ -20,14 +20,14 @@ pub trait Flow: Direction {
 
     /// Reads everything that the next decision needs.
     fn observe<R: Dialect<Direction = Self>>(
-        reader: observe::Reader<'_, R>,
+        observer: observe::Observer<'_, R>,
         common: Common,
     ) -> impl Future<Output = Result<Self::Observed>> + Send;
 
     fn common(observed: &Self::Observed) -> &Common;
 
-    /// The next action. At any point the state is that of the cluster: a controller that was restarted
-    /// continues where the cluster is.
+    /// The next action. At any point the state is that of the cluster: a controller that was
+    /// restarted continues where the cluster is.
     fn decide(owner: &Owner, observed: &Self::Observed, config: &Config) -> Action<Self>;
 }
 
@@ -42,7 +42,7 @@ where
     R: Dialect,
     R::Direction: Flow,
 {
-    let reader = observe::Reader { cluster, request, config };
-    let common = reader.common(admission).await?;
-    R::Direction::observe(reader, common).await
+    let observer = observe::Observer { cluster, request, config };
+    let common = observer.common(admission).await?;
+    R::Direction::observe(observer, common).await
 }

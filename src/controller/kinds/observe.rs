@@ -1,5 +1,5 @@
-//! The part of an observation that is the same for both directions. Only objects that can matter at a
-//! request's stage are read.
+//! The part of an observation that is the same for both directions. Only objects that can matter at
+//! a request's stage are read.
 
 use crate::controller::cluster::{self, Cluster, Result};
 use crate::controller::config::Config;
@@ -27,13 +27,13 @@ const RUNNING: [&str; 5] = [
 ];
 
 /// Reads the objects around one request.
-pub struct Reader<'r, R> {
+pub struct Observer<'r, R> {
     pub cluster: &'r Cluster,
     pub request: &'r R,
     pub config: &'r Config,
 }
 
-impl<R: Dialect> Reader<'_, R> {
+impl<R: Dialect> Observer<'_, R> {
     /// The request and its movers.
     pub async fn common(&self, admission: Admission) -> Result<Common> {
         let owner = self.request.owner();

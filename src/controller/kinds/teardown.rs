@@ -8,8 +8,8 @@ use crate::kubernetes::volumes::{rebind, snapshot_to_claim};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 
-/// Deletes an [exposed](snapshot_to_claim) snapshot: the claim, the VolumeSnapshot, the content. `None`: none
-/// is left.
+/// Deletes an [exposed](snapshot_to_claim) snapshot: the claim, the VolumeSnapshot, the content.
+/// `None`: none is left.
 pub fn exposed<D: Direction>(existing: &snapshot_to_claim::Existing, owner: &Owner) -> Option<Action<D>> {
     claim(existing.claim.as_ref(), existing.volume.as_ref(), owner)
         .or_else(|| snapshot(existing.snapshot.as_ref(), owner))

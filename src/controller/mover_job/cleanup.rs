@@ -1,5 +1,5 @@
-//! Cleanup of the repository after a request: removes the locks of movers that ended without a report,
-//! and the snapshot of a backup that was cancelled.
+//! Cleanup of the repository after a request: removes the locks of movers that ended without a
+//! report, and the snapshot of a backup that was cancelled.
 
 use super::lifecycle::{self, Order};
 use super::mover::MoverSpec;
@@ -31,8 +31,8 @@ pub fn failure<D: Direction>(owner: &Owner, common: &Common, config: &Config) ->
     }
 }
 
-/// A snapshot is removed only if the backup was cancelled: the snapshot of a backup that failed may be
-/// the only copy of the data.
+/// A snapshot is removed only if the backup was cancelled: the snapshot of a backup that failed may
+/// be the only copy of the data.
 fn clean<D: Direction>(owner: &Owner, common: &Common, config: &Config) -> Cleanup<D> {
     let (Some(job), Some(order)) = (&common.mover.job, lifecycle::order(&common.mover)) else {
         return Cleanup::Done;
@@ -73,15 +73,15 @@ pub fn name(owner: &Owner) -> String {
     format!("{}-tidy", owner.object_name())
 }
 
-/// Deletes the objects of both movers. Those of the cleanup are last: while they exist, its success is
-/// known.
+/// Deletes the objects of both movers. Those of the cleanup are last: while they exist, its success
+/// is known.
 pub fn remove_movers<D: Direction>(common: &Common, owner: &Owner) -> Option<Action<D>> {
     teardown::remove(&common.mover, owner, &owner.object_name())
         .or_else(|| teardown::remove(&common.cleanup, owner, &name(owner)))
 }
 
-/// The last actions of every request: stop the mover, clean up the repository, delete all managed objects
-/// (`remove`), remove the finalizer.
+/// The last actions of every request: stop the mover, clean up the repository, delete all managed
+/// objects (`remove`), remove the finalizer.
 pub fn finish<D: Direction>(
     owner: &Owner,
     common: &Common,

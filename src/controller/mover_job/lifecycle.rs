@@ -1,5 +1,5 @@
-//! The lifecycle of a mover: creates its objects one after the other, runs it again if it ended without
-//! a report, and returns its report.
+//! The lifecycle of a mover: creates its objects one after the other, runs it again if it ended
+//! without a report, and returns its report.
 
 use super::mover::MoverSpec;
 use super::observe::{self, State};
@@ -21,15 +21,16 @@ pub struct Order {
     pub secrets: BTreeMap<String, ByteString>,
 }
 
-/// The order that an existing mover was given. It is authoritative from then on: the objects that the
-/// request refers to may be deleted meanwhile.
+/// The order that an existing mover was given. It is authoritative from then on: the objects that
+/// the request refers to may be deleted meanwhile.
 pub fn order(mover: &MoverObjects) -> Option<Result<Order, String>> {
     let (secret, config_map) = (mover.secret.as_ref()?, mover.config_map.as_ref()?);
     let secrets = secret.data.clone().unwrap_or_default();
     Some(observe::work_of(config_map).map(|work| Order { work, secrets }))
 }
 
-/// Retries of a mover that ended without a report. Each resumes from the uploads of its predecessors.
+/// Retries of a mover that ended without a report. Each resumes from the uploads of its
+/// predecessors.
 const RETRIES: u32 = 2;
 
 /// Annotation of a mover's ConfigMap and Job: the number of the attempt, from 0.
@@ -40,8 +41,8 @@ fn attempt_of(meta: &ObjectMeta) -> u32 {
     number.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Runs a mover and returns its state; `Err` is the next action before the state is known. A mover that
-/// ended without a report is run again: [`State::Lost`] is final only after the last attempt.
+/// Runs a mover and returns its state; `Err` is the next action before the state is known. A mover
+/// that ended without a report is run again: [`State::Lost`] is final only after the last attempt.
 pub fn run<D: Direction>(mut spec: MoverSpec<'_>, existing: &MoverObjects) -> Result<State, Instead<D>> {
     let create = |object| Err(Box::new(Action::Create(object)));
     let state = existing.job.as_ref().map(|job| observe::state(job, &existing.pods));

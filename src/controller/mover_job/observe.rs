@@ -38,7 +38,8 @@ pub fn state(job: &Job, pods: &[Pod]) -> State {
     let newest = pods.last().copied();
     if let Some(ended) = ended {
         let reports = pods.iter().rev().filter_map(|pod| Some((report(pod, &uid)?, pod.name_any())));
-        // The report of a complete Job is that of the pod that completed it: its predecessors failed.
+        // The report of a complete Job is that of the pod that completed it: its predecessors
+        // failed.
         let last =
             reports.into_iter().find(|(report, _)| ended == "Failed" || !matches!(report.outcome, Outcome::Failed(_)));
         return match last {

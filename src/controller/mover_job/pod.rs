@@ -2,8 +2,8 @@
 //!
 //! A mover runs as root in its container, because a volume has files of many owners, with the
 //! capabilities that its direction needs and no others: no privilege escalation, no service account
-//! token, a read-only root file system, and the volume read-only unless it is restored. Spill files are
-//! in an `emptyDir` of limited size.
+//! token, a read-only root file system, and the volume read-only unless it is restored. Spill files
+//! are in an `emptyDir` of limited size.
 
 use super::mover::{Access, CONTAINER, DEVICE_PATH, MOUNT_PATH, MoverSpec, WORK_FILE};
 use crate::controller::config::MoverSettings;
@@ -28,8 +28,8 @@ const CA_KEY: &str = "ca-bundle.crt";
 /// The file that kubelet reads as the container's termination message.
 const REPORT: &str = "/dev/termination-log";
 
-/// The size limit of spill files: the sealed tree of a directory of five million entries, and the tree
-/// that it is compared with.
+/// The size limit of spill files: the sealed tree of a directory of five million entries, and the
+/// tree that it is compared with.
 const TEMPORARY_SIZE: &str = "2Gi";
 
 /// The mover's program, in the image of `vsm-mover` and in that of the controller

@@ -19,8 +19,8 @@ pub fn stop<D: Direction>(mover: &MoverObjects, name: &str) -> Option<Action<D>>
     (!mover.pods.iter().all(ended)).then(|| Action::Wait("waiting for the mover to stop".into()))
 }
 
-/// Deletes a Job and its pods: their finalizer is removed only after they have ended. `None`: none of
-/// them is left.
+/// Deletes a Job and its pods: their finalizer is removed only after they have ended. `None`: none
+/// of them is left.
 pub fn remove_job<D: Direction>(mover: &MoverObjects, name: &str) -> Option<Action<D>> {
     let is_held =
         |meta: &ObjectMeta| meta.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER));

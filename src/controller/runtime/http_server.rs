@@ -42,7 +42,8 @@ impl Answer {
     }
 }
 
-/// Listens at `[HOST]:PORT`, without a host at all addresses of the machine. `0` is nowhere: `None`.
+/// Listens at `[HOST]:PORT`, without a host at all addresses of the machine. `0` is nowhere:
+/// `None`.
 pub async fn listen(address: &str) -> io::Result<Option<TcpListener>> {
     match address {
         "0" => Ok(None),

@@ -1,7 +1,7 @@
 //! The metrics of the controller, for Prometheus; `docs/CONTROLLER.md` lists them.
 //!
-//! Objects are counted at each scrape from the watch's store, so that a gauge shows the cluster's state and
-//! not this process's memory. Events are counted when they happen.
+//! Objects are counted at each scrape from the watch's store, so that a gauge shows the cluster's
+//! state and not this process's memory. Events are counted when they happen.
 
 use super::http_server::Answer;
 use super::queue::QueueState;
@@ -52,7 +52,7 @@ struct Call {
 
 /// The state of one object.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct CensusEntry {
     pub phase: String,
     pub is_degraded: bool,
     pub state: QueueState,
@@ -64,7 +64,7 @@ pub struct Standing {
 struct Census {
     kind: &'static str,
     limit: usize,
-    all: Box<dyn Fn() -> Vec<Standing> + Send + Sync>,
+    all: Box<dyn Fn() -> Vec<CensusEntry> + Send + Sync>,
 }
 
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts the objects of a kind at each scrape from now on.
-    pub fn watch(&self, kind: &'static str, limit: usize, all: impl Fn() -> Vec<Standing> + Send + Sync + 'static) {
+    pub fn watch(&self, kind: &'static str, limit: usize, all: impl Fn() -> Vec<CensusEntry> + Send + Sync + 'static) {
         self.censuses.lock().push(Census { kind, limit, all: Box::new(all) });
     }
 
@@ -231,7 +231,7 @@ impl Collector for Censuses {
             for standing in &all {
                 *phases.entry((kind, standing.phase.clone())).or_insert(0_i64) += 1;
             }
-            let count = |of: &dyn Fn(&Standing) -> bool| all.iter().filter(|standing| of(standing)).count();
+            let count = |of: &dyn Fn(&CensusEntry) -> bool| all.iter().filter(|standing| of(standing)).count();
             degraded.push((OfKind { kind }, number(count(&|it| it.is_degraded))));
             queued.push((OfKind { kind }, number(count(&|it| it.state == QueueState::Queued))));
             admitted.push((OfKind { kind }, number(count(&|it| it.state == QueueState::Admitted))));
@@ -298,13 +298,13 @@ fn resident(status: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::controller::domain::record::{MoverProgress, Progress};
-    use crate::controller::testing::Plain;
+    use crate::controller::testing::{Nothing, Plain};
     use std::collections::BTreeSet;
 
     const DOCUMENT: &str = include_str!("../../../docs/CONTROLLER.md");
 
-    fn standing(phase: &str, state: QueueState) -> Standing {
-        Standing { phase: phase.into(), is_degraded: phase == "Failed", state, completed: None }
+    fn standing(phase: &str, state: QueueState) -> CensusEntry {
+        CensusEntry { phase: phase.into(), is_degraded: phase == "Failed", state, completed: None }
     }
 
     fn in_phase(phase: &str) -> Record {
@@ -315,7 +315,7 @@ mod tests {
     fn filled() -> Metrics {
         let metrics = Metrics::default();
         metrics.watch("vsb", 10, || {
-            let done = Standing { completed: Some(7), ..standing("Completed", QueueState::Out) };
+            let done = CensusEntry { completed: Some(7), ..standing("Completed", QueueState::Out) };
             vec![
                 done,
                 standing("Failed", QueueState::Out),
@@ -330,7 +330,7 @@ mod tests {
             mover: Some(MoverProgress { pod: "p".into(), progress }),
             ..Record::default()
         };
-        metrics.recorded("vsb", &Update::<Plain>::Moved(()), &moved);
+        metrics.recorded("vsb", &Update::<Plain>::Moved(Nothing), &moved);
         let failure = Update::<Plain>::failed(Reason::StoreFailed, "a \"b\"\n");
         metrics.recorded("vsb", &failure, &in_phase("Failed"));
         metrics.failed("vsr");

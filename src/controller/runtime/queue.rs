@@ -1,5 +1,5 @@
-//! The queue: admits the oldest requests of a kind, up to a limit. It is counted from the objects that
-//! exist, so that no state can leak or be lost at a restart.
+//! The queue: admits the oldest requests of a kind, up to a limit. It is counted from the objects
+//! that exist, so that no state can leak or be lost at a restart.
 
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::record::Stage;

@@ -11,7 +11,7 @@ use crate::controller::kinds::{self, Flow};
 use crate::controller::observed::Admission;
 use kube::ResourceExt;
 use kube::api::ListParams;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::Action as Requeue;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -29,7 +29,7 @@ const CONFLICT: Duration = Duration::from_millis(100);
 const STEPS: usize = 40;
 
 /// Reconciles a request. `admission` is what the watch's store says of the queue.
-pub async fn reconcile<R>(request: Arc<R>, context: Arc<Context>, admission: Admission) -> Result<Action>
+pub async fn reconcile<R>(request: Arc<R>, context: Arc<Context>, admission: Admission) -> Result<Requeue>
 where
     R: Dialect,
     R::Direction: Flow,
@@ -37,7 +37,7 @@ where
     // The apiserver is not asked for each of hundreds of queued requests.
     let is_queued = request.record().stage == Stage::Queued && request.meta().deletion_timestamp.is_none();
     if is_queued && admission == Admission::Queued {
-        return Ok(Action::requeue(QUEUED));
+        return Ok(Requeue::requeue(QUEUED));
     }
     let outcome = run(&*request, &context, admission).await;
     if let Err(error) = &outcome
@@ -58,15 +58,15 @@ fn forbidden(error: &kube::Error) -> Option<&str> {
 }
 
 /// When to reconcile again after an error.
-pub fn after_error<R: Dialect>(request: Arc<R>, error: &kube::Error, context: Arc<Context>) -> Action {
+pub fn after_error<R: Dialect>(request: Arc<R>, error: &kube::Error, context: Arc<Context>) -> Requeue {
     if matches!(error, kube::Error::Api(error) if error.code == 409) {
-        return Action::requeue(CONFLICT);
+        return Requeue::requeue(CONFLICT);
     }
     let kind = R::KIND.short();
     context.metrics.failed(kind);
     let (namespace, name) = (request.namespace(), request.name_any());
     warn!(kind, namespace, name, %error, "a request to the apiserver failed");
-    Action::requeue(if forbidden(error).is_some() { FORBIDDEN } else { ERROR })
+    Requeue::requeue(if forbidden(error).is_some() { FORBIDDEN } else { ERROR })
 }
 
 /// Records a missing right in the status of every object that needs it.
@@ -84,32 +84,32 @@ async fn current<R: Dialect>(request: &R, context: &Context) -> Result<Option<R>
 }
 
 /// Takes steps until the request has to wait.
-async fn run<R>(request: &R, context: &Context, admission: Admission) -> Result<Action>
+async fn run<R>(request: &R, context: &Context, admission: Admission) -> Result<Requeue>
 where
     R: Dialect,
     R::Direction: Flow,
 {
     for _ in 0..STEPS {
         if context.stop.is_cancelled() {
-            return Ok(Action::await_change());
+            return Ok(Requeue::await_change());
         }
-        let Some(request) = current(request, context).await? else { return Ok(Action::await_change()) };
+        let Some(request) = current(request, context).await? else { return Ok(Requeue::await_change()) };
         if let Some(again) = step(&request, context, admission).await? {
             return Ok(again);
         }
     }
-    Ok(Action::requeue(Duration::from_secs(1)))
+    Ok(Requeue::requeue(Duration::from_secs(1)))
 }
 
 /// One observation, one decision, one action. `Some`: there is nothing more to do until then.
-async fn step<R>(request: &R, context: &Context, admission: Admission) -> Result<Option<Action>>
+async fn step<R>(request: &R, context: &Context, admission: Admission) -> Result<Option<Requeue>>
 where
     R: Dialect,
     R::Direction: Flow,
 {
     let stage = request.record().stage;
     if matches!(stage, Stage::Ended(_)) && request.finalizers().is_empty() {
-        return Ok(Some(Action::await_change()));
+        return Ok(Some(Requeue::await_change()));
     }
     let may_start = stage < Stage::Started && admission == Admission::Admitted;
     let _lock = if may_start { Some(context.admission.lock().await) } else { None };

@@ -1,8 +1,8 @@
 //! Settings of the controller, from its environment. A test compares them with the table in
 //! `docs/CONTROLLER.md`.
 //!
-//! An empty variable is not set. An invalid variable keeps the controller from starting: a wrong setting
-//! would otherwise be noticed much later, when a volume is to be restored.
+//! An empty variable is not set. An invalid variable keeps the controller from starting: a wrong
+//! setting would otherwise be noticed much later, when a volume is to be restored.
 
 use crate::controller::config::{Config, Incomplete, MoverSettings};
 use crate::kubernetes::quantity;
@@ -19,11 +19,11 @@ const AT_A_TIME: usize = 10;
 const RETRIES: i32 = 3;
 /// Deadline for an admitted request's mover to run: a snapshot or an image may be slow.
 const PREPARE: Duration = Duration::from_secs(30 * 60);
-/// Deadline for the publication of a restored volume: some storage systems upload a snapshot before it is
-/// ready.
-const HAND_OVER: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long a storage snapshot must have been orphaned before it is deleted: Velero takes seconds to
-/// create a content again.
+/// Deadline for the publication of a restored volume: some storage systems upload a snapshot before
+/// it is ready.
+const PUBLISH: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long a storage snapshot must have been orphaned before it is deleted: Velero takes seconds
+/// to create a content again.
 const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A mover can use two cores, and runs with less.
@@ -31,8 +31,8 @@ const CPU_REQUEST: &str = "100m";
 /// 160 MiB that a mover uses with 5 connections to a bucket, and the rest that was measured
 /// (`docs/ARCHITECTURE.md`, "Memory").
 const MEMORY_REQUEST: &str = "256Mi";
-/// More than any mover should use: the plan of a restore has at most 1 GiB, an index of ten million blobs
-/// half of that. With it a bug costs one mover and not its node.
+/// More than any mover should use: the plan of a restore has at most 1 GiB, an index of ten million
+/// blobs half of that. With it a bug costs one mover and not its node.
 const MEMORY_LIMIT: &str = "2Gi";
 /// The value for no limit or no request.
 const NONE: &str = "none";
@@ -58,7 +58,7 @@ pub struct Settings {
     mover: MoverSettings,
     allowed_secrets: Vec<String>,
     prepare: Duration,
-    hand_over: Duration,
+    publish: Duration,
     free_after: Duration,
     incomplete: Incomplete,
 }
@@ -121,7 +121,7 @@ impl Settings {
             },
             allowed_secrets: variables.list("VSM_ALLOWED_SECRETS"),
             prepare: variables.duration("VSM_PREPARE_TIMEOUT")?.unwrap_or(PREPARE),
-            hand_over: variables.duration("VSM_HAND_OVER_TIMEOUT")?.unwrap_or(HAND_OVER),
+            publish: variables.duration("VSM_HAND_OVER_TIMEOUT")?.unwrap_or(PUBLISH),
             free_after: variables.duration("VSM_FREE_SNAPSHOTS_AFTER")?.unwrap_or(FREE_AFTER),
             incomplete: match variables.truth("VSM_INCOMPLETE_FAILS")? {
                 true => Incomplete::Fails,
@@ -154,7 +154,7 @@ impl Settings {
             allowed_secrets: self.allowed_secrets,
             mover: MoverSettings { image, ..self.mover },
             prepare: self.prepare,
-            hand_over: self.hand_over,
+            publish: self.publish,
             free_after: self.free_after,
             incomplete: self.incomplete,
         }
@@ -166,8 +166,8 @@ fn resources(cpu: Option<Quantity>, memory: Option<Quantity>) -> BTreeMap<String
     named("cpu", cpu).into_iter().chain(named("memory", memory)).collect()
 }
 
-/// Parses tolerations. The parser ignores a misspelt field, and the toleration would match other taints:
-/// a field that is lost is an error.
+/// Parses tolerations. The parser ignores a misspelt field, and the toleration would match other
+/// taints: a field that is lost is an error.
 fn tolerations(text: &str) -> Option<Vec<Toleration>> {
     let given: Value = serde_json::from_str(text).ok()?;
     let read: Vec<Toleration> = serde_json::from_value(given.clone()).ok()?;
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!((settings.backups, settings.restores), (3, 0));
         let config = settings.config("adp".into(), "c".into(), "i".into());
         assert_eq!(config.allowed_secrets, ["a", "b"]);
-        let times = [config.prepare, config.hand_over, config.free_after].map(|time| time.as_secs());
+        let times = [config.prepare, config.publish, config.free_after].map(|time| time.as_secs());
         assert_eq!((times, config.incomplete), ([5400, 90, 30], Incomplete::Fails));
         let mover = config.mover;
         assert_eq!((mover.pull_policy.as_deref(), &*mover.pull_secrets), (Some("Always"), &["pull".to_owned()][..]));

@@ -1,6 +1,8 @@
-//! The wait of a request in its status: which object it waits for, so that nobody has to search a log.
+//! The wait of a request in its status: which object it waits for, so that a user need not search a
+//! log.
 //!
-//! A wait is recorded when it changes, and only if it lasts: most waits end before a user could read them.
+//! A wait is recorded when it changes, and only if it lasts: most waits end before a user could
+//! read them.
 
 use crate::controller::action::Action;
 use crate::controller::domain::direction::{Direction, Update};
@@ -12,12 +14,13 @@ use crate::work::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::time::Duration;
 
-/// Waits that are shorter are not recorded. Claims, snapshots and pods of a healthy cluster take less.
+/// Waits that are shorter are not recorded. Claims, snapshots and pods of a healthy cluster take
+/// less.
 const LASTS: Duration = Duration::from_secs(20);
 
 /// Whether to record a wait.
 #[derive(Debug, PartialEq)]
-pub enum Report<D: Direction> {
+pub enum WaitReport<D: Direction> {
     No,
     /// Decide again after this time.
     Later(Duration),
@@ -25,25 +28,25 @@ pub enum Report<D: Direction> {
 }
 
 /// Decides whether to record a wait that has lasted for `idle`.
-pub fn wait<D: Direction>(common: &Common, idle: Duration, why: &str) -> Report<D> {
+pub fn wait<D: Direction>(common: &Common, idle: Duration, why: &str) -> WaitReport<D> {
     let progressing = common.record.progressing.clone().unwrap_or_default();
     let is_started = common.stage() == Stage::Started && !common.is_deleted;
     if let Some(mover) = common.record.mover.as_ref().filter(|_| is_started && is_running(&common.mover)) {
         // A running mover is not a wait, and ends one.
         let is_recorded = progressing.reason == MOVING;
-        return if is_recorded { Report::No } else { Report::Now(Update::Moving(mover.clone())) };
+        return if is_recorded { WaitReport::No } else { WaitReport::Now(Update::Moving(mover.clone())) };
     }
     if is_same(&progressing.message, why) {
-        return Report::No;
+        return WaitReport::No;
     }
     match LASTS.checked_sub(idle) {
-        Some(left) if !left.is_zero() => Report::Later(left),
-        _ => Report::Now(Update::Waiting { reason: Reason::Waiting, message: why.to_owned() }),
+        Some(left) if !left.is_zero() => WaitReport::Later(left),
+        _ => WaitReport::Now(Update::Waiting { reason: Reason::Waiting, message: why.to_owned() }),
     }
 }
 
-/// The update after the apiserver denied an action. An admitted request whose mover never ran fails after
-/// `limit`: others are queued behind it.
+/// The update after the apiserver denied an action. An admitted request whose mover never ran fails
+/// after `limit`: others are queued behind it.
 pub fn forbidden<D: Direction>(record: &Record, limit: Duration, now: &Time, why: &str) -> Option<Update<D>> {
     let admitted_for = record.started.as_ref().map(|start| elapsed(start, now));
     let is_late = admitted_for.is_some_and(|admitted| admitted > limit);
@@ -82,7 +85,8 @@ fn is_running(mover: &MoverObjects) -> bool {
     matches!(state, Some(State::Running { .. }))
 }
 
-/// Whether two messages differ only in words with digits: a scheduler counts nodes, a driver its retries.
+/// Whether two messages differ only in words with digits: a scheduler counts nodes, a driver its
+/// retries.
 fn is_same(one: &str, other: &str) -> bool {
     let words = |text: &str| {
         let plain = text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
@@ -107,8 +111,8 @@ mod tests {
         Time(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds))
     }
 
-    fn waiting(why: &str) -> Report<Plain> {
-        Report::Now(Update::Waiting { reason: Reason::Waiting, message: why.into() })
+    fn waiting(why: &str) -> WaitReport<Plain> {
+        WaitReport::Now(Update::Waiting { reason: Reason::Waiting, message: why.into() })
     }
 
     fn progressing(reason: &str, message: &str) -> Option<Progressing> {
@@ -123,12 +127,12 @@ mod tests {
     fn a_wait_that_lasts_is_recorded_once() {
         let why = "0/3 nodes are available: 3 Insufficient cpu";
         let preparing = common(Stage::Started, progressing("Preparing", "the volume is being prepared"));
-        assert_eq!(wait::<Plain>(&preparing, seconds(5), why), Report::Later(seconds(15)));
+        assert_eq!(wait::<Plain>(&preparing, seconds(5), why), WaitReport::Later(seconds(15)));
         assert_eq!(wait(&preparing, seconds(20), why), waiting(why));
         let recorded = common(Stage::Started, progressing("Waiting", why));
-        assert_eq!(wait::<Plain>(&recorded, seconds(90), why), Report::No);
+        assert_eq!(wait::<Plain>(&recorded, seconds(90), why), WaitReport::No);
         let other = "0/4 nodes are available: 4 Insufficient cpu";
-        assert_eq!(wait::<Plain>(&recorded, seconds(90), other), Report::No, "numbers change often");
+        assert_eq!(wait::<Plain>(&recorded, seconds(90), other), WaitReport::No, "numbers change often");
         let memory = "0/4 nodes are available: 4 Insufficient memory";
         assert_eq!(wait(&recorded, seconds(90), memory), waiting(memory));
         assert_eq!(wait(&common(Stage::Started, None), seconds(90), why), waiting(why));
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn a_queued_request_records_no_wait() {
         let queued = common(Stage::Queued, progressing("Queued", "waiting for its turn"));
-        assert_eq!(wait::<Plain>(&queued, seconds(9999), "waiting for its turn"), Report::No);
+        assert_eq!(wait::<Plain>(&queued, seconds(9999), "waiting for its turn"), WaitReport::No);
     }
 
     #[test]
@@ -157,9 +161,12 @@ mod tests {
             common
         };
         let recorded = seen(Stage::Started, progressing(MOVING, "the mover p runs"));
-        assert_eq!(wait::<Plain>(&recorded, seconds(9999), "the mover runs"), Report::No);
+        assert_eq!(wait::<Plain>(&recorded, seconds(9999), "the mover runs"), WaitReport::No);
         let refused = seen(Stage::Started, progressing("Forbidden", "pods is forbidden"));
-        assert_eq!(wait::<Plain>(&refused, seconds(0), "the mover runs"), Report::Now(Update::Moving(moving.clone())));
+        assert_eq!(
+            wait::<Plain>(&refused, seconds(0), "the mover runs"),
+            WaitReport::Now(Update::Moving(moving.clone()))
+        );
         // A mover that is being stopped is waited for.
         let said = progressing("WrongPassword", "no key opens");
         let deleted = Common { is_deleted: true, ..seen(Stage::Started, said.clone()) };

@@ -1,8 +1,9 @@
-//! The watches: an event of a request, or of an object that is managed for it, reconciles the request.
+//! The watches: an event of a request, or of an object that is managed for it, reconciles the
+//! request.
 
 use super::context::Context;
 use super::health::Health;
-use super::metrics::Standing;
+use super::metrics::CensusEntry;
 use super::queue::{self, Entry};
 use super::reconcile;
 use crate::controller::cluster::{self, Cluster};
@@ -17,7 +18,7 @@ use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
-use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::controller::{self, Action as Requeue, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -26,13 +27,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Requests of a kind that are reconciled at the same time: a reconcile waits for the apiserver, not for a
-/// core.
+/// Requests of a kind that are reconciled at the same time: a reconcile waits for the apiserver,
+/// not for a core.
 const CONCURRENCY: u16 = 8;
 /// How soon a failed garbage collection is retried.
 const COLLECT_AGAIN: Duration = Duration::from_secs(30);
 
-/// Reconciles all requests of a kind until the context is stopped; actions that have begun are finished.
+/// Reconciles all requests of a kind until the context is stopped; actions that have begun are
+/// finished.
 pub async fn requests<R>(context: Context, health: &Health)
 where
     R: Dialect,
@@ -45,8 +47,8 @@ where
         .graceful_shutdown_on(context.stop.clone().cancelled_owned());
     let (store, limit) = (all.store(), context.limit);
     let counted = store.clone();
-    let standings = move || counted.state().iter().map(|request| standing(&**request)).collect();
-    context.metrics.watch(R::KIND.short(), limit, standings);
+    let census = move || counted.state().iter().map(|request| census_entry(&**request)).collect();
+    context.metrics.watch(R::KIND.short(), limit, census);
     let listed = store.clone();
     let known = store.clone();
     let managed = || {
@@ -100,10 +102,10 @@ fn admitted<R: Dialect>(store: &Store<R>, limit: usize) -> Vec<ObjectRef<R>> {
     next.iter().filter_map(of_uid).map(|request| ObjectRef::from_obj(&**request)).collect()
 }
 
-fn standing<R: Dialect>(request: &R) -> Standing {
+fn census_entry<R: Dialect>(request: &R) -> CensusEntry {
     let record = request.record();
     let has_completed = record.stage == Stage::Ended(End::Completed);
-    Standing {
+    CensusEntry {
         phase: record.phase,
         is_degraded: record.is_degraded,
         state: Entry::of(request).state,
@@ -121,7 +123,7 @@ pub async fn storage_snapshots(cluster: Cluster, config: Arc<Config>, stop: Canc
         let same = store.state().into_iter().filter(|kept| snapshot_gc::share_snapshot(kept, &other));
         same.map(|kept| ObjectRef::from_obj(&*kept)).collect::<Vec<_>>()
     })
-    .run(collect, |_, _, _| Action::requeue(COLLECT_AGAIN), Arc::new((cluster.clone(), config)))
+    .run(collect, |_, _, _| Requeue::requeue(COLLECT_AGAIN), Arc::new((cluster.clone(), config)))
     .for_each(|outcome| async move {
         if let Err(error) = outcome {
             warn!(%error, "the garbage collection of a storage snapshot failed");
@@ -130,23 +132,29 @@ pub async fn storage_snapshots(cluster: Cluster, config: Arc<Config>, stop: Canc
     .await;
 }
 
-async fn collect(content: Arc<VolumeSnapshotContent>, context: Arc<(Cluster, Arc<Config>)>) -> cluster::Result<Action> {
+async fn collect(
+    content: Arc<VolumeSnapshotContent>,
+    context: Arc<(Cluster, Arc<Config>)>,
+) -> cluster::Result<Requeue> {
     let (cluster, config) = &*context;
     let name = content.name_any();
     let all = cluster.all::<VolumeSnapshotContent>().list(&ListParams::default()).await?.items;
-    let Some(content) = all.iter().find(|it| it.uid() == content.uid()) else { return Ok(Action::await_change()) };
+    let Some(content) = all.iter().find(|it| it.uid() == content.uid()) else { return Ok(Requeue::await_change()) };
     match snapshot_gc::decide(content, &all, &cluster::now(), config.free_after) {
         Collect::Patch(patch) => {
-            info!(content = name, %patch, "change a kept VolumeSnapshotContent");
             cluster.change_content(&name, &patch).await?;
+            info!(%patch, "changed the kept VolumeSnapshotContent {name}");
         }
         Collect::Delete => {
-            info!(content = name, policy = content.spec.deletion_policy, "delete a kept VolumeSnapshotContent");
             cluster.delete_content(&name).await?;
+            info!(
+                policy = content.spec.deletion_policy,
+                "requested the deletion of the kept VolumeSnapshotContent {name}"
+            );
         }
-        Collect::Later(left) => return Ok(Action::requeue(left)),
+        Collect::Later(left) => return Ok(Requeue::requeue(left)),
         Collect::Nothing => {}
     }
     // The event of the write reconciles the content again.
-    Ok(Action::await_change())
+    Ok(Requeue::await_change())
 }

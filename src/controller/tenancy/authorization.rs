@@ -1,7 +1,7 @@
 //! Who may restore what, and which snapshots and secrets a tenant may name.
 //!
-//! The authors of backups and restores are tenants. A field that a tenant writes is believed only if
-//! another object says the same that only the cluster, a driver or an administrator can write.
+//! The authors of backups and restores are tenants. A field that a tenant writes is believed only
+//! if another object says the same that only the cluster, a driver or an administrator can write.
 
 use super::repository::Refused;
 use crate::kubernetes::snapshot_api::{VolumeSnapshot, VolumeSnapshotContent};
@@ -39,8 +39,8 @@ pub enum Denied {
 pub const PROVIDER_LABEL: &str = "openshift.io/oadp-bsl-provider";
 
 /// Checks that a content is bound to a snapshot in the tenant's namespace. A tenant can create a
-/// VolumeSnapshot that names any content; only the snapshot controller or an administrator writes the
-/// snapshot's uid to the content.
+/// VolumeSnapshot that names any content; only the snapshot controller or an administrator writes
+/// the snapshot's uid to the content.
 pub fn content_is_of(
     content: &VolumeSnapshotContent,
     snapshot: Option<&VolumeSnapshot>,
@@ -122,7 +122,8 @@ pub struct Reader<'r> {
     pub namespace: &'r str,
     /// The Velero Restore that the tenant's restore is labelled with, if it is running.
     pub restore: Option<&'r RunningRestore>,
-    /// [Cleaned](super::repository::Base::locate) locations that an administrator lets the namespace read.
+    /// [Cleaned](super::repository::Base::locate) locations that an administrator lets the
+    /// namespace read.
     pub grants: &'r [String],
 }
 
@@ -137,7 +138,8 @@ impl Reader<'_> {
                 let own = of == cluster && from == namespace;
                 own || restore.is_some_and(|restore| restore.restores(from, namespace))
             }
-            // The path names no namespace. It must at least belong to the backup that is being restored.
+            // The path names no namespace. It must at least belong to the backup that is being
+            // restored.
             Layout::Old { protected: of, backup, .. } => {
                 let same = |restore: &RunningRestore| backup.as_ref().is_none_or(|backup| *backup == restore.backup);
                 of == protected && restore.is_some_and(|restore| same(restore) && restore.reaches(namespace))
@@ -171,8 +173,8 @@ fn needed(service: &Service) -> Needed {
     }
 }
 
-/// The keys of a secret that a mover is given. No other key reaches a pod, in particular no command to
-/// run.
+/// The keys of a secret that a mover is given. No other key reaches a pod, in particular no command
+/// to run.
 pub fn given(service: &Service) -> &'static [&'static str] {
     match service {
         Service::S3(_) => &[
@@ -197,8 +199,8 @@ pub fn given(service: &Service) -> &'static [&'static str] {
     }
 }
 
-/// The required keys that a secret lacks or has empty, for people. Those of the service are checked if
-/// the service is known.
+/// The required keys that a secret lacks or has empty, for people. Those of the service are checked
+/// if the service is known.
 pub fn missing_keys<V: AsRef<[u8]>>(data: &BTreeMap<String, V>, service: Option<&Service>) -> Vec<String> {
     let has = |key: &&str| data.get(*key).is_some_and(|value| !value.as_ref().is_empty());
     let needed = NEEDED.iter().chain(service.map_or(&[][..], needed));

@@ -1,5 +1,5 @@
-//! The credentials of a backup location: checks the secret that a request names, and selects the keys
-//! that a mover is given.
+//! The credentials of a backup location: checks the secret that a request names, and selects the
+//! keys that a mover is given.
 
 use super::authorization;
 use super::rejected::Rejected;

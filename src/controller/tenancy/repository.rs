@@ -1,8 +1,8 @@
 //! The repository of a volume, the owner of a repository that a restore names, and the record of
 //! repositories that exist.
 //!
-//! [`provenance`](crate::provenance) has the path layouts. Locations are compared part by part after
-//! cleaning, never as texts. Nothing is contacted here.
+//! [`provenance`](crate::provenance) has the path layouts. Locations are compared part by part
+//! after cleaning, never as texts. Nothing is contacted here.
 
 use crate::id::Id;
 use crate::kubernetes::naming::MANAGED_BY;
@@ -73,15 +73,15 @@ impl Base {
         self.prefixed.below(&below.join("/")).to_string()
     }
 
-    /// The layout of a location below the secret's own, and the location in the form that restic opens;
-    /// an error if it is not below it.
+    /// The layout of a location below the secret's own, and the location in the form that restic
+    /// opens; an error if it is not below it.
     pub fn locate(&self, repository: &str) -> Result<(String, Layout), Refused> {
         let there = bucket(repository)?;
         let Some(whole) = below(&there.prefix, &self.own.prefix).filter(|_| there.is_beside(&self.own)) else {
             return Err(Refused::Elsewhere { repository: there.to_string(), base: self.own.to_string() });
         };
-        // A prefix may look like the protected namespace that old paths begin with: below the prefix only
-        // new paths are accepted.
+        // A prefix may look like the protected namespace that old paths begin with: below the
+        // prefix only new paths are accepted.
         let ours = below(&there.prefix, &self.prefixed.prefix).map(|below| Layout::of(&below));
         let layout = ours.filter(|it| matches!(it, Layout::Volume { .. })).unwrap_or_else(|| Layout::of(&whole));
         // In the base's own notation, so that two names of one location are the same text.
@@ -103,21 +103,23 @@ pub enum Standing {
     Unknown,
     /// This backup may create it.
     Begun(Maker),
-    /// It was created, and is never created again: a bucket that lost it must not look like a new one.
+    /// It was created, and is never created again: a bucket that lost it must not look like a new
+    /// one.
     Made,
 }
 
-/// The key of a record with the name and the uid of the maker; empty once the repository was created.
+/// The key of a record with the name and the uid of the maker; empty once the repository was
+/// created.
 const MAKER_KEY: &str = "madeBy";
 
-/// The name of a repository's record, a ConfigMap: the lock between two backups that would both create
-/// the repository.
+/// The name of a repository's record, a ConfigMap: the lock between two backups that would both
+/// create the repository.
 pub fn record_name(repository: &str) -> String {
     format!("vsm-repository-{}", &Id::of(repository.as_bytes()).to_string()[..32])
 }
 
-/// The record of a repository that `maker` may create, or that was created. It replaces only the record
-/// that was read (`over`), by its resource version.
+/// The record of a repository that `maker` may create, or that was created. It replaces only the
+/// record that was read (`over`), by its resource version.
 pub fn record(repository: &str, maker: Option<&Maker>, namespace: &str, over: Option<&ConfigMap>) -> ConfigMap {
     let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
     let maker = maker.map_or_else(String::new, |maker| format!("{}/{}", maker.name, maker.uid));

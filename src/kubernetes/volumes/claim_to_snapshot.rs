@@ -1,5 +1,5 @@
-//! Takes a snapshot of a claim that outlives the claim, its VolumeSnapshot and its content: the handle
-//! on the storage system is the result.
+//! Takes a snapshot of a claim that outlives the claim, its VolumeSnapshot and its content: the
+//! handle on the storage system is the result.
 
 use crate::kubernetes::deletion_policy::DeletionPolicy;
 use crate::kubernetes::naming::Naming;
@@ -48,8 +48,8 @@ pub enum Step {
     Failed(String),
 }
 
-/// The next step. At the end the content's policy is `Retain`: the cleanup deletes the content, and the
-/// storage snapshot stays for the client that was given its handle.
+/// The next step. At the end the content's policy is `Retain`: the cleanup deletes the content, and
+/// the storage snapshot stays for the client that was given its handle.
 pub fn decide(goal: &Goal, existing: &Existing) -> Step {
     let Naming { name, namespace, labels, .. } = &goal.naming;
     let Some(snapshot) = &existing.snapshot else { return Step::CreateSnapshot(Box::new(snapshot_of(goal))) };
@@ -72,8 +72,8 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
     Step::Ready(StorageSnapshot { handle, content: content.name_any() })
 }
 
-/// The step before the VolumeSnapshot is deleted if no client was given its handle: the storage snapshot
-/// is deleted with it.
+/// The step before the VolumeSnapshot is deleted if no client was given its handle: the storage
+/// snapshot is deleted with it.
 pub fn undo(existing: &Existing) -> Option<Step> {
     let content =
         existing.content.as_ref().filter(|content| !DeletionPolicy::Delete.is(&content.spec.deletion_policy))?;

@@ -6,9 +6,9 @@
 //! 3. Give the volume to the new claim: set its `claimRef`.
 //! 4. Settle: once the claim is bound, restore the reclaim policy.
 //!
-//! The old claim is lost from step 3 on and may be deleted then, not earlier: a claim is protected while
-//! a pod uses it, and the mover's pod stays until its report is recorded. Both claims name the
-//! volume, so that it can always be found again.
+//! The old claim is lost from step 3 on and may be deleted then, not earlier: a claim is protected
+//! while a pod uses it, and the mover's pod stays until its report is recorded. Both claims name
+//! the volume, so that it can always be found again.
 //!
 //! A tenant can write anything to the new claim. Only the label and annotation of the volume itself
 //! say whose the volume is: no tenant can write these.
@@ -159,7 +159,7 @@ pub fn undo(goal: &Goal, existing: &Existing) -> Option<Step> {
     }
     Some(match target?.metadata.deletion_timestamp {
         None => Step::DeleteTarget,
-        Some(_) => Step::Wait(format!("waiting for the claim {} to be gone", goal.to.name)),
+        Some(_) => Step::Wait(format!("waiting for the claim {} to be deleted", goal.to.name)),
     })
 }
 

@@ -1,10 +1,10 @@
-//! Garbage collection of storage snapshots: deletes the snapshot behind a backup if its class allows
-//! that, once no VolumeSnapshotContent but ours refers to it.
+//! Garbage collection of storage snapshots: deletes the snapshot behind a backup if its class
+//! allows that, once no VolumeSnapshotContent but ours refers to it.
 //!
-//! It is not deleted when the backup completes: until it is orphaned the backup's own content is kept,
-//! whose policy `Retain` does no harm, as a reference to it. Velero deletes a content and creates it
-//! again when it finalizes a backup, so one observation of an orphan proves nothing: it must have
-//! been orphaned for a while.
+//! It is not deleted when the backup completes: until it is orphaned the backup's own content is
+//! kept, whose policy `Retain` does no harm, as a reference to it. Velero deletes a content and
+//! creates it again when it finalizes a backup, so one observation of an orphan proves nothing: it
+//! must have been orphaned for a while.
 
 use crate::kubernetes::deletion_policy::DeletionPolicy;
 use crate::kubernetes::naming::{KIND_LABEL, UID_LABEL};
@@ -64,8 +64,8 @@ pub fn share_snapshot(one: &VolumeSnapshotContent, other: &VolumeSnapshotContent
     one.spec.driver == other.spec.driver && handle(one).is_some() && handle(one) == handle(other)
 }
 
-/// The next step for a kept content among all contents. `after`: how long it must have been the only
-/// reference.
+/// The next step for a kept content among all contents. `after`: how long it must have been the
+/// only reference.
 pub fn decide(content: &VolumeSnapshotContent, all: &[VolumeSnapshotContent], now: &Time, after: Duration) -> Collect {
     if content.metadata.deletion_timestamp.is_some() {
         return if snapshot_to_claim::is_stuck(content) {

@@ -1,9 +1,9 @@
 //! Exposes a storage snapshot as a claim in another namespace, by static provisioning: a
-//! VolumeSnapshotContent that names the snapshot on the storage system, a VolumeSnapshot bound to it,
-//! and a claim with that as its data source.
+//! VolumeSnapshotContent that names the snapshot on the storage system, a VolumeSnapshot bound to
+//! it, and a claim with that as its data source.
 //!
-//! The content's deletion policy is always `Retain`, whatever the original's: deleting it must never
-//! delete the storage snapshot.
+//! The content's deletion policy is always `Retain`, whatever the original's: deleting it must
+//! never delete the storage snapshot.
 
 use crate::kubernetes::deletion_policy::DeletionPolicy;
 use crate::kubernetes::naming::Naming;
@@ -22,8 +22,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Annotation of a content whose VolumeSnapshot is deleted. Without it csi-snapshotter does not delete a
-/// bound content (`AnnVolumeSnapshotBeingDeleted` in external-snapshotter's `pkg/utils`).
+/// Annotation of a content whose VolumeSnapshot is deleted. Without it csi-snapshotter does not
+/// delete a bound content (`AnnVolumeSnapshotBeingDeleted` in external-snapshotter's `pkg/utils`).
 const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 
 /// The objects to create.
@@ -31,13 +31,13 @@ const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being
 pub struct Goal {
     /// The metadata of all three.
     pub naming: Naming,
-    pub origin: Origin,
+    pub source: SourceSnapshot,
     pub claim: Claim,
 }
 
 /// The snapshot on the storage system.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Origin {
+pub struct SourceSnapshot {
     pub driver: String,
     pub handle: String,
     pub class: Option<String>,
@@ -120,23 +120,24 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
     }
 }
 
-/// Whether a content that is being deleted is held forever, because the snapshot controller does not know
-/// that its VolumeSnapshot is deleted. That controller binds the content first and writes the
-/// VolumeSnapshot's status then; for a VolumeSnapshot that is deleted in between it finds no content.
+/// Whether a content that is being deleted is held forever, because the snapshot controller does
+/// not know that its VolumeSnapshot is deleted. That controller binds the content first and writes
+/// the VolumeSnapshot's status then; for a VolumeSnapshot that is deleted in between it finds no
+/// content.
 pub fn is_stuck(content: &VolumeSnapshotContent) -> bool {
     content.metadata.deletion_timestamp.is_some()
         && content.spec.volume_snapshot_ref.uid.is_some()
         && !content.annotations().contains_key(BEING_DELETED)
 }
 
-/// The annotation that the snapshot controller would have written to a [stuck](is_stuck) content, as a
-/// merge patch.
+/// The annotation that the snapshot controller would have written to a [stuck](is_stuck) content,
+/// as a merge patch.
 pub fn unblock() -> Value {
     json!({"metadata": {"annotations": {BEING_DELETED: "yes"}}})
 }
 
 fn content(goal: &Goal) -> VolumeSnapshotContent {
-    let Origin { driver, handle, class, volume_mode } = goal.origin.clone();
+    let SourceSnapshot { driver, handle, class, volume_mode } = goal.source.clone();
     let spec = ContentSpec {
         deletion_policy: DeletionPolicy::Retain.name().into(),
         driver,
@@ -159,7 +160,7 @@ fn snapshot_of(goal: &Goal) -> VolumeSnapshot {
         volume_snapshot_content_name: Some(goal.naming.name.clone()),
         persistent_volume_claim_name: None,
     };
-    let spec = SnapshotSpec { source, volume_snapshot_class_name: goal.origin.class.clone() };
+    let spec = SnapshotSpec { source, volume_snapshot_class_name: goal.source.class.clone() };
     VolumeSnapshot { metadata: goal.naming.meta(), spec, status: None }
 }
 
@@ -198,7 +199,7 @@ mod tests {
                 labels: BTreeMap::from([("uid".into(), "1".into())]),
                 annotations: BTreeMap::new(),
             },
-            origin: Origin {
+            source: SourceSnapshot {
                 driver: "csi.example".into(),
                 handle: "snap-0815".into(),
                 class: None,

@@ -129,7 +129,7 @@ fn a_restore_gives_phase_handle_and_content_at_once() {
     app.cluster.create(&copy);
     let copy = app.ended(RESTORE, "copy");
     assert_eq!((text(&copy, "/status/phase"), reason(&copy, "Degraded")), ("Failed", "Copied"), "{copy:#}");
-    assert!(message(&copy, "Reconciled").contains("make a new one"), "{copy:#}");
+    assert!(message(&copy, "Reconciled").contains("create a new VolumeSnapshotRestore"), "{copy:#}");
     // And a live one is kept out of backups.
     let label = "/metadata/labels/velero.io~1exclude-from-backup";
     assert_eq!(text(&app.get(RESTORE, "vsr").expect("the restore"), label), "true");

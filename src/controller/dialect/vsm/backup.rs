@@ -43,8 +43,7 @@ impl Dialect for VolumeSnapshotBackup {
 
     /// A mover counts files only after it has opened the repository.
     fn may_create_repository(&self) -> bool {
-        let record = self.record();
-        let progress = record.mover.map(|mover| mover.progress).unwrap_or_default();
+        let (record, progress) = (self.record(), self.status().moved.progress.unwrap_or_default());
         let has_counted = progress.total_files > 0 || progress.total_bytes > 0;
         record.is_admitted && record.stage == Stage::Started && !has_counted
     }

@@ -1,5 +1,5 @@
-//! Examination of a backup request: checks what the tenant may ask for, and derives the source from the
-//! objects that exist.
+//! Examination of a backup request: checks what the tenant may ask for, and derives the source from
+//! the objects that exist.
 
 use super::observed::Observed;
 use crate::controller::action::{Action, Instead};
@@ -10,7 +10,7 @@ use crate::controller::mover_job::lifecycle;
 use crate::controller::tenancy::credentials::{self, Credentials};
 use crate::controller::tenancy::{Rejected, authorization};
 use crate::kubernetes::quantity;
-use crate::kubernetes::volumes::snapshot_to_claim::{Claim, Origin};
+use crate::kubernetes::volumes::snapshot_to_claim::{Claim, SourceSnapshot};
 use crate::provenance::Tag;
 use crate::volume_mode::VolumeMode;
 use k8s_openapi::ByteString;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// The source of a backup.
 pub struct Source {
     pub volume: Volume,
-    pub origin: Origin,
+    pub snapshot: SourceSnapshot,
     /// The claim to expose the snapshot as.
     pub claim: Claim,
     pub tags: Vec<String>,
@@ -88,7 +88,7 @@ pub fn source(owner: &Owner, observed: &Observed, config: &Config) -> Result<Sou
             snapshot_class: snapshot_class.clone().unwrap_or_default(),
             mode,
         },
-        origin: Origin {
+        snapshot: SourceSnapshot {
             driver: content.spec.driver.clone(),
             handle,
             class: snapshot_class,

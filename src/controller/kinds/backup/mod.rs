@@ -16,7 +16,7 @@ mod examine;
 mod observe;
 mod observed;
 
-pub use observed::{Creation, Observed, StorageSnapshot};
+pub use observed::{Creation, Observed, SnapshotFate};
 
 use super::{Flow, observe as common_observe, teardown};
 use crate::controller::action::{Action, ContentChange, Managed, Object};
@@ -41,11 +41,11 @@ use std::path::Path;
 impl Flow for Backup {
     type Observed = Observed;
 
-    async fn observe<R>(reader: common_observe::Reader<'_, R>, common: Common) -> Result<Observed>
+    async fn observe<R>(observer: common_observe::Observer<'_, R>, common: Common) -> Result<Observed>
     where
         R: Dialect<Direction = Backup>,
     {
-        observe::observe(reader, common).await
+        observe::observe(observer, common).await
     }
 
     fn common(observed: &Observed) -> &Common {
@@ -94,7 +94,7 @@ fn decide(owner: &Owner, seen: &Observed, config: &Config) -> Action<Backup> {
 /// Exposes the snapshot, records the creation of the repository, and creates the mover.
 fn prepare(owner: &Owner, seen: &Observed, config: &Config, source: Source) -> Action<Backup> {
     let naming = owner.naming(owner.object_name(), &config.namespace);
-    let goal = Goal { naming, origin: source.origin, claim: source.claim };
+    let goal = Goal { naming, source: source.snapshot, claim: source.claim };
     match snapshot_to_claim::decide(&goal, &seen.exposed) {
         snapshot_to_claim::Step::CreateContent(content) => return Action::Create(Object::Content(content)),
         snapshot_to_claim::Step::CreateSnapshot(snapshot) => return Action::Create(Object::Snapshot(snapshot)),
@@ -176,7 +176,7 @@ fn run_mover(owner: &Owner, seen: &Observed, config: &Config, order: Order) -> A
 /// Deletes the managed objects. `None`: none is left.
 fn remove(seen: &Observed, owner: &Owner) -> Option<Action<Backup>> {
     let or_keep = |action| match action {
-        Action::Delete { managed: Managed::Content, name } if seen.storage_snapshot == StorageSnapshot::IsCollected => {
+        Action::Delete { managed: Managed::Content, name } if seen.snapshot_fate == SnapshotFate::IsCollected => {
             Action::Content { name, change: ContentChange::Keep }
         }
         action => action,

@@ -1,12 +1,12 @@
 //! Reads the observation of a backup from the cluster.
 
 use super::examine;
-use super::observed::{Creation, Observed, StorageSnapshot};
+use super::observed::{Creation, Observed, SnapshotFate};
 use crate::controller::cluster::Result;
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::backup::Backup;
 use crate::controller::domain::record::Stage;
-use crate::controller::kinds::observe::{self, Reader};
+use crate::controller::kinds::observe::{self, Observer};
 use crate::controller::mover_job::lifecycle;
 use crate::controller::observed::Common;
 use crate::controller::tenancy::repository::{self, Standing};
@@ -16,11 +16,11 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
 /// Reads everything that the next decision needs.
-pub async fn observe<R>(reader: Reader<'_, R>, common: Common) -> Result<Observed>
+pub async fn observe<R>(observer: Observer<'_, R>, common: Common) -> Result<Observed>
 where
     R: Dialect<Direction = Backup>,
 {
-    let Reader { cluster, request, .. } = reader;
+    let Observer { cluster, request, .. } = observer;
     let mut seen = Observed { common, request: request.request(), ..Observed::default() };
     let is_started = seen.common.stage() >= Stage::Started;
     let has_order = lifecycle::order(&seen.common.mover).is_some();
@@ -28,13 +28,13 @@ where
         let velero = cluster.velero("Backup", seen.request.velero_backup.clone()).await?;
         seen.common.velero = observe::velero_state(velero.as_ref());
         if !has_order {
-            source(&reader, &mut seen).await?;
+            source(&observer, &mut seen).await?;
         }
         if is_started && !(has_order && observe::is_running(&seen.common.mover)) {
-            record(&reader, &mut seen).await?;
+            record(&observer, &mut seen).await?;
         }
     }
-    // While the mover runs, nothing happens to the objects that it uses.
+    // An open request that has its order only follows its mover.
     if is_started && !(has_order && seen.common.is_open()) {
         let name = request.owner().object_name();
         let claim = cluster.here().get_opt(&name).await?;
@@ -54,18 +54,18 @@ where
         if let Some(class) = class
             && cluster.snapshot_class(&class).await?.as_ref().is_some_and(snapshot_gc::is_allowed)
         {
-            seen.storage_snapshot = StorageSnapshot::IsCollected;
+            seen.snapshot_fate = SnapshotFate::IsCollected;
         }
     }
     Ok(seen)
 }
 
 /// The record of the repository, and the state of the backup that it names.
-async fn record<R>(reader: &Reader<'_, R>, seen: &mut Observed) -> Result<()>
+async fn record<R>(observer: &Observer<'_, R>, seen: &mut Observed) -> Result<()>
 where
     R: Dialect<Direction = Backup>,
 {
-    let Reader { cluster, request, config } = reader;
+    let Observer { cluster, request, config } = observer;
     let owner = request.owner();
     let Some(repository) = examine::repository(&owner, seen, config) else { return Ok(()) };
     seen.record = cluster.here().get_opt(&repository::record_name(&repository)).await?;
@@ -80,11 +80,11 @@ where
 }
 
 /// The content, its snapshot, the claim, and the secret.
-async fn source<R>(reader: &Reader<'_, R>, seen: &mut Observed) -> Result<()>
+async fn source<R>(observer: &Observer<'_, R>, seen: &mut Observed) -> Result<()>
 where
     R: Dialect<Direction = Backup>,
 {
-    let Reader { cluster, request, .. } = reader;
+    let Observer { cluster, request, .. } = observer;
     let namespace = request.namespace().unwrap_or_default();
     if !seen.request.content.is_empty() {
         seen.content = cluster.all().get_opt(&seen.request.content).await?;
@@ -97,7 +97,7 @@ where
     if let Some(name) = claim {
         seen.claim = cluster.of::<PersistentVolumeClaim>(&namespace).get_opt(&name).await?;
     }
-    reader.secret(&seen.request.secret, &mut seen.common).await?;
+    observer.secret(&seen.request.secret, &mut seen.common).await?;
     let class = seen.claim.as_ref().and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());
     seen.common.options = cluster.options(class.as_deref()).await?;
     Ok(())

@@ -21,7 +21,7 @@ pub struct Observed {
     pub record: Option<ConfigMap>,
     pub creation: Creation,
     pub exposed: snapshot_to_claim::Existing,
-    pub storage_snapshot: StorageSnapshot,
+    pub snapshot_fate: SnapshotFate,
 }
 
 /// Whether the backup that the repository's record names may still create the repository.
@@ -34,7 +34,7 @@ pub enum Creation {
 
 /// The fate of the storage snapshot after the backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StorageSnapshot {
+pub enum SnapshotFate {
     #[default]
     Stays,
     /// Its class allows the [garbage collection](crate::kubernetes::volumes::snapshot_gc).

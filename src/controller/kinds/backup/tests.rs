@@ -3,7 +3,7 @@ use crate::api::{BackupStatus, MoveStatus, VolumeSnapshotBackup};
 use crate::controller::domain::backup::Request;
 use crate::controller::domain::names::Kind;
 use crate::controller::mover_job::observe as mover_observe;
-use crate::controller::runtime::wait_status::{self, Report};
+use crate::controller::runtime::wait_status::{self, WaitReport};
 use crate::controller::tenancy::authorization;
 use crate::controller::testing::{self, KEYS, Played, World, config, object, secret};
 use crate::id::Id;
@@ -144,8 +144,8 @@ fn made() -> ConfigMap {
 const MOVER: &str = "vsm-vsb-u-1";
 const TIDY: &str = "vsm-vsb-u-1-tidy";
 
-/// Applies actions until the request waits, as slowly as if each wait lasted, and returns the number of
-/// writes of the status.
+/// Applies actions until the request waits, as slowly as if each wait lasted, and returns the
+/// number of writes of the status.
 fn settle_slowly(world: &mut World<Observed>) -> usize {
     let mut writes = 0;
     for _ in 0..80 {
@@ -154,9 +154,9 @@ fn settle_slowly(world: &mut World<Observed>) -> usize {
         let update = match (wait_status::settle(&world.seen.common, &action), &action) {
             (Some(settled), _) => settled,
             (None, Action::Wait(why)) => match wait_status::wait(&world.seen.common, slow, why) {
-                Report::Now(update) => update,
-                Report::No => return writes,
-                Report::Later(left) => panic!("{left:?}"),
+                WaitReport::Now(update) => update,
+                WaitReport::No => return writes,
+                WaitReport::Later(left) => panic!("{left:?}"),
             },
             (None, Action::Nothing) => return writes,
             (None, Action::Record(update)) => (**update).clone(),
@@ -236,8 +236,8 @@ fn a_backup_passes_all_stages_and_leaves_nothing() {
     assert_eq!(world.condition("Complete").unwrap().0, "True");
 }
 
-/// Each write is a watch event, which leads to another reconcile: a reconcile that always writes would
-/// never end.
+/// Each write is a watch event, which leads to another reconcile: a reconcile that always writes
+/// would never end.
 #[test]
 fn a_slow_backup_records_each_wait_once() {
     let mut world =
@@ -285,16 +285,16 @@ fn a_wait_after_the_end_does_not_change_its_reason() {
 
 #[test]
 fn a_content_is_kept_after_a_complete_backup_if_its_class_allows_it() {
-    let ends = |outcome: Outcome, storage_snapshot: StorageSnapshot, finished: &str| {
+    let ends = |outcome: Outcome, snapshot_fate: SnapshotFate, finished: &str| {
         let mut world = World::new(ready());
         world.settle();
         world.pod(MOVER, "Succeeded", 0, Some(outcome), Some(finished));
-        world.seen.storage_snapshot = storage_snapshot;
+        world.seen.snapshot_fate = snapshot_fate;
         assert_eq!(world.settle(), "");
         (world.status.moved.phase.clone(), world.seen.exposed.content.is_some())
     };
-    assert_eq!(ends(saved(0), StorageSnapshot::IsCollected, "Complete"), ("Completed".into(), true));
-    assert_eq!(ends(saved(0), StorageSnapshot::Stays, "Complete"), ("Completed".into(), false));
+    assert_eq!(ends(saved(0), SnapshotFate::IsCollected, "Complete"), ("Completed".into(), true));
+    assert_eq!(ends(saved(0), SnapshotFate::Stays, "Complete"), ("Completed".into(), false));
 }
 
 #[test]

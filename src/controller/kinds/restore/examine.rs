@@ -1,8 +1,8 @@
-//! Examination of a restore request: checks what the tenant may read, and derives the claim to create and
-//! the mover's order.
+//! Examination of a restore request: checks what the tenant may read, and derives the claim to
+//! create and the mover's order.
 
-use super::hand_over;
 use super::observed::Observed;
+use super::publish;
 use crate::controller::config::Config;
 use crate::controller::domain::names::Owner;
 use crate::controller::domain::restore::Request;
@@ -22,9 +22,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
-/// Rejects a restore that Velero's plugin cannot distinguish from another one: it finds a restore by the
-/// names of Velero's Restore and of the claim. Of two restores with the same names it would take one for
-/// the other, and give an application another one's data: neither may succeed.
+/// Rejects a restore that Velero's plugin cannot distinguish from another one: it finds a restore
+/// by the names of Velero's Restore and of the claim. Of two restores with the same names it would
+/// take one for the other, and give an application another one's data: neither may succeed.
 pub fn ambiguity(observed: &Observed) -> Option<Rejected> {
     let rivals = observed.rivals.join(", ");
     (!rivals.is_empty()).then(|| Rejected {
@@ -129,15 +129,15 @@ fn check_target(owner: &Owner, observed: &Observed, config: &Config) -> Result<(
         );
         return Err(Rejected { reason: Reason::Forbidden, message });
     }
-    let goal = hand_over::rebinding(owner, observed, config);
+    let goal = publish::rebinding(owner, observed, config);
     match goal.and_then(|goal| rebind::occupied(&goal, &observed.volume)) {
         Some(why) => Err(Rejected::invalid(why)),
         None => Ok(()),
     }
 }
 
-/// The snapshot to restore. Only an old repository, which has one backup of one volume, has a newest
-/// snapshot that must be the right one.
+/// The snapshot to restore. Only an old repository, which has one backup of one volume, has a
+/// newest snapshot that must be the right one.
 fn pick(request: &Request, layout: &Layout) -> Result<Pick, Rejected> {
     if let Some(id) = &request.snapshot {
         let invalid = |_| Rejected::invalid(format!("spec.snapshotID is {id:?}, which is not an id of a snapshot"));

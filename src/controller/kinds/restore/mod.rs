@@ -7,15 +7,16 @@
 //! 3. Queue it, until it is admitted.
 //! 4. Create a claim in the controller's namespace.
 //! 5. Run a [mover](lifecycle) that fills the claim.
-//! 6. [Publish](hand_over) the volume, as a storage snapshot or by rebinding it to the tenant's claim.
+//! 6. [Publish](publish) the volume, as a storage snapshot or by rebinding it to the tenant's
+//!    claim.
 //! 7. Record the result.
 //! 8. Delete all other managed objects, then record `Completed`.
 //! 9. [Clean up](cleanup) after a failure or deletion, and remove the finalizer.
 
 mod examine;
-mod hand_over;
 mod observe;
 mod observed;
+mod publish;
 
 pub use observed::Observed;
 
@@ -41,11 +42,11 @@ use kube::ResourceExt;
 impl Flow for Restore {
     type Observed = Observed;
 
-    async fn observe<R>(reader: common_observe::Reader<'_, R>, common: Common) -> Result<Observed>
+    async fn observe<R>(observer: common_observe::Observer<'_, R>, common: Common) -> Result<Observed>
     where
         R: Dialect<Direction = Restore>,
     {
-        observe::observe(reader, common).await
+        observe::observe(observer, common).await
     }
 
     fn common(observed: &Observed) -> &Common {
@@ -129,7 +130,7 @@ fn fill(owner: &Owner, seen: &Observed, config: &Config, order: Order, fresh: &F
             return Action::fail(Reason::MoverLost, "the mover reported a task that it was not given");
         }
     };
-    match hand_over::next(owner, seen, config) {
+    match publish::next(owner, seen, config) {
         Ok(snapshot) => {
             let first_problems = report.first_problems;
             Action::record(Update::Moved(Restored { restored, first_problems, pod, snapshot }))
@@ -190,11 +191,11 @@ fn mode_of(claim: &PersistentVolumeClaim) -> VolumeMode {
     mode.and_then(VolumeMode::parse).unwrap_or_default()
 }
 
-/// Deletes the managed objects. A published volume stays, an unpublished one is deleted with them. `None`:
-/// none is left.
+/// Deletes the managed objects. A published volume stays, an unpublished one is deleted with them.
+/// `None`: none is left.
 fn remove(owner: &Owner, seen: &Observed, config: &Config) -> Option<Action<Restore>> {
     cleanup::remove_movers(&seen.common, owner)
-        .or_else(|| hand_over::undo(owner, seen, config))
+        .or_else(|| publish::undo(owner, seen, config))
         .or_else(|| teardown::snapshot(seen.captured.snapshot.as_ref(), owner))
         .or_else(|| teardown::claim(seen.volume.claim.as_ref(), seen.volume.volume.as_ref(), owner))
 }

@@ -6,7 +6,7 @@ use crate::controller::cluster::Result;
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::record::Stage;
 use crate::controller::domain::restore::Restore;
-use crate::controller::kinds::observe::{self, Reader};
+use crate::controller::kinds::observe::{self, Observer};
 use crate::controller::mover_job::lifecycle;
 use crate::controller::observed::{Admission, Common};
 use crate::controller::tenancy::authorization::RunningRestore;
@@ -18,38 +18,38 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 
 /// Reads everything that the next decision needs.
-pub async fn observe<R>(reader: Reader<'_, R>, common: Common) -> Result<Observed>
+pub async fn observe<R>(observer: Observer<'_, R>, common: Common) -> Result<Observed>
 where
     R: Dialect<Direction = Restore>,
 {
-    let mut seen = Observed { common, request: reader.request.request(), ..Observed::default() };
+    let mut seen = Observed { common, request: observer.request.request(), ..Observed::default() };
     if seen.common.is_open() {
-        request(&reader, &mut seen).await?;
+        request(&observer, &mut seen).await?;
     }
     if seen.common.stage() >= Stage::Started {
-        volume(&reader, &mut seen).await?;
+        volume(&observer, &mut seen).await?;
     }
     Ok(seen)
 }
 
 /// The objects that the examination of the request needs.
-async fn request<R>(reader: &Reader<'_, R>, seen: &mut Observed) -> Result<()>
+async fn request<R>(observer: &Observer<'_, R>, seen: &mut Observed) -> Result<()>
 where
     R: Dialect<Direction = Restore>,
 {
-    let Reader { cluster, request, .. } = reader;
+    let Observer { cluster, request, .. } = observer;
     let namespace = request.namespace().unwrap_or_default();
     let restore = cluster.velero("Restore", seen.request.velero_restore.clone()).await?;
     seen.common.velero = observe::velero_state(restore.as_ref());
     seen.restore = restore.as_ref().and_then(observe::running_restore);
-    seen.rivals = rivals(reader, seen.restore.as_ref()).await?;
+    seen.rivals = rivals(observer, seen.restore.as_ref()).await?;
     seen.common.options = cluster.options(Some(&*seen.request.claim.storage_class)).await?;
     if lifecycle::order(&seen.common.mover).is_some() {
         return Ok(());
     }
-    reader.secret(&seen.request.secret, &mut seen.common).await?;
+    observer.secret(&seen.request.secret, &mut seen.common).await?;
     seen.grants = cluster.grants(&namespace).await?;
-    seen.missing_classes = missing_classes(reader, seen).await?;
+    seen.missing_classes = missing_classes(observer, seen).await?;
     let runs = seen.common.admission == Admission::Admitted || seen.common.stage() >= Stage::Started;
     if seen.request.target.is_some() && runs {
         seen.missing_rights = cluster.missing_for_target(&namespace).await?;
@@ -58,11 +58,11 @@ where
 }
 
 /// The claim, its volume, and the objects that publish it.
-async fn volume<R>(reader: &Reader<'_, R>, seen: &mut Observed) -> Result<()>
+async fn volume<R>(observer: &Observer<'_, R>, seen: &mut Observed) -> Result<()>
 where
     R: Dialect<Direction = Restore>,
 {
-    let Reader { cluster, request, .. } = reader;
+    let Observer { cluster, request, .. } = observer;
     let owner = request.owner();
     let claim: Option<PersistentVolumeClaim> = cluster.here().get_opt(&owner.object_name()).await?;
     let target: Option<PersistentVolumeClaim> = match &seen.request.target {
@@ -88,14 +88,14 @@ where
     Ok(())
 }
 
-/// Other restores that Velero's plugin finds by the same labels, failed ones included: it takes the first of
-/// them for every claim. Any tenant can write these labels: a restore in a namespace that the Velero
-/// Restore does not restore is denied, and is no rival.
-async fn rivals<R>(reader: &Reader<'_, R>, running: Option<&RunningRestore>) -> Result<Vec<String>>
+/// Other restores that Velero's plugin finds by the same labels, failed ones included: it takes the
+/// first of them for every claim. Any tenant can write these labels: a restore in a namespace that
+/// the Velero Restore does not restore is denied, and is no rival.
+async fn rivals<R>(observer: &Observer<'_, R>, running: Option<&RunningRestore>) -> Result<Vec<String>>
 where
     R: Dialect<Direction = Restore>,
 {
-    let Reader { cluster, request, .. } = reader;
+    let Observer { cluster, request, .. } = observer;
     let Some(same) = request.rivals() else { return Ok(vec![]) };
     let found = cluster.all::<R>().list(&ListParams::default().labels(&same)).await?;
     let others = found.iter().filter(|it| {
@@ -107,11 +107,11 @@ where
 }
 
 /// The classes that the request names and that do not exist.
-async fn missing_classes<R>(reader: &Reader<'_, R>, seen: &Observed) -> Result<Vec<String>>
+async fn missing_classes<R>(observer: &Observer<'_, R>, seen: &Observed) -> Result<Vec<String>>
 where
     R: Dialect<Direction = Restore>,
 {
-    let cluster = reader.cluster;
+    let cluster = observer.cluster;
     let mut missing = Vec::new();
     if let Some(class) = examine::storage_class(seen)
         && cluster.all::<StorageClass>().get_opt(&class).await?.is_none()

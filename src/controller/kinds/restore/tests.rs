@@ -200,7 +200,8 @@ fn a_published_content_may_be_deleted_at_once() {
         world.apply(action);
     }
     world.seen.captured.content = None;
-    // Velero's Restore may fail, the secret disappear, a rival appear: the request must not fail any more.
+    // Velero's Restore may fail, the secret disappear, a rival appear: the request must not fail
+    // any more.
     world.seen.common.velero = VeleroState::Failed;
     world.seen.common.secret = None;
     world.seen.rivals = vec!["other/vsr".into()];

@@ -1,5 +1,5 @@
-//! Publication of a restored volume: as a storage snapshot, for Velero's plugin, or by rebinding it to a
-//! claim in the tenant's namespace.
+//! Publication of a restored volume: as a storage snapshot, for Velero's plugin, or by rebinding it
+//! to a claim in the tenant's namespace.
 
 use super::observed::Observed;
 use crate::controller::action::{Action, ContentChange, Managed, Object};
@@ -12,10 +12,10 @@ use crate::kubernetes::volumes::claim_to_snapshot::{self, StorageSnapshot};
 use crate::kubernetes::volumes::rebind;
 use crate::work::Reason;
 
-/// The next action of the publication; `Ok` when the volume is published, with its storage snapshot if it
-/// has one.
+/// The next action of the publication; `Ok` when the volume is published, with its storage snapshot
+/// if it has one.
 pub fn next(owner: &Owner, seen: &Observed, config: &Config) -> Result<Option<StorageSnapshot>, Action<Restore>> {
-    let wait = |why| lifecycle::wait(&seen.common, config.hand_over, why);
+    let wait = |why| lifecycle::wait(&seen.common, config.publish, why);
     let Some(goal) = rebinding(owner, seen, config) else {
         let naming = owner.naming(owner.object_name(), &config.namespace);
         let goal = claim_to_snapshot::Goal { naming, class: seen.request.snapshot_class.clone() };
