@@ -53,16 +53,16 @@ impl<D: Direction> fmt::Display for Update<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Update::Queued => f.write_str("Queued"),
-            Update::Started(started) => write!(f, "Started: {started};"),
+            Update::Started(started) => write!(f, "Started ({started})"),
             Update::Moving(MoverProgress { pod, progress }) => {
-                write!(f, "Moving by pod {pod}, {} of {} bytes", progress.bytes_done, progress.total_bytes)
+                write!(f, "Moving (pod {pod}, {} of {} bytes)", progress.bytes_done, progress.total_bytes)
             }
-            Update::Moved(moved) => write!(f, "Moved: {moved};"),
+            Update::Moved(moved) => write!(f, "Moved ({moved})"),
             Update::Cleaning => f.write_str("Cleaning"),
             Update::Completed => f.write_str("Completed"),
-            Update::Failed { reason, message } => write!(f, "Failed, {reason}: {message};"),
+            Update::Failed { reason, message } => write!(f, "Failed ({reason}: {message})"),
             Update::PartiallyFailed => f.write_str("PartiallyFailed"),
-            Update::Waiting { reason, message } => write!(f, "{}: {message};", reason.name()),
+            Update::Waiting { reason, message } => write!(f, "{} ({message})", reason.name()),
             Update::Settled => f.write_str("Settled"),
         }
     }

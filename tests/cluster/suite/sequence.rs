@@ -69,14 +69,29 @@ fn events(app: &App, request: &str) -> Vec<String> {
     all.iter().map(line).filter(is_stable).collect()
 }
 
-/// Replaces everything that differs from run to run: names, uids, ids, sizes.
+/// Replaces uids, such as that of the cluster in the path of a repository.
+fn without_uids(line: &str) -> String {
+    const LENGTH: usize = 36;
+    let is_uid = |part: &str| {
+        let hyphens = part.bytes().enumerate().all(|(at, byte)| (byte == b'-') == [8, 13, 18, 23].contains(&at));
+        hyphens && part.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    };
+    let mut text = line.to_owned();
+    while let Some(at) = (0..text.len()).find(|at| text.get(*at..at + LENGTH).is_some_and(is_uid)) {
+        text.replace_range(at..at + LENGTH, "UID");
+    }
+    text
+}
+
+/// Replaces everything that differs from run to run: names, uids, ids, numbers.
 fn normalized(line: &str, replacements: &[(String, &str)]) -> String {
     let mut line = line.to_owned();
     for (from, to) in replacements.iter().filter(|(from, _)| !from.is_empty()) {
         line = line.replace(from.as_str(), to);
     }
+    let line = without_uids(&line);
     let words = line.split(' ').map(|word| {
-        let end = word.trim_end_matches([',', ';', ':']).len();
+        let end = word.trim_end_matches([',', ';', ':', ')']).len();
         let (core, rest) = word.split_at(end);
         let is_pod = core.starts_with("vsm-vs") && core.matches('-').count() == 3 && !core.ends_with("tidy");
         let is_record = core.contains("vsm-repository-");
