@@ -1,4 +1,4 @@
-//! Why a backup or restore failed or waits: the stable words of conditions, events, metrics and
+//! Why a mover or a request failed or waits: the stable words of conditions, events, metrics and
 //! reports, each with an advice for the administrator.
 //!
 //! A mover's report carries a reason as its name, so that a controller and a mover of two releases
