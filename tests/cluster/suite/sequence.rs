@@ -31,7 +31,7 @@ const BY_TIMING: [&str; 6] = [
     "rewrote ConfigMap velero/vsm-vs",
 ];
 
-fn is_stable(line: &String) -> bool {
+fn is_stable(line: &str) -> bool {
     !BY_TIMING.iter().any(|part| line.contains(part))
 }
 
@@ -56,7 +56,7 @@ fn log(app: &App, kind: &str, request: &str) -> Vec<String> {
     wait_for(Duration::from_secs(30), read)
         .expect("the log ends with the finalizer")
         .into_iter()
-        .filter(is_stable)
+        .filter(|line| is_stable(line))
         .collect()
 }
 
@@ -66,7 +66,7 @@ fn events(app: &App, request: &str) -> Vec<String> {
     all.retain(|event| text(event, "/regarding/name") == request);
     all.sort_by_key(|event| text(event, "/metadata/resourceVersion").parse::<u64>().expect("a version"));
     let line = |event: &Value| format!("{} {}: {}", text(event, "/type"), text(event, "/reason"), text(event, "/note"));
-    all.iter().map(line).filter(is_stable).collect()
+    all.iter().map(line).filter(|line| is_stable(line)).collect()
 }
 
 /// Replaces uids, such as that of the cluster in the path of a repository.
