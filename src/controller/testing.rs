@@ -9,6 +9,7 @@ use crate::controller::config::Config;
 use crate::controller::dialect::{Dialect, Now};
 use crate::controller::domain::direction::{Direction, Update};
 use crate::controller::domain::names::Owner;
+use crate::controller::kinds::Flow;
 use crate::controller::mover_job::cleanup;
 use crate::controller::observed::{Common, MoverObjects};
 use crate::controller::tenancy::authorization;
@@ -110,12 +111,11 @@ pub fn change(volume: &mut PersistentVolume, change: &rebind::Change) {
 /// The direction of a played flow.
 type DirectionOf<F> = <<F as Played>::Object as Dialect>::Direction;
 
-/// One flow with its own objects.
-pub trait Played {
-    type Object: Dialect<Status: Clone + Default>;
+/// The observation of one flow, with its own objects.
+pub trait Played: Sized {
+    type Object: Dialect<Status: Clone + Default, Direction: Flow<Observed = Self>>;
 
     fn owner() -> Owner;
-    fn decide(&self) -> Action<DirectionOf<Self>>;
     fn common(&mut self) -> &mut Common;
     /// The request with a status.
     fn object(status: <Self::Object as Dialect>::Status) -> Self::Object;
@@ -144,7 +144,7 @@ impl<F: Played> World<F> {
 
     /// The next action.
     pub fn next(&self) -> Action<DirectionOf<F>> {
-        self.seen.decide()
+        DirectionOf::<F>::decide(&F::owner(), &self.seen, &config())
     }
 
     /// Applies actions until the request waits, and returns the reason; empty at the end.
@@ -157,6 +157,14 @@ impl<F: Played> World<F> {
             }
         }
         panic!("it never settles: {:?}", self.next());
+    }
+
+    /// Applies actions until this phase is recorded.
+    pub fn settle_until(&mut self, phase: &str) {
+        while F::moved(&self.status).phase != phase {
+            let action = self.next();
+            self.apply(action);
+        }
     }
 
     pub fn apply(&mut self, action: Action<DirectionOf<F>>) {

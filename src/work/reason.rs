@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Which program finds the reason.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+enum Origin {
     Mover,
     Controller,
 }
@@ -43,8 +44,9 @@ macro_rules! reasons {
                 }
             }
 
-            /// The program that finds it.
-            pub fn origin(self) -> Origin {
+            /// The program that finds it: `docs/MOVER.md` lists those of movers.
+            #[cfg(test)]
+            fn origin(self) -> Origin {
                 match self {
                     $(Reason::$name => Origin::$origin,)*
                 }

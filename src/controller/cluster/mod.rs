@@ -44,6 +44,13 @@ pub struct Cluster {
     pub pod: String,
 }
 
+/// The result of [`Cluster::create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    New,
+    Existing,
+}
+
 /// Rights that are asked for at the same time.
 const ASKED: usize = 8;
 
@@ -98,7 +105,8 @@ impl Cluster {
         events.create(&PostParams::default(), &event).await.map(drop)
     }
 
-    pub async fn create(&self, object: &Object) -> Result<()> {
+    /// Creates an object, unless there is one of its name.
+    pub async fn create(&self, object: &Object) -> Result<Created> {
         let created = match object {
             Object::Content(it) => {
                 self.all::<VolumeSnapshotContent>().create(&PostParams::default(), it).await.map(drop)
@@ -116,8 +124,8 @@ impl Cluster {
         match created {
             // Created meanwhile, perhaps by this controller: the next observation finds out by
             // whom.
-            Err(kube::Error::Api(error)) if error.reason == "AlreadyExists" => Ok(()),
-            created => created,
+            Err(kube::Error::Api(error)) if error.reason == "AlreadyExists" => Ok(Created::Existing),
+            created => created.map(|()| Created::New),
         }
     }
 

@@ -3,9 +3,9 @@
 use super::context::Context;
 use super::wait_status::{self, WaitReport};
 use crate::controller::action::{Action, Managed};
-use crate::controller::cluster::{self, Cluster, Result, events};
+use crate::controller::cluster::{self, Created, Result, events};
 use crate::controller::dialect::Dialect;
-use crate::controller::domain::direction::{Direction, Update};
+use crate::controller::domain::direction::Update;
 use crate::controller::domain::names::Owner;
 use crate::controller::domain::record::Stage;
 use crate::controller::mover_job::{cleanup, status};
@@ -30,81 +30,67 @@ pub async fn act<R: Dialect>(
     common: &Common,
     action: &Action<R::Direction>,
 ) -> Result<Option<Requeue>> {
-    match action {
+    let (cluster, owner) = (&context.cluster, request.owner());
+    let here = &cluster.namespace;
+    let (done, outcome) = match action {
         Action::Wait(why) => return wait(request, context, common, why).await.map(Some),
         Action::Nothing => return Ok(Some(Requeue::await_change())),
-        Action::Record(update) => record(request, context, update).await?,
-        action => {
-            warn_of_leftovers(request, context, common, action);
-            let outcome = change(request, &context.cluster, common, action).await;
-            log(request, &description(&context.cluster, &request.owner(), action), &outcome);
-            outcome?;
+        Action::Record(update) => return record(request, context, update).await.map(|()| None),
+        Action::AddFinalizer => ("added the finalizer".into(), cluster.add_finalizer(request).await),
+        Action::RemoveFinalizer => ("removed the finalizer".into(), cluster.remove_finalizer(request).await),
+        Action::Create(object) => {
+            let created = cluster.create(object).await;
+            let verb = if matches!(created, Ok(Created::Existing)) { "found" } else { "created" };
+            (format!("{verb} {}", object.path()), created.map(drop))
         }
-    }
-    Ok(None)
-}
-
-/// Carries out an action that changes an object other than the status.
-async fn change<R: Dialect>(
-    request: &R,
-    cluster: &Cluster,
-    common: &Common,
-    action: &Action<R::Direction>,
-) -> Result<()> {
-    let owner = request.owner();
-    match action {
-        Action::AddFinalizer => cluster.add_finalizer(request).await,
-        Action::RemoveFinalizer => cluster.remove_finalizer(request).await,
-        Action::Create(object) => cluster.create(object).await,
-        Action::Rewrite(config_map) => cluster.rewrite(config_map).await,
+        Action::Rewrite(config_map) => {
+            (format!("rewrote ConfigMap {here}/{}", config_map.name_any()), cluster.rewrite(config_map).await)
+        }
         Action::Release { name } => {
             let is_cleanup = *name == cleanup::name(&owner);
-            cluster.release(if is_cleanup { &common.cleanup } else { &common.mover }).await
+            let mover = if is_cleanup { &common.cleanup } else { &common.mover };
+            (format!("released Job {here}/{name} and its pods"), cluster.release(mover).await)
         }
-        Action::Delete { managed, name } => cluster.delete(&owner, *managed, name).await,
-        Action::Volume { name, change } => cluster.change_volume(name, change).await,
-        Action::Content { name, change } => cluster.change_content(name, &change.patch()).await,
-        Action::Record(_) | Action::Wait(_) | Action::Nothing => Ok(()),
-    }
-}
-
-/// An action for people: a verb in the past tense and its object.
-fn description<D: Direction>(cluster: &Cluster, owner: &Owner, action: &Action<D>) -> String {
-    let here = &cluster.namespace;
-    match action {
-        Action::AddFinalizer => "added the finalizer".into(),
-        Action::RemoveFinalizer => "removed the finalizer".into(),
-        Action::Create(object) => format!("created {}", object.path()),
-        Action::Rewrite(config_map) => format!("rewrote ConfigMap {here}/{}", config_map.name_any()),
-        Action::Release { name } => format!("released Job {here}/{name} and its pods"),
-        Action::Delete { managed: Managed::Content, name } => format!("deleted {} {name}", Managed::Content),
         Action::Delete { managed, name } => {
-            let namespace = if *managed == Managed::Target { &owner.namespace } else { here };
-            format!("deleted {managed} {namespace}/{name}")
+            if *managed == Managed::Job && *name == owner.object_name() {
+                warn_of_leftovers::<R>(&owner, context, common);
+            }
+            let path = match managed {
+                Managed::Content => name.clone(),
+                Managed::Target => format!("{}/{name}", owner.namespace),
+                _ => format!("{here}/{name}"),
+            };
+            (format!("deleted {managed} {path}"), cluster.delete(&owner, *managed, name).await)
         }
-        Action::Volume { name, change } => format!("changed PersistentVolume {name}: {change}"),
-        Action::Content { name, change } => format!("changed VolumeSnapshotContent {name}: {change}"),
-        Action::Record(update) => format!("recorded {update}"),
-        Action::Wait(why) => why.clone(),
-        Action::Nothing => String::new(),
-    }
+        Action::Volume { name, change } => {
+            (format!("changed PersistentVolume {name}: {change}"), cluster.change_volume(name, change).await)
+        }
+        Action::Content { name, change } => {
+            let outcome = cluster.change_content(name, &change.patch()).await;
+            (format!("changed VolumeSnapshotContent {name}: {change}"), outcome)
+        }
+    };
+    log(request, &done, outcome.as_ref().err());
+    outcome.map(|()| None)
 }
 
-/// Logs an action, as a sentence that names the request.
-fn log<R: Dialect>(request: &R, done: &str, outcome: &Result<()>) {
-    let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
+/// Logs an action, as a sentence that names the request. A conflict is not a failure: the reconcile is
+/// repeated with the newer object.
+fn log<R: Dialect>(request: &R, done: &str, error: Option<&kube::Error>) {
+    let (kind, namespace, name) = (R::KIND.short(), request.namespace().unwrap_or_default(), request.name_any());
     let of = format!("{} {namespace}/{name}", R::kind(&()));
-    match outcome {
-        Ok(()) => info!(kind = R::KIND.short(), namespace, name, "{done} for {of}"),
-        Err(error) => warn!(kind = R::KIND.short(), namespace, name, %error, "failed action: {done} for {of}"),
+    match error {
+        None => info!(kind, namespace, name, "{done} for {of}"),
+        Some(kube::Error::Api(status)) if status.code == 409 => {
+            debug!(kind, namespace, name, status.message, "conflict: not {done} for {of}");
+        }
+        Some(error) => warn!(kind, namespace, name, %error, "failed action: {done} for {of}"),
     }
 }
 
-/// Warns before a mover's Job is deleted, which is the only source of this failure.
-fn warn_of_leftovers<R: Dialect>(request: &R, context: &Context, common: &Common, action: &Action<R::Direction>) {
-    let owner = request.owner();
-    let is_job = *action == Action::Delete { managed: Managed::Job, name: owner.object_name() };
-    if let Some(why) = cleanup::failure::<R::Direction>(&owner, common, &context.config).filter(|_| is_job) {
+/// Warns of what stays in the repository, before the mover's Job is deleted: the only source of this.
+fn warn_of_leftovers<R: Dialect>(owner: &Owner, context: &Context, common: &Common) {
+    if let Some(why) = cleanup::failure::<R::Direction>(owner, common, &context.config) {
         let (kind, namespace, name) = (owner.kind.short(), &owner.namespace, &owner.name);
         let advice = "remove it with `restic unlock` and `restic forget`";
         warn!(kind, namespace, name, why, advice, "a lock or a snapshot stays in the repository");
@@ -148,16 +134,9 @@ fn interval(common: &Common) -> Duration {
 pub async fn record<R: Dialect>(request: &R, context: &Context, update: &Update<R::Direction>) -> Result<()> {
     let (kind, namespace, name) = (R::KIND.short(), request.namespace(), request.name_any());
     let outcome = context.cluster.update(request, update).await;
-    let recorded = format!("recorded {update}");
-    let after = match outcome {
-        Ok(after) => after.record(),
-        Err(error) => {
-            debug!(kind, namespace, name, %error, "failed action: {recorded}");
-            return Err(error);
-        }
-    };
+    log(request, &format!("recorded {update}"), outcome.as_ref().err());
     debug!(kind, namespace, name, ?update, "the whole update");
-    log(request, &recorded, &Ok(()));
+    let after = outcome?.record();
     context.metrics.recorded(kind, update, &after);
     for news in events::news(update, &request.record(), &after) {
         if let Err(error) = context.cluster.create_event(request, news).await {

@@ -52,42 +52,37 @@ impl Flow for Backup {
         &observed.common
     }
 
-    fn decide(owner: &Owner, observed: &Observed, config: &Config) -> Action<Backup> {
-        decide(owner, observed, config)
-    }
-}
-
-/// The next action.
-fn decide(owner: &Owner, seen: &Observed, config: &Config) -> Action<Backup> {
-    let common = &seen.common;
-    if common.is_deleted || matches!(common.stage(), Stage::Ended(_)) {
-        return cleanup::finish(owner, common, config, || remove(seen, owner));
-    }
-    if !common.has_finalizer {
-        return Action::AddFinalizer;
-    }
-    match common.stage() {
-        Stage::Moved => return Action::record(Update::Cleaning),
-        Stage::Cleaning => return remove(seen, owner).unwrap_or_else(|| Action::record(Update::Completed)),
-        Stage::New | Stage::Queued | Stage::Started | Stage::Ended(_) => {}
-    }
-    if common.velero == VeleroState::Failed {
-        return Action::record(Update::PartiallyFailed);
-    }
-    match lifecycle::order(&common.mover) {
-        Some(Ok(order)) => return run_mover(owner, seen, config, order),
-        Some(Err(why)) => return Action::fail(Reason::MoverLost, why),
-        None => {}
-    }
-    let source = match examine::source(owner, seen, config) {
-        Ok(source) => source,
-        Err(action) => return *action,
-    };
-    match (common.stage(), common.admission) {
-        (Stage::New | Stage::Queued, Admission::Admitted) => Action::record(Update::Started(source.volume)),
-        (Stage::New, Admission::Queued) => Action::record(Update::Queued),
-        (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
-        _ => prepare(owner, seen, config, source),
+    fn decide(owner: &Owner, seen: &Observed, config: &Config) -> Action<Backup> {
+        let common = &seen.common;
+        if common.is_deleted || matches!(common.stage(), Stage::Ended(_)) {
+            return cleanup::finish(owner, common, config, || remove(seen, owner));
+        }
+        if !common.has_finalizer {
+            return Action::AddFinalizer;
+        }
+        match common.stage() {
+            Stage::Moved => return Action::record(Update::Cleaning),
+            Stage::Cleaning => return remove(seen, owner).unwrap_or_else(|| Action::record(Update::Completed)),
+            Stage::New | Stage::Queued | Stage::Started | Stage::Ended(_) => {}
+        }
+        if common.velero == VeleroState::Failed {
+            return Action::record(Update::PartiallyFailed);
+        }
+        match lifecycle::order(&common.mover) {
+            Some(Ok(order)) => return run_mover(owner, seen, config, order),
+            Some(Err(why)) => return Action::fail(Reason::MoverLost, why),
+            None => {}
+        }
+        let source = match examine::source(owner, seen, config) {
+            Ok(source) => source,
+            Err(action) => return *action,
+        };
+        match (common.stage(), common.admission) {
+            (Stage::New | Stage::Queued, Admission::Admitted) => Action::record(Update::Started(source.volume)),
+            (Stage::New, Admission::Queued) => Action::record(Update::Queued),
+            (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
+            _ => prepare(owner, seen, config, source),
+        }
     }
 }
 

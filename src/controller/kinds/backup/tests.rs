@@ -66,10 +66,6 @@ impl Played for Observed {
         owner()
     }
 
-    fn decide(&self) -> Action<Backup> {
-        decide(&owner(), self, &config())
-    }
-
     fn common(&mut self) -> &mut Common {
         &mut self.common
     }
@@ -325,10 +321,7 @@ fn all_fields_are_recorded_before_completed() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(saved(0)), Some("Complete"));
-    while world.status.moved.phase != "SnapshotBackupDone" {
-        let action = world.next();
-        world.apply(action);
-    }
+    world.settle_until("SnapshotBackupDone");
     assert!(!world.status.resticrepository.is_empty() && world.condition("Reconciled").unwrap().0 == "True");
 }
 
@@ -349,7 +342,7 @@ fn an_incomplete_backup_is_completed_and_degraded_unless_configured_otherwise() 
         world.seen
     };
     let strict = Config { incomplete: Incomplete::Fails, ..config() };
-    let Action::Record(update) = decide(&owner(), &seen, &strict) else { panic!() };
+    let Action::Record(update) = Backup::decide(&owner(), &seen, &strict) else { panic!() };
     assert!(matches!(*update, Update::Failed { reason, .. } if reason == Reason::Incomplete));
 }
 

@@ -53,57 +53,52 @@ impl Flow for Restore {
         &observed.common
     }
 
-    fn decide(owner: &Owner, observed: &Observed, config: &Config) -> Action<Restore> {
-        decide(owner, observed, config)
-    }
-}
-
-/// The next action.
-fn decide(owner: &Owner, seen: &Observed, config: &Config) -> Action<Restore> {
-    let common = &seen.common;
-    if common.is_deleted || matches!(common.stage(), Stage::Ended(_)) {
-        return cleanup::finish(owner, common, config, || remove(owner, seen, config));
-    }
-    if common.stage() == Stage::New && seen.request.is_copied {
-        return Action::fail(
-            Reason::Copied,
-            "this object was restored with its namespace, or created for another controller, and is not carried out",
-        );
-    }
-    if !common.has_finalizer {
-        return Action::AddFinalizer;
-    }
-    match common.stage() {
-        Stage::Moved => return Action::record(Update::Cleaning),
-        Stage::Cleaning => return remove(owner, seen, config).unwrap_or_else(|| Action::record(Update::Completed)),
-        Stage::New | Stage::Queued | Stage::Started | Stage::Ended(_) => {}
-    }
-    if common.velero == VeleroState::Failed {
-        return Action::record(Update::PartiallyFailed);
-    }
-    if let Some(rejected) = examine::ambiguity(seen) {
-        return rejected.into();
-    }
-    let fresh = match FreshClaim::of(seen) {
-        Ok(fresh) => fresh,
-        Err(rejected) => return rejected.into(),
-    };
-    match lifecycle::order(&common.mover) {
-        Some(Ok(order)) => return fill(owner, seen, config, order, &fresh),
-        Some(Err(why)) => return Action::fail(Reason::MoverLost, why),
-        None => {}
-    }
-    let order = match examine::order(owner, seen, config) {
-        Ok(order) => order,
-        Err(rejected) => return rejected.into(),
-    };
-    match (common.stage(), common.admission) {
-        (Stage::New | Stage::Queued, Admission::Admitted) => {
-            Action::record(Update::Started(Started { mode: fresh.mode }))
+    fn decide(owner: &Owner, seen: &Observed, config: &Config) -> Action<Restore> {
+        let common = &seen.common;
+        if common.is_deleted || matches!(common.stage(), Stage::Ended(_)) {
+            return cleanup::finish(owner, common, config, || remove(owner, seen, config));
         }
-        (Stage::New, Admission::Queued) => Action::record(Update::Queued),
-        (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
-        _ => fill(owner, seen, config, order, &fresh),
+        if common.stage() == Stage::New && seen.request.is_copied {
+            return Action::fail(
+                Reason::Copied,
+                "this object was restored with its namespace, or created for another controller, and is not carried out",
+            );
+        }
+        if !common.has_finalizer {
+            return Action::AddFinalizer;
+        }
+        match common.stage() {
+            Stage::Moved => return Action::record(Update::Cleaning),
+            Stage::Cleaning => return remove(owner, seen, config).unwrap_or_else(|| Action::record(Update::Completed)),
+            Stage::New | Stage::Queued | Stage::Started | Stage::Ended(_) => {}
+        }
+        if common.velero == VeleroState::Failed {
+            return Action::record(Update::PartiallyFailed);
+        }
+        if let Some(rejected) = examine::ambiguity(seen) {
+            return rejected.into();
+        }
+        let fresh = match FreshClaim::of(seen) {
+            Ok(fresh) => fresh,
+            Err(rejected) => return rejected.into(),
+        };
+        match lifecycle::order(&common.mover) {
+            Some(Ok(order)) => return fill(owner, seen, config, order, &fresh),
+            Some(Err(why)) => return Action::fail(Reason::MoverLost, why),
+            None => {}
+        }
+        let order = match examine::order(owner, seen, config) {
+            Ok(order) => order,
+            Err(rejected) => return rejected.into(),
+        };
+        match (common.stage(), common.admission) {
+            (Stage::New | Stage::Queued, Admission::Admitted) => {
+                Action::record(Update::Started(Started { mode: fresh.mode }))
+            }
+            (Stage::New, Admission::Queued) => Action::record(Update::Queued),
+            (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
+            _ => fill(owner, seen, config, order, &fresh),
+        }
     }
 }
 

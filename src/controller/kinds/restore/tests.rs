@@ -62,10 +62,6 @@ impl Played for Observed {
         owner()
     }
 
-    fn decide(&self) -> Action<Restore> {
-        decide(&owner(), self, &config())
-    }
-
     fn common(&mut self) -> &mut Common {
         &mut self.common
     }
@@ -195,10 +191,7 @@ fn a_published_content_may_be_deleted_at_once() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
-    while world.status.moved.phase != "SnapshotRestoreDone" {
-        let action = world.next();
-        world.apply(action);
-    }
+    world.settle_until("SnapshotRestoreDone");
     world.seen.captured.content = None;
     // Velero's Restore may fail, the secret disappear, a rival appear: the request must not fail
     // any more.
@@ -228,10 +221,7 @@ fn a_restore_deleted_before_publication_leaves_no_storage_snapshot() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
-    while world.status.moved.phase != "SnapshotRestoreDone" {
-        let action = world.next();
-        world.apply(action);
-    }
+    world.settle_until("SnapshotRestoreDone");
     world.seen.common.is_deleted = true;
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left() && content(&world).is_some_and(|it| it.spec.deletion_policy == "Retain"));
@@ -406,7 +396,7 @@ fn an_incomplete_restore_fails_where_that_is_configured() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Failed", 3, Some(restored(40, false)), Some("Failed"));
-    match decide(&owner(), &world.seen, &strict) {
+    match Restore::decide(&owner(), &world.seen, &strict) {
         Action::Record(update) => match *update {
             Update::Failed { reason, message } => {
                 assert!(reason == Reason::Incomplete && message.contains("40 entries"), "{message}");
