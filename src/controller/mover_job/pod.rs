@@ -39,6 +39,12 @@ const PROGRAM: &str = "/vsm-mover";
 /// Seconds that a mover has to index its uploads and to release its lock.
 const GRACE: i64 = 120;
 
+/// Settings of glibc's allocator, which reads them from the environment at the start of a process. By
+/// default it has 8 arenas per core, and serves buffers of up to 32 MiB from them once a buffer of
+/// that size was freed: what is freed there stays with the process. A backup of 1,000,000 files with
+/// `--memory 64M` had 91 to 109 MiB resident, and has 73 MiB with these.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "4"), ("MALLOC_MMAP_THRESHOLD_", "4194304")];
+
 /// Progress lines per second in the log.
 const PROGRESS_RATE: &str = "0.2";
 
@@ -162,6 +168,7 @@ fn environment(spec: &MoverSpec<'_>) -> Vec<EnvVar> {
         EnvVar { name: "VSM_JOB".into(), value_from: Some(uid), ..EnvVar::default() },
         text("RESTIC_PROGRESS_FPS", PROGRESS_RATE),
     ];
+    environment.extend(ALLOCATOR.iter().map(|(name, value)| text(name, value)));
     environment.extend(spec.settings.environment.iter().map(|(name, value)| text(name, value)));
     if spec.settings.ca_config_map.is_some() {
         environment.push(text("SSL_CERT_FILE", &format!("{CA}/{CA_KEY}")));

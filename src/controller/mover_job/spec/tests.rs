@@ -71,6 +71,9 @@ fn the_container_starts_the_mover() {
     let job = job_of(Access::ReadOnly, VolumeMode::Filesystem, &MoverSettings::default());
     let container = &job["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["command"], &container["args"][0]), (&json!(["/vsm-mover"]), &json!("work")));
+    let env = container["env"].as_array().unwrap();
+    assert!(env.contains(&json!({"name": "MALLOC_ARENA_MAX", "value": "4"})));
+    assert!(env.contains(&json!({"name": "MALLOC_MMAP_THRESHOLD_", "value": "4194304"})));
 }
 
 #[test]
