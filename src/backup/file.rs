@@ -107,8 +107,14 @@ impl FileWork {
 
     /// Reports a file that changed between `before` and the end of reading `read` bytes of it.
     pub fn compare(&self, run: &Run<'_>, fd: &OwnedFd, before: &Stat, read: u64) {
-        if rustix::fs::fstat(fd).is_ok_and(|after| changed(before, &after, read, || is_generated(fd))) {
-            run.problem(&self.path, "it changed while it was read: what is stored may never have been its content");
+        match rustix::fs::fstat(fd) {
+            Ok(after) if !changed(before, &after, read, || is_generated(fd)) => {}
+            Ok(_) => {
+                run.problem(&self.path, "it changed while it was read: what is stored may never have been its content");
+            }
+            Err(errno) => {
+                run.problem(&self.path, format!("cannot tell whether it changed while it was read: {errno}"));
+            }
         }
     }
 

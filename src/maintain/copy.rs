@@ -172,7 +172,10 @@ impl<'s> Source<'s> {
             match stored.tree().and_then(|root| is_whole(&trees, root, &exists, &mut known, self.progress)) {
                 Ok(true) => whole.push(stored),
                 Ok(false) => tell(&stored, Became::LeftOut),
-                Err(error) if error.spares_others() => tell(&stored, Became::LeftOut),
+                Err(error) if error.spares_others() => {
+                    self.progress.warning(&format!("snapshot {}: {error}", stored.id.short()));
+                    tell(&stored, Became::LeftOut);
+                }
                 Err(error) => return Err(error),
             }
         }

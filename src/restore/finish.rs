@@ -32,6 +32,7 @@ use place::{Counts, Entry, Finished, First, Place, Special};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What this stage works with.
 pub struct Finish<'f> {
@@ -53,6 +54,7 @@ impl Finish<'_> {
             walk.run(&mut second)
         })?;
         place.counts.report(report);
+        report.files_deleted = target.deleted.load(Ordering::Relaxed);
         Ok(())
     }
 }

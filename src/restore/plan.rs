@@ -43,6 +43,9 @@ pub struct Dir {
     pub truncated: bool,
 }
 
+/// Bytes of a directory in memory, with its state; its name comes on top.
+const DIR_MEMORY: usize = size_of::<Dir>() + DIR_STATE;
+
 /// The tables.
 #[derive(Default)]
 pub struct Plan {
@@ -132,7 +135,7 @@ impl Plan {
     pub fn memory(&self) -> u64 {
         let of = |count: usize, size: usize| (count * size) as u64;
         self.names.len() as u64
-            + of(self.dirs.len(), size_of::<Dir>() + DIR_STATE)
+            + of(self.dirs.len(), DIR_MEMORY)
             + of(self.accesses.len(), size_of::<Access>())
             + of(self.links.len(), 2 * size_of::<(Id, Link)>())
             + of(self.sizes.len(), 2 * size_of::<(u32, u64)>())

@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::problems::Problems;
 use super::workers::Workers;
 use crate::progress::Progress;
+use std::sync::atomic::AtomicU64;
 
 pub struct Target<'t> {
     pub plan: &'t Plan,
@@ -18,6 +19,8 @@ pub struct Target<'t> {
     /// Which inode each entry of the snapshot has been given.
     pub claims: Claims,
     pub problems: Problems<'t>,
+    /// Entries that were removed, or would be in a dry run.
+    pub deleted: AtomicU64,
     /// Metadata that the system did not take.
     pub refusals: Refusals<'t>,
     /// The threads that work on the target.
@@ -35,6 +38,7 @@ impl<'t> Target<'t> {
             dirs: DirStates::new(plan.dirs.len()),
             claims: Claims::default(),
             problems: Problems::new(progress),
+            deleted: AtomicU64::new(0),
             refusals: Refusals::new(progress, options.unprivileged),
             workers: Workers::new(repo.settings().budget.threads, progress),
         }

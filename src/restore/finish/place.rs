@@ -42,7 +42,6 @@ pub struct Counts {
     pub bytes_restored: AtomicU64,
     pub files_skipped: AtomicU64,
     pub bytes_skipped: AtomicU64,
-    pub files_deleted: AtomicU64,
 }
 
 impl Counts {
@@ -51,7 +50,6 @@ impl Counts {
         report.bytes_restored = self.bytes_restored.into_inner();
         report.files_skipped = self.files_skipped.into_inner();
         report.bytes_skipped = self.bytes_skipped.into_inner();
-        report.files_deleted = self.files_deleted.into_inner();
     }
 }
 
@@ -208,7 +206,8 @@ impl Place<'_> {
         let Some(dirs) = self.dirs else { return Ok(()) };
         let Target { options, progress, .. } = self.target;
         let deleter = Deleter { root: dirs.root(), selection: self.selection, dry_run: options.dry_run, progress };
-        add(&self.counts.files_deleted, deleter.remove_unexpected(&self.target.plan.dir_path(open.number), expected)?);
+        let removed = deleter.remove_unexpected(&self.target.plan.dir_path(open.number), expected)?;
+        add(&self.target.deleted, removed);
         Ok(())
     }
 
@@ -285,7 +284,11 @@ impl Place<'_> {
         let name = &entry.name[..];
         // Entries that the file system takes for one must not replace each other.
         let mut made = open.made();
-        let there = dir.stat(name).ok().flatten();
+        let there = match dir.stat(name) {
+            Ok(there) => there,
+            Err(Errno::NOENT) => None,
+            Err(errno) => return self.heed(open, name, Other::Keep, Err(errno)).map(|_| None),
+        };
         let right = there.is_some_and(|there| is_right(&there));
         if let Some(there) = there
             && self.target.options.overwrite != Overwrite::Never

@@ -20,8 +20,8 @@ pub struct PlanBudget<'b> {
 const LEAST_TABLE: u64 = 2 << 20;
 const MOST_TABLE: u64 = 32 << 20;
 
-/// Bytes that the stages hold beside the plan: for each directory and each file the state that it
-/// has in the end, and for each file in a table the state while its content arrives.
+/// Bytes that the stages hold beside the plan: the state of each directory and the outcome of each file,
+/// and for each file of a table its state, from stage 3 on.
 pub const DIR_STATE: usize = 1;
 pub const FILE_OUTCOME: usize = 1;
 pub const FILE_STATE: usize = 16;

@@ -6,7 +6,7 @@ use super::memory::PlanBudget;
 use super::name::{Name, count};
 use super::spill::TableWriter;
 use super::table::{File, Part, Use};
-use super::{Dir, Plan};
+use super::{DIR_MEMORY, Dir, Plan};
 use crate::format::BlobType;
 use crate::format::content::Content;
 use crate::format::node::{Node, NodeType};
@@ -253,7 +253,7 @@ impl Planner<'_> {
             && let Origin::Dir { tree, .. } = self.walk.origin
         {
             let entries = weigh::entries(self.walk.trees, *tree)?;
-            if entries.saturating_mul(size_of::<Dir>() as u64) > self.max {
+            if entries.saturating_mul(DIR_MEMORY as u64) > self.max {
                 return Err(Error::TooManyEntries { entries, max: self.max });
             }
         }

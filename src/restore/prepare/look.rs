@@ -22,9 +22,11 @@ use crate::restore::problems::{IN_THE_WAY, ONE_NAME};
 use crate::restore::selection::Selection;
 use crate::restore::target::Target;
 use crate::restore::workers::Queue;
+use crate::sync::lock;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// What has become of a directory's place.
 enum Made {
@@ -295,7 +297,8 @@ impl Files<'_, '_, '_> {
         let (file, state) = self.at(place);
         if options.delete && !plan.doubtful {
             let (selection, dry_run) = (Selection::of(options), options.dry_run);
-            Deleter { root, selection, dry_run, progress }.remove(&path)?;
+            let removed = Deleter { root, selection, dry_run, progress }.remove(&path)?;
+            look.target.deleted.fetch_add(removed, Ordering::Relaxed);
             if let Ok(None) = look.dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place))) {
                 // What comes there before it is another entry's.
                 state.set_found(Found::Nothing);
@@ -328,8 +331,4 @@ fn open_to_owner(dir: &Pinned) -> rustix::io::Result<()> {
         dir.chmod(stat.st_mode & 0o7777 | 0o700)?;
     }
     Ok(())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
