@@ -1,10 +1,10 @@
 //! The engine of VolumeSnapshotMover: a volume into a restic repository, and back.
 //!
-//! Layers, lowest first; a module uses only its own layer and those below
-//! (`tests/architecture.rs` enforces it):
+//! Layers, lowest first. A module uses modules of lower layers, in L0 and L4 also those before it; the
+//! other modules of a layer do not know each other (`tests/architecture.rs` enforces it):
 //!
-//! * L0, bytes and types without I/O: `id`, `limits`, `memory`, `volume_mode`, `format`, `crypto`,
-//!   `hash`, `chunk`, `pattern`; and the machine: `clock`, `host`, `parallel` (calls side by side),
+//! * L0, bytes and types without I/O: `id`, `limits`, `volume_mode`, `format`, `crypto`,
+//!   `hash`, `chunk`, `pattern`; and the machine: `clock`, `host`, `memory`, `parallel` (calls side by side),
 //!   `sync` (mutexes with one poison policy),
 //!   `room` (bytes that threads share), `concurrency` (operations in flight on a volume), `aside`
 //!   (spill files), `progress`.
@@ -13,7 +13,8 @@
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
 //! * L4, the contract with Kubernetes and Velero: `api` (our custom resources), `work` (a mover's
 //!   order and report), `provenance` (repository paths and snapshot tags), `manifest` (restores as
-//!   YAML), `velero` (its backup location).
+//!   YAML), `velero` (its backup location and the
+//!   snapshots of backups that it has deleted).
 //! * L4 too, `kubernetes`: volumes, snapshots and leader election without our custom resources.
 //! * L5 `mover`: one Job; `controller`: reconciles the custom resources of `api`.
 //! * L6 `cli`: parses, calls, prints.

@@ -8,10 +8,11 @@ use crate::format::node::{Node, NodeType};
 use crate::format::tree::{self, LONG, ReadError};
 use crate::id::Id;
 use crate::repo::{Error, Index, Repository, Result, Tree};
+use crate::sync::lock;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Bytes of directories, and of blobs, that are kept.
 const KEPT: usize = 32 << 20;
@@ -221,11 +222,6 @@ impl<T> Recent<T> {
             self.bytes -= self.kept.pop_front().map_or(0, |(.., bytes)| bytes);
         }
     }
-}
-
-/// Nothing is ever left half done under these locks.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

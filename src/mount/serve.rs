@@ -1,6 +1,6 @@
 //! Answers to the kernel's questions.
 
-use super::content::{Content, Directory, OpenFile, lock};
+use super::content::{Content, Directory, OpenFile};
 use super::inodes::{self, Inode, Inodes};
 use super::places::{Place, Places};
 use crate::clock;
@@ -9,6 +9,7 @@ use crate::format::time::Time;
 use crate::id::Id;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Index, Repository, StoredSnapshot};
+use crate::sync::lock;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
     ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request,

@@ -7,8 +7,9 @@
 use super::confine::{Dir, Root};
 use super::plan::Plan;
 use crate::limits;
+use crate::sync::lock;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The open directories of a plan.
 pub struct Dirs<'d> {
@@ -99,8 +100,4 @@ impl<'d> Dirs<'d> {
         let slot = lock(&self.kept).by_number.get(&number)?.slot.clone();
         slot.try_lock().ok()?.clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

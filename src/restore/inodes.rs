@@ -1,9 +1,10 @@
 //! Sets of files of the target, by device and inode.
 
 use super::confine::Dir;
+use crate::sync::lock;
 use rustix::fs::Stat;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Device and inode.
 pub type Inode = (u64, u64);
@@ -67,10 +68,6 @@ impl Settled {
         let listed: HashSet<Vec<u8>> = dir.names()?.into_iter().collect();
         Ok(!listed.contains(name) || !noted.iter().all(|noted| listed.contains(&**noted)))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What this run has made in the place of something else, by the directory that it is in. It is not

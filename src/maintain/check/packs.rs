@@ -56,8 +56,8 @@ impl Check<'_> {
         if !self.report.broken_packs.is_empty() {
             let broken: HashSet<Id> = self.report.broken_packs.iter().copied().collect();
             let is_cut = |location: &Location| {
-                let end = u64::from(location.blob.offset) + u64::from(location.blob.length);
-                broken.contains(&location.pack) && self.listed.get(&location.pack).is_none_or(|size| end > *size)
+                let size = self.listed.get(&location.pack);
+                broken.contains(&location.pack) && size.is_none_or(|size| location.blob.end() > *size)
             };
             self.lost.blobs.extend(self.index.iter().filter(is_cut).map(|cut| (cut.pack, cut.blob.id)));
         }

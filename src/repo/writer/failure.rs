@@ -1,4 +1,5 @@
-//! The first error of a run, latched: from then on nothing is stored, and every thread stops.
+//! The first error of a tree or an upload, latched: from then on nothing is stored, and every thread
+//! stops.
 
 use crate::repo::error::{Error, Result};
 use crate::sync::lock;

@@ -3,7 +3,8 @@
 //! A blob that the repository lacks is reserved ([`reservations`]), so that one thread stores it;
 //! sealed into a [`batch`]; put into an open pack of data ([`data_packs`]) or of trees
 //! ([`tree_packs`]); uploaded with that ([`upload`]); and named by an index file ([`index_saver`]).
-//! The first error is latched and ends the run ([`failure`]).
+//! The first error of a tree or an upload is latched ([`failure`]); an error of data is returned to the
+//! caller, who must end the run.
 //!
 //! A thread that stores data blobs has a pack to itself while it hashes and writes, or adds to it,
 //! and waits for none as long as memory allows; trees share one. A full pack gets its header, and
