@@ -7,7 +7,7 @@ use crate::limits;
 
 /// How many of some blobs of a pack, front to back, to read and open together: at least one, and no
 /// more than fit into a portion of this number of bytes.
-pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>, portion: u64) -> usize {
+pub(super) fn together(blobs: impl Iterator<Item = PackedBlob>, portion: u64) -> usize {
     let (mut start, mut plain) = (None, 0);
     let fits = |blob: &PackedBlob| {
         plain += blob.plain_length();
@@ -19,7 +19,7 @@ pub(crate) fn together(blobs: impl Iterator<Item = PackedBlob>, portion: u64) ->
 
 /// Whether one blob follows the other so closely that they are read with one request. One too large
 /// for memory is alone, and refused before it is read.
-pub(crate) fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
+pub(super) fn adjoin(one: &PackedBlob, other: &PackedBlob) -> bool {
     let sound = [one, other].iter().all(|blob| check_size(blob).is_ok());
     sound && (one.end()..=one.end() + limits::RESTORE_GAP).contains(&u64::from(other.offset))
 }

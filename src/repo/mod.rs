@@ -3,7 +3,7 @@
 //! Write order, kept by [`writer`]: nothing that names a blob is written before the blob is
 //! durable. So packs come before the index file that lists them, and index files before the
 //! snapshot. Read rule: nothing is believed before its MAC and its hash are checked; `documents`
-//! keeps it for JSON files, `load_blob` for blobs.
+//! and `key_files` keep it for JSON files, `load_blob` and `trees` for blobs.
 //!
 //! Lowest first; a file uses only files of its own line and of those above:
 //!
@@ -41,17 +41,15 @@ mod trees;
 pub mod writer;
 
 pub(crate) use blob_bounds::check_size;
-pub(crate) use coalesce::{adjoin, together};
 pub use error::{Error, Result};
 pub use index::Index;
 pub use init::{InitOptions, init, key_owner};
 pub use key_files::Password;
 pub use keys::KeyInfo;
 pub use lock::{Lock, LockMode, LocksToRemove, remove_locks_of, unlock};
-pub(crate) use pack_reader::{PackReader, Stretch};
-pub(crate) use read_budget::{ReadBuffers, Reading, reading_pool, room};
+pub(crate) use pack_reader::{PackReader, Portion, Stretch};
+pub(crate) use read_budget::{Reading, reading_pool};
 pub use repository::Repository;
-pub use seal_blob::SealedBlob;
 pub use settings::Settings;
 pub use snapshots::{SnapshotFilter, StoredSnapshot};
 pub use trees::{LargeTree, Tree, TreeReader, is_large};

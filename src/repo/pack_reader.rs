@@ -1,9 +1,9 @@
 //! Reading blobs of a pack front to back, in portions that are opened together.
 //!
-//! Everything that reads many blobs of a pack has this in common: which neighbours are coalesced
-//! into one request, the memory that they may take, and how they are opened. The caller keeps two
-//! decisions: where the bytes come from, and what becomes of a blob that cannot be read. A check
-//! reports it; a copy looks for another copy of the blob.
+//! Restore, check, copy and prune share it: which neighbours are coalesced into one request, how
+//! much memory they may take, and how they are opened. The caller decides where the bytes come from
+//! and what happens with a blob that cannot be read: check reports it; restore and copy search for
+//! another copy of the blob.
 
 use super::blob_bounds::check_size;
 use super::coalesce::{adjoin, together};

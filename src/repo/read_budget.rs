@@ -53,7 +53,7 @@ impl Reading {
 }
 
 /// The buffers that a thread reads packs with, again and again.
-pub(crate) struct ReadBuffers {
+pub(super) struct ReadBuffers {
     pub sealed: Vec<u8>,
     pub plaintexts: Vec<u8>,
     portion: usize,
@@ -77,7 +77,7 @@ impl ReadBuffers {
 }
 
 /// The first `length` bytes of a buffer that is used again and again, and grows when it must.
-pub(crate) fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+pub(super) fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.len() < length {
         buffer.reserve_exact(length - buffer.len());
         buffer.resize(length, 0);

@@ -2,10 +2,10 @@
 //!
 //! Packs come in the order in which the files first need them. A thread for each connection, or
 //! core if those are more, takes pack after pack, and parts of packs when few are left, so that
-//! none is idle before the end: what is wanted is read front to back with one request, small gaps
-//! and all, and opened (authenticated, expanded, compared with its hash) and written as it comes. A
-//! blob that cannot be had in this way is looked for everywhere else. [`Reading`] bounds what all
-//! threads hold together. A panic in a thread ends all of them with an error.
+//! none is idle before the end: a [`PackReader`] reads the wanted blobs front to back, and they are
+//! written as they come. A blob that cannot be read in this way is searched for in other packs.
+//! [`Reading`] bounds the memory of all threads together. A panic in a thread ends all of them with
+//! an error.
 
 use super::context::Restoring;
 use super::error::{Error, Result, is_lost};
@@ -13,15 +13,17 @@ use super::panics::caught;
 use super::plan::table::Use;
 use super::zeros::Fill;
 use crate::format::BlobType;
+use crate::format::pack::PackedBlob;
 use crate::id::Id;
 use crate::limits;
 use crate::repo::index::Location;
-use crate::repo::{self, Index, ReadBuffers, Reading, TreeReader, adjoin, check_size, room, together};
-use crate::store::{Download, File, FileType, StoreError};
+use crate::repo::{self, Index, PackReader, Portion, Reading, Stretch, TreeReader};
+use crate::store::{Download, StoreError};
+use crate::sync::lock;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 /// Where plaintext goes.
 pub trait Sink: Sync {
@@ -74,15 +76,8 @@ struct Waiting {
 /// faster.
 const LEAST_RUN: u64 = 4 << 20;
 
-/// A blob, and the steps that use it.
-type Wanted<'s> = (&'s [Step], Location);
-
-/// What is read and opened together: blobs, and the bytes of the pack from the end of the portion
-/// before to the end of the last of them.
-struct Portion<'s> {
-    wanted: Vec<Wanted<'s>>,
-    bytes: Range<u64>,
-}
+/// A run has at most this many blobs, which bounds the list of them to 400 KiB.
+const MOST_BLOBS: usize = 8192;
 
 struct Fetch<'f> {
     restoring: Restoring<'f>,
@@ -149,9 +144,9 @@ fn order(index: &Index, uses: &[Use], sink: &dyn Sink) -> (Vec<Step>, u64) {
 
 impl Fetch<'_> {
     fn work(&self) {
-        let mut buffers = ReadBuffers::new(&self.reading);
+        let mut reader = PackReader::new(self.restoring.repo, &self.reading);
         while let Some(run) = self.next_run() {
-            let outcome = caught("blobs were read and written", || self.fetch(&run, &mut buffers));
+            let outcome = caught("blobs were read and written", || self.fetch(&run, &mut reader));
             if let Err(error) = outcome {
                 lock(&self.failure).get_or_insert(error);
                 self.stopped.store(true, Ordering::Relaxed);
@@ -169,11 +164,14 @@ impl Fetch<'_> {
         let start = waiting.next;
         let first = self.steps.get(start)?;
         let share = waiting.bytes / (2 * self.reading.threads as u64);
-        let (mut end, mut bytes) = (start, 0);
+        let (mut end, mut bytes, mut blobs) = (start, 0, 0);
         while let Some(step) = self.steps.get(end).filter(|step| step.pack == first.pack) {
             // A blob's uses stay together.
-            if bytes >= share.max(LEAST_RUN) && step.offset != self.steps[end - 1].offset {
-                break;
+            if end == start || step.offset != self.steps[end - 1].offset {
+                if bytes >= share.max(LEAST_RUN) || blobs == MOST_BLOBS {
+                    break;
+                }
+                blobs += 1;
             }
             bytes += u64::from(self.location(step).blob.length);
             end += 1;
@@ -191,108 +189,66 @@ impl Fetch<'_> {
         self.uses[step.needed as usize].location(self.restoring.index)
     }
 
-    /// Reads what is wanted of a pack and hands it on.
-    fn fetch(&self, run: &Run, buffers: &mut ReadBuffers) -> Result<()> {
-        // A blob that is used several times is several steps.
-        let together = |a: &Step, b: &Step| {
-            let (one, other) = (self.location(a).blob, self.location(b).blob);
-            one == other || adjoin(&one, &other)
-        };
-        let mut stretches = self.steps[run.steps.clone()].chunk_by(together);
-        stretches.try_for_each(|stretch| self.fetch_stretch(run.pack, stretch, buffers))
-    }
-
-    /// Reads a stretch of a pack front to back, with one request and the small gaps in it.
-    fn fetch_stretch(&self, pack: Id, stretch: &[Step], buffers: &mut ReadBuffers) -> Result<()> {
-        let first = self.location(&stretch[0]).blob;
-        let (start, end) = (u64::from(first.offset), self.location(&stretch[stretch.len() - 1]).blob.end());
-        let open = || match check_size(&first) {
-            Ok(()) => {
-                let download =
-                    self.restoring.repo.store().download(File::new(FileType::Pack, pack), start, end - start);
-                self.heed(download.map_err(repo::Error::from))
+    /// Reads the wanted blobs of a run and writes them to all their uses.
+    fn fetch(&self, run: &Run, reader: &mut PackReader<'_>) -> Result<()> {
+        let blob = |step: &Step| self.uses[step.needed as usize].blob;
+        // The uses of each blob.
+        let mut uses = self.steps[run.steps.clone()].chunk_by(|a, b| blob(a) == blob(b));
+        let blobs: Vec<PackedBlob> = uses.clone().map(|same| self.location(&same[0]).blob).collect();
+        for mut stretch in Stretch::coalesce(run.pack, &blobs) {
+            let mut download = None;
+            let mut requested = false;
+            while !self.is_stopped()
+                && let Some(mut portion) = reader.next_portion(&mut stretch)
+            {
+                // Requested once there is room for the first portion, so that no answer waits.
+                if !requested {
+                    download = self.heed(stretch.download(self.restoring.repo))?;
+                    requested = true;
+                }
+                self.fetch_portion(&mut portion, &mut download, &mut uses)?;
             }
-            Err(_) => Ok(None),
-        };
-        // Asked for when there is room for what comes first: no answer waits.
-        let mut download = None;
-        let mut at = start;
-        let mut left = stretch;
-        while !left.is_empty() && !self.is_stopped() {
-            let (portion, count) = self.portion(left, at);
-            let Range { start: from, end: stop } = portion.bytes;
-            let _held = self.reading.room(stop - from, portion.wanted.iter().map(|(_, location)| location.blob));
-            if at == start {
-                download = open()?;
-            }
-            self.fetch_portion(&portion, &mut download, buffers)?;
-            buffers.shrink();
-            (at, left) = (stop, &left[count..]);
         }
         Ok(())
     }
 
-    /// Reads and opens a portion, and hands it on.
-    fn fetch_portion(
+    /// Reads and opens a portion, and writes its blobs to their uses. After a failed request, blobs
+    /// are read one by one.
+    fn fetch_portion<'s>(
         &self,
-        portion: &Portion<'_>,
+        portion: &mut Portion<'_>,
         download: &mut Option<Box<dyn Download + '_>>,
-        buffers: &mut ReadBuffers,
+        uses: &mut impl Iterator<Item = &'s [Step]>,
     ) -> Result<()> {
-        let Portion { wanted, bytes: Range { start, end } } = portion;
-        let ReadBuffers { sealed, plaintexts, .. } = buffers;
+        let mut next = || uses.next().expect("each blob has its uses");
         let read = match download {
-            Some(download) => {
-                let bytes = room(sealed, usize::try_from(end - start).expect("a few blobs"));
-                let read = download.read(bytes).map_err(repo::Error::from);
-                self.heed(read)?.map(|()| &*bytes)
-            }
+            Some(download) => self.heed(download.read(portion.buffer()).map_err(repo::Error::from))?,
             None => None,
         };
-        let opened = match read {
-            Some(bytes) => {
-                let part = |&(_, location): &Wanted| {
-                    let from = u64::from(location.blob.offset) - start;
-                    (location, &bytes[from as usize..(location.blob.end() - start) as usize])
-                };
-                self.restoring.repo.open_blobs(&wanted.iter().map(part).collect::<Vec<_>>(), None, plaintexts)
-            }
-            None => {
-                *download = None;
-                Vec::new()
-            }
-        };
-        let mut opened = opened.into_iter();
-        for &(same, location) in wanted {
-            match opened.next() {
-                Some(Ok(range)) => self.deliver(same, &plaintexts[range], Ok(()))?,
-                _ => {
-                    let mut plaintext = Vec::new();
-                    let loaded = self.load_again(&location, &mut plaintext)?;
-                    self.deliver(same, &plaintext, loaded)?;
-                }
+        if read.is_none() {
+            *download = None;
+            return portion.blobs().iter().try_for_each(|blob| self.fetch_alone(next(), blob));
+        }
+        for (blob, opened) in portion.open(None) {
+            match opened {
+                Ok(opened) => self.deliver(next(), opened.plaintext, Ok(()))?,
+                Err(_) => self.fetch_alone(next(), &blob)?,
             }
         }
         Ok(())
     }
 
-    /// What to read and open together next of the steps that are left of a stretch, and the number
-    /// of steps that takes: at least those of one blob. The pack has been read up to `start`.
-    fn portion<'s>(&self, steps: &'s [Step], start: u64) -> (Portion<'s>, usize) {
-        let blob = |step: &Step| self.uses[step.needed as usize].blob;
-        let uses = || steps.chunk_by(|a, b| blob(a) == blob(b)).map(|same| (same, self.location(&same[0])));
-        let wanted: Vec<Wanted> =
-            uses().take(together(uses().map(|(_, location)| location.blob), self.reading.portion)).collect();
-        let count = wanted.iter().map(|(same, _)| same.len()).sum();
-        let end = wanted[wanted.len() - 1].1.blob.end();
-        (Portion { wanted, bytes: start..end }, count)
+    fn fetch_alone(&self, uses: &[Step], blob: &PackedBlob) -> Result<()> {
+        let mut plaintext = Vec::new();
+        let loaded = self.load_again(blob.id, &mut plaintext)?;
+        self.deliver(uses, &plaintext, loaded)
     }
 
     /// Reads one blob from wherever it can be had; the first copy again, too, because it may have
     /// been damaged on the way here.
-    fn load_again(&self, location: &Location, plaintext: &mut Vec<u8>) -> Result<repo::Result<()>> {
+    fn load_again(&self, id: Id, plaintext: &mut Vec<u8>) -> Result<repo::Result<()>> {
         let Restoring { repo, index, .. } = self.restoring;
-        let loaded = repo.load_blob(index, BlobType::Data, location.blob.id);
+        let loaded = repo.load_blob(index, BlobType::Data, id);
         let why = match loaded {
             Ok(loaded) => {
                 *plaintext = loaded;
@@ -342,8 +298,4 @@ impl Fetch<'_> {
         }
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
