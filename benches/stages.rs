@@ -1,9 +1,9 @@
-//! What each stage of a backup costs: bytes per second of one core, on chunks of 1.5 MiB that are in memory.
+//! Benchmarks the stages of a backup: bytes per second of one core, on chunks of 1.5 MiB in memory.
 //!
 //! * `hash/one`, `hash/two`: SHA-256 of one chunk after the other, and of two side by side.
 //! * `seal`, `open`: encrypt and authenticate, authenticate and decrypt.
 //! * `compress`, `expand`: zstd at the default level, on random bytes and on text.
-//! * `copy`: what memory itself allows.
+//! * `copy`: the bandwidth of memory, as an upper bound.
 //!
 //! Run `cargo bench --no-default-features --bench stages`.
 
@@ -23,7 +23,7 @@ const CHUNK: usize = 3 << 19;
 /// Chunks that together do not fit the second-level cache.
 const CHUNKS: usize = 16;
 
-/// Words of a small vocabulary, with a number after each that has not been seen before: about 3.5 to 1.
+/// Words of a small vocabulary, each followed by a random number. Compresses about 3.5:1.
 fn text(count: usize) -> Vec<u8> {
     const WORDS: [&str; 8] = ["volume", "snapshot", "restore", "backup", "claim", "storage", "the", "of"];
     let mut random = Random(43);
@@ -93,7 +93,8 @@ fn stages(criterion: &mut Criterion) {
                 }
             });
         });
-        // What does not get smaller is no frame of ours, but one of restic's.
+        // Our writer stores an incompressible chunk without a frame; restic stores a frame, which
+        // must be expanded.
         let frame = |chunk| {
             let mut frame = Vec::new();
             let smaller = append_smaller(Compression::Auto, chunk, &mut frame);

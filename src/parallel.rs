@@ -1,4 +1,4 @@
-//! Calls side by side on plain threads: what waits for a store waits once.
+//! Runs calls in parallel on plain threads, so that their waits for a store overlap.
 
 use crate::sync::{into_inner, lock};
 use std::sync::Mutex;
@@ -12,8 +12,8 @@ pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> 
     })
 }
 
-/// Does the same work with each of some items on a few threads, of which this one is the first: it
-/// has connections already. Outcomes are in the items' order.
+/// Runs `work` for each item on a few threads. The calling thread is one of them, because it has
+/// open connections. The results are in the items' order.
 pub fn side_by_side<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (queue, done) = (Mutex::new(items.iter().enumerate()), Mutex::new(Vec::with_capacity(items.len())));
     let next = || lock(&queue).next();

@@ -1,10 +1,11 @@
-//! restic's patterns for paths: shell globs per component, `**` for any number of components, `!` to take back.
+//! restic's patterns for paths: shell globs per component, `**` for any number of components, `!`
+//! to negate.
 //!
-//! A pattern with a leading `/` starts at the root, any other matches at every depth; either also matches whatever lies below what
-//! it matches. Components are matched as Go's `filepath.Match` does: `*`, `?`, `[a-z]`, `[^a]`, and a backslash that takes the
-//! next character literally.
+//! A pattern with a leading `/` starts at the root, any other matches at every depth. Both also
+//! match everything below their matches. Components are matched as by Go's `filepath.Match`: `*`,
+//! `?`, `[a-z]`, `[^a]`, and a backslash that makes the next character literal.
 
-/// The pattern cannot be understood.
+/// A malformed pattern.
 #[derive(Debug, thiserror::Error)]
 #[error("pattern {0:?} is malformed")]
 pub struct BadPattern(String);
@@ -26,7 +27,7 @@ pub struct Patterns {
 struct Pattern {
     parts: Vec<Part>,
     anchored: bool,
-    /// `!pattern`: what it matches is not meant after all.
+    /// `!pattern`: cancels the earlier matches of its paths.
     negated: bool,
     case: Case,
 }
@@ -67,12 +68,12 @@ impl Patterns {
         self.patterns.is_empty()
     }
 
-    /// Whether the path (absolute, `/` between components) or something above it is meant.
+    /// Whether the path (absolute, `/` between components) or a directory above it matches.
     pub fn matches(&self, path: &[u8]) -> bool {
         self.verdict(path, |pattern, components| pattern.matches(components))
     }
 
-    /// Whether something below the directory may be meant.
+    /// Whether a path below the directory may match.
     pub fn may_match_below(&self, path: &[u8]) -> bool {
         self.verdict(path, |pattern, components| pattern.matches(components) || pattern.leads_below(components))
     }
@@ -107,9 +108,9 @@ fn split(path: &[u8]) -> Vec<&[u8]> {
 }
 
 impl Pattern {
-    /// The pattern matches the path or a directory above it.
+    /// Whether the pattern matches the path or a directory above it.
     ///
-    /// Takes each part once for each component, however many `**` there are.
+    /// Compares each part once with each component, so that many `**` take no exponential time.
     fn matches(&self, path: &[&[u8]]) -> bool {
         // Whether the parts so far can end before the component of that number.
         let mut ends = vec![!self.anchored; path.len() + 1];
@@ -131,13 +132,13 @@ impl Pattern {
         ends.contains(&true)
     }
 
-    /// A path below `path` could match.
+    /// Whether a path below `path` could match.
     fn leads_below(&self, path: &[&[u8]]) -> bool {
         !self.anchored || leads(&self.parts, path)
     }
 }
 
-/// Some of the parts match the whole path, so that the others may match below it.
+/// Whether the first parts match the whole path, so that the others may match below it.
 fn leads(parts: &[Part], path: &[&[u8]]) -> bool {
     match (parts.split_first(), path.split_first()) {
         (_, None) | (Some((Part::AnyDepth, _)), _) => true,
@@ -185,13 +186,14 @@ fn first_char(bytes: &[u8]) -> Option<char> {
     chunk.valid().chars().next()
 }
 
-/// Matches one unit of the glob (not a star) with one character; how many bytes of each were used.
+/// Matches one unit of the glob (not a star) with one character; returns the bytes of each that
+/// were used.
 fn match_one(glob: &[u8], name: &[u8]) -> Option<(usize, usize)> {
     let length = char_length(name);
     match glob[0] {
         b'?' => Some((1, length)),
         b'[' => {
-            // Go takes an invalid byte for the replacement character.
+            // Go reads an invalid byte as the replacement character.
             let c = first_char(name).unwrap_or(char::REPLACEMENT_CHARACTER);
             match_class(glob, c).and_then(|(used, hit)| hit.then_some((used, length)))
         }
@@ -232,7 +234,7 @@ fn class_char(glob: &[u8], at: &mut usize) -> Option<char> {
     Some(c)
 }
 
-/// `None` for a malformed class or a backslash at the end.
+/// Checks a glob: `None` for a malformed class or a backslash at the end.
 fn check(glob: &[u8]) -> Option<()> {
     let mut at = 0;
     while let Some(&byte) = glob.get(at) {
@@ -283,23 +285,23 @@ mod tests {
         assert!(patterns(&["*.c", "!keep.c"]).matches(b"/x/other.c"));
     }
 
-    /// It would take longer than the test has, if every way to spread the components were tried.
+    /// Trying every distribution of the components would exceed the time of the test.
     #[test]
-    fn many_wildcards_take_no_longer() {
+    fn many_wildcards_take_no_exponential_time() {
         let pattern = format!("/{}x", "**/a/".repeat(40));
         assert!(!patterns(&[&pattern]).matches("/a".repeat(100).as_bytes()));
         assert!(patterns(&[&pattern]).matches(format!("{}/x", "/a".repeat(100)).as_bytes()));
     }
 
     #[test]
-    fn knows_where_matches_may_be() {
+    fn matches_below_a_directory_are_ruled_out_by_an_anchored_pattern_only() {
         let some = patterns(&["/a/b/*.txt"]);
         assert!(some.may_match_below(b"/a") && some.may_match_below(b"/a/b") && !some.may_match_below(b"/x"));
         assert!(patterns(&["*.txt"]).may_match_below(b"/x"));
     }
 
     #[test]
-    fn ignores_case_when_told() {
+    fn ignores_case_on_request() {
         let mut some = Patterns::default();
         some.push("*.JPG", Case::Ignore).unwrap();
         assert!(some.matches("/PHOTOS/Ä.jpg".as_bytes()));

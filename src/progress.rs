@@ -1,4 +1,5 @@
-//! What a flow tells while it runs: counters that anybody may read, and events as they happen. The engine itself never prints.
+//! Progress of a running operation: counters that any thread may read, and events as they happen.
+//! The engine itself never prints.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 /// Problems that are kept for a report.
 const FIRST_PROBLEMS: usize = 10;
 
-/// Something that could not be done, while the rest goes on. It is counted, told at once, and makes the result incomplete.
+/// The failure of one item, which does not stop the operation. It is reported at once, counted, and
+/// makes the result incomplete.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// The file, directory or repository object concerned.
@@ -16,7 +18,7 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What was being done when a problem came up, in restic's words.
+/// The operation during which a problem occurred, in restic's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Archival,
@@ -43,7 +45,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What became of an item; told for people who want to follow every one.
+/// The outcome of an item, for reports that list every item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     New,
@@ -59,14 +61,15 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub enum Event<'e> {
     Problem(&'e Problem),
-    /// Worth knowing, and nothing is missing because of it.
+    /// Worth knowing, but the result is complete.
     Warning(&'e str),
     Item {
         action: Action,
         path: &'e str,
         size: u64,
     },
-    /// The system did not take something for an item: an owner, a label, a device node. Each kind is also told as one problem or warning.
+    /// The system refused an operation on an item, such as setting its owner or label or creating a
+    /// device node. Each kind is also reported once, as a problem or a warning.
     Refused {
         kind: &'e str,
         path: &'e str,
@@ -84,7 +87,7 @@ pub struct Progress {
     pub bytes_done: AtomicU64,
     pub problems: AtomicU64,
     first_problems: Mutex<Vec<Problem>>,
-    /// Set from outside to end the run early and in good order.
+    /// Set by another thread to end the run early and in an orderly way.
     stop: AtomicBool,
     wants_items: bool,
     sink: Sink,
@@ -129,14 +132,14 @@ impl Progress {
         (self.sink)(Event::Warning(message));
     }
 
-    /// Tells what became of an item, if anybody wants to know every one.
+    /// Reports the outcome of an item, if items are wanted.
     pub fn item(&self, action: Action, path: impl FnOnce() -> String, size: u64) {
         if self.wants_items {
             (self.sink)(Event::Item { action, path: &path(), size });
         }
     }
 
-    /// Tells that the system did not take something for an item, if anybody wants to know every one.
+    /// Reports that the system refused an operation on an item, if items are wanted.
     pub fn refused(&self, kind: &str, path: impl FnOnce() -> String, why: impl fmt::Display) {
         if self.wants_items {
             (self.sink)(Event::Refused { kind, path: &path(), why: &why.to_string() });
@@ -147,7 +150,7 @@ impl Progress {
         self.problems.load(Ordering::Relaxed)
     }
 
-    /// A few of the problems, those that came first.
+    /// The first few problems.
     pub fn first_problems(&self) -> Vec<Problem> {
         self.first_problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,31 +1,34 @@
-//! Whose data it is: what a repository's path and a snapshot's tags say of where they come from.
+//! The origin of stored data, as the path of a repository and the tags of a snapshot name it.
 //!
-//! A volume keeps its repository for as long as its claim has its name, so that the second backup of it is incremental:
-//! `<prefix>/restic/<cluster>/<namespace>/<claim>`, below the directory `restic` that Velero's validation of a location accepts.
-//! VolumeSnapshotMover of old made one for each volume of each backup, `<protected namespace>/<backup>/<content>-pvc` (1.2.0 and before
-//! without the backup), whose paths name no namespace. Whoever can write to the bucket can write all of this: it is no proof of anything.
+//! A volume keeps its repository as long as its claim keeps its name, so that later backups are
+//! incremental: `<prefix>/restic/<cluster>/<namespace>/<claim>`, below the directory `restic`,
+//! which Velero's validation of a location accepts. VolumeSnapshotMover made one repository for
+//! each volume of each backup, `<protected namespace>/<backup>/<content>-pvc` (up to 1.2.0 without
+//! the backup), whose path does not name the volume's namespace. Paths and tags prove nothing:
+//! every user with write access to the bucket can forge them.
 
 use crate::id::Id;
 
 /// The directory below a location's prefix that all repositories are in.
 pub const DIRECTORY: &str = "restic";
 
-/// What comes after the name of a VolumeSnapshotContent in the repositories of old.
+/// The suffix that VolumeSnapshotMover appended to the name of a VolumeSnapshotContent.
 pub const OLD_SUFFIX: &str = "-pvc";
 
-/// Whose a repository is, as its path says.
+/// The owner of a repository, as its path names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// One of ours: of a claim in a namespace of a cluster.
+    /// A repository of ours, for a claim in a namespace of a cluster.
     Volume { cluster: String, namespace: String, claim: String },
-    /// One of VolumeSnapshotMover's, of a volume in a backup; those of 1.2.0 and before do not name the backup.
+    /// A repository of VolumeSnapshotMover, for a volume in a backup. Up to version 1.2.0, the path
+    /// does not name the backup.
     Old { protected: String, backup: Option<String>, content: String },
-    /// Something else.
+    /// Any other path.
     Unknown,
 }
 
 impl Layout {
-    /// What a path is below the base that repositories are in.
+    /// The layout of a path below the base directory of the repositories.
     pub fn of(path: &[&str]) -> Layout {
         let own = |part: &str| part.to_owned();
         match *path {
@@ -46,22 +49,25 @@ impl Layout {
         }
     }
 
-    /// [`Layout::of`] where it is not known which of the parts of `path` lead to the base: the last `below` of them were found below a
-    /// place that somebody named, which may be the base, above it or within it.
+    /// [`Layout::of`] if it is unknown which parts of `path` lead to the base. The last `below`
+    /// parts were found below a place that the user named, which may be the base, above it or
+    /// within it.
     pub fn guess(path: &[&str], below: usize) -> Layout {
         let last = |count: usize| Layout::of(&path[path.len().saturating_sub(count)..]);
-        // Ours are known wherever they stand, and first: a claim may be called like one of old.
+        // Our own layout is recognized at any depth, and checked first: a claim's name may look
+        // like an old repository.
         let ours = if path.len() >= 4 { last(4) } else { Layout::Unknown };
         let known = |layout: &Layout| *layout != Layout::Unknown;
         [ours, last(below), last(path.len())].into_iter().find(known).unwrap_or(Layout::Unknown)
     }
 }
 
-/// The longest value of a label, and what Velero puts in place of the end of a longer name (`pkg/label`, `GetValidName`).
+/// The longest value of a label, and the length of the hash by which Velero replaces the end of a
+/// longer name (`pkg/label`, `GetValidName`).
 const LABEL_VALUE: usize = 63;
 const LABEL_HASH: usize = 6;
 
-/// A Velero backup's name as the value of a label, which is what tags have of it.
+/// A Velero backup's name as the value of a label, which is the form that tags have.
 pub fn label_value(name: &str) -> String {
     if name.len() <= LABEL_VALUE {
         return name.to_owned();
@@ -70,18 +76,18 @@ pub fn label_value(name: &str) -> String {
     format!("{}{}", &name[..name.floor_char_boundary(LABEL_VALUE - LABEL_HASH)], &hash[..LABEL_HASH])
 }
 
-/// What the tags of a snapshot say, each as `word:value`.
+/// The tags of a snapshot, each of the form `word:value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// The name of the VolumeSnapshotBackup that made it.
+    /// The name of the VolumeSnapshotBackup that made the snapshot.
     Backup,
-    /// The uid of that, which no other has.
+    /// The uid of that VolumeSnapshotBackup, which is unique.
     Identity,
-    /// The Velero backup that that was a part of, as a label's value has its name.
+    /// The name of the Velero backup that it was a part of, as [`label_value`] returns it.
     Velero,
     /// The uid of the claim.
     Lineage,
-    /// What the claim requested, as a quantity.
+    /// The size that the claim requested, as a quantity.
     Size,
     /// The claim's storage class.
     StorageClass,
@@ -102,17 +108,17 @@ impl Tag {
         }
     }
 
-    /// The tag that says this.
+    /// The tag with this value.
     pub fn of(self, value: &str) -> String {
         format!("{}:{value}", self.word())
     }
 
-    /// What tags say of this, each in its turn.
+    /// All values that the tags have for this word.
     pub fn values(self, tags: &[String]) -> impl Iterator<Item = &str> {
         tags.iter().filter_map(move |tag| tag.strip_prefix(self.word())?.strip_prefix(':'))
     }
 
-    /// What tags say of this, if they say one thing.
+    /// The value that the tags have for this word, if it is the only one and not empty.
     pub fn value(self, tags: &[String]) -> Option<&str> {
         let mut values = self.values(tags);
         values.next().filter(|value| !value.is_empty() && values.next().is_none())
@@ -131,9 +137,10 @@ mod tests {
         Layout::Old { protected: protected.into(), backup: backup.map(Into::into), content: content.into() }
     }
 
-    /// The forms of the sheet on VolumeSnapshotMover, section 7.1, and ours, seen from above, from the base and from within.
+    /// The layouts of VolumeSnapshotMover and ours, from above the base, from the base and from
+    /// within it.
     #[test]
-    fn a_path_is_known_from_wherever_it_is_looked_at() {
+    fn a_layout_is_recognized_from_above_the_base_and_from_within() {
         for (path, below, expected) in [
             ("velero/restic/c-1/shop/data", 5, volume("c-1", "shop", "data")),
             ("velero/restic/c-1/shop/data", 3, volume("c-1", "shop", "data")),
@@ -142,7 +149,7 @@ mod tests {
             ("adp/b1/snapcontent-1-pvc", 3, old("adp", Some("b1"), "snapcontent-1")),
             ("adp/b1/snapcontent-1-pvc", 1, old("adp", Some("b1"), "snapcontent-1")),
             ("adp/snapcontent-1-pvc", 2, old("adp", None, "snapcontent-1")),
-            // The base has a path of its own.
+            // The base itself is below a directory.
             ("team/adp/snapcontent-1-pvc", 2, old("adp", None, "snapcontent-1")),
             ("mnt/a/bucket/adp/b1/snapcontent-1-pvc", 3, old("adp", Some("b1"), "snapcontent-1")),
             ("restic/shop", 2, Layout::Unknown),
@@ -156,16 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn tags_say_what_they_were_made_of() {
+    fn tags_return_their_values_unless_these_are_empty_or_ambiguous() {
         let tags: Vec<String> =
             ["vsb-uid:u", "vsb:a:b", "access-mode:ReadWriteMany", "access-mode:ReadOnlyMany", "backup:", "size"]
                 .map(Into::into)
                 .into();
         assert_eq!(Tag::Backup.value(&tags), Some("a:b"));
         assert_eq!(Tag::Identity.value(&tags), Some("u"));
-        assert_eq!(Tag::Velero.value(&tags), None, "nothing is no name");
+        assert_eq!(Tag::Velero.value(&tags), None, "an empty value is no name");
         assert_eq!(Tag::Size.value(&tags), None);
-        assert_eq!(Tag::AccessMode.value(&tags), None, "two things are not one");
+        assert_eq!(Tag::AccessMode.value(&tags), None, "two values are ambiguous");
         assert_eq!(Tag::AccessMode.values(&tags).collect::<Vec<_>>(), ["ReadWriteMany", "ReadOnlyMany"]);
         assert_eq!(Tag::Size.value(&[Tag::Size.of("10Gi")]), Some("10Gi"));
     }

@@ -1,8 +1,8 @@
-//! Bytes that several threads may hold together: a semaphore that counts bytes.
+//! [`Room`]: a semaphore that counts bytes, to bound what several threads hold together.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many bytes there are, and how many of them are free.
+/// A number of bytes that several threads may hold together.
 pub struct Room {
     total: u64,
     state: Mutex<State>,
@@ -26,7 +26,8 @@ impl Room {
         Room { total, state: Mutex::new(State { free: total, waiting: 0 }), freed: Condvar::new() }
     }
 
-    /// Waits until `bytes` are free, and holds them. What is larger than all of the room has it alone.
+    /// Waits until `bytes` are free, and holds them. A request for more than the total waits for
+    /// the total and holds it alone.
     pub fn take(&self, bytes: u64) -> Held<'_> {
         let bytes = bytes.min(self.total);
         let mut state = self.lock();
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_waits_for_what_is_given_back() {
+    fn take_waits_until_enough_bytes_are_released() {
         let room = Room::new(100);
         let (first, second) = (room.take(60), room.take(40));
         std::thread::scope(|threads| {
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_room_has_it_alone() {
+    fn a_request_larger_than_the_total_holds_the_total() {
         let room = Room::new(10);
         let held = room.take(1000);
         assert_eq!(room.lock().free, 0);

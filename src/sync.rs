@@ -1,7 +1,8 @@
 //! Mutexes with one policy for poison: a panic in one thread does not spread to the others.
 //!
 //! Critical sections leave their data consistent wherever they may panic. A panic is caught in the
-//! thread, or noticed where the thread is joined, and ends the run; the mutex stays usable for cleanup.
+//! thread, or noticed where the thread is joined, and ends the run; the mutex stays usable for
+//! cleanup.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,7 @@
-//! The architecture of the library, read from its sources: layers, circles, visibility, sizes.
+//! Checks the architecture of the library in its sources: layers, import cycles, visibility, sizes.
 //!
-//! Tests inside the sources (`mod tests`, `testing`) may use any module. The rules search for plain text,
-//! so that they can be read here; comments do not count.
+//! Tests inside the sources (`mod tests`, `testing`) may use any module. The rules search for plain
+//! text, which keeps them readable, and ignore comments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 /// How the modules of one layer may use each other.
 #[derive(Clone, Copy, PartialEq)]
 enum Within {
-    /// A module uses those before it.
+    /// A module may use those before it.
     Ordered,
-    /// Not at all.
+    /// A module must not use the others.
     Apart,
 }
 
-/// Modules by layer, lowest first. A module uses those of lower layers.
+/// Modules by layer, lowest first. A module may use those of lower layers.
 const LAYERS: [(Within, &[&str]); 7] = [
     (
         Within::Ordered,
@@ -48,20 +48,20 @@ const LAYERS: [(Within, &[&str]); 7] = [
     (Within::Apart, &["cli"]),
 ];
 
-/// The modules of `controller`: each uses those before it.
+/// The modules of `controller`: each may use those before it.
 const CONTROLLER: [&str; 10] =
     ["domain", "config", "tenancy", "action", "observed", "mover_job", "dialect", "cluster", "kinds", "runtime"];
 
-/// Limits of one file and one function, tests excluded, and of the largest module as a share of all lines.
+/// Limits for a file and a function without tests, and for the share of a module in all lines.
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 const PARAMETERS: usize = 5;
 const MODULE_PERCENT: usize = 15;
 
-/// Functions of foreign traits, whose parameters are not ours to choose.
+/// Files that implement foreign traits, whose parameters are fixed.
 const FOREIGN: [&str; 1] = ["mount/serve.rs"];
 
-/// Texts that only the named modules or files may have, and what to do elsewhere.
+/// Texts that only the named modules or files may contain, and advice for all others.
 const RESERVED: [(&[&str], &[&str], &str); 8] = [
     (
         &["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "io::stdout", "io::stderr"],
@@ -118,7 +118,7 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
     ),
 ];
 
-/// Modules of bytes and types, and what would be I/O in them.
+/// Modules of bytes and types, and texts that mean I/O.
 const PURE: [&str; 11] =
     ["id", "format", "crypto", "hash", "chunk", "pattern", "limits", "work", "provenance", "volume_mode", "manifest"];
 const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread", "rustix::"];
@@ -127,7 +127,7 @@ const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::process", "std::thread",
 struct Source {
     /// The top-level module.
     module: String,
-    /// Below `src`.
+    /// The path below `src`.
     path: PathBuf,
     lines: Vec<(usize, String)>,
     /// The whole text, up to an inline `mod tests`.
@@ -160,7 +160,7 @@ fn the_controllers_modules_use_only_lower_ones() {
     for source in sources().iter().filter(|source| source.module == "controller") {
         let path = module_path(&source.path);
         let Some(from) = path.get(1).filter(|name| *name != "tests") else { continue };
-        let from_rank = rank(from).unwrap_or_else(|| panic!("controller::{from} has no place in the order"));
+        let from_rank = rank(from).unwrap_or_else(|| panic!("controller::{from} is missing in CONTROLLER"));
         for (number, used) in source.uses().filter(|(_, used)| used.len() > 1 && used[0] == "controller") {
             let to = rank(&used[1]).unwrap_or(usize::MAX);
             if used[1] != *from && to >= from_rank {
@@ -172,18 +172,18 @@ fn the_controllers_modules_use_only_lower_ones() {
 }
 
 #[test]
-fn files_import_each_other_in_no_circle() {
+fn files_have_no_import_cycle() {
     let sources = sources();
     let files: BTreeMap<Vec<String>, &Source> =
         sources.iter().filter(|it| !is_root(&it.module)).map(|it| (module_path(&it.path), it)).collect();
     let mut edges: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
     for (module, source) in &files {
-        // A re-export is part of a module's interface, and takes nothing for its own use.
+        // A re-export is part of a module's interface, not a use by the module.
         let lines = source.lines.iter().filter(|(_, line)| !line.starts_with("pub use "));
         let used = lines.flat_map(|(_, line)| paths(line)).filter_map(|path| resolve(module, &path, &files));
         edges.insert(module, used.filter(|used| *used != &module[..]).collect());
     }
-    // A file that imports none of the others, or that none imports, is in no circle.
+    // A file that imports none of the others, or that none imports, is in no cycle.
     let mut left = edges;
     loop {
         let imported: BTreeSet<&[String]> = left.values().flatten().copied().collect();
@@ -200,7 +200,7 @@ fn files_import_each_other_in_no_circle() {
         .flat_map(|(from, used)| used.iter().filter(|it| remaining.contains(*it)).map(move |to| (from, to)))
         .map(|(from, to)| format!("{} -> {}", from.join("::"), to.join("::")))
         .collect();
-    assert!(faults.is_empty(), "circles:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "import cycles:\n{}", faults.join("\n"));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn public_items_are_used_by_other_files() {
         let path = Path::new("src").join(&source.path);
         let is_mod = path.file_stem().is_some_and(|stem| stem == "mod");
         let dir = if is_mod { path.parent().expect("below src").to_owned() } else { path.with_extension("") };
-        // A file's own tests do not count.
+        // Uses in a file's own tests do not count.
         let own_tests = path.with_file_name("").join(path.file_stem().expect("a name"));
         let own = |other: &Path| other == path || other.starts_with(&own_tests);
         for (number, line) in &source.lines {
@@ -264,7 +264,7 @@ fn files_functions_and_modules_are_small() {
 }
 
 #[test]
-fn a_reserved_text_is_only_in_its_modules() {
+fn reserved_texts_occur_only_in_their_modules() {
     let mut faults = Vec::new();
     for source in sources() {
         for (texts, owners, advice) in RESERVED {
@@ -280,7 +280,7 @@ fn a_reserved_text_is_only_in_its_modules() {
 }
 
 #[test]
-fn the_rules_find_what_they_are_for() {
+fn the_rules_detect_violations() {
     let names = |line: &str| paths(line).iter().map(|path| path.join("::")).collect::<Vec<_>>();
     assert_eq!(names("let x = crate::repo::Index::load(super::y());"), ["crate::repo::Index::load", "super::y"]);
     let tree = "use crate::{backup, store::{self, File, object::Store as _}, id::Id};";
@@ -349,14 +349,15 @@ fn occurrences(source: &Source, texts: &[&str], advice: &str) -> Vec<String> {
     hits.collect()
 }
 
-/// The module of a file below `src`: `store/object.rs` and `store/object/mod.rs` are `store::object`.
+/// The module of a file below `src`: `store/object.rs` and `store/object/mod.rs` are
+/// `store::object`.
 fn module_path(path: &Path) -> Vec<String> {
     let path = path.with_extension("");
     let parts = path.iter().map(|part| part.to_string_lossy().into_owned());
     parts.filter(|part| part != "mod").collect()
 }
 
-/// The file that a path leads to: the longest prefix that is a module with a file of its own.
+/// The file that a path leads to: the longest prefix that is a module with its own file.
 fn resolve<'f>(module: &[String], path: &[String], files: &'f BTreeMap<Vec<String>, &Source>) -> Option<&'f [String]> {
     let ups = path.iter().take_while(|part| *part == "super").count();
     let (mut current, rest) = match &*path[0] {
@@ -381,7 +382,7 @@ fn resolve<'f>(module: &[String], path: &[String], files: &'f BTreeMap<Vec<Strin
     found
 }
 
-/// The paths that a line names: those of a `use` tree, and those that begin with `crate::` or `super::`.
+/// The paths in a line: those of a `use` tree, and those that begin with `crate::` or `super::`.
 fn paths(line: &str) -> Vec<Vec<String>> {
     let statement = line.strip_prefix("pub ").unwrap_or(line);
     let statement = match statement.strip_prefix("(crate) ").or_else(|| statement.strip_prefix("(super) ")) {

@@ -1,15 +1,15 @@
-//! The controller's command line. What it does is tested on a cluster (`tests/cluster/suite`).
+//! Tests the controller's command line; `tests/cluster/suite` tests its behaviour on a cluster.
 
 use std::process::{Command, Output};
 
-/// The program, which ends before it looks for a cluster: a setting of it cannot be used.
+/// Runs the program, which ends before it connects to a cluster, because a setting is invalid.
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
     command.args(arguments).env_clear().env("DATAMOVER_CONCURRENT_BACKUP", "many").output().expect("the program runs")
 }
 
 #[test]
-fn the_command_line_is_that_of_old() {
+fn the_command_line_of_volume_snapshot_mover_is_accepted() {
     let old = ["--metrics-bind-address=127.0.0.1:8080", "--leader-elect", "--health-probe-bind-address", ":8082"];
     for understood in [&[] as &[_], &old, &["--leader-elect=false"]] {
         let output = run(understood);

@@ -8,8 +8,8 @@
 //! * `cut/fastcdc`: another algorithm with other cuts, at the same sizes, as a yardstick. No
 //!   repository could use it.
 //!
-//! Before that, restic's own chunker cuts the same bytes, in turn with each kernel: it must find the same chunks, and how many
-//! times as fast each is is printed. Needs Go, which builds `restic/main.go`.
+//! Before that, restic's own chunker cuts the same bytes in turn with each kernel. Both must find
+//! the same chunks; the ratio of their speeds is printed. Needs Go, which builds `restic/main.go`.
 //!
 //! Run `cargo bench --no-default-features --bench chunker`.
 
@@ -30,7 +30,7 @@ use random::Random;
 
 const SIZE: usize = 256 << 20;
 
-/// Asks for all candidates of `data`, so that every position is looked at.
+/// Counts all candidates of `data`, so that every position is tested.
 fn count_candidates(data: &[u8], find: impl Fn(&[u8], usize, usize) -> Option<usize>) -> usize {
     let mut lo = WINDOW;
     let mut count = 0;
@@ -61,7 +61,8 @@ fn kernels(polynomial: Polynomial) -> Vec<(&'static str, Arc<Scanner>)> {
     kernels.map(|(name, scanner)| (name, Arc::new(scanner))).collect()
 }
 
-/// The fastest of some rounds counts for either, so that what else the machine did does not.
+/// Compares each kernel with restic's chunker. The fastest round of each counts, which excludes
+/// other load on the machine.
 fn beside_restic(data: &[u8]) {
     const ROUNDS: usize = 5;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -91,7 +92,7 @@ fn beside_restic(data: &[u8]) {
             let start = Instant::now();
             let lengths = chunk_lengths(black_box(data), &scanner);
             ours = ours.min(start.elapsed().as_secs_f64());
-            assert!(lengths == expected, "{name} cuts elsewhere than restic");
+            assert!(lengths == expected, "{name} cuts at other positions than restic");
         }
         let rate = |seconds: f64| data.len() as f64 / seconds / 1e9;
         println!("{name}: {:.2} GB/s, restic {:.2}: {:.1} times", rate(ours), rate(theirs), theirs / ours);

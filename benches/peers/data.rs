@@ -17,7 +17,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A volume to be backed up, and what is told of it.
+/// The content of a volume to back up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Data {
     Random,
@@ -29,10 +29,11 @@ pub enum Data {
     Sparse,
     Text,
     Zeros,
-    /// One small file, for a repository that has the blobs of a terabyte.
+    /// One small file, for a repository whose index lists the blobs of a terabyte.
     LargeIndex,
-    /// As [`Data::Random`] and [`Data::VmImage`], of a size that passes a slow link in some seconds.
+    /// Like [`Data::Random`], but small enough to pass a slow link in seconds.
     LessRandom,
+    /// Like [`Data::VmImage`], but small enough to pass a slow link in seconds.
     LessVmImage,
     /// Source files, of some KiB each.
     Sources,
@@ -59,12 +60,12 @@ impl Data {
         }
     }
 
-    /// How many other blobs the repository has before.
+    /// The number of blobs that the repository's index lists before the backup.
     pub fn known_blobs(self) -> usize {
         if self == Data::LargeIndex { 1_000_000 } else { 0 }
     }
 
-    /// Its directory's name.
+    /// The name of its directory.
     pub fn directory(self) -> &'static str {
         match self {
             Data::Random => "random",
@@ -83,7 +84,7 @@ impl Data {
         }
     }
 
-    /// Makes it in `root` unless it is there; a run that was cut short begins anew.
+    /// Creates the volume in `root` unless it exists. An interrupted attempt starts from scratch.
     pub fn make(self, root: &Path) -> io::Result<()> {
         let (done, part) = (root.join(self.directory()), root.join("part"));
         if done.exists() {
@@ -116,7 +117,8 @@ impl Data {
     }
 }
 
-/// Gives a repository in a folder index files of so many blobs, in packs that nobody has.
+/// Adds index files with `count` blobs to a repository in a folder. The packs of these blobs do not
+/// exist.
 pub fn add_known_blobs(repository: &Path, count: usize) {
     let location = repository.to_str().and_then(|path| path.parse().ok()).expect("a folder");
     let store = store::open(&location, &store::Options::default()).expect("a store");
@@ -147,7 +149,7 @@ pub fn add_known_blobs(repository: &Path, count: usize) {
     }
 }
 
-/// A stream of its own for each seed and place.
+/// An independent random stream for each seed and place.
 fn random(seed: u64, place: u64) -> Random {
     Random(Random(seed << 56 ^ place).next())
 }
@@ -163,8 +165,8 @@ fn fill(path: &Path, size: u64, extent: impl Fn(u64, &mut [u8])) -> io::Result<(
     file.sync_all()
 }
 
-/// A MiB as a virtual machine's disk has it: 40 % database pages, 18 % logs, 21 % program text, 7 % media and 14 % zeros, which
-/// together compress about 2.4:1.
+/// One MiB of a virtual machine's disk: 40 % database pages, 18 % logs, 21 % program text, 7 %
+/// media and 14 % zeros, which together compress about 2.4:1.
 fn vm_extent(number: u64, out: &mut [u8]) {
     let mut random = random(2, number);
     match random.below(100) {
@@ -261,7 +263,8 @@ const WORDS: [&str; 64] = [
     "quota",
 ];
 
-/// Words: common ones often, and now and then one that nobody has seen.
+/// Appends a word: three times in four one of the list, its first ones most often, and otherwise
+/// random letters.
 fn word(random: &mut Random, out: &mut Vec<u8>) {
     if random.below(4) == 0 {
         let mut letters = random.next();
@@ -341,8 +344,8 @@ fn change_pages(image: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Sizes as in a tree of sources, documents and libraries: 15 KiB on average, most of them below 8 KiB, and a few of some MiB with
-/// a quarter of all bytes; one entry in 50 is a link.
+/// Sizes as in a tree of sources, documents and libraries: 15 KiB on average, most of them below
+/// 8 KiB, and a few of some MiB with a quarter of all bytes. One entry in 50 is a link.
 fn small_files(root: &Path, count: u64) -> io::Result<()> {
     let mut content = vec![0; 8 * MIB];
     for number in 0..count {
@@ -356,7 +359,7 @@ fn small_files(root: &Path, count: u64) -> io::Result<()> {
             symlink(format!("../{:02}/file-{}.txt", number % 50, number / 2), path)?;
             continue;
         }
-        // Of exponential growth in 12 steps from 128 bytes on.
+        // Exponentially distributed, in 12 steps from 128 bytes on.
         let size = match random.below(700) {
             0 => 512 * KIB as u64 + random.below(5 * MIB as u64),
             _ => (128 << random.below(12).min(random.below(12) + 2)) + random.below(4096),
@@ -408,7 +411,7 @@ fn sparse(image: &Path) -> io::Result<()> {
     let mut extent = vec![0; MIB];
     for number in 0..500 {
         let at = random(8, number).below(20 * KIB as u64);
-        // Not zeros: a hole is what is not written.
+        // Not an extent of zeros: all zeros of this volume are holes.
         vm_extent(
             (0..).map(|k| number + 500 * k).find(|&k| random(2, k).below(100) < 86).expect("endless"),
             &mut extent,

@@ -1,11 +1,14 @@
-//! Ours against restic and rustic: the same work, in turn, on the same medium, in one run.
+//! Benchmarks ours, restic and rustic: the same work, in turn, on the same medium, in one run.
 //!
-//! `cargo bench --bench peers` does all of it, which takes some hours; `-- --rounds 1 --only random,tiny-files` a part. Needs root
-//! (a tmpfs is mounted for what must not wait for a disk), 24 GiB of memory and 40 GB of disk. Peers are installed by
-//! `tests/peers/install rustic-release`. Every restored tree is compared with its source, and restic checks what we wrote, in the first round.
+//! `cargo bench --bench peers` measures everything, which takes some hours;
+//! `-- --rounds 1 --only random,tiny-files` measures a part. Needs root (to mount a tmpfs for the
+//! measurements that must not wait for a disk), 24 GiB of memory and 40 GB of disk.
+//! `tests/peers/install rustic-release` installs the peers. In the first round, every restored tree
+//! is compared with its source, and restic checks the repositories that ours wrote.
 //!
-//! Whatever has been measured with this very binary of ours is kept in `target/bench/rows`, and not measured again: a run that was cut short
-//! goes on, and parts add up. The medians are printed; with `--publish` they take the place of the last ones in the documents.
+//! The measurements are stored in `target/bench/rows` and not repeated with the same binary of
+//! ours: an interrupted run resumes, and partial runs add up. The medians are printed; with
+//! `--publish` they replace the last ones in the documents.
 
 mod data;
 mod medium;
@@ -47,24 +50,24 @@ use work::Work;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Times that everything is done; medians are told.
+    /// Number of rounds, of which the medians are printed.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Data by the names of their directories; all unless said.
+    /// Volumes to back up, by the names of their directories; all by default.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where repositories and volumes are; all unless said.
+    /// Media to measure on; all by default.
     #[arg(long, value_delimiter = ',', value_parser = Medium::parse)]
     media: Vec<Medium>,
-    /// Put the table and its picture into the documents.
+    /// Write the tables and pictures into the documents.
     #[arg(long)]
     publish: bool,
-    /// Cargo says so.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What is done with each volume, beside its first backup.
+/// The work on each volume after its first backup.
 fn plan(data: Data) -> &'static [Work] {
     match data {
         Data::Random => &[Work::Check, Work::Restore],
@@ -75,7 +78,7 @@ fn plan(data: Data) -> &'static [Work] {
         Data::Sources => &[Work::Unchanged, Work::Check, Work::ColdRestore, Work::Prune, Work::Snapshots],
         Data::FewFiles => &[Work::Unchanged, Work::Restore],
         Data::Sparse | Data::Text | Data::Zeros | Data::LargeIndex => &[],
-        Data::VmImageChanged => unreachable!("it comes second, after the image"),
+        Data::VmImageChanged => unreachable!("the changed image is measured with the image"),
     }
 }
 
@@ -94,7 +97,7 @@ const ALL: [Data; 12] = [
     Data::FewFiles,
 ];
 
-/// What a medium is tried with.
+/// The volumes that are measured on a medium.
 fn volumes_for(medium: Medium) -> &'static [Data] {
     match medium.repository {
         Repository::Tmpfs if medium.delay.is_some() => &[Data::FewFiles],
@@ -124,10 +127,10 @@ fn main() {
         for &data in volumes_for(medium).iter().filter(|data| chosen(data)) {
             data.make(&volumes).expect("room for the volume");
             for round in 0..arguments.rounds {
-                // Nobody is always first, and none always after the same.
+                // The order rotates, so that no tool always runs first or always after the same.
                 for turn in 0..TOOLS.len() {
                     let tool = TOOLS[(turn + round) % TOOLS.len()];
-                    // Behind a link the proof costs nothing.
+                    // Behind a link or on a network volume, the extra verification costs no time.
                     let local = medium.link().is_none() && medium.delay.is_none();
                     if tool == Tool::OursUnverified && !local {
                         continue;
@@ -148,7 +151,7 @@ fn main() {
             }
         }
     }
-    // However they were measured: by medium and data as above.
+    // In the order of media and volumes, not in that of the measurements.
     rows.sort_by_key(|row| {
         (MEDIA.iter().position(|&medium| medium == row.medium), ALL.iter().position(|data| *data == row.data))
     });
@@ -159,7 +162,7 @@ fn main() {
     }
 }
 
-/// The rows of all runs, one to a line after the fingerprint of the binary that was measured.
+/// The file of all rows, one on each line after the fingerprint of the measured binary.
 struct Kept {
     file: PathBuf,
     binary: String,
@@ -174,7 +177,7 @@ impl Kept {
             .collect()
     }
 
-    /// All rows of a tool's run at once, so that no half of one is kept.
+    /// Appends all rows of a tool's run at once, so that no partial run is stored.
     fn add(&self, rows: &[Row]) {
         let lines: String = rows.iter().map(|row| format!("{}\t{}\n", self.binary, row.line())).collect();
         let mut file = File::options().create(true).append(true).open(&self.file).expect("the kept rows");
@@ -188,7 +191,7 @@ fn run(medium: Medium, data: Data, tool: Tool, first: bool, volumes: &Path, scra
     let repository = scratch.join("repository");
     let log = scratch.join("requests");
     let start_server = || {
-        // As object stores do: a connection is used again.
+        // Connections are reused, as with an object store.
         let options = ["--keep-alive", "--access-log", log.to_str().expect("a path")];
         versitygw::start(&peers.join("versitygw"), &repository, &scratch.join("log"), &options)
     };
@@ -223,7 +226,7 @@ fn run(medium: Medium, data: Data, tool: Tool, first: bool, volumes: &Path, scra
     warm(&source);
     let back_up = |from: &Path| on_volume(medium, from, scratch, |from| place.backup(from));
     add(Work::Backup, back_up(&source));
-    // The proof costs nothing when nothing is read or all is known.
+    // Without the extra verification, only the first backup is measured.
     let works = if tool == Tool::OursUnverified { &[] } else { plan(data) };
     for &work in works {
         let cost = match work {
@@ -261,7 +264,7 @@ fn run(medium: Medium, data: Data, tool: Tool, first: bool, volumes: &Path, scra
         };
         add(work, cost);
     }
-    // Of blobs that were known before there is no more than an index.
+    // Known blobs exist in the index only, so a check of them fails.
     if first && tool == Tool::Ours && data.known_blobs() == 0 {
         let direct = match &server {
             Some(server) => Place::s3(Tool::Restic, peers, scratch, server.port, None),
@@ -272,8 +275,8 @@ fn run(medium: Medium, data: Data, tool: Tool, first: bool, volumes: &Path, scra
     rows
 }
 
-/// Does something with a volume that has just been mounted, if it is one of the network: what that
-/// cost, and the operations that the file system was asked for.
+/// Runs `work` on a volume, which is freshly mounted if the medium is a network volume. Returns the
+/// cost and the number of operations of that file system.
 fn on_volume(medium: Medium, volume: &Path, scratch: &Path, work: impl FnOnce(&Path) -> Cost) -> (Cost, usize) {
     let Some(delay) = medium.delay else { return (work(volume), 0) };
     let mount = volume_at(scratch);
@@ -284,12 +287,12 @@ fn on_volume(medium: Medium, volume: &Path, scratch: &Path, work: impl FnOnce(&P
     (cost, usize::try_from(operations).expect("a number of operations"))
 }
 
-/// Where a volume of the network is mounted.
+/// The mount point of a network volume.
 fn volume_at(scratch: &Path) -> PathBuf {
     scratch.join("volume")
 }
 
-/// Where a tool put what was backed up as `.`.
+/// The directory below `target` into which a tool restores a source that was backed up as `.`.
 fn restored(tool: Tool, source: &Path, target: &Path) -> PathBuf {
     match tool {
         Tool::Rustic => {
@@ -305,7 +308,7 @@ fn demand_same(source: &Path, restored: &Path) {
     assert!(status.expect("diff starts").success(), "{restored:?} is not {source:?}");
 }
 
-/// Reads everything once, so that all tools find it in memory.
+/// Reads everything once, so that all tools find it in the page cache.
 fn warm(path: &Path) {
     let entries = fs::read_dir(path).expect("a directory");
     for entry in entries.map(|entry| entry.expect("an entry")) {
@@ -318,8 +321,9 @@ fn warm(path: &Path) {
     }
 }
 
-/// Reads what is not in holes, and nothing else stays in memory: the first tool that reads the holes would leave their zeros there for
-/// the others, and nobody has them from a volume that was just mounted.
+/// Reads the data of a file into the page cache, and drops everything else of it. Zeros of holes
+/// must not be cached: they are not on a freshly mounted volume, and the first tool would cache
+/// them for the others.
 fn warm_file(mut file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if metadata.blocks() * 512 < metadata.len() {
@@ -339,8 +343,9 @@ fn warm_file(mut file: &File) -> io::Result<()> {
     }
 }
 
-/// Uses as much memory as a run will, and frees it. A virtual machine gives free pages back to its host, and whoever is first to
-/// touch them again waits for the host: that must not be one of the tools.
+/// Uses as much memory as a run will, and frees it. A virtual machine returns free pages to its
+/// host, and the first process that touches them again waits for the host: that must not be one of
+/// the tools.
 fn touch_memory(scratch: &Path) {
     let path = scratch.join("touched");
     let mut file = File::create(&path).expect("a file");
@@ -364,13 +369,13 @@ fn size(path: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// Memory as a file system, unmounted in the end.
+/// A mounted tmpfs; unmounted on drop.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     fn mount(at: PathBuf) -> Tmpfs {
         fs::create_dir_all(&at).expect("a directory");
-        // What a killed run left mounted.
+        // A killed run leaves its tmpfs mounted.
         let _ = Command::new("umount").arg("--quiet").arg(&at).status();
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=18g", "bench"]).arg(&at).status();
         assert!(status.expect("mount starts").success(), "cannot mount a tmpfs: root is needed");

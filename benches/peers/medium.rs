@@ -1,4 +1,4 @@
-//! Where repositories and volumes are.
+//! The media of the benchmarks: where the repository is stored, and how the volume is reached.
 
 use crate::link::Profile;
 use std::time::Duration;
@@ -10,12 +10,12 @@ const OTHER_REGION: Profile = Profile { round_trip: Duration::from_millis(30), e
 /// A bucket on another continent, or behind a site's uplink.
 const FAR: Profile = Profile { round_trip: Duration::from_millis(100), each: 10e6, shared: 50e6 };
 
-/// One place for repositories, and how the volume is reached.
+/// Where the repository is stored, and how the volume is reached.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Medium {
     pub name: &'static str,
     pub repository: Repository,
-    /// The volume is on a file system on which each operation takes this much longer.
+    /// Added to each operation of the file system that holds the volume.
     pub delay: Option<Duration>,
 }
 
@@ -23,7 +23,7 @@ pub struct Medium {
 pub enum Repository {
     Tmpfs,
     Disk,
-    /// On the loopback address.
+    /// An S3 server on the loopback address.
     S3,
     /// S3 behind a link, with a number of connections instead of each tool's own.
     Link {
@@ -32,7 +32,7 @@ pub enum Repository {
     },
 }
 
-/// What restic and ours open unless told otherwise.
+/// The default number of connections of restic and of ours.
 pub const CONNECTIONS: usize = 5;
 
 pub const MEDIA: [Medium; 12] = [
@@ -63,17 +63,17 @@ const fn network(name: &'static str, microseconds: u64) -> Medium {
 }
 
 impl Medium {
-    /// By its name with dashes for what is not a letter, a digit or a dot: `far-16-connections`.
+    /// Finds a medium by its name with dashes for spaces and commas, such as `far-16-connections`.
     pub fn parse(name: &str) -> Result<Medium, String> {
         let found = MEDIA.into_iter().find(|medium| medium.argument() == name);
-        found.ok_or_else(|| format!("one of {}", MEDIA.map(|medium| medium.argument()).join(", ")))
+        found.ok_or_else(|| format!("expected one of {}", MEDIA.map(|medium| medium.argument()).join(", ")))
     }
 
     fn argument(self) -> String {
         self.name.split([' ', ',']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
     }
 
-    /// The link's profile, and how many connections use it at best.
+    /// The link's profile, and the number of connections over it.
     pub fn link(self) -> Option<(Profile, usize)> {
         match self.repository {
             Repository::Link { profile, connections } => Some((profile, connections.unwrap_or(CONNECTIONS))),

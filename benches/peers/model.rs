@@ -1,11 +1,11 @@
-//! What a run must cost: every byte copied, hashed, compressed and sealed once, at what one core
-//! does it at, on two cores.
+//! A lower bound for the time of a run: every byte is copied, hashed, compressed and sealed once,
+//! at the measured rate of one core, spread over the machine's cores.
 //!
 //! Rates per byte are those of `benches/stages.rs` and `benches/chunker` on the machine of
-//! `docs/PERFORMANCE.md`, and for zstd those of the data itself, at the quick level where that is
-//! what pays; a medium counts with what the kernel takes to copy from and to it. What a file costs
-//! beside its bytes is an estimate, made from the system calls it takes. Nothing is added for what
-//! could be done without: waiting, allocation, idle cores.
+//! `docs/PERFORMANCE.md`. The rates of zstd were measured on the data itself, at the quick level
+//! where that level pays. A medium counts with the kernel's time to copy from and to it. The cost
+//! of a file beside its bytes is an estimate from its system calls. Waiting, allocation and idle
+//! cores count as nothing, because they are avoidable.
 
 use crate::data::Data;
 use crate::link::Profile;
@@ -19,21 +19,21 @@ const SEAL: f64 = 0.15;
 const OPEN: f64 = 0.15;
 /// With the first touch of a page of memory.
 const WRITE: f64 = 0.35;
-/// To open, look at, read and close a file; to look at one; to make one with its metadata.
-/// Microseconds of one core.
+/// To open, stat, read and close a file; to stat one; to make one with its metadata. Microseconds
+/// of one core.
 const READ_FILE: f64 = 11.0;
 const LOOK: f64 = 6.0;
 const MAKE_FILE: f64 = 45.0;
-/// To expand, parse and remember a blob's 180 bytes of an index. Nanoseconds of one core, and an
-/// estimate.
+/// To expand, parse and store the 180 bytes of a blob in an index: an estimate, in nanoseconds of
+/// one core.
 const KNOWN_BLOB: f64 = 300.0;
 /// Key derivation, on two cores.
 const START: f64 = 0.10;
 
-/// What there is of some data.
+/// The size and the compressibility of a volume.
 struct Volume {
     bytes: f64,
-    /// Of them, not in holes or zeros.
+    /// Those of `bytes` that are neither in holes nor zero.
     content: f64,
     files: f64,
     /// Nanoseconds per byte.
@@ -82,10 +82,10 @@ pub fn seconds(data: Data, work: Work, cores: usize) -> f64 {
     START + nanoseconds / 1e9 / cores as f64
 }
 
-/// Round trips that a work cannot do without, one after the other, with the first connection:
-/// config and key; for all but a list of snapshots the lock, which is written and looked for again,
-/// and removed at the end; the list of what is there, and that itself; for a backup an index file
-/// and the snapshot.
+/// The sequential round trips that a work needs. To open the repository takes three: the
+/// connection, the config and the key. The lock, which `snapshots` does not take, needs three: it
+/// is written, looked up and finally removed. To read takes two: a listing and the listed files. A
+/// backup also writes an index file and the snapshot.
 fn round_trips(work: Work) -> f64 {
     let (open, lock, read, write) = (3.0, 3.0, 2.0, 2.0);
     match work {
@@ -96,8 +96,8 @@ fn round_trips(work: Work) -> f64 {
     }
 }
 
-/// Seconds behind a link: what its bytes take, or the processors if that is longer, and the round
-/// trips.
+/// Seconds behind a link: the time of the transfer or that of the processors, whichever is longer,
+/// plus the round trips.
 pub fn link_seconds(data: Data, work: Work, cores: usize, link: (Profile, usize)) -> f64 {
     let (Profile { round_trip, each, shared, .. }, connections) = link;
     let Volume { content, stored, .. } = volume(data);

@@ -1,4 +1,4 @@
-//! From runs to medians, a table and a picture.
+//! Reports the measurements: medians, tables and pictures.
 
 use crate::data::Data;
 use crate::medium::{MEDIA, Medium, Repository};
@@ -20,7 +20,7 @@ pub struct Row {
     pub cost: Cost,
     /// Bytes in the repository afterwards.
     pub repository: u64,
-    /// What the server, or the file system of the volume, was asked for.
+    /// Requests to the server, or operations of the volume's file system.
     pub requests: usize,
 }
 
@@ -100,7 +100,7 @@ fn medians(rows: &[&Row], tool: Tool) -> Option<Medians> {
     })
 }
 
-/// The rows of the same work, in the order in which they were first met.
+/// The rows grouped by medium, data and work, in the order of the first row of each group.
 fn groups(rows: &[Row]) -> Vec<(&Row, Vec<&Row>)> {
     let mut groups: Vec<(&Row, Vec<&Row>)> = Vec::new();
     for row in rows {
@@ -117,7 +117,7 @@ fn groups(rows: &[Row]) -> Vec<(&Row, Vec<&Row>)> {
 struct Compared<'r> {
     first: &'r Row,
     ours: Medians,
-    /// Without the proof, where that makes a difference.
+    /// Without the extra verification, where that was measured.
     unverified: Option<Medians>,
     restic: Medians,
     rustic: Medians,
@@ -190,13 +190,13 @@ fn table_of(all: &[Compared]) -> String {
     text
 }
 
-/// Puts what was measured into the documents: local media, links and network volumes each have a
-/// place of their own, which stays as it is if nothing was measured for it.
+/// Writes the measurements into the documents. Local media, links and network volumes have a place
+/// each, which stays unchanged if nothing was measured for it.
 pub fn publish(rows: &[Row], versions: &[String]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let versions = versions.iter().filter(|version| !version.is_empty()).fold(String::new(), |mut text, version| {
         if !text.contains(version) {
-            let _ = write!(text, "{}{version}", if text.is_empty() { "" } else { ", " });
+            let _ = write!(text, "{}{version}", if text.is_empty() { "" } else { ",\n" });
         }
         text
     });
@@ -209,7 +209,7 @@ pub fn publish(rows: &[Row], versions: &[String]) {
             (_, Some(most)) => format!("Medians of {most} rounds"),
             (_, None) => continue,
         };
-        let machine = format!("{rounds}, {}; {versions}.", machine());
+        let machine = format!("{rounds}, {};\n{versions}.", machine());
         let (place, picture_file) = (group.place(), group.picture());
         let picture_of =
             |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
@@ -222,7 +222,7 @@ pub fn publish(rows: &[Row], versions: &[String]) {
     }
 }
 
-/// What is published together.
+/// Media that are published in one table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Local,
@@ -239,7 +239,7 @@ impl Group {
         }
     }
 
-    /// The name of its place in the documents.
+    /// The name of the place of its table in the documents.
     fn place(self) -> &'static str {
         match self {
             Group::Local => "measured",
@@ -257,7 +257,7 @@ impl Group {
     }
 }
 
-/// Puts a text into the place that a document has for it.
+/// Replaces the text at a place in a document.
 fn replace(document: &Path, place: &str, measured: &str) {
     let text = fs::read_to_string(document).expect("the document");
     let (begin, end) = (format!("<!-- {place}: begin -->\n"), format!("<!-- {place}: end -->"));
@@ -266,7 +266,7 @@ fn replace(document: &Path, place: &str, measured: &str) {
     fs::write(document, format!("{before}{begin}{measured}{end}{after}")).expect("it can be written");
 }
 
-/// What a reader in a hurry wants to know.
+/// The table with seconds and peak memory, for the README.
 fn short_table(all: &[Compared]) -> String {
     let mut text = String::from(
         "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
@@ -320,7 +320,7 @@ fn link_table(all: &[Compared]) -> String {
     text
 }
 
-/// When, and on what.
+/// The date, the commit and the machine of a measurement.
 fn machine() -> String {
     let line = |file: &str, key: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -334,7 +334,7 @@ fn machine() -> String {
         output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     format!(
-        "{} at commit `{}`: {} cores of {} (family {}, model {}), {:.0} GiB, Linux {}",
+        "{} at commit `{}`:\n{} cores of {} (family {}, model {}), {:.0} GiB, Linux {}",
         output("date", &["-u", "+%F"]),
         output("git", &["rev-parse", "--short=12", "HEAD"]),
         cores(),
@@ -355,7 +355,7 @@ fn picture(all: &[Compared]) -> String {
         let Row { medium, data, work: done, .. } = work.first;
         (format!("{}: {}, {}", medium.name, data.name(), done.name()), work.ratio())
     };
-    // Behind links with each tool's own number of connections.
+    // Of the links, those where each tool opens its own number of connections.
     let is_shown =
         |work: &&Compared| !matches!(work.first.medium.repository, Repository::Link { connections: Some(_), .. });
     let bars: Vec<(String, f64)> = all.iter().filter(is_shown).map(bar).collect();

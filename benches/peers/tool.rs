@@ -10,7 +10,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tool {
     Ours,
-    /// Without the proof that each sealed blob opens again, which all others give.
+    /// With `--no-extra-verify`: without the check that each sealed blob opens again, which all
+    /// other tools make.
     OursUnverified,
     Restic,
     Rustic,
@@ -18,10 +19,10 @@ pub enum Tool {
 
 pub const TOOLS: [Tool; 4] = [Tool::Ours, Tool::OursUnverified, Tool::Restic, Tool::Rustic];
 
-/// Of every repository.
+/// The password of every repository.
 pub const PASSWORD: &str = "bench";
 
-/// What one process took.
+/// The time and memory that one process took.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub wall_seconds: f64,
@@ -61,23 +62,23 @@ impl Tool {
 /// rustic as its authors build it.
 const RUSTIC: &str = "rustic-release";
 
-/// The same, or the one of the tests: optimised, but not across its crates.
+/// The release build of rustic, or else that of the tests: optimised, but not across its crates.
 fn rustic(peers: &Path) -> PathBuf {
     let release = peers.join(RUSTIC);
     if release.exists() { release } else { peers.join("rustic") }
 }
 
-/// Tells one binary of ours from another.
+/// Identifies the measured binary of ours.
 pub fn fingerprint() -> String {
     let output = Command::new("sha256sum").arg(env!("CARGO_BIN_EXE_vsm-mover")).output().expect("sha256sum starts");
     String::from_utf8_lossy(&output.stdout).chars().take(16).collect()
 }
 
-/// A repository of one tool's own, and where its process may write beside it.
+/// The repository of one tool, and where its process may write other files.
 pub struct Place<'p> {
     pub tool: Tool,
     pub peers: &'p Path,
-    /// As restic is told it.
+    /// The repository's location in restic's notation.
     repository: OsString,
     /// On the repository's medium: cache, temporary files and measurements.
     scratch: &'p Path,
@@ -150,7 +151,7 @@ impl<'p> Place<'p> {
         self.scratch.join("cache")
     }
 
-    /// Removes what the tool has kept on this machine.
+    /// Removes the tool's local cache.
     pub fn forget_cache(&self) {
         fs::remove_dir_all(self.cache()).expect("it can be removed");
     }
@@ -159,7 +160,7 @@ impl<'p> Place<'p> {
         self.scratch.join("cost")
     }
 
-    /// Runs to success and tells what it took.
+    /// Runs a command, which must succeed, and returns its cost.
     fn run(&self, mut command: Command) -> Cost {
         let start = Instant::now();
         let status = command.status().expect("/usr/bin/time starts");

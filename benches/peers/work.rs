@@ -1,19 +1,19 @@
-//! The works that are measured.
+//! The kinds of work that are measured.
 
-/// What is measured.
+/// A kind of work, such as a first backup or a restore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
     /// Into an empty repository.
     Backup,
-    /// The same once more.
+    /// Of the same source again.
     Unchanged,
-    /// The same with a new time, so that it is read again.
+    /// Of the same content with a new modification time, so that it is read again.
     Touched,
-    /// Over a backup of the image before its pages changed.
+    /// Of the changed image, after a backup of the image before the change.
     Changed,
     Check,
     Restore,
-    /// Without anything of the repository on this machine.
+    /// Without a local cache.
     ColdRestore,
     Prune,
     Snapshots,
@@ -35,7 +35,7 @@ impl Work {
     }
 }
 
-/// All of them, in the order of the tables.
+/// All kinds of work, in the order of the tables.
 pub const WORKS: [Work; 9] = [
     Work::Backup,
     Work::Unchanged,

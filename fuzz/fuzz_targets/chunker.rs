@@ -1,9 +1,9 @@
-//! The cutter, fed in pieces, against the reference on one whole buffer; the scanner on any range.
-//! With every kernel that this processor can run.
+//! Fuzzes the cutter, fed in pieces, against the reference on one whole buffer, and the scanner on
+//! any range, with every kernel that this processor can run.
 //!
-//! Chunks start at half a MiB, far more than a fuzzer invents, so the input is a recipe: stretches
-//! of random, constant and periodic bytes with lengths around the limits, and windows of zeros,
-//! each a certain candidate, put anywhere on top.
+//! Chunks have at least 512 KiB, far more than a fuzzer invents, so the input is a recipe:
+//! stretches of random, constant and periodic bytes with lengths around the limits, and windows of
+//! zeros, each a certain candidate, at any place on top.
 
 #![no_main]
 
@@ -15,16 +15,16 @@ use vsm::chunk::{Cutter, EndOfFile, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WIN
 
 const POLYNOMIALS: [u64; 3] = [0x3da3358b4dc173, 0x25b468838dcb75, 0x2431fa3c80db07];
 
-/// Bytes of a file at most: enough for the maximum size and some chunks after it.
+/// The maximum length of a file: enough for a chunk of maximum size and some more after it.
 const LONGEST: usize = MAX_SIZE + 2 * MIN_SIZE;
 
 #[derive(Arbitrary, Debug)]
 struct Recipe {
     polynomial: u8,
     stretches: Vec<(Length, Fill)>,
-    /// Where windows of zeros end.
+    /// The ends of the windows of zeros.
     candidates: Vec<Length>,
-    /// Bytes that arrive at a time, over and over.
+    /// The sizes of the pieces, used cyclically.
     portions: Vec<Length>,
     range: (Length, Length),
 }
@@ -89,7 +89,7 @@ fn append_random(data: &mut Vec<u8>, length: usize, mut state: u64) {
 }
 
 fn cut_in_pieces(scanner: &Arc<Scanner>, data: &[u8], portions: &[Length]) -> Vec<usize> {
-    // The last one bounds the number of rounds: each call costs a window.
+    // The last portion bounds the number of rounds, because each call costs a window.
     let portions = portions.iter().map(Length::bytes).chain([data.len() / 64 + 1]);
     let mut portions = portions.collect::<Vec<_>>().into_iter().cycle();
     let mut cutter = Cutter::new(Arc::clone(scanner));

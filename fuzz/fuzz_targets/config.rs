@@ -1,4 +1,4 @@
-//! Any bytes as a config: no panic, and what is understood survives being written again.
+//! Fuzzes the config parser: no panic, and a parsed config survives encoding and decoding.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::config::Config;

@@ -1,4 +1,4 @@
-//! Any streams, in any portions and side by side, have the hashes that the `sha2` crate gives them.
+//! Fuzzes the SHA-256 of several streams in any portions: it equals that of the `sha2` crate.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sha2::Digest;
@@ -6,7 +6,7 @@ use vsm::hash::{Sha256, Stream, update_all};
 
 fuzz_target!(|input: Vec<(Vec<u8>, Vec<u8>)>| {
     let mut hashes = vec![Sha256::new(); input.len()];
-    // The second part of each is as long as the bytes before it make it: some KiB, so that whole blocks meet.
+    // The second part is repeated up to 40 times, so that several streams have whole blocks.
     let parts: Vec<[Vec<u8>; 2]> =
         input.into_iter().map(|(first, unit)| [first.clone(), unit.repeat(1 + first.len() % 40)]).collect();
     let slices: Vec<[&[u8]; 2]> = parts.iter().map(|[first, second]| [&first[..], second]).collect();

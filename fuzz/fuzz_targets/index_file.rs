@@ -1,4 +1,5 @@
-//! Any bytes as an index: no panic, what is understood survives being written again, and the merged index finds all of it.
+//! Fuzzes the index parser: no panic, a parsed index survives encoding and decoding, and the merged
+//! index finds all its blobs.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::index_file::{decode, encode};

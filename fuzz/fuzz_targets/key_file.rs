@@ -1,4 +1,5 @@
-//! Any bytes as a key file and as a master key: no panic, and no key derivation beyond the memory bound.
+//! Fuzzes the parsers of key files and master keys: no panic, and no key derivation beyond the
+//! memory bound.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::key_file::{KeyFile, decode_master, encode_master};
@@ -6,7 +7,7 @@ use vsm::format::key_file::{KeyFile, decode_master, encode_master};
 fuzz_target!(|json: &[u8]| {
     if let Ok(file) = KeyFile::decode(json) {
         let params = file.params();
-        // What is cheap is derived; what is dear must be refused or is left to the limits' own test.
+        // Only cheap parameters are derived; the limits have a test of their own for others.
         if params.n.saturating_mul(u64::from(params.r).saturating_mul(u64::from(params.p).max(1))) < 1 << 10 {
             let _ = params.derive(b"password");
         }

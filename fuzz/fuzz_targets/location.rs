@@ -1,4 +1,4 @@
-//! Any text as the location of a repository: no panic, and what is understood is printed so that it is understood again.
+//! Fuzzes the parser of locations: no panic, and a printed location parses to the same location.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::store::Location;

@@ -1,4 +1,4 @@
-//! Any bytes as a lock: no panic, and what is understood survives being written again.
+//! Fuzzes the lock parser: no panic, and the kind of a parsed lock survives encoding and decoding.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::lock_file::LockFile;

@@ -1,4 +1,5 @@
-//! Any bytes as a pack's header and as its length field: no panic, and what is understood encodes to the same bytes.
+//! Fuzzes the decoders of a pack's header and its length: no panic, and a decoded header encodes to
+//! the same bytes.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::pack::{decode_header, encode_header, file_size, header_length};

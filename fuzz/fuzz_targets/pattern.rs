@@ -1,4 +1,5 @@
-//! Any pattern and path: no panic, and a pattern that matches a path also matches what is below it.
+//! Fuzzes patterns and paths: no panic, and a pattern that matches a path also matches the paths
+//! below it.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::pattern::{Case, Patterns};

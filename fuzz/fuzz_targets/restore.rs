@@ -1,8 +1,8 @@
-//! A snapshot that somebody forged, restored to where somebody has planted things: nothing outside
-//! the target changes, and a restore that tells no problem has brought every byte.
+//! Fuzzes restores of a forged snapshot into a target with planted entries: nothing outside the
+//! target changes, and a restore that reports no problem has restored every byte.
 //!
-//! It runs as whoever starts it, and what a hole in the engine would let out goes where the names
-//! below lead: beside the target.
+//! The fuzzer has the rights of its user. An entry that escaped from the target would go where the
+//! names below lead: beside the target.
 #![no_main]
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -24,15 +24,16 @@ use vsm_fuzz::acts::open;
 use vsm_fuzz::world::World;
 use vsm_fuzz::{repository, scratch};
 
-/// What names are made of. A part that climbs ends at the directory that the target is in.
+/// The parts of names. A part that climbs ends at the parent directory of the target.
 const NAMES: [&str; 12] =
     ["a", "b", "c", "..", ".", "", "/", "../outside", "../outside/file", "a/b", "a\0b", "outside"];
-/// Where links lead.
+/// The targets of links.
 const TARGETS: [&str; 7] = ["../outside", "../outside/file", "..", "a", "b", ".", "/nowhere"];
 
 #[derive(Arbitrary, Debug)]
 struct Forged {
-    /// Entries of each tree. A directory's tree is one before its own; the last is the root.
+    /// The entries of each tree. A directory's tree is one of the earlier trees; the last tree is
+    /// the root.
     trees: Vec<Vec<Entry>>,
     planted: Vec<Planted>,
     overwrite: u8,
@@ -53,7 +54,7 @@ struct Entry {
     links: u8,
     inode: u8,
     xattr: Option<(u8, u8)>,
-    /// What the node claims beside what it has.
+    /// The size that the node claims, if not that of its content.
     size: Option<u64>,
 }
 
@@ -72,7 +73,7 @@ enum Kind {
 enum Piece {
     Text(u8),
     Zeros(u16),
-    /// A blob that is nowhere.
+    /// A blob that does not exist.
     Missing,
 }
 
@@ -84,7 +85,7 @@ enum Planted {
 }
 
 const OVERWRITES: [Overwrite; 4] = [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer, Overwrite::Never];
-/// Of entries, trees and pieces no more than so many are taken: what matters is small.
+/// The maximum number of entries, trees and pieces: small cases are enough.
 const MOST: usize = 6;
 
 fn pick<T: Copy>(list: &[T], which: u8) -> T {
@@ -141,7 +142,7 @@ fn node(entry: &Entry, trees: &[Id], writer: &Writer) -> Node {
     node
 }
 
-/// The trees in the repository; the last one's id.
+/// Stores the trees in the repository, and returns the id of the last one.
 fn forge(repo: &Arc<Repository>, forged: &Forged) -> Id {
     let writer =
         Writer::new(repo.clone(), Arc::new(Index::load(repo).expect("an index")), WriteMode::Upload).expect("a writer");
@@ -160,11 +161,11 @@ fn forge(repo: &Arc<Repository>, forged: &Forged) -> Id {
     root
 }
 
-/// What is outside the target, and what would show that it was touched.
+/// The entries outside the target, with the metadata that would show a change.
 fn outside(dir: &Path) -> Vec<(Vec<u8>, u32, u32, i64, i64, u64)> {
     let mut seen = Vec::new();
     for path in [dir.to_owned(), dir.join("outside"), dir.join("outside/file")] {
-        let about = fs::symlink_metadata(&path).expect("it is there");
+        let about = fs::symlink_metadata(&path).expect("an entry");
         seen.push((
             path.as_os_str().as_bytes().to_vec(),
             about.mode(),
@@ -186,11 +187,11 @@ fuzz_target!(|forged: Forged| {
     for planted in forged.planted.iter().take(MOST) {
         let at = |name: &u8| target.join(pick(&["a", "b", "c", "a/b", "outside"], *name));
         let (Planted::File(name) | Planted::Dir(name) | Planted::Link(name, _)) = planted;
-        // Not by way of a link that was planted before.
+        // Nothing is planted through a link that was planted before.
         if at(name).parent().is_some_and(Path::is_symlink) {
             continue;
         }
-        // What cannot be planted there is not.
+        // An entry that cannot be planted is skipped.
         let _ = match planted {
             Planted::File(name) => fs::File::create_new(at(name)).and_then(|mut file| file.write_all(b"planted")),
             Planted::Dir(name) => fs::create_dir(at(name)),
@@ -221,7 +222,7 @@ fuzz_target!(|forged: Forged| {
     let restored = run(&restoring, &snapshot, b"");
 
     assert_eq!(outside(dir.path()), before);
-    assert_eq!(fs::read(dir.path().join("outside/file")).expect("it is there"), b"precious");
+    assert_eq!(fs::read(dir.path().join("outside/file")).expect("the file"), b"precious");
     let names = |path: &Path| fs::read_dir(path).expect("a directory").count();
     assert_eq!((names(dir.path()), names(&dir.path().join("outside"))), (2, 1));
     let whole = restored.is_ok_and(|report| report.problems == 0);
@@ -230,7 +231,7 @@ fuzz_target!(|forged: Forged| {
     }
 });
 
-/// Every file of the root has the bytes of its pieces.
+/// Asserts that every file of the root has the bytes of its pieces.
 fn demand_content(forged: &Forged, target: &Path) {
     for entry in forged.trees.iter().take(MOST).next_back().into_iter().flat_map(|entries| entries.iter().take(MOST)) {
         let Kind::File(pieces) = &entry.kind else { continue };

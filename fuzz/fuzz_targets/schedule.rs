@@ -1,5 +1,7 @@
-//! Processes that share a repository, as in the tests' simulation, with every draw the fuzzer's: who meets, in which order, who dies and who
-//! fails. The model is the simulation's: nothing that was complete is lost.
+//! Fuzzes processes that share a repository, with the simulation of the tests: the fuzzer draws
+//! which processes run, in which order, and which of them end or fail.
+//!
+//! The model is that of the simulation: no complete snapshot is lost.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use std::fs;
@@ -11,7 +13,7 @@ use vsm_fuzz::schedule::{Bed, run};
 use vsm_fuzz::world::World;
 use vsm_fuzz::{acts, repository, scratch};
 
-/// The world that all begin with, and the directory of its sources.
+/// The start of all worlds, and the directory of its sources.
 static BED: LazyLock<(Bed, TempDir)> = LazyLock::new(|| {
     let dir = scratch();
     let write = |name: &str, content: &str| -> PathBuf {

@@ -1,4 +1,5 @@
-//! Any message under any key is sealed to the bytes that another implementation of the same construction gives, and opens again.
+//! Fuzzes sealing: any message under any key is sealed to the same bytes as by another
+//! implementation of the same construction, and opens again.
 #![no_main]
 use aes256ctr_poly1305aes::Aes256CtrPoly1305Aes;
 use aes256ctr_poly1305aes::aead::Aead;
@@ -7,12 +8,13 @@ use vsm::crypto::Key;
 
 fuzz_target!(|input: ([u8; 64], [u8; 16], Vec<u8>, u16)| {
     let (key, mut nonce, unit, repeats) = input;
-    // The other implementation counts in 64 bits where restic, as we do, counts in 128: here the lower half never overflows.
+    // The other implementation counts in 64 bits, restic and ours in 128 bits: here the lower half
+    // never overflows.
     nonce[8] &= 0x7f;
     if nonce == [0; 16] {
         return;
     }
-    // Some KiB, so that the kernels for long messages have their turn.
+    // Some KiB, so that the kernels for long messages run.
     let message = unit.repeat(1 + usize::from(repeats) % 200);
     let ours = Key::from_bytes(&key);
     let mut sealed = Vec::new();

@@ -1,4 +1,4 @@
-//! Any bytes as a sealed message: no panic, and none opens that was not sealed with the key.
+//! Fuzzes opening: no panic, and no message opens that was not sealed with the key.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::crypto::Key;

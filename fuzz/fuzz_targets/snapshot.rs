@@ -1,4 +1,4 @@
-//! Any bytes as a snapshot: no panic, and what is understood survives being written again.
+//! Fuzzes the snapshot parser: no panic, and a parsed snapshot survives encoding and decoding.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::snapshot::Snapshot;

@@ -1,4 +1,4 @@
-//! Any text as a time: no panic, and what is understood is printed as the same instant.
+//! Fuzzes the parser of times: no panic, and a parsed time is printed as the same instant.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::time::Time;

@@ -1,5 +1,5 @@
-//! Any bytes as a tree: no panic, the same whether it comes whole or in pieces, the same as by serde, and what is understood and in
-//! order is written to JSON that means the same.
+//! Fuzzes the tree parser: no panic, the same nodes from a whole buffer, from pieces and by serde,
+//! and a tree in order is written to JSON with the same meaning.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ struct Whole<'j> {
     nodes: Option<Vec<&'j RawValue>>,
 }
 
-/// A source that gives a few bytes at a time.
+/// A source that returns a few bytes at a time.
 struct Slow<'j>(&'j [u8]);
 
 impl Read for Slow<'_> {
@@ -24,7 +24,7 @@ impl Read for Slow<'_> {
     }
 }
 
-/// The nodes that can be read, and how many errors there were.
+/// The nodes that can be read, and the number of errors.
 fn read(nodes: Nodes<'_>) -> (Vec<Node>, usize) {
     let (mut read, mut errors) = (Vec::new(), 0);
     for node in nodes {
@@ -40,7 +40,7 @@ fuzz_target!(|json: &[u8]| {
     let (nodes, errors) = read(Nodes::new(json.to_vec()));
     assert_eq!(read(Nodes::from_source_by(7, Slow(json))), (nodes.clone(), errors), "in pieces");
     match serde_json::from_slice::<Whole<'_>>(json) {
-        // serde takes a list for a structure, too.
+        // serde accepts a list for a structure, too.
         Ok(Whole { nodes: whole }) if json.trim_ascii_start().starts_with(b"{") => {
             let whole = whole.unwrap_or_default().into_iter().map(|node| parse_node(node.get().as_bytes()));
             let (expected, refused): (Vec<_>, Vec<_>) = whole.partition(Result::is_ok);

@@ -1,4 +1,5 @@
-//! Any bytes as an opened file, as compressed data and as a quoted name: no panic, and never more output than allowed.
+//! Fuzzes opened files, compressed data and quoted names: no panic, and never more output than
+//! allowed.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::format::compression::decompress;

@@ -1,4 +1,5 @@
-//! Any bytes as the two documents between controller and mover: no panic, and what is understood is written so that it is understood again.
+//! Fuzzes the two documents between controller and mover: no panic, and a written document parses
+//! again.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use vsm::work::{Report, Work};

@@ -1,5 +1,5 @@
-//! What targets share: the processes and the bucket in memory of the tests' simulation, whose draws are the fuzzer's here, and a repository
-//! that is quick to open.
+//! Shared code of the fuzz targets: the processes and the bucket in memory of the tests'
+//! simulation, with the fuzzer's draws, and a repository that is quick to open.
 
 pub mod common {
     pub use crate::random::Random;
@@ -9,7 +9,7 @@ pub mod common {
     }
 }
 
-/// The places where the modules of the tests look for each other.
+/// The paths at which the modules of the tests look for each other.
 pub mod engine {
     pub use crate::{acts, kept};
 }
@@ -38,7 +38,7 @@ use world::Files;
 /// The polynomial of an example repository in restic's documents; any irreducible one would do.
 const POLYNOMIAL: u64 = 0x25b4_6883_8dcb_75;
 
-/// An empty repository, whose key takes no time to derive.
+/// An empty repository with a key that takes no time to derive.
 pub fn repository() -> Files {
     let master = Key::from_bytes(&std::array::from_fn(|index| index as u8 + 1));
     let params = Params { n: 2, r: 1, p: 1, salt: vec![7; SALT] };
@@ -56,7 +56,7 @@ pub fn repository() -> Files {
     Files::from([(File::CONFIG, sealed.into()), (File::new(FileType::Key, Id::of(&key)), key.into())])
 }
 
-/// A directory of the input's own, where `TMPDIR` says: in memory, if `tests/fuzz` says it.
+/// A directory for one input, in `TMPDIR`, which `tests/fuzz` may place in memory.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }

@@ -1,4 +1,6 @@
-/// Draws what the fuzzer wants, and zeros when that is at its end.
+//! Random numbers from the fuzzer's input.
+
+/// Draws the fuzzer's bytes, and zeros after their end.
 #[derive(Default)]
 pub struct Random {
     bytes: std::collections::VecDeque<u8>,
@@ -9,7 +11,7 @@ impl Random {
         Random { bytes: bytes.iter().copied().collect() }
     }
 
-    /// The rest of what this one would draw.
+    /// Takes all remaining draws.
     pub fn fork(&mut self) -> Random {
         std::mem::take(self)
     }

@@ -1,6 +1,6 @@
-//! `VolumeSnapshotBackup`: a volume snapshot is to be moved into a repository.
+//! `VolumeSnapshotBackup`: the request to move a volume snapshot into a repository.
 
-// Each column is an attribute with the same names in it.
+// The attributes of all columns have the same keys.
 #![allow(clippy::duplicated_attributes)]
 
 use super::shared::{ClaimData, MoveStatus, NameRef, SyncData};
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = ("self == oldSelf", "a backup cannot be changed; make another one"))]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSpec {
-    /// The VolumeSnapshotContent to move; only its name counts. It must be bound to a VolumeSnapshot in this object's namespace.
+    /// The content to move; only `name` is used. Its VolumeSnapshot must be in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_snapshot_content: Option<ObjectReference>,
     /// The namespace of Velero and of the controller, in which the data is moved.
@@ -54,14 +54,14 @@ pub struct BackupStatus {
     pub completed: Option<bool>,
     #[serde(default, rename = "sourcePVCData", skip_serializing_if = "Option::is_none")]
     pub source_pvc_data: Option<ClaimData>,
-    /// The repository's location: what stock restic opens.
+    /// The repository's location, which stock restic can open.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub resticrepository: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume_snapshot_class_name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_source_data: Option<SyncData>,
-    /// What brings the data back without this controller.
+    /// The command that restores the data without this controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_command: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! `VolumeSnapshotRestore`: a fresh volume is to be made from a repository.
+//! `VolumeSnapshotRestore`: the request to restore a snapshot of a repository to a fresh volume.
 
-// Each column is an attribute with the same names in it.
+// The attributes of all columns have the same keys.
 #![allow(clippy::duplicated_attributes)]
 
 use super::shared::{ClaimData, MoveStatus, NameRef, SyncData};
@@ -45,17 +45,17 @@ pub struct RestoreSpec {
     /// The namespace of Velero and of the controller, in which the data is moved.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protected_namespace: String,
-    /// What the backup recorded.
+    /// The values that the backup recorded in its status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_snapshot_mover_backup_ref: Option<BackupRef>,
     /// The restic snapshot to restore: all 64 digits.
     #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub snapshot_id: Option<String>,
-    /// The VolumeSnapshotBackup whose snapshot to restore; by default the one that the label `velero.io/vsb-name` says.
+    /// The VolumeSnapshotBackup to restore; by default that of the label `velero.io/vsb-name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_snapshot_backup_name: Option<String>,
-    /// A claim in this object's namespace that is made and filled, without a snapshot on the way.
+    /// A claim to create and fill in this object's namespace, without a storage snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<RestoreTarget>,
 }
@@ -88,7 +88,7 @@ pub struct RestoreTarget {
     /// By default `ReadWriteOnce`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access_modes: Vec<String>,
-    /// `Filesystem`, unless it says `Block`.
+    /// `Filesystem` or `Block`; by default the mode of the volume that was backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self in ['Filesystem', 'Block']", "a volume mode is Filesystem or Block"))]
     pub volume_mode: Option<String>,
@@ -102,7 +102,7 @@ pub struct RestoreStatus {
     /// The storage system's snapshot of the restored volume.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub snapshot_handle: String,
-    /// The VolumeSnapshotContent of that snapshot, which whoever takes the handle may delete.
+    /// The VolumeSnapshotContent of that snapshot; the client that takes the handle may delete it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume_snapshot_content_name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

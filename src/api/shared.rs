@@ -1,4 +1,4 @@
-//! What a backup and a restore have in common.
+//! The types that the APIs of backups and restores share.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -17,14 +17,14 @@ pub struct NameRef {
 pub struct ClaimData {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// What the claim requested, as a quantity in canonical form.
+    /// The size that the claim requested, as a quantity in canonical form.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub size: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub storage_class_name: String,
 }
 
-/// Name and times of what moves the data: a ReplicationSource or ReplicationDestination once, a Job of ours now.
+/// The mover's pod, and the times at which moving the data started and ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncData {
@@ -36,7 +36,7 @@ pub struct SyncData {
     pub completion_timestamp: Option<Time>,
 }
 
-/// How far the mover is. Totals are 0 until it has counted.
+/// The progress of the mover. Totals are 0 until it has scanned the data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
@@ -48,24 +48,24 @@ pub struct Progress {
     pub total_files: i64,
     #[serde(default)]
     pub files_done: i64,
-    /// Bytes that the repository grew by; known at the end.
+    /// Bytes by which the repository grew; known at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_bytes: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<Time>,
 }
 
-/// Entries that are missing or doubtful.
+/// Entries that are missing or may be wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Problems {
     #[serde(default)]
     pub count: i64,
-    /// A few of them, as `path: reason`.
+    /// The first of these entries, as `path: reason`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<String>,
 }
 
-/// How far it is, and what came of it.
+/// The progress of the request and its result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MoveStatus {
@@ -87,7 +87,7 @@ pub struct MoveStatus {
     /// The restic snapshot that holds the volume.
     #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<String>,
-    /// There was nothing in the volume when it was backed up.
+    /// Whether the volume was empty when it was backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_volume: Option<bool>,
     /// `Filesystem` or `Block`.

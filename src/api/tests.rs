@@ -9,7 +9,7 @@ fn manifest(definition: &CustomResourceDefinition) -> (PathBuf, String) {
     (
         path,
         format!(
-            "# Generated from src/api; `VSM_WRITE=1 cargo test --features controller crds` writes it anew.\n{text}"
+            "# Generated from src/api; `VSM_WRITE=1 cargo test --features controller crds` regenerates it.\n{text}"
         ),
     )
 }
@@ -19,8 +19,8 @@ fn the_crds_in_the_manifests_are_those_of_the_types() {
     for definition in definitions() {
         let (path, text) = manifest(&definition);
         if std::env::var_os("VSM_WRITE").is_some() {
-            std::fs::create_dir_all(path.parent().expect("a directory")).expect("it can be made");
-            std::fs::write(&path, &text).expect("it can be written");
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("the directory can be created");
+            std::fs::write(&path, &text).expect("the manifest can be written");
         }
         let there = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(there == text, "{} is not up to date; VSM_WRITE=1 writes it", path.display());
@@ -39,7 +39,7 @@ fn ty(definition: &CustomResourceDefinition, path: &str) -> String {
     schema.type_.clone().unwrap_or_default()
 }
 
-/// What VolumeSnapshotMover 1.2 served: its published schema, field by field.
+/// The published schema of VolumeSnapshotMover 1.2, field by field.
 #[test]
 fn every_field_of_1_2_is_served() {
     let [backup, restore] = definitions();
@@ -93,7 +93,8 @@ fn every_field_of_1_2_is_served() {
     );
 }
 
-/// Names, short names and columns as `oc get vsb,vsr` showed them, in their order; ours come behind, for `-o wide`.
+/// Names, short names and columns are those that `oc get vsb,vsr` showed, in the same order. Our
+/// own columns follow, with a priority: only `-o wide` shows them.
 #[test]
 fn names_and_columns_are_those_of_1_2() {
     let [backup, restore] = definitions();

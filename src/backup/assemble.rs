@@ -1,4 +1,4 @@
-//! Directories complete from the bottom up.
+//! Builds the trees of directories from the bottom up, as their entries are finished.
 //!
 //! The entries of a directory are in parts, each with a slot per entry. The thread that finishes an
 //! entry (a walker, a reader or a chunk job) fills its slot with the entry's JSON. The thread that
@@ -21,13 +21,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Parts of a directory at a time that are not in its tree: about 1.5 MB each.
+/// The maximum number of parts of a directory outside its tree; each takes about 1.5 MB.
 const MOST_PARTS: usize = 6;
 
 /// A directory whose entries are being backed up.
 pub struct Dir {
     pub path: PathBuf,
-    /// The directory itself; the root of a snapshot has none.
+    /// The node of the directory; the root of a snapshot has none.
     pub node: Option<Node>,
     /// The directory's node in the parent snapshot.
     pub previous: Option<Node>,
@@ -35,21 +35,21 @@ pub struct Dir {
     /// Its slot in its parent.
     up: Option<Slot>,
     assembly: Mutex<Assembly>,
-    /// Parts that have begun and are not in the tree, to be read without the lock.
+    /// The number of parts outside the tree, to be read without the lock.
     outstanding: AtomicUsize,
 }
 
 /// Entries of a directory that are neighbours in the order of names.
 pub struct Part {
     pub dir: Arc<Dir>,
-    /// How many come before it in the directory.
+    /// The number of parts before this one.
     number: usize,
-    /// Sorted.
+    /// The names of the entries, sorted.
     pub names: Vec<Vec<u8>>,
     entries: Mutex<Entries>,
 }
 
-/// Where a part stands among those of its directory.
+/// Whether a part is the last of its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     MoreFollow,
@@ -78,11 +78,11 @@ struct Assembly {
     added: usize,
     /// No other part will begin.
     is_last: bool,
-    /// The nodes of parts that are complete before one that comes before them.
+    /// The nodes of complete parts that wait for an earlier part.
     waiting: BTreeMap<usize, Json>,
-    /// Something below it was named.
+    /// The user named an entry below this directory.
     leads_to_named: bool,
-    /// Its tree could not be stored, which is reported where that happened.
+    /// The tree could not be stored, which has been reported.
     is_lost: bool,
 }
 
@@ -103,23 +103,23 @@ impl Dir {
         Arc::new(Dir { path, node, previous, standing, up, assembly, outstanding })
     }
 
-    /// Something below it was named: without it, that would be lost, too.
+    /// Records that the user named an entry below this directory, which would be lost with it.
     pub fn leads_to_named(&self) {
         self.lock().leads_to_named = true;
     }
 
-    /// Whether its tree could not be stored: nothing more of it is needed.
+    /// Whether the tree could not be stored, so that nothing more of the directory is needed.
     pub fn is_lost(&self) -> bool {
         self.lock().is_lost
     }
 
-    /// Whether the number of parts outside the tree is such that no other may begin (backpressure).
+    /// Whether too many parts are outside the tree for another one to begin (backpressure).
     pub fn is_crowded(&self) -> bool {
         self.outstanding.load(Ordering::Relaxed) >= MOST_PARTS
     }
 
-    /// The next part of the directory, with a slot for each name, at least one. Each slot is to be
-    /// filled once.
+    /// Begins the next part of the directory, with a slot for each name (at least one). Each slot
+    /// must be filled once.
     pub fn part(self: &Arc<Dir>, names: Vec<Vec<u8>>, position: Position) -> Arc<Part> {
         let number = {
             let mut assembly = self.lock();
@@ -149,14 +149,14 @@ impl Dir {
         }
     }
 
-    /// Takes in the nodes of a part. The directory's tree, if that was the last.
+    /// Adds the nodes of a part. Returns the id of the tree if that was the last part.
     fn add(&self, run: &Run<'_>, number: usize, nodes: Json) -> Result<Option<Id>> {
         let mut assembly = self.lock();
         if assembly.is_lost {
             return Ok(None);
         }
         let added = assembly.add(run, number, nodes);
-        // Before another part comes: the loss is reported once.
+        // Set before another part is added, so that the loss is reported once.
         assembly.is_lost = added.is_err();
         self.count(&assembly);
         let tree = added.map(|is_complete| is_complete.then(|| std::mem::take(&mut assembly.tree)));
@@ -164,7 +164,7 @@ impl Dir {
         tree?.map(|tree| tree.finish(run.writer)).transpose()
     }
 
-    /// Publishes the number of outstanding parts; none of a directory that is lost.
+    /// Publishes the number of outstanding parts, which is 0 for a lost directory.
     fn count(&self, assembly: &Assembly) {
         let outstanding = if assembly.is_lost { 0 } else { assembly.begun - assembly.added };
         self.outstanding.store(outstanding, Ordering::Relaxed);
@@ -176,7 +176,7 @@ impl Dir {
 }
 
 impl Assembly {
-    /// Adds a part, and those that waited for it. Returns whether these were all.
+    /// Adds a part, and those that waited for it. Returns whether the tree is complete.
     fn add(&mut self, run: &Run<'_>, number: usize, nodes: Json) -> Result<bool> {
         self.waiting.insert(number, nodes);
         while let Some(nodes) = self.waiting.remove(&self.added) {
@@ -188,14 +188,14 @@ impl Assembly {
 }
 
 impl Slot {
-    /// Fills it with a finished node, or with nothing if the entry is left out.
+    /// Fills the slot with a finished node, or with nothing if the entry is left out.
     pub fn fill(&self, run: &Run<'_>, node: Option<&Node>) -> Result<()> {
         self.part.fill(run, self.number, node)
     }
 }
 
 impl Part {
-    /// Whether it is the first of its directory.
+    /// Whether this is the first part of its directory.
     pub fn is_first(&self) -> bool {
         self.number == 0
     }
@@ -209,7 +209,7 @@ impl Part {
         }
     }
 
-    /// Fills one slot; the nodes of all of them if that was the last.
+    /// Fills one slot. Returns the nodes of the whole part if that was the last slot.
     fn close_slot(&self, slot: usize, json: Json) -> Option<Json> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.slots[slot] = json;
@@ -233,7 +233,7 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Json) -> Result<
         let tree = match dir.add(run, number, nodes) {
             Ok(Some(tree)) => Some(tree),
             Ok(None) => return Ok(()),
-            // Nothing else is lost with it: the rest of the volume is backed up.
+            // Only this directory is lost; the rest of the volume is backed up.
             Err(error) if error.is_too_large() && dir.up.is_some() && !dir.lock().leads_to_named => {
                 run.leave_out(dir.standing, &dir.path, error);
                 None
@@ -257,7 +257,7 @@ fn complete(run: &Run<'_>, dir: Arc<Dir>, number: usize, nodes: Json) -> Result<
 }
 
 impl Drop for Dir {
-    /// A loop, because trees can be 10,000 levels deep.
+    /// Drops the parents in a loop, because trees can be 10,000 levels deep.
     fn drop(&mut self) {
         let mut up = self.up.take();
         while let Some(part) = up.and_then(|slot| Arc::into_inner(slot.part)) {

@@ -1,4 +1,4 @@
-//! A file to be read: how it is opened, and whether it changed while it was read.
+//! Opens the files to be read, and detects those that changed while they were read.
 
 use super::assemble::Slot;
 use super::reach::Place;
@@ -17,7 +17,7 @@ pub struct FileWork {
     pub path: PathBuf,
     pub node: Node,
     pub slot: Slot,
-    /// What it is reported as once it is read.
+    /// The action that is reported once the file is read.
     pub action: Action,
     pub standing: Standing,
     input: Input,
@@ -28,7 +28,7 @@ enum Input {
     File,
     /// A block device, to be opened by its path or through a symlink.
     Device,
-    /// Open already, as standard input is.
+    /// A stream that is open already, such as standard input.
     Stream(OwnedFd),
 }
 
@@ -42,18 +42,18 @@ impl FileWork {
         FileWork { path, node, slot, action, standing: Standing::Named, input: Input::Device }
     }
 
-    /// A stream; `source` is what messages call it.
+    /// A stream; `source` is its name in messages.
     pub fn stream(fd: OwnedFd, source: &str, node: Node, slot: Slot) -> FileWork {
         let (path, action, standing) = (PathBuf::from(source), Action::New, Standing::Named);
         FileWork { path, node, slot, action, standing, input: Input::Stream(fd) }
     }
 
-    /// Opens a regular file, takes from it what describes it, and makes sure that it is what was
-    /// seen in the directory.
+    /// Opens a regular file, updates its metadata, and verifies that it is the file that was found
+    /// in the directory.
     pub fn open(&mut self, run: &Run<'_>, place: &Place<'_>) -> std::result::Result<OpenFile, String> {
         let fd = open_as_it_is(place, OFlags::NOFOLLOW)?;
         let mut warnings = Vec::new();
-        // Before it is looked at: in sysfs, the first list of attributes changes the times.
+        // Before `fstat`: in sysfs, the first list of attributes changes the times.
         let xattrs = xattrs_of_file(&fd, |why| warnings.push(why));
         let stat = look_at(&fd)?;
         if node_type(&stat) != NodeType::File || stat.st_ino != self.node.inode {
@@ -64,7 +64,7 @@ impl FileWork {
         Ok(OpenFile { fd, stat, warnings })
     }
 
-    /// Opens whatever is to be read.
+    /// Opens the input, of whichever kind it is.
     pub fn open_input(&mut self, run: &Run<'_>) -> std::result::Result<(OwnedFd, Opened), String> {
         match std::mem::replace(&mut self.input, Input::File) {
             Input::Stream(fd) => Ok((fd, Opened::Stream)),
@@ -77,7 +77,7 @@ impl FileWork {
             }
             Input::Device => {
                 let place = Place::at(&self.path).map_err(|error| cannot("reached", error))?;
-                // The user named it: its name may be a symlink.
+                // The user named the device, so its name may be a symlink.
                 let fd = open_as_it_is(&place, OFlags::empty())?;
                 if node_type(&look_at(&fd)?) != NodeType::Dev {
                     return Err(self.replaced());
@@ -94,7 +94,8 @@ impl FileWork {
         }
     }
 
-    /// Reports what [`FileWork::open`] could not read, once the file is not to be opened again.
+    /// Reports the attributes that [`FileWork::open`] could not read. To be called when the file is
+    /// not opened again.
     pub fn report(&self, run: &Run<'_>, warnings: Vec<String>) {
         for why in warnings {
             run.problem(&self.path, why);
@@ -110,15 +111,15 @@ impl FileWork {
         match rustix::fs::fstat(fd) {
             Ok(after) if !changed(before, &after, read, || is_generated(fd)) => {}
             Ok(_) => {
-                run.problem(&self.path, "it changed while it was read: what is stored may never have been its content");
+                run.problem(&self.path, "it changed while it was read, so the stored content may be inconsistent");
             }
             Err(errno) => {
-                run.problem(&self.path, format!("cannot tell whether it changed while it was read: {errno}"));
+                run.problem(&self.path, format!("cannot determine whether it changed while it was read: {errno}"));
             }
         }
     }
 
-    /// The file cannot be read, and is left out.
+    /// Reports that the file cannot be read, and leaves it out.
     pub fn lose(&self, run: &Run<'_>, why: String) {
         run.lost(self.standing, &self.path, why);
         run.check(self.slot.fill(run, None));
@@ -133,7 +134,7 @@ pub struct OpenFile {
     pub warnings: Vec<String>,
 }
 
-/// What is known of an open file before it is read.
+/// An open input, with the facts that are known before it is read.
 pub enum Opened {
     Regular(Stat),
     /// A block device of this size in bytes.
@@ -144,7 +145,7 @@ pub enum Opened {
 /// Opens an entry without changing it.
 fn open_as_it_is(place: &Place<'_>, follow: OFlags) -> std::result::Result<OwnedFd, String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
-    // Only a file's owner and root may keep its access time as it is.
+    // Only a file's owner and root may open it without changing its access time.
     let fd = match place.open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => place.open(flags),
         outcome => outcome,
@@ -153,28 +154,28 @@ fn open_as_it_is(place: &Place<'_>, follow: OFlags) -> std::result::Result<Owned
 }
 
 fn look_at(fd: &OwnedFd) -> std::result::Result<Stat, String> {
-    rustix::fs::fstat(fd).map_err(|error| cannot("looked at", error))
+    rustix::fs::fstat(fd).map_err(|error| cannot("examined", error))
 }
 
 fn cannot(action: &str, error: Errno) -> String {
     format!("it cannot be {action}: {error}")
 }
 
-/// Whether a file is not what it was when it was opened, or other than was read of it.
-/// `is_generated` is asked whether the kernel makes the content up when it is read, so that the
-/// size says nothing about it.
+/// Whether a file has changed since it was opened, or its size differs from the number of bytes
+/// read. `is_generated` returns whether the kernel generates the content when it is read, so that
+/// the size means nothing.
 fn changed(before: &Stat, after: &Stat, read: u64, is_generated: impl FnOnce() -> bool) -> bool {
     let key = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     if key(before) != key(after) {
         return true;
     }
-    // Network file systems and FUSE servers, too, have files of size 0 with content that is
-    // generated.
+    // A size of 0 means nothing, either: network file systems and FUSE servers also have such files
+    // with generated content.
     after.st_size != 0 && u64::try_from(after.st_size) != Ok(read) && !is_generated()
 }
 
-/// `f_type` of file systems whose files are generated (`linux/magic.h`): sysfs says a page for
-/// each, and so do others.
+/// `f_type` of file systems whose files are generated (`linux/magic.h`). Some of them report a size
+/// that means nothing: sysfs a page for each file.
 const GENERATED: [u32; 9] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_by_size_time_and_what_was_read() {
+    fn a_change_is_detected_by_size_time_and_bytes_read() {
         let temp = tempfile::tempdir().unwrap();
         let stat_of = |bytes: &[u8]| {
             std::fs::write(temp.path().join("f"), bytes).unwrap();

@@ -1,7 +1,7 @@
-//! A slab that is filled with chunks of files, and stage 4: the jobs that chunks are shared with.
+//! Fills slabs with chunks of files, and stage 4: the jobs that store these chunks.
 //!
-//! A [`Filling`] has a slab only while there is something in it. Its complete chunks are turned
-//! over to jobs of a few chunks each, which hash, seal and pack them on all cores.
+//! A [`Filling`] has a slab only while the slab contains data. Complete chunks are passed to jobs
+//! of a few chunks each, which hash, seal and pack them on all cores.
 
 use super::file::FileWork;
 use super::run::Run;
@@ -17,13 +17,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A file whose chunks are on their way.
+/// A file whose chunks are being stored.
 pub struct Pending {
     pub work: FileWork,
     content: Mutex<Chunks>,
-    /// Bytes read; known when all of it has been read.
+    /// The number of bytes read; known when the whole file has been read.
     size: AtomicU64,
-    /// Chunks not yet stored, and one until all of the file has been read.
+    /// The number of chunks not yet stored, plus one until the whole file has been read.
     open: AtomicUsize,
 }
 
@@ -31,18 +31,18 @@ pub struct Pending {
 #[derive(Default)]
 pub struct Chunks {
     known: NewContent,
-    /// Those from the first on that is not known: that one and others alone, and between them
-    /// chunks of one known id, as many as a hole has.
+    /// The chunks from the first unknown one on, in runs of an id and a count. An unknown chunk is
+    /// a run of its own; the chunks of a hole, which share a known id, are one run.
     waiting: VecDeque<(Option<Id>, usize)>,
 }
 
 impl Chunks {
-    /// Another chunk, whose id is not known yet.
+    /// Adds a chunk whose id is not known yet.
     fn add(&mut self) {
         self.waiting.push_back((None, 1));
     }
 
-    /// Other chunks, each with this id.
+    /// Adds `count` chunks with this id.
     pub fn add_known(&mut self, id: Id, count: usize, aside: Option<&Path>) -> io::Result<()> {
         if count > 0 {
             self.waiting.push_back((Some(id), count));
@@ -52,13 +52,13 @@ impl Chunks {
 
     fn set(&mut self, index: usize, id: Id, aside: Option<&Path>) -> io::Result<()> {
         let mut first = self.known.len();
-        // Few: no more than chunks are on their way, and what is between them.
+        // The search is short: the runs are the chunks in flight and those between them.
         let run = self.waiting.iter_mut().find(|(_, count)| {
             let is_here = first == index;
             first += *count;
             is_here
         });
-        run.expect("it was added").0 = Some(id);
+        run.expect("the chunk was added").0 = Some(id);
         self.settle(aside)
     }
 
@@ -75,24 +75,25 @@ impl Chunks {
     }
 }
 
-/// A piece of a slab that is a blob.
+/// A piece of a slab that becomes a blob.
 struct Chunk {
     file: Arc<Pending>,
-    /// Its place in the file's content.
+    /// Its index in the file's content.
     index: usize,
     bytes: Range<usize>,
 }
 
-/// Bytes of chunks that make a job worth its while, and the most chunks in one. Two or three chunks
-/// of a large file, because hashes are computed two at a time, and yet more than one job in a slab.
+/// The bytes of chunks that are enough for a job, and the most chunks in one. These are two or
+/// three chunks of a large file, because hashes are computed two at a time, and yet more than one
+/// job in a slab.
 const JOB_BYTES: usize = 2 << 20;
 const JOB_CHUNKS: usize = 128;
 
-/// Chunks in a slab at most. What a tiny file takes in memory is many times its content: a slab
-/// full of them would be the smaller part.
+/// The most chunks in a slab. A tiny file takes many times the memory of its content, so without
+/// this bound the files of a slab would take more memory than the slab.
 const SLAB_CHUNKS: usize = 2048;
 
-/// A slab that is being filled, with the chunks in it that are complete.
+/// A slab that is being filled, with its complete chunks.
 pub struct Filling<'s, 'c> {
     run: &'s Run<'s>,
     cpu: &'c rayon::Scope<'s>,
@@ -107,7 +108,7 @@ impl<'s, 'c> Filling<'s, 'c> {
         Filling { run, cpu, slab: None, start: 0, chunks: Vec::new() }
     }
 
-    /// The bytes read of the chunk that is not complete.
+    /// The bytes of the incomplete chunk that have been read.
     pub fn rest(&self) -> &[u8] {
         self.slab.as_deref().map_or(&[], |slab| &slab[self.start..])
     }
@@ -117,25 +118,25 @@ impl<'s, 'c> Filling<'s, 'c> {
         self.bytes_mut().truncate(start);
     }
 
-    /// Bytes that the slab can take; all of one before it is taken.
+    /// The number of bytes that the slab can take; all of a slab if none has been taken.
     pub fn room(&self) -> usize {
         self.slab.as_ref().map_or(SLAB_SIZE, Slab::room)
     }
 
-    /// The slab's bytes, to be appended to; waits for a slab if there is none yet.
+    /// The slab's bytes, to be appended to. Waits for a free slab if none has been taken.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         self.slab.get_or_insert_with(|| self.run.slabs.take()).bytes_mut()
     }
 
-    /// Takes a new slab unless this one has `length` bytes of room, with the beginning of the
-    /// current chunk moved over.
+    /// Takes a new slab unless this one has room for `length` bytes. The beginning of the current
+    /// chunk moves to the new slab.
     pub fn make_room(&mut self, length: usize) {
         if self.room() < length {
             self.turn();
         }
     }
 
-    /// The first `length` bytes of the rest are a chunk of `file`, its `index`th.
+    /// Makes the first `length` bytes of the rest the chunk `index` of `file`.
     pub fn add_chunk(&mut self, file: &Arc<Pending>, index: usize, length: usize) {
         file.content().add();
         file.open.fetch_add(1, Ordering::Relaxed);
@@ -144,17 +145,17 @@ impl<'s, 'c> Filling<'s, 'c> {
         self.chunks.push(Chunk { file: file.clone(), index, bytes });
     }
 
-    /// The first `length` bytes of the rest need not be stored.
+    /// Skips the first `length` bytes of the rest, which need not be stored.
     pub fn skip(&mut self, length: usize) {
         self.start += length;
     }
 
-    /// The next byte begins a file.
+    /// Begins a file with the next byte.
     pub fn begin_file(&mut self) {
         self.start = self.slab.as_deref().map_or(0, <[u8]>::len);
     }
 
-    /// What was read of a file becomes no part of the snapshot.
+    /// Discards the chunks of a file that is left out.
     pub fn discard(&mut self, file: &Arc<Pending>) {
         self.chunks.retain(|chunk| !Arc::ptr_eq(&chunk.file, file));
         self.begin_file();
@@ -164,22 +165,21 @@ impl<'s, 'c> Filling<'s, 'c> {
         self.chunks.len() >= SLAB_CHUNKS
     }
 
-    /// Whether jobs have nothing to do, and the complete chunks are enough for one or a thread
-    /// waits for a slab, which no job will free.
+    /// Whether no job is running, and the complete chunks are enough for a job or a thread waits
+    /// for a slab, which no job will free.
     pub fn is_waited_for(&self) -> bool {
         let is_wanted = self.start >= JOB_BYTES || self.run.slabs.is_short();
         is_wanted && self.run.jobs.load(Ordering::Relaxed) == 0
     }
 
-    /// Turns the complete chunks over to jobs. A chunk that is not complete continues in another
-    /// slab.
+    /// Passes the complete chunks to jobs. An incomplete chunk continues in a new slab.
     pub fn turn(&mut self) {
         let Some(slab) = self.slab.take() else { return };
         if self.start == 0 && !slab.is_empty() {
             self.slab = Some(slab);
             return;
         }
-        // The old slab is shared before the new one is waited for.
+        // The jobs get the old slab before this thread waits for the new one.
         let old = Arc::new(slab);
         let mut chunks = std::mem::take(&mut self.chunks).into_iter().peekable();
         while chunks.peek().is_some() {
@@ -207,7 +207,7 @@ impl<'s, 'c> Filling<'s, 'c> {
     }
 }
 
-/// Stage 4: chunks become blobs of the repository.
+/// Stage 4: stores chunks as blobs of the repository.
 fn store_chunks(run: &Run<'_>, slab: &Slab, chunks: Vec<Chunk>) {
     if run.is_stopped() {
         return;
@@ -237,19 +237,19 @@ impl Pending {
         self.content.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The list of its chunks cannot be spilled to disk.
+    /// The error that the list of its chunks cannot be spilled to disk.
     pub fn not_aside(&self, run: &Run<'_>, error: io::Error) -> Error {
         let what = format!("the list of the chunks of {}", display(&self.work.path));
         Error::aside(what, run.aside(), error)
     }
 
-    /// All of the file has been read, `size` bytes.
+    /// Records that the whole file has been read, and its size in bytes.
     pub fn is_read(&self, run: &Run<'_>, size: u64) {
         self.size.store(size, Ordering::Release);
         self.close_one(run);
     }
 
-    /// One chunk is stored, or all are read; the last one finishes the file.
+    /// Counts a stored chunk, or the end of reading. The last of these finishes the file.
     fn close_one(&self, run: &Run<'_>) {
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 || run.is_stopped() {
             return;
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_come_in_the_order_of_the_file_however_they_become_known() {
+    fn chunks_are_in_the_order_of_the_file_whatever_the_order_of_completion() {
         let id = |number: u8| Id([number; 32]);
         for order in [[0, 4, 5], [5, 4, 0], [4, 0, 5]] {
             let mut chunks = Chunks::default();

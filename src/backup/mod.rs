@@ -1,17 +1,17 @@
-//! A backup, from the source to a snapshot. The stages, each a module:
+//! Backs up a source to a snapshot. Each stage is a module:
 //!
-//! 1. [`source`], or [`stream`]: what was asked for becomes the top of a tree, and [`parent`] finds
-//!    the snapshot to compare with.
-//! 2. [`walk`]: directories ([`stack`]) are listed and their entries looked at ([`stat`]), side by
-//!    side with the parent's; of a large one in parts ([`names`]).
+//! 1. [`source`] or [`stream`]: the requested paths or the stream become the top of a tree, and
+//!    [`parent`] finds the parent snapshot.
+//! 2. [`walk`]: directories ([`stack`]) are listed, and the metadata of their entries ([`stat`]) is
+//!    compared with the parent's; large directories are processed in parts ([`names`]).
 //! 3. [`small`] and [`read`]: changed files are read into slabs and cut into chunks.
 //! 4. [`fill`]: chunks are hashed and, if new, compressed, sealed and packed; on all cores.
 //! 5. [`assemble`]: finished entries complete their directory, which becomes a tree blob and
 //!    completes its own parent.
-//! 6. [`snapshot`]: it is saved once everything it names is durable.
+//! 6. [`snapshot`]: the snapshot is saved once everything that it references is durable.
 //!
-//! [`pipeline`] starts the threads of stages 2 to 5, and [`run`](mod@run) is what they share. Every
-//! queue between them is bounded, and so is memory: see `docs/ARCHITECTURE.md`.
+//! [`pipeline`] starts the threads of stages 2 to 5, which share the state in [`run`](mod@run). All
+//! queues between them are bounded (backpressure), and so is memory: see `docs/ARCHITECTURE.md`.
 
 mod assemble;
 mod file;
@@ -50,23 +50,23 @@ use std::sync::Arc;
 /// The result of a backup.
 #[derive(Debug)]
 pub struct Report {
-    /// `None` for a dry run, or if nothing changed and `skip_if_unchanged` was asked for.
+    /// `None` for a dry run, or if nothing changed and `skip_if_unchanged` is set.
     pub snapshot: Option<Id>,
     pub tree: Id,
     pub parent: Option<Id>,
     pub summary: Summary,
     /// Entries of the source that are missing or doubtful; each was reported as a problem.
     pub problems: u64,
-    /// Places where the parent snapshot turned out to be damaged; each was reported as a problem.
-    /// This snapshot lacks nothing because of them.
+    /// Places where the parent snapshot is damaged; each was reported as a problem. The new
+    /// snapshot is complete nevertheless.
     pub damage: u64,
 }
 
-/// Makes a backup. The caller holds a lock on the repository. The index that `load` gives is loaded
-/// while the parent is looked for.
+/// Makes a backup. The caller holds a lock on the repository. `load` loads the index, concurrently
+/// with the search for the parent snapshot.
 ///
-/// An error means that there is no snapshot. What was uploaded until then is indexed all the same,
-/// and the next backup finds it.
+/// An error means that no snapshot was made. Data that was uploaded before is indexed nevertheless,
+/// so the next backup does not upload it again.
 pub fn run(
     repo: &Arc<Repository>,
     load: impl FnOnce() -> Result<Index> + Send,
@@ -81,7 +81,7 @@ pub fn run(
     let index = Arc::new(index.with_roots_of(repo, parent.as_slice())?);
     let writer = Writer::new(repo.clone(), index, WriteMode::dry_run_if(options.dry_run))?;
     let outcome = pipeline::read_source(&writer, options, progress, resolved, parent.as_ref());
-    // Also after an error or an interruption: what is uploaded must be found again.
+    // Finish also after an error or an interruption, so that the uploaded data is indexed.
     let finished = writer.finish();
     let Read { tree, counts, damage } = match outcome {
         Err(Error::Stopped) => return Err(finished.err().unwrap_or(Error::Stopped)),

@@ -1,5 +1,5 @@
-//! The names in a directory, sorted: in memory, or, if there are many, in runs that are spilled to
-//! disk and merged as they are asked for.
+//! Sorts the names of a directory: in memory, or, if there are many, in sorted runs that are
+//! spilled to disk and merged on demand.
 
 use crate::aside::Aside;
 use std::cmp::Reverse;
@@ -8,28 +8,28 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
-/// Names that are sorted in memory: 1 MiB, with names of 30 bytes.
+/// The number of names in a run: 1 MiB, with names of 30 bytes.
 const RUN: usize = 16 << 10;
-/// Bytes of each run that are read at a time.
+/// The number of bytes of each run that are read at a time.
 const READ: usize = 8 << 10;
 
-/// Names as they come.
+/// Names in the order of the listing.
 pub struct Gathered {
     directory: Option<PathBuf>,
-    /// Not yet spilled.
+    /// The names that are not yet spilled.
     names: Vec<Vec<u8>>,
     aside: Option<Aside>,
     /// Where each spilled run ends.
     ends: Vec<u64>,
 }
 
-/// Names in their order, each once.
+/// Sorted names without duplicates.
 pub struct Names {
     from: Source,
     next: Option<Vec<u8>>,
-    /// Sorted names that were added to those of runs, which may have them, too.
+    /// The names that were added to spilled runs, sorted. The runs may contain them, too.
     added: Vec<Vec<u8>>,
-    /// How many were listed twice.
+    /// The number of names that were listed twice.
     twice: usize,
 }
 
@@ -38,7 +38,7 @@ enum Source {
     Runs { aside: Aside, runs: Vec<Run>, first: BinaryHeap<Reverse<(Vec<u8>, usize)>> },
 }
 
-/// A run of names: each behind its length in two bytes.
+/// A spilled run of names, each after its length in two bytes.
 struct Run {
     left: std::ops::Range<u64>,
     read: Vec<u8>,
@@ -46,18 +46,18 @@ struct Run {
 }
 
 impl Gathered {
-    /// What does not fit in memory is spilled to a file in `directory`.
+    /// Names that do not fit in memory are spilled to a file in `directory`.
     pub fn new(directory: Option<&Path>) -> Gathered {
         let (directory, names, ends) = (directory.map(Path::to_owned), Vec::new(), Vec::new());
         Gathered { directory, names, aside: None, ends }
     }
 
-    /// Whether some have been spilled.
+    /// Whether names have been spilled.
     pub fn is_aside(&self) -> bool {
         self.aside.is_some()
     }
 
-    /// Names that are in memory.
+    /// The number of names in memory.
     pub fn in_memory(&self) -> usize {
         self.names.len()
     }
@@ -82,7 +82,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// All of them, and those of `more` that are not among them.
+    /// Sorts all names, and those of `more` that are not among them.
     pub fn sorted<'n>(mut self, more: impl Iterator<Item = &'n Vec<u8>>) -> io::Result<Names> {
         let mut added: Vec<Vec<u8>> = more.cloned().collect();
         added.sort_unstable();
@@ -98,7 +98,7 @@ impl Gathered {
         let mut start = 0;
         let run = |end| Run { left: std::mem::replace(&mut start, end)..end, read: Vec::new(), at: 0 };
         let mut runs: Vec<Run> = ends.into_iter().map(run).collect();
-        let aside = aside.expect("runs were put aside");
+        let aside = aside.expect("runs were spilled");
         let mut first = BinaryHeap::with_capacity(runs.len());
         for (number, run) in runs.iter_mut().enumerate() {
             first.extend(run.next(&aside)?.map(|name| Reverse((name, number))));
@@ -146,7 +146,7 @@ impl Names {
         self.next.is_none()
     }
 
-    /// How many names there were twice, since this was asked last.
+    /// The number of names that were listed twice, since the last call.
     pub fn twice(&mut self) -> usize {
         std::mem::take(&mut self.twice)
     }
@@ -195,21 +195,21 @@ mod tests {
     use super::*;
 
     fn name(number: usize) -> Vec<u8> {
-        // In no order, of all lengths.
+        // The names are in no order and have different lengths.
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         format!("{mixed:x}{}", "x".repeat(number % 250)).into_bytes()
     }
 
     #[test]
-    fn names_come_sorted_and_once_wherever_they_were() {
+    fn names_are_sorted_and_unique_in_memory_and_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         for count in [0, 1, 100, RUN - 1, RUN, RUN + 1, 3 * RUN + 5] {
             let mut gathered = Gathered::new(Some(dir.path()));
             (0..count).for_each(|number| gathered.add(&name(number)).unwrap());
-            // Network file systems list some twice.
+            // Network file systems list some names twice.
             (0..count.min(3)).for_each(|number| gathered.add(&name(number)).unwrap());
             assert!(gathered.in_memory() < RUN);
-            // One that is listed, too, and one that is not.
+            // One of these names is listed, too; the other is not.
             let named = [name(5), b"named".to_vec()];
             let mut names = gathered.sorted(named.iter()).unwrap();
             let mut expected: Vec<Vec<u8>> = (0..count).map(name).chain(named.iter().cloned()).collect();

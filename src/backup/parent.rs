@@ -1,4 +1,4 @@
-//! The parent snapshot: which one, and what it says about a directory.
+//! Finds the parent snapshot, and the nodes that it has for the entries of a directory.
 
 use super::options::{Options, ParentChoice, Source};
 use super::run::Run;
@@ -12,7 +12,7 @@ use crate::repo::{Error, Repository, Result, SnapshotFilter, StoredSnapshot, Tre
 use std::iter::Peekable;
 use std::path::Path;
 
-/// The snapshot to compare with, if any. `paths` are the absolute paths of this backup.
+/// Finds the parent snapshot, if any. `paths` are the absolute paths of this backup.
 pub fn find(
     repo: &Repository,
     options: &Options,
@@ -31,7 +31,7 @@ pub fn find(
         tags: if tags { vec![options.tags.clone()] } else { vec![] },
         paths: if by_paths { paths.to_vec() } else { vec![] },
     };
-    // A snapshot that cannot be read cannot be a parent, and is no reason not to make a new one.
+    // A snapshot that cannot be read cannot be the parent, but must not prevent a new backup.
     let (snapshots, errors) = repo.snapshots()?;
     for error in errors {
         progress.warning(&format!("a snapshot is not considered as the parent: {error}"));
@@ -41,7 +41,7 @@ pub fn find(
         .rfind(|stored| filter.accepts(&stored.snapshot) && stored.snapshot.time.instant() <= options.time.instant()))
 }
 
-/// What the parent has under some names of a directory, sorted by name.
+/// The parent's nodes for some names of a directory, sorted by name.
 pub struct ParentDir(Vec<Node>);
 
 impl ParentDir {
@@ -53,30 +53,31 @@ impl ParentDir {
 
 type Nodes = Box<dyn Iterator<Item = Result<Node>> + Send>;
 
-/// What the parent has in a directory, to be matched with the names of one part after the other.
+/// The parent's nodes of a directory, to be matched with the names of one part after the other.
 #[derive(Default)]
 pub enum ParentNodes {
-    /// It is known already.
+    /// The only node, which is known already.
     Known(Box<Node>),
-    /// A tree that has not been asked for.
+    /// A tree that has not been opened.
     Tree(Id),
-    /// A tree in the order of its names, of which those before have been passed.
+    /// An open tree in the order of names, whose nodes up to `last` have been consumed.
     Open { id: Id, nodes: Box<Peekable<Nodes>>, last: Vec<u8> },
-    /// There is nothing more.
+    /// No further nodes.
     #[default]
     None,
 }
 
-/// How many of a directory's names are asked for at a time.
+/// Whether the names of a directory are looked up all at once or in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// All of them, so that the tree's order does not matter; the first of a name counts.
+    /// All names at once, so that the order of the tree does not matter. Of several nodes with the
+    /// same name, the first counts.
     Whole,
-    /// Some of them: the names are sorted and come after those that were asked for before.
+    /// Some of the names: they are sorted and come after those of the previous part.
     Part,
 }
 
-/// The rest of what the parent has in a directory is not known.
+/// The reason why the rest of the parent's nodes of a directory is unknown.
 pub struct Gap {
     /// The directory's tree in the parent.
     pub tree: Id,
@@ -89,27 +90,27 @@ impl ParentNodes {
         dir.and_then(|node| node.subtree).map_or(ParentNodes::None, ParentNodes::Tree)
     }
 
-    /// The parent's root, in the shape that this backup has.
+    /// The parent's root, in the layout of this backup.
     pub fn root(parent: Option<&StoredSnapshot>, source: &Source) -> ParentNodes {
         let Some(parent) = parent else { return ParentNodes::None };
         let Some(tree) = parent.snapshot.tree else { return ParentNodes::None };
-        // VolSync stores a volume's content at the root: seen as if it were below `data`, its files
-        // are found unchanged.
+        // VolSync stores a volume's content at the root. It is presented below `data`, so that its
+        // files are found unchanged.
         if matches!(source, Source::Volume(_)) && !parent.snapshot.is_volume() {
             return ParentNodes::below(VOLUME_NAME, tree);
         }
         ParentNodes::Tree(tree)
     }
 
-    /// The top of a parent whose root is the volume's own content, as if it had that below a
-    /// directory called `name`.
+    /// The nodes of a root that has one directory called `name`, with the parent's root as its
+    /// content.
     fn below(name: &str, root: Id) -> ParentNodes {
         let mut node = Node::new(name, NodeType::Dir);
         node.subtree = Some(root);
         ParentNodes::Known(Box::new(node))
     }
 
-    /// The nodes of these names.
+    /// Looks up the nodes of these names.
     pub fn part(&mut self, trees: &TreeReader<'_>, names: &[Vec<u8>], extent: Extent) -> (ParentDir, Option<Gap>) {
         let mut found = Vec::new();
         let gap = self.match_names(trees, names, extent, &mut found).err();
@@ -161,8 +162,8 @@ impl ParentNodes {
 }
 
 impl Gap {
-    /// Reports that files of the directory at `path` are read again. An error that every other tree
-    /// would meet ends the run.
+    /// Reports that files of the directory at `path` are read again. An error that would affect
+    /// every other tree, too, ends the run.
     pub fn report(self, run: &Run<'_>, path: &Path) {
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         let copy = "the parent snapshot's copy of the directory";
@@ -172,7 +173,7 @@ impl Gap {
                 run.progress.warning(&format!("{}: {copy} {what}", display(path)));
             }
             Some(error) if error.is_damage() => {
-                // The tree is stored again even if an index names the damaged copy.
+                // The tree is stored again even if an index lists the damaged copy.
                 run.writer.distrust(BlobType::Tree, self.tree);
                 run.damage(path, format!("{copy} is damaged, so its files are read again: {error}"));
             }
@@ -185,8 +186,8 @@ impl Gap {
     }
 }
 
-/// The nodes of a tree; in the order of names if they are to be asked for in parts and the tree is
-/// not too large for that, because other programs' trees are not always sorted.
+/// The nodes of a tree. For a lookup in parts they are sorted by name, unless the tree is too large
+/// for that, because trees of other programs are not always sorted.
 fn open(trees: &TreeReader<'_>, id: Id, extent: Extent) -> Result<Nodes> {
     let tree = trees.open(id)?;
     if extent == Extent::Whole || tree.is_large() {
@@ -197,8 +198,8 @@ fn open(trees: &TreeReader<'_>, id: Id, extent: Extent) -> Result<Nodes> {
     Ok(Box::new(nodes.into_iter().map(Ok)))
 }
 
-/// Whether a file is the one the parent has, by restic's rule: type, size, mtime, and ctime and
-/// inode unless the options exclude them.
+/// Whether a file is unchanged since the parent snapshot, by restic's rule: type, size, mtime, and
+/// ctime and inode unless the options exclude them.
 pub fn is_unchanged(options: &Options, now: &Node, before: &Node) -> bool {
     let ignore_ctime = options.ignore_ctime || options.ignore_inode;
     before.ty == NodeType::File

@@ -1,5 +1,5 @@
-//! The threads of a backup, and the queues between them: stages 2 to 5, by which everything becomes
-//! blobs.
+//! Starts the threads of a backup and the queues between them: stages 2 to 5, which store the
+//! source as blobs.
 
 use super::assemble::Dir;
 use super::file::FileWork;
@@ -25,7 +25,7 @@ use crate::repo::{Error, Result, StoredSnapshot};
 use crossbeam_channel::Sender;
 use std::sync::atomic::Ordering;
 
-/// Walkers at least: one looks for more while another reads.
+/// The minimum number of walkers: one searches while another reads.
 const LEAST_WALKERS: usize = 2;
 
 /// Reads the source, and stores everything but the snapshot.
@@ -52,7 +52,7 @@ pub fn read_source(
             run.outcome()?;
             producer.finish(progress).map_err(Error::Source)?;
             if run.counts.bytes.load(Ordering::Relaxed) == 0 {
-                return Err(source_error(format!("{source} gave no data; no snapshot is made of nothing")));
+                return Err(source_error(format!("{source} gave no data, so no snapshot was made")));
             }
         }
         Source::Paths(_) | Source::Volume(_) => {
@@ -64,7 +64,7 @@ pub fn read_source(
     run.end()
 }
 
-/// Starts all stages and waits for them. `feed` gives the readers what no walker finds.
+/// Starts all stages and waits for them. `feed` sends the readers files that no walker finds.
 fn run_stages(
     run: &Run<'_>,
     stack: &Stack,
@@ -79,8 +79,8 @@ fn run_stages(
         let gatherer = Gatherer::new(run, cpu, small_files);
         let walk = Walk::new(run, stack, &gatherer, &limit);
         std::thread::scope(|threads| {
-            // A thread that cannot be started is a panic here, and those that run would first do
-            // all the work.
+            // If a thread cannot be started, that is a panic here. Without `StopOnPanic`, the
+            // running threads would do all the work first.
             let _stop = StopOnPanic(run);
             for _ in 0..readers {
                 let mut reader = Reader::new(run, Filling::new(run, cpu));
@@ -98,7 +98,7 @@ fn run_stages(
     });
 }
 
-/// Ends a run whose threads could not all be started.
+/// Stops a run whose threads could not all be started.
 struct StopOnPanic<'s, 'r>(&'s Run<'r>);
 
 impl Drop for StopOnPanic<'_, '_> {

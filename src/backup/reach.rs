@@ -1,7 +1,7 @@
-//! Ways to an entry: by its name in an open directory, or by a path of any length.
+//! Reaches entries by a name in an open directory, or by a path of any length.
 //!
-//! The kernel takes at most [`limits::PATH`] bytes of a path at a time. A name in an open directory
-//! spares a network file system the look at each directory of the path.
+//! The kernel accepts at most [`limits::PATH`] bytes of a path at a time. A name in an open
+//! directory saves a network file system the lookup of each directory of the path.
 
 use crate::limits;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,15 +11,15 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A path that system calls take, and what keeps it valid.
+/// A path that system calls accept, and the descriptor that keeps it valid.
 pub struct Reach<'p> {
     path: Cow<'p, Path>,
     _dir: Option<OwnedFd>,
 }
 
 impl<'p> Reach<'p> {
-    /// A short path is itself. Of a longer one, the directory is opened piece by piece, and the
-    /// path leads through its descriptor.
+    /// A short path is used as it is. The directory of a longer path is opened piece by piece, and
+    /// the new path leads through its descriptor.
     pub fn of(path: &'p Path) -> rustix::io::Result<Reach<'p>> {
         if path.as_os_str().len() <= limits::PATH {
             return Ok(Reach { path: Cow::Borrowed(path), _dir: None });
@@ -37,7 +37,7 @@ impl<'p> Reach<'p> {
     }
 }
 
-/// Where an entry is found.
+/// The location of an entry, as system calls accept it.
 pub struct Place<'p> {
     dir: BorrowedFd<'p>,
     path: Cow<'p, Path>,
@@ -55,7 +55,7 @@ impl<'p> Place<'p> {
         Ok(Place { dir: CWD, path, _reach: _dir })
     }
 
-    /// Looks at the entry itself, not at what a symlink points to.
+    /// Returns the metadata of the entry itself, not of the target of a symlink.
     pub fn lstat(&self) -> rustix::io::Result<Stat> {
         rustix::fs::statat(self.dir, &*self.path, AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -95,7 +95,7 @@ mod tests {
     fn a_path_of_any_length_leads_to_its_entry() {
         let temp = tempfile::tempdir().unwrap();
         let name = "d".repeat(250);
-        // Made from below, because no call takes the whole path either.
+        // The path is made level by level, because no system call accepts all of it.
         let mut dir = rustix::fs::openat(CWD, temp.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let mut path = temp.path().to_owned();
         for _ in 0..40 {

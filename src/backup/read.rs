@@ -1,8 +1,8 @@
 //! Stage 3: large files and streams are read into slabs and cut into chunks.
 //!
 //! A reader fills slabs with one file after the other, and notes where the chunks end (see
-//! [`super::fill`]). Holes are not read: the chunks inside one are known beforehand (see
-//! [`crate::chunk::ZERO_CHUNK`]). Small files come another way ([`super::small`]).
+//! [`super::fill`]). Holes are not read, because the chunks inside a hole are known beforehand (see
+//! [`crate::chunk::ZERO_CHUNK`]). The walkers read small files ([`super::small`]).
 
 use super::file::{FileWork, Opened};
 use super::fill::{Filling, Pending};
@@ -18,7 +18,7 @@ use rustix::io::{Errno, retry_on_intr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How long a reader waits for more of a stream before it looks whether the run is stopped: 200 ms.
+/// A reader that waits for a stream checks at this interval (200 ms) whether the run is stopped.
 const STREAM_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// One reader with the slab it is filling.
@@ -28,7 +28,7 @@ pub struct Reader<'s, 'c> {
     cutter: Cutter,
 }
 
-/// What is being read: its chunks so far and its size.
+/// The file that is being read: its chunks so far and its size.
 struct Current {
     file: Arc<Pending>,
     chunks: usize,
@@ -47,7 +47,7 @@ impl<'s, 'c> Reader<'s, 'c> {
                 Ok(work) => work,
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
-                    // Nobody should wait for what is complete while there is nothing to read.
+                    // Complete chunks must not wait while there is nothing to read.
                     self.filling.turn();
                     match files.recv() {
                         Ok(work) => work,
@@ -66,8 +66,8 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.filling.turn();
     }
 
-    /// Reads one file. If it cannot be read, it is left out; the backup continues unless all that was
-    /// named is lost.
+    /// Reads one file. If it cannot be read, it is left out; the backup continues unless all named
+    /// entries are lost.
     fn read_file(&mut self, mut work: FileWork) {
         let run = self.run;
         let (fd, opened) = match work.open_input(run) {
@@ -79,10 +79,10 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.filling.begin_file();
         let outcome = self.read_content(&fd, &opened, &mut current);
         let Current { file, size, .. } = current;
-        // A run that is ended stops in the middle of files, and that is no fault of theirs.
+        // A run that is stopped ends in the middle of files, which is not an error of the files.
         let outcome = outcome.map_err(|error| format!("it cannot be read: {error}")).and_then(|()| match opened {
             Opened::Device(has) if size != has && !run.is_stopped() => {
-                Err(format!("it has {has} bytes, and {size} of them could be read"))
+                Err(format!("it has {has} bytes, but only {size} could be read"))
             }
             Opened::Regular(_) | Opened::Device(_) | Opened::Stream => Ok(()),
         });
@@ -104,7 +104,7 @@ impl<'s, 'c> Reader<'s, 'c> {
             Opened::Stream => self.read_stream(fd, current)?,
             Opened::Device(_) => self.read_data(fd, None, current)?,
             Opened::Regular(stat) => match size(stat) {
-                // It may have content all the same, as in proc.
+                // The file may have content nevertheless, as in proc.
                 0 => self.read_data(fd, None, current)?,
                 size if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 < size => {
                     self.read_sparse(fd, size, current)?;
@@ -116,7 +116,7 @@ impl<'s, 'c> Reader<'s, 'c> {
         Ok(())
     }
 
-    /// Reads a stream to its end. A run that is stopped waits for no more of it.
+    /// Reads a stream to its end, or until the run is stopped.
     fn read_stream(&mut self, fd: &OwnedFd, current: &mut Current) -> rustix::io::Result<()> {
         while !self.run.is_stopped() {
             let mut ready = [PollFd::new(fd, PollFlags::IN)];
@@ -155,7 +155,7 @@ impl<'s, 'c> Reader<'s, 'c> {
             if left >= room as u64 {
                 return rustix::io::read(fd, spare_capacity(bytes));
             }
-            // Not more than asked for: what follows may be a hole.
+            // Read no more than requested: a hole may follow.
             let end = bytes.len();
             bytes.resize(end + usize::try_from(left).expect("less than the room"), 0);
             let got = rustix::io::read(fd, &mut bytes[end..]);
@@ -167,7 +167,7 @@ impl<'s, 'c> Reader<'s, 'c> {
         Ok(got)
     }
 
-    /// Reads a file by what the file system says is data, and takes the rest for zeros.
+    /// Reads the ranges that the file system reports as data, and takes the rest for zeros.
     fn read_sparse(&mut self, fd: &OwnedFd, size: u64, current: &mut Current) -> rustix::io::Result<()> {
         let mut at = 0;
         while at < size && !self.run.is_stopped() {
@@ -198,7 +198,7 @@ impl<'s, 'c> Reader<'s, 'c> {
     }
 
     /// Adds a hole: zeros up to the next cut, then whole chunks of zeros without touching a byte,
-    /// then the zeros that are left.
+    /// then the remaining zeros.
     fn skip_hole(&mut self, length: u64, current: &mut Current) {
         current.size += length;
         let mut left = length;
@@ -232,7 +232,7 @@ impl<'s, 'c> Reader<'s, 'c> {
         self.run.progress.bytes_done.fetch_add((count * MIN_SIZE) as u64, Ordering::Relaxed);
     }
 
-    /// Cuts what has been read.
+    /// Cuts the data that has been read into chunks.
     fn cut(&mut self, current: &mut Current, end: EndOfFile) {
         while let Some(length) = self.cutter.next_cut(self.filling.rest(), end) {
             self.add_chunk(length, current);
@@ -240,7 +240,7 @@ impl<'s, 'c> Reader<'s, 'c> {
     }
 
     fn add_chunk(&mut self, length: usize, current: &mut Current) {
-        // Zeros that are stored need no more than a look at them.
+        // A chunk of zeros needs neither hashing nor a job: its id is known.
         if is_zero_chunk(&self.filling.rest()[..length]) {
             self.filling.skip(length);
             return self.add_zero_chunks(1, current);

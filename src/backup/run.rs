@@ -1,5 +1,4 @@
-//! The state of one backup, which all its stages share: what it works with, what it has counted,
-//! and whether it has failed.
+//! The state of one backup that all its stages share: its resources, its counters, and its failure.
 
 use super::options::Options;
 use super::slab::{SLAB_SIZE, SlabPool};
@@ -20,7 +19,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What all stages share.
+/// The shared state of a backup.
 pub struct Run<'r> {
     pub options: &'r Options,
     pub progress: &'r Progress,
@@ -31,7 +30,7 @@ pub struct Run<'r> {
     pub observer: Observer,
     pub scanner: Arc<Scanner>,
     pub counts: Counts,
-    /// Jobs of stage 4 that are not done.
+    /// The number of unfinished jobs of stage 4.
     pub jobs: AtomicUsize,
     /// The number of named entries, and how many of them are lost.
     pub named: usize,
@@ -66,7 +65,7 @@ pub struct Read {
 }
 
 impl<'r> Run<'r> {
-    /// A run in which nothing was named.
+    /// A run without named entries.
     pub fn new(
         writer: &'r Writer,
         options: &'r Options,
@@ -98,7 +97,7 @@ impl<'r> Run<'r> {
     }
 }
 
-/// What the stages report of the source and of the parent snapshot.
+/// The reports of the stages about the source and the parent snapshot.
 impl Run<'_> {
     pub fn finish_file(&self, node: &Node, action: Action, path: &Path) {
         let counter = match action {
@@ -113,25 +112,27 @@ impl Run<'_> {
         self.progress.item(action, || display(path), node.size);
     }
 
-    /// Something about the source that makes the snapshot incomplete or doubtful.
+    /// Reports a fact about the source that makes the snapshot incomplete or doubtful.
     pub fn problem(&self, path: &Path, why: impl fmt::Display) {
         self.progress.problem(Phase::Archival, display(path), why);
     }
 
-    /// An entry cannot be read. If the user named it and nothing else can be read either, the run
-    /// has failed.
+    /// Reports an entry that cannot be read. If all named entries are lost, the run fails.
     pub fn lost(&self, standing: Standing, path: &Path, why: impl fmt::Display) {
         if standing == Standing::Named && self.named == 1 {
             return self.fail(source_error(format!("{}: {why}", display(path))));
         }
         self.problem(path, why);
         if standing == Standing::Named && self.lost.fetch_add(1, Ordering::Relaxed) + 1 == self.named {
-            self.fail(source_error(format!("none of the {} that were named; the errors are above", self.named)));
+            self.fail(source_error(format!(
+                "none of the {} named paths can be read; see the errors above",
+                self.named
+            )));
         }
     }
 
-    /// A directory exceeds the memory budget or the space for spill files. If nothing else was
-    /// named, the run has failed.
+    /// Leaves out a directory that exceeds the memory budget or the space for spill files. If
+    /// nothing else was named, the run fails.
     pub fn leave_out(&self, standing: Standing, path: &Path, error: Error) {
         if standing == Standing::Named && self.named == 1 {
             return self.fail(error);
@@ -139,16 +140,17 @@ impl Run<'_> {
         self.lost(standing, path, format!("it is left out: {error}"));
     }
 
-    /// The parent snapshot is damaged at this path. What this run stores makes up for it.
+    /// Reports that the parent snapshot is damaged at this path. The new snapshot is complete
+    /// nevertheless.
     pub fn damage(&self, path: &Path, why: impl fmt::Display) {
         self.damage.fetch_add(1, Ordering::Relaxed);
         self.problem(path, why);
     }
 }
 
-/// What the stages store beside blobs of files.
+/// The data that the stages store besides blobs of files.
 impl Run<'_> {
-    /// Makes sure that the repository has the chunk that holes are made of.
+    /// Ensures that the repository has the chunk of zeros that holes consist of.
     pub fn store_zero_chunk(&self) -> Result<()> {
         if !self.writer.index().contains(BlobType::Data, Id(ZERO_CHUNK)) {
             self.writer.store_chunks(&[&vec![0; MIN_SIZE]])?;
@@ -166,7 +168,7 @@ impl Run<'_> {
     }
 }
 
-/// How a run ends.
+/// The end of a run.
 impl Run<'_> {
     /// Runs a part of a stage. A panic in it, which has been printed by then, ends the run with an
     /// error instead of leaving the other stages waiting.
@@ -192,7 +194,7 @@ impl Run<'_> {
         self.stopped.load(Ordering::Relaxed) || self.progress.is_interrupted()
     }
 
-    /// Why the stages ended early, if they did.
+    /// Why the stages ended early, or `Ok` if they did not.
     pub fn outcome(&self) -> Result<()> {
         if self.progress.is_interrupted() {
             return Err(Error::Interrupted);

@@ -1,9 +1,9 @@
-//! Counts what a backup will read, beside it, so that its progress has a total. What cannot be
-//! counted is left to the backup to report.
+//! Counts the files and bytes that a backup will read, concurrently with it, so that its progress
+//! has a total. Errors are ignored here, because the backup reports them.
 //!
-//! One thread counts ahead of the walk on a local disk. On a volume with latency the walk has many
-//! operations in flight and is done first: then its own count is the total, and the volume is not
-//! asked everything twice.
+//! On a local disk, one thread counts ahead of the walk. On a volume with latency, the walk has
+//! many operations in flight and ends first: then its own count is the total, and the volume is
+//! spared the rest of the second pass.
 
 use super::run::Run;
 use super::source::{Kind, Tops};
@@ -16,11 +16,11 @@ use std::sync::atomic::Ordering;
 /// A directory or file to be counted.
 pub struct Found {
     path: PathBuf,
-    /// `st_dev` of the directory it was found in; `None` for what was named.
+    /// `st_dev` of the directory it was found in; `None` for a named entry.
     above: Option<u64>,
 }
 
-/// Where the count begins.
+/// The entries at which the count begins.
 pub fn roots(tops: &Tops) -> Vec<Found> {
     let mut roots = Vec::new();
     gather(tops, &mut roots);
@@ -68,7 +68,7 @@ struct Listed {
     device: u64,
 }
 
-/// Counts a file at once, so that no more is held of a large directory than the directories in it.
+/// Counts a file at once, so that only the subdirectories of a large directory are held in memory.
 fn look(run: &Run<'_>, Found { path, above }: Found, dirs: &mut Vec<Listed>) {
     let Ok(stat) = lstat(&path) else { return };
     match node_type(&stat) {
@@ -86,7 +86,7 @@ fn gather(tops: &Tops, stack: &mut Vec<Found>) {
     for top in tops.values() {
         match top.kind {
             Kind::Partial => gather(&top.below, stack),
-            // What is named below it is counted with it.
+            // The named entries below it are counted with it.
             Kind::Target => stack.push(Found { path: top.path.clone(), above: None }),
             Kind::Found { device } => stack.push(Found { path: top.path.clone(), above: Some(device) }),
         }

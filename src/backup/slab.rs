@@ -1,9 +1,9 @@
-//! The buffers that file content is read into: a fixed number of 8 MiB slabs, used again and again.
+//! A pool of buffers for file content: a fixed number of reusable slabs of 8 MiB.
 //!
-//! They are the largest term of a backup's memory and its back-pressure: a reader that is ahead of
+//! Slabs are the largest part of a backup's memory and its backpressure: a reader that is ahead of
 //! hashing waits for a slab. A slab is filled by one reader with a large file, or by walkers with
-//! small ones behind each other, then shared by the jobs that work on its chunks, and returns when
-//! the last of them is done.
+//! small files one after the other. Then the jobs that work on its chunks share it, and the last of
+//! them returns it to the pool.
 
 use crate::chunk::MAX_SIZE;
 use crossbeam_channel::{Receiver, Sender};
@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes in a slab: the longest chunk fits, so a chunk is always contiguous.
 pub const SLAB_SIZE: usize = MAX_SIZE;
 
-/// All slabs there are.
+/// The pool of all slabs.
 pub struct SlabPool {
     home: Sender<Vec<u8>>,
     free: Receiver<Vec<u8>>,
-    /// Threads that wait for a slab.
+    /// The number of threads that wait for a slab.
     waiting: AtomicUsize,
 }
 
@@ -28,8 +28,8 @@ pub struct Slab {
 }
 
 impl SlabPool {
-    /// `count` slabs; their memory is taken when each is first used. A reader holds a full slab
-    /// while it waits for the next, so there must be more than readers.
+    /// A pool of `count` slabs, whose memory is allocated when each is first used. A reader holds a
+    /// full slab while it waits for the next, so the pool needs more slabs than readers.
     pub fn new(count: usize) -> SlabPool {
         let (home, free) = crossbeam_channel::bounded(count);
         for _ in 0..count {

@@ -1,8 +1,8 @@
 //! Stage 3 for small files: each is read as a whole by the walker that found it.
 //!
-//! A small file is a few operations and no time else, so on a volume with latency many of them are
-//! in flight ([`crate::concurrency`]). Its content passes through a buffer, because a slab that
-//! each walker held would be most of the memory, and is gathered with others in one slab.
+//! Reading a small file takes a few operations and little else, so on a volume with latency many of
+//! them are in flight ([`crate::concurrency`]). The content passes through a buffer, because a slab
+//! for each walker would take most of the memory, and is gathered with other files in one slab.
 
 use super::file::{FileWork, OpenFile};
 use super::fill::{Filling, Pending};
@@ -17,34 +17,34 @@ use rustix::io::retry_on_intr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Whether a file of this size is one chunk, without being looked at.
+/// Whether a file of this size is a single chunk, whatever its content.
 pub fn is_small(size: u64) -> bool {
     size < MIN_SIZE as u64
 }
 
-/// Room that a buffer keeps for the next file.
+/// The capacity that a buffer keeps for the next file.
 const KEPT: usize = 32 << 10;
-/// Bytes to ask for where a file's size says that there are none.
+/// The number of bytes to read from a file whose size is 0, in case it has content.
 const PROBE: usize = 512;
 
-/// What small files are read with and gathered in.
+/// Gathers the content of small files in a slab.
 pub struct Gatherer<'s, 'c> {
     slabs: &'s SlabPool,
     filling: Mutex<Filling<'s, 'c>>,
-    /// Bytes that may be in buffers.
+    /// The budget for bytes in buffers.
     room: Room,
-    /// Walkers that may add files.
+    /// The number of walkers that may add files.
     active: AtomicUsize,
 }
 
-/// A walker that may add files. Without one, the gatherer holds nothing back.
+/// A walker that may add files. Without such a walker, the gatherer holds no slab.
 pub struct Gathering<'g, 's, 'c> {
     gatherer: &'g Gatherer<'s, 'c>,
     buffer: Vec<u8>,
 }
 
 impl<'s, 'c> Gatherer<'s, 'c> {
-    /// Reads files of at most `bytes` bytes at the same time.
+    /// A gatherer for walkers that hold at most `bytes` bytes in buffers.
     pub fn new(run: &'s Run<'s>, cpu: &'c rayon::Scope<'s>, bytes: u64) -> Gatherer<'s, 'c> {
         let filling = Mutex::new(Filling::new(run, cpu));
         Gatherer { slabs: &run.slabs, filling, room: Room::new(bytes), active: AtomicUsize::new(0) }
@@ -55,15 +55,16 @@ impl<'s, 'c> Gatherer<'s, 'c> {
         Gathering { gatherer: self, buffer: Vec::new() }
     }
 
-    /// A walker adds nothing until further notice. Readers may need the slab meanwhile.
+    /// Records that a walker adds no files for now. The last such walker passes the slab on,
+    /// because readers may need it.
     fn pause(&self) {
         if self.active.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.filling().turn();
         }
     }
 
-    /// Turns the slab over if a reader waits for one and no job will free one. A walker that is
-    /// adding a file does it itself.
+    /// Passes the slab on if a reader waits for one and no job will free one. If a walker is adding
+    /// a file, that walker does it.
     fn relieve(&self) {
         if !self.slabs.is_short() {
             return;
@@ -90,7 +91,7 @@ impl Drop for Gathering<'_, '_, '_> {
 }
 
 impl Gathering<'_, '_, '_> {
-    /// Waits for something other than small files.
+    /// Waits for something other than small files, during which this walker adds none.
     pub fn paused<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.gatherer.pause();
         let outcome = wait();
@@ -98,14 +99,14 @@ impl Gathering<'_, '_, '_> {
         outcome
     }
 
-    /// To be called often by a walker that does something other than small files: a reader may wait
-    /// for the slab that they are gathered in.
+    /// Passes the slab on if a reader waits for it. A walker calls this often while it does other
+    /// work than reading small files.
     pub fn relieve(&self) {
         self.gatherer.relieve();
     }
 
-    /// Reads a file, which is left out if that fails. Gives it back if it turns out not to be
-    /// small: it has grown, or has content without a size.
+    /// Reads a file, which is left out if that fails. Returns the file if it turns out not to be
+    /// small: it has grown, or it has content but a size of 0.
     pub fn read(&mut self, run: &Run<'_>, limit: &Limit, place: &Place<'_>, mut work: FileWork) -> Option<FileWork> {
         let held = self.gatherer.room.take(work.node.size);
         self.buffer.clear();
@@ -138,7 +139,7 @@ impl Gathering<'_, '_, '_> {
             return Ok(false);
         }
         let size = usize::try_from(size).expect("less than a chunk");
-        // Not more than it had: whether it has grown is seen by its size.
+        // Read no more than its size: the size shows whether the file has grown.
         self.buffer.reserve_exact(size.max(PROBE));
         while self.buffer.len() < size.max(1) {
             let _flight = limit.begin();
@@ -152,12 +153,12 @@ impl Gathering<'_, '_, '_> {
         work.report(run, warnings);
         let _flight = limit.begin();
         work.compare(run, &fd, &stat, self.buffer.len() as u64);
-        // Closing may be an operation, too.
+        // Closing may be an operation on the volume, too.
         drop(fd);
         Ok(true)
     }
 
-    /// Reads up to `size` bytes in all into the buffer, or looks whether there is a byte.
+    /// Reads once, so that the buffer has at most `size` bytes. If `size` is 0, checks for content.
     fn read_once(&mut self, fd: &OwnedFd, size: usize) -> rustix::io::Result<usize> {
         let before = self.buffer.len();
         self.buffer.resize(if size == 0 { PROBE } else { size }, 0);

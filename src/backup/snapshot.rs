@@ -1,4 +1,4 @@
-//! Stage 6: the snapshot that names the tree, and the summary in it.
+//! Stage 6: makes the snapshot that references the tree, with its summary.
 
 use super::options::{Options, Source};
 use super::run::Counts;

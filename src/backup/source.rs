@@ -1,4 +1,4 @@
-//! Stage 1: what was asked for becomes the top of the snapshot's tree, in restic's shapes.
+//! Stage 1: turns the requested paths into the top of the snapshot's tree, in restic's layout.
 //!
 //! `/a/b` is stored as the directories `a` and in it `b`, `x/y` as `x` and `y`, `.` as its entries.
 //! A directory that is only on the way to a target is *partial*: it has its real metadata and
@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// An entry that was named, or that leads to one.
+/// An entry that was named, or a directory on the way to one.
 #[derive(Debug)]
 pub struct Top {
     pub path: PathBuf,
@@ -24,7 +24,7 @@ pub struct Top {
     pub below: Tops,
 }
 
-/// How much of an entry is taken; a later kind is more.
+/// How much of an entry is stored; a later kind includes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Only on the way to targets below it.
@@ -32,13 +32,13 @@ pub enum Kind {
     /// Found in a directory (on this `st_dev`) that the user named as `.` or the like: exclude
     /// rules apply.
     Found { device: u64 },
-    /// Named by the user: taken whole, whatever the exclude rules say of itself.
+    /// Named by the user: stored completely, even if exclude rules match the entry itself.
     Target,
 }
 
 pub type Tops = BTreeMap<Vec<u8>, Top>;
 
-/// Whether the user asked for an entry by name. If such an entry cannot be read, the request has
+/// Whether the user named an entry. If a named entry cannot be read, its part of the request has
 /// failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -46,21 +46,21 @@ pub enum Standing {
     Found,
 }
 
-/// A request for a backup, resolved.
+/// The source of a backup, resolved.
 #[derive(Debug, Default)]
 pub struct Resolved {
     /// The top of the tree.
     pub tops: Tops,
     /// The paths that the snapshot records.
     pub recorded: Vec<String>,
-    /// How many different files and directories were named.
+    /// The number of distinct files and directories that were named.
     pub named: usize,
-    /// How many of them are lost already; each was reported as a problem.
+    /// The number of them that are lost already; each was reported as a problem.
     pub lost: usize,
 }
 
-/// Looks for what was asked for. A path that cannot be reached is a problem, and an error if no
-/// path can.
+/// Resolves a source. A path that cannot be reached is a problem; if no path can be reached, that
+/// is an error.
 pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
     let mut resolved = Resolved::default();
     match source {
@@ -105,8 +105,8 @@ pub fn resolve(source: &Source, progress: &Progress) -> io::Result<Resolved> {
     Ok(resolved)
 }
 
-/// An error unless a path leads to something, and without `.` and `..` (which is how it is stored)
-/// to the same.
+/// Fails unless a path leads to an entry, and to the same entry without `.` and `..`, as it is
+/// stored.
 fn reachable(path: &Path) -> io::Result<()> {
     let cleaned = clean(path);
     let stored = if cleaned.as_os_str().is_empty() { Path::new(".") } else { &cleaned };
@@ -114,10 +114,10 @@ fn reachable(path: &Path) -> io::Result<()> {
     if (meant.st_dev, meant.st_ino) == (stored.st_dev, stored.st_ino) {
         return Ok(());
     }
-    Err(io::Error::other("it leads through a symlink, which is not followed; name what the symlink leads to"))
+    Err(io::Error::other("it leads through a symlink, which is not followed; give the path that the symlink leads to"))
 }
 
-/// Puts a target below the directories that lead to it.
+/// Inserts a target below the directories that lead to it.
 fn insert(tops: &mut Tops, target: &Path) -> io::Result<()> {
     let cleaned = clean(target);
     let names: Vec<&OsStr> = cleaned
@@ -127,7 +127,8 @@ fn insert(tops: &mut Tops, target: &Path) -> io::Result<()> {
             _ => None,
         })
         .collect();
-    // What is not a name: the root, or `..` in front, which restic leaves out of stored paths.
+    // The components that are not names: the root, or `..` in front, which restic leaves out of
+    // stored paths.
     let mut path: PathBuf = cleaned.components().take_while(|part| !matches!(part, Component::Normal(_))).collect();
     let Some((last, above)) = names.split_last() else {
         let dir = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
@@ -143,10 +144,10 @@ fn insert(tops: &mut Tops, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `.`, `/` and `..` have no name to be stored under: their entries take their place.
+/// Inserts the entries of `.`, `/` or `..`, which have no name to be stored under.
 fn insert_entries(tops: &mut Tops, dir: &Path) -> io::Result<()> {
     let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(dir)?);
-    // Listed to its end before anything is placed: half of a directory is no source.
+    // The listing must be complete before an entry is placed: half of a directory is not a source.
     let names = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
     for name in names {
         let path = if dir == Path::new(".") { PathBuf::from(&name) } else { dir.join(&name) };
@@ -155,8 +156,7 @@ fn insert_entries(tops: &mut Tops, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The entry for `path` called `name`; where another path has taken the name, called `name-1`,
-/// `name-2`, …
+/// The entry for `path` with the name `name`; if another path has this name, `name-1`, `name-2`, …
 fn place<'t>(level: &'t mut Tops, name: &OsStr, path: &Path, kind: Kind) -> &'t mut Top {
     let mut free: OsString = name.to_owned();
     let mut count = 0;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn has_the_shapes_of_restic() {
+    fn stored_paths_have_the_layout_of_restic() {
         assert_eq!(shape_of(&["/a/b/c"]), ["/a/b/c=/a/b/c"]);
         assert_eq!(shape_of(&["x/./y/../z/"]), ["/x/z=x/z"]);
         assert_eq!(shape_of(&["../foo"]), ["/foo=../foo"]);
@@ -226,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_without_a_name_is_its_entries() {
+    fn a_directory_without_a_name_is_replaced_by_its_entries() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), b"").unwrap();
         std::fs::create_dir_all(dir.path().join("d/below")).unwrap();
         let mut tops = Tops::new();
-        // As a target below one of them, it is added to, not replaced.
+        // `d` leads to a target already; it is added to, not replaced.
         place(&mut tops, OsStr::new("d"), &dir.path().join("d"), Kind::Partial).below.insert(
             b"below".to_vec(),
             Top { path: dir.path().join("d/below"), kind: Kind::Target, below: Tops::new() },
@@ -239,7 +239,7 @@ mod tests {
         insert_entries(&mut tops, dir.path()).unwrap();
         assert!(matches!(tops[&b"f"[..]].kind, Kind::Found { .. }));
         let d = &tops[&b"d"[..]];
-        assert!(matches!(d.kind, Kind::Found { .. }), "all of it, not only what is named below it");
+        assert!(matches!(d.kind, Kind::Found { .. }), "all of it, not only the entries named below it");
         assert_eq!(d.below[&b"below"[..]].kind, Kind::Target);
     }
 }

@@ -1,12 +1,13 @@
-//! The directories that are to be walked, and those that are listed, shared by the walkers.
+//! The work of the walkers: directories to be listed, and listings whose entries are to be
+//! examined.
 //!
-//! Directories are taken last in first out, which keeps the number of half-finished directories
-//! small; entries of the listing that is the oldest come before any further directory. A directory
-//! with many entries is taken part by part: what is left of it goes back on the stack, below the
-//! directories in the part that was taken, and above all others. No other part of it begins while
-//! many are not complete. The names in listings are bounded, so that walkers that all list at the
-//! same time do not each hold a large directory and the parent's copy of it: beyond the bound they
-//! share one listing.
+//! Directories are taken last in, first out, which keeps the number of half-finished directories
+//! small; the entries of the oldest listing come before any further directory. A directory with
+//! many entries is processed part by part: its rest goes back on the stack, below the directories
+//! in the current part and above all others. No further part begins while too many are incomplete
+//! (backpressure). The number of names in listings is bounded, so that concurrent walkers do not
+//! each hold a large directory and the parent's copy of it: beyond the bound, they share one
+//! listing.
 
 use super::assemble::{Dir, Part, Position};
 use super::names::Names;
@@ -22,17 +23,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Names in listings beyond which there is no further one. With the parent's nodes, about 600 bytes
-/// each, that is 12 MB.
+/// The number of names in listings beyond which no further listing begins. With the parent's nodes,
+/// about 600 bytes each, that is 12 MB.
 const MOST_NAMES: usize = 20_000;
 
-/// Names in a part of a directory.
+/// The number of names in a part of a directory.
 const PART: usize = 4096;
 
-/// How often a walker looks whether the parts of a directory are complete, which is not announced.
+/// The interval at which a waiting walker checks whether the parts of a directory are complete,
+/// which is not signalled.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// What there is to be walked.
+/// The work of the walkers.
 #[derive(Default)]
 pub struct Stack {
     state: Mutex<State>,
@@ -41,26 +43,28 @@ pub struct Stack {
 
 #[derive(Default)]
 struct State {
-    /// Directories to be listed, or to be resumed: no [`Work::Entries`].
+    /// Directories to be listed or resumed; never [`Work::Entries`].
     dirs: Vec<Work>,
-    /// Directories with entries that no walker has taken yet. They come first: each is open.
+    /// Listings with entries that no walker has taken yet. They come first, because each keeps a
+    /// directory open.
     listings: VecDeque<Arc<Listing>>,
-    /// Directories in `listings`, and those that are being listed.
+    /// The number of directories in `listings` and of those that are being listed.
     open: usize,
-    /// The names in them, so far.
+    /// The number of names in them so far.
     names: usize,
-    /// There were too many names, and no listing has ended since.
+    /// The bound on names was exceeded. No further directory is listed until a listing ends and the
+    /// names are within the bound.
     full: bool,
-    /// Walkers that may still add directories.
+    /// The number of walkers that may still add directories.
     busy: usize,
-    /// Walkers that wait for something to be added.
+    /// The number of walkers that wait for work.
     waiting: usize,
 }
 
-/// What a walker takes from the stack.
+/// Work that a walker takes from the stack.
 pub enum Work {
     Dir(DirWork),
-    /// The next part of a directory is to be made.
+    /// A directory whose next part is to be made.
     Part(Arc<Listed>),
     Entries(Arc<Listing>),
 }
@@ -70,68 +74,69 @@ pub struct DirWork {
     pub dir: Arc<Dir>,
     pub scope: Scope,
     pub standing: Standing,
-    /// What only few directories have: there may be very many on the stack.
+    /// Boxed, because few directories have it and very many directories may be on the stack.
     pub known: Option<Box<Known>>,
 }
 
 impl DirWork {
-    /// The named entries below it, if there are some.
+    /// The named entries below it, if any.
     pub fn named(&self) -> Option<&Tops> {
         self.known.as_ref().map(|known| &known.named).filter(|named| !named.is_empty())
     }
 }
 
-/// What is known of a directory before it is listed.
+/// The facts about a directory that are known before it is listed.
 #[derive(Default)]
 pub struct Known {
-    /// What the parent has in it, where that is not what the directory's previous node says.
+    /// The parent's nodes of the directory, if they are not those of the directory's previous node.
     pub parent: Option<ParentNodes>,
     /// The named entries below it, and the directories on the way to them.
     pub named: Tops,
 }
 
-/// What is taken of a directory.
+/// The entries of a directory that are stored.
 #[derive(Clone, Copy)]
 pub enum Scope {
-    /// All that it lists, and what is named below it.
+    /// All listed entries, and the named entries below the directory.
     Whole {
         /// `st_dev` of the directory.
         device: u64,
     },
-    /// Only what is named below it.
+    /// Only the named entries below the directory.
     Named,
 }
 
-/// A directory that has been listed, whose entries come part by part.
+/// A listed directory, whose entries are processed part by part.
 pub struct Listed {
     pub dir: Arc<Dir>,
     pub scope: Scope,
-    /// `None` if only what is named below it is taken.
+    /// `None` if only the named entries are stored.
     pub opened: Option<Opened>,
     pub named: Mutex<Tops>,
     rest: Mutex<Rest>,
 }
 
-/// A directory that stays open while its entries are looked at.
+/// A directory that stays open while its entries are examined.
 pub struct Opened {
     pub fd: OwnedFd,
-    /// The only entry that is taken, if there is a file of that name.
+    /// The name of the file that marks the directory as excluded, if it has one. Only this entry is
+    /// stored.
     pub tag: Option<String>,
 }
 
-/// What no part has yet.
+/// The entries that are in no part yet.
 pub struct Rest {
-    /// The entries, at least one.
+    /// The names of the entries, at least one.
     pub names: Names,
-    /// What the parent snapshot has in the directory.
+    /// The parent's nodes of the directory.
     pub parent: ParentNodes,
 }
 
-/// A part of a directory, whose entries are looked at.
+/// A part of a directory whose entries are being examined.
 pub struct Listing {
     pub of: Arc<Listed>,
     pub part: Arc<Part>,
-    /// What the parent snapshot has of it.
+    /// The parent's nodes of this part.
     pub parent: ParentDir,
     /// The first entry that no walker has taken.
     next: AtomicUsize,
@@ -145,8 +150,8 @@ impl Listed {
         Arc::new(Listed { dir, scope, opened, named: Mutex::new(named), rest: Mutex::new(rest) })
     }
 
-    /// The next part. An error means that the names, which were spilled to disk, cannot be read
-    /// back.
+    /// Makes the next part. An error means that the names, which were spilled to disk, cannot be
+    /// read back.
     pub fn next_part(self: &Arc<Listed>, run: &Run<'_>) -> io::Result<(Listing, Position)> {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let Rest { names: left, parent } = &mut *rest;
@@ -166,17 +171,17 @@ impl Listed {
     }
 }
 
-/// Reports names that a directory was listed with twice.
+/// Reports names that were listed twice in a directory.
 fn report_twice(run: &Run<'_>, path: &Path, names: usize) {
-    // Network file systems do that to a directory that changes meanwhile. Both entries are the same
-    // file.
+    // Network file systems list a name twice if the directory changes meanwhile. Both entries are
+    // the same file.
     if names > 0 {
         run.progress.warning(&format!("{}: {names} names were listed twice", display(path)));
     }
 }
 
 impl Listing {
-    /// The slot of the next entry.
+    /// Takes the next entry. Returns its slot.
     pub fn take(&self) -> Option<usize> {
         let slot = self.next.fetch_add(1, Ordering::Relaxed);
         (slot < self.names()).then_some(slot)
@@ -191,27 +196,27 @@ impl Listing {
     }
 }
 
-/// Whether the names of a directory that is being listed fit beside those of others.
+/// Whether the names of a directory that is being listed fit next to those of other directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     Enough,
-    /// There are too many, but no other listing will end before this one.
+    /// The bound is exceeded, but no other listing will end before this one.
     Exceeded,
-    /// There are too many, and others take them up: it is to be listed again after those.
+    /// The bound is exceeded because of other listings. The directory is listed again after these.
     None,
 }
 
-/// What a walker has taken from the stack. While there is one, more may be pushed; also a walker
-/// that panics gives it back.
+/// The work that a walker has taken from the stack. While this exists, the walker counts as busy
+/// and may push more work; a panic ends that, too.
 pub struct Popped<'s> {
     stack: &'s Stack,
     pub work: Option<Work>,
-    /// The names that are counted for the directory that is being listed.
+    /// The number of names that is counted for the directory that is being listed.
     counted: Option<usize>,
 }
 
 impl Popped<'_> {
-    /// Counts the names of the directory that is being listed, so far.
+    /// Sets the number of names of the directory that is being listed, so far.
     pub fn count(&mut self, names: usize) -> Room {
         let mut state = self.stack.lock();
         state.recount(self.counted.replace(names), names);
@@ -222,7 +227,8 @@ impl Popped<'_> {
         }
     }
 
-    /// Shares the entries of a part of the directory. Returns the listing that is next.
+    /// Shares the entries of a part of the directory with all walkers. Returns the listing that is
+    /// next.
     pub fn share(&mut self, listing: Listing, position: Position) -> Arc<Listing> {
         let names = listing.names();
         let listing = Arc::new(listing);
@@ -243,7 +249,8 @@ impl Popped<'_> {
 
 impl Drop for Popped<'_> {
     fn drop(&mut self) {
-        // Directories are closed without the lock: that may be an operation on the volume.
+        // Directories are closed after the lock is released: that may be an operation on the
+        // volume.
         let _ended;
         let mut state = self.stack.lock();
         state.busy -= 1;
@@ -251,7 +258,7 @@ impl Drop for Popped<'_> {
             self.stack.close(&mut state, names);
         }
         _ended = self.stack.prune(&mut state);
-        // What others wait for has been announced when it was added: there may only be no more.
+        // Added work has been signalled when it was added. The end of all work is signalled here.
         if state.busy == 0 {
             self.stack.changed.notify_all();
         }
@@ -264,7 +271,7 @@ impl State {
         self.full |= self.names > MOST_NAMES;
     }
 
-    /// The directory that is to be resumed next, if it is one.
+    /// The directory that is to be resumed, if the next work is one.
     fn rest(&self) -> Option<&Listed> {
         match self.dirs.last() {
             Some(Work::Part(listed)) => Some(listed),
@@ -272,14 +279,14 @@ impl State {
         }
     }
 
-    /// Whether a part fits beside what is listed.
+    /// Whether another part fits within the bound on names.
     fn has_room(&self) -> bool {
         !self.full && (self.open == 0 || self.names + PART <= MOST_NAMES)
     }
 }
 
 impl Stack {
-    /// A stack with the snapshot's root on it; `parent` is what the parent snapshot has there.
+    /// A stack with the snapshot's root on it; `parent` holds the parent's nodes of the root.
     pub fn new(root: Arc<Dir>, parent: ParentNodes, named: Tops) -> Stack {
         let stack = Stack::default();
         let known = Some(Box::new(Known { parent: Some(parent), named }));
@@ -297,13 +304,13 @@ impl Stack {
         }
     }
 
-    /// What is next, if there is something.
+    /// Takes the next work, if any is available.
     pub fn try_pop(&self) -> Option<Popped<'_>> {
         self.take(&mut self.lock())
     }
 
-    /// What is next; `None` when there is nothing and no walker can add to it, and when the run has
-    /// stopped.
+    /// Takes the next work, and waits until some is available. Returns `None` if there is no work
+    /// and no walker can add any, or if the run has stopped.
     pub fn pop(&self, is_stopped: impl Fn() -> bool) -> Option<Popped<'_>> {
         let mut state = self.lock();
         loop {
@@ -328,14 +335,14 @@ impl Stack {
         self.prune(state);
         let is_due = state.has_room() && state.rest().is_some_and(|rest| !rest.dir.is_crowded());
         let (work, counted) = if is_due && state.listings.len() < 2 {
-            // While one part is looked at, the next is made.
+            // The next part is made while the current part is examined.
             (state.dirs.pop()?, Some(PART))
         } else if let Some(listing) = state.listings.front() {
             (Work::Entries(listing.clone()), None)
         } else if state.full {
             return None;
         } else if state.rest().is_some() {
-            // Without room, others are being made, and end.
+            // Without room, other listings are in progress, and will end.
             state.full |= !state.has_room();
             return None;
         } else {
@@ -349,7 +356,7 @@ impl Stack {
         Some(Popped { stack: self, work: Some(work), counted })
     }
 
-    /// Removes listings whose entries are all taken.
+    /// Removes and returns listings whose entries are all taken.
     fn prune(&self, state: &mut State) -> Vec<Arc<Listing>> {
         let mut ended = Vec::new();
         while let Some(listing) = state.listings.pop_front_if(|listing| listing.is_taken()) {
@@ -360,7 +367,7 @@ impl Stack {
         ended
     }
 
-    /// A directory with this number of names is no longer listed.
+    /// Records that a directory with this number of names is no longer listed.
     fn close(&self, state: &mut State, names: usize) {
         state.open -= 1;
         state.names -= names;
@@ -369,7 +376,7 @@ impl Stack {
         }
     }
 
-    /// Further directories are listed again if there is room for their names.
+    /// Allows further listings if the names are within the bound.
     fn reopen(&self, state: &mut State) {
         if state.full && state.names <= MOST_NAMES {
             state.full = false;

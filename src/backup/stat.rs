@@ -1,4 +1,4 @@
-//! What the file system says about one entry, as a node.
+//! Reads the metadata of one entry from the file system, as a node.
 
 use super::options::{DeviceIds, Options};
 use super::reach::{Place, Reach};
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Stands for the source's own file system in the device id of hard links: rustic links only nodes
-/// that have one. It is above the 32 bits that Linux assigns, so that no other file system has it.
+/// The device id of hard links on the source's own file system: rustic links only nodes that have
+/// one. It is above the 32 bits that Linux assigns, so that no other file system has it.
 const HOME_DEVICE: u64 = 1 << 32;
 
 /// Turns metadata into nodes, by the rules of one backup.
@@ -42,8 +42,8 @@ impl Observer {
         }
     }
 
-    /// The node of an entry, without its extended attributes and what is inside it (content,
-    /// subtree). `warn` is called with what had to be left out.
+    /// The node of an entry, without its extended attributes, content and subtree. `warn` is called
+    /// for each property that had to be left out.
     pub fn node(&self, name: &[u8], place: &Place<'_>, stat: &Stat, warn: impl Fn(String)) -> Node {
         let ty = node_type(stat);
         let mut node = Node::new(name, ty);
@@ -64,7 +64,7 @@ impl Observer {
             _ => {}
         }
         if matches!(ty, NodeType::File | NodeType::Symlink | NodeType::Dev | NodeType::CharDev) {
-            // Narrower than 64 bits on some architectures.
+            // The field is narrower than 64 bits on some architectures.
             #[allow(clippy::useless_conversion)]
             let links = stat.st_nlink.into();
             node.links = links;
@@ -83,7 +83,7 @@ impl Observer {
         }
     }
 
-    /// Takes size and times from a second look at a file, when it has been opened.
+    /// Updates size and times from the metadata of the opened file.
     pub fn refresh(&self, node: &mut Node, stat: &Stat) {
         node.size = u64::try_from(stat.st_size).unwrap_or(0);
         self.set_times(node, stat);
@@ -99,7 +99,7 @@ impl Observer {
         let utc = Time::utc(seconds, nanos.try_into().unwrap_or(0));
         match &self.zone {
             None => utc,
-            // Beyond jiff's calendar there are no zones.
+            // Outside the range of jiff's calendar, the offset is 0.
             Some(zone) => {
                 let offset = Timestamp::from_second(seconds).map_or(0, |instant| zone.to_offset(instant).seconds());
                 Time { offset, ..utc }
@@ -122,19 +122,19 @@ pub fn node_type(stat: &Stat) -> NodeType {
     }
 }
 
-/// Looks at an entry itself, not at what a symlink points to.
+/// Returns the metadata of an entry itself, not of the target of a symlink.
 pub fn lstat(path: &Path) -> rustix::io::Result<Stat> {
     Place::at(path)?.lstat()
 }
 
-/// Looks at an entry, or at what a symlink points to.
+/// Returns the metadata of an entry, or of the target of a symlink.
 pub fn stat(path: &Path) -> rustix::io::Result<Stat> {
     rustix::fs::statat(CWD, Reach::of(path)?.path(), AtFlags::empty())
 }
 
 /// The kernel's limits for a list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const XATTR_MAX: usize = 64 << 10;
-/// Names and values that fit into this need no other buffer: nearly all.
+/// The size of the first buffer, which is enough for nearly all names and values.
 const XATTR_COMMON: usize = 1 << 10;
 
 /// The extended attributes of an entry, also of a symlink, in the kernel's order; POSIX ACLs,
@@ -180,7 +180,7 @@ fn read_xattrs(
         let shown = name.escape_ascii();
         match read_any_length(|value| get(name, value)) {
             Ok(value) => xattrs.push(Xattr { name: name.to_vec(), value }),
-            // Removed since it was listed.
+            // The attribute was removed after it was listed.
             Err(Errno::NODATA) => {}
             Err(error) => warn(format!("its extended attribute {shown} cannot be read: {error}")),
         }
@@ -188,7 +188,7 @@ fn read_xattrs(
     xattrs
 }
 
-/// What `read` puts into a buffer of sufficient length.
+/// Returns the bytes that `read` puts into a buffer of sufficient length.
 fn read_any_length(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
     let mut common = [0; XATTR_COMMON];
     match read(&mut common) {
@@ -203,7 +203,7 @@ fn read_any_length(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rus
     }
 }
 
-/// The path as a person or a pattern sees it.
+/// The path as text, as messages show it.
 pub fn display(path: &Path) -> String {
     lossy(path.as_os_str().as_bytes())
 }

@@ -1,4 +1,4 @@
-//! A stream as a source: standard input, or what a command writes to its standard output.
+//! A stream as a source: standard input, or the standard output of a command.
 
 use super::assemble::{Dir, Position, Slot};
 use super::file::FileWork;
@@ -19,10 +19,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a command that has closed its output is asked whether it has ended.
+/// The poll interval for the exit of a command that has closed its output.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What writes into the stream. A command that is not waited for is killed.
+/// The producer of a stream. A command that is still running when this is dropped is killed.
 pub struct Producer(Option<Running>);
 
 struct Running {
@@ -31,7 +31,7 @@ struct Running {
     name: String,
 }
 
-/// Opens the stream, and starts the command if it is one.
+/// Opens the stream, and starts the command if the input is one.
 pub fn open(input: &Input) -> io::Result<(OwnedFd, Producer)> {
     match input {
         Input::Stdin => Ok((rustix::io::dup(io::stdin())?, Producer(None))),
@@ -42,8 +42,8 @@ pub fn open(input: &Input) -> io::Result<(OwnedFd, Producer)> {
 fn start(words: &[OsString]) -> io::Result<(OwnedFd, Producer)> {
     let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("no command is given"))?;
     let name = program.to_string_lossy().into_owned();
-    // Its standard error is ours, so that its own words reach the user; its standard input is
-    // empty, as with restic.
+    // The command inherits our standard error, so that its messages reach the user. Its standard
+    // input is empty, as with restic.
     let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = spawned
         .map_err(|error| io::Error::new(error.kind(), format!("the command {name:?} cannot be started: {error}")))?;
@@ -52,7 +52,7 @@ fn start(words: &[OsString]) -> io::Result<(OwnedFd, Producer)> {
 }
 
 impl Producer {
-    /// What the stream is called in messages.
+    /// The name of the stream in messages.
     pub fn describe(&self) -> String {
         match &self.0 {
             None => "standard input".to_owned(),
@@ -60,7 +60,7 @@ impl Producer {
         }
     }
 
-    /// Waits until the command has ended, and fails as it did. Ends early when the run is
+    /// Waits until the command has ended, and fails if it failed. Returns early if the run is
     /// interrupted.
     pub fn finish(mut self, progress: &Progress) -> io::Result<()> {
         let Some(running) = &mut self.0 else { return Ok(()) };
@@ -79,7 +79,8 @@ impl Drop for Producer {
         if let Some(running) = &mut self.0
             && matches!(running.child.try_wait(), Ok(None))
         {
-            // It has ended meanwhile, or ends now: nothing of it is wanted any more.
+            // Errors do not matter: the command has ended meanwhile, or its output is not needed
+            // any more.
             let _ = running.child.kill();
             let _ = running.child.wait();
         }
@@ -93,26 +94,27 @@ fn judge(name: &str, status: ExitStatus) -> io::Result<()> {
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     };
-    Err(io::Error::other(format!("the command {name:?} {how}; no snapshot is made of what it wrote")))
+    Err(io::Error::other(format!("the command {name:?} {how}, so no snapshot was made of its output")))
 }
 
-/// The directories and the file that a stream is stored as: the names of a path, and one at least.
+/// The names of the directories and of the file that a stream is stored as. A path without any name
+/// is an error.
 pub fn names(path: &str) -> Result<(Vec<&str>, &str)> {
     let mut names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect();
-    let last = names.pop().ok_or_else(|| source_error(format!("{path:?} is no name for a file")))?;
+    let last = names.pop().ok_or_else(|| source_error(format!("{path:?} is not a valid file name")))?;
     Ok((names, last))
 }
 
-/// An open stream, and what it is stored as.
+/// An open stream, and the names that it is stored as.
 pub struct Stream<'s> {
     pub fd: OwnedFd,
-    /// What messages call it.
+    /// The name of the stream in messages.
     pub source: &'s str,
-    /// The directories and the file, as [`names`] has them.
+    /// The directories and the file, as [`names`] returns them.
     pub names: (Vec<&'s str>, &'s str),
 }
 
-/// Gives a stream to the readers.
+/// Sends a stream to the readers.
 pub fn feed(run: &Run<'_>, stream: Stream<'_>, root: Arc<Dir>, files: &Sender<FileWork>) -> Result<()> {
     let Stream { fd, source, names: (above, last) } = stream;
     let mut dir = root;
@@ -133,7 +135,7 @@ fn only_slot(dir: &Arc<Dir>, name: &str) -> Slot {
     Slot { part: dir.part(vec![name.into()], Position::Last), number: 0 }
 }
 
-/// A node for what is not in any file system.
+/// A node for an entry that does not exist in any file system.
 fn invented(run: &Run<'_>, name: &str, ty: NodeType) -> Node {
     let time = run.options.time;
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());

@@ -1,4 +1,4 @@
-//! A backup from inside: what a caller of [`run`] is owed when a stage fails.
+//! Tests of backups with access to the stages: failures, few slabs, and bounded listings.
 
 use super::assemble::{Dir, Position};
 use super::fill::Filling;
@@ -26,7 +26,7 @@ use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-/// A repository, a source of one directory with files in it, and what a backup reported.
+/// A repository, and a source of one directory with files in it.
 struct Bed {
     temp: tempfile::TempDir,
     repo: Arc<Repository>,
@@ -72,8 +72,8 @@ impl Bed {
         }
     }
 
-    /// The source as a volume: no directory above it, in which other tests may work, is a part of
-    /// it.
+    /// The source as a volume. Directories above it, in which other tests may work, are not part of
+    /// the snapshot.
     fn volume(&self) -> Options {
         Options { source: Source::Volume(self.temp.path().join("source")), ..self.options(&[]) }
     }
@@ -87,12 +87,13 @@ impl Bed {
     }
 }
 
-/// Whoever listens to the progress is called by each stage: a panic there is one in that stage.
+/// Each stage calls the listener of the progress, so a panic in the listener is a panic in that
+/// stage.
 #[test]
 fn a_panic_in_a_worker_ends_the_run_with_an_error() {
     let bed = Bed::new();
-    // A file is finished by the thread that stored its last chunk, a directory by whoever finished
-    // its last entry.
+    // A file is finished by the thread that stored its last chunk, a directory by the thread that
+    // finished its last entry.
     for victim in ["f7", "f19", "dir", "source"] {
         let progress = Progress::new(move |event| {
             if let Event::Item { path, .. } = event {
@@ -117,12 +118,12 @@ fn a_walker_that_panics_does_not_hold_the_others() {
             panic!("a panic that the test wants");
         });
         assert!(panicked.join().is_err());
-        assert!(waiting.join().unwrap(), "it waits for a directory of the walker that is gone");
+        assert!(waiting.join().unwrap(), "the other walker does not wait for work of the one that panicked");
     });
 }
 
 #[test]
-fn only_the_loss_of_all_that_was_named_is_an_error() {
+fn only_the_loss_of_all_named_paths_is_an_error() {
     let bed = Bed::new();
     let problems = Arc::new(Mutex::new(Vec::new()));
     let reported = problems.clone();
@@ -155,9 +156,9 @@ fn the_second_backup_finds_every_file_unchanged() {
     assert_eq!(bed.snapshots(), 2);
 }
 
-/// Counted are files and bytes, of each source and of what is named below another only once.
+/// Files and bytes of each source are counted once, even if a source is below another.
 #[test]
-fn progress_has_the_totals_of_what_is_read() {
+fn progress_has_the_totals_of_the_source() {
     let bed = Bed::new();
     let progress = Progress::silent();
     bed.back_up(&bed.options(&["source", "source/dir/f3"]), &progress).unwrap();
@@ -165,9 +166,10 @@ fn progress_has_the_totals_of_what_is_read() {
     assert_eq!(totals, (20, 100_000));
 }
 
-/// Between the look at the sources and the walk, anything may become something else.
+/// Between the resolution of the sources and the walk, an entry may be replaced by one of another
+/// type.
 #[test]
-fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
+fn entries_named_below_a_path_that_is_no_longer_a_directory_are_lost() {
     let bed = Bed::new();
     let at = |name: &str| bed.temp.path().join(name);
     fs::write(at("file"), "not a directory").unwrap();
@@ -182,7 +184,7 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
         let (options, progress) = (bed.options(&[name]), Progress::silent());
         let outcome = read_source(&writer, &options, &progress, resolved, None);
         match kind {
-            // `y` was all that was named.
+            // `y` was the only named entry.
             Kind::Partial => assert!(matches!(outcome, Err(Error::Source(_))), "{name}"),
             Kind::Target | Kind::Found { .. } => {
                 assert_eq!(outcome.unwrap().counts.files.into_inner(), 1, "{name}");
@@ -192,8 +194,8 @@ fn what_was_named_below_something_that_is_no_directory_any_more_is_lost() {
     }
 }
 
-/// One reader and the gatherer of small files, with the least memory there can be: neither keeps
-/// the slab that the other waits for.
+/// One reader and the gatherer of small files run with the minimum of memory: neither keeps the
+/// slab that the other waits for.
 #[test]
 fn large_and_small_files_are_read_with_two_slabs() {
     let budget = Budget { memory: Some(68 << 20), threads: 2 };
@@ -210,8 +212,8 @@ fn large_and_small_files_are_read_with_two_slabs() {
     assert_eq!((report.problems, report.summary.files_new), (0, 140));
 }
 
-/// A large file that needs the slab in which a small one waits is read while the only walker goes
-/// on and never pauses.
+/// A large file needs the slab in which a small file waits, and is read while the only walker
+/// continues and never pauses.
 #[test]
 fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     let budget = Budget { memory: Some(68 << 20), threads: 1 };
@@ -225,7 +227,7 @@ fn a_reader_that_waits_for_a_slab_gets_that_of_small_files() {
     fs::write(at("3-excluded"), "").unwrap();
     fs::write(at("4-excluded"), "").unwrap();
 
-    // The walker stops in the listener at each excluded file, until it is sent on.
+    // The walker stops in the listener at each excluded file, until the test sends it on.
     let (reached, at_excluded) = crossbeam_channel::unbounded();
     let (send_on, sent_on) = crossbeam_channel::unbounded();
     let (is_read, large_is_read) = crossbeam_channel::unbounded();
@@ -280,7 +282,7 @@ fn names(count: usize) -> Gathered {
     names
 }
 
-/// A run whose walk the test makes itself.
+/// Calls a test with a run whose walk the test makes itself.
 fn with_run(test: impl FnOnce(&Run<'_>)) {
     let bed = Bed::new();
     let (options, progress) = (bed.options(&["source"]), Progress::silent());
@@ -294,14 +296,14 @@ fn push(stack: &Stack) {
     stack.push(DirWork { dir: Dir::root(), scope, standing: Standing::Found, known: None });
 }
 
-/// The directory that was taken from the stack, with so many names.
+/// The directory that was taken from the stack, with `count` names.
 fn listed(popped: &mut Popped<'_>, count: usize) -> Arc<Listed> {
     let Some(Work::Dir(work)) = popped.work.take() else { panic!("a directory") };
     let rest = Rest { names: names(count).sorted([].iter()).unwrap(), parent: ParentNodes::None };
     Listed::new(work.dir, work.scope, None, Default::default(), rest)
 }
 
-/// What is held of directories does not grow with the number of walkers that list some.
+/// The memory for listings does not grow with the number of walkers.
 #[test]
 fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
     with_run(|run| {
@@ -315,7 +317,7 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
         assert_eq!(second.count(6_000), Room::None);
         push(&stack);
         drop(second);
-        assert!(stack.try_pop().is_none(), "it would be listed in vain until the first has ended");
+        assert!(stack.try_pop().is_none(), "a directory would be listed in vain until the first listing has ended");
 
         let (listing, position) = listed(&mut first, 5_000).next_part(run).unwrap();
         assert_eq!(position, Position::MoreFollow);
@@ -342,9 +344,9 @@ fn listings_hold_a_bounded_number_of_names_and_one_directory_of_any_size() {
     });
 }
 
-/// However many directories have more parts than one, few of them are open at a time.
+/// Few directories with several parts are open at a time, whatever their number.
 #[test]
-fn a_directory_is_gone_on_with_before_others_are_listed() {
+fn a_directory_is_resumed_before_others_are_listed() {
     with_run(|run| {
         let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
         drop(stack.try_pop().unwrap());
@@ -354,8 +356,8 @@ fn a_directory_is_gone_on_with_before_others_are_listed() {
         let (listing, position) = listed(&mut popped, 5_000).next_part(run).unwrap();
         let listing = popped.share(listing, position);
         drop(popped);
-        // A directory in the first part comes before the second, and the second before the other
-        // one.
+        // A directory in the first part comes before the second part, and the second part before
+        // the other directory.
         push(&stack);
         while listing.take().is_some() {}
         let mut order = Vec::new();
@@ -366,10 +368,10 @@ fn a_directory_is_gone_on_with_before_others_are_listed() {
     });
 }
 
-/// What a directory's parts wait for may be another directory, with so many names that there is
-/// room for no other: whoever waits for the parts is not in its way.
+/// The parts of a directory may wait for another directory whose names exceed the bound. A walker
+/// that waits for the parts must not block that directory.
 #[test]
-fn a_directory_with_many_unfinished_parts_waits_for_them_and_holds_nobody() {
+fn a_directory_with_many_unfinished_parts_waits_for_them_and_blocks_no_other() {
     with_run(|run| {
         let stack = Stack::new(Dir::root(), ParentNodes::None, Default::default());
         drop(stack.try_pop().unwrap());
@@ -380,7 +382,7 @@ fn a_directory_with_many_unfinished_parts_waits_for_them_and_holds_nobody() {
         let (first, position) = dir.next_part(run).unwrap();
         parts.push(popped.share(first, position));
         drop(popped);
-        // All parts are looked at, and none is complete, until there are too many of them.
+        // All entries of each part are taken and none is completed, until there are too many parts.
         loop {
             while parts.last().unwrap().take().is_some() {}
             let Some(mut popped) = stack.try_pop() else { break };

@@ -1,13 +1,13 @@
-//! Stage 2: directories are listed, and their entries are looked at and compared with the parent's.
+//! Stage 2: lists directories, examines their entries, and compares them with the parent's.
 //!
 //! Walkers take directories from one stack and share the entries of those that are listed
 //! ([`super::stack`]). An entry that is unchanged or has no content is finished here, small files
-//! are read here ([`super::small`]), and large ones go to the readers. There are as many walkers as
-//! the volume answers faster with. The first directory on the stack is the snapshot's root, which
-//! has only what was named.
+//! are read here ([`super::small`]), and large files go to the readers. The number of walkers
+//! adapts to the volume ([`crate::concurrency`]). The first directory on the stack is the
+//! snapshot's root, which has only the named entries.
 //!
-//! What a walker does with one directory and its entries, each a module: [`list`] its names,
-//! [`look`] at an entry, and take the [`entry`] into the snapshot or leave it out.
+//! The steps of a walker are modules: [`list`] reads the names of a directory, [`look`] examines an
+//! entry, and [`entry`] takes it into the snapshot or leaves it out.
 
 mod entry;
 mod list;
@@ -27,16 +27,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Scope as Threads;
 use walker::Walker;
 
-/// What all walkers share: the stack, and as many threads as the limit has slots.
+/// The state that all walkers share. The limit sets the number of walkers.
 pub struct Walk<'w, 's, 'c> {
     run: &'w Run<'s>,
     stack: &'w Stack,
     gatherer: &'w Gatherer<'s, 'c>,
     limit: &'w Limit,
     walkers: AtomicUsize,
-    /// The system has refused to start a thread; it is not asked again.
+    /// The system has refused to start a thread; no further attempt is made.
     refused: AtomicBool,
-    /// All has been looked at.
+    /// All entries have been examined.
     done: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
     /// Starts walkers until there are as many as the limit has slots now.
     ///
     /// # Panics
-    /// If none can be started.
+    /// If no walker can be started.
     pub fn start<'scope>(&'scope self, threads: &'scope Threads<'scope, '_>, files: &Sender<FileWork>) {
         while let Some(walking) = self.admit() {
             let files = files.clone();
@@ -66,7 +66,7 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
                 });
             };
             if let Err(error) = std::thread::Builder::new().spawn_scoped(threads, walk) {
-                // Those that run do all the work.
+                // The running walkers do all the work.
                 self.refused.store(true, Ordering::Relaxed);
                 let running = self.walkers.load(Ordering::Relaxed);
                 assert!(running > 0, "no thread can be started: {error}");
@@ -75,7 +75,8 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
         }
     }
 
-    /// Walks until there is nothing left on the stack, or there are too many walkers.
+    /// Walks until the stack is empty and no walker can add to it, or until there are too many
+    /// walkers.
     fn walk<'scope>(
         &'scope self,
         threads: &'scope Threads<'scope, '_>,
@@ -104,7 +105,7 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
                 walker.gathering.relieve();
                 self.start(threads, &walker.files);
                 if self.leave() {
-                    // It is no longer counted.
+                    // `leave` has already reduced the number of walkers.
                     std::mem::forget(walking);
                     return;
                 }
@@ -113,14 +114,15 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
         self.done.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this walker is one too many and is to end. What it leaves is on the stack.
+    /// Whether there is one walker too many, so that this one has to end. Its remaining work is on
+    /// the stack.
     fn leave(&self) -> bool {
         let slots = self.limit.slots();
         let fewer = |walkers| (walkers > slots).then(|| walkers - 1);
         self.walkers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 
-    /// Whether all has been looked at.
+    /// Whether all entries have been examined.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
     }
@@ -137,7 +139,7 @@ impl<'w, 's, 'c> Walk<'w, 's, 'c> {
     }
 }
 
-/// A walker at work.
+/// A walker that is counted until this is dropped.
 struct Walking<'w>(&'w AtomicUsize);
 
 impl Drop for Walking<'_> {
@@ -147,7 +149,7 @@ impl Drop for Walking<'_> {
 }
 
 /// The listing whose entries are next, which may be part of the directory that was taken from the
-/// stack. `None` if that directory needs no more.
+/// stack. `None` if that directory is finished, left out or put back.
 fn next_listing(walker: &Walker<'_, '_, '_>, popped: &mut Popped<'_>) -> Result<Option<Arc<Listing>>> {
     match popped.work.take() {
         Some(Work::Dir(work)) => match list::list(walker, work, popped)? {

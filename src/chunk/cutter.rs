@@ -1,9 +1,10 @@
-//! Cutting a stream: minimum, maximum and end of file around the scanner's candidates.
+//! Cuts a stream into chunks: applies minimum, maximum and end of file to the candidates of the
+//! scanner.
 //!
-//! The reader keeps the bytes of the current chunk contiguous and asks after each read. The cutter
-//! keeps one number, how far it has looked, so more bytes never mean a second look at the old ones.
+//! The reader keeps the bytes of the current chunk contiguous and calls the cutter after each read.
+//! The cutter keeps one number, the length that it has searched, so it searches no byte twice.
 //! Nothing else carries over: the window of a position lies inside its chunk, because a chunk is at
-//! least [`MIN_SIZE`] long, and a cut starts afresh.
+//! least [`MIN_SIZE`] long, and after a cut the search starts again.
 
 use super::limits::{MAX_SIZE, MIN_SIZE};
 use super::scanner::Scanner;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 ///
 /// Zeros have the fingerprint 0 under every polynomial, so a chunk that *starts* in a run of zeros
 /// is exactly `MIN_SIZE` zeros if that many are left of the run, and so is the one after it. A hole
-/// in a sparse file therefore needs neither reading nor hashing but at its edges:
+/// in a sparse file therefore needs neither reading nor hashing except at its edges:
 ///
 /// * The chunk that enters the hole after `n > 0` bytes of its own gets zeros appended until the
 ///   cutter cuts it, if the hole is long enough: at `max(MIN_SIZE, n + 64)` bytes at the latest,
@@ -28,8 +29,7 @@ pub const ZERO_CHUNK: [u8; 32] = [
     0x30, 0xda, 0xad, 0x6d, 0x7f, 0xda, 0x15, 0x41, //
 ];
 
-/// Whether a chunk is the one called [`ZERO_CHUNK`]; a look at its bytes costs a tenth of hashing
-/// them.
+/// Whether a chunk is [`ZERO_CHUNK`]; comparing its bytes costs a tenth of hashing them.
 pub fn is_zero_chunk(chunk: &[u8]) -> bool {
     chunk.len() == MIN_SIZE && chunk[0] == 0 && chunk[1..] == chunk[..MIN_SIZE - 1]
 }
@@ -56,13 +56,14 @@ impl Cutter {
         Self { scanner, tested: 0 }
     }
 
-    /// The length in bytes of the current chunk, or None if that takes more bytes than these.
+    /// The length in bytes of the current chunk, or None if more bytes are needed to know it.
     ///
-    /// `chunk` is what there is of the current chunk, from its first byte; bytes of later chunks
-    /// may follow. Until it is cut, each call repeats the bytes of the one before and adds to
-    /// them, in any portion: a call costs one window and the bytes added, so portions should be
-    /// of some KiB. After a cut, the next call starts at the first byte past it. If `chunk` ends
-    /// where the file ends, only an empty `chunk` gives None, and that is the end.
+    /// `chunk` is the current chunk from its first byte, as far as it has been read; bytes of later
+    /// chunks may follow. Until the chunk is cut, each call repeats the bytes of the one before and
+    /// adds to them, in portions of any size: a call costs one window and the added bytes, so
+    /// portions should be of some KiB. After a cut, the next call starts at the first byte past it.
+    /// If `chunk` ends where the file ends, only an empty `chunk` gives None: the file has no
+    /// further chunk.
     pub fn next_cut(&mut self, chunk: &[u8], end: EndOfFile) -> Option<usize> {
         debug_assert!(chunk.len() >= self.tested, "the chunk has shrunk");
         let longest = chunk.len().min(MAX_SIZE);
@@ -74,7 +75,7 @@ impl Cutter {
         length
     }
 
-    /// Forgets the current chunk: the next call starts a new one, as at the start of a file.
+    /// Discards the current chunk: the next call starts a new one, as at the start of a file.
     pub fn reset(&mut self) {
         self.tested = 0;
     }

@@ -1,4 +1,4 @@
-//! The Rabin fingerprint of a window of bytes, and what a kernel that searches with it has to do.
+//! The Rabin fingerprint of a window of bytes, and the trait of the kernels that search with it.
 //!
 //! The fingerprint at `e` is D(e) = sum of data[e-1-k] * x^(8k) for k in 0..64, modulo P: a byte is
 //! the polynomial its bits spell, the earliest byte has the highest power.
@@ -6,7 +6,7 @@
 use super::limits::{MASK, WINDOW};
 use super::polynomial::Polynomial;
 
-/// One way to search.
+/// A way to search for candidates.
 pub(super) trait Kernel: Send + Sync {
     /// The lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
     fn find_first(&self, tables: &Tables, data: &[u8], lo: usize, end: usize) -> Option<usize>;
@@ -24,13 +24,13 @@ pub(super) fn window(data: &[u8], end: usize) -> &[u8] {
     &data[end - WINDOW..end]
 }
 
-/// Multiplication tables that move a fingerprint on by a byte.
+/// Multiplication tables that roll a fingerprint by one byte.
 pub(super) struct Tables {
     /// `reduce[t]` = (t * x^53 mod P) + t * x^53: added to a value with `t` above bit 52, it
     /// clears and folds `t` in.
     reduce: [u64; 256],
-    /// `expire[o]` = o * x^512 mod P: what the byte leaving the window has grown to once the next
-    /// one is in.
+    /// `expire[o]` = o * x^512 mod P: the contribution of the byte that leaves the window, once the
+    /// next one has entered.
     expire: [u64; 256],
 }
 
@@ -50,7 +50,7 @@ impl Tables {
         bytes.iter().fold(0, |fingerprint, byte| self.push(fingerprint, *byte))
     }
 
-    /// Moves the window on by one byte.
+    /// Rolls the window by one byte.
     #[inline(always)]
     pub(super) fn roll(&self, fingerprint: u64, leaving: u8, entering: u8) -> u64 {
         self.push(fingerprint, entering) ^ self.expire[usize::from(leaving)]

@@ -14,5 +14,5 @@ pub const WINDOW: usize = 64;
 /// (restic's chunker, the default of `averageBits`).
 pub const MASK_BITS: u32 = 20;
 
-/// The bits of the fingerprint that decide.
+/// The bits of the fingerprint that are zero at a cut.
 pub(super) const MASK: u64 = (1 << MASK_BITS) - 1;

@@ -1,17 +1,16 @@
-//! The chunker polynomial: drawing one for a new repository, checking the one an existing
-//! repository names.
+//! The chunker polynomial: draws one for a new repository, and checks that of an existing one.
 //!
 //! A polynomial over GF(2) is a `u64` whose bit `t` is the coefficient of x^t. Every repository has
-//! its own, so that chunk sizes tell an onlooker less about the contents. restic's chunker draws the
-//! 52 bits between x^53 and 1 until the result is irreducible; the tables and shifts of the scanner
-//! hold for that degree only. The irreducibility test is Ben-Or's ("Probabilistic algorithms in
-//! finite fields", 1981).
+//! its own, so that chunk sizes reveal less about the contents. restic's chunker draws the 52 bits
+//! between x^53 and 1 until the result is irreducible; the tables and shifts of the scanner hold
+//! for that degree only. The irreducibility test is Ben-Or's ("Probabilistic algorithms in finite
+//! fields", 1981).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Draws [`Polynomial::random`] makes before it gives up, as in restic's chunker. About 2 in 53
-/// draws succeed.
+/// Maximum number of draws of [`Polynomial::random`], as in restic's chunker. About 2 in 53 draws
+/// succeed.
 const MAX_DRAWS: u32 = 1_000_000;
 
 /// The polynomial x.
@@ -31,7 +30,7 @@ pub enum PolynomialError {
     Degree(u64),
     #[error("chunker polynomial {0:x} is not irreducible")]
     Reducible(u64),
-    #[error("no irreducible polynomial among {0} random draws, the random source must be broken")]
+    #[error("no irreducible polynomial among {0} random draws; the random source must be broken")]
     Exhausted(u32),
 }
 
@@ -179,7 +178,7 @@ mod tests {
     const REDUCIBLE: [u64; 4] = [0x38f1e565e288df, 0x20000000000001, 0x200d57aa6fdacb, 0x3548245eb26257];
 
     #[test]
-    fn known_polynomials_are_told_apart() {
+    fn irreducible_polynomials_are_accepted_and_reducible_ones_are_rejected() {
         for bits in IRREDUCIBLE {
             assert_eq!(Polynomial::new(bits).expect("irreducible").bits(), bits);
         }

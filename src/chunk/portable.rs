@@ -1,15 +1,15 @@
 //! The portable kernel: several fingerprints rolled side by side.
 //!
-//! One rolling fingerprint is bound by latency, not by work: each byte's table look-up needs the
-//! one before it. Stretches of the same data are independent, so their look-ups overlap. The range
-//! is taken in blocks; lane `l` of a block owns the `l`-th part of its positions. A block with a
-//! candidate ends the search, so what the upper lanes do in vain is less than one block per chunk,
-//! however repetitive the data.
+//! One rolling fingerprint is bound by latency, not by work: the table look-up of each byte needs
+//! the one before it. Stretches of the same data are independent, so their look-ups overlap. The
+//! range is searched in blocks; lane `l` of a block owns the `l`-th part of its positions. A block
+//! with a candidate ends the search, so the wasted work of the upper lanes is less than one block
+//! per chunk, however repetitive the data.
 
 use super::kernel::{Kernel, Tables, is_candidate, window};
 use super::limits::WINDOW;
 
-/// Any processor's.
+/// The kernel that every processor can run.
 pub(super) struct Portable;
 
 impl Kernel for Portable {
@@ -18,11 +18,12 @@ impl Kernel for Portable {
     }
 }
 
-/// Fastest on x86-64 of 1 to 8: fewer leave latency exposed, more run out of registers.
+/// The fastest number on x86-64 of 1 to 8: with fewer, latency is exposed; with more, registers run
+/// out.
 const LANES: usize = 6;
 
-/// Positions per lane in the blocks most of a search is made of. Warming up costs 64 bytes per lane
-/// and block. A constant, so that all lanes are addressed from one pointer.
+/// Positions per lane in the blocks that most of a search consists of. Warming up costs 64 bytes
+/// per lane and block. A constant, so that all lanes are addressed from one pointer.
 const LONG_STRIDE: usize = 4096;
 
 /// Positions per lane towards the end of a range.
@@ -41,7 +42,7 @@ fn find_in_blocks<const STRIDE: usize>(tables: &Tables, data: &[u8], start: &mut
     while end - *start >= LANES * STRIDE {
         if let Some((lane, step)) = first_step_with_hit::<STRIDE>(tables, &data[*start - WINDOW..]) {
             let first_of = |lane| *start + lane * STRIDE;
-            // The lanes below found nothing in as many steps; what they have left comes first.
+            // The lower lanes found nothing up to this step; their remaining positions come first.
             return (0..lane)
                 .find_map(|l| find_in_lane(tables, data, first_of(l) + step + 1, first_of(l + 1)))
                 .or(Some(first_of(lane) + step));

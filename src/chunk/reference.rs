@@ -1,8 +1,8 @@
-//! The chunking rule once more, plain and slow: the oracle for tests, benches and fuzzing, no part
-//! of the interface.
+//! A plain and slow implementation of the chunking rule: the oracle for tests, benches and fuzzing,
+//! not part of the interface.
 //!
-//! Nothing here is shared with the scanner but the polynomial: one lane, one byte at a time, over
-//! whole buffers, with the two tables laid out as in restic's chunker (the leaving byte goes before
+//! It shares only the polynomial with the scanner: one lane, one byte at a time, over whole
+//! buffers, with the two tables laid out as in restic's chunker (the leaving byte is removed before
 //! the multiplication by x^8, not after).
 
 use super::limits::{MASK_BITS, MAX_SIZE, MIN_SIZE, WINDOW};
@@ -51,8 +51,8 @@ impl Oracle {
         if lo > hi {
             return None;
         }
-        // Starting a window early, on zeros, leaves the full window of `lo` when its last byte is
-        // in.
+        // The search starts one window early, on zeros, so that the window of `lo` is complete when
+        // its last byte has entered.
         let mut digest = 0;
         for at in lo - WINDOW..hi {
             let leaving = if at < lo { 0 } else { data[at - WINDOW] };

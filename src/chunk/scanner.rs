@@ -1,11 +1,11 @@
-//! Finding cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero
+//! Finds cut candidates: positions whose 64-byte window has a fingerprint that ends in 20 zero
 //! bits.
 //!
 //! A fingerprint depends on the bytes of its window alone, so a range can be searched in any order
-//! and from several places at once; the answer is the same as that of one pass. That is the seam
-//! for kernels: [`Scanner::new`] picks one for this processor, and all of them answer the same
-//! question. Callers ask for the *first* candidate, never for all of them: in a run of zeros every
-//! position is one.
+//! and from several places at once, with the same result as in one pass. So kernels are
+//! interchangeable: [`Scanner::new`] picks one for this processor, and all of them find the same
+//! candidate. Callers ask for the *first* candidate, never for all of them, because in a run of
+//! zeros every position is one.
 
 use super::kernel::{Kernel, Tables, is_candidate, window};
 use super::limits::WINDOW;
@@ -30,7 +30,7 @@ impl Scanner {
     }
 
     /// A scanner for each kernel that this processor can run, fastest first, with the kernel's
-    /// name: for tests and benches. The last is the portable one, which needs nothing.
+    /// name: for tests and benches. The last is the portable one, which every processor can run.
     pub fn with_each_kernel(polynomial: Polynomial) -> Vec<(&'static str, Self)> {
         kernels(polynomial).into_iter().map(|(name, kernel)| (name, Self::with_kernel(polynomial, kernel))).collect()
     }
@@ -45,7 +45,7 @@ impl Scanner {
     }
 
     /// The first candidate `e` in `lo..=hi`, in bytes from the start of `data`: the low 20 bits of
-    /// the fingerprint of `data[e - 64..e]` are zero. None if there is none, or if `lo > hi`.
+    /// the fingerprint of `data[e - 64..e]` are zero. None if no position is one, or if `lo > hi`.
     ///
     /// # Panics
     /// If `lo < 64` (its window would start before the data) or `hi > data.len()`.
@@ -55,8 +55,8 @@ impl Scanner {
         if lo > hi {
             return None;
         }
-        // Alone and first: a run of zeros, where every position is a candidate, then costs one
-        // window.
+        // The first position is checked alone: then a run of zeros, where every position is a
+        // candidate, costs one window.
         if is_candidate(self.tables.fingerprint(window(data, lo))) {
             return Some(lo);
         }
@@ -83,7 +83,8 @@ mod tests {
             let quiet = quiet_bytes(polynomial, bits, 160_000);
             for (name, scanner) in Scanner::with_each_kernel(polynomial) {
                 let mut data = quiet.clone();
-                // Where lanes, tiles and blocks of any kernel begin and end, and places in between.
+                // Positions where lanes, tiles and blocks of any kernel begin and end, and some in
+                // between.
                 let seams = (0..39).flat_map(|k| [64, 65, 66, 200].map(|at| at + 4096 * k));
                 let lanes = (0..130).flat_map(|k| [64, 65, 66].map(|at| at + 1088 * k));
                 for end in seams.chain(lanes).chain([67, 127, 128, 129, 159_999, 160_000]) {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_lane_may_hit_later_and_still_wins() {
+    fn a_candidate_in_a_lower_lane_wins_even_if_it_is_found_later() {
         let polynomial = polynomial(POLYNOMIALS[3]);
         let quiet = quiet_bytes(polynomial, 4, 80_000);
         for (name, scanner) in Scanner::with_each_kernel(polynomial) {
@@ -147,8 +148,8 @@ mod tests {
             let find = |data: &[u8], lo| scanner.find_first(data, lo, data.len());
             assert_eq!(find(&data, 64), Some(64), "{name}");
             assert_eq!(find(&data, 777), Some(777), "{name}");
-            // A lone bit stands in the low 20 bits for three positions, then above them; all that
-            // follows are candidates.
+            // A single bit is in the low 20 bits for three positions, then above them; all later
+            // positions are candidates.
             data[776] = 1;
             assert_eq!(find(&data, 777), Some(780), "{name}");
             // Zeros below the range do not count.

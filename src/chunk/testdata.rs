@@ -12,7 +12,7 @@ use super::scanner::Scanner;
 /// Irreducible polynomials: the one in the tests of restic's chunker, and others.
 pub(super) const POLYNOMIALS: [u64; 4] = [0x3da3358b4dc173, 0x2482734cacca49, 0x25b468838dcb75, 0x2431fa3c80db07];
 
-/// One of the above.
+/// The polynomial with these bits, which must be valid.
 pub(super) fn polynomial(bits: u64) -> Polynomial {
     Polynomial::new(bits).expect("irreducible, of degree 53")
 }
@@ -64,7 +64,7 @@ pub(super) fn quiet_bytes(polynomial: Polynomial, seed: u64, count: usize) -> Ve
     let scanner = Scanner::new(polynomial);
     let mut clean = WINDOW;
     while let Some(hit) = scanner.find_first(&data, clean, count) {
-        // Stays a candidate for no other reason: one bit of the low 20 is set now.
+        // One bit of the low 20 is set now, so this is no candidate any more.
         data[hit - 1] ^= 1;
         clean = hit;
     }

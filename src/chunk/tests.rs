@@ -1,5 +1,4 @@
-//! The chunker against published cut lists, and against itself: a stream in pieces is cut like one
-//! buffer.
+//! Tests of the chunker: against published cut lists, and of a stream in pieces against one buffer.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::testdata::{POLYNOMIALS, SplitMix, plant_candidate, polynomial, quiet_bytes};
 use super::{Cutter, EndOfFile, MAX_SIZE, MIN_SIZE, Polynomial, Scanner, WINDOW, ZERO_CHUNK, is_zero_chunk, reference};
 
-/// Cuts `data` as a reader would that gets `portion()` more bytes at a time.
+/// Cuts `data` like a reader that gets `portion()` more bytes at a time.
 fn cut_in_pieces(scanner: Scanner, data: &[u8], mut portion: impl FnMut() -> usize) -> Vec<usize> {
     let mut cutter = Cutter::new(Arc::new(scanner));
     let (mut start, mut read) = (0, 0);
@@ -103,7 +102,7 @@ fn constant_bytes_are_cut_at_a_limit() {
         assert!(!is_zero_chunk(&chunk), "not zero at {at}");
     }
     assert!(!is_zero_chunk(&vec![0; MIN_SIZE - 1]) && !is_zero_chunk(&vec![0; MIN_SIZE + 1]));
-    assert!(!is_zero_chunk(&vec![7; MIN_SIZE]), "all alike, and not zeros");
+    assert!(!is_zero_chunk(&vec![7; MIN_SIZE]), "equal bytes other than zero");
 }
 
 #[test]
@@ -117,10 +116,10 @@ fn files_up_to_the_minimum_are_one_chunk() {
     assert_eq!(cut_whole(published, &vec![0; MIN_SIZE + 1]), [MIN_SIZE, 1]);
 }
 
-/// A lone candidate is a cut if and only if it lies within the limits; it may be met across any two
-/// reads.
+/// A single candidate is a cut if and only if it lies within the limits, wherever the reads are
+/// split.
 #[test]
-fn lone_candidates_are_cuts_within_the_limits() {
+fn a_candidate_is_a_cut_only_within_the_limits() {
     for bits in [POLYNOMIALS[0], POLYNOMIALS[2]] {
         let polynomial = polynomial(bits);
         let quiet = quiet_bytes(polynomial, bits, MAX_SIZE + 100_000);
@@ -148,9 +147,10 @@ fn lone_candidates_are_cuts_within_the_limits() {
     }
 }
 
-/// The reader has room for one longest chunk, so it cannot be asked for a byte more than the cut.
+/// The buffer of the reader holds one longest chunk, so the cutter must not need a byte after the
+/// cut.
 #[test]
-fn cuts_are_made_as_soon_as_their_bytes_are_there() {
+fn a_chunk_is_cut_as_soon_as_its_bytes_are_read() {
     let scanner = Arc::new(Scanner::new(polynomial(POLYNOMIALS[0])));
     for (byte, length) in [(0, MIN_SIZE), (1, MAX_SIZE)] {
         let data = vec![byte; length];
@@ -163,7 +163,7 @@ fn cuts_are_made_as_soon_as_their_bytes_are_there() {
 }
 
 #[test]
-fn a_reset_forgets_the_chunk() {
+fn a_reset_discards_the_current_chunk() {
     let data = SplitMix::new(42).bytes(3 << 20);
     let mut cutter = Cutter::new(Arc::new(Scanner::new(polynomial(POLYNOMIALS[0]))));
     assert_eq!(cutter.next_cut(&data[..2_000_000], EndOfFile::Ahead), None);
@@ -172,7 +172,7 @@ fn a_reset_forgets_the_chunk() {
     assert_eq!(cutter.next_cut(&data, EndOfFile::Ahead), Some(2586782));
 }
 
-/// What [`ZERO_CHUNK`] promises about holes.
+/// Holes are cut as the documentation of [`ZERO_CHUNK`] says.
 #[test]
 fn a_hole_is_cut_into_zero_chunks() {
     for before in [0, 1, 1000, MIN_SIZE - 64, MIN_SIZE - 1, MIN_SIZE, MIN_SIZE + 5, 700_000] {

@@ -117,8 +117,9 @@ impl Object {
     }
 }
 
-/// The kind of a managed object. All but the target are in the protected namespace, and have the
-/// name of [`Owner::object_name`] or that of the cleanup's mover.
+/// The kind of a managed object. All but the target and the cluster-scoped content are in the
+/// protected namespace; all but the target have the name of [`Owner::object_name`] or that of the
+/// cleanup's mover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Managed {
     Content,
@@ -147,7 +148,7 @@ impl fmt::Display for Managed {
 /// A change of a VolumeSnapshotContent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ContentChange {
-    /// Let a content be deleted that the snapshot controller has
+    /// Unblock the deletion of a content that the snapshot controller has
     /// [lost](snapshot_to_claim::is_stuck).
     Unblock,
     /// Keep it beyond its backup for the [garbage collection](snapshot_gc) of its storage snapshot.
@@ -177,8 +178,8 @@ impl fmt::Display for ContentChange {
     }
 }
 
-/// Deletes a managed object, or waits until it is deleted. `None` if there is none: an object of
-/// the name that is not the owner's stays.
+/// Deletes a managed object, or waits until it is deleted. `None` if none exists: an object of that
+/// name with another owner stays.
 pub fn delete<D: Direction>(
     metadata: Option<&ObjectMeta>,
     managed: Managed,

@@ -5,12 +5,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What every reconciler needs to know.
+/// The configuration that all reconcilers share.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The protected namespace: that of the controller, of Velero and of all movers.
     pub namespace: String,
-    /// The id of this cluster: it tells repositories of clusters that share a bucket apart.
+    /// The id of this cluster. It distinguishes the repositories of clusters that share a bucket.
     pub cluster: String,
     /// Secrets that may be used although they lack the label of the OADP operator.
     pub allowed_secrets: Vec<String>,

@@ -1,5 +1,5 @@
-//! A played cluster for tests of the flows: objects are created and deleted at once, and drivers
-//! are quick.
+//! A simulated cluster for tests of the flows: objects are created and deleted at once, and drivers
+//! are ready immediately.
 
 pub mod apiserver;
 
@@ -108,7 +108,7 @@ pub fn change(volume: &mut PersistentVolume, change: &rebind::Change) {
     *volume = object(changed);
 }
 
-/// The direction of a played flow.
+/// The direction of a simulated flow.
 type DirectionOf<F> = <<F as Played>::Object as Dialect>::Direction;
 
 /// The observation of one flow, with its own objects.

@@ -1,4 +1,4 @@
-//! From a password to the key that wraps the master key: scrypt with restic's output layout.
+//! Derives the key that wraps the master key from a password: scrypt with restic's output layout.
 
 use super::Key;
 use crate::limits;
@@ -13,7 +13,7 @@ pub struct Params {
     pub salt: Vec<u8>,
 }
 
-/// The parameters of a key file cannot be used.
+/// Why the parameters of a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KdfError {
     #[error(
@@ -30,14 +30,16 @@ pub enum KdfError {
 pub const SALT: usize = 64;
 
 impl Params {
-    /// What new keys get: N=2^15, r=8, p=3, one of the equivalent settings of OWASP's password storage cheat sheet; it
-    /// takes 32 MiB of memory for a moment, within what a small mover pod has.
+    /// The parameters of new keys: N=2^15, r=8, p=3, one of the equivalent settings of OWASP's
+    /// password storage cheat sheet. A derivation takes 32 MiB of memory on each of its threads for
+    /// a moment, which a small mover pod has.
     pub fn for_new_key(salt: [u8; SALT]) -> Params {
         Params { n: 1 << 15, r: 8, p: 3, salt: salt.to_vec() }
     }
 
-    /// Derives the key. Takes 128*N*r bytes of memory while it runs, which is refused beyond [`limits::KDF_MEMORY`]; twice as much if that
-    /// is within [`limits::KDF_BESIDE`], and half the time.
+    /// Derives the key. Takes 128*N*r bytes of memory while it runs, and refuses parameters that
+    /// need more than [`limits::KDF_MEMORY`]. Up to [`limits::KDF_BESIDE`] it uses two threads:
+    /// twice the memory, and less time.
     pub fn derive(&self, password: &[u8]) -> Result<Key, KdfError> {
         let Params { n, r, p, ref salt } = *self;
         let invalid = KdfError::Invalid { n, r, p };
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_a_hostile_key_file_may_ask() {
+    fn hostile_parameters_are_refused() {
         let params = |n, r, p, salt| Params { n, r, p, salt: vec![1; salt] };
         for bad in
             [params(0, 8, 1, 64), params(3, 8, 1, 64), params(1024, 8, 1, 32), params(1024, 1 << 20, 1 << 20, 64)]

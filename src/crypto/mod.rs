@@ -1,6 +1,7 @@
-//! The cryptography of a restic repository: [`Key`] seals and opens everything, [`kdf`] turns a password into one.
+//! The cryptography of a restic repository: [`Key`] encrypts and authenticates everything that is
+//! stored, and [`kdf`] derives a key from a password.
 //!
-//! Pure functions over bytes: nonces and salts are given by the caller.
+//! Pure functions over bytes: the caller provides nonces and salts.
 
 mod ctr;
 pub mod kdf;

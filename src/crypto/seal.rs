@@ -1,8 +1,10 @@
-//! The envelope around everything a repository stores: `nonce(16) | AES-256-CTR ciphertext | Poly1305-AES tag(16)`.
+//! The envelope around everything that a repository stores:
+//! `nonce(16) | AES-256-CTR ciphertext | Poly1305-AES tag(16)`.
 //!
-//! Encrypt, then authenticate the ciphertext: tag = Poly1305(r, AES-128(k, nonce)) as in D. J. Bernstein's
-//! "The Poly1305-AES message-authentication code". The nonce is also the initial counter block of AES-256-CTR, counted as a
-//! 128-bit big-endian integer. No additional data. A nonce must never be used twice with one key.
+//! Encrypt-then-MAC: the tag of the ciphertext is Poly1305(r, AES-128(k, nonce)) as in D. J.
+//! Bernstein's "The Poly1305-AES message-authentication code". The nonce is also the initial
+//! counter block of AES-256-CTR, counted as a 128-bit big-endian integer. There is no additional
+//! data. A nonce must never be used twice with the same key.
 
 use super::{ctr, poly1305};
 use aes::Aes128;
@@ -14,9 +16,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub const NONCE: usize = 16;
 /// Length of a tag in bytes.
 pub const TAG: usize = 16;
-/// Bytes handed on at a time: whole blocks, and few enough for the first-level cache.
+/// Bytes that are decrypted at a time: whole blocks, and few enough for the first-level cache.
 const PIECE: usize = 16 << 10;
-/// How many bytes longer a sealed message is than its plaintext.
+/// Bytes by which a sealed message is longer than its plaintext.
 pub const OVERHEAD: usize = NONCE + TAG;
 
 /// Encryption key and the two halves of the authentication key.
@@ -44,7 +46,7 @@ impl Key {
         Key { encrypt: bytes[..32].try_into().expect("32 bytes"), mac_k: part(32..48), mac_r: part(48..64) }
     }
 
-    /// Whether every part of the key has at least one bit set; restic refuses a key that has not.
+    /// Whether every part of the key has at least one bit set; restic refuses any other key.
     pub fn is_usable(&self) -> bool {
         [&self.encrypt[..], &self.mac_k, &self.mac_r].iter().all(|part| part.iter().any(|&byte| byte != 0))
     }
@@ -60,7 +62,7 @@ impl Key {
         out.extend_from_slice(&tag);
     }
 
-    /// Seals in place what stands in `out` from `start` on: a nonce and the plaintext.
+    /// Seals `out` in place from `start` on, where it holds a nonce and the plaintext.
     pub fn seal_in_place(&self, out: &mut Vec<u8>, start: usize) {
         let (nonce, message) = out[start..].split_first_chunk_mut::<NONCE>().expect("it begins with a nonce");
         debug_assert!(nonce.iter().any(|&byte| byte != 0), "an all-zero nonce is refused by every reader");
@@ -69,15 +71,16 @@ impl Key {
         out.extend_from_slice(&tag);
     }
 
-    /// Authenticates `sealed`, then appends its plaintext to `out`: `sealed.len() - OVERHEAD` bytes. On an error `out` is as it was.
+    /// Authenticates `sealed`, then appends its plaintext to `out`: `sealed.len() - OVERHEAD`
+    /// bytes. On an error `out` is unchanged.
     pub fn open(&self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         let (nonce, ciphertext) = self.authenticate(sealed)?;
         ctr::append(&self.encrypt, nonce, ciphertext, out);
         Ok(())
     }
 
-    /// Authenticates `sealed`, then hands its plaintext on piece by piece, until `take` returns `false`. Says whether it always returned
-    /// `true`.
+    /// Authenticates `sealed`, then passes its plaintext to `take` piece by piece, until `take`
+    /// returns `false`. Returns whether `take` always returned `true`.
     pub fn open_in_pieces(&self, sealed: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> Result<bool, SealError> {
         let (nonce, ciphertext) = self.authenticate(sealed)?;
         let mut opened = Vec::with_capacity(PIECE.min(ciphertext.len()));
@@ -122,12 +125,12 @@ impl Key {
     }
 }
 
-/// A message that is sealed or opened piece by piece. Each piece but the last has whole blocks of 16
-/// bytes.
+/// A message that is sealed or opened piece by piece. Each piece but the last has whole blocks of
+/// 16 bytes.
 pub struct Pieces {
     key: Key,
     nonce: [u8; NONCE],
-    /// Bytes so far.
+    /// Bytes processed so far.
     at: usize,
     mac: poly1305::Pieces,
 }
@@ -140,14 +143,14 @@ impl Pieces {
         self.mac.add(&out[start..]);
     }
 
-    /// Appends the plaintext of a piece to `out`, which is not to be believed before
+    /// Appends the plaintext of a piece to `out`. It must not be trusted before
     /// [`Pieces::authenticate`] has succeeded.
     pub fn open(&mut self, ciphertext: &[u8], out: &mut Vec<u8>) {
         self.mac.add(ciphertext);
         self.append(ciphertext, out);
     }
 
-    /// Takes a piece of ciphertext in only to authenticate it.
+    /// Authenticates a piece of ciphertext without decrypting it.
     pub fn pass(&mut self, ciphertext: &[u8]) {
         self.mac.add(ciphertext);
         self.at += ciphertext.len();
@@ -158,19 +161,19 @@ impl Pieces {
         self.at += piece.len();
     }
 
-    /// What stands behind the sealed pieces.
+    /// The tag, which follows the sealed pieces.
     pub fn tag(self) -> [u8; TAG] {
         self.mac.finish()
     }
 
-    /// Compares the tag that stands behind the pieces.
+    /// Compares the tag that follows the pieces with the computed one.
     pub fn authenticate(self, tag: &[u8; TAG]) -> Result<(), SealError> {
         let is_usable = self.nonce.iter().any(|&byte| byte != 0);
         if is_usable && equal(&self.tag(), tag) { Ok(()) } else { Err(SealError::Unauthentic) }
     }
 }
 
-/// Every byte is compared, so that the time taken says nothing about where the first difference is.
+/// Compares in constant time: the time taken does not reveal the position of the first difference.
 fn equal(one: &[u8; TAG], other: &[u8; TAG]) -> bool {
     one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn tag_is_that_of_the_poly1305_aes_paper() {
+    fn the_tag_equals_that_of_the_poly1305_aes_paper() {
         let key = Key {
             encrypt: [1; 32],
             mac_k: bytes("ec074c835580741701425b623235add6"),
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_every_flipped_bit_and_every_length() {
+    fn a_flipped_bit_and_a_truncated_message_are_refused() {
         let key = Key::from_bytes(&[7; 64]);
         let mut sealed = Vec::new();
         key.seal(&[9; 16], b"some text", &mut sealed);

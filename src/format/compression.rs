@@ -1,7 +1,8 @@
-//! zstd, as repositories of version 2 use it.
+//! Compression and decompression with zstd, as repositories of version 2 use it.
 //!
-//! restic accepts any standard frame, and ids are over plaintext, so encoders may differ. Ours write one frame without a checksum,
-//! with the content size where that is known beforehand. Decoding is bounded by the length the caller expects, never by what the frame claims.
+//! restic accepts any standard frame, and ids are over plaintext, so encoders may differ. Ours
+//! write one frame without a checksum, with the content size if it is known beforehand. Decoding is
+//! bounded by the length that the caller expects, never by the length that the frame claims.
 
 use super::{FormatError, Result};
 use crate::limits;
@@ -18,7 +19,7 @@ pub enum Compression {
     Off,
     /// zstd level 1.
     Fastest,
-    /// What pays for the data at hand: [`THOROUGH`] or, where that gains little, [`QUICK`].
+    /// [`THOROUGH`], or [`QUICK`] for data where the thorough level gains little.
     #[default]
     Auto,
     /// zstd level 7.
@@ -27,26 +28,28 @@ pub enum Compression {
     Max,
 }
 
-/// A zstd level, and what is set otherwise than the level has it.
+/// A zstd level, and the parameters that override its own.
 type Level = (i32, &'static [CParameter]);
 
-/// zstd level 3 with smaller tables: they fit the nearer caches, which makes it a fifth to a third faster, and frames 0.5 to 2 % larger,
-/// smaller still than those of restic's encoder.
+/// zstd level 3 with smaller tables, which fit into nearer CPU caches: it is a fifth to a third
+/// faster, and its frames are 0.5 to 2 % larger, but still smaller than those of restic's encoder.
 const THOROUGH: Level = (3, &[CParameter::HashLog(15), CParameter::ChainLog(14)]);
-/// zstd level 1, likewise: 1.3 to 1.4 times as fast as that. Its frames are 1 % larger on a volume of small files or a virtual machine's
-/// image, and 6 % on a directory of libraries.
+/// zstd level 1 with a smaller table: 1.3 to 1.4 times as fast as [`THOROUGH`]. Its frames are 1 %
+/// larger on a volume of small files or a virtual machine's image, and 6 % on a directory of
+/// libraries.
 const QUICK: Level = (1, &[CParameter::HashLog(15)]);
 
-/// What all frames have in common: no checksum, because every blob has a better one, and restic's window. So far back a frame refers, and so
-/// much memory whoever makes or expands it piece by piece needs: 512 KiB. Smaller tables forget what is farther away in any case.
+/// The parameters of all frames: no checksum, because every blob has a better one, and restic's
+/// window of 512 KiB. A streaming encoder or decoder needs as much memory as the window. The
+/// smaller tables hold no references to older data in any case.
 const FORM: [CParameter; 3] =
     [CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(false), CParameter::WindowLog(19)];
 
-/// Bytes that are decompressed at a time and handed on.
+/// Bytes that are decompressed and passed on at a time.
 const PIECE: usize = 64 << 10;
 
 impl Compression {
-    /// The one level of a mode; `Auto` has a quicker one besides.
+    /// The level of a mode; `Auto` also has a quicker one.
     fn level(self) -> Level {
         match self {
             Compression::Fastest => (1, &[]),
@@ -57,18 +60,18 @@ impl Compression {
     }
 }
 
-/// Whether the quick level pays for what a thread compresses: every so often both are tried.
+/// The choice between the two levels of `Auto` for the data of a thread: both are tried regularly.
 #[derive(Default)]
 struct Choice {
     /// Frames until both are tried again.
     left: u32,
-    /// Bytes of the frames that either level has made of the same, the latest counting most.
+    /// Bytes of the frames that each level made of the same plaintexts; the latest count most.
     quick: u64,
     thorough: u64,
 }
 
 impl Choice {
-    /// One frame in so many is made twice.
+    /// One frame of this number is compressed with both levels.
     const EVERY: u32 = 16;
 
     fn tries_both(&mut self) -> bool {
@@ -83,13 +86,15 @@ impl Choice {
         }
     }
 
-    /// Up to 2 % larger, so that the whole stays within 3 % of what restic makes, whose frames are no smaller than those of [`THOROUGH`].
+    /// Whether the quick level's frames are at most 2 % larger. The total then stays within 3 % of
+    /// restic's, whose frames are no smaller than those of [`THOROUGH`].
     fn is_quick(&self) -> bool {
         self.quick * 100 <= self.thorough * 102
     }
 }
 
-/// What a thread compresses with. It costs a megabyte and more to set up, so each keeps its last one.
+/// The encoder of a thread. It costs more than a megabyte to set up, so each thread keeps its last
+/// one.
 struct BlobEncoder {
     how: Compression,
     level: Compressor<'static>,
@@ -111,7 +116,7 @@ impl BlobEncoder {
         let start = out.len();
         let length = |level, out: &mut Vec<u8>| {
             out.truncate(start);
-            // What does not get smaller is not stored compressed.
+            // Incompressible data is stored as it is.
             if append(level, plaintext, out) { out.len() - start } else { plaintext.len() }
         };
         let (quick, thorough) = (length(quick, out), length(level, out));
@@ -133,7 +138,7 @@ fn append(compressor: &mut Compressor<'_>, plaintext: &[u8], out: &mut Vec<u8>) 
     out.reserve(plaintext.len());
     let mut room = Cursor::new(&mut *out);
     room.set_position(start as u64);
-    // It fails where the room, which is the plaintext's length or more, does not do.
+    // This fails if the frame exceeds the capacity, which is at least the plaintext's length.
     let smaller = compressor.compress_to_buffer(plaintext, &mut room).is_ok_and(|length| length < plaintext.len());
     if !smaller {
         out.truncate(start);
@@ -146,7 +151,7 @@ thread_local! {
     static DECODER: RefCell<Option<Decoder<'static>>> = const { RefCell::new(None) };
 }
 
-/// Appends a frame of `plaintext` to `out` if that is smaller, and says whether it is.
+/// Appends a frame of `plaintext` to `out` if that is smaller, and returns whether it is.
 pub fn append_smaller(how: Compression, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
     ENCODER.with_borrow_mut(|kept| match kept {
         Some(encoder) if encoder.how == how => encoder.append(plaintext, out),
@@ -154,7 +159,7 @@ pub fn append_smaller(how: Compression, plaintext: &[u8], out: &mut Vec<u8>) -> 
     })
 }
 
-/// Writes one frame of what is written to it to `out`, as it comes.
+/// A streaming encoder that writes one frame to `out`.
 pub fn frame<W: Write>(out: W) -> io::Result<Encoder<'static, W>> {
     let (level, tuning) = THOROUGH;
     let mut encoder = Encoder::new(out, level)?;
@@ -164,15 +169,16 @@ pub fn frame<W: Write>(out: W) -> io::Result<Encoder<'static, W>> {
     Ok(encoder)
 }
 
-/// Appends one frame of what `write` writes to `out`, as it comes.
+/// Appends to `out` one frame of the bytes that `write` writes, as a stream.
 pub fn into_frame(out: Vec<u8>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
     let mut pieces = BufWriter::new(frame(out)?);
     write(&mut pieces)?;
     pieces.into_inner()?.finish()
 }
 
-/// Appends the decompressed form of `frames` to `out`, which must have exactly `length` bytes if that is known and at most `max`
-/// in any case. Memory grows with the bytes that really come out, not with what is claimed.
+/// Appends the decompressed form of `frames` to `out`: exactly `length` bytes if that is known, and
+/// at most `max` in any case. Memory grows with the decompressed bytes, not with the length that a
+/// frame claims.
 pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8>) -> Result<()> {
     let bad = |why: String| FormatError::new("compressed data", why);
     let bound = length.unwrap_or(max);
@@ -180,7 +186,7 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
         return Err(bad(format!("it claims to hold {bound} bytes, more than the {max} allowed")));
     }
     let start = out.len();
-    // With room for all of it, zstd needs no window of its own.
+    // With the capacity for all bytes, zstd needs no window of its own.
     out.reserve(usize::try_from(length.unwrap_or(0).min(limits::RESERVED)).expect("bounded above"));
     let outcome = with_decoder(|decoder| {
         let mut input = InBuffer::around(frames);
@@ -211,8 +217,9 @@ pub fn decompress(frames: &[u8], length: Option<u64>, max: u64, out: &mut Vec<u8
     outcome
 }
 
-/// Expands the one frame that `feed` gives away in pieces, and hands on what it holds, until `take` returns `false`. Says whether the frame
-/// was whole, `take` always returned `true`, and so did `feed`.
+/// Decompresses the one frame that `feed` delivers in pieces, and passes the plaintext to `take`
+/// until that returns `false`. Returns whether the frame was complete, and `take` and `feed`
+/// returned `true`.
 pub fn expand_in_pieces(
     feed: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool,
     mut take: impl FnMut(&[u8]) -> bool,
@@ -236,7 +243,7 @@ pub fn expand_in_pieces(
                 if ended {
                     return consumed;
                 }
-                // Had it more to give, it would have filled the room.
+                // More output would have filled the buffer.
                 if consumed && expanded.len() < expanded.capacity() {
                     return true;
                 }
@@ -246,11 +253,11 @@ pub fn expand_in_pieces(
     })
 }
 
-/// This thread's decoder, at the start of a frame whatever became of the last.
+/// Runs `work` with this thread's decoder, which is reset to the start of a frame.
 fn with_decoder<T>(work: impl FnOnce(&mut Decoder<'static>) -> T) -> T {
     DECODER.with_borrow_mut(|slot| {
         let decoder = slot.get_or_insert_with(|| Decoder::new().expect("memory for a decoder"));
-        decoder.reinit().expect("a decoder can always begin anew");
+        decoder.reinit().expect("a decoder can always be reset");
         work(decoder)
     })
 }
@@ -265,7 +272,7 @@ mod tests {
         out
     }
 
-    /// The plaintext of a frame that comes in pieces of so many bytes.
+    /// The plaintext of a frame that is fed in pieces of `piece` bytes.
     fn expanded(frame: &[u8], piece: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let take = |piece: &[u8]| {
@@ -290,17 +297,18 @@ mod tests {
         assert_eq!(out, [&[b'1'; 100][..], b"two"].concat());
     }
 
-    /// Before version 0.8 zstd had other formats. restic reads none of them, and nobody has to parse what an attacker wrote in one.
+    /// Before version 0.8, zstd had other formats. restic reads none of them, and their parsers
+    /// would only be a target for an attacker.
     #[test]
     fn refuses_legacy_frames() {
-        // What zstd's own program, which reads them, takes for "hello".
+        // zstd's own program, which reads them, decompresses this to "hello".
         let frame = b"\x27\xb5\x2f\xfd\x20\x05\x40\x00\x05hello\xc0\x00\x00";
         assert!(decompress(frame, None, 100, &mut Vec::new()).is_err());
         assert!(decompress(frame, Some(5), 100, &mut Vec::new()).is_err());
     }
 
     #[test]
-    fn the_quick_level_is_taken_where_it_costs_little() {
+    fn the_quick_level_is_used_if_its_frames_are_hardly_larger() {
         let mut choice = Choice::default();
         assert_eq!((0..48).filter(|_| choice.tries_both()).count(), 3);
         let settled = |quick, thorough| {
@@ -310,7 +318,7 @@ mod tests {
         };
         assert!(settled(1019, 1000) && settled(1000, 1000) && settled(900, 1000));
         assert!(!settled(1021, 1000));
-        // Other data than before: it is found out soon.
+        // The choice soon adapts to other data.
         (0..100).for_each(|_| choice.learn(1000, 1000));
         assert!(choice.is_quick());
         (0..8).for_each(|_| choice.learn(1080, 1000));
@@ -318,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn whichever_level_it_is_the_plaintext_comes_back() {
+    fn frames_of_both_levels_decompress_to_the_plaintext() {
         let words = ["alpha ", "beta ", "gamma\n", "delta/", "0x1f ", "\0\0\0\0"];
         let mut state = 1u32;
         for length in (0..60).map(|n| n * 997) {
@@ -331,7 +339,7 @@ mod tests {
                 let mut frame = Vec::new();
                 let is_smaller = append(&mut compressor(level), &plaintext, &mut frame);
                 if length == 0 {
-                    // Nothing gets no smaller, and is stored as it is.
+                    // An empty plaintext gets no smaller and is not compressed.
                     assert!(!is_smaller && frame.is_empty(), "{frame:?}");
                     continue;
                 }
@@ -344,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_get_smaller_is_not_there() {
+    fn incompressible_data_appends_nothing() {
         let noise = crate::clock::random_bytes::<3000>();
         for plaintext in [&[][..], b"x", &noise] {
             for how in [Compression::Auto, Compression::Max] {
@@ -356,8 +364,8 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_in_pieces_is_one_whole_frame() {
-        // As much as the room for it, and more.
+    fn only_one_whole_frame_expands_in_pieces() {
+        // Shorter than the buffer, as long as it, and longer.
         for length in [100, PIECE, PIECE + 1, 1 << 20] {
             let plaintext = vec![7; length];
             let frame = compressed(&plaintext);
@@ -371,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn never_grows_beyond_what_was_expected() {
+    fn decompression_never_exceeds_the_expected_length() {
         let bomb = compressed(&vec![0; 1 << 20]);
         for (length, max) in
             [(None, 1000), (Some(1000), 1 << 30), (Some(u64::from(u32::MAX)), 1 << 20), (Some((1 << 20) + 1), 1 << 30)]

@@ -1,4 +1,5 @@
-//! The repository's config: format version, id, and the polynomial that decides where files are cut.
+//! The repository's config: format version, id, and the polynomial that decides where files are
+//! cut.
 
 use super::{FormatError, Result, Version};
 use crate::chunk::Polynomial;
@@ -11,7 +12,8 @@ pub struct Config {
     pub version: Version,
     pub id: Id,
     pub polynomial: Polynomial,
-    /// Fields of other programs, kept when the config is written again; a number that neither 64 bits nor a double hold is then the nearest double.
+    /// Fields of other programs, kept when the config is written again. A number that fits into
+    /// neither 64 bits nor a double becomes the nearest double.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -47,7 +49,8 @@ impl Config {
         serde_json::to_vec(&raw).expect("plain data")
     }
 
-    /// Set when rustic was told to cut files in another way than restic: what is cut here then never equals what is there.
+    /// The setting by which rustic cuts files differently from restic, if any. Our chunks then
+    /// never equal the existing ones.
     pub fn foreign_chunker(&self) -> Option<String> {
         ["chunker", "chunk_size", "chunk_min_size", "chunk_max_size"]
             .iter()
@@ -69,7 +72,8 @@ mod tests {
         let config = Config::decode(json(2, "25b468838dcb75").as_bytes()).unwrap();
         assert_eq!((config.version, config.foreign_chunker()), (Version::V2, None));
         assert_eq!(Config::decode(&config.encode()).unwrap(), config);
-        // One that a quick parser misses by the last bit, and which would be another one each time it is written.
+        // An imprecise parser misses this number by the last bit, and would change it with each
+        // write.
         let fraction = "6.666666666666666666666666666666666666666666666666666661e94";
         let config = Config::decode(json(2, "25b468838dcb75").replace("true", fraction).as_bytes()).unwrap();
         assert_eq!(config.extra["append_only"].as_f64(), fraction.parse().ok());

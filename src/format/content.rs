@@ -1,7 +1,8 @@
-//! The data blobs of a file, in order: a few in memory, and more of them in a temporary file.
+//! The ids of a file's data blobs, in order: a short list in memory, a long one in a spill file.
 //!
-//! A disk of 10 TiB has ten million of them, 32 bytes each here and 67 in the JSON of its node. [`Json`] is such JSON with the
-//! ids left out until it is written.
+//! A disk of 10 TiB has ten million blobs, each with 32 bytes in the list and 67 in the JSON of the
+//! node. [`Json`] is such JSON without the ids of long lists, which are inserted when it is
+//! written.
 
 use crate::aside::Aside;
 use crate::id::Id;
@@ -21,7 +22,7 @@ const IN_MEMORY: usize = 16 << 10;
 /// Ids that are read or written at a time.
 const WINDOW: usize = 1024;
 
-/// A file's blobs.
+/// The ids of a file's data blobs.
 #[derive(Clone)]
 pub struct Content(List);
 
@@ -61,12 +62,12 @@ impl Content {
         self.len() == 0
     }
 
-    /// Whether it is long.
+    /// Whether the list is in a spill file, because it is long.
     pub fn is_aside(&self) -> bool {
         matches!(self.0, List::Aside(_))
     }
 
-    /// One of them; `None` behind the end.
+    /// The id at a position; `None` behind the end.
     ///
     /// # Panics
     /// As [`Content::range`].
@@ -74,24 +75,23 @@ impl Content {
         (at < self.len()).then(|| self.range(at..at + 1)[0])
     }
 
-    /// Some of them.
+    /// The ids in a range.
     ///
     /// # Panics
-    /// When they are not there, and when the temporary file that they are in cannot be read: memory that was put aside is
-    /// gone then.
+    /// If the range exceeds the list, or if the spill file cannot be read: its ids are lost then.
     pub fn range(&self, range: Range<usize>) -> Cow<'_, [Id]> {
         match &self.0 {
             List::Memory(ids) => Cow::Borrowed(&ids[range]),
             List::Aside(aside) => {
                 let mut bytes = vec![0; range.len() * SIZE];
                 let read = aside.read_exact_at((range.start * SIZE) as u64, &mut bytes);
-                read.expect("the temporary file that a file's content was put aside in can be read");
+                read.expect("the spill file of a file's content can be read");
                 Cow::Owned(bytes.chunks_exact(SIZE).map(|id| Id(id.try_into().expect("32 bytes"))).collect())
             }
         }
     }
 
-    /// All of them, so many at a time.
+    /// All ids, `size` at a time.
     pub fn windows(&self, size: usize) -> impl Iterator<Item = Cow<'_, [Id]>> {
         let length = self.len();
         (0..length).step_by(size).map(move |start| self.range(start..length.min(start + size)))
@@ -126,7 +126,7 @@ impl fmt::Debug for Content {
 /// The ids of a file's blobs.
 pub struct Ids<'c> {
     content: &'c Content,
-    /// What was read, where that begins, and what is next of it.
+    /// The ids that were read, the position of the first of them, and the next one among them.
     window: Cow<'c, [Id]>,
     start: usize,
     at: usize,
@@ -151,10 +151,10 @@ impl Iterator for Ids<'_> {
     }
 }
 
-/// A list that is being made.
+/// A list that is being built.
 #[derive(Default)]
 pub struct NewContent {
-    /// All of them, or those that have not been put aside.
+    /// All ids, or those that were not spilled yet.
     ids: Vec<Id>,
     aside: Option<Aside>,
 }
@@ -169,7 +169,7 @@ impl NewContent {
         self.len() == 0
     }
 
-    /// Adds an id. A long list is put aside in `directory`; without one, it is kept in memory.
+    /// Adds an id. A long list is spilled to `directory`; without a directory, it stays in memory.
     pub fn push(&mut self, id: Id, directory: Option<&Path>) -> io::Result<()> {
         self.ids.push(id);
         let Some(directory) = directory else { return Ok(()) };
@@ -181,7 +181,7 @@ impl NewContent {
         Ok(())
     }
 
-    /// One of them.
+    /// The id at a position.
     ///
     /// # Panics
     /// As [`Content::range`].
@@ -191,10 +191,10 @@ impl NewContent {
             (None, Some(aside)) => {
                 let mut id = [0; SIZE];
                 let read = aside.read_exact_at((at * SIZE) as u64, &mut id);
-                read.expect("the temporary file that ids were put aside in can be read");
+                read.expect("the spill file of a file's content can be read");
                 Id(id)
             }
-            (behind, _) => self.ids[behind.expect("nothing is aside")],
+            (behind, _) => self.ids[behind.expect("no id was spilled")],
         }
     }
 
@@ -221,7 +221,7 @@ pub struct Json {
     pub lists: Vec<(usize, Content)>,
 }
 
-/// The same, borrowed.
+/// A borrowed [`Json`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JsonRef<'j> {
     pub text: &'j [u8],
@@ -249,7 +249,8 @@ impl Json {
 }
 
 impl JsonRef<'_> {
-    /// Appends all of it to `out`; `relieve` may take what is there whenever a part of a list has come.
+    /// Appends the whole JSON to `out`. After each part of a list, `relieve` may take the bytes of
+    /// `out`.
     pub fn write<E>(self, out: &mut Vec<u8>, mut relieve: impl FnMut(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let mut written = 0;
         for (at, list) in self.lists {
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_the_same_as_one_in_memory() {
+    fn a_spilled_list_equals_one_in_memory() {
         let temp = tempfile::tempdir().unwrap();
         for count in [0, 1, IN_MEMORY, IN_MEMORY + 1, 5 * IN_MEMORY + 3] {
             let ids = ids(count);

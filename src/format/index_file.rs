@@ -1,4 +1,4 @@
-//! An index file: which blobs are where, for some packs.
+//! An index file: the positions of the blobs in some packs.
 
 use super::pack::PackedBlob;
 use super::{BlobType, FormatError, Result};
@@ -6,7 +6,7 @@ use crate::id::Id;
 use serde::Deserialize;
 use std::io::{self, Write};
 
-/// One pack and what it holds.
+/// One pack and its blobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexedPack {
     pub id: Id,
@@ -58,9 +58,11 @@ pub fn encode(packs: &[IndexedPack], mut out: impl Write) -> io::Result<()> {
     write!(out, "]}}")
 }
 
-/// The packs of an index file. rustic's `packs_to_delete` and other unknown fields are skipped, as restic skips them.
+/// The packs of an index file. rustic's `packs_to_delete` and other unknown fields are skipped, as
+/// restic skips them.
 pub fn decode(json: &[u8]) -> Result<Vec<IndexedPack>> {
-    // serde would read an array as the fields in order; restic 0.1 wrote one, and nobody reads that any more.
+    // serde would accept an array as the fields in order. Only restic 0.1 wrote one, which current
+    // programs do not read.
     if json.trim_ascii_start().first() != Some(&b'{') {
         return Err(FormatError::new("an index", "not a JSON object"));
     }

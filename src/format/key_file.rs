@@ -28,7 +28,7 @@ pub struct KeyFile {
     pub data: Vec<u8>,
 }
 
-/// Who made a key and when; told to people, of no other meaning.
+/// The creator of a key, and its creation time, for display only.
 #[derive(Clone, Debug, Default)]
 pub struct KeyOwner {
     pub created: Time,

@@ -1,4 +1,4 @@
-//! A lock file: who uses the repository, since when, and whether alone.
+//! A lock file: the process that uses the repository, since when, and whether exclusively.
 
 use super::time::Time;
 use super::{FormatError, Result};

@@ -1,8 +1,10 @@
-//! The restic repository format, versions 1 and 2: bytes to types and back. No I/O, no clock, no randomness.
+//! The restic repository format, versions 1 and 2: bytes to types and back. No clock, no
+//! randomness, and no I/O but spill files.
 //!
-//! What the writer must match to the byte is the tree ([`tree`], [`node`], [`text`], [`time`]), because its id is the hash of
-//! its JSON; everything else must only be readable. Readers accept what any restic or rustic has ever written.
-//! See `docs/FORMAT.md` for what we write where restic leaves a choice.
+//! Trees must match restic's to the byte ([`tree`], [`node`], [`text`], [`time`]), because a tree's
+//! id is the hash of its JSON; everything else must only be readable. Readers accept what any
+//! restic or rustic has written, except the index files of restic 0.1. `docs/FORMAT.md` lists our
+//! choices where restic's format leaves one.
 
 pub mod compression;
 pub mod config;
@@ -56,7 +58,7 @@ impl Version {
     }
 }
 
-/// Bytes that are not what the format says they should be. `what` names the kind of thing, `why` the first thing wrong with it.
+/// Bytes that violate the format. `what` names the kind of object, `why` its first fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is damaged: {why}")]
 pub struct FormatError {

@@ -1,7 +1,8 @@
 //! One entry of a directory: restic's node, and its exact JSON.
 //!
-//! [`Node::write_json`] writes the fields in restic's order and leaves out what restic leaves out, so that the same metadata gives the
-//! same tree id. Reading accepts any order, unknown fields, and the `null`s that older programs wrote.
+//! [`Node::write_json`] writes the fields in restic's order and leaves out what restic leaves out,
+//! so that the same metadata gives the same tree id. Reading accepts any order, unknown fields, and
+//! the `null`s that older programs wrote.
 
 use super::base64_bytes;
 use super::content::{Content, Json, write_ids};
@@ -16,7 +17,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::io::Write;
 
-/// What a node is.
+/// The type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeType {
@@ -93,7 +94,8 @@ pub mod mode {
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Xattr {
-    /// As the kernel names it. What is not UTF-8 in it does not survive: restic's JSON replaces it byte by byte.
+    /// The name that the kernel uses. Bytes that are not UTF-8 do not survive: restic's JSON
+    /// replaces each of them.
     #[serde(deserialize_with = "text_bytes")]
     pub name: Vec<u8>,
     #[serde(with = "base64_bytes", default)]
@@ -172,7 +174,8 @@ impl Node {
         String::from_utf8(quote(&self.name)).expect("a quoted name is UTF-8")
     }
 
-    /// Whether the name is one component that stays where it is put. A tree whose names are not is hostile or damaged.
+    /// Whether the name is one path component that cannot leave its directory. A tree with another
+    /// name is hostile or damaged.
     pub fn has_safe_name(&self) -> bool {
         !matches!(&self.name[..], b"" | b"." | b"..") && !self.name.iter().any(|&byte| byte == b'/' || byte == 0)
     }
@@ -197,7 +200,7 @@ impl Node {
         }
     }
 
-    /// Appends the node's JSON without a long list of content. Returns where that belongs.
+    /// Appends the node's JSON without a long list of content. Returns the position of that list.
     fn write_short(&self, out: &mut Vec<u8>) -> Option<usize> {
         out.extend_from_slice(b"{\"name\":");
         write_json_string(out, &quote(&self.name));
@@ -280,7 +283,8 @@ fn string(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     }
 }
 
-/// The JSON as it is written by any program: every field optional but name and type, strings borrowed where they have no escapes.
+/// The JSON of a node as any program writes it: every field but name and type is optional, and
+/// strings without escapes are borrowed.
 #[derive(Deserialize)]
 pub(super) struct RawNode<'a> {
     #[serde(borrow)]

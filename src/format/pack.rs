@@ -1,7 +1,8 @@
-//! The end of a pack file: which blobs it holds.
+//! The header at the end of a pack file, which lists the blobs of the pack.
 //!
-//! `blob_1 … blob_n | sealed header | length of the sealed header, u32 little endian`. The header lists type, length and id of each blob
-//! in order; offsets follow from the lengths, without gaps.
+//! A pack is `blob_1 … blob_n | sealed header | length of the sealed header, u32 little endian`.
+//! The header has the type, length and id of each blob in order; offsets follow from the lengths,
+//! without gaps.
 
 use super::{BlobType, FormatError, Result};
 use crate::crypto::OVERHEAD;
@@ -11,9 +12,9 @@ use crate::id::Id;
 pub const LENGTH_FIELD: usize = 4;
 const PLAIN_ENTRY: usize = 37;
 const COMPRESSED_ENTRY: usize = 41;
-/// Most bytes of sealed header that restic reads.
+/// The most bytes of a sealed header that restic reads.
 const HEADER_MAX: usize = 16 << 20;
-/// Most blobs in a pack, so that their header stays within what restic reads: (2^24 - 36) / 41.
+/// The most blobs in a pack, so that restic can read the header: (2^24 - 36) / 41.
 pub const BLOBS_MAX: usize = 409_199;
 
 /// One blob of a pack.
@@ -80,7 +81,10 @@ pub fn header_length(field: [u8; LENGTH_FIELD], pack_size: u64) -> Result<usize>
     let fits = u64::from(length) + LENGTH_FIELD as u64 <= pack_size;
     match usize::try_from(length) {
         Ok(length) if fits && (OVERHEAD + PLAIN_ENTRY..=HEADER_MAX).contains(&length) => Ok(length),
-        _ => Err(FormatError::new("a pack's header", format!("a length of {length} bytes in a pack of {pack_size}"))),
+        _ => {
+            let why = format!("its length of {length} bytes is impossible in a pack of {pack_size} bytes");
+            Err(FormatError::new("a pack's header", why))
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Which characters Go's `strconv.Quote` writes as they are, because restic quotes names with it.
+//! The characters that Go's `strconv.Quote`, by which restic quotes names, does not escape.
 //!
-//! Unicode 15.0.0, the tables of Go 1.21 to 1.26: categories L, M, N, P, S and the ASCII space. A newer table would quote newly
-//! assigned characters differently and so give other tree ids; the test pins this one against a digest printed by Go.
+//! The table is that of Unicode 15.0.0 and of Go 1.21 to 1.26: categories L, M, N, P, S and the
+//! ASCII space. A newer table would quote newly assigned characters differently and so change tree
+//! ids; the test compares this table with a digest that Go printed.
 
 /// Whether the character is printable in Go's sense.
 pub fn is_printable(c: char) -> bool {
@@ -147,7 +148,8 @@ mod tests {
     use super::*;
     use crate::id::Id;
 
-    /// One byte per code point, 1 where Go 1.26's `strconv.IsPrint` says yes; surrogates are no characters and not printable.
+    /// One byte per code point: 1 if it is printable by Go 1.26's `strconv.IsPrint`. Surrogates are
+    /// not characters and not printable.
     #[test]
     fn equals_the_table_of_go() {
         let map: Vec<u8> = (0..0x11_0000u32).map(|c| char::from_u32(c).is_some_and(is_printable).into()).collect();

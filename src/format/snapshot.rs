@@ -1,4 +1,4 @@
-//! A snapshot: one tree, and how, when and of what it was made.
+//! A snapshot file: the root tree of a backup, with its time, host, paths and tags.
 
 use super::time::Time;
 use super::{FormatError, Result};
@@ -6,7 +6,8 @@ use crate::id::Id;
 use crate::volume_mode::VolumeMode;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags whatever it does to a snapshot.
+/// The tag of snapshots whose one top-level directory is a volume's root. restic keeps tags when it
+/// copies or rewrites a snapshot.
 pub const VOLUME_TAG: &str = "vsm:volume";
 
 /// The tag of snapshots whose one file is a block device's content.
@@ -15,13 +16,13 @@ pub const DEVICE_TAG: &str = "vsm:device";
 /// The name of a volume's top-level directory.
 pub const VOLUME_NAME: &str = "data";
 
-/// A snapshot file, fields in restic's order. Whatever was not recorded is empty or `None`.
+/// A snapshot file, fields in restic's order. A value that was not recorded is empty or `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub time: Time,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Id>,
-    /// `None` in damaged snapshots of an old restic for Windows; such a one cannot be read.
+    /// `None` in damaged snapshots of an old restic for Windows, which cannot be read.
     #[serde(default)]
     pub tree: Option<Id>,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -50,7 +51,7 @@ pub struct Snapshot {
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What the backup did; every field is optional when read.
+/// The statistics of a backup; every field is optional when read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
@@ -72,7 +73,8 @@ pub struct Summary {
     pub data_added_packed: u64,
     pub total_files_processed: u64,
     pub total_bytes_processed: u64,
-    /// Entries that are missing or doubtful; of ours only, and only if there are any.
+    /// Entries that are missing or doubtful. Only this program writes the field, and only if it is
+    /// not 0.
     #[serde(skip_serializing_if = "no_problems")]
     pub problems: u64,
     #[serde(flatten)]
@@ -102,12 +104,12 @@ impl Snapshot {
         serde_json::to_vec(self).expect("plain data")
     }
 
-    /// Whether it has a volume's root as its one top-level directory.
+    /// Whether the one top-level directory is a volume's root.
     pub fn is_volume(&self) -> bool {
         self.tags.iter().any(|tag| tag == VOLUME_TAG)
     }
 
-    /// Whether it is of a block volume.
+    /// Whether the snapshot is of a block volume.
     pub fn is_device(&self) -> bool {
         self.tags.iter().any(|tag| tag == DEVICE_TAG)
     }
@@ -116,15 +118,14 @@ impl Snapshot {
         if self.is_device() { VolumeMode::Block } else { VolumeMode::Filesystem }
     }
 
-    /// Whether it is of a volume in which there was not a single file, and nothing that could not
-    /// be read.
+    /// Whether the snapshot is of a volume without files. An unreadable entry makes this false.
     pub fn is_empty_volume(&self) -> bool {
         let is_empty = |summary: &Summary| summary.total_files_processed == 0 && summary.problems == 0;
         self.is_volume() && self.summary.as_ref().is_some_and(is_empty)
     }
 
-    /// Entries that were missing or doubtful when it was made; 0 also if its program did not count
-    /// them.
+    /// Entries that were missing or doubtful when the snapshot was made; 0 also if its program did
+    /// not count them.
     pub fn problems(&self) -> u64 {
         self.summary.as_ref().map_or(0, |summary| summary.problems)
     }

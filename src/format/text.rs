@@ -1,13 +1,15 @@
-//! Text as Go writes it: JSON strings as `encoding/json` escapes them, and names as `strconv.Quote` quotes them.
+//! Text as Go writes it: JSON strings as `encoding/json` escapes them, and names as `strconv.Quote`
+//! quotes them.
 //!
-//! restic stores a file name quoted (so that bytes that are not UTF-8 survive) and then as a JSON string. Tree ids depend on
-//! every byte of both, which is why neither serde_json's escaping nor Rust's `escape_debug` will do.
+//! restic stores a file name quoted (so that bytes that are not UTF-8 survive) and then as a JSON
+//! string. Tree ids depend on every byte of both, which is why neither serde_json's escaping nor
+//! Rust's `escape_debug` will do.
 
 use super::printable::is_printable;
 use super::{FormatError, Result};
 
-/// Appends `bytes` as a JSON string with its quotes, as Go 1.22 and later do: `<`, `>`, `&`, U+2028 and U+2029 are escaped, and
-/// each byte that is not part of valid UTF-8 becomes `\ufffd`.
+/// Appends `bytes` as a JSON string with its quotes, as Go 1.22 and later do: `<`, `>`, `&`, U+2028
+/// and U+2029 are escaped, and each byte that is not part of valid UTF-8 becomes `\ufffd`.
 pub fn write_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for part in bytes.utf8_chunks() {
@@ -54,7 +56,8 @@ fn write_hex_escape(out: &mut Vec<u8>, prefix: &[u8], byte: u8) {
     out.push(DIGITS[usize::from(byte & 15)]);
 }
 
-/// Bytes as text for people and JSON: each byte that is not part of valid UTF-8 becomes U+FFFD, as Go shows it.
+/// Bytes as text for messages and JSON: each byte that is not part of valid UTF-8 becomes U+FFFD,
+/// as in Go.
 pub fn lossy(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for part in bytes.utf8_chunks() {
@@ -109,7 +112,8 @@ fn quote_char(out: &mut Vec<u8>, c: char) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// The bytes that a quoted name stands for. Accepts every escape of a Go string literal; a raw quote or newline is an error, as it is in restic.
+/// The bytes of a quoted name. Accepts every escape of a Go string literal; a raw quote or newline
+/// is an error, as it is in restic.
 pub fn unquote(quoted: &str) -> Result<Vec<u8>> {
     let bad = || FormatError::new("a node's name", format!("{quoted:?} is not a quoted string"));
     let mut out = Vec::with_capacity(quoted.len());
@@ -207,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_survive(name: Vec<u8>) {
+        fn unquote_reverses_quote(name: Vec<u8>) {
             let quoted = String::from_utf8(quote(&name)).unwrap();
             prop_assert_eq!(unquote(&quoted).unwrap(), name);
         }

@@ -1,14 +1,17 @@
-//! Points in time as restic stores them: RFC 3339 with nanoseconds, as Go's `time.Time` prints itself in JSON.
+//! Points in time as restic stores them: RFC 3339 with nanoseconds, as Go writes `time.Time` in
+//! JSON.
 //!
-//! The text is part of what a tree's id hashes: the fraction has no trailing zeros and vanishes at 0, offset 0 is `Z`, and
-//! years outside 0..=9999 are moved to the bound. Calendar arithmetic follows Howard Hinnant's `days_from_civil`.
+//! The text is part of a tree's hash: the fraction has no trailing zeros and is omitted at 0,
+//! offset 0 is `Z`, and years outside 0..=9999 are moved to the bound. Calendar arithmetic follows
+//! Howard Hinnant's `days_from_civil`.
 
 use super::{FormatError, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// An instant and the UTC offset in which it is written. Two times are the same instant if all but the offset are equal.
+/// An instant and the UTC offset in which it is written. Two times are the same instant if all but
+/// the offset are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// Seconds since 1970-01-01 UTC.
@@ -25,10 +28,10 @@ impl Time {
         Time { seconds, nanos, offset: 0 }
     }
 
-    /// Go's zero time, 0001-01-01T00:00:00Z: what restic takes a time for that was not recorded.
+    /// Go's zero time, 0001-01-01T00:00:00Z: restic's value for a time that was not recorded.
     pub const UNKNOWN: Time = Time { seconds: -62_135_596_800, nanos: 0, offset: 0 };
 
-    /// What instants are compared by.
+    /// The key by which instants are compared.
     pub fn instant(&self) -> (i64, u32) {
         (self.seconds, self.nanos)
     }
@@ -57,7 +60,7 @@ impl fmt::Display for Time {
         let (mut year, mut month, mut day, hour, minute, second) = self.civil();
         if !(0..=9999).contains(&year) {
             year = year.clamp(0, 9999);
-            // Neither bound's neighbours share its leap years; Go moves a 29 February that does not exist to 1 March.
+            // Year 0 is a leap year and 9999 is not: Go moves 29 February 9999 to 1 March.
             if (month, day) == (2, 29) && year == 9999 {
                 (month, day) = (3, 1);
             }
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_time() {
+    fn refuses_malformed_times() {
         for text in [
             "",
             "2024-02-29",

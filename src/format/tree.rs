@@ -1,4 +1,5 @@
-//! A directory as a blob: `{"nodes":[…]}` and a line feed, nodes ascending by the bytes of their names.
+//! A tree, the blob of a directory: `{"nodes":[…]}` and a line feed, with the nodes sorted by the
+//! bytes of their names.
 
 mod nodes;
 
@@ -20,7 +21,7 @@ const CLOSING: &[u8] = b"]}\n";
 pub struct TreeWriter {
     json: Vec<u8>,
     is_empty: bool,
-    /// The name that came last, if it is known.
+    /// The name of the last node, if it is known.
     last: Vec<u8>,
 }
 
@@ -29,14 +30,14 @@ impl TreeWriter {
         TreeWriter { json: OPENING.to_vec(), is_empty: true, last: Vec::new() }
     }
 
-    /// Adds a node. Its name must come after the one before.
+    /// Adds a node. Its name must come after that of the last node.
     pub fn add(&mut self, node: &Node) -> Result<()> {
         self.open_slot(&node.name)?;
         node.write_json(&mut self.json);
         Ok(())
     }
 
-    /// Begins a node, whose raw name this is. Its JSON is appended to [`TreeWriter::written`].
+    /// Begins a node with this raw name. The caller appends its JSON to [`TreeWriter::written`].
     pub fn open_slot(&mut self, name: &[u8]) -> Result<()> {
         if !self.is_empty && name <= &self.last[..] {
             let why =
@@ -49,9 +50,8 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Begins nodes, at least one, whose JSON with commas between them is appended to
-    /// [`TreeWriter::written`]. That they are in order, among themselves and behind those before, is
-    /// up to the caller.
+    /// Begins one or more nodes. The caller appends their JSON, with commas between them, to
+    /// [`TreeWriter::written`], and must keep the order among them and after the nodes before.
     pub fn separate(&mut self) {
         if !self.is_empty {
             self.json.push(b',');
@@ -59,8 +59,8 @@ impl TreeWriter {
         self.is_empty = false;
     }
 
-    /// The plaintext so far. Whoever takes some of it puts that before what [`TreeWriter::finish`]
-    /// gives.
+    /// The plaintext so far. A caller that takes bytes from it must put them before the result of
+    /// [`TreeWriter::finish`].
     pub fn written(&mut self) -> &mut Vec<u8> {
         &mut self.json
     }
@@ -89,7 +89,7 @@ pub fn parse_name(json: &[u8]) -> Result<Vec<u8>> {
     unquote(&named.name)
 }
 
-/// One node, which comes from a source, with a directory where a long list of content is put aside.
+/// Reads one node from a source. A long list of content is spilled to the directory `aside`.
 pub fn read_node(source: impl Read + Send, aside: Option<&Path>) -> ReadResult<Node> {
     let mut nodes = Nodes::from_source(OPENING.chain(source).chain(CLOSING)).put_aside_in(aside);
     nodes.next().unwrap_or_else(|| Err(bad("it is empty")))

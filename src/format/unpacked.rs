@@ -1,4 +1,5 @@
-//! The plaintext of index, snapshot and lock files: bare JSON, or in version 2 the byte 2 and a zstd frame of the JSON.
+//! The plaintext of index, snapshot and lock files: bare JSON, or in version 2 the byte 2 and a
+//! zstd frame of the JSON.
 
 use super::compression::{decompress, expand_in_pieces, into_frame};
 use super::{FormatError, Result, Version};
@@ -7,8 +8,9 @@ use std::io::{self, Write};
 
 const COMPRESSED: u8 = 2;
 
-/// Appends the plaintext to seal for the JSON document that `json` writes to `out`, and gives the document's hash besides. What an index
-/// file says is four times as long as the file, and never in memory as a whole.
+/// Appends to `out` the plaintext to seal for the JSON document that `json` writes, and returns the
+/// document's hash too. The JSON of an index file is four times as long as the file, and is never
+/// in memory as a whole.
 pub fn encode(
     version: Version,
     out: Vec<u8>,
@@ -23,10 +25,10 @@ pub fn encode(
             into_frame(out, |frame| json(&mut Hashed { out: frame, hash: &mut hash }))
         }
     };
-    (outcome.expect("nothing but memory is written to"), hash.finish())
+    (outcome.expect("writing to memory does not fail"), hash.finish())
 }
 
-/// Hashes what it passes on.
+/// A writer that hashes the bytes that it passes on.
 struct Hashed<'a> {
     out: &'a mut dyn Write,
     hash: &'a mut Sha256,
@@ -44,7 +46,8 @@ impl Write for Hashed<'_> {
     }
 }
 
-/// Whether the plaintext that `feed` gives away in pieces is the form that [`encode`] gave a document of this hash.
+/// Whether the plaintext that `feed` delivers in pieces is the encoding of a document with this
+/// hash, as [`encode`] writes it.
 pub fn holds(version: Version, digest: [u8; 32], feed: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> bool {
     let mut hash = Sha256::new();
     let mut take = |json: &[u8]| {
@@ -69,7 +72,8 @@ pub fn holds(version: Version, digest: [u8; 32], feed: impl FnOnce(&mut dyn FnMu
     whole && hash.finish() == digest
 }
 
-/// The JSON in an opened file, of at most `max` bytes. Bare JSON is valid in both versions, and so is no plaintext at all.
+/// The JSON in an opened file, of at most `max` bytes. Bare JSON is valid in both versions, and so
+/// is an empty plaintext.
 pub fn decode(what: &'static str, plaintext: Vec<u8>, max: u64) -> Result<Vec<u8>> {
     match plaintext.first() {
         None | Some(b'{' | b'[') => Ok(plaintext),
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_what_it_was_made_of_and_nothing_else() {
+    fn holds_is_true_for_the_encoded_document_only() {
         let json = b"{\"packs\":[]}".repeat(1000);
         for version in [Version::V1, Version::V2] {
             let (plaintext, digest) = encoded(version, &json);
@@ -114,7 +118,7 @@ mod tests {
             for at in 0..plaintext.len() {
                 let mut damaged = plaintext.clone();
                 damaged[at] ^= 1;
-                // A frame has bits that say nothing about its content.
+                // Some bits of a frame do not affect its content.
                 let same = decode("x", damaged.clone(), 1 << 20).is_ok_and(|decoded| decoded == json);
                 assert_eq!(in_pieces(&damaged), same, "byte {at} of {version:?}");
                 assert!(!in_pieces(&plaintext[..at]), "{at} bytes of {version:?}");

@@ -1,11 +1,14 @@
-//! SHA-256, two streams at a time.
+//! SHA-256 of two streams at a time, which is faster than one after the other.
 //!
-//! With a processor's SHA extensions one stream is bound by the latency of its rounds, whatever the library; a second one beside it on
-//! the same core is nearly free. Everything in a repository is hashed twice (a blob's plaintext, and its sealed form as a part of a pack), so
-//! there is always another stream: [`update_all`] takes any number of them and keeps two going as long as it can.
+//! With a processor's SHA extensions one stream is bound by the latency of its rounds, whatever the
+//! library; a second stream on the same core is nearly free. Everything in a repository is hashed
+//! twice (a blob's plaintext, and its sealed form as a part of a pack), so there is always another
+//! stream: [`update_all`] takes any number of streams, and processes two at a time as long as it
+//! can.
 //!
-//! One block at a time goes through [`sha2`]; what is ours is the pairing, and the kernel for it. Without the extensions a stream keeps a core
-//! busy by itself, and [`ring`] is nearly twice as fast as [`sha2`].
+//! [`sha2`] processes single streams; the pairing and the kernel for it are ours. Without the
+//! extensions a stream keeps a core busy by itself, and [`ring`] is nearly twice as fast as
+//! [`sha2`].
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -30,13 +33,13 @@ enum Way {
     Alone(digest::Context),
 }
 
-/// A hash to which blocks are added side by side with those of another.
+/// A hash whose blocks can be processed together with those of another.
 #[derive(Clone)]
 struct Blocks {
     state: [u32; 8],
-    /// Bytes so far.
+    /// Bytes added so far.
     length: u64,
-    /// The last `length % 64` of them.
+    /// The last `length % 64` bytes, which do not fill a block yet.
     rest: [u8; BLOCK],
 }
 
@@ -69,7 +72,7 @@ impl Sha256 {
         Sha256(Way::Alone(digest::Context::new(&digest::SHA256)))
     }
 
-    /// Adds bytes, alone.
+    /// Adds bytes without another stream.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Way::Pairs(hash) => hash.update(bytes),
@@ -112,7 +115,8 @@ impl Blocks {
         (self.length % BLOCK as u64) as usize
     }
 
-    /// Counts `bytes`, keeps what is behind their last whole block, and gives back the whole blocks that are still to be compressed.
+    /// Counts `bytes`, keeps those after their last whole block, and returns the whole blocks that
+    /// are still to be compressed.
     fn take_up<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [[u8; BLOCK]] {
         let used = self.used();
         self.length += bytes.len() as u64;
@@ -131,7 +135,7 @@ impl Blocks {
     }
 }
 
-/// The hash of each message; a stream `beside` them gets its bytes at the same time.
+/// Hashes each message, and processes a stream `beside` them at the same time.
 pub fn hash_all(messages: &[&[u8]], beside: Option<Stream<'_>>) -> Vec<[u8; 32]> {
     let mut hashes = vec![Sha256::new(); messages.len()];
     let pairs = hashes.iter_mut().zip(messages);
@@ -140,16 +144,16 @@ pub fn hash_all(messages: &[&[u8]], beside: Option<Stream<'_>>) -> Vec<[u8; 32]>
     hashes.into_iter().map(Sha256::finish).collect()
 }
 
-/// Adds to each hash its bytes, two side by side: always those that have the most left, so that none is left alone in the end unless it has
-/// more than all others together.
+/// Adds its bytes to each hash, two streams at a time: always the two with the most bytes left, so
+/// that none runs alone in the end unless it has more than all others together.
 pub fn update_all(streams: Vec<Stream<'_>>) {
-    /// Blocks after which it may be others' turn.
+    /// Minimum number of blocks before the two streams are chosen again.
     const TURN: usize = 256;
     let mut waiting: Vec<Running> = streams.into_iter().filter_map(Running::new).collect();
     waiting.sort_unstable_by_key(|stream| stream.left);
     while let Some(mut first) = waiting.pop() {
         let Some(mut second) = waiting.pop() else { return first.finish() };
-        // Until the third has as much left as the second.
+        // The two run until the third has as much left as the second.
         let lead = second.left - waiting.last().map_or(0, |third| third.left);
         let both = (lead / BLOCK).max(TURN).min(first.blocks.len()).min(second.blocks.len());
         let [first_blocks, second_blocks] = [&mut first, &mut second].map(|stream| stream.take(both));
@@ -161,10 +165,10 @@ pub fn update_all(streams: Vec<Stream<'_>>) {
     }
 }
 
-/// A stream under way.
+/// A stream that is being processed.
 struct Running<'a> {
     hash: &'a mut Blocks,
-    /// Of the current part.
+    /// The remaining whole blocks of the current part.
     blocks: &'a [[u8; BLOCK]],
     parts: &'a [&'a [u8]],
     /// Bytes in `blocks` and `parts`.
@@ -172,7 +176,8 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// The stream, if blocks are left that can be compressed beside another's.
+    /// The stream, if it has blocks that can be compressed beside another's. A hash without pairing
+    /// gets all its bytes here.
     fn new(Stream { hash, parts }: Stream<'a>) -> Option<Self> {
         match &mut hash.0 {
             Way::Pairs(hash) => {
@@ -199,17 +204,17 @@ impl<'a> Running<'a> {
     /// The next blocks.
     fn take(&mut self, count: usize) -> &'a [[u8; BLOCK]] {
         self.left -= count * BLOCK;
-        self.blocks.split_off(..count).expect("no more than there are")
+        self.blocks.split_off(..count).expect("no more blocks than are left")
     }
 
-    /// Takes the rest alone.
+    /// Adds the rest without another stream.
     fn finish(self) {
         compress256(&mut self.hash.state, self.blocks);
         self.parts.iter().for_each(|part| self.hash.update(part));
     }
 }
 
-/// Takes as many blocks into either state.
+/// Adds the same number of blocks to each of two states.
 fn compress_pair(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_blocks: &[[u8; BLOCK]]) {
     #[cfg(target_arch = "x86_64")]
     if x86::compress_pair(a, a_blocks, b, b_blocks) {
@@ -229,9 +234,9 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// FIPS 180-4's examples and its long one; each in company of every other.
+    /// The examples of FIPS 180-4, also the long one; each paired with every other.
     #[test]
-    fn published_vectors() {
+    fn agrees_with_the_published_vectors() {
         let million = vec![b'a'; 1_000_000];
         let vectors: [(&[u8], &str); 4] = [
             (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
@@ -265,7 +270,7 @@ mod tests {
             let whole: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
             prop_assert_eq!(&hash_all(&whole, None), &expected);
 
-            // Each in portions, two of them at a time, one of three by itself.
+            // Each in portions, two parts at a time; every third hash is without pairing.
             let way = |n| if n % 3 == 2 { Sha256::alone() } else { Sha256::in_pairs() };
             let mut hashes: Vec<_> = (0..messages.len()).map(way).collect();
             let mut rests = whole;

@@ -1,7 +1,7 @@
-//! Two blocks at a time with the SHA extensions of x86-64.
+//! SHA-256 of two blocks at a time with the SHA extensions of x86-64.
 //!
-//! `sha256rnds2` does two rounds with a latency of four cycles and a throughput of two: the rounds of the second block run in the
-//! gaps of the first.
+//! `sha256rnds2` does two rounds with a latency of four cycles and a throughput of two: the rounds
+//! of the second block run in the gaps of the first.
 
 use super::BLOCK;
 use std::arch::x86_64::*;
@@ -26,12 +26,13 @@ const K: [[u32; 4]; 16] = [
     [0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2],
 ];
 
-/// Whether this processor can.
+/// Whether this processor has the instructions that [`compress_pair`] needs.
 pub(super) fn able() -> bool {
     is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1")
 }
 
-/// Takes as many blocks into either state; `false` if this processor cannot, and nothing is done.
+/// Adds the same number of blocks to each of two states. `false` if this processor cannot; then it
+/// does nothing.
 pub(super) fn compress_pair(
     a: &mut [u32; 8],
     a_blocks: &[[u8; BLOCK]],
@@ -40,7 +41,7 @@ pub(super) fn compress_pair(
 ) -> bool {
     let able = able();
     if able {
-        // SAFETY: the processor has what the function needs; SSSE3 is older than SSE4.1.
+        // SAFETY: `able` has checked SHA and SSE4.1; SSSE3 is older than SSE4.1.
         unsafe { compress(a, a_blocks, b, b_blocks) };
     }
     able
@@ -52,7 +53,8 @@ fn compress(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_bloc
     for (a_block, b_block) in a_blocks.iter().zip(b_blocks) {
         let before = states;
         let mut words = [words(a_block), words(b_block)];
-        // Written out: in a loop the words would live in memory, at places that are computed each time.
+        // Unrolled: in a loop the words would live in memory, at addresses that are computed each
+        // time.
         macro_rules! groups {
             ($($group:literal)*) => {$(
                 rounds::<$group>(&mut states[0], &mut words[0]);
@@ -71,7 +73,7 @@ fn compress(a: &mut [u32; 8], a_blocks: &[[u8; BLOCK]], b: &mut [u32; 8], b_bloc
     store(b_state, b);
 }
 
-/// Four rounds, and with them the four words of the message schedule that the next three groups do not know yet.
+/// Four rounds, and the four words of the message schedule that group `GROUP + 4` needs.
 #[inline]
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn rounds<const GROUP: usize>([abef, cdgh]: &mut [__m128i; 2], words: &mut [__m128i; 4]) {
@@ -86,7 +88,8 @@ fn rounds<const GROUP: usize>([abef, cdgh]: &mut [__m128i; 2], words: &mut [__m1
     }
 }
 
-/// The state as the instructions keep it: words A, B, E, F and C, D, G, H, the first of each highest.
+/// The state as the instructions keep it: words A, B, E, F and C, D, G, H, the first of each
+/// highest.
 #[inline]
 #[target_feature(enable = "sse4.1,ssse3")]
 fn load(state: &[u32; 8]) -> [__m128i; 2] {

@@ -1,5 +1,6 @@
-//! What happens to storage when the object that names it is deleted: `deletionPolicy` of a
-//! VolumeSnapshotContent, `persistentVolumeReclaimPolicy` of a PersistentVolume.
+//! Deletion policies: whether storage is deleted with the object that names it. The fields are
+//! `deletionPolicy` of a VolumeSnapshotContent and `persistentVolumeReclaimPolicy` of a
+//! PersistentVolume.
 
 /// The two policies that this controller sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

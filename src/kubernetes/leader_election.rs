@@ -242,7 +242,7 @@ mod tests {
             (Some(lease(Some("me"), Some(15))), seconds(99), LeaseStep::Renew),
             (Some(lease(Some("other"), Some(15))), seconds(14), LeaseStep::Wait),
             (Some(lease(Some("other"), Some(15))), seconds(15), LeaseStep::Take),
-            // As long as the holder says, not as we would.
+            // The holder's own duration counts.
             (Some(lease(Some("other"), Some(137))), seconds(136), LeaseStep::Wait),
             (Some(lease(Some("other"), None)), seconds(29), LeaseStep::Wait),
             (Some(lease(Some("other"), Some(-1))), seconds(30), LeaseStep::Take),
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// An apiserver that knows one Lease, and conflicts.
+    /// An apiserver with one Lease, which reports conflicts.
     #[derive(Clone, Default)]
     struct Server {
         lease: Arc<Mutex<Option<Value>>>,
@@ -315,8 +315,8 @@ mod tests {
     async fn one_candidate_works_and_the_next_takes_a_released_lease() {
         let server = Server::default();
         let (first, second) = (server.candidate("first"), server.candidate("second"));
-        let mut held = within(1, first.acquire()).await.expect("nobody else wants it");
-        // As long as it is renewed nobody else has it, and it is not lost.
+        let mut held = within(1, first.acquire()).await.expect("the lease has no holder");
+        // While the holder renews the lease, it is neither lost nor taken.
         let (lost, taken) = tokio::join!(within(300, first.keep(&mut held)), within(300, second.acquire()));
         assert!(lost.is_none() && taken.is_none());
         assert_eq!(server.spec("holderIdentity"), "first");
@@ -326,21 +326,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_not_heard_of_is_replaced_and_knows_it() {
+    async fn a_holder_that_stops_renewing_is_replaced_and_notices_it() {
         let server = Server::default();
         let (first, second) = (server.candidate("first"), server.candidate("second"));
         let mut held = within(1, first.acquire()).await.unwrap();
-        // It was killed. The other one waits as long as the lease lasts.
+        // The holder was killed. The other candidate waits until the lease expires.
         assert!(within(29, second.acquire()).await.is_none());
         assert!(within(40, second.acquire()).await.is_some());
-        // It was only asleep, and has been for too long to even ask.
+        // The first holder was only suspended: its deadline has passed.
         assert!(within(10, first.keep(&mut held)).await.is_some());
         first.release(held).await.unwrap();
-        assert_eq!(server.spec("holderIdentity"), "second", "what is another's is not let go of");
+        assert_eq!(server.spec("holderIdentity"), "second", "a lease of another holder is not released");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_holder_without_an_apiserver_gives_up_before_others_take_over() {
+    async fn a_holder_that_cannot_reach_the_apiserver_gives_up_before_the_lease_expires() {
         let server = Server::default();
         let first = server.candidate("first");
         let mut held = within(1, first.acquire()).await.unwrap();
@@ -351,21 +351,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_ends_with_the_lease_and_the_lease_with_the_work() {
+    async fn the_lease_is_released_after_the_work_and_the_work_ends_if_the_lease_is_lost() {
         let server = Server::default();
         let stop = CancellationToken::new();
         server.candidate("first").lead(&stop, sleep(Duration::from_secs(100))).await.unwrap();
-        assert_eq!(server.spec("holderIdentity"), Value::Null, "nobody's");
+        assert_eq!(server.spec("holderIdentity"), Value::Null, "the lease is released");
         // A candidate that is stopped while it waits has nothing to release.
         let held = within(1, server.candidate("first").acquire()).await.unwrap();
         let second = server.candidate("second");
-        let waits = second.lead(&stop, async { panic!("it is not its turn") });
+        let waits = second.lead(&stop, async { panic!("another controller holds the lease") });
         let stopped = async {
             sleep(Duration::from_secs(10)).await;
             stop.cancel();
         };
         assert!(tokio::join!(waits, stopped).0.is_ok());
-        // And work that has not ended ends.
+        // Work that has not finished ends when the lease is lost.
         let stop = CancellationToken::new();
         server.candidate("first").release(held).await.unwrap();
         let first = server.candidate("first");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_container_that_was_started_again_is_the_same_controller() {
+    async fn a_restarted_container_takes_its_own_lease_at_once() {
         let server = Server::default();
         drop(within(1, server.candidate("first").acquire()).await.unwrap());
         assert!(within(1, server.candidate("first").acquire()).await.is_some());

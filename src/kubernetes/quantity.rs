@@ -29,7 +29,7 @@ pub fn bytes(text: &str) -> Option<u64> {
             None => (1, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
         },
     };
-    // The text may be a tenant's: an exponent near the type's limit is no size.
+    // A tenant may write any text: an exponent near the type's limit is no size.
     let exponent = i32::checked_sub(exponent, places)?;
     let scale = 10_u128.checked_pow(exponent.unsigned_abs())?;
     let value = digits.checked_mul(factor)?;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_canonical_size_parses_to_its_value() {
         for (value, text) in
             [(0, "0"), (1, "1"), (1024, "1Ki"), (1 << 30, "1Gi"), (3 << 29, "1536Mi"), (1_000_000_000, "1000000000")]
         {

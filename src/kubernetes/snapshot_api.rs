@@ -1,5 +1,5 @@
-//! The snapshot API, `snapshot.storage.k8s.io/v1`: the fields that we read or write. Its
-//! definitions are the cluster's own.
+//! The snapshot API, `snapshot.storage.k8s.io/v1`: the fields that we read or write. The cluster
+//! provides the CustomResourceDefinitions.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

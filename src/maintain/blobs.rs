@@ -1,5 +1,5 @@
 //! A set of blobs of the repository: one bit for each copy, by its position in the index, so that
-//! the blobs of a large snapshot take a few kilobytes. Threads add to it side by side.
+//! the blobs of a large snapshot take a few kilobytes. Threads may add to it concurrently.
 
 use crate::format::BlobType;
 use crate::id::Id;
@@ -19,14 +19,14 @@ impl<'i> BlobSet<'i> {
         BlobSet { index, data: words(BlobType::Data), tree: words(BlobType::Tree) }
     }
 
-    /// Adds a blob, which its first copy stands for; says whether it is new. A blob that is in no
-    /// index is an error.
+    /// Adds a blob, represented by its first copy. Returns whether it is new. A blob that is
+    /// missing from the index is an error.
     pub fn insert(&self, ty: BlobType, id: Id) -> Result<bool> {
         let position = self.index.position(ty, id).ok_or(Error::BlobMissing { ty, id })?;
         Ok(self.insert_at(ty, position))
     }
 
-    /// Adds one copy of a blob; says whether it is new.
+    /// Adds one copy of a blob. Returns whether it is new.
     pub fn insert_at(&self, ty: BlobType, position: usize) -> bool {
         let bit = 1 << (position % 64);
         self.words(ty)[position / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0

@@ -1,9 +1,9 @@
-//! Snapshots of one repository in another one, with all that they need.
+//! Copies snapshots, with all the data that they need, to another repository.
 //!
-//! Blobs are opened, compared with their ids, and sealed with the other repository's key; what it
-//! has already is not sent again. Trees are copied to the byte. The snapshots come last, when
-//! everything that they name is durable. One of which something cannot be read is left out, and the
-//! others are copied.
+//! Each blob is opened, compared with its id, and sealed with the key of the destination. A blob
+//! that the destination already has is not sent again. Trees are copied byte for byte. Snapshots
+//! are written last, when all the data that they reference is durable. A snapshot that needs
+//! unreadable data is left out, and the other snapshots are copied.
 
 use super::blobs::BlobSet;
 use super::reach::Reach;
@@ -20,21 +20,21 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// What became of a snapshot.
+/// The outcome for one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Became {
-    /// It has this id in the other repository.
+    /// The snapshot was copied and has this id in the destination.
     Copied(Id),
-    /// It had been copied before, and has this id.
+    /// An earlier run copied the snapshot; it has this id in the destination.
     There(Id),
-    /// Something that it needs cannot be read, which has been reported: it was not copied.
+    /// The snapshot was not copied: data that it needs cannot be read, which has been reported.
     LeftOut,
 }
 
-/// Is called with what became of each snapshot.
+/// A callback that receives the outcome for each snapshot.
 type Tell<'t> = dyn FnMut(&StoredSnapshot, Became) + 't;
 
-/// Copies snapshots, and reports what became of each. The caller holds a lock on both repositories.
+/// Copies snapshots and reports the outcome for each. The caller holds a lock on both repositories.
 pub fn copy(
     from: &Arc<Repository>,
     to: &Arc<Repository>,
@@ -55,7 +55,7 @@ pub fn copy(
     }
     for stored in new {
         let mut snapshot = stored.snapshot.clone();
-        // It names a snapshot that does not exist here.
+        // The parent is a snapshot of the source and does not exist in the destination.
         snapshot.parent = None;
         snapshot.original.get_or_insert(stored.id);
         let id = to.save_file(FileType::Snapshot, snapshot.encode())?;
@@ -72,7 +72,7 @@ fn without_copied(
     tell: &mut Tell<'_>,
 ) -> Result<Vec<StoredSnapshot>> {
     let (existing, errors) = to.snapshots()?;
-    errors.iter().for_each(|error| progress.warning(&format!("Ignoring a snapshot: {error}")));
+    errors.iter().for_each(|error| progress.warning(&format!("ignoring a snapshot of the destination: {error}")));
     snapshots.retain(|stored| match existing.iter().find(|other| is_copy(other, stored)) {
         Some(other) => {
             tell(stored, Became::There(other.id));
@@ -83,7 +83,7 @@ fn without_copied(
     Ok(snapshots)
 }
 
-/// The repository that is copied from.
+/// The repository from which snapshots are copied.
 struct Source<'s> {
     repo: &'s Repository,
     index: &'s Index,
@@ -91,15 +91,16 @@ struct Source<'s> {
 }
 
 impl<'s> Source<'s> {
-    /// The snapshots of which everything can be read, as far as trees show it, and the blobs that
-    /// they need; `None` if there are no such snapshots.
+    /// The snapshots whose trees can be read and whose blobs are all in the index, and the blobs
+    /// that they need; `None` if no snapshot qualifies.
     fn find_needed(
         &self,
         mut snapshots: Vec<StoredSnapshot>,
         tell: &mut Tell<'_>,
     ) -> Result<Option<(Vec<StoredSnapshot>, BlobSet<'s>)>> {
         let &Source { repo, index, progress } = self;
-        // Its threads keep what they read trees with; it ends before blobs are transferred.
+        // The threads of the pool keep buffers for trees, so the pool ends before blobs are
+        // transferred.
         let pool = reading_pool(repo, index)?;
         let reach = Reach { repo, index, pool: &pool, during: Phase::Copy, progress };
         let (mut needed, problems) = reach.readable(&snapshots)?;
@@ -113,14 +114,14 @@ impl<'s> Source<'s> {
         Ok(Some((snapshots, needed)))
     }
 
-    /// Transfers the blobs that the other repository lacks. Returns those of which no copy can be
-    /// read, each of which has been reported.
+    /// Transfers the blobs that the destination lacks. Returns the blobs of which no copy can be
+    /// read; each of them has been reported.
     fn transfer(&self, needed: &BlobSet<'_>, to: &Arc<Repository>) -> Result<HashSet<(BlobType, Id)>> {
         let &Source { repo: from, index, progress } = self;
         let to_index = Arc::new(Index::load_one_of_two(to)?);
         let held = index.memory() + index.group_memory();
         let writer = Writer::beside(to.clone(), to_index.clone(), held, WriteMode::Upload)?;
-        // Of a blob its first copy stands for all; the others serve if that one cannot be read.
+        // Only the first copy of a blob is requested; the transfer falls back to the other copies.
         let is_wanted = |ty, position, id| needed.has(ty, position) && to_index.first(ty, id).is_none();
         let mut has_wanted = vec![false; index.packs().len()];
         for copy in index.walk() {
@@ -148,15 +149,15 @@ impl<'s> Source<'s> {
             };
             transfer.packs(group.packs(), wanted, index.group_memory() + to_index.memory())
         });
-        // Also after an error: what was sent needs not be sent again.
+        // Finish also after an error, so that the next run need not send these blobs again.
         let written = writer.finish();
         outcome?;
         written?;
         Ok(into_inner(lost))
     }
 
-    /// The snapshots of which everything can be read and none of `lost` is needed. The others are
-    /// reported as left out.
+    /// The snapshots whose trees can be read and whose blobs are all in the index, and not in
+    /// `lost`. The others are reported as left out.
     fn keep_whole(
         &self,
         snapshots: Vec<StoredSnapshot>,
@@ -165,7 +166,7 @@ impl<'s> Source<'s> {
     ) -> Result<Vec<StoredSnapshot>> {
         let trees = TreeReader::new(self.repo, self.index);
         let mut whole = Vec::with_capacity(snapshots.len());
-        // Trees that have all that is in them and below.
+        // Trees below which nothing is missing.
         let mut known = HashSet::new();
         let exists = |ty, id| self.index.position(ty, id).is_some() && !lost.contains(&(ty, id));
         for stored in snapshots {
@@ -183,7 +184,7 @@ impl<'s> Source<'s> {
     }
 }
 
-/// Whether everything below a tree exists. Only whole trees are added to `known`.
+/// Whether all blobs below a tree exist. Only complete trees are added to `known`.
 fn is_whole(
     trees: &TreeReader<'_>,
     root: Id,
@@ -213,7 +214,8 @@ fn is_whole(
     Ok(true)
 }
 
-/// Whether one snapshot is a copy of the other: made from it, and equal in all that a copy keeps.
+/// Whether one snapshot is a copy of the other: made from it, and equal in everything that a copy
+/// keeps.
 fn is_copy(copy: &StoredSnapshot, stored: &StoredSnapshot) -> bool {
     let first = |stored: &StoredSnapshot| stored.snapshot.original.unwrap_or(stored.id);
     let content = |snapshot: &Snapshot| Snapshot { parent: None, original: None, ..snapshot.clone() };

@@ -1,8 +1,7 @@
-//! What changed from one tree to another, name by name, and how many bytes of the repository that
-//! makes.
+//! Compares two trees: which entries changed, and how many bytes only one of the trees needs.
 //!
-//! Both trees are walked side by side; a subtree that both have is not looked into. The way down is
-//! a list, not the call stack.
+//! Both trees are walked in lockstep; a subtree that both share is not compared. The path down is
+//! kept in a list, not on the call stack.
 
 use super::blobs::BlobSet;
 use super::gaps::Gaps;
@@ -15,16 +14,16 @@ use crate::repo::{Error, Index, Result, Tree, TreeReader};
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
-/// What changed in an entry that both trees have.
+/// The differences of an entry that exists in both trees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Its type.
+    /// The type of the entry.
     pub ty: bool,
-    /// The content of a file.
+    /// The content of the file.
     pub content: bool,
-    /// The content of a file, and no metadata that shows a change: bits may have rotted.
+    /// The content of the file, although its metadata is unchanged: possibly bit rot.
     pub silent: bool,
-    /// Anything else about it; of a directory also what is in it, as in restic.
+    /// Any other property; for a directory also its content, as in restic.
     pub metadata: bool,
 }
 
@@ -43,7 +42,7 @@ pub struct Side {
     pub others: u64,
     pub data_blobs: u64,
     pub tree_blobs: u64,
-    /// Of plaintext.
+    /// Bytes of plaintext of these blobs.
     pub bytes: u64,
 }
 
@@ -54,16 +53,16 @@ pub struct Totals {
     pub removed: Side,
 }
 
-/// A directory that is in one or in both trees.
+/// A directory that exists in one or both trees.
 struct Pair {
     left: Entries,
     right: Entries,
     path_length: usize,
 }
 
-/// The entries of a directory in order of their names. An error is the end of them.
+/// The entries of a directory, sorted by name. An error ends them.
 struct Entries {
-    /// Null: there is no such directory.
+    /// Null if the directory does not exist in this tree.
     id: Id,
     entries: Peekable<Box<dyn Iterator<Item = Result<Entry>>>>,
 }
@@ -80,7 +79,7 @@ impl Entries {
                 if tree.is_large() {
                     (id, Box::new(in_order(id, named(tree))))
                 } else {
-                    // Programs other than restic do not always write them in order.
+                    // Programs other than restic do not always sort the entries.
                     let mut entries = named(tree).collect::<Result<Vec<_>>>()?;
                     entries.sort_by(|a, b| a.0.cmp(&b.0));
                     (id, Box::new(entries.into_iter().map(Ok)))
@@ -90,12 +89,12 @@ impl Entries {
         Ok(Entries { id, entries: entries.peekable() })
     }
 
-    /// The name of the next entry, if there is one.
+    /// The name of the next entry, if any.
     fn peek(&mut self) -> Option<&[u8]> {
         self.entries.peek().and_then(|entry| entry.as_ref().ok()).map(|(name, _)| &name[..])
     }
 
-    /// Why the entries from here on cannot be read, if that is so.
+    /// The error that ends the entries, if it is next.
     fn error(&mut self) -> Option<Error> {
         self.entries.next_if(Result::is_err).and_then(Result::err)
     }
@@ -105,7 +104,7 @@ impl Entries {
     }
 }
 
-/// The entries of a tree. One that cannot be read spares the others if its name can be.
+/// The entries of a tree. An entry that cannot be read does not end them if its name can be read.
 fn named(mut tree: Tree) -> impl Iterator<Item = Result<Entry>> {
     std::iter::from_fn(move || {
         Some(match tree.next()? {
@@ -119,13 +118,13 @@ fn named(mut tree: Tree) -> impl Iterator<Item = Result<Entry>> {
     })
 }
 
-/// The entries of a tree that is too large to be sorted. What is not in its place is an error.
+/// The entries of a tree that is too large to be sorted. An entry out of order is an error.
 fn in_order(id: Id, entries: impl Iterator<Item = Result<Entry>>) -> impl Iterator<Item = Result<Entry>> {
     let mut last = Vec::new();
     entries.map(move |entry| {
         let (name, node) = entry?;
         if name < last {
-            let why = format!("{:?} is not in its place in the order of names", lossy(&name));
+            let why = format!("{:?} is out of order; entries must be sorted by name", lossy(&name));
             return Err(Error::Tree { id, source: FormatError::new("a large tree", why) });
         }
         last.clone_from(&name);
@@ -133,9 +132,9 @@ fn in_order(id: Id, entries: impl Iterator<Item = Result<Entry>>) -> impl Iterat
     })
 }
 
-/// Compares two trees. `tell` is called with every change, directories with a slash at the end of
-/// their path; an error from it ends the comparison. What cannot be read below the two trees is
-/// reported as a gap of its snapshot, and not compared: it is unknown whether it is the same.
+/// Compares two trees and passes every change to the callback; the path of a directory ends with a
+/// slash. An error of the callback ends the comparison. An entry or a directory that cannot be read
+/// is reported as a gap of its snapshot and not compared: it is unknown whether it changed.
 pub fn diff<E: From<Error>>(
     trees: &TreeReader<'_>,
     index: &Index,
@@ -147,7 +146,7 @@ pub fn diff<E: From<Error>>(
     let mut diff = Diff { trees, gaps, before, after, totals: Totals::default() };
     let mut path = Vec::new();
     let mut stack = Vec::new();
-    // Without both of these nothing is compared at all.
+    // Without both roots nothing can be compared.
     trees.open(left)?;
     trees.open(right)?;
     diff.open(&mut stack, Some(left), Some(right), &path)?;
@@ -162,7 +161,7 @@ pub fn diff<E: From<Error>>(
             }
         }
         if !is_readable {
-            // Nobody knows what the rest of the directory is to be compared with.
+            // The rest of the directory has no counterpart that is known.
             stack.pop();
             continue;
         }
@@ -176,7 +175,7 @@ pub fn diff<E: From<Error>>(
             continue;
         };
         let change = diff.compare(&path, left.as_ref(), right.as_ref())?;
-        // As in restic, a directory is marked as what it is now.
+        // As in restic, the slash shows whether the entry is a directory in the newer tree.
         let shown = right.as_ref().or(left.as_ref()).expect("one side has an entry");
         let length = path.len();
         if let Some(change) = change {
@@ -208,7 +207,7 @@ fn next_pair(pair: &mut Pair) -> Option<(Vec<u8>, Result<Option<Node>>, Result<O
 
 struct Diff<'d> {
     trees: &'d TreeReader<'d>,
-    /// Of the snapshot before, and of that after.
+    /// The gaps of the older snapshot, and of the newer one.
     gaps: [&'d Gaps<'d>; 2],
     before: BlobSet<'d>,
     after: BlobSet<'d>,
@@ -216,16 +215,16 @@ struct Diff<'d> {
 }
 
 impl Diff<'_> {
-    /// Goes into a directory, unless both sides have the same, or one cannot be read.
+    /// Enters a directory, unless both sides share its tree or one side cannot be read.
     fn open(&mut self, stack: &mut Vec<Pair>, left: Option<Id>, right: Option<Id>, path: &[u8]) -> Result<()> {
         if let (Some(left), true) = (left, left == right) {
-            // Its blobs are on both sides, also where another place has them on one.
+            // Both sides need its blobs, although elsewhere one side alone may need some of them.
             stats::collect(self.trees, left, &self.before, path, self.gaps[0])?;
             return stats::collect(self.trees, left, &self.after, path, self.gaps[1]);
         }
         let mut sides = Vec::with_capacity(2);
         for (set, id, gaps) in [(&self.before, left, self.gaps[0]), (&self.after, right, self.gaps[1])] {
-            // Both, so that each side's damage is reported.
+            // Both sides are loaded, so that the damage of each is reported.
             let Some(entries) = gaps.or_report(path, Entries::load(self.trees, id))? else { continue };
             if let Some(id) = id {
                 set.insert(BlobType::Tree, id)?;
@@ -299,7 +298,7 @@ mod tests {
     use crate::progress::Progress;
 
     #[test]
-    fn tells_every_kind_of_change_once() {
+    fn every_kind_of_change_is_reported_once() {
         let fixture = Fixture::new();
         let same = fixture.dir("same", &[fixture.file("deep", &["d"])]);
         let gone = fixture.dir("gone", &[fixture.file("x", &["x"])]);

@@ -1,4 +1,4 @@
-//! A file's content, or a directory as an archive, as one stream of bytes.
+//! Writes the content of a file, or a directory as an archive, as one stream of bytes.
 
 use super::archive::Archive;
 use super::gaps::Gaps;
@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::repo::{Error, Index, Repository, Result, TreeReader, reading_pool};
 use rayon::prelude::*;
 
-/// A format of archives.
+/// The format of the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Tar,
@@ -24,11 +24,11 @@ pub enum Format {
 pub struct Directory<'d> {
     pub trees: &'d TreeReader<'d>,
     pub root: Id,
-    /// Where it is in the snapshot; leads the names in the archive.
+    /// The path of the directory in the snapshot, with which the names in the archive begin.
     pub path: &'d [u8],
 }
 
-/// What dumps read through.
+/// The repository and the threads with which dumps are read.
 pub struct Dump<'d> {
     repo: &'d Repository,
     index: &'d Index,
@@ -42,9 +42,9 @@ impl<'d> Dump<'d> {
         Ok(Dump { repo, index, progress, pool })
     }
 
-    /// Writes the content of a file, in order; a few blobs are loaded at a time, side by side. A
-    /// content that is not as long as the file's node says is an error, when all of it has been
-    /// written.
+    /// Writes the content of a file in order; as many blobs are loaded at a time as the pool has
+    /// threads. If the content is not as long as the node says, that is an error after all of it
+    /// has been written.
     pub fn file<E: From<Error>>(
         &self,
         path: &[u8],
@@ -67,13 +67,13 @@ impl<'d> Dump<'d> {
             return Ok(());
         }
         let path = String::from_utf8_lossy(path).into_owned();
-        let why = format!("the snapshot gives it {} bytes, and its content has {written}", node.size);
+        let why = format!("the snapshot records a size of {} bytes, but its content has {written}", node.size);
         Err(Error::Inconsistent { path, why }.into())
     }
 
-    /// Writes everything below a directory as an archive. What the archive cannot hold and
-    /// directories that cannot be read are reported and left out. A file that cannot be read ends
-    /// it: the archive has announced it, and is broken then.
+    /// Writes everything below a directory as an archive. Entries that the archive cannot hold and
+    /// directories that cannot be read are reported and left out. A file that cannot be read is an
+    /// error: its header has been written, so the archive is corrupt.
     pub fn archive<E: From<Error>>(
         &self,
         format: Format,
@@ -125,7 +125,7 @@ impl<'d> Dump<'d> {
         Ok(())
     }
 
-    /// A file's content as its header has announced it; more than that is not written.
+    /// Writes the content of a file, but no more bytes than its header announced.
     fn member<E: From<Error>>(
         &self,
         archive: &mut impl Archive,

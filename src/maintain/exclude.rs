@@ -1,7 +1,7 @@
-//! Snapshots without some of what was saved, after the fact.
+//! Rewrites snapshots: removes entries that match patterns, and changes the host or the time.
 //!
-//! What is left out is not in the new snapshots; their packs hold it until a prune. Directories
-//! stay, also when nothing is left in them.
+//! The new snapshots do not reference the removed entries; packs hold their data until a prune. A
+//! directory stays even if all its entries are removed.
 
 use super::rewrite::{Change, Replace, Replacer, Rewrite, Unreadable, Verdict};
 use crate::format::node::{Node, NodeType};
@@ -15,10 +15,10 @@ use crate::repo::writer::Writer;
 use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::sync::Arc;
 
-/// The tag of a snapshot that was made from another one; restic's.
+/// The tag of a rewritten snapshot, as in restic.
 const TAG: &str = "rewrite";
 
-/// What is to be otherwise.
+/// The changes to be made.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub exclude: Patterns,
@@ -27,18 +27,19 @@ pub struct Options {
     pub replace: Replace,
 }
 
-/// What became of a snapshot.
+/// The outcome for one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Became {
     Unchanged,
-    /// There is another one now, unless it was a dry run.
+    /// A new snapshot has this id; `None` in a dry run.
     Rewritten(Option<Id>),
-    /// Something in it cannot be read or written again, which has been reported: it stays as it is.
+    /// Some of its data cannot be read or rewritten, which has been reported. The snapshot stays as
+    /// it is.
     Failed,
 }
 
-/// Rewrites snapshots, and reports what became of each. A caller that forgets holds an exclusive
-/// lock.
+/// Rewrites snapshots and reports the outcome for each. If the old snapshots are removed
+/// (`forget`), the caller holds an exclusive lock.
 pub fn rewrite(
     repo: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
@@ -60,7 +61,7 @@ pub fn rewrite(
         let rewritten =
             stored.tree().and_then(|old| if options.exclude.is_empty() { Ok(Some(old)) } else { rewrite.tree(old) });
         let tree = match rewritten {
-            Ok(tree) => tree.expect("patterns are for entries, and the root is none"),
+            Ok(tree) => tree.expect("patterns match entries, and the root is not an entry"),
             Err(error) if error.spares_others() => {
                 let path = std::mem::take(&mut rewrite.change.unreadable);
                 let at = if path.is_empty() { String::new() } else { format!(": {path}") };
@@ -76,7 +77,7 @@ pub fn rewrite(
         became.push((stored, tree, files, bytes));
     }
     drop(rewrite);
-    // All that the new snapshots need is durable before the first of them.
+    // All the data that the new snapshots need is durable before the first snapshot is written.
     writer.finish()?;
     let replacer = Replacer::new(repo, options.replace, TAG)?;
     for (stored, tree, files, bytes) in became {
@@ -98,7 +99,7 @@ pub fn rewrite(
     Ok(())
 }
 
-/// Leaves out what patterns match, and counts the files that stay.
+/// Drops the entries that match the patterns, and counts the files that stay.
 struct LeaveOut<'p> {
     patterns: &'p Patterns,
     files: u64,

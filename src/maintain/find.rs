@@ -1,5 +1,4 @@
-//! Where in the snapshots something is: entries by patterns and times, blobs and trees by their
-//! ids.
+//! Searches snapshots for entries by pattern and time, and for blobs, trees and packs by id.
 
 use super::gaps::Gaps;
 use super::walk::Walk;
@@ -11,10 +10,10 @@ use crate::pattern::Patterns;
 use crate::repo::{Error, Index, TreeReader};
 use std::collections::HashSet;
 
-/// Entries to look for.
+/// The entries to search for.
 pub struct Entries {
     pub patterns: Patterns,
-    /// Bounds of the modification time, both included.
+    /// Inclusive bounds of the modification time.
     pub oldest: Option<Time>,
     pub newest: Option<Time>,
 }
@@ -27,8 +26,8 @@ impl Entries {
             && self.newest.is_none_or(|newest| time <= newest.instant())
     }
 
-    /// Hands over every matching entry of a tree, with its path. What cannot be read is reported
-    /// and left out.
+    /// Passes every matching entry of a tree, with its path, to the callback. Entries that cannot
+    /// be read are reported and left out.
     pub fn find<E: From<Error>>(
         &self,
         trees: &TreeReader<'_>,
@@ -50,29 +49,29 @@ impl Entries {
     }
 }
 
-/// Ids to look for, whole or by their beginnings.
+/// The ids to search for, complete or as prefixes.
 #[derive(Default)]
 pub struct Objects {
     ids: HashSet<(BlobType, Id)>,
-    /// In hex, with the type.
+    /// Prefixes of ids in hex, with the type.
     beginnings: Vec<(BlobType, String)>,
-    /// Trees that have nothing of what is looked for in them or below, as far as all of that could
-    /// be read.
+    /// Trees that contain none of the objects, in them or below. Only trees that could be read
+    /// completely are in the set.
     barren: HashSet<Id>,
 }
 
-/// Where an object is.
+/// A place where an object was found.
 pub struct Place<'p> {
     pub ty: BlobType,
     pub id: Id,
-    /// The file that a data blob is part of, or the directory that a tree is.
+    /// The file that contains the data blob, or the directory that the tree stands for.
     pub path: &'p [u8],
-    /// The tree that the file is in.
+    /// The tree that contains the file.
     pub parent: Option<Id>,
 }
 
 impl Objects {
-    /// An object by its id or the beginning of it, in hex.
+    /// Adds an object by its id or a prefix of it, in hex.
     pub fn add(&mut self, ty: BlobType, name: &str) {
         match name.parse() {
             Ok(id) => drop(self.ids.insert((ty, id))),
@@ -80,8 +79,8 @@ impl Objects {
         }
     }
 
-    /// Everything in the packs whose ids begin with one of `names`; says for how many names there
-    /// is no pack.
+    /// Adds all blobs of the packs whose ids begin with one of `names`. Returns the number of names
+    /// that match no pack.
     pub fn add_packs(&mut self, index: &Index, names: &[String]) -> usize {
         let mut missing: HashSet<&String> = names.iter().collect();
         for location in index.iter() {
@@ -99,8 +98,8 @@ impl Objects {
             || self.beginnings.iter().any(|(of, name)| *of == ty && id.to_string().starts_with(name))
     }
 
-    /// Hands over every place of a tree where one of the objects is. What cannot be read is
-    /// reported and left out.
+    /// Passes every place in a tree where one of the objects is to the callback. Entries that
+    /// cannot be read are reported and left out.
     pub fn find<E: From<Error>>(
         &mut self,
         trees: &TreeReader<'_>,
@@ -112,9 +111,9 @@ impl Objects {
             return Ok(());
         }
         let mut found = 0u64;
-        // What was not read may hold one of them.
+        // An entry that could not be read may contain one of the objects.
         let found_or_missed = |found: u64| found + gaps.reported();
-        // Directories that are open: their depth, their tree, and what had been found or missed
+        // The open directories: their depth, their tree, and the number of finds and failures
         // before them.
         let mut open: Vec<(usize, Id, u64)> = vec![(1, root, found_or_missed(0))];
         if self.has(BlobType::Tree, root) {
@@ -145,7 +144,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Learns from the directories that are done.
+    /// Closes finished directories, and records those that contain none of the objects.
     fn close(&mut self, open: &mut Vec<(usize, Id, u64)>, depth: usize, found: u64) {
         while let Some((_, id, before)) = open.pop_if(|(level, ..)| *level > depth) {
             if before == found {
@@ -189,7 +188,7 @@ mod tests {
             found
         };
         assert_eq!(find("*.txt", None, None), ["/a/x.txt", "/a/y.txt"]);
-        assert_eq!(find("a", None, None), ["/a", "/a/x.txt", "/a/y.txt"], "what is below a match matches");
+        assert_eq!(find("a", None, None), ["/a", "/a/x.txt", "/a/y.txt"], "entries below a match match");
         assert_eq!(find("*", Some(5), Some(5)), ["/a/x.txt", "/z.log"]);
         assert!(find("/x.txt", None, None).is_empty());
     }
@@ -220,7 +219,7 @@ mod tests {
         objects.add(BlobType::Data, &blob.to_string()[..12]);
         let expected = [(blob, "/d/f".to_owned()), (blob, "/e/f".to_owned())];
         assert_eq!(find(&mut objects), expected);
-        assert_eq!(find(&mut objects), expected, "what was learned hides nothing");
+        assert_eq!(find(&mut objects), expected, "the barren trees hide nothing");
         assert_eq!(objects.barren.len(), 1, "only z");
         let mut objects = Objects::default();
         objects.add(BlobType::Tree, &tree.to_string());

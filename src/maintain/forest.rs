@@ -1,22 +1,22 @@
-//! Every tree below a root, each looked at once however often it is named, by all threads of a
-//! pool.
+//! Visits every tree below a root once, however often it is referenced, with all threads of a pool.
 //!
-//! Trees are jobs on a queue, not calls: neither ten thousand levels nor a tree that names itself
-//! twice per level costs more than its number of different trees.
+//! Trees are jobs on a queue, not recursive calls, so ten thousand levels need no stack. Each tree
+//! is visited once, so a directory that references the same subtree twice on every level costs no
+//! more than its distinct trees.
 
 use crate::id::Id;
 use rayon::{Scope, ThreadPool};
 
-/// What is done with each tree.
+/// The work on each tree.
 pub trait Visitor: Sync {
-    /// Whether a tree is still to be looked at, which it is once at most.
+    /// Whether the tree has to be visited: `false` if it already was.
     fn enter(&self, id: Id) -> bool;
 
-    /// Looks at a tree and passes the trees that it names to `below`.
+    /// Visits a tree and passes its subtrees to `below`.
     fn look(&self, id: Id, below: &mut dyn FnMut(Id));
 }
 
-/// Returns when everything below a root has been looked at.
+/// Visits every tree below a root, and returns when all have been visited.
 pub fn walk(pool: &ThreadPool, root: Id, visitor: &impl Visitor) {
     pool.scope(|scope| add(scope, root, visitor));
 }

@@ -1,10 +1,10 @@
-//! Which snapshots a policy keeps. A pure function: the same snapshots, policy and time give the
-//! same answer.
+//! Decides which snapshots a retention policy keeps. It is a pure function of the snapshots, the
+//! policy and the time.
 //!
-//! restic's rules. Each rule goes through a group from the newest snapshot to the oldest and keeps
-//! the newest of each hour, day, week, month or year that has one, as many as it may; a snapshot is
-//! kept if any rule keeps it. A rule that may keep more than there are keeps the oldest snapshot as
-//! well, so that history does not shrink while it is shorter than the policy.
+//! The rules are restic's. Each rule goes through a group from the newest snapshot to the oldest
+//! and keeps the newest snapshot of each hour, day, week, month or year, up to its count. A
+//! snapshot is kept if any rule keeps it. A rule whose count is not used up also keeps the oldest
+//! snapshot, so that history does not shrink while it is shorter than the policy.
 
 use crate::format::time::Time;
 use crate::repo::StoredSnapshot;
@@ -12,10 +12,11 @@ use jiff::civil::Date;
 use std::fmt;
 use std::str::FromStr;
 
-/// Without limit, where a number is asked for.
+/// A count without a limit.
 pub const ALL: u32 = u32::MAX;
 
-/// Periods of which one snapshot each is kept. `Last` is a period of its own for every snapshot.
+/// The periods of which one snapshot each is kept. In `Last`, every snapshot is a period of its
+/// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     Last,
@@ -40,8 +41,8 @@ impl Period {
         }
     }
 
-    /// A number that is the same for all times of a period, in the zone the time was written in;
-    /// weeks are those of ISO 8601.
+    /// A number that identifies the period of a time, in the time zone of that time. Weeks are
+    /// those of ISO 8601.
     fn of(self, time: &Time, position: usize) -> i64 {
         let (year, month, day, hour, ..) = time.civil();
         let day = (year * 100 + i64::from(month)) * 100 + i64::from(day);
@@ -59,7 +60,7 @@ impl Period {
     }
 }
 
-/// The day of a time; `None` beyond the calendar.
+/// The day of a time; `None` outside the range of `Date`.
 fn date(time: &Time) -> Option<Date> {
     let (year, month, day, ..) = time.civil();
     Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
@@ -114,8 +115,8 @@ impl Span {
         self == Span::default()
     }
 
-    /// The instant this much before a time. A day that a month does not have counts on into the
-    /// next one, as in Go: a month before 31 March is 2 or 3 March.
+    /// The instant that is this span before a time. A day that a month does not have overflows into
+    /// the next month, as in Go: a month before 31 March is 2 or 3 March.
     fn before(self, time: &Time) -> (i64, u32) {
         let (year, month, ..) = time.civil();
         let this_month = year * 12 + i64::from(month) - 1;
@@ -124,7 +125,7 @@ impl Span {
             let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
             Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, 1).ok()
         };
-        // Before the calendar: everything is within.
+        // Outside the range of `Date`, every snapshot is within the span.
         let (Some(from), Some(to)) = (first(this_month), first(that_month)) else { return (i64::MIN, 0) };
         let days = i64::from((to - from).get_days());
         let seconds = time.seconds + (days - i64::from(self.days)) * 86_400 - i64::from(self.hours) * 3600;
@@ -132,21 +133,23 @@ impl Span {
     }
 }
 
-/// What is to be kept.
+/// A retention policy.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// How many, by [`Period::ALL`].
+    /// The number of snapshots to keep for each period, in the order of [`Period::ALL`].
     pub counts: [u32; 6],
-    /// Everything not older than this, counted back from the newest.
+    /// Keep all snapshots that are younger than this, counted back from the newest.
     pub within: Span,
-    /// One of each period, while not older than this; by [`Period::ALL`], the first unused.
+    /// Keep one snapshot of each period among those younger than this, in the order of
+    /// [`Period::ALL`]; the first is unused.
     pub within_periods: [Span; 6],
-    /// Snapshots with all tags of one of these lists; an empty list means those without tags.
+    /// Keep snapshots that have all tags of one of these lists; an empty list means snapshots
+    /// without tags.
     pub tags: Vec<Vec<String>>,
 }
 
 impl Policy {
-    /// Whether it would keep nothing at all.
+    /// Whether the policy keeps no snapshot at all.
     pub fn is_empty(&self) -> bool {
         self.counts == [0; 6]
             && self.within.is_zero()
@@ -175,31 +178,31 @@ impl fmt::Display for Policy {
     }
 }
 
-/// A snapshot that is kept, and by which rules.
+/// A snapshot that is kept, and the reasons.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub stored: StoredSnapshot,
     pub reasons: Vec<String>,
 }
 
-/// What a policy makes of a group; both newest first.
+/// The decision of a policy about a group; both lists are sorted newest first.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub keep: Vec<Kept>,
     pub remove: Vec<StoredSnapshot>,
 }
 
-/// One rule on its way through a group.
+/// The state of a rule while it goes through a group.
 struct Rule {
     period: Period,
     left: u32,
-    /// Not before this instant.
+    /// The rule applies to snapshots after this instant.
     since: Option<(i64, u32)>,
     span: Span,
     last: Option<i64>,
 }
 
-/// A snapshot in its group, which is judged from the newest to the oldest.
+/// A snapshot and its position in the group, counted from the newest.
 struct InGroup<'s> {
     time: &'s Time,
     position: usize,
@@ -214,7 +217,7 @@ impl InGroup<'_> {
 }
 
 impl Rule {
-    /// Why it keeps the snapshot, if it does.
+    /// Returns why the rule keeps the snapshot, or `None`.
     fn judge(&mut self, snapshot: &InGroup<'_>) -> Option<String> {
         let InGroup { time, position, .. } = *snapshot;
         if self.left == 0 || self.since.is_some_and(|since| time.instant() <= since) {
@@ -236,7 +239,8 @@ impl Rule {
     }
 }
 
-/// Applies a policy to one group of snapshots. Those later than `now` do not count as the newest.
+/// Applies a policy to one group of snapshots. Spans count back from the newest snapshot that is
+/// not later than `now`.
 pub fn apply(mut snapshots: Vec<StoredSnapshot>, policy: &Policy, now: &Time) -> Verdict {
     snapshots.sort_by_key(|stored| std::cmp::Reverse((stored.snapshot.time.instant(), stored.id)));
     let reference =

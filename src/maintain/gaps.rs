@@ -1,5 +1,5 @@
-//! Damage in the way of a command that reads: it is reported, with the snapshot and the path, and
-//! the command continues with the rest.
+//! Reports damage that a reading command meets, with the snapshot and the path, so that the command
+//! can continue with the rest.
 
 use crate::format::text::lossy;
 use crate::id::Id;
@@ -7,7 +7,7 @@ use crate::progress::{Phase, Progress};
 use crate::repo::{Error, Result};
 use std::fmt::Display;
 
-/// Reports what of one snapshot cannot be read.
+/// Reports the parts of one snapshot that cannot be read.
 pub struct Gaps<'p> {
     snapshot: Id,
     progress: &'p Progress,
@@ -18,8 +18,8 @@ impl<'p> Gaps<'p> {
         Gaps { snapshot, progress }
     }
 
-    /// The outcome of reading what is at a path (empty for the root). `None`: it cannot be read,
-    /// which has been reported. An error that concerns more than this one object comes back.
+    /// Passes on the outcome of a read at a path (empty for the root). If only this object cannot
+    /// be read, that is reported, and the result is `None`. Any other error is returned.
     pub fn or_report<T>(&self, path: &[u8], outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(outcome) => Ok(Some(outcome)),
@@ -31,12 +31,12 @@ impl<'p> Gaps<'p> {
         }
     }
 
-    /// Reports that something of what is at a path is missing.
+    /// Reports that data of the entry at a path is missing.
     pub fn problem(&self, path: &[u8], why: impl Display) {
         self.progress.problem(Phase::Read, self.item(path), why);
     }
 
-    /// Reports something about a path because of which nothing is missing.
+    /// Reports a fact about a path that means no loss of data.
     pub fn warning(&self, path: &[u8], what: &str) {
         self.progress.warning(&format!("{}: {what}", self.item(path)));
     }
@@ -46,7 +46,7 @@ impl<'p> Gaps<'p> {
         format!("snapshot {}: {path}", self.snapshot)
     }
 
-    /// The number of problems that were reported, of all snapshots.
+    /// The number of problems reported so far, of all snapshots.
     pub fn reported(&self) -> u64 {
         self.progress.problem_count()
     }

@@ -1,28 +1,28 @@
-//! Snapshots that belong together: of the same host, the same paths, the same tags, or any of
-//! these.
+//! Groups snapshots by host, by paths, by tags, or by any combination of them.
 
 use crate::repo::StoredSnapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The values that the snapshots of a group have in common; what is no criterion is empty.
+/// The values that the snapshots of a group have in common; a property that is not a criterion is
+/// empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct GroupKey {
     pub hostname: String,
-    /// Sorted.
+    /// The paths, sorted.
     pub paths: Option<Vec<String>>,
-    /// Sorted.
+    /// The tags, sorted.
     pub tags: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Group {
     pub key: GroupKey,
-    /// In the order they came.
+    /// In the order of the input.
     pub snapshots: Vec<StoredSnapshot>,
 }
 
-/// What the snapshots of a group have in common.
+/// The properties by which snapshots are grouped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupCriteria {
     pub host: bool,
@@ -30,7 +30,7 @@ pub struct GroupCriteria {
     pub tags: bool,
 }
 
-/// Groups snapshots; groups come in the order of their keys.
+/// Groups snapshots. The groups are sorted by their keys.
 pub fn group(snapshots: Vec<StoredSnapshot>, by: GroupCriteria) -> Vec<Group> {
     let sorted = |list: &[String]| {
         let mut list = list.to_vec();

@@ -1,12 +1,12 @@
-//! Looking at a repository and looking after it: everything that is neither a backup nor a restore.
+//! Inspects and maintains repositories: every operation that is neither a backup nor a restore.
 //!
-//! Each module is one operation and decides nothing about how it is shown. What they share is
-//! [`walk`], a tree walk that holds one directory per level and no call stack, and [`gaps`], which
-//! reports what such a walk cannot read; [`forest`], all trees below a root by many threads;
-//! [`blobs`], a set of blobs; [`reach`], what the snapshots need; [`transfer`], [`rewrite`] and
-//! [`reindex`], new packs, trees and index files in the places of old ones; and [`group`],
-//! snapshots of the same host, paths and tags. [`survey`] looks at many repositories, one after the
-//! other.
+//! Each operation has a module, which does not format output. The shared modules are [`walk`], a
+//! tree walk that holds one directory per level and needs no call stack; [`gaps`], which reports
+//! damage that such a walk meets; [`forest`], which visits all trees below a root with many
+//! threads; [`blobs`], a set of blobs; [`reach`], which finds the blobs that snapshots need;
+//! [`transfer`], [`rewrite`] and [`reindex`], which replace packs, trees and index files; and
+//! [`group`], which groups snapshots by host, paths and tags. [`survey`] reads many repositories,
+//! one after the other.
 
 mod archive;
 pub mod blobs;

@@ -1,9 +1,9 @@
-//! POSIX access control lists: from the kernel's form in an extended attribute to the text that tar
-//! archives carry.
+//! Converts POSIX access control lists from the kernel's binary form, an extended attribute, to the
+//! text that tar archives carry.
 //!
 //! The kernel's form is version 2 of `linux/posix_acl_xattr.h`: a header of four bytes, and eight
-//! bytes for each entry, all little-endian. The text is what `acl_to_text` makes, with numbers for
-//! users and groups: one entry a line, in the kernel's order.
+//! bytes for each entry, all little-endian. The text is that of `acl_to_text`, with numbers for
+//! users and groups: one entry per line, in the kernel's order.
 
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ enum Part {
     Other,
 }
 
-/// The text of a list, or why the value is none that the kernel takes.
+/// The text of a list, or why the kernel would refuse the value.
 pub fn to_text(value: &[u8]) -> Result<String, String> {
     let bad = |why: &str| Err(format!("it is not an access control list: {why}"));
     let Some((version, entries)) = value.split_first_chunk() else { return bad("it is shorter than its header") };
@@ -57,7 +57,7 @@ pub fn to_text(value: &[u8]) -> Result<String, String> {
         let is_of_one = matches!(part, Part::User | Part::Group);
         let qualifier = match (is_of_one, id) {
             (false, _) => String::new(),
-            (true, UNDEFINED) => return bad("an entry is for no user or group"),
+            (true, UNDEFINED) => return bad("an entry names no user or group"),
             (true, id) => id.to_string(),
         };
         if rights > 7 {
@@ -98,8 +98,8 @@ mod tests {
 
     const NONE: u32 = u32::MAX;
 
-    /// As the kernel stores, and `getfacl -n` prints, `setfacl -m
-    /// u:1234:rw,u:9:x,g:0:r,g:4294967294:rwx`.
+    /// The list that `setfacl -m u:1234:rw,u:9:x,g:0:r,g:4294967294:rwx` stores, and `getfacl -n`
+    /// prints.
     #[test]
     fn a_list_becomes_the_text_of_acl_to_text() {
         let value = list(&[
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_would_refuse_is_no_list() {
+    fn a_value_that_the_kernel_would_refuse_is_an_error() {
         let sound = list(&[(0x01, 7, NONE), (0x04, 5, NONE), (0x20, 5, NONE)]);
         let mut other_version = sound.clone();
         other_version[0] = 1;
@@ -132,7 +132,7 @@ mod tests {
             other_version,
             sound[..sound.len() - 1].to_vec(),
             [&sound[..], &[0]].concat(),
-            // An unknown kind, unknown rights, nobody's number.
+            // An unknown kind, unknown rights, an undefined user.
             list(&[(0x01, 7, NONE), (0x04, 5, NONE), (0x20, 5, NONE), (0x40, 0, NONE)]),
             list(&[(0x01, 8, NONE), (0x04, 5, NONE), (0x20, 5, NONE)]),
             list(&[(0x01, 7, NONE), (0x02, 7, NONE), (0x04, 5, NONE), (0x10, 7, NONE), (0x20, 5, NONE)]),

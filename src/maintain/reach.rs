@@ -1,4 +1,4 @@
-//! Which blobs the snapshots need: what must not be removed.
+//! Finds the blobs that snapshots need, which must not be removed.
 
 use super::blobs::BlobSet;
 use super::forest::{self, Visitor};
@@ -9,7 +9,7 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use rayon::ThreadPool;
 use std::sync::atomic::Ordering;
 
-/// What a search for needed blobs reads through, and how it reports.
+/// The inputs of a search for needed blobs, and how it reports.
 pub struct Reach<'r, 'i> {
     pub repo: &'r Repository,
     pub index: &'i Index,
@@ -20,8 +20,9 @@ pub struct Reach<'r, 'i> {
 }
 
 impl<'i> Reach<'_, 'i> {
-    /// Adds up what some snapshots need. What cannot be read, and what is in no index, is reported,
-    /// and ends in an error: then it is unknown what is needed.
+    /// Collects the blobs that some snapshots need. Trees that cannot be read and blobs that are
+    /// missing from the index are reported and end in an error, because the set would be
+    /// incomplete.
     pub fn blobs(&self, snapshots: &[StoredSnapshot]) -> Result<BlobSet<'i>> {
         match self.readable(snapshots)? {
             (found, 0) => Ok(found),
@@ -29,9 +30,9 @@ impl<'i> Reach<'_, 'i> {
         }
     }
 
-    /// Adds up what some snapshots need, as far as it can be read, and the number of problems. Each
-    /// problem is reported with the snapshot in which it came up first; another one may need the
-    /// same.
+    /// Collects the blobs that some snapshots need, as far as they can be read, and returns the
+    /// number of problems. Each problem is reported with the first snapshot that it affects; others
+    /// may be affected, too.
     pub fn readable(&self, snapshots: &[StoredSnapshot]) -> Result<(BlobSet<'i>, u64)> {
         let &Reach { repo, index, pool, during, progress } = self;
         let (trees, found) = (TreeReader::new(repo, index), BlobSet::new(index));
@@ -58,7 +59,7 @@ struct Collector<'r, 'i> {
     trees: TreeReader<'r>,
     index: &'i Index,
     found: BlobSet<'i>,
-    /// The one that is being walked.
+    /// The snapshot that is being walked, as reports name it.
     snapshot: String,
     during: Phase,
     progress: &'r Progress,
@@ -66,8 +67,8 @@ struct Collector<'r, 'i> {
 
 impl Visitor for Collector<'_, '_> {
     fn enter(&self, id: Id) -> bool {
-        // A tree that is in no index is reported when it is read. There is no bit for it, so that
-        // it may be reported several times.
+        // A tree that is missing from the index is reported when it is read. The set has no bit for
+        // it, so it may be reported several times.
         let new = self.index.position(BlobType::Tree, id).is_none_or(|at| self.found.insert_at(BlobType::Tree, at));
         new && !self.progress.is_interrupted()
     }

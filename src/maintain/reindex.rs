@@ -1,8 +1,8 @@
-//! New index files in the place of old ones.
+//! Replaces index files by new ones.
 //!
-//! The new ones are all there before the first old one goes, so that at every moment the index says
-//! at least what it should. Files that are full and say nothing wrong stay. One old file at a time
-//! is in memory, and one new one.
+//! All new files are written before the first old file is removed, so the index is complete at
+//! every moment. A full file stays if all its entries are still wanted and none is listed
+//! elsewhere. One old file and one new file are in memory at a time.
 
 use crate::format::index_file::{self, IndexedPack};
 use crate::id::Id;
@@ -13,15 +13,15 @@ use crate::repo::{Error, Repository, Result};
 use crate::store::{self, File, FileType};
 use std::collections::HashSet;
 
-/// A file of as many blobs is left as it is.
+/// A file with at least this number of blobs is full and may stay as it is.
 const FULL: usize = limits::INDEX_BLOBS;
-/// One of more is not, because restic calls it oversized.
+/// A file with at least this number is replaced, because restic reports it as oversized.
 const OVERSIZED: usize = FULL + crate::format::pack::BLOBS_MAX;
 
 /// An index that is being rewritten.
 pub struct Reindex<'r> {
     repo: &'r Repository,
-    /// Packs that are in a file that stays, or in a new one.
+    /// Packs that are listed in a file that stays or in a new file.
     known: HashSet<Id>,
     building: Vec<IndexedPack>,
     blobs: usize,
@@ -34,13 +34,14 @@ impl<'r> Reindex<'r> {
         Reindex { repo, known: HashSet::new(), building: Vec::new(), blobs: 0, saved: Vec::new(), old: Vec::new() }
     }
 
-    /// The index files that there are now.
+    /// The index files that exist now.
     pub fn files(&self) -> Result<Vec<Id>> {
         Ok(self.repo.store().list(FileType::Index)?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Goes through index files and takes over the packs that `keeps` wants. A file that cannot be
-    /// read is passed to `unreadable`: it is removed, or the error that comes back ends the call.
+    /// Reads index files and takes over the packs that `keeps` accepts. A file that cannot be read
+    /// is passed to `unreadable`: if that returns an error, it ends the call; otherwise the file is
+    /// removed.
     pub fn take_over(
         &mut self,
         mut files: Vec<Id>,
@@ -70,7 +71,7 @@ impl<'r> Reindex<'r> {
         Ok(())
     }
 
-    /// Adds a pack, unless the new index has it.
+    /// Adds a pack, unless the new index already has it.
     pub fn add(&mut self, pack: IndexedPack) -> Result<()> {
         if !self.known.insert(pack.id) {
             return Ok(());
@@ -90,8 +91,8 @@ impl<'r> Reindex<'r> {
         Ok(())
     }
 
-    /// Writes what is left, and only then removes the files that are replaced: the files written,
-    /// and the files removed.
+    /// Writes the remaining packs, and only then removes the replaced files. Returns the files
+    /// written and the files removed.
     pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Id>)> {
         self.save()?;
         self.repo.confirm_lock()?;

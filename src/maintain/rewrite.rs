@@ -1,10 +1,9 @@
-//! A snapshot's tree with some entries left out or changed, as a new tree, and a new snapshot in
-//! the place of the old one.
+//! Rewrites the tree of a snapshot with entries dropped or changed, and replaces the snapshot.
 //!
-//! From the bottom up, and without the call stack. A directory in which nothing changes keeps its
-//! tree, to the byte, also if another program wrote it in a way of its own. What does change is
-//! written again; fields that we do not know would be lost by that, which is an error unless the
-//! [`Change`] allows it.
+//! Trees are rewritten from the bottom up, without recursion. A directory in which nothing changes
+//! keeps its tree byte for byte, even if another program encoded it differently. A changed entry is
+//! encoded again and would lose fields that we do not know. That is an error unless the [`Change`]
+//! allows it.
 
 use crate::format::FormatError;
 use crate::format::content::JsonRef;
@@ -18,25 +17,25 @@ use crate::repo::{Error, Repository, Result, StoredSnapshot, Tree, TreeReader};
 use crate::store::FileType;
 use std::collections::HashMap;
 
-/// What becomes of an entry.
+/// The decision about an entry.
 pub enum Verdict {
     Keep,
     Change(Box<Node>),
     Drop,
 }
 
-/// What becomes of a directory that cannot be read.
+/// The decision about a directory that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It stays, and is empty.
+    /// Keep the directory without entries.
     Empty,
     Drop,
 }
 
-/// What becomes of the snapshots.
+/// How rewritten snapshots are stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Replace {
-    /// The old ones go; else the new ones get a tag.
+    /// Remove the old snapshots; otherwise the new ones get a tag.
     pub forget: bool,
     pub dry_run: bool,
 }
@@ -47,11 +46,11 @@ impl Replace {
     }
 }
 
-/// Puts new snapshots in the places of old ones.
+/// Replaces snapshots by their rewritten versions.
 pub struct Replacer<'r> {
     repo: &'r Repository,
     replace: Replace,
-    /// For a new snapshot beside which the old one stays.
+    /// The tag of a new snapshot whose old version stays.
     tag: &'static str,
     /// The snapshots of the repository.
     existing: Vec<StoredSnapshot>,
@@ -63,7 +62,7 @@ impl<'r> Replacer<'r> {
         Ok(Replacer { repo, replace, tag, existing })
     }
 
-    /// Puts a snapshot in the place of another one. Its id, unless this is a dry run.
+    /// Stores the rewritten version of a snapshot. Returns its id, or `None` in a dry run.
     pub fn put(&self, old: &StoredSnapshot, new: Snapshot) -> Result<Option<Id>> {
         if self.replace.dry_run {
             return Ok(None);
@@ -72,7 +71,7 @@ impl<'r> Replacer<'r> {
         if !self.replace.forget && !new.tags.iter().any(|one| one == self.tag) {
             new.tags.push(self.tag.to_owned());
         }
-        // An earlier run may have ended between making it and removing the old one.
+        // An earlier run may have been interrupted after it wrote the new snapshot.
         let made = self.existing.iter().find(|other| other.snapshot == new).map(|other| other.id);
         let id = made.map_or_else(|| self.repo.save_file(FileType::Snapshot, new.encode()), Ok)?;
         if self.replace.forget {
@@ -82,24 +81,24 @@ impl<'r> Replacer<'r> {
     }
 }
 
-/// What is to be changed.
+/// A change to the entries of trees.
 pub trait Change {
-    /// Judges an entry; an error ends the rewrite. The entries of a directory that is kept are
-    /// judged next.
+    /// Decides about an entry; an error ends the rewrite. The entries of a directory that is kept
+    /// come next.
     fn entry(&mut self, path: &[u8], node: &Node) -> Result<Verdict>;
 
-    /// Judges a directory that cannot be read; the error that comes back ends it all.
+    /// Decides about a directory that cannot be read; an error ends the rewrite.
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
         let _ = path;
         Err(error)
     }
 
-    /// Whether the same tree becomes the same everywhere, whatever its path.
+    /// Whether the result for a tree does not depend on its path.
     fn is_the_same_everywhere(&self) -> bool {
         false
     }
 
-    /// Whether fields that we do not know may be lost.
+    /// Whether unknown fields may be lost.
     fn may_lose_fields(&self) -> bool {
         false
     }
@@ -121,16 +120,16 @@ enum Entry {
     Changed,
 }
 
-/// A directory on the way.
+/// A directory that is being rewritten.
 struct Level {
     tree: Tree,
-    /// How much of the path is this directory's.
+    /// The length of this directory's path.
     path_length: usize,
     out: NewTree,
     changed: bool,
-    /// Why it cannot be written again: its entries are not in order.
+    /// Why the directory cannot be rewritten: its entries are not in order.
     fault: Option<FormatError>,
-    /// The entry that came last, whose tree is being rewritten, and whether it was changed itself.
+    /// The subdirectory whose tree is being rewritten, and whether its entry was changed.
     below: Option<(Node, Entry)>,
 }
 
@@ -139,7 +138,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         Rewrite { trees, writer, progress, change, known: HashMap::new() }
     }
 
-    /// What a tree becomes; `None`: nothing is left of it.
+    /// Rewrites a tree. Returns `None` if the tree is dropped.
     pub fn tree(&mut self, root: Id) -> Result<Option<Id>> {
         let mut path = Vec::new();
         let mut levels = match self.open(root, &path)? {
@@ -155,10 +154,10 @@ impl<'r, C: Change> Rewrite<'r, C> {
             let node = match level.tree.next().transpose() {
                 Ok(Some(node)) => node,
                 outcome => {
-                    let level = levels.pop().expect("it is there");
+                    let level = levels.pop().expect("the last level exists");
                     let became = match outcome {
                         Ok(_) => Some(self.close(level)?),
-                        // One entry that is not understood is no reason to lose the others.
+                        // One entry that cannot be decoded must not cost the other entries.
                         Err(error) if !level.tree.is_over() => return Err(error),
                         Err(error) => self.give_up(&path, error)?,
                     };
@@ -188,12 +187,12 @@ impl<'r, C: Change> Rewrite<'r, C> {
             level.below = Some((node, entry));
             match self.open(subtree, &path)? {
                 Ok(below) => levels.push(below),
-                Err(became) => self.take(levels.last_mut().expect("it is there"), became)?,
+                Err(became) => self.take(levels.last_mut().expect("the last level exists"), became)?,
             }
         }
     }
 
-    /// A tree whose entries are to be judged, or what it becomes without that.
+    /// Opens a tree to decide about its entries, or returns the result if it is known without that.
     fn open(&mut self, id: Id, path: &[u8]) -> Result<std::result::Result<Level, Option<Id>>> {
         if let Some(&became) = self.known.get(&id) {
             return Ok(Err(Some(became)));
@@ -207,7 +206,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         })
     }
 
-    /// What becomes of a directory that cannot be read, or not to its end.
+    /// The result for a directory that cannot be read to its end.
     fn give_up(&mut self, path: &[u8], error: Error) -> Result<Option<Id>> {
         if !error.is_damage() {
             return Err(error);
@@ -218,7 +217,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         })
     }
 
-    /// What has become of a tree whose entries have all been judged.
+    /// The result for a tree whose entries have all been processed.
     fn close(&mut self, level: Level) -> Result<Id> {
         let Level { tree, out, changed, fault, .. } = level;
         let id = tree.id();
@@ -232,7 +231,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         Ok(became)
     }
 
-    /// Takes over what has become of the directory that was entered.
+    /// Puts the result for a subdirectory into its parent.
     fn take(&self, level: &mut Level, became: Option<Id>) -> Result<()> {
         let (node, entry) = level.below.take().expect("a directory was entered");
         let Some(became) = became else {
@@ -246,7 +245,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
         level.put(self.writer, &Node { subtree: Some(became), ..node }, Entry::Changed)
     }
 
-    /// An error if an entry written by us would lack something.
+    /// Fails if the entry would lose fields when we encode it.
     fn check_loss(&self, path: &[u8], node: &Node, raw: JsonRef<'_>) -> Result<()> {
         if self.change.may_lose_fields() || node.json().borrow() == raw {
             return Ok(());
@@ -257,7 +256,7 @@ impl<'r, C: Change> Rewrite<'r, C> {
 }
 
 impl Level {
-    /// Adds the entry that came last, which is `node` now if it was changed.
+    /// Adds the entry that was read last; `node` is its new value if it was changed.
     fn put(&mut self, writer: &Writer, node: &Node, entry: Entry) -> Result<()> {
         let put = match entry {
             Entry::Changed => {

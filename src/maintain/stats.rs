@@ -1,4 +1,4 @@
-//! How much there is, counted in one of four ways.
+//! Counts the files, blobs and bytes of snapshots in one of four ways.
 
 use super::blobs::BlobSet;
 use super::gaps::Gaps;
@@ -13,16 +13,16 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-/// What is counted.
+/// The ways of counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// What a restore of every snapshot would write; files with several links once per snapshot.
+    /// The bytes that a restore of every snapshot would write; hard links count once per snapshot.
     RestoreSize,
     /// Files that differ in content.
     FilesByContents,
     /// Blobs, once for each path that they are in.
     BlobsPerFile,
-    /// Blobs, each once, as they are stored.
+    /// Each blob once, with its stored size.
     RawData,
 }
 
@@ -32,7 +32,7 @@ pub struct Stats {
     pub files: u64,
     pub blobs: u64,
     pub snapshots: u64,
-    /// Of raw data in a repository of version 2.
+    /// Only for raw data in a repository of version 2.
     pub compression: Option<Compression>,
 }
 
@@ -40,14 +40,15 @@ pub struct Stats {
 pub struct Compression {
     /// Bytes that all blobs would take if none were compressed.
     pub uncompressed_size: u64,
-    /// How many times smaller the compressed blobs are than they were.
+    /// The plaintext size of the compressed blobs divided by their stored size.
     pub ratio: f64,
-    /// How much of the data is compressed, and how much space that saves, in percent.
+    /// The share of the data that is compressed, in percent.
     pub progress: f64,
+    /// The share of the space that compression saves, in percent.
     pub space_saving: f64,
 }
 
-/// Counts what is in the snapshots. What cannot be read is reported and not counted.
+/// Counts the content of snapshots. Data that cannot be read is reported and not counted.
 pub fn count(
     repo: &Repository,
     index: &Index,
@@ -78,7 +79,7 @@ struct Counter<'c> {
     trees: TreeReader<'c>,
     mode: Mode,
     tally: Tally,
-    /// The blobs of the snapshots; only of [`Mode::RawData`].
+    /// The blobs of the snapshots; only used by [`Mode::RawData`].
     blobs: BlobSet<'c>,
 }
 
@@ -95,7 +96,7 @@ impl Counter<'_> {
                 Mode::RestoreSize => self.tally.add_restored(&node),
                 Mode::FilesByContents => self.tally.add_contents(&node),
                 Mode::BlobsPerFile => self.tally.add_references(self.index, walk.path(), &node, gaps)?,
-                // Counted by `collect`, which looks at each tree once.
+                // Counted by `collect`, which visits each tree once.
                 Mode::RawData => {}
             }
             if node.ty == NodeType::Dir {
@@ -106,7 +107,7 @@ impl Counter<'_> {
     }
 }
 
-/// The sums, and what was counted before, by the rules of the modes.
+/// The sums, and the items that were already counted, by the rules of the modes.
 #[derive(Default)]
 struct Tally {
     stats: Stats,
@@ -153,13 +154,13 @@ impl Tally {
         Ok(())
     }
 
-    /// Sizes that a forged tree claims may exceed any number.
+    /// Adds a size. A forged tree may claim any size, so the sum saturates.
     fn add_size(&mut self, size: u64) {
         self.stats.total_size = self.stats.total_size.saturating_add(size);
     }
 }
 
-/// A name for the content of a file.
+/// Identifies the content of a file: the hash of its list of blobs.
 fn contents_id(node: &Node) -> Id {
     let mut hash = Sha256::new();
     node.content
@@ -169,8 +170,8 @@ fn contents_id(node: &Node) -> Id {
     Id(hash.finish())
 }
 
-/// Adds all blobs of the tree of the directory `path`, and of what is below it; trees that are in
-/// the set are known. What cannot be read is reported as a part of that directory.
+/// Adds all blobs of a tree and of the trees below it; trees that are already in the set are
+/// skipped. Data that cannot be read is reported with `path`, the path of the directory.
 pub fn collect(trees: &TreeReader<'_>, root: Id, blobs: &BlobSet<'_>, path: &[u8], gaps: &Gaps<'_>) -> Result<()> {
     let mut stack = vec![root];
     while let Some(id) = stack.pop() {
@@ -235,8 +236,8 @@ mod tests {
             (total_size, files, blobs)
         };
         assert_eq!(count(Mode::RestoreSize), (2 * (4 + 9), 4 + 5, 0), "links once in each snapshot");
-        assert_eq!(count(Mode::FilesByContents), (4 + 9, 3, 0), "all without content are one");
-        assert_eq!(count(Mode::BlobsPerFile), (4 + 3 + 3, 2, 3), "a blob twice in a file is one");
+        assert_eq!(count(Mode::FilesByContents), (4 + 9, 3, 0), "all entries without content count as one");
+        assert_eq!(count(Mode::BlobsPerFile), (4 + 3 + 3, 2, 3), "a blob that is twice in a file counts once");
         let (_, _, blobs) = count(Mode::RawData);
         assert_eq!(blobs, 3 + 3, "three data blobs; two roots and an empty tree");
     }

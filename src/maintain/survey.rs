@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const CONFIG: &str = "config";
 
-/// What there is below a place; paths are relative to it.
+/// The result of a search below a place; paths are relative to the place.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Repositories, sorted.
@@ -56,7 +56,7 @@ pub fn find(place: &Place, directory: &str, excludes: Exclude) -> Result<Found, 
                 }
             }
             if gone {
-                return Err(found.failed.pop().expect("those that were counted").1);
+                return Err(found.failed.pop().expect("each failure that was counted is listed").1);
             }
         }
         level = below;
@@ -65,8 +65,8 @@ pub fn find(place: &Place, directory: &str, excludes: Exclude) -> Result<Found, 
     Ok(found)
 }
 
-/// Whether a directory is a repository, or what is left of one. Many a thing has a `config`, and
-/// many a thing has `data`.
+/// Whether a directory is a repository or the remains of one. A `config` or a `data` alone does not
+/// count, because other programs use these names, too.
 fn is_repository(directory: &Directory) -> bool {
     let has = |name: &str| directory.directories.iter().any(|one| one == name);
     let config = !directory.files.is_empty();
@@ -83,7 +83,7 @@ fn subdirectories(path: &str, directory: &Directory, excludes: Exclude) -> (Vec<
     (search.into_iter().map(full).collect(), skip.map(full).collect())
 }
 
-/// What is in one repository.
+/// The content of one repository.
 #[derive(Debug, Default)]
 pub struct Contents {
     /// Oldest first.
@@ -92,9 +92,9 @@ pub struct Contents {
     pub damaged: Vec<Error>,
 }
 
-/// Reads the snapshots of some repositories, as many at a time as the store takes, and passes on
-/// the outcome of each, in order. Nothing is locked: what is read is never changed, and a snapshot
-/// that goes meanwhile is not there.
+/// Reads the snapshots of some repositories, several at a time, and passes the outcome of each to
+/// `take`, in order. No lock is needed: snapshots never change, and a snapshot that is deleted
+/// meanwhile is left out.
 pub fn read<E>(
     place: &Place,
     paths: &[String],
@@ -102,7 +102,7 @@ pub fn read<E>(
     settings: &Settings,
     mut take: impl FnMut(&str, repo::Result<Contents>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Each derives a key, which takes a core and the memory of `limits::KDF_MEMORY`.
+    // Each thread derives a key, which takes a core and the memory of `limits::KDF_MEMORY`.
     let threads = place.connections().min(settings.budget.threads);
     let given_up = InARow::default();
     for part in paths.chunks(WINDOW) {
@@ -131,11 +131,11 @@ fn contents(store: Arc<dyn Store>, password: &Password, settings: Settings) -> r
     Ok(Contents { snapshots, damaged })
 }
 
-/// Outcomes that are kept until their turn.
+/// The number of outcomes that are buffered so that they can be passed on in order.
 const WINDOW: usize = 64;
 
-/// Counts how often in a row a store was given up. Each time was waited for with all patience: a
-/// store that is gone must not be waited for once for everything in it.
+/// Counts consecutive requests that failed after all retries. Each of them used up its retry
+/// budget, so an unreachable store must not cost that once for every object.
 #[derive(Default)]
 struct InARow(AtomicU32);
 

@@ -1,15 +1,15 @@
-//! Changing the tags of snapshots. A snapshot's name is its hash, so one with other tags is a new
+//! Changes the tags of snapshots. The id of a snapshot is its hash, so other tags make a new
 //! snapshot; the old one is removed when the new one exists.
 
 use crate::id::Id;
 use crate::repo::{Repository, Result, StoredSnapshot};
 use crate::store::FileType;
 
-/// What becomes of the tags.
+/// A change of the tags.
 pub enum Change {
-    /// They are replaced by these.
+    /// Replace the tags by these.
     Set(Vec<String>),
-    /// The first are added, then the second taken away.
+    /// Add the tags of `add`, then remove those of `remove`.
     Edit { add: Vec<String>, remove: Vec<String> },
 }
 
@@ -29,8 +29,8 @@ impl Change {
     }
 }
 
-/// Changes a snapshot's tags; the id of the new snapshot, or `None` if its tags are as they should
-/// be. The caller holds an exclusive lock.
+/// Changes the tags of a snapshot. Returns the id of the new snapshot, or `None` if the tags
+/// already match. The caller holds an exclusive lock.
 pub fn change(repo: &Repository, stored: &StoredSnapshot, change: &Change) -> Result<Option<Id>> {
     let tags = change.apply(&stored.snapshot.tags);
     if tags == stored.snapshot.tags {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_new_snapshot_remembers_the_first_and_the_old_one_is_gone() {
+    fn a_retagged_snapshot_records_the_original_and_replaces_the_old_one() {
         let fixture = Fixture::new();
         let root = fixture.tree(&[]);
         let first = fixture.snapshot(root);

@@ -1,10 +1,10 @@
-//! Entries of a tar archive as POSIX.1-2001 ("pax") has them: a ustar header, and before it, where
-//! that is too small, an extended one.
+//! Writes tar archives in the POSIX.1-2001 ("pax") format: a ustar header for each entry, after an
+//! extended header if the fields of ustar are too small.
 //!
 //! Nodes have names of any length and of any bytes, times with nanoseconds, sizes and owners beyond
 //! ustar's octal fields, and extended attributes; each of these goes into an extended header, which
 //! GNU tar, bsdtar and Python read. Access control lists go in as text, which is what tar programs
-//! restore. What does not fit at all is reported, never cut.
+//! restore. A value that fits nowhere is reported, never truncated.
 
 use super::archive::{Archive, Begun};
 use super::posix_acl;
@@ -13,7 +13,7 @@ use crate::format::text::lossy;
 use std::borrow::Cow;
 
 const BLOCK: usize = 512;
-/// What octal fields of 7 and 11 digits hold.
+/// The largest values of octal fields of 7 and 11 digits.
 const OCTAL_7: u64 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;
 
@@ -23,7 +23,7 @@ const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// An archive that is being written.
 #[derive(Default)]
 pub struct Tar {
-    /// Zeros that follow the content of the file that was begun last.
+    /// The number of zeros to write after the content of the current file.
     padding: usize,
 }
 
@@ -48,7 +48,7 @@ impl Archive for Tar {
     }
 }
 
-/// How many zeros follow `size` bytes of content.
+/// The number of zeros that follow `size` bytes of content.
 fn padding(size: u64) -> usize {
     let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
     (BLOCK - over) % BLOCK
@@ -106,13 +106,13 @@ fn headers(path: &[u8], node: &Node) -> Result<Begun, String> {
     Ok(begun)
 }
 
-/// A user's or group's name; none if it contains a null byte, at which readers would cut it. The
-/// numbers count.
+/// The name of a user or group; empty if it contains a null byte, at which readers would cut it.
+/// The number identifies the owner.
 fn name(name: &str) -> &[u8] {
     if name.contains('\0') { b"" } else { name.as_bytes() }
 }
 
-/// What the plain header cannot say.
+/// The records of an extended header, for values that do not fit into the plain header.
 fn records(path: &[u8], node: &Node, begun: &mut Begun) -> Vec<u8> {
     let mut out = Vec::new();
     let mut add = |key: &[u8], value: &[u8]| record(&mut out, key, value);
@@ -151,14 +151,14 @@ fn records(path: &[u8], node: &Node, begun: &mut Begun) -> Vec<u8> {
     out
 }
 
-/// The record of an extended attribute, or why there is none.
+/// The record of an extended attribute, or why it cannot be stored.
 fn attribute<'x>(xattr: &'x Xattr, warnings: &mut Vec<String>) -> Result<(Vec<u8>, Cow<'x, [u8]>), String> {
     let Xattr { name, value } = xattr;
     let shown = || lossy(name);
     if let Some((_, key)) = posix_acl::RECORDS.iter().find(|(attribute, _)| attribute == name) {
         match posix_acl::to_text(value) {
-            // Not the attribute as well: a program that restores both in the wrong order would lose
-            // the list.
+            // The attribute is not stored as well: a program that restores both in the wrong order
+            // would lose the list.
             Ok(text) => return Ok((key.to_vec(), text.into_bytes().into())),
             Err(why) => warnings.push(format!("{} is stored as a plain attribute: {why}", shown())),
         }
@@ -168,7 +168,7 @@ fn attribute<'x>(xattr: &'x Xattr, warnings: &mut Vec<String>) -> Result<(Vec<u8
     }
     let mut key = b"SCHILY.xattr.".to_vec();
     for &byte in name {
-        // A key ends at the first `=`: these two are written as GNU tar writes and reads them.
+        // A key ends at the first `=`, so `=` and `%` are escaped as GNU tar writes and reads them.
         match byte {
             b'=' => key.extend_from_slice(b"%3D"),
             b'%' => key.extend_from_slice(b"%25"),
@@ -204,7 +204,7 @@ fn decimal_time(seconds: i64, nanos: u32) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Type, size, magic and checksum.
+/// Writes type, size, magic and checksum.
 fn fill(header: &mut [u8; BLOCK], kind: u8, size: u64) {
     octal(header, 124..136, size.min(OCTAL_11));
     header[156] = kind;
@@ -214,13 +214,14 @@ fn fill(header: &mut [u8; BLOCK], kind: u8, size: u64) {
     octal(header, 148..155, sum);
 }
 
-/// As much of the text as fits.
+/// Writes a text into a field, cut to its length.
 fn text(header: &mut [u8; BLOCK], field: std::ops::Range<usize>, value: &[u8]) {
     let length = value.len().min(field.len());
     header[field.start..field.start + length].copy_from_slice(&value[..length]);
 }
 
-/// A number in octal digits and a final null byte; the largest that fits if it does not.
+/// Writes a number as octal digits and a final null byte; a number that is too large becomes the
+/// largest that fits.
 fn octal(header: &mut [u8; BLOCK], field: std::ops::Range<usize>, value: u64) {
     let digits = field.len() - 1;
     let largest = (1 << (3 * digits)) - 1;
@@ -235,7 +236,7 @@ mod tests {
     use crate::format::time::Time;
     use std::io::Read;
 
-    /// An independent reader finds what was put in.
+    /// An independent reader finds the entries that were written.
     #[test]
     fn another_implementation_reads_every_kind_of_entry() {
         let long = "x".repeat(150);

@@ -1,4 +1,4 @@
-//! Small repositories for tests, made blob by blob, so that they can be wrong in any way.
+//! Builds small repositories for tests, blob by blob, so that they can have any defect.
 
 use crate::format::BlobType;
 use crate::format::Version;
@@ -32,7 +32,7 @@ impl Fixture {
         fixture
     }
 
-    /// A fresh index and packs of their own for what is stored from now on.
+    /// Starts a new index and new packs for the blobs that are stored from now on.
     pub fn begin(&self) {
         let writer = Writer::new(self.repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
         if let Some(old) = self.writer.lock().unwrap().replace(writer) {

@@ -1,9 +1,9 @@
-//! Blobs out of the packs of a repository and into new packs, of the same repository or of another
-//! one.
+//! Transfers blobs from the packs of a repository to new packs, of the same repository or of
+//! another one.
 //!
-//! A pack is read front to back, with one request for what lies close together. Nothing is
-//! believed: each blob is opened and compared with its id on the way. One that cannot be read there
-//! is taken from another copy; the caller decides what becomes of it if no copy can be read.
+//! A pack is read front to back, and reads of blobs that are close together are coalesced into one
+//! request. Each blob is opened and compared with its id. A blob that is damaged in the pack is
+//! read from another copy; if no copy can be read, the caller decides what to do.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -18,21 +18,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Blobs of a pack that are listed at a time, 48 bytes each; few packs have more.
 const LISTED: usize = 16_384;
 
-/// From where, and how.
+/// The source, the destination and the rules of a transfer.
 pub struct Transfer<'t> {
     pub from: &'t Repository,
     pub index: &'t Index,
     pub writer: &'t Writer,
-    /// What becomes of the sealed form of a blob.
+    /// Decides whether the sealed form of a blob is kept or renewed.
     pub form: &'t (dyn Fn(&PackedBlob) -> SealedForm + Sync),
-    /// Judges a blob of which no copy can be read; the error that it returns ends the transfer.
+    /// Decides about a blob of which no copy can be read; an error ends the transfer.
     pub unreadable: &'t (dyn Fn(BlobType, Id, Error) -> Result<()> + Sync),
     pub progress: &'t Progress,
 }
 
 impl Transfer<'_> {
-    /// Transfers the blobs of some packs that `wanted` returns, front to back. Several packs are
-    /// read at a time, with `held` bytes of memory in use for other things than the index.
+    /// Transfers those blobs of some packs that `wanted` returns, front to back. Several packs are
+    /// read at a time. `held` bytes of memory are in use besides the index.
     pub fn packs<B: Iterator<Item = PackedBlob>>(
         &self,
         packs: &[Id],
@@ -74,7 +74,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// A tree that is too large for memory, from any copy.
+    /// Transfers a tree that is too large for memory, from any copy.
     fn large_tree(&self, blob: &PackedBlob) -> Result<()> {
         match self.from.load_large_tree(self.index, blob.id) {
             Ok(tree) => {
@@ -85,14 +85,14 @@ impl Transfer<'_> {
         }
     }
 
-    /// Reads a stretch of a pack with one request, the small gaps in it too.
+    /// Reads a stretch of a pack with one request, including the small gaps in it.
     fn stretch(&self, mut stretch: Stretch<'_>, reader: &mut PackReader<'_>) -> Result<()> {
         let mut download = stretch.download(self.from).ok();
         while let Some(mut portion) = reader.next_portion(&mut stretch) {
             if self.progress.is_interrupted() {
                 return Err(Error::Interrupted);
             }
-            // Nothing more comes from a request that has failed.
+            // A request that has failed delivers nothing more.
             download = download.and_then(|mut download| download.read(portion.buffer()).ok().map(|()| download));
             let blobs = portion.blobs();
             if download.is_none() {
@@ -119,8 +119,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// One blob from wherever it can be had; the first copy is read again, too, for it may have
-    /// been damaged on its way here.
+    /// Transfers one blob from any copy. The first copy is read again, too, because the data may
+    /// have been damaged in transit.
     fn any_copy(&self, ty: BlobType, id: Id) -> Result<()> {
         let plaintext = match self.from.load_blob(self.index, ty, id) {
             Ok(plaintext) => plaintext,

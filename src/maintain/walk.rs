@@ -1,9 +1,9 @@
-//! A walk through a snapshot's tree, entry by entry and top down, a directory's entries right after
-//! itself.
+//! Walks a snapshot's tree entry by entry, depth first; the entries of a directory follow the
+//! directory.
 //!
-//! The caller says which directories to enter. Of each directory on the way down one node at a time
-//! is read; and the way down is a list, not the call stack, so that a tree of ten thousand levels
-//! is walked like any other.
+//! The caller decides which directories to enter. Each open directory is read one node at a time.
+//! The open directories are in a list, not on the call stack, so a tree of ten thousand levels can
+//! be walked.
 
 use super::gaps::Gaps;
 use crate::format::node::Node;
@@ -13,14 +13,14 @@ use crate::repo::{Error, Result, Tree, TreeReader};
 pub struct Walk<'t> {
     trees: &'t TreeReader<'t>,
     levels: Vec<Level>,
-    /// The path of the entry that came last.
+    /// The path of the entry that was returned last.
     path: Vec<u8>,
 }
 
 /// A directory being walked.
 struct Level {
     tree: Tree,
-    /// How much of the path is this directory's.
+    /// The length of this directory's path.
     path_length: usize,
 }
 
@@ -37,7 +37,7 @@ impl<'t> Walk<'t> {
         Ok(walk)
     }
 
-    /// Starts at a tree whose loss is reported: then there are no entries.
+    /// Starts at a tree. If the tree cannot be read, that is reported, and the walk has no entries.
     pub fn readable(trees: &'t TreeReader<'t>, root: Id, gaps: &Gaps<'_>) -> Result<Walk<'t>> {
         let mut walk = Walk { trees, levels: Vec::new(), path: Vec::new() };
         let opened = walk.open(root);
@@ -45,7 +45,8 @@ impl<'t> Walk<'t> {
         Ok(walk)
     }
 
-    /// The next entry that can be read. One that cannot is reported with the path of its directory.
+    /// The next entry that can be read. An entry that cannot be read is reported with the path of
+    /// its directory.
     pub fn next_readable(&mut self, gaps: &Gaps<'_>) -> Result<Option<Node>> {
         loop {
             let next = self.next();
@@ -55,7 +56,8 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// [`Walk::enter`] of a directory whose loss is reported; says whether its entries come next.
+    /// Like [`Walk::enter`], but reports a directory that cannot be read. Returns whether its
+    /// entries come next.
     pub fn enter_readable(&mut self, dir: &Node, gaps: &Gaps<'_>) -> Result<bool> {
         let entered = self.enter(dir);
         Ok(gaps.or_report(&self.path, entered)?.is_some())
@@ -77,8 +79,8 @@ impl<'t> Walk<'t> {
         Ok(None)
     }
 
-    /// Continues with the entries of the directory that came last. After an error, the walk
-    /// continues beside it.
+    /// Continues with the entries of the directory that was returned last. After an error, the walk
+    /// continues behind that directory.
     pub fn enter(&mut self, dir: &Node) -> Result<()> {
         let missing = || Error::NoSuchPath { path: String::from_utf8_lossy(&self.path).into_owned() };
         self.open(dir.subtree.ok_or_else(missing)?)
@@ -93,12 +95,12 @@ impl<'t> Walk<'t> {
         &self.path
     }
 
-    /// How many directories are open; an entry of the start has depth 1.
+    /// The number of open directories; an entry of the first tree has depth 1.
     pub fn depth(&self) -> usize {
         self.levels.len()
     }
 
-    /// The tree that the entry that came last is in.
+    /// The tree that contains the entry that was returned last.
     pub fn tree(&self) -> Option<Id> {
         self.levels.last().map(|level| level.tree.id())
     }

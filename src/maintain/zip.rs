@@ -1,9 +1,9 @@
-//! Entries of a zip archive (PKWARE's APPNOTE 6.3.9), written as a stream: the sizes of a file
-//! follow its content, and the central directory comes last.
+//! Writes zip archives (PKWARE's APPNOTE 6.3.9) as a stream: the sizes of a file follow its
+//! content, and the central directory comes last.
 //!
-//! Files of 4 GiB and more, more than 65,534 entries, and archives beyond 4 GiB are zip64. Besides
+//! Files of 4 GiB and more, more than 65,534 entries, and archives beyond 4 GiB use zip64. Besides
 //! the name, mode and content an entry has Info-ZIP's extra fields for its modification time in UTC
-//! (`UT`) and its owner's numbers (`ux`). The format has nothing for special files, extended
+//! (`UT`) and its owner's numbers (`ux`). The format cannot store special files, extended
 //! attributes and access control lists.
 
 use super::archive::{Archive, Begun};
@@ -32,21 +32,21 @@ const VERSION: u16 = 20;
 const VERSION_64: u16 = 45;
 const MADE_ON_UNIX: u16 = 3 << 8;
 
-/// What stands in a field whose value is in the zip64 extra field.
+/// The value of a field whose real value is in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
-/// A file from this size on has sizes of 8 bytes behind it: deflated, it may grow a little, which
-/// shows too late.
+/// The sizes behind a file of at least this size have 8 bytes. Deflate may make a file a little
+/// larger, and its header is written before that is known.
 const LARGE: u64 = 0xf000_0000;
 
 /// An archive that is being written.
 pub struct Zip {
     written: u64,
     entries: u64,
-    /// The central directory, compressed while it waits: one of a million entries takes some 20
-    /// MiB.
+    /// The central directory, compressed until it is written; with a million entries it takes about
+    /// 20 MiB.
     directory: DeflateEncoder<Vec<u8>>,
     current: Option<Member>,
-    /// What the format cannot hold, by the number of entries.
+    /// The numbers of entries with properties that the format cannot hold.
     with_attributes: u64,
     with_odd_times: u64,
     with_raw_names: u64,
@@ -61,7 +61,7 @@ struct Member {
     packed: u64,
 }
 
-/// What the local header and the central directory say of an entry.
+/// The fields of an entry in the local header and in the central directory.
 struct Entry {
     name: Vec<u8>,
     flags: u16,
@@ -194,7 +194,7 @@ impl Archive for Zip {
 }
 
 /// Why neither compression nor decompression fails.
-const IN_MEMORY: &str = "it is in memory, and our own";
+const IN_MEMORY: &str = "the data is in memory, and our own";
 
 impl Zip {
     fn list(&mut self, entry: &Entry) {
@@ -206,11 +206,11 @@ impl Zip {
         let losses = [
             (
                 self.with_attributes,
-                "a zip archive holds no extended attributes and no access control lists; missing are those of",
+                "a zip archive cannot hold extended attributes and access control lists; it lacks those of",
             ),
             (
                 self.with_odd_times,
-                "a zip archive holds times of 1970 to 2038 to the second, and later ones up to 2107 to two; the times are not those of the snapshot in",
+                "a zip archive holds times of 1970 to 2038 in seconds, and later times up to 2107 in steps of two seconds; the time differs from the snapshot in",
             ),
             (
                 self.with_raw_names,
@@ -242,7 +242,7 @@ impl Entry {
 
     fn central_header(&self) -> Vec<u8> {
         let mut extra = Vec::new();
-        // In this order, and only what does not fit.
+        // In this order, and only the values that do not fit.
         let large: Vec<u8> = [self.size, self.packed, self.offset]
             .iter()
             .filter(|&&value| field(value) == IN_ZIP64)
@@ -263,14 +263,14 @@ impl Entry {
         put(&mut out, &length(&extra).to_le_bytes());
         // No comment, the first disk, binary.
         put(&mut out, &[0; 6]);
-        // MS-DOS knows directories by a bit of its own.
+        // MS-DOS marks directories with a bit of its own.
         let dos = if self.name.ends_with(b"/") { 0x10 } else { 0 };
         put(&mut out, &((self.mode << 16) | dos).to_le_bytes());
         put(&mut out, &field(self.offset).to_le_bytes());
         [out, self.name.clone(), extra].concat()
     }
 
-    /// Flags, method, time and checksum. What is streamed has its checksum in the central directory
+    /// Flags, method, time and checksum. A streamed entry has its checksum in the central directory
     /// and behind the content.
     fn common(&self, out: &mut Vec<u8>) {
         let (time, date) = dos_time(&self.mtime);
@@ -282,7 +282,7 @@ impl Entry {
 
     fn extras(&self, extra: &mut Vec<u8>) {
         if let Some(seconds) = unix_time(&self.mtime) {
-            // Bit 0: there is a modification time.
+            // Bit 0: the field has a modification time.
             extra_field(extra, 0x5455, &[&[1][..], &seconds.to_le_bytes()].concat());
         }
         let [uid, gid] = self.owner.map(u32::to_le_bytes);
@@ -322,14 +322,14 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A number as a field of four bytes has it, or the sign that it is in the zip64 extra field.
+/// A number for a field of four bytes, or the sign that the number is in the zip64 extra field.
 fn field(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(IN_ZIP64)
 }
 
-/// The length of a name, which was compared with what fits, or of our extra fields.
+/// The length of a name, which has been checked, or of our extra fields.
 fn length(bytes: &[u8]) -> u16 {
-    u16::try_from(bytes.len()).expect("it was looked at before")
+    u16::try_from(bytes.len()).expect("the length has been checked")
 }
 
 fn extra_field(extra: &mut Vec<u8>, id: u16, bytes: &[u8]) {
@@ -338,16 +338,16 @@ fn extra_field(extra: &mut Vec<u8>, id: u16, bytes: &[u8]) {
     put(extra, bytes);
 }
 
-/// A time as Info-ZIP's extra field holds it. Readers differ in whether its 32 bits have a sign:
-/// only what all of them take for the same.
+/// A time for Info-ZIP's extra field. Readers disagree whether its 32 bits have a sign, so only
+/// times that all of them read alike are stored.
 fn unix_time(time: &Time) -> Option<i32> {
     i32::try_from(time.seconds).ok().filter(|seconds| *seconds >= 0)
 }
 
-/// The time and date of MS-DOS, in UTC; the nearest ones from 1980 to 2107.
+/// The time and date of MS-DOS, in UTC; the nearest time from 1980 to 2107.
 fn dos_time(time: &Time) -> (u16, u16) {
     let (year, month, day, hour, minute, second) = Time::utc(time.seconds, 0).civil();
-    let part = |value: u32| u16::try_from(value).expect("of a date or a time");
+    let part = |value: u32| u16::try_from(value).expect("a part of a date or a time is small");
     match year {
         ..1980 => (0, (1 << 5) | 1),
         1980..=2107 => {
@@ -384,7 +384,7 @@ mod tests {
 
     /// By the offsets and ids of APPNOTE, 4.3.7, 4.3.12 and 4.5.3.
     #[test]
-    fn what_exceeds_four_bytes_is_in_the_zip64_field() {
+    fn values_that_exceed_four_bytes_are_in_the_zip64_field() {
         for (size, offset, expected) in [
             (LARGE - 1, 0, vec![]),
             (LARGE, 0, vec![]),
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_for_many_entries_and_large_archives_is_one_of_zip64() {
+    fn archives_with_many_entries_or_bytes_end_with_zip64_records() {
         assert_eq!(ending(65_534, 1, 2).len(), 22);
         for (entries, size, offset) in [(65_535, 1, 2), (1, 5 << 30, 2), (1, 1, 5 << 30)] {
             let end = ending(entries, size, offset);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_dos_are_utc_and_within_its_years() {
+    fn dos_times_are_in_utc_and_clamped_to_the_years_of_the_format() {
         // 2024-02-29 23:59:58
         assert_eq!(dos_time(&Time::utc(1_709_251_198, 5)), ((23 << 11) | (59 << 5) | 29, (44 << 9) | (2 << 5) | 29));
         assert_eq!(dos_time(&Time::utc(0, 0)), (0, (1 << 5) | 1));

@@ -1,5 +1,5 @@
-//! What the repository has: directories by their trees, and files by their blobs. What was used
-//! last is kept, within bounds.
+//! Reads directories (trees) and files (blobs) of the mounted snapshots from the repository, and
+//! keeps the most recently used ones in bounded LRU caches.
 
 use crate::aside::Aside;
 use crate::format::BlobType;
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// Bytes of directories, and of blobs, that are kept.
+/// Size limit of the cache of directories, and of the cache of blobs, in bytes.
 const KEPT: usize = 32 << 20;
 
 pub struct Content {
@@ -24,12 +24,12 @@ pub struct Content {
     blobs: Mutex<Recent<Vec<u8>>>,
 }
 
-/// A directory: the JSON of its entries, and where each of them stands in it, sorted by name.
+/// A directory: the JSON of its entries, and the position of each in it, sorted by name.
 pub struct Directory {
     tree: Id,
     json: Aside,
     entries: Vec<Entry>,
-    /// What is not shown, and why.
+    /// Entries that are not shown, and why.
     hidden: Vec<(String, &'static str)>,
 }
 
@@ -43,11 +43,12 @@ pub struct Entry {
 /// A file that a program reads.
 pub struct OpenFile {
     blobs: Blobs,
-    /// Where every [`APART`]th of them begins in the file.
+    /// The offset in the file of every [`APART`]th blob.
     begins: Vec<u64>,
 }
 
-/// Blobs of a file between two whose places are kept: their lengths are looked up again.
+/// Number of blobs from one kept offset to the next; the offsets between are computed from the
+/// index again.
 const APART: usize = 64;
 
 impl Content {
@@ -55,7 +56,8 @@ impl Content {
         Content { repo, index, directories: Mutex::default(), blobs: Mutex::default() }
     }
 
-    /// The directory of a tree. What is not shown is passed to `hidden` whenever it is read.
+    /// The directory of a tree. Entries that are not shown are passed to `hidden` whenever the tree
+    /// is read.
     pub fn directory(&self, tree: Id, hidden: impl Fn(&str, &str)) -> Result<Arc<Directory>> {
         if let Some(kept) = lock(&self.directories).get(tree) {
             return Ok(kept);
@@ -68,7 +70,8 @@ impl Content {
         Ok(directory)
     }
 
-    /// Finds out where the blobs of a file begin and end.
+    /// Computes the offsets of a file's blobs, and compares their total length with the file's
+    /// size.
     pub fn open(&self, node: &Node) -> Result<OpenFile> {
         let blobs = node.content.clone().unwrap_or_default();
         let mut end = 0;
@@ -80,13 +83,13 @@ impl Content {
             end += self.length(id)?;
         }
         if end != node.size {
-            let why = format!("it says it has {} bytes, its contents have {end}", node.size);
+            let why = format!("its metadata says {} bytes, but its blobs have {end}", node.size);
             return Err(Error::Inconsistent { path: node.display_name(), why });
         }
         Ok(OpenFile { blobs, begins })
     }
 
-    /// Bytes of a file, less at its end.
+    /// Reads bytes of a file: fewer than `length` at its end.
     pub fn read(&self, file: &OpenFile, offset: u64, length: usize) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(length);
         let stretch = file.begins.partition_point(|&begin| begin <= offset).saturating_sub(1);
@@ -101,9 +104,9 @@ impl Content {
                 continue;
             }
             let blob = self.blob(id)?;
-            // The place of what comes behind it is another one then.
+            // Otherwise the offsets of the blobs after it are wrong.
             if blob.len() as u64 != end - start {
-                let why = format!("the index gives it {} bytes, and it has {}", end - start, blob.len());
+                let why = format!("the index says {} bytes, but it has {}", end - start, blob.len());
                 return Err(Error::Inconsistent { path: format!("data blob {id}"), why });
             }
             let from = usize::try_from(offset.saturating_sub(start)).expect("within the blob");
@@ -140,10 +143,10 @@ impl Directory {
             let (start, mut text) = (json.len(), Vec::new());
             nodes.raw().write(&mut text, |text| json.write_all(text).map(|()| text.clear())).map_err(full)?;
             json.write_all(&text).map_err(full)?;
-            let length = usize::try_from(json.len() - start).expect("less than a tree has");
+            let length = usize::try_from(json.len() - start).expect("smaller than a tree");
             let why = match node.ty {
-                NodeType::Irregular | NodeType::Unknown => Some("it is of no kind that a file system has"),
-                _ if !node.has_safe_name() => Some("its name is no name"),
+                NodeType::Irregular | NodeType::Unknown => Some("its type is not one that a file system has"),
+                _ if !node.has_safe_name() => Some("its name is not a valid file name"),
                 _ => None,
             };
             match why {
@@ -151,7 +154,8 @@ impl Directory {
                 None => entries.push(Entry { name: node.name, ty: node.ty, start, length }),
             }
         }
-        // The first of a name counts, as for a restore.
+        // Of entries with the same name only the first is shown, as a restore writes only the
+        // first.
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         entries.dedup_by(|again, first| {
             let same = again.name == first.name;
@@ -163,7 +167,8 @@ impl Directory {
         Ok(Directory { tree, json, entries, hidden })
     }
 
-    /// Bytes that it takes in memory, about. Files count, too: there may not be many.
+    /// Approximate bytes in memory. An open spill file counts, too: the number of open files is
+    /// limited.
     fn weight(&self) -> usize {
         let names: usize = self.entries.iter().map(|entry| entry.name.len()).sum();
         self.json.weight() + self.entries.len() * size_of::<Entry>() + names
@@ -190,7 +195,7 @@ impl Directory {
     }
 }
 
-/// What was used last, at most [`KEPT`] bytes and at least one.
+/// An LRU cache of at most [`KEPT`] bytes, but at least one value.
 struct Recent<T> {
     kept: VecDeque<(Id, Arc<T>, usize)>,
     bytes: usize,
@@ -212,7 +217,7 @@ impl<T> Recent<T> {
     }
 
     fn keep(&mut self, id: Id, value: Arc<T>, bytes: usize) {
-        // Another thread may have been as quick.
+        // Another thread may have added it in the meantime.
         if self.get(id).is_some() {
             return;
         }
@@ -229,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_last_is_kept_within_bounds() {
+    fn the_least_recently_used_values_are_evicted_beyond_the_limit() {
         let mut recent = Recent::default();
         let ids = [1u8, 2, 3].map(|byte| Id([byte; 32]));
         recent.keep(ids[0], Arc::new(()), KEPT / 2);

@@ -1,5 +1,5 @@
-//! What the kernel knows by number: it learns a number by looking up a name, and says when it has
-//! forgotten it.
+//! Inode numbers that the kernel holds: it learns a number by looking up a name, and sends `forget`
+//! when it drops that number.
 
 use super::places::Places;
 use crate::format::node::Node;
@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-/// The number of the root; the kernel's.
+/// The number of the root, which FUSE prescribes.
 pub const ROOT: u64 = 1;
 
-/// What a number stands for.
+/// The object of an inode number.
 #[derive(Clone)]
 pub enum Inode {
     /// A directory above the snapshots.
     Place(usize),
-    /// A link among these.
+    /// A symbolic link in such a directory.
     Link(Vec<u8>),
-    /// An entry of the directory `tree`, without its content; a snapshot is one of none.
+    /// An entry of the directory `tree`, without its content. The root of a snapshot has no `tree`.
     Node { tree: Option<Id>, node: Arc<Node> },
 }
 
@@ -26,7 +26,7 @@ struct Known {
     inode: Inode,
     parent: u64,
     name: Vec<u8>,
-    /// How often it was looked up and not forgotten.
+    /// Lookups for which the kernel has not sent `forget`.
     lookups: u64,
 }
 
@@ -35,7 +35,7 @@ struct Known {
 pub struct Inodes(HashMap<u64, Known>);
 
 impl Inodes {
-    /// What a number stands for; `None` for one that the kernel cannot know.
+    /// The object of a number; `None` for a number that the kernel cannot know.
     pub fn get(&self, number: u64) -> Option<Inode> {
         match number {
             ROOT => Some(Inode::Place(Places::ROOT)),
@@ -43,7 +43,7 @@ impl Inodes {
         }
     }
 
-    /// The number of an entry that was looked up.
+    /// Counts a lookup of an entry, and returns its number.
     pub fn look_up(&mut self, parent: u64, name: &[u8], inode: impl FnOnce() -> Inode) -> u64 {
         let mut number = number(parent, name);
         loop {
@@ -56,7 +56,7 @@ impl Inodes {
                     known.get_mut().lookups += 1;
                     return number;
                 }
-                // Two names of one hash.
+                // A hash collision: another name has this number.
                 Entry::Occupied(_) => number = number.wrapping_add(1).max(ROOT + 1),
             }
         }
@@ -71,8 +71,8 @@ impl Inodes {
         }
     }
 
-    /// The path below the mount point, for people. While the kernel knows an entry, it knows all
-    /// that is above.
+    /// The path below the mount point, for messages. While the kernel knows an entry, it knows all
+    /// directories above it.
     pub fn path(&self, number: u64) -> String {
         let above = |known: &&Known| self.0.get(&known.parent);
         let mut names: Vec<_> = std::iter::successors(self.0.get(&number), above).map(|known| &known.name).collect();
@@ -81,7 +81,8 @@ impl Inodes {
     }
 }
 
-/// The same for the same name each time, as far as hashes go, because programs compare numbers.
+/// The number of a name unless that is taken. The same name gets the same number each time, because
+/// programs compare numbers.
 pub fn number(parent: u64, name: &[u8]) -> u64 {
     let hash = Id::of(&[&parent.to_be_bytes(), name].concat());
     u64::from_be_bytes(*hash.0.first_chunk().expect("32 bytes")).max(ROOT + 1)
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_stands_until_it_is_forgotten_as_often_as_it_was_learnt() {
+    fn a_number_is_valid_until_the_kernel_forgets_every_lookup_of_it() {
         let mut inodes = Inodes::default();
         let dir = inodes.look_up(ROOT, b"dir", || Inode::Place(7));
         let file = inodes.look_up(dir, b"file", || Inode::Place(8));
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_one_hash_have_two_numbers() {
+    fn names_with_the_same_hash_get_different_numbers() {
         let mut inodes = Inodes::default();
         let one = number(ROOT, b"one");
         inodes.0.insert(one, Known { inode: Inode::Place(1), parent: 5, name: b"x".into(), lookups: 1 });

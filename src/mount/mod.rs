@@ -1,10 +1,10 @@
-//! Snapshots as directories that any program can look into: a read-only file system, by the
-//! kernel's FUSE.
+//! Mounts snapshots as a read-only file system with the kernel's FUSE, so that any program can read
+//! them.
 //!
-//! [`places`] are the directories above the snapshots. [`content`] reads directories and bytes from
-//! the repository, verifies them on the way, and caches those that were used last. [`inodes`] are
-//! what the kernel knows by number, and [`serve`] answers its questions out of the three. The
-//! snapshots are those that existed at the start.
+//! [`places`] builds the directories above the snapshots. [`content`] reads directories and bytes
+//! from the repository, verifies them, and caches the most recently used ones. [`inodes`] maps the
+//! kernel's inode numbers to entries, and [`serve`] answers the kernel's requests from the three.
+//! The snapshots are those that existed at the start.
 
 mod content;
 mod inodes;
@@ -20,14 +20,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Questions of the kernel that are answered at a time; each may wait for the store.
+/// Requests of the kernel that are answered at a time; each may wait for the store.
 const THREADS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Other users may look, too, as far as modes and owners let them.
+    /// Other users may read, too, as far as modes and owners allow.
     pub allow_other: bool,
-    /// They may look at everything.
+    /// Other users may read everything.
     pub ignore_permissions: bool,
     pub owner: Owner,
 }
@@ -36,8 +36,8 @@ pub struct Options {
 pub struct Mount(BackgroundSession);
 
 impl Mount {
-    /// Mounts snapshots on a directory. What cannot be read later is reported as a problem, and the
-    /// program that asked gets EIO.
+    /// Mounts snapshots on a directory. Data that cannot be read later is reported as a problem,
+    /// and the program that reads it gets EIO.
     pub fn start(source: Source<'_>, target: &Path, options: Options, progress: Arc<Progress>) -> io::Result<Mount> {
         let mut config = Config::default();
         config.mount_options = vec![
@@ -64,7 +64,7 @@ impl Mount {
         self.0.guard.is_finished()
     }
 
-    /// Unmounts it if it still is mounted, which fails while a program is in it.
+    /// Unmounts it if it is still mounted. Fails while a program uses it.
     pub fn end(self) -> io::Result<()> {
         if self.is_over() { self.0.join() } else { self.0.umount_and_join() }
     }

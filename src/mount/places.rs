@@ -1,29 +1,29 @@
 //! The directories above the snapshots, named as restic names them: `ids/1a2b3c4d`,
-//! `snapshots/TIME`, `hosts/HOST/TIME` and `tags/TAG/TIME`, and wherever there are times, `latest`.
+//! `snapshots/TIME`, `hosts/HOST/TIME` and `tags/TAG/TIME`, and `latest` beside the times.
 
 use crate::format::time::Time;
 use crate::repo::StoredSnapshot;
 use std::collections::BTreeMap;
 
-/// What is in a directory above the snapshots.
+/// An entry of a directory above the snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The directory of this number.
+    /// The directory with this index in [`Places`].
     Directory(usize),
-    /// The snapshot of this number, in the order given.
+    /// The snapshot with this index, in the order given.
     Snapshot(usize),
-    /// A link to its neighbour of this name.
+    /// A symbolic link to the entry of this name in the same directory.
     Link(Vec<u8>),
 }
 
-/// All of them; the first is the root.
+/// All directories above the snapshots; the first is the root.
 #[derive(Debug)]
 pub struct Places(Vec<BTreeMap<Vec<u8>, Place>>);
 
 impl Places {
     pub const ROOT: usize = 0;
 
-    /// Of snapshots, oldest first.
+    /// The directories of `snapshots`, which come oldest first.
     pub fn of(snapshots: &[StoredSnapshot]) -> Places {
         let mut places = Places(vec![BTreeMap::new()]);
         let [ids, all, hosts, tags] =
@@ -41,12 +41,12 @@ impl Places {
         places
     }
 
-    /// What is in a directory, by name.
+    /// The entries of a directory, by name.
     pub fn entries(&self, directory: usize) -> &BTreeMap<Vec<u8>, Place> {
         &self.0[directory]
     }
 
-    /// The directory of a name, made if it is missing.
+    /// The directory of this name, created if it is missing.
     fn directory(&mut self, above: usize, name: &str) -> usize {
         let new = self.0.len();
         let place = self.0[above].entry(component(name)).or_insert(Place::Directory(new));
@@ -57,7 +57,8 @@ impl Places {
         number
     }
 
-    /// A snapshot under this name, or the same with a number if that is taken.
+    /// Adds a snapshot under this name, or under the name with a number if it is taken. Returns its
+    /// name.
     fn add(&mut self, directory: usize, name: &str, snapshot: usize) -> Vec<u8> {
         let numbered = (1..).map(|number| format!("{name}-{number}"));
         let free = |name: &String| !self.0[directory].contains_key(name.as_bytes());
@@ -68,7 +69,7 @@ impl Places {
     }
 }
 
-/// A name of one component, whatever a host or tag is called.
+/// The name of a host or tag as one valid path component.
 fn component(name: &str) -> Vec<u8> {
     match name {
         "" | "." | ".." => format!("_{name}").into_bytes(),

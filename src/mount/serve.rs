@@ -1,4 +1,4 @@
-//! Answers to the kernel's questions.
+//! The FUSE server: answers the kernel's requests.
 
 use super::content::{Content, Directory, OpenFile};
 use super::inodes::{self, Inode, Inodes};
@@ -21,22 +21,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may believe an answer: nothing ever changes here.
+/// How long the kernel may cache an answer: the mounted snapshots never change.
 const VALID: Duration = Duration::from_secs(3600);
 const BLOCK: u64 = 512;
 
-/// What is shown: some snapshots of a repository.
+/// The snapshots to mount, and their repository.
 pub struct Source<'s> {
     pub repo: Arc<Repository>,
     pub index: Index,
     pub snapshots: &'s [StoredSnapshot],
 }
 
-/// Whom the entries belong to.
+/// The owner that entries are shown with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owner {
-    /// Entries of snapshots have their own owner; the directories above belong to the user who
-    /// mounts.
+    /// Entries of snapshots have their own owner; the directories above them belong to the user of
+    /// this process.
     #[default]
     AsStored,
     Root,
@@ -45,7 +45,7 @@ pub enum Owner {
 pub struct Server {
     content: Content,
     places: Places,
-    /// The directory that each snapshot is.
+    /// The root directory of each snapshot.
     roots: Vec<Arc<Node>>,
     inodes: Mutex<Inodes>,
     open: Mutex<HashMap<u64, Arc<OpenFile>>>,
@@ -53,7 +53,7 @@ pub struct Server {
     /// Owner and group of the directories above the snapshots.
     above: (u32, u32),
     owner: Owner,
-    /// When it was mounted, which is the time of these directories.
+    /// The time of the mount, and of the directories above the snapshots.
     started: Time,
     progress: Arc<Progress>,
 }
@@ -93,7 +93,7 @@ impl Server {
         lock(&self.inodes).get(number.0).ok_or(Errno::ESTALE)
     }
 
-    /// Reports an error to the user. Returns what the program that asked gets.
+    /// Reports an error to the user. Returns the error code for the program that sent the request.
     fn failed(&self, number: INodeNo, error: &Error) -> Errno {
         let path = lock(&self.inodes).path(number.0);
         self.progress.problem(Phase::Restore, path, error);
@@ -110,7 +110,7 @@ impl Server {
     fn directory(&self, number: INodeNo, tree: Id) -> Answer<Arc<Directory>> {
         let hidden = |name: &str, why: &str| {
             let path = lock(&self.inodes).path(number.0);
-            self.progress.problem(Phase::Restore, format!("{path}/{name}"), format!("{why}; it is not shown"));
+            self.progress.problem(Phase::Restore, format!("{path}/{name}"), format!("{why}; the entry is not shown"));
         };
         self.content.directory(tree, hidden).map_err(|error| self.failed(number, &error))
     }
@@ -136,13 +136,15 @@ impl Server {
                     .find(name)
                     .map_err(|error| self.failed(parent, &error))?
                     .ok_or(Errno::ENOENT)?;
-                // A list of millions of blobs is not kept for a file before it is read.
+                // A file's list of blobs may have millions of entries: it is not kept before the
+                // file is opened.
                 Ok(Inode::Node { tree: Some(tree), node: Arc::new(Node { content: None, ..found }) })
             }
         }
     }
 
-    /// Hands over what is in a directory but the first `skip`, until `add` has had enough.
+    /// Passes the entries of a directory, without the first `skip`, to `add` until it returns
+    /// `true`.
     fn list(&self, number: INodeNo, skip: usize, mut add: impl FnMut(&[u8], FileType) -> bool) -> Answer<()> {
         match self.inode(number)? {
             Inode::Place(place) => {
@@ -224,7 +226,7 @@ fn file_type(ty: NodeType) -> FileType {
         NodeType::CharDev => FileType::CharDevice,
         NodeType::Fifo => FileType::NamedPipe,
         NodeType::Socket => FileType::Socket,
-        // The last two are in no directory that is shown.
+        // Entries of the last two types are never shown.
         NodeType::File | NodeType::Irregular | NodeType::Unknown => FileType::RegularFile,
     }
 }
@@ -245,7 +247,7 @@ fn device(number: u64) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// An attribute's value or a list of names, or how long it is.
+/// Answers with an attribute's value or a list of names, or with its length if `size` is 0.
 fn answer_xattr(bytes: &[u8], size: u32, reply: ReplyXattr) {
     match u32::try_from(bytes.len()) {
         Ok(length) if size == 0 => reply.size(length),
@@ -325,7 +327,7 @@ impl Filesystem for Server {
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        // Offsets count from 1; the kernel looks `..` up by itself.
+        // Offsets count from 1; the kernel resolves `..` by itself.
         const DOTS: [&str; 2] = [".", ".."];
         let mut next = offset;
         for dots in DOTS.iter().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
@@ -368,14 +370,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_are_times() {
+    fn times_before_1970_are_converted() {
         let (seconds, nanos) = (-2, 250_000_000);
         let time = system_time(&Time::utc(seconds, nanos));
         assert_eq!(SystemTime::UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(1750));
     }
 
     #[test]
-    fn devices_are_packed_as_the_kernel_does() {
+    fn device_numbers_are_packed_as_in_the_kernel() {
         assert_eq!(device(rustix::fs::makedev(8, 1)), 0x801);
         assert_eq!(device(rustix::fs::makedev(259, 300)), 0x0011_032c);
     }

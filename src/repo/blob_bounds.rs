@@ -1,4 +1,5 @@
-//! The bounds of what an index may claim of a blob, checked before anything is allocated for it.
+//! Checks the size and location that an index gives for a blob, before anything is allocated for
+//! it.
 
 use super::error::{Error, Result};
 use super::index::Location;
@@ -20,8 +21,7 @@ pub(super) fn max_size(ty: BlobType) -> u64 {
     }
 }
 
-/// Refuses a blob whose sealed or plain form is larger than we hold in memory, before anything is
-/// allocated for it.
+/// Refuses a blob whose sealed or plain form is larger than may be held in memory.
 pub(crate) fn check_size(blob: &PackedBlob) -> Result<()> {
     let PackedBlob { ty, id, length, .. } = *blob;
     let max = max_size(ty);
@@ -39,14 +39,11 @@ pub(super) fn check_location(location: &Location) -> Result<()> {
     check_size(&location.blob)
 }
 
-/// [`check_location`] of a blob that is never in memory as a whole.
+/// [`check_location`] for a blob that is never in memory as a whole.
 pub(super) fn check_envelope(location: &Location) -> Result<()> {
     let length = location.blob.length as usize;
     if length < OVERHEAD {
-        return Err(damaged(
-            location,
-            format!("the index gives it {length} bytes, and its envelope alone has {OVERHEAD}"),
-        ));
+        return Err(damaged(location, format!("the index says {length} bytes, but its envelope alone has {OVERHEAD}")));
     }
     Ok(())
 }

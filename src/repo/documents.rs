@@ -32,15 +32,15 @@ impl Repository {
         unpacked::decode("its plaintext", plaintext, max).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// An error if this process had a lock and another process has removed it. To be called before
-    /// anything is removed that others may begin to need in the meantime.
+    /// Fails if this process has lost or released its lock. Call before deleting anything that
+    /// another process might start to reference.
     pub fn confirm_lock(&self) -> Result<()> {
         self.holding.confirm(&*self.store, &self.settings.clock)
     }
 
-    /// Seals a JSON document and stores it under the hash of its bytes. A snapshot stays only if
-    /// the lock, if there is one, is held before and after its write: no prune that began in the
-    /// meantime can have missed it.
+    /// Seals a JSON document and stores it under the hash of its bytes. A snapshot is kept only if
+    /// the lock, if there is one, is held before and after the write: then no prune that began in
+    /// the meantime can have missed it.
     pub fn save_file(&self, ty: FileType, json: Vec<u8>) -> Result<Id> {
         self.save_written(ty, |out| out.write_all(&json))
     }
@@ -64,7 +64,7 @@ impl Repository {
         Ok(file.id)
     }
 
-    /// A sealed document and the name that it is to be written under.
+    /// Seals a document. Returns it with the name to write it under.
     pub(super) fn seal_written(
         &self,
         ty: FileType,

@@ -1,5 +1,5 @@
-//! Why a repository could not do what it was asked. Every variant names the object;
-//! [`Error::exit_code`] is restic's.
+//! The errors of repository operations. Every variant names the object; [`Error::exit_code`]
+//! returns restic's exit code.
 
 use crate::crypto::kdf::KdfError;
 use crate::format::{BlobType, FormatError};
@@ -18,14 +18,14 @@ pub enum Error {
     Memory(#[from] TooLittle),
 
     #[error(
-        "the index does not fit into the memory that is given, and cannot be put aside in {}: {source}; give --memory more, or set TMPDIR to a directory with space",
+        "the index exceeds the memory budget and cannot be spilled to {}: {source}; raise --memory, or set TMPDIR to a directory with free space",
         directory.display()
     )]
     Aside { directory: PathBuf, source: std::io::Error },
 
     /// The second line is one that scripts look for.
     #[error(
-        "repository does not exist: {location} has no config file; check the location, or make one with `init`\nIs there a repository at the following location?\n{location}"
+        "repository does not exist: {location} has no config file; check the location, or create a repository with `init`\nIs there a repository at the following location?\n{location}"
     )]
     NoRepository { location: String },
 
@@ -49,7 +49,7 @@ pub enum Error {
     Refused { location: String, reason: String },
 
     #[error(
-        "{location} was initialised by another process at the same moment; this one gave way, try again to use the other's"
+        "another process initialised {location} at the same time; this process withdrew its key, run the command again to use that repository"
     )]
     InitialisedTwice { location: String },
 
@@ -85,33 +85,33 @@ pub enum Error {
     VerifyFailed { what: String },
 
     #[error(
-        "what the snapshots need could not be found out, {problems} problems were told; nothing was changed. `check` tells what is damaged"
+        "cannot determine which data is still referenced: {problems} errors, listed above; nothing was changed, run `check`"
     )]
     Unreachable { problems: u64 },
 
     #[error(
-        "{file} was written while this process had the repository for itself, by a program that takes no lock; nothing that it may need was removed, run this again when it has ended"
+        "{file} was written while this process held the exclusive lock, by a program that takes no lock; nothing that the file may reference was removed; run this again when that program has ended"
     )]
     Uninvited { file: File },
 
     #[error(
-        "{ty} blob {id} did not get into a new pack; nothing was removed. This is an error of this program, report it"
+        "{ty} blob {id} was not written to a new pack; nothing was removed. This is an error of this program, report it"
     )]
     NotRepacked { ty: BlobType, id: Id },
 
-    #[error("pack {pack} has {size} bytes, and what its header lists makes {expected}; it is damaged")]
+    #[error("pack {pack} is damaged: it has {size} bytes, but its header accounts for {expected}")]
     PackSize { pack: Id, size: u64, expected: u64 },
 
     #[error("tree {id}: {source}")]
     Tree { id: Id, source: FormatError },
 
     #[error(
-        "{what} is large, and cannot be put aside in {}: {source}; set TMPDIR to a directory with space",
+        "{what} is too large for memory and cannot be spilled to {}: {source}; set TMPDIR to a directory with free space",
         directory.display()
     )]
     TreeAside { what: String, directory: PathBuf, source: std::io::Error },
 
-    #[error("what was put aside of {what} cannot be read again: {source}")]
+    #[error("the spill file of {what} cannot be read: {source}")]
     TreeLost { what: String, source: std::io::Error },
 
     #[error("{0}")]
@@ -133,7 +133,7 @@ pub enum Error {
     #[error("the operation was stopped by an earlier error")]
     Stopped,
 
-    #[error("a worker of this program has panicked, see the message above; this is an error of the program, report it")]
+    #[error("a worker thread panicked, see the message above; this is an error of the program, report it")]
     Panicked,
 
     #[error("the thread that {purpose} cannot be started: {source}; raise the limit on processes")]
@@ -151,13 +151,13 @@ impl Error {
         Error::TreeAside { what: what.into(), directory: directory.map(Path::to_owned).unwrap_or_default(), source }
     }
 
-    /// The spilled form of `what` cannot be read again.
+    /// The spill file of `what` cannot be read again.
     pub(crate) fn aside_lost(what: impl Into<String>, source: std::io::Error) -> Error {
         Error::TreeLost { what: what.into(), source }
     }
 
-    /// Whether what was asked for is not there, or not what it should be; anything else may be so
-    /// only now, or only here.
+    /// Whether the requested object is missing or damaged. Any other error may be temporary, or
+    /// concern this machine only.
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Store(error) => {
@@ -175,8 +175,8 @@ impl Error {
     }
 
     /// Whether the error concerns the object that was asked for, so that other objects may well be
-    /// readable: a reader reports it and continues with the rest. A store that was retried until
-    /// patience ended fails for all of them.
+    /// readable: a reader reports it and continues with the rest. A store whose retries are
+    /// exhausted fails for all objects.
     pub fn spares_others(&self) -> bool {
         match self {
             Error::Store(error) => !error.is_given_up(),
@@ -223,12 +223,13 @@ impl Error {
         matches!(self, Error::Memory(_) | Error::TreeAside { .. } | Error::BlobTooLarge { .. })
     }
 
-    /// Whether a store was asked until patience ended: the next call may wait as long, for nothing.
+    /// Whether the retries of a store are exhausted: the next call may wait as long, in vain.
     pub(super) fn is_given_up(&self) -> bool {
         matches!(self, Error::Store(error) if error.is_given_up())
     }
 
-    /// Of several reasons why nothing of several copies could be had, the one that leaves hope.
+    /// Combines the errors of two copies of a blob: prefers an error other than damage, which may
+    /// pass.
     pub(super) fn or_hope(self, other: Error) -> Error {
         if self.is_damage() { other } else { self }
     }

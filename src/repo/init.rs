@@ -1,12 +1,12 @@
-//! Making a new repository, guarded so that none is ever made over another and none ever has two
+//! Creates a new repository. It never overwrites an existing one, and a repository never gets two
 //! master keys.
 //!
-//! The order is key, look around, config, look again. Two processes that start at once both write a
-//! key before either looks; stores list what was written, so at least one of them sees the other's
-//! key and gives way by removing its own. That needs no create-only writes. A process that dies
-//! between key and config leaves a lone key; the next `init` with the same password resumes with
-//! it, and since id and polynomial are drawn from the master key, even two that resume at once
-//! write the same config.
+//! The order is: write the key, list the keys, write the config, check both again. Two processes
+//! that start at once both write a key before either lists the keys; a store lists every written
+//! file, so at least one process sees the other's key and withdraws by removing its own. That needs
+//! no create-only writes. A process that dies between key and config leaves a lone key; the next
+//! `init` with the same password resumes with it. The id and the polynomial are derived from the
+//! master key, so even two processes that resume at once write the same config.
 
 use super::error::{Error, Result};
 use super::key_files::{self, Password};
@@ -29,19 +29,20 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that another `init` may take, after its key was seen, to see ours and to remove its
-/// own: a listing and a removal on a slow store.
+/// Grace period for a competing `init` to notice our key and withdraw its own: one listing and one
+/// removal on a slow store.
 const GIVING_WAY: Duration = Duration::from_secs(5);
 
-/// What a new repository is like.
+/// The properties of a new repository.
 pub struct InitOptions {
     pub version: Version,
-    /// Taken over from another repository, so that both cut files alike; drawn at random if `None`.
+    /// Taken from another repository, so that both cut files alike; derived from the master key if
+    /// `None`.
     pub polynomial: Option<Polynomial>,
     pub owner: KeyOwner,
 }
 
-/// The owner of a key that is made now; what is `None` comes from the machine.
+/// The owner of a key that is created now. A name that is `None` or empty comes from the machine.
 pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
     let (seconds, nanos) = clock::now();
     KeyOwner {
@@ -51,7 +52,7 @@ pub fn key_owner(user: Option<String>, host: Option<String>) -> KeyOwner {
     }
 }
 
-/// Makes a repository and opens it.
+/// Creates a repository and opens it.
 pub fn init(
     store: Arc<dyn Store>,
     password: &Password,
@@ -72,7 +73,9 @@ pub fn init(
                 return Err(refuse(&format!("has key {id} of an unfinished init, and this password does not open it")));
             }
         },
-        several => return Err(refuse(&format!("has {} keys but no config: restore it from a copy", several.len()))),
+        several => {
+            return Err(refuse(&format!("has {} keys but no config: restore the config from a copy", several.len())));
+        }
     };
     let prove = || if proved { Ok(()) } else { key_files::prove(&*store, key_id, &key, password) };
     let (around, proof) = both(|| store.list(FileType::Key), prove);
@@ -96,15 +99,15 @@ fn refusal(store: &dyn Store, reason: &str) -> Error {
     Error::Refused { location: store.location().to_owned(), reason: reason.to_owned() }
 }
 
-/// Makes sure that there is no repository, and lists the keys that an unfinished `init` has left.
-/// Not knowing is not the same as knowing that there is none.
+/// Fails unless the store certainly has no repository: an error of the store is not a proof of
+/// absence. Returns the keys that an unfinished `init` has left.
 fn confirm_absence(store: &dyn Store) -> Result<Vec<(Id, u64)>> {
     let list = |ty| move || store.list(ty);
     let lists = || both(list(FileType::Snapshot), list(FileType::Key));
     let ((snapshots, keys), config) = both(lists, || store.size(File::CONFIG));
     let keys = match (config, keys) {
         (Ok(_), _) => return Err(refusal(store, "already has a repository: config file already exists")),
-        // Where there is no bucket, there is nothing in it.
+        // Without a bucket there is no repository.
         (Err(StoreError::NoBucket { .. }), _)
         | (Err(StoreError::NotFound { .. }), Err(StoreError::NoBucket { .. })) => return Ok(Vec::new()),
         (Err(StoreError::NotFound { .. }), keys) => keys?,
@@ -113,11 +116,11 @@ fn confirm_absence(store: &dyn Store) -> Result<Vec<(Id, u64)>> {
     if snapshots?.is_empty() {
         return Ok(keys);
     }
-    Err(refusal(store, "has snapshots but no config: a repository lost its config, restore it from a copy"))
+    Err(refusal(store, "has snapshots but no config: the repository lost its config, restore the config from a copy"))
 }
 
-/// Lists and reads what exists now: the config must be this master key's, and no key file may
-/// wrap another.
+/// Reads the config and lists the keys again: the config must belong to this master key, and no key
+/// file may wrap another one.
 fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock: &Clock) -> Result<Config> {
     let (keys, sealed) = both(|| store.list(FileType::Key), || store.read(File::CONFIG, limits::SMALL_FILE));
     let Some(config) = open_config(key, &sealed?) else {
@@ -127,13 +130,13 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock:
     for (id, _) in keys?.into_iter().filter(|(id, _)| *id != key_id) {
         let same = match key_files::open(store, id, password) {
             Ok(other) => other.as_ref() == Some(key),
-            // Its maker saw ours and gave way between our listing and our reading.
+            // Its process saw our key and withdrew between our listing and our reading.
             Err(Error::Store(StoreError::NotFound { .. })) => true,
             Err(error) => return Err(error),
         };
         if !same && stays(store, id, clock)? {
             let reason = format!(
-                "has key {id}, which is not of this repository's master key; remove it if no other init is running"
+                "has key {id}, which does not open to this repository's master key; remove it if no other init is running"
             );
             return Err(Error::Refused { location: store.location().to_owned(), reason });
         }
@@ -141,7 +144,8 @@ fn confirm(store: &dyn Store, key: &Key, key_id: Id, password: &Password, clock:
     config
 }
 
-/// Whether a key file is still there when its maker must have seen ours and given way.
+/// Whether a key file still exists after [`GIVING_WAY`], when its process must have seen our key
+/// and withdrawn.
 fn stays(store: &dyn Store, id: Id, clock: &Clock) -> Result<bool> {
     let deadline = clock.moment() + GIVING_WAY;
     loop {
@@ -154,7 +158,8 @@ fn stays(store: &dyn Store, id: Id, clock: &Clock) -> Result<bool> {
     }
 }
 
-/// The config that belongs to a master key: id and polynomial from a stream of hashes of it.
+/// The config that belongs to a master key: a stream of hashes of the key gives the id and the
+/// polynomial.
 fn draw_config(key: &Key, version: Version, polynomial: Option<Polynomial>) -> Config {
     let mut counter = 0u64;
     let mut draw = || {
@@ -193,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_never_made_over_another() {
+    fn init_never_overwrites_a_repository() {
         let dir = tempfile::tempdir().unwrap();
         let store = folder(&dir);
         start(&store, "one").unwrap();
         assert!(matches!(start(&store, "one"), Err(Error::Refused { .. })));
-        // Its config is lost: what is there is still a repository.
+        // A repository that lost its config is still a repository.
         store.remove(File::CONFIG).unwrap();
         let lost = Id::of(b"a snapshot");
         store.write(File::new(FileType::Snapshot, lost), Bytes::from_static(b"x")).unwrap();
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_key_is_gone_on_with_by_its_password_only() {
+    fn an_unfinished_init_is_resumed_with_the_same_password_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = folder(&dir);
         let first = start(&store, "one").unwrap();
@@ -234,14 +239,14 @@ mod tests {
         store.create(File::CONFIG, Bytes::from(sealed)).unwrap();
         let clock = FakeClock::new().clock();
         assert!(matches!(confirm(&*store, &ours, id, &password, &clock), Err(Error::Refused { .. })));
-        // Whoever opens it gets the key that is the config's, whichever comes first.
+        // Opening finds the key of the config, whichever key is tried first.
         let opened = Repository::open(store, &password, None, Settings::default()).unwrap();
         assert_eq!(opened.key_id(), id);
     }
 
-    /// Its maker removes it after `GIVING_WAY` has almost passed.
+    /// The competing process removes its key when `GIVING_WAY` has almost passed.
     #[test]
-    fn a_key_that_is_withdrawn_late_is_waited_for() {
+    fn init_waits_for_a_competing_key_that_is_withdrawn_late() {
         let dir = tempfile::tempdir().unwrap();
         let store = Scripted::new(folder(&dir));
         let ours = start(&(store.clone() as Arc<dyn Store>), "one").unwrap();
@@ -262,8 +267,8 @@ mod tests {
         assert!(fake.clock().moment().since(start) >= Duration::from_secs(4));
     }
 
-    /// A store on which creating is looking and then writing, as on a bucket without conditional
-    /// writes.
+    /// A store whose `create` checks for the file and then writes it, as on a bucket without
+    /// conditional writes.
     struct NoCreate(Arc<dyn Store>);
 
     impl Store for NoCreate {
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_start_at_once_never_leave_two_truths() {
+    fn two_concurrent_inits_never_leave_two_master_keys_or_configs() {
         for round in 0..8 {
             let dir = tempfile::tempdir().unwrap();
             let store: Arc<dyn Store> = if round % 2 == 0 { folder(&dir) } else { Arc::new(NoCreate(folder(&dir))) };
@@ -327,8 +332,8 @@ mod tests {
                 racers.map(|racer| racer.join().unwrap())
             });
             let made: Vec<&Repository> = both.iter().flatten().collect();
-            // Both may have given way; then the next one finds an empty place or a lone key of its
-            // own password.
+            // Both may have withdrawn; then the next `init` finds an empty store or a lone key of
+            // its own password.
             let repo = start(&store, "one");
             if made.is_empty() {
                 repo.unwrap();

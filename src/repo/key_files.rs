@@ -1,7 +1,7 @@
-//! Key files in a store: finding the one that a password opens, writing and proving new ones.
+//! Key files in a store: finds the one that a password opens, writes new ones, and verifies them.
 //!
-//! Every key file wraps the same master key. A key file that cannot be read or understood does not
-//! hide another that fits; it is reported only if none does.
+//! Every key file wraps the same master key. A key file that cannot be read or decoded does not
+//! prevent the use of another one; its error is reported only if no key file fits.
 
 use super::error::{Error, Result};
 use crate::clock;
@@ -42,12 +42,12 @@ impl PartialEq for Password {
     }
 }
 
-/// The key file among those `listed` that `password` opens and that `accepts` takes, with what
-/// `accepts` made of its master key. `accepts` answers `None` to a master key that is not this
-/// repository's.
+/// Finds the key file among those `listed` that `password` opens and that `accepts` approves.
+/// Returns its id, the master key, and the value of `accepts`, which returns `None` for a master
+/// key that is not this repository's.
 ///
 /// The first key is read alone: it is the only one in most repositories, and the right one with a
-/// hint. The others, if they are needed, are read side by side.
+/// hint. The others are read concurrently, if they are needed.
 pub(super) fn find<T>(
     store: &dyn Store,
     listed: Vec<(Id, u64)>,
@@ -85,7 +85,7 @@ pub(super) fn open(store: &dyn Store, id: Id, password: &Password) -> Result<Opt
     unwrap(&read(store, id)?, id, password)
 }
 
-/// A key file, compared with its name.
+/// Reads a key file, and compares its hash with its name.
 fn read(store: &dyn Store, id: Id) -> Result<KeyFile> {
     let file = File::new(FileType::Key, id);
     let json = store.read(file, limits::SMALL_FILE)?;
@@ -108,7 +108,7 @@ fn unwrap(key_file: &KeyFile, id: Id, password: &Password) -> Result<Option<Key>
     }
 }
 
-/// Writes a key file that wraps `master` with `password`, and proves that it opens again.
+/// Writes a key file that wraps `master` with `password`, and verifies that it opens.
 pub(super) fn create(store: &dyn Store, master: &Key, password: &Password, owner: KeyOwner) -> Result<Id> {
     let id = write(store, master, password, owner)?;
     prove(store, id, master, password)?;
@@ -123,12 +123,12 @@ pub(super) fn write(store: &dyn Store, master: &Key, password: &Password, owner:
     wrapping.seal(&clock::random_bytes(), &encode_master(master), &mut data);
     let json = KeyFile::new(owner, &params, data).encode();
     let id = Id::of(&json);
-    // Its name is the hash of what is random: there is no other file to spare.
+    // Its name is the hash of random content: no other file can be overwritten.
     store.write(File::new(FileType::Key, id), Bytes::from(json))?;
     Ok(id)
 }
 
-/// Proves that a repository can be opened again with a key file that was written.
+/// Verifies that a written key file opens to the master key.
 pub(super) fn prove(store: &dyn Store, id: Id, master: &Key, password: &Password) -> Result<()> {
     match open(store, id, password)? {
         Some(again) if again == *master => Ok(()),

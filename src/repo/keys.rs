@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 #[derive(Clone, Debug)]
 pub struct KeyInfo {
     pub id: Id,
-    /// Whether the repository was opened with it.
+    /// Whether the repository was opened with this key.
     pub current: bool,
     pub owner: KeyOwner,
 }
 
 impl Repository {
-    /// The id of the key file it was opened with.
+    /// The id of the key file that the repository was opened with.
     pub fn key_id(&self) -> Id {
         self.key_id
     }
@@ -53,8 +53,8 @@ impl Repository {
         Ok(self.store.remove(File::new(FileType::Key, id))?)
     }
 
-    /// Replaces the key in use by one for a new password. The old one is removed only when the new
-    /// one has been proved to open.
+    /// Replaces the key in use by one for a new password. The old key is removed only after the new
+    /// one has been verified to open.
     pub fn change_password(&self, password: &Password, owner: KeyOwner) -> Result<Id> {
         let new = self.add_key(password, owner)?;
         self.store.remove(File::new(FileType::Key, self.key_id))?;

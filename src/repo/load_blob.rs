@@ -1,5 +1,5 @@
-//! Sealed blobs into plaintext: decrypted, decompressed, and compared with their id before anything
-//! else sees them.
+//! Opens sealed blobs: decrypts and decompresses them, and compares the plaintext with the blob's
+//! id before anything else sees it.
 
 use super::blob_bounds::{check_location, check_size, damaged, max_size};
 use super::error::{Error, Result};
@@ -16,8 +16,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 impl Repository {
-    /// Opens a sealed blob into `out`, which is cleared first. What `out` then holds has the blob's
-    /// hash.
+    /// Opens a sealed blob into `out`, which is cleared first. The plaintext in `out` has the
+    /// blob's hash.
     pub fn open_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let opened = self.open_blobs(&[(*location, sealed)], None, out).pop().expect("one for each");
         if opened.is_err() {
@@ -26,9 +26,9 @@ impl Repository {
         opened.map(|_| ())
     }
 
-    /// Opens sealed blobs behind each other into `out`, which is cleared first. Returns the range
-    /// of each there, whose content has the blob's hash. They are hashed together, and another
-    /// stream `beside` them, because that is faster.
+    /// Opens sealed blobs one after the other into `out`, which is cleared first. Returns the range
+    /// of each in `out`, whose content has the blob's hash. The blobs and another stream `beside`
+    /// them are hashed together, because that is faster.
     pub fn open_blobs(
         &self,
         blobs: &[(Location, &[u8])],
@@ -36,7 +36,7 @@ impl Repository {
         out: &mut Vec<u8>,
     ) -> Vec<Result<Range<usize>>> {
         out.clear();
-        // All at once: to grow step by step takes more, and copies what exists.
+        // Allocated at once: growing step by step takes more memory, and copies the bytes.
         let lengths = blobs.iter().map(|(location, _)| location.blob.plain_length());
         out.reserve_exact(usize::try_from(lengths.sum::<u64>().min(limits::RESERVED)).expect("bounded"));
         let opened: Vec<_> = blobs.iter().map(|(location, sealed)| self.unseal_blob(location, sealed, out)).collect();
@@ -51,7 +51,7 @@ impl Repository {
         hashed.map(|((opened, hash), (location, _))| opened.and_then(|range| compare(hash, location, range))).collect()
     }
 
-    /// Decrypts and expands a blob to the end of `out`. Its hash is still to be compared.
+    /// Decrypts and decompresses a blob to the end of `out`. The caller compares its hash.
     fn unseal_blob(&self, location: &Location, sealed: &[u8], out: &mut Vec<u8>) -> Result<Range<usize>> {
         thread_local! {
             static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

@@ -1,13 +1,13 @@
-//! An open repository: a store, the master key, and what is read and written through both.
+//! An open repository: reads and writes the files of a store with the master key.
 //!
 //! Write order, kept by [`writer`]: nothing that names a blob is written before the blob is
 //! durable. So packs come before the index file that lists them, and index files before the
-//! snapshot. Read rule: nothing is believed before its MAC and its hash are checked; `documents`
-//! and `key_files` keep it for JSON files, `load_blob` and `trees` for blobs.
+//! snapshot. Read rule: nothing is trusted before its MAC and its hash are checked; `documents` and
+//! `key_files` keep it for JSON files, `load_blob` and `trees` for blobs.
 //!
-//! Lowest first; a file uses only files of its own line and of those above:
+//! The files, lowest layer first; a file uses only files of its own line and of the lines above:
 //!
-//! * `error`, `settings`, `key_files`: what opening a repository takes.
+//! * `error`, `settings`, `key_files`: used to open a repository.
 //! * `repository`: the open repository, which knows whether it is locked (`lock::state`).
 //! * `documents`, `keys`, `init`, `snapshots`, `lock`: its small files.
 //! * [`index`]: which blob is in which pack.

@@ -1,4 +1,4 @@
-//! The sealed header at the end of a pack, which lists its blobs.
+//! Reads the sealed header at the end of a pack, which lists its blobs.
 
 use super::error::{Error, Result};
 use super::repository::Repository;
@@ -16,10 +16,10 @@ impl Repository {
         pack::decode_header(&header).map_err(|source| Error::Damaged { file, source })
     }
 
-    /// The blobs that a pack of `size` bytes lists at its end. One request, unless it lists more
-    /// than some hundreds.
+    /// The blobs that the header of a pack of `size` bytes lists. Takes one request, unless the
+    /// header lists more than some hundreds.
     pub fn load_pack_header(&self, id: Id, size: u64) -> Result<Vec<PackedBlob>> {
-        /// Bytes that are asked for first.
+        /// Bytes at the end of the pack that are requested first.
         const TAIL: u64 = 32 << 10;
         let file = File::new(FileType::Pack, id);
         let damaged = |source| Error::Damaged { file, source };

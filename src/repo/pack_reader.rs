@@ -1,4 +1,4 @@
-//! Reading blobs of a pack front to back, in portions that are opened together.
+//! Reads blobs of a pack front to back, in portions that are opened together.
 //!
 //! Restore, check, copy and prune share it: which neighbours are coalesced into one request, how
 //! much memory they may take, and how they are opened. The caller decides where the bytes come from
@@ -27,7 +27,7 @@ pub(crate) struct Stretch<'b> {
 }
 
 impl<'b> Stretch<'b> {
-    /// Blobs of a pack, front to back; what lies between them is read, too.
+    /// Blobs of a pack, front to back; the bytes between them are read, too.
     pub fn new(pack: Id, blobs: &'b [PackedBlob]) -> Stretch<'b> {
         Stretch { pack, blobs, left: blobs, at: start(blobs) }
     }
@@ -37,8 +37,8 @@ impl<'b> Stretch<'b> {
         blobs.chunk_by(adjoin).map(move |blobs| Stretch::new(pack, blobs))
     }
 
-    /// Sends the request for all of it, which may also wait until there is room for the first
-    /// portion. An error if it is a blob too large for memory.
+    /// Requests all bytes of the stretch. The caller may wait with that until memory for the first
+    /// portion is free. Fails if the stretch is a blob too large for memory.
     pub fn download<'r>(&self, repo: &'r Repository) -> Result<Box<dyn Download + 'r>> {
         self.blobs.first().map_or(Ok(()), check_size)?;
         let start = start(self.blobs);
@@ -47,7 +47,7 @@ impl<'b> Stretch<'b> {
     }
 }
 
-/// Reads packs for one thread, with buffers that are used again and again.
+/// Reads packs for one thread, with reused buffers.
 pub(crate) struct PackReader<'r> {
     repo: &'r Repository,
     reading: &'r Reading,
@@ -59,8 +59,7 @@ impl<'r> PackReader<'r> {
         PackReader { repo, reading, buffers: ReadBuffers::new(reading) }
     }
 
-    /// The next blobs of a stretch that are to be read and opened together, once there is room for
-    /// them.
+    /// The next blobs of a stretch to read and open together. Waits until memory for them is free.
     pub fn next_portion<'p, 'b: 'p>(&'p mut self, stretch: &mut Stretch<'b>) -> Option<Portion<'p>> {
         let Stretch { pack, at, left, .. } = *stretch;
         let (blobs, left) = left.split_at_checked(together(left.iter().copied(), self.reading.portion))?;
@@ -99,8 +98,8 @@ impl<'p> Portion<'p> {
         room(&mut self.buffers.sealed, length(self.at, self.end))
     }
 
-    /// Opens the blobs, of which the buffer has the bytes. All of these are added to `hash`, too:
-    /// two hashes at a time cost little more than one.
+    /// Opens the blobs from the bytes in the buffer. All bytes of the buffer are added to `hash`,
+    /// too: two hashes at a time cost little more than one.
     pub fn open(&mut self, hash: Option<&mut Sha256>) -> impl Iterator<Item = (PackedBlob, Result<OpenedBlob<'_>>)> {
         let ReadBuffers { sealed, plaintexts, .. } = &mut *self.buffers;
         let bytes = &sealed[..length(self.at, self.end)];
@@ -121,7 +120,7 @@ impl<'p> Portion<'p> {
 
 impl Drop for Portion<'_> {
     fn drop(&mut self) {
-        // The room is given back after this.
+        // `_room` is released after this.
         self.buffers.shrink();
     }
 }
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn portions_of_a_stretch_are_all_of_its_blobs_and_bytes() {
+    fn portions_cover_all_blobs_and_bytes_of_a_stretch() {
         let (_dir, repo) = new_repository(Settings { compression: Compression::Off, ..Settings::default() });
         let repo = Arc::new(repo);
         let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
@@ -187,7 +186,7 @@ mod tests {
             }
             portions += 1;
         }
-        assert_eq!((found, portions), (ids, 4), "three chunks are close to the portion of a MiB");
+        assert_eq!((found, portions), (ids, 4), "three chunks fit into a portion of 1 MiB");
         let end = usize::try_from(blobs[11].end()).unwrap();
         let all = repo.store().read_at(File::new(FileType::Pack, pack), 0, end).unwrap();
         assert_eq!(Id(hash.finish()), Id::of(&all));

@@ -26,8 +26,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Opens the repository with the first key that fits, `hint` (the beginning of a key's id)
-    /// tried before the others.
+    /// Opens the repository with the first key that fits. Keys whose id begins with `hint` are
+    /// tried first.
     pub fn open(
         store: Arc<dyn Store>,
         password: &Password,
@@ -40,8 +40,8 @@ impl Repository {
         Ok(Repository { store, key, key_id, config, settings, holding: Holding::default() })
     }
 
-    /// [`Repository::open`] for a caller that acquires a lock next: meanwhile the lock's first look
-    /// for conflicts is made.
+    /// [`Repository::open`] for a caller that acquires a lock next: makes the lock's first look for
+    /// conflicts in the meantime.
     pub fn open_to_lock(
         store: Arc<dyn Store>,
         password: &Password,
@@ -88,7 +88,7 @@ impl Repository {
         Err(Error::VerifyFailed { what: "the new config".into() })
     }
 
-    /// Whether a message is authentic and `take` accepts each piece of it.
+    /// Whether a message is authentic and `take` accepts each piece of its plaintext.
     pub(super) fn opens(&self, sealed: &[u8], take: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.key.open_in_pieces(sealed, take) == Ok(true)
     }
@@ -98,7 +98,7 @@ impl Repository {
     }
 }
 
-/// The config as it is stored.
+/// The sealed config.
 fn read_config(store: &dyn Store) -> Result<Bytes> {
     let location = || store.location().to_owned();
     match store.read(File::CONFIG, limits::SMALL_FILE) {
@@ -109,7 +109,7 @@ fn read_config(store: &dyn Store) -> Result<Bytes> {
     }
 }
 
-/// `None`: the key is not this config's.
+/// Opens the config; `None` if the key does not fit.
 pub(super) fn open_config(key: &Key, sealed: &[u8]) -> Option<Result<Config>> {
     let mut json = Vec::new();
     key.open(sealed, &mut json).ok()?;

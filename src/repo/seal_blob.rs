@@ -1,4 +1,4 @@
-//! Blobs into their sealed form: compressed, encrypted, and opened again for comparison.
+//! Seals blobs: compresses and encrypts them, and opens them again for comparison.
 
 use super::error::{Error, Result};
 use super::repository::Repository;
@@ -16,8 +16,9 @@ pub struct SealedBlob {
 }
 
 impl Repository {
-    /// Compresses a blob (where the format and the settings ask for it), appends its sealed form to
-    /// `out`, and proves that this opens to the same bytes again. On an error `out` is as it was.
+    /// Compresses a blob (if the format and the settings ask for it), appends its sealed form to
+    /// `out`, and verifies that this opens to the same bytes (if the settings ask for it). On an
+    /// error `out` is unchanged.
     pub fn seal_blob(&self, ty: BlobType, id: Id, plaintext: &[u8], out: &mut Vec<u8>) -> Result<SealedBlob> {
         let start = out.len();
         let nonce = self.nonce();
@@ -25,8 +26,8 @@ impl Repository {
             && (ty == BlobType::Tree || self.settings.compression != Compression::Off);
         out.reserve(plaintext.len() + OVERHEAD);
         out.extend_from_slice(&nonce);
-        // What does not get smaller is stored uncompressed, as restic stores it with compression
-        // off.
+        // A blob that does not get smaller is stored uncompressed, as restic stores it with
+        // compression off.
         let compressed = compress && compression::append_smaller(self.settings.compression, plaintext, out);
         if compressed {
             self.key.seal_in_place(out, start);

@@ -1,4 +1,4 @@
-//! Choices of the caller that are not part of the repository.
+//! Settings of an open repository that are not stored in it.
 
 use crate::clock::Clock;
 use crate::format::compression::Compression;

@@ -1,4 +1,4 @@
-//! Finding snapshots: by id, by prefix, `latest`, and by host, tags and paths.
+//! Finds snapshots: by id, by prefix, `latest`, and by host, tags and paths.
 
 use super::error::{Error, Result};
 use super::repository::Repository;
@@ -25,7 +25,7 @@ impl StoredSnapshot {
     }
 }
 
-/// Which snapshots are meant; empty lists mean any.
+/// Selects snapshots; an empty list accepts any.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotFilter {
     pub hosts: Vec<String>,
@@ -72,13 +72,13 @@ impl Repository {
         Ok((snapshots, errors))
     }
 
-    /// All snapshots in no order, read over all connections, each with its id or why it cannot be
-    /// read.
+    /// All snapshots in no particular order, read over all connections: the id of each, and the
+    /// snapshot or the reason why it cannot be read.
     pub fn read_snapshots(&self) -> Result<Vec<(Id, Result<StoredSnapshot>)>> {
         let listed = self.store().list(FileType::Snapshot)?;
         let largest = listed.iter().map(|(_, size)| *size).max().unwrap_or(0);
         let each = (2 * limits::SNAPSHOT_FILE).min((1 << 20) + largest.saturating_mul(10));
-        // Where nothing is left, one at a time is read all the same.
+        // Without memory left, one at a time is read nevertheless.
         let left = self.settings().budget.left(0, 0).unwrap_or(0);
         let threads = memory::threads(left, each, self.store().downloads());
         let ids: Vec<Id> = listed.into_iter().map(|(id, _)| id).collect();
@@ -92,7 +92,8 @@ impl Repository {
         if name == "latest" {
             let (snapshots, errors) = self.snapshots()?;
             if let Some(error) = errors.into_iter().next() {
-                // It may be the latest one; to take another in its place would be a guess.
+                // The unreadable snapshot may be the latest one; to take another one would be a
+                // guess.
                 return Err(error);
             }
             let latest = snapshots.into_iter().rfind(|stored| filter.accepts(&stored.snapshot));

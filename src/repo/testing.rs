@@ -1,4 +1,4 @@
-//! A store for tests that does with each call what a script says.
+//! A store for tests in which a script decides the outcome of each call.
 
 use crate::id::Id;
 use crate::store::{self, Download, File, FileType, Store, StoreError, Upload};
@@ -10,28 +10,29 @@ use std::time::Duration;
 pub enum Call {
     Size,
     Write,
-    /// The end of an upload, under its name.
+    /// The end of an upload, which gives the file its name.
     Upload,
     Remove,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Done,
-    /// Nothing is done, and the call fails.
+    /// The call fails without an effect.
     Refused,
-    /// It is done, and the call fails.
+    /// The call takes effect, but fails.
     AnswerLost,
 }
 
 type Script = Arc<dyn Fn(Call, File) -> Fate + Send + Sync>;
 
-/// `store`, of whose calls the script is asked first. It may take its time and use `store` itself.
+/// Wraps `store`, and runs the script before each call. The script may block, and may use `store`
+/// itself.
 pub struct Scripted {
     pub store: Arc<dyn Store>,
     script: Arc<Mutex<Script>>,
-    /// It keeps uploads in memory, and takes this number of calls at a time.
+    /// If set, the store keeps uploads in memory, and takes this number of calls at a time.
     bucket: Option<usize>,
 }
 
@@ -40,7 +41,7 @@ impl Scripted {
         Arc::new(Scripted { store, script: Arc::new(Mutex::new(Arc::new(|_, _| Fate::Done))), bucket: None })
     }
 
-    /// One that keeps uploads in memory, as an object store.
+    /// A store that keeps uploads in memory, as an object store does.
     pub fn bucket(store: Arc<dyn Store>, connections: usize) -> Arc<Scripted> {
         Arc::new(Scripted {
             store,

@@ -1,4 +1,4 @@
-//! Sealing and documents with faulty memory; and a new repository for other tests.
+//! Tests of sealing and of documents with faulty memory, and a new repository for other tests.
 
 use super::writer::{WriteMode, Writer};
 use super::{Error, Index, InitOptions, Password, Repository, Settings, init};
@@ -13,7 +13,7 @@ thread_local! {
     static FLIP: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// What faulty memory would do between sealing and upload.
+/// Flips a bit, as faulty memory may do between sealing and upload.
 pub(super) fn tamper(sealed: &mut [u8]) {
     if let Some(bit) = FLIP.take() {
         let bit = bit % (sealed.len() * 8);
@@ -31,7 +31,7 @@ pub(crate) fn new_repository(settings: Settings) -> (tempfile::TempDir, Reposito
 }
 
 #[test]
-fn a_bit_flipped_between_sealing_and_upload_is_caught() {
+fn a_bit_flipped_between_sealing_and_upload_is_detected() {
     let text = b"compressible text, compressible text, compressible text, compressible text".as_slice();
     let noise = crate::clock::random_bytes::<200>();
     for plaintext in [text, &noise] {
@@ -47,7 +47,7 @@ fn a_bit_flipped_between_sealing_and_upload_is_caught() {
         assert!(repo.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok());
         let (_dir, trusting) = new_repository(Settings { extra_verify: false, ..Settings::default() });
         FLIP.set(Some(99));
-        assert!(trusting.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok(), "nobody looked");
+        assert!(trusting.seal_blob(BlobType::Data, id, plaintext, &mut out).is_ok(), "the blob is not verified");
     }
 }
 

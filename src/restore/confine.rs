@@ -1,12 +1,13 @@
-//! [`Root`]: the only way from a restore to the file system, and nothing that is done through it
-//! leaves the target.
+//! Confines a restore to its target: all entries are reached through [`Root`], and no call leaves
+//! the target.
 //!
-//! A path is resolved by the kernel beneath the root's descriptor and through no symlink
-//! (`openat2`), one that is longer than a call takes in stretches, each beneath the directory that
-//! the one before led to; where a sandbox does not have that call, one component at a time, each
-//! without following. Everything else works on one component in an open directory, or on an entry
-//! that is pinned by a descriptor, so that whatever is swapped meanwhile, nothing is followed. A
-//! directory that stays open is the one that was found beneath the target, wherever it is moved.
+//! The kernel resolves a path beneath the descriptor of the root and through no symlink
+//! (`openat2`). A path that is longer than a call accepts is resolved in stretches, each beneath
+//! the directory that the one before led to. In a sandbox without `openat2`, a path is resolved one
+//! component at a time, without following symlinks. All other calls work on one component in an
+//! open directory, or on an entry that is pinned by a descriptor, so that no symlink is followed
+//! even if another process swaps entries meanwhile. A directory that stays open is the one that was
+//! found beneath the target, even if it is moved.
 
 use crate::limits;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -18,30 +19,32 @@ use rustix::fs::{
 use rustix::io::{Errno, Result};
 use std::path::Path;
 
-/// Read, write and search for the owner only: what a directory has until its metadata is applied.
+/// Read, write and search for the owner only: the mode of a directory until its metadata is
+/// applied.
 const PRIVATE_DIR: Mode = Mode::RWXU;
 
 /// The target directory.
 pub struct Root {
     fd: OwnedFd,
-    /// The kernel resolves paths for us.
+    /// Whether `openat2` is available.
     openat2: bool,
 }
 
 /// A directory below the root, or the root itself.
 pub struct Dir(OwnedFd);
 
-/// What becomes of an entry that has the place of one that is made.
+/// Whether an existing entry is replaced if it is in the way of a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Other {
     Replace,
     Keep,
 }
 
-/// One entry, whatever it is and wherever its name goes.
+/// One entry of any type, which a descriptor identifies even if its name changes.
 pub struct Pinned {
     fd: OwnedFd,
-    /// The descriptor's own path: leads to the entry itself, also if that is a symlink.
+    /// The descriptor's path in `/proc`, which leads to the entry itself, even if that is a
+    /// symlink.
     path: String,
 }
 
@@ -53,7 +56,7 @@ impl Root {
         Ok(Root { fd, openat2: probe.is_ok() })
     }
 
-    /// As in a sandbox without `openat2`.
+    /// Behaves as in a sandbox without `openat2`.
     #[cfg(test)]
     fn without_openat2(self) -> Root {
         Root { openat2: false, ..self }
@@ -72,7 +75,7 @@ impl Root {
         self.open_from(&self.fd, path, flags, mode)
     }
 
-    /// Opens a path below a directory, in the same way.
+    /// Opens a path below the directory `top`, confined like [`Root::open_beneath`].
     fn open_from(&self, top: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let (mut above, mut rest) = (None, path);
         if self.openat2 {
@@ -92,17 +95,17 @@ impl Root {
         openat(above.as_ref().unwrap_or(top), component(rest)?, flags, mode)
     }
 
-    /// A directory by its path.
+    /// Opens a directory by its path.
     pub fn dir(&self, path: &[u8]) -> Result<Dir> {
         self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map(Dir)
     }
 
-    /// A directory by its path below another one.
+    /// Opens a directory by its path below another one.
     pub fn dir_below(&self, above: &Dir, path: &[u8]) -> Result<Dir> {
         self.open_from(&above.0, path, ON_THE_WAY, Mode::empty()).map(Dir)
     }
 
-    /// The directory that a path's last component is in, and that component.
+    /// Opens the directory of a path's last component, and returns that component, too.
     pub fn parent<'p>(&self, path: &'p [u8]) -> Result<(Dir, &'p [u8])> {
         let slash = path.iter().rposition(|&byte| byte == b'/');
         let (above, name) = slash.map_or((&b""[..], path), |slash| (&path[..slash], &path[slash + 1..]));
@@ -114,8 +117,8 @@ const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::N
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// Refuses what is not the name of an entry. The plan has no such names; this is where it must
-/// hold.
+/// Refuses a component that is not a valid name of an entry. The plan has no such names; this check
+/// enforces it.
 fn component(name: &[u8]) -> Result<&[u8]> {
     let safe = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
     if safe { Ok(name) } else { Err(Errno::INVAL) }
@@ -130,7 +133,7 @@ impl Dir {
         }
     }
 
-    /// Makes a regular file, if the name is free, and opens it for writing.
+    /// Creates a regular file, if the name is free, and opens it for writing.
     pub fn create(&self, name: &[u8], mode: Mode) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(&self.0, component(name)?, flags, mode)
@@ -141,7 +144,7 @@ impl Dir {
         openat(&self.0, component(name)?, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     }
 
-    /// Makes sure that there is a directory of this name. Returns whether it is new.
+    /// Ensures that a directory of this name exists. Returns whether it is new.
     pub fn make_dir(&self, name: &[u8], other: Other) -> Result<bool> {
         let name = component(name)?;
         match mkdirat(&self.0, name, PRIVATE_DIR) {
@@ -168,7 +171,7 @@ impl Dir {
         unlinkat(&self.0, component(name)?, AtFlags::REMOVEDIR)
     }
 
-    /// Removes what has this name, if anything; a directory only if it is empty.
+    /// Removes the entry of this name, if it exists; a directory only if it is empty.
     pub fn clear(&self, name: &[u8]) -> Result<()> {
         match self.stat(name)? {
             None => Ok(()),
@@ -185,7 +188,7 @@ impl Dir {
         readlinkat(&self.0, component(name)?, Vec::new()).map(std::ffi::CString::into_bytes)
     }
 
-    /// Makes a fifo or a device node.
+    /// Creates a fifo or a device node.
     pub fn make_node(&self, name: &[u8], ty: FileType, device: u64) -> Result<()> {
         mknodat(&self.0, component(name)?, ty, Mode::RUSR | Mode::WUSR, device)
     }
@@ -200,12 +203,12 @@ impl Dir {
         openat(&self.0, component(name)?, flags, Mode::empty()).map(Pinned::new)
     }
 
-    /// The directory itself.
+    /// Pins the directory itself.
     pub fn pin_self(&self) -> Result<Pinned> {
         openat(&self.0, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Pinned::new)
     }
 
-    /// The names in it, but for itself and the one above.
+    /// The names in the directory, except `.` and `..`.
     pub fn names(&self) -> Result<Vec<Vec<u8>>> {
         let fd = openat(&self.0, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut names = Vec::new();
@@ -225,7 +228,7 @@ impl Pinned {
         Pinned { fd, path }
     }
 
-    /// The entry that a descriptor has open: stays pinned when that one is closed.
+    /// Pins the entry of an open descriptor; it stays pinned after that descriptor is closed.
     pub fn of_open(fd: &OwnedFd) -> Result<Pinned> {
         openat(CWD, path_of(fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Pinned::new)
     }
@@ -236,7 +239,7 @@ impl Pinned {
 
     pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
         if uid == u32::MAX || gid == u32::MAX {
-            // To the kernel it means "leave as it is", which is not what was asked for.
+            // To the kernel, this value means "leave unchanged", which was not requested.
             return Err(Errno::INVAL);
         }
         chownat(&self.fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)
@@ -249,7 +252,7 @@ impl Pinned {
 
     pub fn set_times(&self, times: &Timestamps) -> Result<()> {
         match utimensat(&self.fd, "", times, AtFlags::EMPTY_PATH) {
-            // Kernels before 5.8 know it by path only.
+            // Kernels before 5.8 support this by path only.
             Err(Errno::INVAL | Errno::NOENT) => utimensat(CWD, &self.path, times, AtFlags::empty()),
             other => other,
         }
@@ -278,7 +281,7 @@ fn path_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Reads with a buffer that grows until it is large enough; the kernel has an end at 64 KiB.
+/// Reads with a buffer that grows until it is large enough; the kernel's limit is 64 KiB.
 fn read_growing(start: usize, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     let mut buffer = vec![0; start];
     loop {
@@ -305,7 +308,8 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    /// A target beside something that must not change, and both ways of resolving paths in it.
+    /// Runs `test` with both ways of resolving paths, on a target beside a file that must not
+    /// change.
     fn with_roots(test: impl Fn(&Root, &Path)) {
         for openat2 in [true, false] {
             let temp = tempfile::tempdir().unwrap();
@@ -314,7 +318,7 @@ mod tests {
             fs::create_dir(&outside).unwrap();
             fs::write(outside.join("file"), "precious").unwrap();
             let root = Root::open(&target).unwrap();
-            assert!(root.openat2, "these tests want a kernel with openat2");
+            assert!(root.openat2, "these tests need a kernel with openat2");
             test(&if openat2 { root } else { root.without_openat2() }, &target);
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
             let outside = fs::metadata(outside.join("file")).unwrap();
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_out_are_refused() {
+    fn paths_that_leave_the_target_are_refused() {
         with_roots(|root, target| {
             fs::create_dir(target.join("dir")).unwrap();
             symlink("../outside", target.join("planted")).unwrap();
@@ -348,8 +352,8 @@ mod tests {
                 assert!(root.dir_below(&top, path).is_err(), "{}", path.escape_ascii());
             }
             let (top, _) = root.parent(b"planted").unwrap();
-            assert!(top.create(b"planted", Mode::RWXU).is_err(), "it is not followed");
-            assert!(top.open(b"planted", OFlags::WRONLY).is_err(), "nor here");
+            assert!(top.create(b"planted", Mode::RWXU).is_err(), "create follows no symlink");
+            assert!(top.open(b"planted", OFlags::WRONLY).is_err(), "open follows no symlink");
             let below = root.dir_below(&top, b"dir").unwrap();
             for path in [&b".."[..], b"../dir", b"planted/file", b"/"] {
                 assert!(root.dir_below(&below, path).is_err(), "{}", path.escape_ascii());
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn long_paths_are_resolved_in_stretches_and_do_not_lead_out() {
+    fn long_paths_are_resolved_in_stretches_and_do_not_leave_the_target() {
         with_roots(|root, target| {
             let name = "d".repeat(200);
             let mut path = Vec::new();
@@ -395,8 +399,8 @@ mod tests {
             symlink("../outside", target.join("dir")).unwrap();
             let (top, name) = root.parent(b"dir").unwrap();
             assert_eq!(top.make_dir(name, Other::Keep), Err(Errno::EXIST));
-            assert!(top.make_dir(name, Other::Replace).unwrap(), "it is new");
-            assert!(!top.make_dir(name, Other::Keep).unwrap(), "now it is not");
+            assert!(top.make_dir(name, Other::Replace).unwrap(), "the directory is new");
+            assert!(!top.make_dir(name, Other::Keep).unwrap(), "the directory exists already");
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             root.open_beneath(b"dir/file", flags, Mode::RWXU).unwrap();
             assert!(target.join("dir").symlink_metadata().unwrap().is_dir());

@@ -1,10 +1,11 @@
-//! What every stage of a restore needs and none changes.
+//! The inputs of a restore, which every stage reads and none changes.
 
 use super::options::Options;
 use crate::progress::Progress;
 use crate::repo::{Index, Repository};
 
-/// One restore: where the data comes from, what was asked for, and where problems are reported.
+/// One restore: the source of the data, the options, and the progress that problems are reported
+/// to.
 #[derive(Clone, Copy)]
 pub struct Restoring<'r> {
     pub repo: &'r Repository,

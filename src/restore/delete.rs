@@ -1,7 +1,7 @@
-//! `--delete`: what the snapshot does not have, within the filters, is removed.
+//! Carries out `--delete`: removes the selected entries that the snapshot lacks.
 //!
-//! Only directories that the snapshot lists to their end come here. A mount point is left alone
-//! with all that is on it, and nothing is followed: a symlink is removed, not what it points to.
+//! Only directories of which the snapshot has the complete listing are swept. A mount point is left
+//! alone with all its content. No symlink is followed: the symlink itself is removed.
 
 use super::confine::{Dir, Root, is};
 use super::error::{Error, Result};
@@ -20,22 +20,23 @@ pub struct Deleter<'d> {
     pub progress: &'d Progress,
 }
 
-/// What is unlinked.
+/// The kind of an entry to remove.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Directory,
     Other,
 }
 
-/// A directory that is to go.
+/// An entry to remove with all that is below it.
 struct Doomed {
     path: Vec<u8>,
-    /// Its entries have been dealt with.
+    /// Its content has been processed.
     emptied: bool,
 }
 
 impl Deleter<'_> {
-    /// Removes the entries of a directory whose names the snapshot lacks. Returns how many went.
+    /// Removes the selected entries of a directory whose names the snapshot lacks. Returns the
+    /// number of removed entries.
     pub fn remove_unexpected(&self, path: &[u8], expected: &Names) -> Result<u64> {
         let names = match self.root.dir(path).and_then(|dir| dir.names()) {
             Ok(names) => names,
@@ -54,7 +55,7 @@ impl Deleter<'_> {
         Ok(removed)
     }
 
-    /// Removes an entry and all that is meant below it. Returns how many entries went.
+    /// Removes an entry and all selected entries below it. Returns the number of removed entries.
     pub fn remove(&self, path: &[u8]) -> Result<u64> {
         let mut removed = 0;
         let mut stack = vec![Doomed { path: path.to_vec(), emptied: false }];
@@ -76,8 +77,8 @@ impl Deleter<'_> {
         Ok(removed)
     }
 
-    /// Removes an entry that is not a directory, or all such entries in a directory; then returns
-    /// its subdirectories.
+    /// Removes an entry that is not a directory, or the selected entries of that kind in a
+    /// directory; then returns the selected subdirectories.
     fn subdirs(&self, path: &[u8], removed: &mut u64) -> Option<Vec<Vec<u8>>> {
         let outcome = self.root.parent(path).and_then(|(above, name)| {
             let Some(stat) = above.stat(name)? else { return Ok(None) };
@@ -94,7 +95,8 @@ impl Deleter<'_> {
         outcome.unwrap_or_else(|errno| {
             match errno {
                 Errno::XDEV => {
-                    let why = "it is not in the snapshot, and was not deleted: another file system is mounted on it";
+                    let why =
+                        "it is not in the snapshot but was not deleted, because another file system is mounted on it";
                     self.progress.problem(Phase::Restore, display(path), why);
                 }
                 errno => self.problem(path, "delete", errno),
@@ -103,8 +105,8 @@ impl Deleter<'_> {
         })
     }
 
-    /// Removes what is meant in a directory and is none itself; returns the directories that are
-    /// meant.
+    /// Removes the selected entries of a directory that are not directories; returns the selected
+    /// subdirectories.
     fn sweep(&self, dir: &Dir, path: &[u8], removed: &mut u64) -> rustix::io::Result<Vec<Vec<u8>>> {
         let mut below = Vec::new();
         for name in dir.names()? {
@@ -135,7 +137,8 @@ impl Deleter<'_> {
                 self.progress.item(Action::Deleted, || display(path), 0);
                 return 1;
             }
-            // Filters keep something in it, or that has been reported already.
+            // The filters keep an entry in it, or the removal of an entry failed, which has been
+            // reported.
             Err(Errno::NOTEMPTY | Errno::EXIST) if kind == Kind::Directory => {}
             Err(errno) => self.problem(path, "delete", errno),
         }

@@ -1,11 +1,11 @@
-//! One regular file of a snapshot onto a block device.
+//! Restores one regular file of a snapshot onto a block device.
 //!
-//! A device need not read as zeros where nothing was written, so every byte of the image is put
-//! there: zeros are discarded or zeroed by the device where it can, and written where it cannot.
-//! Bytes after the image are left alone.
+//! A device need not read as zeros where nothing was written, so every byte of the image is set:
+//! the device discards or zeroes ranges of zeros if it can, and otherwise they are written. Bytes
+//! after the image are left alone.
 //!
-//! The image is all that was asked for: if a piece of it is missing, the others are written, which
-//! helps a rescue, and the restore fails.
+//! If a piece of the image is missing, the others are written, which helps a rescue, and the
+//! restore fails, because the image is all that was requested.
 
 use super::close::close;
 use super::context::Restoring;
@@ -31,7 +31,8 @@ use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Zeroing by the device pays from here on, and wants whole blocks.
+/// Minimum length and alignment in bytes of ranges that the device zeroes: it is slower for shorter
+/// ones, and needs whole blocks.
 const ZEROING_MIN: u64 = 64 << 10;
 const ALIGNMENT: u64 = 4096;
 
@@ -43,19 +44,19 @@ struct Device<'d> {
     /// Bytes of the image.
     size: u64,
     progress: &'d Progress,
-    /// What the device takes to make zeros, tried from the cheapest on.
+    /// Whether the device supports discarding and zeroing, tried in this order.
     discards: AtomicBool,
     zeroes: AtomicBool,
     lost: Mutex<Lost>,
 }
 
-/// What the device lacks.
+/// The missing part of the image.
 struct Lost {
     bytes: u64,
     pieces: u64,
-    /// The first reason that leaves hope, or else the first of all.
+    /// The first reason after which a retry may succeed, or else the first of all.
     why: Option<String>,
-    /// The repository is damaged; otherwise the store could not be reached, and another try may
+    /// The repository is damaged; otherwise the store could not be reached, and a retry may
     /// succeed.
     damaged: bool,
 }
@@ -71,7 +72,7 @@ impl Lost {
     }
 }
 
-/// Writes the one file that `origin` is onto the device.
+/// Writes the single file of `origin` onto the device.
 pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: Origin) -> Result<Report> {
     let Restoring { index, options, progress, .. } = *restoring;
     let name = options.target.display().to_string();
@@ -87,7 +88,7 @@ pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: Origin) ->
         progress.problem(Phase::Restore, &name, format!("{bytes} bytes of the image are in no index: {why}"));
         lost.add(bytes, pieces, why);
     }
-    // Exclusive: a device that is mounted or part of another must not change under it.
+    // Exclusive, because a device that is mounted or part of another must not change.
     let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&options.target, flags, Mode::empty())
         .map_err(|errno| Error::target("open", &options.target, errno))?;
@@ -111,12 +112,12 @@ pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: Origin) ->
     progress.item(Action::Restored, || node.display_name(), size);
     if has > size {
         let (name, rest) = (options.target.display(), has - size);
-        progress.warning(&format!("{name} is larger than the image; its last {rest} bytes are as they were"));
+        progress.warning(&format!("{name} is larger than the image; its last {rest} bytes are unchanged"));
     }
     Ok(Report { files_restored: 1, bytes_restored: size, ..report })
 }
 
-/// The option that a device, which takes one file whole, has no use for.
+/// The first given option that does not apply to a device, which takes one whole file.
 fn meaningless(options: &Options) -> Option<&'static str> {
     let given = [
         (!options.include.is_empty(), "--include"),
@@ -129,8 +130,8 @@ fn meaningless(options: &Options) -> Option<&'static str> {
 }
 
 impl Device<'_> {
-    /// Makes sure that what was written is on the disk, and that it is the image, which the
-    /// snapshot has at `path`.
+    /// Syncs the device, and fails unless it holds the whole image, which the snapshot has at
+    /// `path`.
     fn complete(self, path: String, options: &Options) -> Result<()> {
         let not_on_disk = |errno: Errno| Error::NotOnDisk { path: self.name.clone(), source: errno.into() };
         if !options.dry_run {
@@ -178,7 +179,7 @@ impl Device<'_> {
 
     /// Reads the image back, from the device rather than from memory.
     fn verify(&self) -> Result<()> {
-        // Advice only: if it is not taken, the bytes are compared all the same.
+        // Only advice: if the kernel ignores it, the bytes are compared all the same.
         let _ = fadvise(&self.fd, 0, None, Advice::DontNeed);
         self.each_table(|table| table.uses.par_iter().try_for_each(|needed| self.verify_use(needed)))
     }
@@ -197,7 +198,7 @@ impl Device<'_> {
         Err(Error::NotAsWritten { device: self.name.clone(), why })
     }
 
-    /// Goes through the image table by table.
+    /// Calls `each` for the tables of the image, one by one.
     fn each_table(&self, each: impl Fn(&Table) -> Result<()>) -> Result<()> {
         (0..self.tables.len()).try_for_each(|at| each(&*self.tables.get(at)?))
     }
@@ -214,7 +215,7 @@ impl Sink for Device<'_> {
             Fill::Zeros => self.zero(bytes, offset),
             Fill::Data => write_at(&self.fd, bytes, offset),
         };
-        // There is nothing else to continue with.
+        // The image is the only file, so the restore ends.
         outcome.map_err(|errno| Error::Target { action: "write to", path: self.name.clone(), source: errno.into() })?;
         self.progress.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())

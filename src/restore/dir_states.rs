@@ -1,9 +1,9 @@
-//! What the stages find out about each directory of the target, for all others.
+//! The state of each directory of the target, which the stages share.
 
 use super::plan::memory::DIR_STATE;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// By the directories' numbers in the plan.
+/// The states, by directory number in the plan.
 pub struct DirStates(Box<[DirState]>);
 
 /// Flags, which are set and never reset.
@@ -31,7 +31,7 @@ impl DirStates {
 }
 
 impl DirState {
-    /// This run makes it.
+    /// Marks the directory as created by this run.
     pub fn set_fresh(&self) {
         self.set(FRESH);
     }
@@ -40,7 +40,7 @@ impl DirState {
         self.is_set(FRESH)
     }
 
-    /// It could not be made: nothing below it can be restored.
+    /// Marks the directory as failed: nothing below it can be restored.
     pub fn set_failed(&self) {
         self.set(FAILED);
     }
@@ -49,7 +49,7 @@ impl DirState {
         self.is_set(FAILED)
     }
 
-    /// What is made in it may get extended attributes from it: its default ACL.
+    /// Records that new entries in it may inherit extended attributes: its default ACL.
     pub fn set_hands_down(&self) {
         self.set(HANDS_DOWN);
     }

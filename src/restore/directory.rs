@@ -1,4 +1,4 @@
-//! A directory as the target: stages 2 to 7, one after the other.
+//! Restores into a directory: runs stages 2 to 7, one after the other.
 
 use super::confine::Root;
 use super::context::Restoring;
@@ -24,7 +24,7 @@ use crate::repo::TreeReader;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Restores what `origin` is into the target.
+/// Restores `origin` into the target.
 pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: &Origin) -> Result<Report> {
     let Restoring { index, options, progress, .. } = *restoring;
     let selection = Selection::of(options);
@@ -64,7 +64,7 @@ pub fn run(restoring: &Restoring<'_>, trees: &TreeReader<'_>, origin: &Origin) -
     Ok(report)
 }
 
-/// Stages 3 to 7.
+/// The inputs of stages 3 to 7.
 struct Stages<'s> {
     restoring: &'s Restoring<'s>,
     walk: &'s Walk<'s>,
@@ -74,8 +74,8 @@ struct Stages<'s> {
 }
 
 impl Stages<'_> {
-    /// Runs them, and fills the report. Returns why the store did not yield some piece, if it may
-    /// do so another time.
+    /// Runs the stages and fills the report. Returns the first reason why the store did not return
+    /// some data, if a retry may succeed.
     fn run(&self, systems: Option<&mut FileSystems<'_>>, report: &mut Report) -> Result<Option<String>> {
         let Stages { walk, target, dirs, .. } = *self;
         let mut unreached = None;
@@ -93,7 +93,8 @@ impl Stages<'_> {
         Ok(unreached)
     }
 
-    /// Stages 3 to 6 for the files of a table: they are compared, fetched, written and read back.
+    /// Runs stages 3 to 6 for the files of a table: they are compared, fetched, written and read
+    /// back.
     fn fill(&self, dirs: &Dirs<'_>, table: &PlannedTable<'_>, states: &FileStates) -> Result<Option<String>> {
         let (target, Restoring { index, options, .. }) = (self.target, *self.restoring);
         Compare { target, dirs, index, table, states }.run()?;
@@ -110,7 +111,7 @@ impl Stages<'_> {
     }
 }
 
-/// An error if the target has nothing of what was asked for.
+/// Fails if none of the requested entries is in the target.
 fn demand_entries(target: &Target<'_>, origin: &Origin, report: &Report) -> Result<()> {
     let Target { plan, options, problems, .. } = target;
     let entries = plan.entries;

@@ -1,8 +1,8 @@
-//! Directories of the target that are kept open, so that an entry is reached by its name alone.
+//! Keeps the most recently used directories of the target open (LRU), so that a call needs only the
+//! name of an entry.
 //!
-//! Resolving a path from the target costs a network file system a call for each component. The
-//! most recently used directories stay open, and one that does not is opened from the nearest
-//! directory above it that does.
+//! On a network file system, resolving a path from the target costs a call for each component. A
+//! directory that is not open is opened from its nearest open ancestor.
 
 use super::confine::{Dir, Root};
 use super::plan::Plan;
@@ -21,7 +21,7 @@ pub struct Dirs<'d> {
 #[derive(Default)]
 struct Kept {
     by_number: HashMap<u32, Recent>,
-    /// Counts uses.
+    /// Number of uses so far.
     now: u64,
 }
 
@@ -30,8 +30,8 @@ struct Recent {
     slot: Arc<Slot>,
 }
 
-/// Empty until the directory is open. Threads that want the same directory wait for one of them to
-/// open it.
+/// Empty until the directory is open. Threads that need the same directory wait until one of them
+/// has opened it.
 type Slot = Mutex<Option<Arc<Dir>>>;
 
 impl<'d> Dirs<'d> {
@@ -56,7 +56,7 @@ impl<'d> Dirs<'d> {
         Ok(dir)
     }
 
-    /// The directory that an entry of the plan is in, and the entry's name.
+    /// The parent of a directory of the plan, and the name of the directory in it.
     pub fn above(&self, number: u32) -> rustix::io::Result<(Arc<Dir>, &'d [u8])> {
         Ok((self.get(self.plan.dirs[number as usize].parent)?, self.plan.dir_name(number)))
     }
@@ -95,7 +95,7 @@ impl<'d> Dirs<'d> {
         self.root.dir(&self.plan.dir_path(number))
     }
 
-    /// A directory that is open already.
+    /// Returns a directory if it is open already.
     fn kept(&self, number: u32) -> Option<Arc<Dir>> {
         let slot = lock(&self.kept).by_number.get(&number)?.slot.clone();
         slot.try_lock().ok()?.clone()

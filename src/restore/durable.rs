@@ -1,8 +1,8 @@
-//! A restore is done when the disk has it: `syncfs` of every file system that was written to.
+//! Makes a restore durable: calls `syncfs` on every file system that it wrote to.
 //!
-//! The kernel writes back later, and reports an error of that only to descriptors that were open
-//! before the error. So each file system is opened before the first write to it: the target's own,
-//! and those that are mounted below the target.
+//! The kernel writes back later, and reports a write-back error only through descriptors that were
+//! open before the error. So each file system is opened before the first write to it: that of the
+//! target, and those mounted below the target.
 
 use super::confine::Root;
 use super::error::{Error, Result};
@@ -20,7 +20,7 @@ pub struct FileSystems<'t> {
 
 struct Opened {
     fd: OwnedFd,
-    /// Where it was met first, relative to the target.
+    /// The path at which it was found first, relative to the target.
     path: Vec<u8>,
 }
 
@@ -32,20 +32,21 @@ impl<'t> FileSystems<'t> {
         Ok(systems)
     }
 
-    /// Something that exists at `path` is on this device, and will be written to.
+    /// Opens the file system of `device` unless it is open already. An entry that exists at `path`
+    /// is on it and will be written to.
     pub fn meet(&mut self, root: &Root, device: u64, path: impl FnOnce() -> Vec<u8>) -> rustix::io::Result<()> {
         if !self.open.contains_key(&device) {
             let path = path();
             // A descriptor that only names a path (O_PATH) cannot be synced.
             let fd = root.open_beneath(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-            // Something else may have taken its place meanwhile.
+            // Another entry may have replaced it meanwhile.
             let device = fstat(&fd)?.st_dev;
             self.open.entry(device).or_insert_with(|| Opened { fd, path });
         }
         Ok(())
     }
 
-    /// Waits until all of it is on the disk.
+    /// Waits until all written data is on the disk.
     pub fn sync(&self) -> Result<()> {
         self.open.values().try_for_each(|Opened { fd, path }| {
             syncfs(fd).map_err(|errno| {

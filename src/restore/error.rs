@@ -1,5 +1,5 @@
-//! Why a restore could not be done or could not continue. What concerns one entry only is a problem
-//! in the report instead.
+//! Errors that prevent or end a restore. A failure of one entry only is a problem in the report
+//! instead.
 
 use crate::repo;
 use rustix::io::Errno;
@@ -16,42 +16,42 @@ pub enum Error {
     Target { action: &'static str, path: String, source: io::Error },
 
     #[error(
-        "no space left for {path}: {source}; make room and restore again, what is complete by then is kept with `--overwrite if-changed`"
+        "no space left for {path}: {source}; free space and restore again with `--overwrite if-changed`, which keeps complete files"
     )]
     Full { path: String, source: io::Error },
 
     #[error(
-        "the snapshot has {entries} entries, counted as often as they would be restored, and the plan of a restore may take {max} bytes: it is made to exhaust memory, or part of it must be restored at a time"
+        "the plan of this restore would exceed its limit of {max} bytes: the snapshot has {entries} entries, counting repeated directories each time; restore one part of the snapshot at a time. The snapshot may have been crafted to exhaust memory"
     )]
     TooManyEntries { entries: u64, max: u64 },
 
-    #[error(
-        "the plan of this restore needs more than the {max} bytes that it may take; restore one part of the snapshot at a time"
-    )]
+    #[error("the plan of this restore exceeds its limit of {max} bytes; restore one part of the snapshot at a time")]
     PlanTooLarge { max: u64 },
 
-    #[error("{path} could be read when the restore was planned, and now it cannot: {why}")]
+    #[error("{path} was readable when the restore was planned and cannot be read any more: {why}; restore again")]
     Changed { path: String, why: String },
 
     #[error(
-        "refusing to delete everything in / that the snapshot lacks; name what may be deleted with --include or --exclude"
+        "refusing to delete everything in / that the snapshot lacks; limit the deletion with --include or --exclude"
     )]
     DeleteEverything,
 
-    #[error("{device} has {has} bytes and the image has {needs}: it does not fit, and nothing was written")]
+    #[error(
+        "the image has {needs} bytes and does not fit on {device}, which has {has}; use a larger device. Nothing was written"
+    )]
     DeviceTooSmall { device: String, has: u64, needs: u64 },
 
     #[error("{device} is a block device and takes one regular file: name it as `snapshot:path`")]
     NotAnImage { device: String },
 
     #[error(
-        "{option} has no meaning for the block device {device}, which takes one file whole; restore without it. Nothing was written"
+        "{option} cannot be used with the block device {device}, which takes one whole file; remove the option. Nothing was written"
     )]
     NotForDevice { option: &'static str, device: String },
 
-    /// `damaged`: the repository is; otherwise the store could not be reached.
+    /// `damaged`: the repository is damaged; otherwise the store could not be reached.
     #[error(
-        "{device} does not hold the image: {lost} of its {size} bytes are missing, in {pieces} pieces, the first because {why}. What could be read was written. Do not use the device: restore another snapshot, or repair the repository from a copy and restore again; `check --read-data` lists the damage"
+        "{device} does not hold the image: {lost} of its {size} bytes are missing, in {pieces} pieces, the first because {why}. The readable data was written. Do not use the device: restore another snapshot, or repair the repository from a copy and restore again; `check --read-data` lists the damage"
     )]
     ImageIncomplete { device: String, lost: u64, size: u64, pieces: u64, why: String, damaged: bool },
 
@@ -62,11 +62,11 @@ pub enum Error {
     NotAsWritten { device: String, why: String },
 
     #[error(
-        "the directory that was to be restored is damaged: {why}. What came before the damage was restored. `check` lists the damage; restore another snapshot, or repair the repository from a copy"
+        "the requested directory is damaged: {why}. The entries before the damage were restored. `check` lists the damage; restore another snapshot, or repair the repository from a copy"
     )]
     RootDamaged { why: String },
 
-    #[error("{path} is the only entry asked for, and was not restored; the reason is reported above")]
+    #[error("{path} is the only requested entry, and it was not restored; the reason is reported above")]
     NotRestored { path: String },
 
     #[error(
@@ -75,7 +75,7 @@ pub enum Error {
     Unreached { why: String },
 
     #[error(
-        "none of the {entries} entries was restored into {target}, which did not take them: {why}. Check the permissions, the mount and the content of the target, then restore again, or into another directory"
+        "none of the {entries} entries was restored, because {target} refused them: {why}. Check the permissions, the mount and the content of the target, then restore again, or into another directory"
     )]
     NothingTaken { target: String, entries: u64, why: String },
 
@@ -85,11 +85,11 @@ pub enum Error {
     NothingUsable { entries: u64 },
 
     #[error(
-        "{path} may lack data that was restored, because it could not be written to the disk: {source}. Check the disk, its free space and quotas, then restore again into an empty target: a second restore into this one may compare with what is only in memory"
+        "{path} may lack data that was restored, because it could not be written to the disk: {source}. Check the disk, its free space and quotas, then restore again into an empty target: a second restore into this one may compare with data that is only in memory"
     )]
     NotOnDisk { path: String, source: io::Error },
 
-    #[error("a panic ended the restore while {during}: {message}; this is an error of this program, report it")]
+    #[error("a panic ended the restore while {during}: {message}; this is a bug in vsm, report it")]
     Panicked { during: &'static str, message: String },
 
     #[error("{path} is neither a directory nor a block device")]
@@ -99,7 +99,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The run was ended from outside.
+    /// The error of an interrupted run.
     pub(super) fn interrupted() -> Error {
         Error::Repo(repo::Error::Interrupted)
     }
@@ -109,8 +109,8 @@ impl Error {
         Error::Target { action, path: path.display().to_string(), source: errno.into() }
     }
 
-    /// The error that a failed call on `path` ends the whole restore with, if it would meet all
-    /// other files too.
+    /// The error that ends the whole restore after a failed call on `path`, if every other file
+    /// would fail in the same way.
     pub(super) fn of_target(action: &'static str, path: String, errno: Errno) -> Option<Error> {
         match errno {
             Errno::NOSPC | Errno::DQUOT => Some(Error::Full { path, source: errno.into() }),
@@ -148,10 +148,10 @@ impl Error {
     }
 }
 
-/// Whether the repository does not yield this blob, now or later, while others can still be read:
-/// it is missing, damaged, or larger than this program holds. The last is no damage to
-/// [`repo::Error::is_damage`], whose callers may remove what is damaged. Anything else is the
-/// store's trouble, and another run may succeed.
+/// Whether this blob cannot be read, now or later, while others still can: it is missing, damaged,
+/// or too large for this program. [`repo::Error::is_damage`] excludes blobs that are too large,
+/// because its callers may remove damaged data. Any other error comes from the store, and another
+/// run may succeed.
 pub(super) fn is_lost(error: &repo::Error) -> bool {
     error.is_damage() || matches!(error, repo::Error::BlobTooLarge { .. })
 }

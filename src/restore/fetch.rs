@@ -1,11 +1,11 @@
-//! Stage 4: blobs out of packs, each fetched once and handed to every place it is used.
+//! Stage 4: fetches blobs from packs, each once, and passes them to every place that uses them.
 //!
-//! Packs come in the order in which the files first need them. A thread for each connection, or
-//! core if those are more, takes pack after pack, and parts of packs when few are left, so that
-//! none is idle before the end: a [`PackReader`] reads the wanted blobs front to back, and they are
-//! written as they come. A blob that cannot be read in this way is searched for in other packs.
-//! [`Reading`] bounds the memory of all threads together. A panic in a thread ends all of them with
-//! an error.
+//! Packs are read in the order in which the files first need them. Each thread, one per connection
+//! or core, whichever are more, takes pack after pack, and parts of packs when few are left, so
+//! that no thread is idle before the end. A [`PackReader`] reads the wanted blobs front to back,
+//! and they are written as they arrive. A blob that cannot be read in this way is searched for in
+//! other packs. [`Reading`] bounds the memory of all threads together. A panic in a thread ends all
+//! of them with an error.
 
 use super::context::Restoring;
 use super::error::{Error, Result, is_lost};
@@ -25,24 +25,24 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Where plaintext goes.
+/// The destination of plaintext.
 pub trait Sink: Sync {
-    /// Whether a use, the one of this number, is to be fetched.
+    /// Whether the use of this number is to be fetched.
     fn wants(&self, number: usize, needed: &Use) -> bool;
 
-    /// Takes the content of a use's blob. An error ends the restore.
+    /// Writes the content of a use's blob. An error ends the restore.
     fn write(&self, piece: Piece<'_>) -> Result<()>;
 
-    /// A use's blob cannot be read. An error ends the restore.
+    /// Records that a use's blob cannot be read. An error ends the restore.
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()>;
 
-    /// Bytes that it holds at most after it has returned.
+    /// Maximum number of bytes that it holds after a call has returned.
     fn holds(&self) -> u64 {
         0
     }
 }
 
-/// The content of a blob, and one place that it goes to.
+/// The content of a blob, and one place that it is written to.
 #[derive(Clone, Copy)]
 pub struct Piece<'p> {
     pub needed: Use,
@@ -64,19 +64,18 @@ struct Run {
     pack: Id,
 }
 
-/// What no thread has taken yet.
+/// The steps that no thread has taken yet.
 struct Waiting {
     next: usize,
-    /// Bytes of its blobs in their packs; one that is used several times counts as often.
+    /// Bytes of their blobs in the packs; a blob with several uses counts as often.
     bytes: u64,
 }
 
-/// A part of a pack is not smaller than this, unless it is the last one: what a request costs
-/// beside its bytes is a quarter of it at 100 ms of latency and 10 MB/s, and less where links are
-/// faster.
+/// Minimum bytes of a part of a pack, except the last part: at 100 ms of latency and 10 MB/s, a
+/// request takes a quarter longer than the transfer of its bytes.
 const LEAST_RUN: u64 = 4 << 20;
 
-/// A run has at most this many blobs, which bounds the list of them to 400 KiB.
+/// Maximum number of blobs in a run, which bounds the list of them to 400 KiB.
 const MOST_BLOBS: usize = 8192;
 
 struct Fetch<'f> {
@@ -92,12 +91,12 @@ struct Fetch<'f> {
     store_errors: AtomicU32,
 }
 
-/// Fetches every use that the sink wants. `held` bytes of memory are taken by the uses and by what
-/// else the caller keeps of them.
+/// Fetches every use that the sink wants. The uses and related data of the caller take `held` bytes
+/// of memory.
 pub fn run(restoring: &Restoring<'_>, uses: &[Use], held: u64, sink: &dyn Sink) -> Result<()> {
     let Restoring { repo, index, progress, .. } = *restoring;
     let (steps, bytes) = order(index, uses, sink);
-    // Trees have been read, and will be read again.
+    // The trees have been read, and will be read again.
     let held = held + TreeReader::KEPT;
     let left = repo.settings().budget.left(index.memory(), held).map_err(repo::Error::from)?;
     let left = left.saturating_sub(sink.holds());
@@ -124,7 +123,8 @@ pub fn run(restoring: &Restoring<'_>, uses: &[Use], held: u64, sink: &dyn Sink) 
     }
 }
 
-/// All wanted uses by pack, the pack that is needed first in front, and the bytes of their blobs.
+/// All wanted uses by pack, the pack that is needed first in front, and the total bytes of their
+/// blobs.
 fn order(index: &Index, uses: &[Use], sink: &dyn Sink) -> (Vec<Step>, u64) {
     let mut ranks: HashMap<Id, u32> = HashMap::new();
     let mut bytes = 0;
@@ -154,8 +154,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// The rest of the pack that comes next, or a part of it where whole packs would leave threads
-    /// without work.
+    /// The rest of the next pack, or a part of it if whole packs would leave threads without work.
     fn next_run(&self) -> Option<Run> {
         if self.is_stopped() {
             return None;
@@ -201,7 +200,8 @@ impl Fetch<'_> {
             while !self.is_stopped()
                 && let Some(mut portion) = reader.next_portion(&mut stretch)
             {
-                // Requested once there is room for the first portion, so that no answer waits.
+                // The request is sent when memory for the first portion is free, so that no
+                // response has to wait.
                 if !requested {
                     download = self.heed(stretch.download(self.restoring.repo))?;
                     requested = true;
@@ -244,8 +244,8 @@ impl Fetch<'_> {
         self.deliver(uses, &plaintext, loaded)
     }
 
-    /// Reads one blob from wherever it can be had; the first copy again, too, because it may have
-    /// been damaged on the way here.
+    /// Reads one blob from any of its copies; also from the first one again, because it may have
+    /// been damaged in transit.
     fn load_again(&self, id: Id, plaintext: &mut Vec<u8>) -> Result<repo::Result<()>> {
         let Restoring { repo, index, .. } = self.restoring;
         let loaded = repo.load_blob(index, BlobType::Data, id);
@@ -260,7 +260,7 @@ impl Fetch<'_> {
         self.bear(why).map(Err)
     }
 
-    /// `None` for an error that leaves hope for single blobs.
+    /// `None` for an error after which single blobs may still be readable.
     fn heed<T>(&self, outcome: repo::Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(value) => {
@@ -271,9 +271,10 @@ impl Fetch<'_> {
         }
     }
 
-    /// Gives back an error that other blobs may be spared: a lost blob's, and a request's that
-    /// failed unless several have in a row. Any other ends the restore, because every request would
-    /// meet it: credentials that have expired, a bucket that is missing.
+    /// Returns an error in `Ok` if other blobs may not be affected: the error of a lost blob, or of
+    /// a failed request, unless several have failed in a row. Any other error ends the restore,
+    /// because every request would fail in the same way, as with expired credentials or a missing
+    /// bucket.
     fn bear(&self, error: repo::Error) -> Result<repo::Error> {
         if is_lost(&error) {
             return Ok(error);
@@ -283,7 +284,7 @@ impl Fetch<'_> {
         if spares_others { Ok(error) } else { Err(error.into()) }
     }
 
-    /// Hands a blob, or the news that there is none, to all its uses.
+    /// Passes a blob, or the error of reading it, to all its uses.
     fn deliver(&self, steps: &[Step], plaintext: &[u8], loaded: repo::Result<()>) -> Result<()> {
         let loaded = loaded.map(|()| Fill::of(plaintext));
         for step in steps {

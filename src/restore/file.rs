@@ -1,17 +1,16 @@
-//! Stage 5: plaintext into files, each piece at its place, by any thread.
+//! Stage 5: writes plaintext into files, each piece at its offset, from any thread.
 //!
 //! A file is created at its first write. In a file that this run creates, blocks of zeros are left
-//! out and stay holes; in one that had content before, they are written. A file that cannot be
-//! written is reported once and its other pieces are dropped; one that lacks a piece gets all
+//! out and stay holes; in a file that had content before, they are written. A file that cannot be
+//! written is reported once and its other pieces are dropped; a file that lacks a piece gets all
 //! others, but never counts as complete. A full disk ends the restore.
 //!
-//! A file of one piece gets its metadata as soon as it is complete, which spares finding it again;
-//! for this the plan has owner and mode of plain files. Only a restore that reads files back leaves
-//! that to the last stage, as it is left for all others.
+//! A file of one piece gets its metadata as soon as it is complete, which saves looking the file up
+//! again; for this the plan has owner and mode of plain files. For all other files, and if files
+//! are read back, the last stage applies the metadata.
 //!
-//! A file is complete when it is closed without an error: network file systems report there what
-//! did not reach their server. Several threads share one descriptor, and the last of them closes
-//! it.
+//! A file is complete when it is closed without an error: network file systems report lost writes
+//! only there. Several threads share one descriptor, and the last of them closes it.
 
 use super::close::close;
 use super::confine::{Dir, Pinned, is};
@@ -48,14 +47,14 @@ pub struct Files<'f> {
     unreached: OnceLock<String>,
 }
 
-/// What was done to a file when a call failed, and how.
+/// The action that failed on a file, and its error.
 type Failure = (&'static str, Errno);
 
 /// Whether a file has its size already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Size {
     Set,
-    /// The file is new, and the piece that is written is the only one.
+    /// The file is new, and the current piece is its only one.
     Unset,
 }
 
@@ -69,7 +68,7 @@ impl<'f> Files<'f> {
         Files { target, dirs, table, states, open: OpenFiles::default(), unreached: OnceLock::new() }
     }
 
-    /// Creates all files. `fetch` hands the content of those that have any to the sink.
+    /// Creates all files. `fetch` passes the content of all files that are not empty to the sink.
     pub fn fill(&self, fetch: impl FnOnce(&dyn Sink) -> Result<()>) -> Result<()> {
         self.target.workers.run("files were written", |queue| {
             self.make_empty(queue)?;
@@ -77,7 +76,7 @@ impl<'f> Files<'f> {
         })
     }
 
-    /// Creates the files that no blob will come for.
+    /// Creates the files that need no blob.
     fn make_empty<'s>(&'s self, queue: &Queue<'s, '_>) -> Result<()> {
         for (place, (file, state)) in (0..).zip(self.table.files.iter().zip(self.states.iter())) {
             if state.left() > 0 || !file.part.ends() {
@@ -89,7 +88,7 @@ impl<'f> Files<'f> {
                     self.heed(place, written)?;
                     self.complete(place)
                 })?,
-                // It was too long, and has been cut.
+                // The file was too long, and has been truncated.
                 State::Correcting => self.complete(place)?,
                 _ => {}
             }
@@ -101,10 +100,10 @@ impl<'f> Files<'f> {
         (&self.table.files[place as usize], self.states.of(place))
     }
 
-    /// Creates a new file. In a directory that this run made, which is private until the end, it
-    /// has its permissions at once, but for set-id bits, which lend the owner's rights; elsewhere
-    /// it is private until its metadata is applied. The owner may write it in either case: some
-    /// file systems check that at each write.
+    /// Creates a new file. In a directory that this run created, which is private until the end,
+    /// the file gets its permissions at once, except set-id bits, which would grant the rights of
+    /// the owner; elsewhere it is private until its metadata is applied. In either case the owner
+    /// may write it, because some file systems check that at each write.
     fn make(&self, place: u32) -> rustix::io::Result<OwnedFd> {
         let (file, state) = self.at(place);
         let (dir, name) = (self.dirs.get(file.dir)?, self.table.file_name(place));
@@ -123,13 +122,14 @@ impl<'f> Files<'f> {
         Ok(fd)
     }
 
-    /// Creates a file where there was something when the target was looked at. Only that is
-    /// replaced: the rest is another entry's, under a name that the file system takes for this one.
+    /// Creates a file in place of an entry that existed when the target was inspected. Only that
+    /// entry is replaced: any other belongs to another entry of the snapshot, whose name the file
+    /// system treats as equal.
     fn replace(&self, number: u32, dir: &Dir, name: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
         let claims = &self.target.claims;
         let mut replaced = claims.replaced.of(number);
-        // Before it is looked at: FUSE and NFS ask the file system again for an exclusive creation
-        // only, and else may still know what the name led to before.
+        // Create before `stat`: FUSE and NFS ask the file system again only for an exclusive
+        // creation, and may otherwise answer from a stale cache.
         let fd = match dir.create(name, mode) {
             Err(Errno::EXIST) => {
                 if let Some(there) = dir.stat(name)?
@@ -147,8 +147,8 @@ impl<'f> Files<'f> {
         Ok(fd)
     }
 
-    /// Opens a file, and creates it if it is to be new. `None`: it has failed, and what has its
-    /// name may be another entry.
+    /// Opens a file, and creates it if it is new. `None`: the file has failed, and its name may
+    /// belong to another entry.
     fn open(&self, place: u32) -> rustix::io::Result<Option<OwnedFd>> {
         let (file, state) = self.at(place);
         match state.state() {
@@ -162,7 +162,7 @@ impl<'f> Files<'f> {
         }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
         let fd = self.dirs.get(file.dir)?.open(self.table.file_name(place), flags)?;
-        // Content goes into regular files only, whatever another process has put in its place
+        // Content is written to regular files only, even if another process has replaced the file
         // meanwhile.
         if is(&fstat(&fd)?, FileType::RegularFile) { Ok(Some(fd)) } else { Err(Errno::INVAL) }
     }
@@ -171,18 +171,18 @@ impl<'f> Files<'f> {
     fn release(&self, place: u32, handle: Arc<Handle>) -> Result<()> {
         let Some(handle) = Arc::into_inner(handle) else { return Ok(()) };
         let Some(fd) = handle.into_inner().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
-        // Also of a file that counts as complete, which a thread that evicted it may close last:
-        // then it fails now.
+        // An error also fails a file that counts as complete already: a thread that evicted it may
+        // be the last one to close it.
         self.heed(place, close(fd).map_err(|errno| ("close", errno))).map(drop)
     }
 
-    /// Whether the content of a use's blob goes anywhere.
+    /// Whether the content of a use's blob is needed.
     fn wants(&self, number: usize, needed: &Use) -> bool {
         !self.states.is_present(number)
             && matches!(self.states.of(needed.file).state(), State::Planned | State::Made | State::Correcting)
     }
 
-    /// Some piece cannot be had. An error ends the restore.
+    /// Records that a piece cannot be read. An error ends the restore.
     fn lack(&self, needed: &Use, why: &repo::Error) -> Result<()> {
         if self.states.of(needed.file).lack() {
             self.target.problems.report(&self.table.file_path(needed.file), why);
@@ -193,12 +193,12 @@ impl<'f> Files<'f> {
         self.one_less(needed.file)
     }
 
-    /// Takes the content of a use's blob. An error ends the restore.
+    /// Writes the content of a use's blob. An error ends the restore.
     fn write(&self, piece: Piece<'_>) -> Result<()> {
         let place = piece.needed.file;
         let (file, state) = self.at(place);
         if state.state() != State::Failed {
-            // Most files have one blob: no other thread will need them open.
+            // Most files have one blob, so no other thread needs them open.
             let is_whole = file.part == Part::Whole && state.state() == State::Planned && state.left() == 1;
             let is_written = if is_whole {
                 let write = |fd: &OwnedFd| self.write_piece(fd, piece, Size::Unset);
@@ -213,7 +213,7 @@ impl<'f> Files<'f> {
         self.one_less(place)
     }
 
-    /// Creates a file that `write` writes at once, and closes it. Then it gets its metadata, if
+    /// Creates a file, writes all of it with `write`, and closes it. Then applies its metadata, if
     /// that is known.
     fn write_whole(
         &self,
@@ -222,13 +222,12 @@ impl<'f> Files<'f> {
     ) -> std::result::Result<(), Failure> {
         let fd = self.make(place).map_err(|errno| ("create", errno))?;
         let meta = self.early_meta(place);
-        // Before anything is written: then a network file system still has it from the answer to
-        // `create`.
+        // `fstat` before writing: a network file system then still has the answer from `create`.
         let new = meta.and_then(|meta| Some((meta, fstat(&fd).ok()?)));
         write(&fd).map_err(|errno| ("write", errno))?;
         let new = new.and_then(|(meta, stat)| Some((meta, stat, Pinned::of_open(&fd).ok()?)));
-        // Closed first: what does not reach the disk must not look complete, and what is written
-        // back by `close` may change the time.
+        // Close before applying metadata: a file that does not reach the disk must not look
+        // complete, and the write-back at `close` may change the modification time.
         close(fd).map_err(|errno| ("close", errno))?;
         if let Some((meta, stat, pinned)) = new {
             let path = || self.table.file_path(place);
@@ -239,8 +238,8 @@ impl<'f> Files<'f> {
         Ok(())
     }
 
-    /// The metadata of a new file that it may have as soon as it is complete: unless it is read
-    /// back first.
+    /// The metadata that a new file gets as soon as it is complete; `None` if the last stage
+    /// applies it.
     fn early_meta(&self, place: u32) -> Option<Meta> {
         let (file, state) = self.at(place);
         let is_bare = !self.target.dir(file.dir).hands_down();
@@ -248,7 +247,7 @@ impl<'f> Files<'f> {
         self.table.access(place).filter(|_| may).map(|access| Meta::plain(access, file.mtime))
     }
 
-    /// Writes one piece of several. Returns whether the file has it now.
+    /// Writes one of several pieces of a file. Returns whether it was written.
     pub(super) fn put(&self, piece: Piece<'_>) -> Result<bool> {
         let place = piece.needed.file;
         let (handle, evicted) = self.open.handle(place);
@@ -259,8 +258,8 @@ impl<'f> Files<'f> {
             let mut fd = handle.lock().unwrap_or_else(PoisonError::into_inner);
             match self.put_into(&mut fd, piece) {
                 Ok(is_written) => is_written,
-                // Under the lock, so that the next thread that has it finds that the file has
-                // failed, and neither creates it again nor opens what has its name.
+                // Under the lock, so that the next thread to take it finds that the file has
+                // failed, and neither creates it again nor opens another entry of its name.
                 Err((action, errno)) => {
                     self.broken(place, action, errno)?;
                     false
@@ -271,8 +270,8 @@ impl<'f> Files<'f> {
         Ok(is_written)
     }
 
-    /// Writes a piece into a file that is opened first if need be. Returns whether it did: the file
-    /// may have failed meanwhile.
+    /// Writes a piece into a file, which is opened first if necessary. Returns `false` if the file
+    /// has failed meanwhile.
     fn put_into(&self, fd: &mut Option<OwnedFd>, piece: Piece<'_>) -> std::result::Result<bool, Failure> {
         if fd.is_none() {
             *fd = self.open(piece.needed.file).map_err(|errno| ("open", errno))?;
@@ -285,7 +284,7 @@ impl<'f> Files<'f> {
     fn write_piece(&self, fd: &OwnedFd, piece: Piece<'_>, size: Size) -> rustix::io::Result<()> {
         let Piece { needed: Use { file: place, offset, .. }, bytes, fill } = piece;
         let (file, state) = self.at(place);
-        // Blocks of zeros are left out of new files.
+        // Only new files get holes.
         if !self.target.options.sparse || state.state() == State::Correcting {
             return write_at(fd, bytes, offset);
         }
@@ -299,7 +298,7 @@ impl<'f> Files<'f> {
         if size == Size::Unset && end < bytes.len() { ftruncate(fd, file.size) } else { Ok(()) }
     }
 
-    /// A use has been dealt with.
+    /// Counts a use as processed, and completes the file after the last use.
     fn one_less(&self, place: u32) -> Result<()> {
         if self.states.of(place).one_less() { self.complete(place) } else { Ok(()) }
     }
@@ -315,17 +314,17 @@ impl<'f> Files<'f> {
         Ok(())
     }
 
-    /// The file is not what it should be, and what is still to come for it is of no use.
+    /// Marks a file as failed and reports it once; its remaining pieces are dropped.
     pub fn fail(&self, place: u32, why: &str) {
         let is_first = self.states.of(place).fail();
-        // An error of closing it would be the second one of a file that has failed.
+        // The error of `close` is ignored, because the file has failed already.
         drop(self.open.forget(place));
         if is_first {
             self.target.problems.refuse(&self.table.file_path(place), why);
         }
     }
 
-    /// Why the store did not yield some piece, if it may do so another time.
+    /// The first reason why the store did not return a piece, if a retry may succeed.
     pub fn unreached(&self) -> Option<&str> {
         self.unreached.get().map(String::as_str)
     }
@@ -337,7 +336,8 @@ impl<'f> Files<'f> {
         Ok(false)
     }
 
-    /// A call on a file has failed: the whole restore ends if the next file would meet the same.
+    /// Handles a failed call on a file: ends the whole restore if every other file would fail in
+    /// the same way, and otherwise fails the file.
     fn broken(&self, place: u32, action: &'static str, errno: Errno) -> Result<()> {
         let path = display(&self.table.file_path(place));
         if let Some(error) = Error::of_target(action, path, errno) {
@@ -351,7 +351,7 @@ impl<'f> Files<'f> {
     }
 }
 
-/// Files that are written by the tasks of a queue.
+/// Writes pieces with the tasks of a queue.
 struct Writing<'w, 'scope, 'env: 'scope> {
     files: &'scope Files<'scope>,
     queue: &'w Queue<'scope, 'env>,
@@ -363,7 +363,7 @@ impl Sink for Writing<'_, '_, '_> {
     }
 
     fn write(&self, piece: Piece<'_>) -> Result<()> {
-        // A copy would cost more than the latency that it hides, and memory.
+        // A copy of a large piece would cost memory, and more time than the latency that it hides.
         if piece.bytes.len() > limits::RESTORE_QUEUED_PIECE {
             return self.files.write(piece);
         }

@@ -1,4 +1,4 @@
-//! What has become of the files of one table, and the transitions between their states.
+//! The states of the files of one table, and the transitions between them.
 
 use super::plan::memory::FILE_STATE;
 use super::plan::table::Table;
@@ -6,19 +6,19 @@ use rustix::fs::Stat;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// What had a file's place when the target was looked at, and may be replaced or corrected.
+/// The entry that had a file's name when the target was inspected, by its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Found {
     Nothing,
-    /// Something of another size than the file has in the snapshot, or of the same.
+    /// Something shorter than the file in the snapshot, of the same size, or longer.
     Shorter,
     Same,
     Longer,
 }
 
 impl Found {
-    /// What has the place of a file of `size` bytes.
+    /// Compares an existing entry with a file of `size` bytes.
     pub fn of(stat: &Stat, size: u64) -> Found {
         match u64::try_from(stat.st_size).unwrap_or(0).cmp(&size) {
             std::cmp::Ordering::Less => Found::Shorter,
@@ -68,18 +68,18 @@ pub const STATES: [State; 9] = [
 /// The states of a table's files, which any thread may change.
 pub struct FileStates {
     files: Vec<FileState>,
-    /// By use: the file had this piece already. Not set if nothing was compared.
+    /// By use: whether the file had this piece already. Not set if nothing was compared.
     pieces: OnceLock<Vec<AtomicBool>>,
 }
 
-/// The state of one file, or of a part of one whose uses are in several tables.
+/// The state of one file, or of a part of a split file.
 pub struct FileState {
-    /// Bytes of the uses in this table that were there already, or of all of a file that stays as
-    /// it was.
+    /// Bytes of the uses in this table that were already correct, or all bytes of a file that stays
+    /// as it was.
     present: AtomicU64,
     /// Uses in this table still to be written.
     left: AtomicU32,
-    /// Some piece cannot be had.
+    /// A piece cannot be read.
     lacking: AtomicBool,
     found: AtomicU8,
     state: AtomicU8,
@@ -88,7 +88,7 @@ pub struct FileState {
 const _: () = assert!(size_of::<FileState>() == FILE_STATE);
 
 impl FileStates {
-    /// The files as they were planned, before their places are looked at.
+    /// The states of a table before the target is inspected.
     pub fn planned(table: &Table) -> FileStates {
         let mut uses = table.uses.iter().peekable();
         let files = (0..).zip(&table.files).map(|(place, file)| {
@@ -122,7 +122,7 @@ impl FileStates {
         self.pieces.get().is_some_and(|pieces| pieces[number].load(Ordering::Relaxed))
     }
 
-    /// Whether each of `uses` uses need not be fetched: none, until a comparison sets it.
+    /// For each of `uses` uses, whether it need not be fetched: false until a comparison sets it.
     pub fn compare_pieces(&self, uses: usize) -> &[AtomicBool] {
         self.pieces.get_or_init(|| (0..uses).map(|_| AtomicBool::new(false)).collect())
     }
@@ -145,72 +145,73 @@ impl FileState {
         self.present.load(Ordering::Relaxed)
     }
 
-    /// Uses still to be written. A thread that sees one left sees what was written of the others.
+    /// Uses still to be written. A thread that sees only its own use left sees all that was written
+    /// of the others.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::Acquire)
     }
 }
 
-/// Before the content arrives: what has the file's place, and what is to become of it.
+/// Transitions before the content arrives: the existing entry, and the decision about the file.
 impl FileState {
-    /// Notes what has the file's place.
+    /// Records the existing entry in the file's place.
     pub fn set_found(&self, found: Found) {
         self.found.store(found as u8, Ordering::Relaxed);
     }
 
-    /// Something has the file's place, and this is to become of it.
+    /// Records the existing entry and the decision.
     pub fn decide(&self, found: Found, state: State) {
         self.set_found(found);
         self.set(state);
     }
 
-    /// `present` bytes are right already, and `left` uses are to be written.
+    /// Records that `present` bytes are already correct, and that `left` uses are to be written.
     pub fn compared(&self, present: u64, left: u32) {
         self.present.store(present, Ordering::Relaxed);
         self.left.store(left, Ordering::Relaxed);
     }
 
-    /// All of it is right already.
+    /// The whole file is already correct.
     pub fn set_correct(&self) {
         self.set(State::Correct);
     }
 
-    /// It cannot be corrected in place, and is replaced: all its `left` uses are to be written.
+    /// The file cannot be corrected in place and is replaced: all its `left` uses are to be
+    /// written.
     pub fn replace(&self, left: u32) {
         self.set(State::Planned);
         self.compared(0, left);
     }
 
-    /// It stays as it was, with `size` bytes.
+    /// The file stays as it was, with `size` bytes.
     pub fn stay(&self, size: u64) {
         self.present.store(size, Ordering::Relaxed);
     }
 }
 
-/// While the content arrives.
+/// Transitions while the content arrives.
 impl FileState {
-    /// It has been created.
+    /// The file has been created.
     pub fn make(&self) {
         self.advance(State::Planned, State::Made);
     }
 
-    /// It has all content and its metadata.
+    /// The file has all its content and its metadata.
     pub fn finish(&self) {
         self.advance(State::Made, State::Finished);
     }
 
-    /// A piece cannot be had. Returns whether that is to be reported: it is the first problem with
-    /// the file.
+    /// A piece cannot be read. Returns whether to report that: it is the first problem of the file.
     pub fn lack(&self) -> bool {
         !self.lacking.swap(true, Ordering::AcqRel) && self.state() != State::Failed
     }
 
-    /// A use has been dealt with. Returns whether it was the last.
+    /// A use has been processed. Returns whether it was the last.
     pub fn one_less(&self) -> bool {
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// All its uses have been dealt with. Returns whether it has all its content now.
+    /// All uses of the file have been processed. Returns whether it has all its content now.
     pub fn complete(&self) -> bool {
         let before = self.state();
         let complete = match before {
@@ -224,7 +225,7 @@ impl FileState {
         self.advance(before, complete) && complete != State::Failed
     }
 
-    /// It is not what it should be. Returns whether that is to be reported: it is the first time.
+    /// The file has failed. Returns whether to report that: it is the first failure.
     pub fn fail(&self) -> bool {
         self.set(State::Failed) != State::Failed
     }
@@ -234,7 +235,8 @@ impl FileState {
         STATES[usize::from(self.state.swap(state as u8, Ordering::AcqRel))]
     }
 
-    /// Changes the state unless it has changed: what has failed stays so. Returns whether it did.
+    /// Changes the state unless another thread has changed it: a failed file stays failed. Returns
+    /// whether it did.
     fn advance(&self, from: State, to: State) -> bool {
         self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn planned_files_wait_for_their_uses() {
+    fn planned_files_count_their_uses() {
         let states = FileStates::planned(&table());
         let left = states.iter().map(FileState::left).collect::<Vec<_>>();
         assert_eq!(left, [2, 0, 1]);

@@ -1,13 +1,13 @@
-//! Stage 7: the second walk, which makes of right content a right tree.
+//! Stage 7: the second walk, which completes the tree around the restored file contents.
 //!
-//! Symlinks, fifos, devices and further names of hard-linked files are made, what the snapshot
-//! lacks is deleted, and everything gets its metadata that has not got it yet: a directory's after
-//! all that changes what is in it, so the deepest first and the target itself last. Files whose
-//! content is not complete get none.
+//! It creates symlinks, fifos, devices and the further names of hard-linked files, deletes entries
+//! that the snapshot lacks, and applies all metadata that is still missing: to a directory after
+//! all changes in it, so the deepest first and the target itself last. Files with incomplete
+//! content get no metadata.
 //!
-//! The walk makes a task of each entry, and each directory counts what is left in it ([`open`]):
-//! the task that ends last finishes the directory. The first of several names is put into its place
-//! by the walk itself, so that the others find it.
+//! The walk submits a task for each entry, and each directory counts its unfinished tasks
+//! ([`open`]): the task that ends last finishes the directory. The first of several names is
+//! created by the walk itself, so that the tasks of the others find it.
 
 mod open;
 mod place;
@@ -34,7 +34,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What this stage works with.
+/// The inputs of this stage.
 pub struct Finish<'f> {
     pub walk: &'f Walk<'f>,
     pub target: &'f Target<'f>,
@@ -44,7 +44,7 @@ pub struct Finish<'f> {
 }
 
 impl Finish<'_> {
-    /// Walks again and finishes everything; fills the report.
+    /// Walks the snapshot again, finishes all entries and fills the report.
     pub fn run(&self, report: &mut Report) -> Result<()> {
         let Finish { walk, target, outcomes, dirs } = *self;
         let place = Place { target, outcomes, dirs, selection: walk.selection, counts: Counts::default() };
@@ -59,16 +59,16 @@ impl Finish<'_> {
     }
 }
 
-/// The second walk.
+/// The visitor of the second walk.
 struct Second<'w, 'scope, 'env> {
     place: &'scope Place<'scope>,
     queue: &'w Queue<'scope, 'env>,
-    /// The numbers that the plan gave to what comes next.
+    /// The numbers of the next directory and file in the plan.
     next_dir: u32,
     next_file: u32,
-    /// The open directories, the target first.
+    /// The directories that the walk is in, the target first.
     above: Vec<Arc<Open>>,
-    /// The first of each group of hard links that are not regular files.
+    /// The first name in each group of hard links to entries that are not regular files.
     links: HashMap<Id, First>,
 }
 
@@ -108,8 +108,7 @@ impl Visitor for Second<'_, '_, '_> {
 
     fn wants_names(&self) -> bool {
         let target = self.place.target;
-        // Names that cannot be trusted do not say what a directory has, neither here nor above or
-        // below.
+        // If any names cannot be trusted, no listing can: neither here nor above or below.
         let fresh = target.dir(self.here().number).is_fresh();
         target.options.delete && !target.plan.doubtful && !fresh
     }
@@ -141,8 +140,8 @@ impl Visitor for Second<'_, '_, '_> {
 
     fn flaw(&mut self, path: &[u8], flaw: Flaw, why: String) -> Result<()> {
         match flaw {
-            // The planner has reported all others; a tree that was readable then and is not now
-            // would put every number wrong.
+            // The planner has reported all other flaws. If a tree that was readable then is not any
+            // more, all numbers would be wrong.
             Flaw::Unreadable => Err(Error::Changed { path: display(path), why }),
             Flaw::Truncated if !self.was_truncated() => Err(Error::Changed { path: display(path), why }),
             Flaw::Name | Flaw::Truncated | Flaw::Entry => Ok(()),
@@ -151,7 +150,7 @@ impl Visitor for Second<'_, '_, '_> {
 }
 
 impl<'scope> Second<'_, 'scope, '_> {
-    /// Whether the plan knows that the directory's end cannot be read.
+    /// Whether the plan knows that the directory's listing is truncated.
     fn was_truncated(&self) -> bool {
         let plan = self.place.target.plan;
         match self.here().number {
@@ -160,12 +159,12 @@ impl<'scope> Second<'_, 'scope, '_> {
         }
     }
 
-    /// The directory whose entries are coming in.
+    /// The directory that the walk entered last.
     fn here(&self) -> &Arc<Open> {
         self.above.last().expect("entries are in directories")
     }
 
-    /// Makes a task of an entry of the directory whose entries are coming in.
+    /// Submits a task for an entry of the directory that the walk entered last.
     fn submit(&self, bytes: usize, task: impl FnOnce(&Place<'_>, &Open) -> Result<()> + Send + 'scope) -> Result<()> {
         let (place, open) = (self.place, self.here().clone());
         open.begin_entry();
@@ -179,7 +178,7 @@ impl<'scope> Second<'_, 'scope, '_> {
         })
     }
 
-    /// The metadata of a regular file, if its content is right.
+    /// Submits the metadata of a regular file whose content is correct.
     fn file(&mut self, number: u32, node: Node) -> Result<()> {
         let place = self.place;
         let state = place.outcomes.state(number);
@@ -200,7 +199,7 @@ impl<'scope> Second<'_, 'scope, '_> {
         self.submit(weight, move |place, open| place.finish_file(open, &file, &meta))
     }
 
-    /// Everything that is no regular file and no directory.
+    /// Creates an entry that is neither a regular file nor a directory.
     fn special(&mut self, path: &[u8], node: Node, key: Option<Id>) -> Result<()> {
         let place = self.place;
         let ty = node.ty;

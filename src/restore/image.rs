@@ -1,4 +1,4 @@
-//! Stage 2 for a block device: where each blob of one file goes.
+//! Stage 2 for a block device: plans the offset of each blob of one file.
 
 use super::error::{Error, Result};
 use super::plan::memory::PlanBudget;
@@ -10,20 +10,21 @@ use crate::format::node::Node;
 use crate::id::Id;
 use crate::repo::{self, Index};
 
-/// The uses of one file, in tables without files: the device has a name of its own.
+/// The uses of one file, in tables without files, because the device is the only file.
 pub struct Image {
     pub tables: Tables,
     pub size: u64,
-    /// Bytes and blobs that no index has, and why.
+    /// Bytes and blobs without a known offset, because blobs are in no index, and the first such
+    /// error.
     pub lost: u64,
     pub pieces: u64,
     pub why: Option<repo::Error>,
 }
 
 impl Image {
-    /// Plans a file alone. What comes before the first blob that is in no index has its place, and
-    /// so has what comes after the last one: its distance from the end is known. The inner error
-    /// says why the file is no image.
+    /// Plans one file. The blobs before the first missing one have known offsets, and so have those
+    /// after the last missing one: their distance from the end is known. The inner error is the
+    /// reason why the file is not a usable image.
     pub fn plan(index: &Index, node: &Node, budget: PlanBudget<'_>) -> Result<std::result::Result<Image, String>> {
         let Some(content) = &node.content else { return Ok(Err(NO_CONTENT.into())) };
         let known = |id: Id| {
@@ -53,16 +54,19 @@ impl Image {
             (lost, pieces) = (end - head, (content.len() - listed) as u64);
             why = Some(repo::Error::BlobMissing { ty: BlobType::Data, id });
         } else if size != node.size {
-            return Ok(Err(format!("the snapshot gives it {} bytes and lists content of {size}", node.size)));
+            return Ok(Err(format!(
+                "the snapshot records {} bytes for it but lists content of {size} bytes",
+                node.size
+            )));
         }
         Ok(Ok(Image { tables: uses.tables.finish()?, size, lost, pieces, why }))
     }
 }
 
-/// The file's uses while they are listed.
+/// Collects the file's uses.
 struct Uses {
     tables: TableWriter,
-    /// Bytes of all tables.
+    /// Maximum size of all tables in bytes.
     max: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Sets of files of the target, by device and inode.
+//! Sets of entries of the target, by device and inode number.
 
 use super::confine::Dir;
 use crate::sync::lock;
@@ -13,15 +13,16 @@ pub fn inode(stat: &Stat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 
-/// A bit for each inode, in words of 64 neighbours: file systems number what is made together side
-/// by side, so that a million files take some hundred kilobytes, and no more than a set does.
+/// A bit per inode, in words of 64 neighbouring numbers. File systems number files that are created
+/// together consecutively, so that a million files take a few hundred kilobytes; scattered files
+/// take no more than in a plain set.
 #[derive(Default)]
 pub struct Inodes {
     words: HashMap<(u64, u64), u64>,
 }
 
 impl Inodes {
-    /// `false`: it is there already.
+    /// Returns `false` if the set has the inode already.
     pub fn insert(&mut self, (device, inode): Inode) -> bool {
         let word = self.words.entry((device, inode / 64)).or_default();
         let before = *word;
@@ -34,12 +35,12 @@ impl Inodes {
     }
 }
 
-/// Entries of the target that entries of the snapshot have been given.
+/// Entries of the target that are assigned to entries of the snapshot.
 #[derive(Default)]
 pub struct Claimed(Mutex<Inodes>);
 
 impl Claimed {
-    /// `false`: it is there already.
+    /// Returns `false` if the set has the inode already.
     pub fn insert(&self, inode: Inode) -> bool {
         lock(&self.0).insert(inode)
     }
@@ -49,7 +50,7 @@ impl Claimed {
     }
 }
 
-/// What has several names in the target and stays as it is: its names in each directory.
+/// Entries of the target with several names that stay as they are: their names in each directory.
 #[derive(Default)]
 pub struct Settled(Mutex<HashMap<(u32, Inode), Vec<Name>>>);
 
@@ -60,9 +61,9 @@ impl Settled {
         lock(&self.0).entry((dir, inode)).or_default().push(name.into());
     }
 
-    /// Whether `name`, which leads to this inode, is another spelling of a name that was noted.
-    /// Names of one inode are places of their own only if the directory lists each of them as it is
-    /// spelt.
+    /// Whether `name`, which resolves to this inode, is another spelling of a noted name, as on a
+    /// file system that ignores case. Two names of one inode are separate hard links only if the
+    /// directory lists both in exactly these spellings.
     pub fn is_respelt(&self, number: u32, dir: &Dir, inode: Inode, name: &[u8]) -> rustix::io::Result<bool> {
         let Some(noted) = lock(&self.0).get(&(number, inode)).cloned() else { return Ok(false) };
         let listed: HashSet<Vec<u8>> = dir.names()?.into_iter().collect();
@@ -70,11 +71,11 @@ impl Settled {
     }
 }
 
-/// What this run has made in the place of something else, by the directory that it is in. It is not
-/// to be replaced by another entry of the snapshot, whose name the file system takes for the same.
+/// Files that this run created in place of existing entries, in shards by directory. Another entry
+/// of the snapshot must not replace them, if the file system treats both names as equal.
 pub struct Replaced([Mutex<Inodes>; SHARDS]);
 
-/// Directories whose entries are replaced side by side.
+/// Number of directories in which entries can be replaced in parallel.
 const SHARDS: usize = 64;
 
 impl Default for Replaced {
@@ -84,21 +85,21 @@ impl Default for Replaced {
 }
 
 impl Replaced {
-    /// Held while something in a directory is replaced.
+    /// Locks the set of a directory, while an entry in it is replaced.
     pub fn of(&self, dir: u32) -> MutexGuard<'_, Inodes> {
         lock(&self.0[dir as usize % SHARDS])
     }
 }
 
-/// Which inodes entries of the snapshot have been given, so that no entry replaces another one
-/// whose name the file system takes for the same.
+/// The inodes that are assigned to entries of the snapshot, so that no entry replaces another one
+/// if the file system treats their names as equal.
 #[derive(Default)]
 pub struct Claims {
-    /// Directories that existed, or were made in one that existed, each given to one entry.
+    /// Directories that existed, or were created in one that existed, each assigned to one entry.
     pub dirs: Claimed,
-    /// Files that were made in the place of something else.
+    /// Files that were created in place of existing entries.
     pub replaced: Replaced,
-    /// What is right already, or was made right, and has several names.
+    /// Entries with several names that are correct or kept.
     pub settled: Settled,
 }
 
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inodes_are_told_apart_by_device_and_number() {
+    fn inodes_are_distinguished_by_device_and_number() {
         let mut inodes = Inodes::default();
         let some = [(1, 0), (1, 63), (1, 64), (2, 0), (2, u64::MAX)];
         assert!(some.iter().all(|&inode| inodes.insert(inode)));

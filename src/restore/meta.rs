@@ -1,10 +1,11 @@
-//! [`Meta`]: owner, mode, times and extended attributes, and the order in which they hold.
+//! Applies metadata: owner, mode, times and extended attributes, in an order in which none of them
+//! undoes another.
 //!
-//! The owner comes first, because a change of it takes set-id bits and capabilities away; then
-//! attributes, among them ACLs, which may change the mode; then the mode, without set-id bits if
-//! the owner is not the one they speak for; the times last, because all else may touch them.
-//! Nothing here ends a restore: what the system refuses is counted per kind in [`Refusals`] and
-//! reported once per kind, at the end.
+//! The owner comes first, because changing it clears set-id bits and capabilities; then attributes,
+//! among them ACLs, which may change the mode; then the mode, without set-id bits if the owner
+//! could not be set; the times last, because every other change may touch them. Nothing here ends a
+//! restore: refusals of the system are counted per kind in [`Refusals`] and reported once per kind,
+//! at the end.
 
 use super::confine::{Pinned, is};
 use super::options::Unprivileged;
@@ -20,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 /// The set-user-id and set-group-id bits.
 const SET_ID: u32 = 0o6000;
 
-/// What an entry has besides its content.
+/// The metadata of an entry.
 #[derive(Clone, Debug)]
 pub struct Meta {
     /// As `chmod` takes it.
@@ -51,7 +52,7 @@ impl Meta {
         Meta { permissions, uid, gid, atime: mtime, mtime, xattrs: Vec::new() }
     }
 
-    /// About the memory that it takes, in bytes.
+    /// Approximate memory in bytes.
     pub fn weight(&self) -> usize {
         let xattrs = self.xattrs.iter().map(|xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len());
         size_of::<Meta>() + xattrs.sum::<usize>()
@@ -77,8 +78,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// Together with the time, this is all metadata of most files; `None` for one that has more:
-    /// attributes, or a time of access of its own.
+    /// The owner and mode of a file whose only other metadata is the time, as for most files;
+    /// `None` for a file with attributes or an access time of its own.
     pub fn of_plain(node: &Node) -> Option<Access> {
         let is_plain = node.xattrs.is_empty() && node.atime.instant() == node.mtime.instant();
         is_plain.then(|| Access { permissions: mode::permissions(node.mode), uid: node.uid, gid: node.gid })
@@ -90,7 +91,7 @@ impl Access {
 pub enum Before {
     /// Any.
     Unknown,
-    /// None that a restore would remove: this run made the entry, in a directory that hands down
+    /// None that a restore would remove: this run created the entry, in a directory that hands down
     /// none.
     Bare,
 }
@@ -105,11 +106,11 @@ pub struct Recipient<'e> {
     pub path: PathOf<'e>,
 }
 
-/// What could not be applied, by kind. Threads share it.
+/// The metadata that could not be applied, by kind. Threads share it.
 pub struct Refusals<'p> {
     progress: &'p Progress,
-    /// A lack of privilege excuses: the process does not run as root, and no problem is to be made
-    /// of that.
+    /// Whether a lack of privilege is no problem: the process does not run as root, and the options
+    /// excuse it.
     excused: bool,
     kinds: Mutex<BTreeMap<String, Kind>>,
 }
@@ -117,7 +118,7 @@ pub struct Refusals<'p> {
 struct Kind {
     count: u64,
     severity: Severity,
-    /// The first path in the order of bytes, among those that are a problem if there are any.
+    /// The first path in byte order; if any are problems, the first of those.
     first: Vec<u8>,
     why: Errno,
 }
@@ -138,13 +139,13 @@ impl<'p> Refusals<'p> {
         Refusals { progress, excused, kinds: Mutex::default() }
     }
 
-    /// Counts something that the system did not take.
+    /// Counts metadata that the system refused.
     pub fn add(&self, kind: &str, path: PathOf<'_>, why: Errno) {
         let expected = self.excused && matches!(why, Errno::PERM | Errno::ACCESS);
         self.count(kind, path, why, if expected { Severity::Harmless } else { Severity::Problem });
     }
 
-    /// Counts something whose absence is no loss.
+    /// Counts a refusal that is no loss.
     pub fn add_harmless(&self, kind: &str, path: PathOf<'_>, why: Errno) {
         self.count(kind, path, why, Severity::Harmless);
     }
@@ -158,7 +159,7 @@ impl<'p> Refusals<'p> {
             return;
         };
         known.count += 1;
-        // Threads come in any order.
+        // Threads report in any order.
         let is_first = match severity {
             _ if severity == known.severity => path < known.first,
             Severity::Problem => true,
@@ -190,7 +191,7 @@ impl<'p> Refusals<'p> {
         counts
     }
 
-    /// Gives an entry its metadata.
+    /// Applies the metadata of an entry.
     pub fn apply(&self, entry: &Recipient<'_>, meta: &Meta) {
         match entry.pinned.stat() {
             Ok(stat) => self.apply_to(entry, &stat, meta),
@@ -198,19 +199,19 @@ impl<'p> Refusals<'p> {
         }
     }
 
-    /// Gives an entry whose owner and mode are those of `stat` its metadata. What it has already is
-    /// not set again: only this run changes it meanwhile.
+    /// Applies the metadata of an entry whose present owner and mode are those of `stat`. Values
+    /// that are already right are not set again, because only this run changes them meanwhile.
     pub fn apply_to(&self, entry: &Recipient<'_>, stat: &Stat, meta: &Meta) {
         let &Recipient { pinned, before, path } = entry;
         let (mut touched, mut permissions) = (false, meta.permissions);
         if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
-            // Only set-id bits go with a change of the owner.
+            // A change of the owner clears only set-id bits.
             touched = stat.st_mode & SET_ID != 0;
             if let Err(why) = pinned.chown(meta.uid, meta.gid) {
                 self.add("owner", path, why);
                 if !is(stat, FileType::Directory) {
-                    // They would lend the rights of the user who runs the restore, instead of those
-                    // of the owner.
+                    // The bits would grant the rights of the restoring user instead of those of the
+                    // owner.
                     permissions &= !SET_ID;
                 }
             }
@@ -231,7 +232,7 @@ impl<'p> Refusals<'p> {
         if let Err(why) = entry.chmod(permissions) {
             return self.add("mode", path, why);
         }
-        // The kernel drops a set-group-id bit in silence when the group is not one of the caller's.
+        // The kernel silently drops a set-group-id bit if the group is not one of the caller's.
         if permissions & SET_ID != 0 && entry.stat().is_ok_and(|stat| stat.st_mode & 0o7777 != permissions) {
             self.add("mode", path, Errno::PERM);
         }
@@ -272,8 +273,8 @@ impl<'p> Refusals<'p> {
     }
 
     fn refuse_xattr(&self, name: &[u8], path: PathOf<'_>, stat: &Stat, why: Errno) {
-        // A label belongs to the policy of the machine it was made on; user attributes exist on
-        // files and directories only.
+        // A label belongs to the policy of the machine that it was made on; user attributes exist
+        // on files and directories only.
         let label = name.starts_with(b"security.") && name != b"security.capability";
         let nowhere = name.starts_with(b"user.") && !is(stat, FileType::RegularFile) && !is(stat, FileType::Directory);
         if label || nowhere {
@@ -284,14 +285,14 @@ impl<'p> Refusals<'p> {
     }
 }
 
-/// Attributes that are a user's data or grant something. All others (labels, what a file system
-/// keeps about itself) are this machine's and stay.
+/// Attributes that are user data or grant rights. All others (labels, internal attributes of a file
+/// system) belong to this machine and stay.
 fn is_ours_to_remove(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"system.posix_acl_"].iter().any(|prefix| name.starts_with(prefix))
         || name == b"security.capability"
 }
 
-/// The attribute's kind: its name where that has a meaning of its own, else its name space.
+/// The attribute's kind: its full name if that is well known, else its name space.
 fn kind_of(name: &[u8]) -> String {
     const KNOWN: [&str; 4] =
         ["security.capability", "security.selinux", "system.posix_acl_access", "system.posix_acl_default"];

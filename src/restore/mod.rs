@@ -1,30 +1,30 @@
-//! A restore, from a snapshot to the target: a backup's stages backwards, each a module.
+//! Restores a snapshot into a directory or onto a block device. The stages, each a module:
 //!
-//! 1. [`origin`]: the path that was asked for becomes a tree, or one entry of a tree.
-//! 2. [`plan`]: the first [`walk`] lists directories, files and where each blob goes. Nothing has
-//!    been touched yet, and from here on the plan does not change: what becomes of the files is in
-//!    [`file_states`] and [`outcomes`], and the rest of what the stages find out in [`target`].
-//! 3. [`prepare`]: directories are made, and each file that exists already is decided about; then
-//!    it is compared.
-//! 4. [`fetch`]: packs are read in runs, blobs opened and compared with their hash; over all
-//!    connections.
-//! 5. [`file`]: plaintext goes to its places, and zeros stay holes. Most files get their metadata
-//!    here.
-//! 6. [`verify`]: what was written is read again, if asked for. From comparing to here, the files
-//!    are taken table by table, each as large as the memory budget allows.
-//! 7. [`finish`]: the second walk makes links and special files, [`delete`]s, and applies
+//! 1. [`origin`] resolves the requested path to a tree, or to one entry of a tree.
+//! 2. [`plan`]: the first [`walk`] lists the directories, the files and the offset of each blob,
+//!    before anything is touched. The plan does not change afterwards: [`file_states`] and
+//!    [`outcomes`] record the state of each file, and [`target`] the other results of the stages.
+//! 3. [`prepare`] creates directories, decides for each existing file whether it is kept, corrected
+//!    or replaced, and compares the files to correct.
+//! 4. [`fetch`] reads packs in runs over all connections, opens the blobs and compares their
+//!    hashes.
+//! 5. [`file`] writes plaintext at its offsets and leaves zeros as holes. Most files get their
+//!    metadata here.
+//! 6. [`verify`] reads the written data again, if requested. From the comparison to here, the files
+//!    are processed table by table, each as large as the memory budget allows.
+//! 7. [`finish`]: the second walk creates links and special files, [`delete`]s, and applies
 //!    [`meta`]data, the deepest first.
 //!
-//! [`directory`] runs stages 2 to 7. What stages 3 and 5 to 7 do to the target are tasks of
-//! [`workers`], which keep as many of them in flight as the target answers faster with; [`dirs`]
-//! keeps the directories open that they work in.
+//! [`directory`] runs stages 2 to 7. The calls of stages 3 and 5 to 7 on the target are tasks of
+//! [`workers`], which adapts the number of tasks in flight to the target; [`dirs`] keeps the
+//! directories open that the tasks work in.
 //!
-//! [`confine`] is the only way to the file system, and nothing that goes through it leaves the
-//! target. A block device takes one file ([`image`]) instead of a tree: [`device`]. At the end
-//! everything is [`durable`].
+//! [`confine`] is the only way to the file system, and no call through it leaves the target. A
+//! block device takes one file ([`image`]) instead of a tree: [`device`]. At the end, the target is
+//! synced ([`durable`]).
 //!
-//! What concerns one entry of several is a problem ([`problems`]), and the rest is restored. What
-//! concerns the root of what was asked for is an error.
+//! A failure of one entry among others is a problem ([`problems`]), and the others are restored. A
+//! failure of the requested root is an error.
 
 mod close;
 mod confine;
@@ -77,12 +77,12 @@ use origin::Base;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Restores what `path` names in a snapshot (the empty path is all of it) into the target. A
-/// directory's content goes into the target, any other entry is put there under its own name.
+/// Restores the entry at `path` of a snapshot, or all of it if `path` is empty, into the target.
+/// The content of a directory goes into the target itself; any other entry keeps its name there.
 ///
-/// An error means that the restore ended early, or that it ran to its end and what was asked for is
-/// not in the target. Files that are complete by then may have their metadata; directories have it
-/// only if the error came in the last stage or after it.
+/// An error means that the restore ended early, or that it ran to its end but the requested entries
+/// are not in the target. Files that are complete by then may have their metadata; directories have
+/// it only if the error came in the last stage or after it.
 pub fn run(restoring: &Restoring<'_>, snapshot: &StoredSnapshot, path: &[u8]) -> Result<Report> {
     let Restoring { repo, index, options, progress } = *restoring;
     let problems_before = progress.problem_count();
@@ -98,7 +98,7 @@ pub fn run(restoring: &Restoring<'_>, snapshot: &StoredSnapshot, path: &[u8]) ->
     Ok(report)
 }
 
-/// What the target is.
+/// The kind of the target.
 enum TargetKind {
     Directory,
     Device,

@@ -1,33 +1,35 @@
-//! The names in a directory of the snapshot, packed: about 15 bytes each, where a set takes 60.
+//! A compact set of the names in a directory of the snapshot: about 15 bytes each, where a hash set
+//! takes 60.
 
 use std::collections::HashSet;
 
-/// Names, each once.
+/// A set of names.
 #[derive(Default)]
 pub struct Names {
-    /// Behind each other, sorted.
+    /// The names, sorted and concatenated.
     bytes: Vec<u8>,
-    /// Where each of them ends.
+    /// The end of each name in `bytes`.
     ends: Vec<u32>,
-    /// All of them, if they did not come sorted.
+    /// All names, if they did not arrive sorted.
     unsorted: Option<HashSet<Box<[u8]>>>,
-    /// Of names that come sorted, only the last is kept.
+    /// Whether only the last name is kept while names arrive sorted.
     forgets: bool,
 }
 
 impl Names {
-    /// Names that are not asked for: of those that come sorted, the last one is enough to tell that
-    /// the next is new.
+    /// A set that only checks that names are new: while they arrive sorted, the last one is enough
+    /// for that.
     pub fn forgetting() -> Names {
         Names { forgets: true, ..Names::default() }
     }
 
-    /// Whether a name may be one of those that are not kept any more.
+    /// Whether a name may be one that is not kept any more.
     pub fn has_forgotten(&self, name: &[u8]) -> bool {
         self.forgets && !self.is_behind(name)
     }
 
-    /// Adds a name, none that [`Names::has_forgotten`]; `false`: it is there already.
+    /// Adds a name, for which [`Names::has_forgotten`] must be false. Returns `false` if the set
+    /// has it already.
     pub fn insert(&mut self, name: &[u8]) -> bool {
         if let Some(names) = &mut self.unsorted {
             return names.insert(name.into());
@@ -37,7 +39,7 @@ impl Names {
             self.bytes.clear();
             self.ends.clear();
         }
-        // Names come out of a tree, which has no more than 4 GiB.
+        // The names come from a tree, which has no more than 4 GiB.
         match u32::try_from(self.bytes.len() + name.len()) {
             Ok(end) if is_behind => {
                 self.bytes.extend_from_slice(name);
@@ -65,13 +67,13 @@ impl Names {
         start < self.ends.len() && self.get(start) == name
     }
 
-    /// Bytes that they take, about.
+    /// Approximate size in bytes.
     pub fn memory(&self) -> usize {
         let of_set = |names: &HashSet<Box<[u8]>>| names.iter().map(|name| size_of_val(name) + name.len()).sum();
         self.bytes.len() + size_of_val(&self.ends[..]) + self.unsorted.as_ref().map_or(0, of_set)
     }
 
-    /// Whether a name comes after all others, which came sorted.
+    /// Whether a name sorts after all others, which arrived sorted.
     fn is_behind(&self, name: &[u8]) -> bool {
         self.ends.len().checked_sub(1).is_none_or(|last| self.get(last) < name)
     }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_whether_they_came_sorted_or_not() {
+    fn names_are_found_in_any_order_of_arrival() {
         for names in [&["a", "ab", "b", "c"][..], &["c", "a", "b", "ab"], &[], &["a", "c", "b", "ab"]] {
             let mut set = Names::default();
             assert!(names.iter().all(|name| set.insert(name.as_bytes())), "{names:?}");
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_kept_are_new_as_long_as_they_come_sorted() {
+    fn names_that_arrive_sorted_are_known_to_be_new_by_the_last_one() {
         let mut names = Names::forgetting();
         assert!(
             ["a", "ab", "b"].iter().all(|name| !names.has_forgotten(name.as_bytes()) && names.insert(name.as_bytes()))

@@ -1,4 +1,4 @@
-//! Files that stay open between the pieces that are written to them: the most recently used ones.
+//! Keeps the most recently used files open between the pieces that are written to them (LRU).
 
 use crate::limits;
 use rustix::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 16;
 
-/// By the files' places in their table.
+/// The open files, in shards by their places in the table.
 #[derive(Default)]
 pub struct OpenFiles([Mutex<Recent>; SHARDS]);
 
@@ -16,12 +16,12 @@ type Recent = Vec<Numbered>;
 /// An open file and its place.
 pub type Numbered = (u32, Arc<Handle>);
 
-/// The kernel lets one writer into a file at a time, and the others spin for it; a lock lets them
-/// sleep. `None`: the first one that has the lock opens the file.
+/// The lock of an open file. The kernel admits one writer per file at a time, and the others would
+/// spin; with the lock they sleep. `None`: the first thread that takes the lock opens the file.
 pub type Handle = Mutex<Option<OwnedFd>>;
 
 impl OpenFiles {
-    /// The lock of an open file; and the file that is evicted because of it.
+    /// Returns the lock of a file, and the file that is evicted for it.
     pub fn handle(&self, place: u32) -> (Arc<Handle>, Option<Numbered>) {
         let mut open = self.shard(place);
         if let Some(at) = open.iter().position(|(other, _)| *other == place) {
@@ -31,7 +31,7 @@ impl OpenFiles {
             return (handle, None);
         }
         let handle = Arc::<Handle>::default();
-        // One that is in use stays, so that no two threads open a file for themselves.
+        // A file in use is not evicted, so that two threads never open the same file separately.
         let is_full = open.len() >= limits::RESTORE_OPEN_FILES / SHARDS;
         let idle = open.iter().position(|(_, handle)| is_full && Arc::strong_count(handle) == 1);
         let evicted = idle.map(|at| open.remove(at));
@@ -39,7 +39,7 @@ impl OpenFiles {
         (handle, evicted)
     }
 
-    /// Takes a file out of those that are kept open.
+    /// Removes a file from the open files.
     pub fn forget(&self, place: u32) -> Option<Arc<Handle>> {
         let mut open = self.shard(place);
         let at = open.iter().position(|(other, _)| *other == place)?;

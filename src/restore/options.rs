@@ -1,27 +1,27 @@
-//! What a restore is asked for.
+//! The options of a restore.
 
 use crate::limits;
 use crate::pattern::Patterns;
 use std::path::PathBuf;
 
-/// What becomes of files that exist already.
+/// How existing files are treated (`--overwrite`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
-    /// They are compared, and corrected where they differ.
+    /// Compare them, and correct the parts that differ.
     #[default]
     Always,
-    /// As above, but size and modification time are trusted.
+    /// Like `Always`, but trust a file whose size and modification time match.
     IfChanged,
-    /// They are kept unless the snapshot's are newer.
+    /// Keep them unless the snapshot's are newer.
     IfNewer,
-    /// They are kept.
+    /// Keep them.
     Never,
 }
 
-/// Whether metadata that the system refuses to a process without root's rights is a problem.
+/// Whether it is a problem if the system refuses metadata to a process without root privileges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unprivileged {
-    /// It is a warning: the user knows that an owner is not theirs to set.
+    /// It is a warning: users without root expect that they cannot set an owner.
     #[default]
     Excused,
     /// It is a problem, as it is for root.
@@ -30,29 +30,28 @@ pub enum Unprivileged {
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A directory, made if it is missing, or a block device.
+    /// A directory, created if it is missing, or a block device.
     pub target: PathBuf,
-    /// The snapshot is a volume's: the volume's root becomes the target, whichever shape the
-    /// snapshot has.
+    /// Restore the root of a volume into the target, whichever layout the snapshot has.
     pub volume: bool,
-    /// Which paths below the target are meant; all if empty.
+    /// Restore only paths below the target that match; all if empty.
     pub include: Patterns,
-    /// Which of them are not.
+    /// Do not restore paths that match.
     pub exclude: Patterns,
     pub overwrite: Overwrite,
-    /// Remove what the snapshot does not have.
+    /// Delete entries that the snapshot lacks.
     pub delete: bool,
     /// Blocks of zeros in new files become holes.
     pub sparse: bool,
-    /// Read everything that was written again.
+    /// Read all written data again and compare it.
     pub verify: bool,
     /// Decide and report, but change nothing.
     pub dry_run: bool,
     pub unprivileged: Unprivileged,
-    /// Bytes that the plan may take.
+    /// Maximum size of the plan in bytes.
     pub plan_memory: u64,
-    /// Bytes of its files' tables that are in memory at a time; `None`: what the budget leaves for
-    /// them.
+    /// Maximum size of the file tables in memory at a time, in bytes; `None`: a part of the memory
+    /// budget.
     pub table_memory: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Stage 1: the part of a snapshot that is to be restored, found by its path.
+//! Stage 1: finds the part of a snapshot to restore, by its path.
 
 use super::error::Result;
 use super::meta::Meta;
@@ -7,7 +7,7 @@ use crate::format::snapshot::VOLUME_NAME;
 use crate::id::Id;
 use crate::repo::{self, StoredSnapshot, TreeReader};
 
-/// What becomes the content of the target.
+/// The part of the snapshot that becomes the content of the target.
 pub enum Origin {
     /// The entries of this tree. A snapshot's root has no metadata.
     Dir { tree: Id, meta: Option<Meta> },
@@ -15,16 +15,16 @@ pub enum Origin {
     Entry(Box<Node>),
 }
 
-/// Where a path begins.
+/// The directory that a path is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// At the snapshot's root.
+    /// The snapshot's root.
     Snapshot,
-    /// At the root of the volume in it, whichever shape the snapshot has.
+    /// The root of the volume in the snapshot, whichever layout the snapshot has.
     Volume,
 }
 
-/// The part of the snapshot that the path names; the empty path is all of it.
+/// The part of the snapshot at `path`; the empty path is all of it.
 pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], base: Base) -> Result<Origin> {
     let root = stored.tree()?;
     let top = match base {
@@ -47,7 +47,7 @@ pub fn find(trees: &TreeReader<'_>, stored: &StoredSnapshot, path: &[u8], base: 
     })
 }
 
-/// The regular file that a device can take: the one asked for, or the only thing there is.
+/// The regular file for a device: the requested one, or the only entry of the requested directory.
 pub fn single_file(trees: &TreeReader<'_>, origin: Origin) -> Result<Option<Node>> {
     let only = match origin {
         Origin::Entry(node) => Some(*node),
@@ -56,13 +56,13 @@ pub fn single_file(trees: &TreeReader<'_>, origin: Origin) -> Result<Option<Node
     Ok(only.filter(|node| node.ty == NodeType::File))
 }
 
-/// The directory that a volume snapshot has its volume in.
+/// The directory that contains the volume, if the snapshot has that layout.
 fn volume_root(trees: &TreeReader<'_>, tree: Id) -> Result<Option<Node>> {
     let is_volume = |node: &Node| node.ty == NodeType::Dir && node.name == VOLUME_NAME.as_bytes();
     Ok(only_node(trees, tree)?.filter(is_volume))
 }
 
-/// The entry of a tree that has no other.
+/// The only entry of a tree; `None` if the tree has none or several.
 fn only_node(trees: &TreeReader<'_>, id: Id) -> Result<Option<Node>> {
     let mut tree = trees.open(id)?;
     let only = tree.next().transpose()?;

@@ -1,17 +1,17 @@
-//! What was decided about each file, and what has become of it, while its table is not in memory.
+//! The decision about each file and its outcome, while its table is not in memory.
 
 use super::file_states::{FOUND, FileStates, Found, STATES, State};
 use super::plan::memory::FILE_OUTCOME;
 use super::plan::table::Table;
 use std::collections::HashMap;
 
-/// By the files' numbers.
+/// The decisions and outcomes, by file number.
 pub struct Outcomes {
-    /// State and, four bits further, what was found in a file's place.
+    /// [`State`] in the low four bits and [`Found`] in the high four bits.
     files: Vec<u8>,
-    /// Bytes that were there already, of files that are neither new nor as they were.
+    /// Bytes that were already correct, of files that are neither new nor unchanged.
     present: HashMap<u32, u64>,
-    /// The part of a file that the next table continues.
+    /// The state of a file that the next table continues.
     carried: Option<Carried>,
 }
 
@@ -37,7 +37,7 @@ impl Outcomes {
         FOUND[usize::from(self.files[file as usize] >> 4)]
     }
 
-    /// Bytes of a file of `size` that were there already.
+    /// Bytes of a file of `size` that were already correct.
     pub fn present(&self, file: u32, size: u64) -> u64 {
         match self.state(file) {
             State::Correct | State::Kept => size,
@@ -45,7 +45,7 @@ impl Outcomes {
         }
     }
 
-    /// Takes in what was decided about the files that begin in a table.
+    /// Records the decisions about the files that begin in a table.
     pub fn note(&mut self, table: &Table, states: &FileStates) {
         let files = (0..).zip(table.files.iter().zip(states.iter()));
         for (place, (_, state)) in files.filter(|(_, (file, _))| file.part.begins()) {
@@ -53,8 +53,8 @@ impl Outcomes {
         }
     }
 
-    /// The states of a table's files after they were decided about; the first file's with what has
-    /// become of its parts in the tables before.
+    /// The states of the files of a table after the decisions; that of the first file includes its
+    /// parts in earlier tables.
     pub fn resume(&self, table: &Table) -> FileStates {
         let states = FileStates::planned(table);
         for (place, state) in (0..).zip(states.iter()) {
@@ -70,7 +70,7 @@ impl Outcomes {
         states
     }
 
-    /// Takes in what has become of the files of a table.
+    /// Records the outcomes of the files of a table.
     pub fn add(&mut self, table: &Table, states: &FileStates) {
         for (place, (file, state)) in (0..).zip(table.files.iter().zip(states.iter())) {
             let number = table.number(place);
@@ -82,7 +82,7 @@ impl Outcomes {
                 continue;
             }
             let outcome = match state.state() {
-                // No table alone shows that of a file that is in several.
+                // Whether a split file was already correct is known only after its last table.
                 State::Correcting | State::Corrected
                     if !file.part.begins() && present == file.size && state.found() == Found::Same =>
                 {

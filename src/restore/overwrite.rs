@@ -1,10 +1,10 @@
-//! `--overwrite`: whether an entry that exists stays as it is.
+//! Applies `--overwrite`: decides whether an existing entry is kept as it is.
 
 use super::options::Overwrite;
 use rustix::fs::Stat;
 
-/// Whether what has an entry's place, whatever it is, stays there. This is not for directories in
-/// the place of directories.
+/// Whether the existing entry `there`, of any type, is kept in place of the snapshot's entry. Not
+/// for two directories: an existing directory is always reused.
 pub fn is_kept(overwrite: Overwrite, there: &Stat, mtime: (i64, u32)) -> bool {
     match overwrite {
         Overwrite::Always | Overwrite::IfChanged => false,

@@ -1,14 +1,15 @@
-//! What is to be restored, in compact tables. A plan does not change once it is made.
+//! The plan of a restore: compact tables of directories, files and the offsets of blobs. A complete
+//! plan does not change.
 //!
-//! The first walk ([`planner`]) makes it, before anything is touched. Directories and files are
-//! numbered in the order of the walk, and every place that a blob goes to is one
-//! [`Use`](table::Use) of 16 bytes. Of the metadata, a plan has the time, and a plain file's owner
-//! and mode, because the file gets them as soon as it is complete; everything else about an entry
-//! is read again from the trees when the restore is finished.
+//! The first walk ([`planner`]) makes the plan, before anything is touched. Directories and files
+//! are numbered in the order of the walk, and every offset that a blob is written to is one
+//! [`Use`](table::Use) of 16 bytes. Of the metadata, a plan has the modification time, and the
+//! owner and mode of plain files, which get them as soon as they are complete; all other properties
+//! of an entry are read again from the trees when the restore is finished.
 //!
-//! Files and uses are in tables of bounded size ([`spill`]), which the stages up to the files'
-//! content go through one by one. The size of all of it is bounded too: a snapshot that would need
-//! more, or that repeats itself endlessly, is refused by name while it is planned.
+//! Files and uses are in tables of bounded size ([`spill`]), which the stages up to the file
+//! contents process one by one. The total size is bounded, too: planning fails for a snapshot that
+//! would need more, or that repeats itself endlessly.
 
 pub mod link;
 pub mod memory;
@@ -33,40 +34,40 @@ pub struct Dir {
     pub parent: u32,
     name: Name,
     pub mtime: (i64, u32),
-    /// The first directory and the first file that are not below it.
+    /// The numbers of the first directory and the first file that are not below it.
     pub dirs_end: u32,
     pub files_end: u32,
-    /// It or something below it is meant. The others are not made.
+    /// It or an entry below it is selected. Other directories are not created.
     pub needed: bool,
-    /// What is in it cannot be read from the snapshot, or not to its end.
+    /// Its listing in the snapshot cannot be read, or not to its end.
     pub unreadable: bool,
     pub truncated: bool,
 }
 
-/// Bytes of a directory in memory, with its state; its name comes on top.
+/// Bytes of a directory in memory, with its state and without its name.
 const DIR_MEMORY: usize = size_of::<Dir>() + DIR_STATE;
 
-/// The tables.
+/// The plan of one restore.
 #[derive(Default)]
 pub struct Plan {
-    /// Those of directories and of the first names of hard links.
+    /// The names of directories, and the first names of hard links.
     names: Vec<u8>,
     pub dirs: Vec<Dir>,
     tables: Tables,
     /// The number of files.
     pub files: u32,
-    /// The sizes of files whose nodes give others.
+    /// The sizes of files whose nodes record a different size.
     sizes: HashMap<u32, u64>,
     /// Each owner and mode of plain files, once.
     accesses: Vec<Access>,
     /// By [`link::link_key`]: the first file of each group of hard links.
     pub links: HashMap<Id, Link>,
-    /// Entries of all kinds that are meant, the target itself left out; and the bytes of all files.
+    /// Selected entries of all kinds, without the target itself; and the bytes of all files.
     pub entries: u64,
     pub bytes: u64,
-    /// Some directory has names that cannot be trusted.
+    /// A directory has names that cannot be trusted, so nothing is deleted.
     pub doubtful: bool,
-    /// Why the end of the target's own list of entries cannot be read.
+    /// Why the listing of the root is truncated.
     pub root_damage: Option<String>,
 }
 
@@ -103,7 +104,7 @@ impl Plan {
         path
     }
 
-    /// The numbers of the directories that are in a directory.
+    /// The numbers of the subdirectories of a directory.
     pub fn dirs_in(&self, number: u32) -> impl Iterator<Item = u32> {
         let end = self.dirs[number as usize].dirs_end;
         let next = move |&at: &u32| self.dirs.get(at as usize).map(|dir| dir.dirs_end);
@@ -120,18 +121,19 @@ impl Plan {
         Ok(PlannedTable { plan: self, table: self.tables.get(at)? })
     }
 
-    /// Names the files of a directory to `each`; `first` is the number of the first of them.
+    /// Calls `each` with the number and name of each file of a directory; `first` is the number of
+    /// the first of them.
     pub fn each_file(&self, dir: u32, first: u32, each: impl FnMut(u32, &[u8])) -> Result<()> {
         self.tables.each_file(dir, first, each)
     }
 
-    /// The bytes of a file's content; its node gives it `size`.
+    /// The bytes of a file's content; its node records `size`.
     pub fn size(&self, file: u32, size: u64) -> u64 {
         self.sizes.get(&file).copied().unwrap_or(size)
     }
 
-    /// Bytes that it takes in memory for good, with the states of its entries: all but the tables
-    /// of files.
+    /// Bytes that the plan takes in memory throughout, with the states of its entries: all but the
+    /// tables of files.
     pub fn memory(&self) -> u64 {
         let of = |count: usize, size: usize| (count * size) as u64;
         self.names.len() as u64
@@ -142,7 +144,7 @@ impl Plan {
             + u64::from(self.files) * FILE_OUTCOME as u64
     }
 
-    /// Frees what the tables could still grow by.
+    /// Frees the unused capacity of the tables.
     fn shrink(&mut self) {
         self.names.shrink_to_fit();
         self.dirs.shrink_to_fit();
@@ -170,7 +172,7 @@ impl PlannedTable<'_> {
         self.plan.path_in(self.files[place as usize].dir, self.file_name(place))
     }
 
-    /// A file's owner and mode, if they and the time are all metadata that it has.
+    /// A file's owner and mode, if it has no other metadata than these and the time.
     pub fn access(&self, place: u32) -> Option<Access> {
         self.plan.accesses.get(usize::from(self.files[place as usize].access)).copied()
     }

@@ -1,4 +1,4 @@
-//! Reading and writing at an offset, in as many calls as that takes.
+//! Reads and writes at an offset, in as many calls as needed.
 
 use rustix::fd::AsFd;
 use rustix::io::{Errno, Result, pread, pwrite};
@@ -17,7 +17,7 @@ pub fn read_at(fd: impl AsFd, bytes: &mut [u8], offset: u64) -> Result<usize> {
     Ok(filled)
 }
 
-/// Writes all of it.
+/// Writes all bytes.
 pub fn write_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
     while !bytes.is_empty() {
         match pwrite(&fd, bytes, offset) {

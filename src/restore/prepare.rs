@@ -1,10 +1,10 @@
-//! Stage 3: the target is looked at and made ready: directories are made, and each file that exists
-//! is decided about; then the files that are to be corrected are compared.
+//! Stage 3: prepares the target. It creates directories, decides for each existing file whether it
+//! is kept, corrected or replaced, and compares the files to correct.
 //!
-//! What is in the way of a directory is replaced at once, unless it is to be kept; what is in the
-//! way of a file only when its content is at hand. A file that is to be overwritten is compared
-//! piece by piece, and only what differs is fetched. In a directory that is new nothing has to be
-//! looked at. A dry run decides in the same way and changes nothing.
+//! An entry in the way of a directory is replaced at once, unless it is to be kept; an entry in the
+//! way of a file only when the content of the file has been read. A file to correct is compared
+//! piece by piece, and only differing pieces are fetched. A new directory needs no inspection. A
+//! dry run makes the same decisions and changes nothing.
 
 pub mod compare;
 mod look;
@@ -17,9 +17,10 @@ use super::outcomes::Outcomes;
 use super::target::Target;
 use look::Look;
 
-/// Makes the directories, opens each file system that will be written to, and decides about each
-/// file that exists: about all of them before any is written, because two names of the snapshot may
-/// be one here. `dirs` is `None` if the target does not exist, `systems` for a dry run.
+/// Creates the directories, opens each file system that will be written to, and decides about each
+/// existing file. All decisions precede the first write, because the file system may treat two
+/// names of the snapshot as equal. `dirs` is `None` if the target does not exist, `systems` for a
+/// dry run.
 pub fn run(target: &Target<'_>, dirs: Option<&Dirs<'_>>, systems: Option<&mut FileSystems<'_>>) -> Result<Outcomes> {
     if let Some(dirs) = dirs {
         return Look::new(target, dirs, systems).run();

@@ -1,4 +1,5 @@
-//! Whether a file of the target has a blob in its place: before it is written, and after.
+//! Checks whether a file of the target contains a blob at its offset: before it is written, and
+//! after.
 
 use super::dirs::Dirs;
 use super::plan::PlannedTable;
@@ -9,12 +10,12 @@ use crate::limits;
 use crate::repo::Index;
 use rustix::fs::OFlags;
 
-/// Bytes in memory that [`holds`] needs.
+/// Bytes of memory that [`holds`] needs.
 pub fn weight(index: &Index, needed: &Use) -> usize {
     usize::try_from(needed.location(index).blob.plain_length().min(limits::DATA_BLOB)).expect("bounded")
 }
 
-/// Whether the file has the use's blob in its place.
+/// Whether the file contains the blob of a use at its offset.
 pub fn holds(dirs: &Dirs<'_>, table: &PlannedTable<'_>, index: &Index, needed: &Use) -> rustix::io::Result<bool> {
     let blob = needed.location(index).blob;
     if blob.plain_length() > limits::DATA_BLOB {

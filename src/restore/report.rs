@@ -1,4 +1,4 @@
-//! What a restore reports.
+//! The result of a restore: counts of entries, bytes and problems.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use std::collections::BTreeMap;
 pub struct Report {
     pub files_restored: u64,
     pub bytes_restored: u64,
-    /// Files that were right already, and entries that were not to be overwritten.
+    /// Files that were already correct, and entries that `--overwrite` kept.
     pub files_skipped: u64,
     pub bytes_skipped: u64,
     pub files_deleted: u64,
-    /// What was to be restored.
+    /// The selected entries and their bytes.
     pub total_files: u64,
     pub total_bytes: u64,
-    /// Metadata, links and nodes that the system did not take, by kind.
+    /// Metadata and sockets that the system refused, by kind.
     pub not_applied: BTreeMap<String, u64>,
-    /// Everything that is missing or doubtful; each was reported as a problem.
+    /// The number of missing or doubtful entries; each was reported as a problem.
     pub problems: u64,
-    /// Entries that the snapshot itself lacks or that are doubtful in it, anywhere in it, by its
+    /// Entries that are missing or doubtful anywhere in the snapshot itself, according to its
     /// summary.
     pub snapshot_problems: u64,
 }
 
 impl Report {
-    /// Entries that the target has as the snapshot has them, or that were not to be overwritten.
+    /// Entries that the target has as the snapshot has them, or that `--overwrite` kept.
     pub fn files_done(&self) -> u64 {
         self.files_restored + self.files_skipped
     }
@@ -34,8 +34,8 @@ impl Report {
         self.bytes_restored + self.bytes_skipped
     }
 
-    /// The problems, and at least one for each entry that was not restored: what is below a
-    /// directory that could not be made is not reported one by one.
+    /// The problems, but at least one for each entry that was not restored: the entries below a
+    /// directory that could not be created are not reported one by one.
     pub fn problems_by_entry(&self) -> u64 {
         self.problems.max(self.total_files.saturating_sub(self.files_done()))
     }

@@ -1,9 +1,9 @@
-//! Which paths are restored.
+//! Decides by the include and exclude patterns which paths are restored.
 
 use super::options::Options;
 use crate::pattern::Patterns;
 
-/// Include and exclude patterns. Both lists may be given; an empty one leaves out nothing.
+/// Include and exclude patterns. Both lists may be given; an empty list filters nothing.
 #[derive(Clone, Copy)]
 pub struct Selection<'s> {
     include: &'s Patterns,
@@ -15,12 +15,12 @@ impl Selection<'_> {
         Selection { include: &options.include, exclude: &options.exclude }
     }
 
-    /// Whether the entry (an absolute path) is meant.
+    /// Whether the entry (an absolute path) is selected.
     pub fn takes(&self, path: &[u8]) -> bool {
         (self.include.is_empty() || self.include.matches(path)) && !self.exclude.matches(path)
     }
 
-    /// Whether something below the directory may be meant.
+    /// Whether an entry below the directory may be selected.
     pub fn leads_below(&self, path: &[u8]) -> bool {
         (self.include.is_empty() || self.include.may_match_below(path)) && !self.exclude.matches(path)
     }

@@ -1,4 +1,4 @@
-//! The target directory while it is restored into: what the stages share of it and change.
+//! The target directory during a restore: the state that the stages share and change.
 
 use super::context::Restoring;
 use super::dir_states::{DirState, DirStates};
@@ -16,19 +16,19 @@ pub struct Target<'t> {
     pub options: &'t Options,
     pub progress: &'t Progress,
     dirs: DirStates,
-    /// Which inode each entry of the snapshot has been given.
+    /// The inodes that are assigned to entries of the snapshot.
     pub claims: Claims,
     pub problems: Problems<'t>,
     /// Entries that were removed, or would be in a dry run.
     pub deleted: AtomicU64,
-    /// Metadata that the system did not take.
+    /// Metadata that the system refused.
     pub refusals: Refusals<'t>,
     /// The threads that work on the target.
     pub workers: Workers<'t>,
 }
 
 impl<'t> Target<'t> {
-    /// A target that nothing is known of.
+    /// A target of which nothing is known yet.
     pub fn new(restoring: &Restoring<'t>, plan: &'t Plan) -> Target<'t> {
         let Restoring { repo, options, progress, .. } = *restoring;
         Target {
@@ -44,12 +44,12 @@ impl<'t> Target<'t> {
         }
     }
 
-    /// What is known of a directory by its number in the plan.
+    /// The state of a directory, by its number in the plan.
     pub fn dir(&self, number: u32) -> &DirState {
         self.dirs.of(number)
     }
 
-    /// Nothing exists of the target.
+    /// Marks all directories as new, because the target does not exist.
     pub fn set_all_fresh(&self) {
         self.dirs.iter().for_each(DirState::set_fresh);
     }

@@ -1,5 +1,5 @@
-//! Whole restores out of handmade repositories: what is restored, what is left alone, what is
-//! reported.
+//! Tests of whole restores from handmade repositories: restored entries, untouched entries, and
+//! reports.
 
 mod bed;
 mod hostile;
@@ -44,7 +44,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// A small tree of every kind that needs no privilege.
+/// A small tree with every type of entry that needs no privilege.
 fn sample(bed: &Bed) -> Id {
     bed.store(|blobs| {
         let linked = |name: &str| Node { links: 2, inode: 77, ..blobs.file(name, &[b"linked"]) };
@@ -62,7 +62,7 @@ fn sample(bed: &Bed) -> Id {
 }
 
 #[test]
-fn a_tree_comes_back_whole() {
+fn a_tree_is_restored_completely() {
     let bed = Bed::new();
     let root = sample(&bed);
     let report = bed.restore(root, |options| options.verify = true).whole();
@@ -81,7 +81,7 @@ fn a_tree_comes_back_whole() {
 }
 
 #[test]
-fn names_of_one_inode_with_other_content_are_files_of_their_own() {
+fn hard_links_with_different_content_are_restored_as_separate_files() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let named = |name: &str, content: &[u8]| Node { links: 4, inode: 77, ..blobs.file(name, &[content]) };
@@ -130,7 +130,7 @@ fn zeros_in_new_files_stay_holes() {
 }
 
 #[test]
-fn filters_choose_and_make_only_what_leads_there() {
+fn filters_restore_only_selected_entries_and_their_parents() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let deep = blobs.tree(vec![blobs.file("a.txt", &[b"a"]), blobs.file("b.log", &[b"b"])]);
@@ -144,7 +144,7 @@ fn filters_choose_and_make_only_what_leads_there() {
     assert_eq!(mtime(&bed.at("deep")), STAMP);
     let report = bed.restore(root, |options| options.exclude = patterns(&["/deep", "*.log"])).whole();
     assert_eq!(report.total_files, 3, "other, nothing, top.txt");
-    // A directory on the way to what is meant is made whatever is in its place.
+    // A directory above a selected entry is created whatever entry is in its place.
     fs::remove_dir_all(bed.at("deep")).unwrap();
     fs::write(bed.at("deep"), "a file").unwrap();
     bed.restore(root, |options| options.include = patterns(&["*.txt"])).whole();
@@ -152,7 +152,7 @@ fn filters_choose_and_make_only_what_leads_there() {
 }
 
 #[test]
-fn a_path_restores_what_it_names() {
+fn a_path_restores_only_that_part_of_the_snapshot() {
     let bed = Bed::new();
     let root = sample(&bed);
     bed.restore_path(root, "/dir/", |_| {}).whole();
@@ -168,7 +168,7 @@ fn a_path_restores_what_it_names() {
 }
 
 #[test]
-fn a_volume_comes_back_from_either_shape() {
+fn a_volume_is_restored_from_either_layout() {
     let bed = Bed::new();
     let content = sample(&bed);
     let volume = bed.store(|blobs| blobs.tree(vec![Node { mode: mode::from_unix(0o042_770), ..dir("data", content) }]));
@@ -185,7 +185,7 @@ fn a_volume_comes_back_from_either_shape() {
 }
 
 #[test]
-fn a_dry_run_tells_and_touches_nothing() {
+fn a_dry_run_reports_and_changes_nothing() {
     let bed = Bed::new();
     let root = sample(&bed);
     let report = bed.restore(root, |options| options.dry_run = true).whole();
@@ -200,7 +200,7 @@ fn a_dry_run_tells_and_touches_nothing() {
 }
 
 #[test]
-fn what_the_system_refuses_is_counted_by_kind() {
+fn refused_metadata_is_counted_by_kind() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let odd = |name: &str, xattr: &str| {
@@ -227,14 +227,14 @@ fn what_the_system_refuses_is_counted_by_kind() {
     assert_eq!((report.not_applied["owner"], report.not_applied["socket"]), (1, 1));
     assert_eq!((report.files_restored, report.total_files), (4, 4));
     let lent = fs::metadata(bed.at("d")).unwrap().mode() & 0o7777;
-    assert_eq!(lent, 0o755, "whoever runs the restore lends nobody their rights");
+    assert_eq!(lent, 0o755, "a set-id bit must not grant the rights of the restoring user");
 }
 
 /// One table for all files.
 const ALL: PlanBudget<'_> = PlanBudget { total: u64::MAX, table: u64::MAX, spill: None };
 
-/// The stages up to the files' content, with something done before it is fetched and after; how
-/// many problems that made.
+/// Runs the stages up to the content of the files, with a function called before it is fetched and
+/// one after. Returns the number of problems.
 fn disturbed(bed: &Bed, tree: Id, before: impl FnOnce(), after: impl FnOnce()) -> u64 {
     let progress = Progress::silent();
     disturbed_with(bed, tree, &progress, before, after).unwrap();
@@ -266,7 +266,7 @@ fn disturbed_with(bed: &Bed, tree: Id, progress: &Progress, before: impl FnOnce(
 }
 
 #[test]
-fn what_does_not_read_back_is_a_problem() {
+fn a_file_that_fails_verification_is_a_problem() {
     let bed = Bed::new();
     let tree = sample(&bed);
     let problems = disturbed(
@@ -282,7 +282,7 @@ fn what_does_not_read_back_is_a_problem() {
 }
 
 #[test]
-fn an_interrupted_restore_ends_in_good_order() {
+fn an_interrupted_restore_exits_with_130_and_creates_nothing() {
     let bed = Bed::new();
     let root = sample(&bed);
     let index = Index::load(&bed.repo).unwrap();

@@ -1,7 +1,8 @@
-//! Stage 6: what this run has written is read again and compared with the snapshot.
+//! Stage 6: reads all data that this run wrote again, and compares it with the snapshot.
 //!
-//! It comes before the metadata, while every file can still be opened, and so that one that does
-//! not verify keeps the time of today: a later `--overwrite if-changed` will not take it for whole.
+//! This stage precedes the metadata, while every file can still be opened. A file that fails
+//! verification keeps the current time as its modification time, so that `--overwrite if-changed`
+//! does not trust it later.
 
 use super::error::Result;
 use super::file::Files;
@@ -10,7 +11,7 @@ use super::plan::table::File;
 use super::readback::{holds, weight};
 use crate::repo::Index;
 
-/// Reads all files that this run has written; those that differ become problems.
+/// Reads all files that this run wrote; each file that differs is a problem.
 pub fn run(files: &Files<'_>, index: &Index) -> Result<()> {
     let Files { target, dirs, table, states, .. } = *files;
     let verify = |needed| match holds(dirs, table, index, needed) {
@@ -27,7 +28,7 @@ pub fn run(files: &Files<'_>, index: &Index) -> Result<()> {
         let found = dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place)));
         let length = found.ok().flatten().map(|stat| stat.st_size);
         if length.and_then(|length| u64::try_from(length).ok()) != Some(file.size) {
-            files.fail(place, "it does not have the size that it was given");
+            files.fail(place, "its size is not that of its content in the snapshot");
         }
     };
     let (verify, measure) = (&verify, &measure);
@@ -53,7 +54,7 @@ pub fn run(files: &Files<'_>, index: &Index) -> Result<()> {
     })
 }
 
-/// Whether this run has written all of a file, or all of this part of it.
+/// Whether this run wrote all of a file, or all of its part in this table.
 fn is_written(file: &File, state: &FileState) -> bool {
     match state.state() {
         State::Done | State::Corrected => true,

@@ -1,9 +1,9 @@
-//! The walk over what is restored, the same twice: first to plan, then to finish.
+//! Walks over the entries to restore, twice in the same order: first to plan, then to finish.
 //!
-//! It goes depth first with a stack of its own, so that no depth overflows anything, and holds the
-//! subdirectories still to come of each level. Both walks see the same entries in the same order,
-//! because trees are named by their content and everything that leaves an entry out is decided
-//! here: names, lengths, filters.
+//! The walk is depth first with a stack of its own, so that a deep tree cannot overflow the call
+//! stack, and holds the remaining subdirectories of each level. Both walks see the same entries in
+//! the same order, because trees are named by their content, and everything that excludes an entry
+//! is decided here: names, lengths, filters.
 
 use super::error::{Error, Result, is_lost};
 use super::meta::Meta;
@@ -17,10 +17,10 @@ use crate::limits;
 use crate::progress::Progress;
 use crate::repo::{self, TreeReader};
 
-/// What is wrong with the snapshot itself at some place.
+/// A flaw of the snapshot itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// A name that is no name, or that is there twice: what the directory really has is not known.
+    /// A name that is invalid or a duplicate, so that the real content of the directory is unknown.
     Name,
     /// A directory whose tree cannot be read.
     Unreadable,
@@ -33,26 +33,26 @@ pub enum Flaw {
 /// Why a directory is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It is meant itself.
+    /// It is selected itself.
     Selected,
-    /// Something below it may be.
+    /// An entry below it may be selected.
     OnTheWay,
 }
 
 /// Called by a walk. Paths are relative to the target, as in [`super::path`].
 pub trait Visitor {
-    /// A directory comes up, the root first. `false`: its entries are left out.
+    /// Enters a directory, the root first. `false`: its entries are skipped.
     fn enter(&mut self, path: &[u8], tree: Option<Id>, meta: Option<&Meta>, role: Role) -> Result<bool>;
 
-    /// An entry, no directory, of the directory entered last.
+    /// Visits an entry that is not a directory, in the directory entered last.
     fn entry(&mut self, path: &[u8], node: Node) -> Result<()>;
 
-    /// Whether [`Visitor::listed`] is wanted of the directory entered last.
+    /// Whether [`Visitor::listed`] is wanted for the directory entered last.
     fn wants_names(&self) -> bool {
         false
     }
 
-    /// The directory entered last has these names and no others, whether they are meant or not.
+    /// Called with the complete list of names in the directory entered last, selected or not.
     fn listed(&mut self, path: &[u8], names: Names) -> Result<()> {
         let _ = (path, names);
         Ok(())
@@ -71,11 +71,11 @@ pub struct Walk<'w> {
     pub progress: &'w Progress,
 }
 
-/// A directory on the way down.
+/// A directory that the walk has not left.
 struct Frame {
     meta: Option<Meta>,
     path_length: usize,
-    /// The next one last.
+    /// The remaining subdirectories, the next one last.
     below: Vec<SubDir>,
 }
 
@@ -88,7 +88,7 @@ struct SubDir {
 
 impl Walk<'_> {
     pub fn run(&self, visitor: &mut impl Visitor) -> Result<()> {
-        // Every component has its slash before it, as patterns want it.
+        // Every component has a slash before it, as patterns need it.
         let mut path = Vec::new();
         let mut stack = vec![self.root(&mut path, visitor)?];
         while let Some(frame) = stack.last_mut() {
@@ -139,7 +139,7 @@ impl Walk<'_> {
         }
         let tree = match self.trees.open(id) {
             Ok(tree) => tree,
-            // Without the root's tree there is nothing to restore at all.
+            // Without the root's tree, nothing can be restored.
             Err(error) if is_lost(&error) && !path.is_empty() => {
                 visitor.flaw(relative(path), Flaw::Unreadable, error.to_string())?;
                 return Ok(Vec::new());
@@ -167,8 +167,8 @@ impl Walk<'_> {
         match damage {
             None if is_asked => visitor.listed(relative(listing.path), listing.names)?,
             None => {}
-            // What came before the damage has been visited; as the end is unknown, so is what the
-            // directory does not have.
+            // The entries before the damage have been visited. As the end is unknown, so are the
+            // names that the directory lacks.
             Some(error) => {
                 let why = match error {
                     repo::Error::Tree { source, .. } => source.to_string(),
@@ -187,7 +187,7 @@ impl Walk<'_> {
         Listing { path, selection: self.selection, names, below: Vec::new() }
     }
 
-    /// The names of the first nodes of a tree, which is not sorted.
+    /// The names of the first nodes of an unsorted tree.
     fn names(&self, id: Id, count: usize) -> Result<Names> {
         let mut names = Names::default();
         for node in self.trees.open(id)?.take(count) {
@@ -200,7 +200,7 @@ impl Walk<'_> {
     }
 }
 
-/// A directory while its nodes come in.
+/// A directory while its nodes are read.
 struct Listing<'l> {
     path: &'l mut Vec<u8>,
     selection: Selection<'l>,
@@ -211,7 +211,7 @@ struct Listing<'l> {
 impl Listing<'_> {
     fn add(&mut self, node: Node, visitor: &mut impl Visitor) -> Result<()> {
         if !node.has_safe_name() {
-            let why = format!("the name {:?} is no name of an entry; it is not restored", node.display_name());
+            let why = format!("the name {:?} is not a valid name of an entry; it is not restored", node.display_name());
             return visitor.flaw(relative(self.path), Flaw::Name, why);
         }
         let length = self.path.len();

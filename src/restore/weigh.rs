@@ -1,8 +1,8 @@
-//! How much a tree is when everything in it is counted as often as it comes, with each tree read
-//! only once.
+//! Counts the entries below a tree, repeated trees as often as they occur, but reads each tree only
+//! once.
 //!
-//! A tree of forty levels, each with the next one in it twice, is forty small blobs and a million
-//! million entries.
+//! A tree of forty levels, each of which contains the next one twice, is forty small blobs and
+//! 10^12 entries.
 
 use super::error::{Result, is_lost};
 use crate::id::Id;

@@ -1,11 +1,13 @@
-//! Calls on the target, many in flight: a bounded queue of tasks, and the threads that run them.
+//! Keeps many calls on the target in flight: a bounded queue of tasks, and the threads that run
+//! them.
 //!
 //! A network file system answers each call after its latency, and many calls at the same time.
-//! [`Limit`] finds the number of tasks with which the target answers fastest, whatever the number
-//! of cores. Threads are started as tasks queue up. What tasks hold is bounded in bytes and in
-//! number: submitting one waits until others have ended (backpressure). The first error or panic of
-//! a task cancels all that are queued. If the system starts no more threads, those that run do all
-//! the work; the stage fails only if there is none.
+//! [`Limit`] finds the number of concurrent tasks with the highest throughput, independent of the
+//! number of cores. Threads are started as tasks queue up. Queued and running tasks are bounded in
+//! bytes, and queued tasks in number: submitting a task blocks until others have ended
+//! (backpressure). The first error or panic of a task cancels all queued tasks. If the system
+//! refuses to start another thread, the running threads do all the work; the stage fails only if
+//! there is none.
 
 use super::error::{Error, Result};
 use super::panics::caught;
@@ -18,15 +20,15 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 
-/// Tasks at a time at least, whatever the number of cores: most of them wait for the target, and a
-/// search that began with one would take hundreds of files.
+/// Minimum number of concurrent tasks, independent of the number of cores: most tasks wait for the
+/// target, and a search that began with one task would take hundreds of files.
 const LEAST: usize = 4;
 
-/// How many tasks the target answers fastest with, learned during one restore.
+/// Runs the tasks of one restore, and learns the number of concurrent tasks that suits the target.
 pub struct Workers<'p> {
     limit: Limit,
     progress: &'p Progress,
-    /// What a thread is started with.
+    /// Returns the builder for a new thread.
     builder: fn() -> Builder,
 }
 
@@ -36,25 +38,25 @@ pub struct Queue<'scope, 'env: 'scope>(Arc<Shared<'scope, 'env>>);
 struct Shared<'scope, 'env: 'scope> {
     scope: &'scope Scope<'scope, 'env>,
     workers: &'env Workers<'env>,
-    /// What the tasks do, for the error that a panic becomes.
+    /// Describes the tasks in the error of a panic.
     during: &'static str,
     state: Mutex<State<'scope>>,
-    /// A thread is woken, or no task will come.
+    /// Signalled when a thread is woken, or the queue is closed.
     wakes: Condvar,
-    /// Tasks have ended.
+    /// Signalled when tasks have ended.
     ends: Condvar,
 }
 
 #[derive(Default)]
 struct State<'scope> {
     queued: VecDeque<Queued<'scope>>,
-    /// Of tasks that are queued or run.
+    /// Bytes that queued and running tasks hold.
     bytes: usize,
     running: usize,
     threads: usize,
     /// The system has refused to start another thread.
     no_more_threads: bool,
-    /// Threads that have nothing to do, without those that have been woken.
+    /// Idle threads, not counting those that have been woken.
     idle: usize,
     woken: usize,
     /// Threads that wait for tasks to end.
@@ -77,8 +79,8 @@ impl<'p> Workers<'p> {
         Workers { limit, progress, builder: Builder::new }
     }
 
-    /// Runs `submit`, and all tasks that it submits. An error of a task comes before one of
-    /// `submit`, which may be its consequence.
+    /// Runs `submit`, and all tasks that it submits. An error of a task takes precedence over an
+    /// error of `submit`, which may be its consequence.
     pub fn run<'env, T>(
         &'env self,
         during: &'static str,
@@ -123,7 +125,7 @@ impl<'scope> Queue<'scope, '_> {
 }
 
 impl Drop for Queue<'_, '_> {
-    /// Lets the threads end, also if a panic unwinds the one that submits.
+    /// Ends the threads, also if a panic unwinds the submitting thread.
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.cancel();
@@ -145,13 +147,13 @@ impl<'scope> State<'scope> {
         self.cancel();
     }
 
-    /// Whether a task that holds `bytes` has to wait. One that is larger than the bound runs alone.
+    /// Whether a task that holds `bytes` has to wait. A task larger than the bound runs alone.
     fn is_full(&self, bytes: usize) -> bool {
         self.queued.len() >= limits::RESTORE_QUEUE
             || self.bytes > 0 && self.bytes + bytes > limits::RESTORE_QUEUED_BYTES
     }
 
-    /// Whether those that wait for room are woken: not for each task that ends.
+    /// Whether to wake threads that wait for free capacity: not for each task that ends.
     fn is_roomy(&self) -> bool {
         self.queued.is_empty()
             || self.queued.len() <= limits::RESTORE_QUEUE / 2 && self.bytes <= limits::RESTORE_QUEUED_BYTES / 2
@@ -159,8 +161,8 @@ impl<'scope> State<'scope> {
 }
 
 impl<'scope, 'env> Shared<'scope, 'env> {
-    /// Wakes or starts a thread if there is a task for it and the limit admits one more. Threads do
-    /// not wait in the limit itself, where they would take turns with those that run.
+    /// Wakes or starts a thread if a task is queued and the limit admits another. Threads do not
+    /// wait in the limit itself, where they would alternate with running threads.
     fn admit(self: &Arc<Self>, mut state: MutexGuard<'_, State<'scope>>) {
         let limit = &self.workers.limit;
         let busy = state.threads - state.idle;
@@ -179,7 +181,7 @@ impl<'scope, 'env> Shared<'scope, 'env> {
         }
     }
 
-    /// Starts a thread, which is counted already. If the system refuses, the threads that run do
+    /// Starts a thread that `threads` counts already. If the system refuses, the running threads do
     /// all the work.
     fn start(self: &Arc<Self>) {
         let shared = self.clone();
@@ -194,8 +196,9 @@ impl<'scope, 'env> Shared<'scope, 'env> {
         }
     }
 
-    /// Runs tasks until the queue is closed. A panic outside of a task, too, ends the stage: what
-    /// the thread has not given back, nothing waits for after a failure.
+    /// Runs tasks until the queue is closed. A panic outside of a task ends the stage, too;
+    /// counters that the thread has not restored do no harm, because no thread waits for them after
+    /// a failure.
     fn serve(self: Arc<Self>) {
         let served = caught(self.during, || {
             self.work();
@@ -262,7 +265,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    /// No system has the address space for this stack, so that it refuses the thread.
+    /// No system has the address space for this stack, so it refuses the thread.
     fn refused() -> Builder {
         Builder::new().stack_size(1 << 62)
     }
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_hold_much_wait_for_others() {
+    fn submitting_waits_while_tasks_hold_too_many_bytes() {
         let progress = Progress::silent();
         let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let piece = limits::RESTORE_QUEUED_BYTES / 3;
@@ -322,7 +325,7 @@ mod tests {
                         Ok(())
                     })?;
                 }
-                // One that is larger than the bound does not wait for ever.
+                // A task larger than the bound does not wait forever.
                 queue.submit(2 * limits::RESTORE_QUEUED_BYTES, || Ok(()))
             })
             .unwrap();
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_task_cancels_what_is_queued() {
+    fn an_error_of_a_task_cancels_queued_tasks() {
         let progress = Progress::silent();
         let ran = AtomicUsize::new(0);
         let outcome = Workers::new(1, &progress).run("tasks failed", |queue| {
@@ -351,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_a_task_is_an_error_and_one_of_the_submitter_ends_the_threads() {
+    fn a_panic_of_a_task_is_an_error_and_a_panic_of_the_submitter_ends_the_threads() {
         let progress = Progress::silent();
         let workers = Workers::new(2, &progress);
         let outcome = workers.run("a task panicked", |queue| queue.submit(0, broken));

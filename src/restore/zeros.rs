@@ -1,11 +1,11 @@
-//! Zeros in plaintext, which need not be written where they stay holes.
+//! Finds zeros in plaintext, which need not be written where a file has a hole.
 
 use std::ops::Range;
 
 /// The granularity of holes in bytes: the block of most file systems.
 const BLOCK: usize = 4096;
 
-/// What a blob's plaintext consists of.
+/// Whether plaintext consists of zeros only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     /// Zeros only.
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_blocks_are_found_at_the_file_s_own_boundaries() {
+    fn zero_blocks_are_aligned_to_offsets_in_the_file() {
         let mut bytes = vec![0u8; 5 * BLOCK];
         bytes[BLOCK + 7] = 1;
         bytes[2 * BLOCK] = 1;

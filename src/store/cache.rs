@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// Bytes of a pack in hand at a time.
+/// Bytes of a pack that are copied or hashed at a time.
 const PIECE: u64 = 1 << 20;
 
 /// How long the copies of a cache are kept.
@@ -46,14 +46,14 @@ pub struct Cached {
     copies: Arc<Copies>,
 }
 
-/// What is told why no more copies are made.
+/// Called with the reason when the cache stops making copies.
 type Warn = Box<dyn Fn(StoreError) + Send + Sync>;
 
 struct Copies {
     folder: Folder,
     root: PathBuf,
     lifetime: CacheLifetime,
-    /// Packs of which there may be a copy, and whether there is a good one, once somebody has looked.
+    /// Packs that may have a copy, and whether the copy is good, once it was verified.
     packs: Mutex<HashMap<Id, Arc<OnceLock<bool>>>>,
     warn: Warn,
     given_up: AtomicBool,
@@ -88,7 +88,8 @@ impl Cached {
 }
 
 impl Copies {
-    /// What came of an attempt here. A failure is told, and nothing more is written.
+    /// Runs an operation on the copies. The first failure is reported as a warning and ends all
+    /// later attempts.
     fn attempt<T>(&self, attempt: impl FnOnce(&Folder) -> Result<T>) -> Option<T> {
         if self.given_up.load(Ordering::Relaxed) {
             return None;
@@ -110,7 +111,7 @@ impl Copies {
         self.attempt(|folder| folder.write(file, bytes.clone()));
     }
 
-    /// Whether there is a good copy of a pack. It is read once to find that out.
+    /// Whether a pack has a good copy. The copy is read once to verify it.
     fn has(&self, file: File) -> bool {
         let known = self.packs.lock().expect("no holder of this lock panics").get(&file.id).cloned();
         known.is_some_and(|known| *known.get_or_init(|| self.is_good(file)))
@@ -122,7 +123,8 @@ impl Copies {
         copy.and_then(|(mut copy, size)| pass(&mut *copy, size, |_| Some(()))).is_ok_and(|id| id == Some(file.id))
     }
 
-    /// Makes a copy of a pack, unless there is a good one. Others that want it wait for it.
+    /// Copies a pack into the cache, unless it has a good copy. Concurrent calls wait for the same
+    /// copy.
     fn fetch(&self, file: File, size: u64, store: &dyn Store) {
         let known = self.packs.lock().expect("no holder of this lock panics").entry(file.id).or_default().clone();
         known.get_or_init(|| {
@@ -145,7 +147,7 @@ impl Drop for Copies {
     }
 }
 
-/// Passes `size` bytes on in pieces; their hash, or none if one was not taken.
+/// Passes `size` bytes on in pieces and returns their hash, or `None` if `take` refused a piece.
 fn pass(from: &mut dyn Download, size: u64, mut take: impl FnMut(&[u8]) -> Option<()>) -> Result<Option<Id>> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; PIECE as usize];
@@ -162,7 +164,7 @@ fn pass(from: &mut dyn Download, size: u64, mut take: impl FnMut(&[u8]) -> Optio
     Ok(Some(Id(hash.finish())))
 }
 
-/// Whether copies are kept of files of a type whenever one is read or written.
+/// Whether every file of this type is cached when it is read or written.
 fn is_kept(ty: FileType) -> bool {
     matches!(ty, FileType::Index | FileType::Snapshot)
 }
@@ -247,7 +249,7 @@ impl Store for Cached {
     }
 
     fn remove(&self, file: File) -> Result<()> {
-        // A copy that stays behind is one that nobody asks for.
+        // A copy that cannot be removed is harmless: its file is not requested any more.
         let _ = self.copies.folder.remove(file);
         self.store.remove(file)
     }
@@ -257,7 +259,7 @@ impl Store for Cached {
     }
 }
 
-/// A file on its way to the store, and its copy.
+/// An upload to the store, and to the cache as long as that can be written.
 struct Both {
     original: Box<dyn Upload>,
     copy: Option<Box<dyn Upload>>,
@@ -302,7 +304,7 @@ mod tests {
     use std::time::SystemTime;
     use tempfile::TempDir;
 
-    /// A folder, and what is opened over it: its copies lie beside.
+    /// A repository in a folder, and the directory of its caches.
     struct Bed {
         dir: TempDir,
         original: Folder,
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_once_is_here_then() {
+    fn files_that_were_read_or_kept_are_read_from_the_cache() {
         let bed = Bed::new();
         let files = [FileType::Index, FileType::Snapshot, FileType::Lock, FileType::Key].map(|ty| bed.put(ty, b"json"));
         let pack = bed.put(FileType::Pack, &trees());
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_here_too() {
+    fn written_files_are_cached() {
         let bed = Bed::new();
         let cached = bed.open(CacheLifetime::Lasting);
         let index = File::new(FileType::Index, Id::of(b"json"));
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_copy_is_not_believed() {
+    fn a_corrupt_copy_is_fetched_again() {
         let bed = Bed::new();
         let index = bed.put(FileType::Index, b"json");
         let pack = bed.put(FileType::Pack, &trees());
@@ -413,9 +415,9 @@ mod tests {
         }
     }
 
-    /// A file that is damaged in the repository is read from there, so that it is seen.
+    /// A corrupt file is always read from the repository, so that the damage is noticed.
     #[test]
-    fn what_is_damaged_is_not_copied() {
+    fn a_corrupt_original_is_not_cached() {
         let bed = Bed::new();
         let files = [FileType::Index, FileType::Pack].map(|ty| File::new(ty, Id::of(b"what it was")));
         files.iter().for_each(|&file| bed.original.write(file, Bytes::from_static(b"what it is!")).unwrap());
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_it_goes_on_and_says_so_once() {
+    fn a_cache_that_cannot_be_written_is_reported_once_and_bypassed() {
         let bed = Bed::new();
         let index = bed.put(FileType::Index, b"json");
         let pack = bed.put(FileType::Pack, &trees());
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_goes_and_what_is_of_one_run_goes_with_it() {
+    fn old_copies_are_evicted_and_the_cache_of_one_run_is_removed_with_it() {
         let bed = Bed::new();
         let [old, new] = [&b"old"[..], b"new"].map(|content| bed.put(FileType::Index, content));
         let cached = bed.open(CacheLifetime::Lasting);
@@ -460,7 +462,7 @@ mod tests {
         }
         let of_this_run = bed.open(CacheLifetime::ThisRun);
         assert!(!other.exists());
-        assert!(bed.copy(old).exists(), "each folder is looked through by its own runs");
+        assert!(bed.copy(old).exists(), "copies are evicted when their own cache is opened");
         assert_eq!(fs::read_dir(bed.parent()).unwrap().count(), 3);
         of_this_run.read(new, 100).unwrap();
         drop(of_this_run);

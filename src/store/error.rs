@@ -1,9 +1,9 @@
-//! [`StoreError`]: why a store could not do what it was asked to do.
+//! [`StoreError`]: why a call to a store failed.
 
 use super::file::File;
 use std::error::Error;
 
-/// Why a store could not do what it was asked.
+/// Why a call to a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -14,13 +14,13 @@ pub enum StoreError {
     #[error("{file} already exists in {location}")]
     AlreadyExists { file: File, location: String },
     /// The file ends before the range that was asked for.
-    #[error("{file} is too short: {wanted} bytes wanted at offset {offset}, {got} there; it is truncated or damaged")]
+    #[error("{file} is too short: {wanted} bytes wanted at offset {offset}, {got} found; it is truncated or damaged")]
     Short { file: File, offset: u64, wanted: u64, got: u64 },
     /// The file is larger than anything of its kind may be.
     #[error("{file} has {size} bytes, more than the {max} that a file of its kind may have; it is damaged or foreign")]
     TooLarge { file: File, size: u64, max: u64 },
     /// A part of a file that was spilled to disk cannot be read again.
-    #[error("a temporary file cannot be read again: {source}")]
+    #[error("cannot read a spill file back: {source}")]
     Aside { source: std::io::Error },
     /// The location cannot be understood or used as given.
     #[error("repository location {location:?}: {reason}")]

@@ -1,9 +1,10 @@
 //! [`Folder`]: a repository in a directory of a file system.
 //!
-//! A file is written under a temporary name beside its place, given its mode, synced, renamed, and the directory synced:
-//! what has a file's name is whole and durable. Files are read-only and private (0400, directories 0700); the group may
-//! take part when the config that is there is group-readable. Temporary names (`*-tmp-*`) are foreign to every listing.
-//! One that a crash leaves behind stays: it is never read, and removing it would race with whoever may still write it.
+//! A file is written under a temporary name, given its mode, synced and renamed, and its directory
+//! is synced: a file under its final name is complete and durable. Files are read-only and private
+//! (0400, directories 0700); if the existing config is group-readable, the group gets access too.
+//! Every listing skips temporary names (`*-tmp-*`). A temporary file that a crash leaves behind
+//! stays: it is never read, and its removal would race with a process that may still write it.
 
 use super::directory::Directory;
 use super::error::{Result, StoreError};
@@ -22,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A disk gains little from more calls at once, and a network file system's clients queue them anyway.
+/// A disk gains little from more calls at once, and a network file system's clients queue them
+/// anyway.
 pub(super) const CONNECTIONS: usize = 4;
 
-/// What becomes of an existing file of the same name.
+/// How a write treats an existing file of the same name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Existing {
     Replace,
@@ -39,15 +41,15 @@ pub struct Folder {
     root: Arc<Path>,
     location: Arc<str>,
     connections: usize,
-    /// What is written is made durable.
+    /// Whether files and directories are synced to disk.
     durable: bool,
-    /// What a file's mode is once written, and what new directories have (before the umask).
+    /// The mode of a file once it is written, and that of new directories (before the umask).
     file_mode: u32,
     directory_mode: u32,
 }
 
 impl Folder {
-    /// The folder need not exist: then it has no files, and [`Store::prepare`] makes it.
+    /// The folder need not exist: then it has no files, and [`Store::prepare`] creates it.
     pub fn new(root: impl Into<PathBuf>, connections: usize) -> Folder {
         let root = root.into();
         let group = fs::metadata(root.join("config")).is_ok_and(|config| config.mode() & 0o040 != 0);
@@ -56,7 +58,7 @@ impl Folder {
         Folder { root: root.into(), location, connections, durable: true, file_mode, directory_mode }
     }
 
-    /// A folder of copies: what a crash of the machine takes from it is no loss.
+    /// A folder of cached copies, which may be lost when the machine crashes.
     pub(super) fn of_copies(root: impl Into<PathBuf>) -> Folder {
         Folder { durable: false, ..Folder::new(root, CONNECTIONS) }
     }
@@ -69,7 +71,7 @@ impl Folder {
         }
     }
 
-    /// The error of a call that needs the file to be there.
+    /// The error of a call that needs the file to exist.
     fn lacking(&self, action: &str, file: File, source: io::Error) -> StoreError {
         match source.kind() {
             ErrorKind::NotFound => StoreError::NotFound { file, location: self.location.to_string() },
@@ -89,7 +91,8 @@ impl Folder {
         open().map_err(|source| self.lacking("read", file, source))
     }
 
-    /// Makes a directory below the root and those between, but never the root: if it is gone, so is what is mounted there.
+    /// Creates a directory below the root and its parents, but never the root: if the root is
+    /// missing, the file system may be unmounted.
     fn make_directory(&self, directory: &str) -> io::Result<()> {
         let mut path = self.root.to_path_buf();
         for part in directory.split('/').filter(|part| !part.is_empty()) {
@@ -104,7 +107,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Opens a new temporary file in a directory below the root, making the directory if it is missing.
+    /// Opens a new temporary file in a directory below the root, and creates the directory if it is
+    /// missing.
     fn temporary(&self, directory: &str, stem: &str) -> Result<Temporary> {
         let suffix = u64::from_le_bytes(clock::random_bytes());
         let name = format!("{stem}-tmp-{suffix:016x}");
@@ -199,8 +203,8 @@ impl Store for Folder {
         self.connections
     }
 
-    /// The kernel lists what has been moved to its name. What another machine's cache of a network's folder holds back, no wait of
-    /// less than a minute would make sure of.
+    /// The kernel lists a renamed file at once. On a network file system, another machine's cache
+    /// may miss it, but only a wait of a minute or more would rule that out.
     fn settles_after(&self) -> Duration {
         Duration::ZERO
     }
@@ -276,7 +280,8 @@ impl Store for Folder {
     }
 
     fn upload(&self, ty: FileType) -> Result<Box<dyn Upload>> {
-        // Packs have their temporary file above the subdirectories: which of them it moves to, the id decides.
+        // The temporary file of a pack is above the subdirectories: the id, which is not known yet,
+        // determines the subdirectory.
         let temporary = self.temporary(layout::directory(ty), "upload")?;
         let writer = BufWriter::with_capacity(64 << 10, temporary);
         Ok(Box::new(FolderUpload { folder: self.clone(), ty, writer }))
@@ -286,7 +291,8 @@ impl Store for Folder {
         let remove = || match fs::remove_file(self.root.join(layout::path(file))) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            // Packs go only after the index entries that name them, so those must be gone for good.
+            // An index file that names a pack is removed before the pack, and must not reappear
+            // after a crash. A pack or lock may.
             Ok(()) if matches!(file.ty, FileType::Pack | FileType::Lock) => Ok(()),
             Ok(()) => self.sync_directory(&self.root.join(layout::parent(file))),
         };
@@ -298,15 +304,15 @@ impl Store for Folder {
             .mode(self.directory_mode)
             .recursive(true)
             .create(&self.root)
-            .map_err(|source| self.failed("make the folder", ".", source))?;
+            .map_err(|source| self.failed("create the folder", ".", source))?;
         for directory in layout::directories() {
-            self.make_directory(&directory).map_err(|source| self.failed("make", &directory, source))?;
+            self.make_directory(&directory).map_err(|source| self.failed("create", &directory, source))?;
         }
         Ok(())
     }
 }
 
-/// What is in a directory, as [`Place::directory`](super::Place::directory) tells of it.
+/// The entries of a directory, for [`Place::directory`](super::Place::directory).
 pub(super) fn directory(path: &Path, wanted: &[&str]) -> Result<Directory> {
     let list = || {
         let mut found = Directory::default();
@@ -323,13 +329,13 @@ pub(super) fn directory(path: &Path, wanted: &[&str]) -> Result<Directory> {
         Ok(found)
     };
     list().map_err(|source: io::Error| StoreError::Failed {
-        action: "list what is".to_owned(),
+        action: "list the entries".to_owned(),
         location: path.display().to_string(),
         source: source.into(),
     })
 }
 
-/// A file that has no name yet. Unless it is moved to one, it goes with this value.
+/// A file under a temporary name. Unless it was renamed, dropping this value removes it.
 struct Temporary {
     path: PathBuf,
     file: fs::File,
@@ -339,7 +345,7 @@ struct Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.moved {
-            // Nobody to tell; a leftover harms nothing.
+            // The error cannot be reported; a leftover file is harmless.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -372,7 +378,7 @@ impl Download for FolderDownload<'_> {
             return Err(short(*end - *at));
         }
         opened.read_exact_at(out, *at).map_err(|source| match source.kind() {
-            // It has become shorter since it was opened.
+            // The file was truncated after it was opened.
             ErrorKind::UnexpectedEof => short(opened.metadata().map_or(0, |now| now.len().saturating_sub(*at))),
             _ => folder.failed("read", &layout::path(*file), source),
         })?;
@@ -416,8 +422,8 @@ fn entries(path: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEnt
     }
 }
 
-/// Renames to a name that must be free. File systems differ in what they offer: renaming without replacing, or else
-/// hard links; with neither, looking first is all that is left.
+/// Renames to a name that must not exist, by the best means that the file system has: a rename that
+/// does not replace, or a hard link. Without either, the name is looked up before the rename.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(error) if unsupported(error) => {}

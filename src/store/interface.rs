@@ -1,4 +1,4 @@
-//! [`Store`]: what every store can do.
+//! [`Store`]: the interface of all stores of a repository's files.
 
 use super::error::{Result, StoreError};
 use super::file::{File, FileType};
@@ -29,7 +29,7 @@ pub trait Store: Send + Sync {
     fn list(&self, ty: FileType) -> Result<Vec<(Id, u64)>>;
 
     /// The size of a file in bytes. Some servers report a missing bucket or an unknown access key
-    /// as an absent file here; a listing tells them apart.
+    /// as an absent file here; a listing distinguishes them.
     fn size(&self, file: File) -> Result<u64>;
 
     /// A whole file of at most `max` bytes.

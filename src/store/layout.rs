@@ -1,8 +1,9 @@
-//! Names: where each file lies under the repository's root, and back from a path to the file it names.
+//! Maps each file of a repository to its path, and a path back to the file that it names.
 //!
-//! One layout serves folders and object stores alike: `config`, and one directory per type, where packs are spread over
-//! 256 subdirectories by the first two digits of their id. [`parse`] accepts exactly what [`path`] produces, so a name
-//! that it refuses is foreign (a temporary file, a marker of some tool) and no business of ours.
+//! One layout serves folders and object stores alike: `config`, and one directory per type, where
+//! packs are spread over 256 subdirectories by the first two digits of their id. [`parse`] accepts
+//! exactly the paths that [`path`] returns. Any other name is foreign (a temporary file, a marker
+//! of another tool) and is ignored.
 
 use super::file::{File, FileType};
 use crate::id::Id;

@@ -1,6 +1,6 @@
 //! Where a repository's files are stored: in a folder or an object store.
 //!
-//! A [`Store`] knows names and bytes, and nothing of what the bytes mean. Its calls block; an
+//! A [`Store`] knows names and bytes, but not the meaning of the bytes. Its calls block; an
 //! object store runs its own small runtime inside. A [`Place`] holds many repositories, and lists
 //! its directories.
 //!

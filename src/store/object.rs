@@ -1,9 +1,10 @@
 //! [`ObjectStore`]: a repository in an object store, reached over HTTP.
 //!
-//! What differs between the services is in a `Remote`, built by a module for each (`s3`, `azure`,
-//! `google`); everything else holds for all of them. Calls come from plain threads, many at once,
-//! and each thread drives its own request. A file is one object, written by one PUT, so that it
-//! exists whole or not at all. A thread that drives another async runtime must not make calls.
+//! A `Remote` holds the differences between the services and is built by a module for each (`s3`,
+//! `azure`, `google`); everything else holds for all of them. Calls come from plain threads, many
+//! at once, and each thread drives its own request. A file is one object, written by one PUT, so
+//! that it exists whole or not at all. A thread that drives another async runtime must not make
+//! calls.
 
 mod attempt;
 mod azure;
@@ -17,6 +18,7 @@ mod failure;
 mod google;
 mod listing;
 mod meter;
+mod page_tokens;
 mod permits;
 mod remote;
 mod retry;

@@ -29,6 +29,6 @@ pub fn open(location: &Location, options: &Options) -> Result<Arc<dyn Store>> {
 /// The error of a bucket in a build without object stores.
 #[cfg(not(feature = "cloud"))]
 pub(super) fn folders_only(location: &Location) -> StoreError {
-    let reason = "this build knows folders only; build it with the feature \"cloud\"".to_owned();
+    let reason = "this build supports only folders; for buckets, build it with the feature \"cloud\"".to_owned();
     StoreError::Location { location: location.to_string(), reason }
 }

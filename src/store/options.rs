@@ -23,10 +23,11 @@ pub struct Options {
     /// A file of PEM certificates that are trusted besides the system's.
     pub cacert: Option<PathBuf>,
     pub retry: RetryPolicy,
-    /// What passes, shared by all stores that are opened with these options or a copy of them.
+    /// Rate limits and counters, shared by all stores that are opened with these options or a copy
+    /// of them.
     pub traffic: Arc<Traffic>,
     pub environment: Environment,
-    /// Told of every attempt that failed and will be made again.
+    /// Called for every failed attempt that will be retried.
     pub notify: Option<Notify>,
 }
 
@@ -35,11 +36,13 @@ pub struct Options {
 pub struct S3Options {
     /// `s3.connections`: how many requests may run at the same time.
     pub connections: Option<usize>,
-    /// `s3.region`: else the environment says, or the endpoint's name, or us-east-1.
+    /// `s3.region`: by default that of the environment, of the endpoint's name or of the service's
+    /// answer, else us-east-1.
     pub region: Option<String>,
     /// `s3.bucket-lookup`: where the bucket's name stands in a request.
     pub bucket_lookup: BucketLookup,
-    /// `s3.storage-class`: of packs; everything else is small and stays hot.
+    /// `s3.storage-class`: the storage class of packs. All other files are small and keep the
+    /// bucket's default.
     pub storage_class: Option<String>,
     /// `s3.unsafe-anonymous-auth`: do not sign requests at all.
     pub anonymous: bool,
@@ -50,9 +53,11 @@ pub struct S3Options {
 pub struct AzureOptions {
     /// `azure.connections`: how many requests may run at the same time.
     pub connections: Option<usize>,
-    /// `azure.access-tier`: of packs; everything else is small and stays as the account has it.
+    /// `azure.access-tier`: the access tier of packs. All other files are small and keep the
+    /// account's default.
     pub access_tier: Option<String>,
-    /// `azure.endpoint`: the URL of the account's blob service; else it follows from the account's name.
+    /// `azure.endpoint`: the URL of the account's blob service; by default, it follows from the
+    /// account's name.
     pub endpoint: Option<String>,
 }
 
@@ -61,7 +66,7 @@ pub struct AzureOptions {
 pub struct GoogleOptions {
     /// `gs.connections`: how many requests may run at the same time.
     pub connections: Option<usize>,
-    /// `gs.region`: where a new bucket is made.
+    /// `gs.region`: the region of a new bucket.
     pub region: Option<String>,
     /// `gs.endpoint`: the URL of the service, if it is not Google's own.
     pub endpoint: Option<String>,
@@ -70,7 +75,8 @@ pub struct GoogleOptions {
 /// Where the bucket's name stands in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BucketLookup {
-    /// In the host name for the services known to want it there, else in the path.
+    /// In the host name for Amazon's and Google's hosts if their certificate covers it, else in the
+    /// path.
     #[default]
     Auto,
     /// `https://bucket.host/key`
@@ -79,19 +85,22 @@ pub enum BucketLookup {
     Path,
 }
 
-/// When to try again, and when to give up.
+/// How failed requests are retried: the waits, the timeouts and the retry budget.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// How long one call may go on failing before its error is final, for a store that has answered before.
+    /// The retry budget: how long one call may keep failing before its error is final, if the store
+    /// has answered before.
     pub patience: Duration,
-    /// The wait before the second attempt; each wait doubles the one before, up to `longest_wait`, give or take a quarter.
+    /// The wait before the second attempt. Exponential backoff doubles each wait, up to
+    /// `longest_wait`, with a jitter of 25 %.
     pub first_wait: Duration,
     pub longest_wait: Duration,
-    /// Attempts at a store that has never answered: a wrong address must not look like a slow network.
+    /// The number of attempts at a store that has never answered: a wrong address must not look
+    /// like a slow network.
     pub opening_attempts: u32,
-    /// How long a connection may take to be made.
+    /// The timeout for opening a connection.
     pub connect: Duration,
-    /// A request on which nothing has moved for this long is cut off, and made again.
+    /// A request that makes no progress for this long has stalled: it is aborted and retried.
     pub stall: Duration,
 }
 
@@ -112,10 +121,10 @@ impl Default for RetryPolicy {
 #[derive(Clone)]
 pub struct Notify(pub Arc<dyn Fn(&Attempt<'_>) + Send + Sync>);
 
-/// An attempt that failed and will be made again.
+/// A failed attempt that will be retried.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
-    /// What was being done, like "read pack 1a2b…".
+    /// The action, like "read pack 1a2b…".
     pub action: &'a str,
     pub error: &'a dyn fmt::Display,
     /// The wait before the next attempt.
@@ -129,23 +138,23 @@ impl fmt::Debug for Notify {
 }
 
 impl Options {
-    /// The keys [`Options::set`] takes, with what they mean.
+    /// The keys that [`Options::set`] accepts, each with its meaning.
     pub const TABLE: [(&str, &str); 12] = [
         ("azure.access-tier", "the access tier of packs: Hot, Cool or Cold (default: the account's)"),
-        ("azure.connections", "how many requests may run at the same time (default: 5)"),
+        ("azure.connections", "how many requests may run at the same time (default: 5 uploads, 16 downloads)"),
         (
             "azure.endpoint",
             "the URL of the account's blob service (default: https://ACCOUNT.blob.SUFFIX, where $AZURE_ENDPOINT_SUFFIX or core.windows.net is the suffix)",
         ),
-        ("gs.connections", "how many requests may run at the same time (default: 5)"),
+        ("gs.connections", "how many requests may run at the same time (default: 5 uploads, 16 downloads)"),
         ("gs.endpoint", "the URL of a service that speaks Google's XML API (default: https://storage.googleapis.com)"),
-        ("gs.region", "where a new bucket is made (default: us)"),
+        ("gs.region", "the region of a new bucket (default: us)"),
         ("local.connections", "how many calls may run at the same time in a folder (default: 4)"),
         (
             "s3.bucket-lookup",
             "where the bucket's name stands in a request: auto, dns (host name) or path (default: auto)",
         ),
-        ("s3.connections", "how many requests may run at the same time (default: 5)"),
+        ("s3.connections", "how many requests may run at the same time (default: 5 uploads, 16 downloads)"),
         ("s3.region", "the bucket's region (default: $AWS_DEFAULT_REGION, $AWS_REGION, the endpoint's, or us-east-1)"),
         ("s3.storage-class", "the storage class of packs, such as STANDARD_IA (default: the bucket's)"),
         ("s3.unsafe-anonymous-auth", "whether to leave requests unsigned: true or false (default: false)"),
@@ -163,7 +172,7 @@ impl Options {
         let refuse = |reason: String| Err(StoreError::Option { option: key.to_owned(), reason });
         if !Options::TABLE.iter().any(|(known, _)| *known == key) {
             let known = Options::TABLE.map(|(known, _)| known).join(", ");
-            return refuse(format!("is not known; known are {known}"));
+            return refuse(format!("is not known; the known options are {known}"));
         }
         if value.is_empty() {
             return refuse("has no value; write key=value".to_owned());
@@ -191,7 +200,7 @@ impl Options {
                 self.s3.anonymous = match value {
                     "true" | "1" => true,
                     "false" | "0" => false,
-                    _ => return Err("it is true or false".to_owned()),
+                    _ => return Err("it must be true or false".to_owned()),
                 }
             }
             _ => return Err("it is in the table but has no meaning; report this".to_owned()),
@@ -208,7 +217,7 @@ impl FromStr for BucketLookup {
             "auto" => Ok(BucketLookup::Auto),
             "dns" => Ok(BucketLookup::Dns),
             "path" => Ok(BucketLookup::Path),
-            _ => Err("it is auto, dns or path".to_owned()),
+            _ => Err("it must be auto, dns or path".to_owned()),
         }
     }
 }
@@ -218,41 +227,45 @@ fn connections(value: &str) -> std::result::Result<usize, String> {
         .parse()
         .ok()
         .filter(|number| (1..=1000).contains(number))
-        .ok_or_else(|| "it is a number from 1 to 1000".into())
+        .ok_or_else(|| "it must be a number from 1 to 1000".into())
 }
 
-/// As [`storage_class`]: what is archived cannot be read at once.
+/// Refuses the archive tier, as [`storage_class`] does: archived objects cannot be read at once.
 fn access_tier(value: &str) -> std::result::Result<String, String> {
     let tier = ["Hot", "Cool", "Cold"].into_iter().find(|tier| tier.eq_ignore_ascii_case(value));
-    tier.map(str::to_owned).ok_or_else(|| "it is Hot, Cool or Cold".to_owned())
+    tier.map(str::to_owned).ok_or_else(|| "it must be Hot, Cool or Cold".to_owned())
 }
 
-/// No credentials may be in it: it is shown.
+/// Refuses a URL with credentials, because errors show the URL.
 fn endpoint(value: &str) -> std::result::Result<String, String> {
     let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
     match rest {
         Some(rest) if !rest.is_empty() && !rest.contains(['@', '?', '#', ' ']) => {
             Ok(value.trim_end_matches('/').to_owned())
         }
-        _ => Err("it is a URL such as https://storage.example".to_owned()),
+        _ => Err("it must be a URL such as https://storage.example".to_owned()),
     }
 }
 
-/// It becomes part of a document.
+/// Refuses markup: the region becomes part of an XML document.
 fn region(value: &str) -> std::result::Result<String, String> {
     let is_right = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if value.chars().all(is_right) { Ok(value.to_owned()) } else { Err("it is a word such as europe-west3".to_owned()) }
+    if value.chars().all(is_right) {
+        Ok(value.to_owned())
+    } else {
+        Err("it must be a word such as europe-west3".to_owned())
+    }
 }
 
-/// Classes whose objects must be thawed before they can be read are refused: packs hold the trees too, and without
-/// those not even a listing works.
+/// Classes whose objects must be thawed before they can be read are refused: packs hold the trees
+/// too, and without those not even a listing works.
 fn storage_class(value: &str) -> std::result::Result<String, String> {
     let class = value.to_ascii_uppercase();
     if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") {
         return Err("its objects cannot be read at once; use GLACIER_IR, or a lifecycle rule of the bucket".to_owned());
     }
     if !class.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
-        return Err("it is a word such as STANDARD_IA".to_owned());
+        return Err("it must be a word such as STANDARD_IA".to_owned());
     }
     Ok(class)
 }
@@ -295,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_in_the_table() {
+    fn refuses_unknown_options_and_invalid_values() {
         let mut options = Options::default();
         for (option, why) in [
             ("s3.conections=5", "s3.connections"),

@@ -1,4 +1,4 @@
-//! [`Place`]: where many repositories are, one beside and below the other: a folder, or a bucket and a prefix.
+//! [`Place`]: a folder, or a prefix in a bucket, that may hold many repositories.
 
 use super::directory::Directory;
 use super::error::Result;
@@ -11,25 +11,26 @@ use super::options::Options;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where many repositories are.
+/// A folder, or a prefix in a bucket, that may hold many repositories.
 pub struct Place {
     location: Location,
     by: Way,
 }
 
-/// How it is reached.
+/// How a place is accessed.
 enum Way {
     Folder {
         root: PathBuf,
         connections: usize,
     },
-    /// All that is below shares connections, the bucket's region, and the bound on requests.
+    /// All stores below this place share connections, the bucket's region and the limit on
+    /// requests.
     #[cfg(feature = "cloud")]
     Bucket(ObjectStore),
 }
 
 impl Place {
-    /// Nothing is asked of it yet, but for the region of a bucket if nobody said it.
+    /// The only request sent here looks up the region of an S3 bucket, unless the options have one.
     pub fn new(location: &Location, options: &Options) -> Result<Place> {
         let by = match location {
             #[cfg(feature = "cloud")]
@@ -53,13 +54,15 @@ impl Place {
         }
     }
 
-    /// The location of what is at `path` below this place, with `/` between its parts; that of the place itself if it is empty.
+    /// The location of `path` below this place, with `/` between its parts. An empty `path` is the
+    /// place itself.
     pub fn location(&self, path: &str) -> Location {
         self.location.below(path)
     }
 
-    /// What is in a directory; of files only those with one of the names that are `wanted`. A bucket has no empty directories, so that
-    /// there one that is not there is empty; a folder must be there.
+    /// The entries of a directory; of files, only those whose name is in `wanted`. A bucket has no
+    /// empty directories, so that a missing directory in a bucket is empty; a missing folder is an
+    /// error.
     pub fn directory(&self, path: &str, wanted: &[&str]) -> Result<Directory> {
         match &self.by {
             Way::Folder { root, .. } => folder::directory(&folder_below(root, path), wanted),
@@ -68,7 +71,7 @@ impl Place {
         }
     }
 
-    /// The repository at `path`. Nothing is asked of it yet.
+    /// The repository at `path`. No request is sent yet.
     pub fn store(&self, path: &str) -> Arc<dyn Store> {
         match &self.by {
             Way::Folder { root, connections } => Arc::new(Folder::new(folder_below(root, path), *connections)),

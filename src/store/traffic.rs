@@ -1,7 +1,7 @@
-//! What passes between this process and its object stores: how much it was, and how much of it there may be in a second.
+//! Counts the traffic between this process and its object stores, and limits its rate.
 //!
-//! A run has one [`Traffic`], which all stores it opens share. Limits hold for all of them together and can be changed at any time;
-//! what is under way then goes on at the new pace.
+//! A run has one [`Traffic`], which all stores that it opens share. The limits hold for all of them
+//! together and can be changed at any time; requests under way continue at the new rate.
 
 use crate::clock::{self, Moment};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Limits, and an account of what has passed.
+/// Rate limits, and counters of requests and bytes.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Bytes of uploads a second.
@@ -23,7 +23,7 @@ pub struct Traffic {
     received: AtomicU64,
 }
 
-/// What a request is, as stores put it on the bill.
+/// The kind of a request, by which providers bill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     Put,
@@ -31,11 +31,11 @@ pub enum Request {
     List,
     Head,
     Delete,
-    /// For credentials.
+    /// Any other method, such as a POST for credentials.
     Other,
 }
 
-/// What has passed: requests as they were sent, those that were made again counted again, and bytes of what they carried.
+/// The number of requests that were sent, retries included, and the bytes of their bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
     pub puts: u64,
@@ -77,12 +77,12 @@ impl Traffic {
     }
 }
 
-/// How much of something may pass in a second: each one who wants to pass is given the time for it, behind all others.
+/// A rate limit: each caller reserves the time for its amount, behind all earlier reservations.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// 0: as much as there is.
+    /// 0: no limit.
     per_second: AtomicU64,
-    /// When the next one may pass; `None` before the first.
+    /// When the next reservation may begin; `None` before the first.
     free: Mutex<Option<Moment>>,
 }
 
@@ -96,15 +96,15 @@ impl Pace {
         Some(self.per_second.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
 
-    /// How much to ask for at once, so that nobody waits for long: a change is heard then.
+    /// The amount to reserve at a time: small enough that a changed limit soon takes effect.
     pub fn portion(&self) -> u64 {
-        /// Portions a second, and the smallest that is worth a request to the kernel.
+        /// Portions a second, and the smallest portion that is worth a system call.
         const PORTIONS: u64 = 8;
         const SMALLEST: u64 = 1 << 10;
         self.get().map_or(u64::MAX, |rate| (rate / PORTIONS).max(SMALLEST))
     }
 
-    /// The wait until `amount` may have passed; `None`: at once.
+    /// Reserves `amount` and returns the wait until it may pass; `None` without a limit.
     pub fn reserve(&self, amount: u64) -> Option<Duration> {
         self.reserve_at(amount, clock::moment())
     }
@@ -118,7 +118,7 @@ impl Pace {
         Some(end.since(now))
     }
 
-    /// The longest that `amount` may take if `others` pass at the same time.
+    /// The longest time that `amount` may take if `others` reserve as much at the same time.
     pub fn longest(&self, amount: u64, others: usize) -> Duration {
         let rate = self.get().unwrap_or(u64::MAX);
         Duration::from_secs_f64(amount as f64 * (others + 1) as f64 / rate as f64)
@@ -138,14 +138,14 @@ mod tests {
         pace.set(Some(1000));
         let wait = |milliseconds| Some(Duration::from_millis(milliseconds));
         assert_eq!([reserve(0), reserve(0), reserve(300)], [wait(500), wait(1000), wait(1200)]);
-        assert_eq!(reserve(10_000), wait(500), "what was not used is not saved up");
+        assert_eq!(reserve(10_000), wait(500), "unused capacity is not saved up");
         assert_eq!(pace.longest(500, 1), Duration::from_secs(1));
         pace.set(None);
         assert_eq!(pace.reserve(1), None);
     }
 
     #[test]
-    fn an_account_has_every_request_in_its_place() {
+    fn every_request_is_counted_by_its_kind() {
         let traffic = Traffic::default();
         for (request, times) in [
             (Request::Put, 1),

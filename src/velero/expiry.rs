@@ -1,10 +1,10 @@
-//! Which snapshots are of Velero backups that are gone. It only compares: what there is, others
-//! have looked up.
+//! Expired snapshots: those whose Velero backup was deleted. This module only compares listings
+//! that the caller has read.
 //!
-//! Velero deletes a backup by removing its directory below `backups/` in the location; what a data
-//! mover stored for it is the mover's own business. Of that, only what carries our tags is looked
-//! at here, and a location that does not look whole is believed in nothing: an empty listing and
-//! one of another place look like a location in which everything has expired.
+//! Velero deletes a backup by removing its directory below `backups/` in the location, and leaves
+//! the snapshots of a data mover to the mover. Only snapshots with our tags are considered. The
+//! comparison fails closed: an empty listing, or that of another location, looks as if all backups
+//! had expired, so a location that does not look complete is an error.
 
 use crate::format::snapshot::Snapshot;
 use crate::format::time::Time;
@@ -13,33 +13,31 @@ use crate::provenance::{Tag, label_value};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How old a snapshot is at least before its backup counts as gone: while a backup runs, Velero has
-/// not stored it yet.
+/// The least age of a snapshot that has expired: Velero stores a backup only when it ends.
 const LEAST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The Velero backups that are in a location, by a listing that succeeded.
+/// The Velero backups in a location, from a listing that succeeded.
 #[derive(Clone, Debug, Default)]
 pub struct Backups {
-    /// As values of labels.
+    /// The names, as values of labels.
     names: BTreeSet<String>,
     complete: usize,
 }
 
 impl Backups {
-    /// There is a directory of this name. A backup that is `complete` has its `velero-backup.json`
-    /// in it; others are being made or deleted, or have failed, and are there all the same.
+    /// Adds the directory of a backup. It is `complete` if it has a `velero-backup.json`. A backup
+    /// that is running, has failed or is being deleted may have none, but exists nevertheless.
     pub fn add(&mut self, name: &str, complete: bool) {
         self.names.insert(label_value(name));
         self.complete += usize::from(complete);
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.names.len()
     }
 
     fn has(&self, tag: &str) -> bool {
-        // Both are values of labels but for a tag that somebody made by hand.
+        // The tag is already the value of a label, unless it was written by hand.
         self.names.contains(&label_value(tag))
     }
 }
@@ -47,20 +45,19 @@ impl Backups {
 /// A snapshot of ours that a Velero backup made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The repository, in whatever way the caller names it.
+    /// The caller's name of the repository.
     pub repository: String,
     pub snapshot: Id,
     pub time: Time,
-    /// The Velero backup's name, as its tag has it.
+    /// The Velero backup's name in the snapshot's tag.
     pub backup: String,
-    /// What the volume had, in bytes. How much of it only this snapshot holds, nobody knows before
-    /// a prune.
+    /// The size of the volume's data in bytes. Only a prune can determine the share of it that no
+    /// other snapshot needs.
     pub bytes: u64,
 }
 
 impl Entry {
-    /// `None`: it is not ours, or no Velero backup's. Ours has the tag of one VolumeSnapshotBackup
-    /// and that of one Velero backup.
+    /// `None` unless the snapshot has the tags of one VolumeSnapshotBackup and one Velero backup.
     pub fn of(repository: &str, id: Id, snapshot: &Snapshot) -> Option<Entry> {
         let tags = &snapshot.tags;
         Tag::Identity.value(tags)?;
@@ -74,43 +71,43 @@ impl Entry {
     }
 }
 
-/// By what is compared.
+/// The rules of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub now: Time,
-    /// What is younger has not expired; at least [`LEAST_AGE`].
+    /// A younger snapshot has not expired; at least [`LEAST_AGE`].
     pub age: Duration,
-    /// Somebody said that it may well be that no backup is left at all.
+    /// Whether the user allows all snapshots to have expired.
     pub may_be_all: bool,
 }
 
-/// What has become of the backups of some snapshots.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report<'e> {
-    /// Their backups are gone; in the order they came.
+    /// Snapshots whose backup was deleted, in the order of the entries.
     pub expired: Vec<&'e Entry>,
-    /// Their backups are not there, but perhaps not yet.
+    /// Snapshots whose backup is missing, but may still be running.
     pub young: usize,
-    /// Their backups are there.
+    /// Snapshots whose backup exists.
     pub kept: usize,
 }
 
-/// Why nothing is taken for expired.
+/// Why no snapshot counts as expired.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     #[error(
-        "no complete Velero backup is below backups/: this may not be Velero's location, or only a part of it; if no backup is left, --unsafe-allow-remove-all says so"
+        "no complete Velero backup is below backups/: this may not be Velero's location, or only a part of it; if no backup is left, pass --unsafe-allow-remove-all"
     )]
     NoBackup,
     #[error(
-        "none of the Velero backups of these {snapshots} snapshots is below backups/, and {others} others are: this may be another location; if all of theirs are gone, --unsafe-allow-remove-all says so"
+        "none of the Velero backups of these {snapshots} snapshots is below backups/, and {others} others are: this may be another location; if all of their backups were deleted, pass --unsafe-allow-remove-all"
     )]
     AllGone { snapshots: usize, others: usize },
-    #[error("an age of {given:?} is less than {LEAST_AGE:?}, within which Velero may still be making the backup")]
+    #[error("an age of {given:?} is less than {LEAST_AGE:?}, within which a Velero backup may still be running")]
     Age { given: Duration },
 }
 
-/// Compares snapshots with the backups that are there.
+/// Compares snapshots with the existing backups.
 pub fn compare<'e>(entries: &'e [Entry], backups: &Backups, rules: &Rules) -> Result<Report<'e>, Doubt> {
     if rules.age < LEAST_AGE {
         return Err(Doubt::Age { given: rules.age });
@@ -120,7 +117,7 @@ pub fn compare<'e>(entries: &'e [Entry], backups: &Backups, rules: &Rules) -> Re
     }
     let mut report = Report::default();
     for entry in entries {
-        // Of a time in the future nothing is known but that a clock is wrong.
+        // A time in the future only proves that a clock is wrong: the snapshot counts as new.
         let age = u64::try_from(rules.now.seconds.saturating_sub(entry.time.seconds)).unwrap_or(0);
         match backups.has(&entry.backup) {
             true => report.kept += 1,
@@ -134,7 +131,7 @@ pub fn compare<'e>(entries: &'e [Entry], backups: &Backups, rules: &Rules) -> Re
     Ok(report)
 }
 
-/// What has expired by both of two looks: what only one has missed was missed by chance.
+/// The snapshots that have expired by two comparisons: a single listing may have missed a backup.
 pub fn in_both<'e>(first: &Report<'e>, second: &Report<'_>) -> Vec<&'e Entry> {
     let again: BTreeSet<(&str, Id)> = second.expired.iter().map(|entry| (&*entry.repository, entry.snapshot)).collect();
     first.expired.iter().copied().filter(|entry| again.contains(&(&*entry.repository, entry.snapshot))).collect()
@@ -167,7 +164,7 @@ mod tests {
         Rules { now: Time { seconds: NOW, nanos: 0, offset: 0 }, age: LEAST_AGE.saturating_mul(3), may_be_all: false };
 
     #[test]
-    fn what_has_expired_is_old_and_its_backup_is_gone_while_others_are_there() {
+    fn an_old_snapshot_without_its_backup_has_expired_if_other_backups_exist() {
         let all = [entry("kept", 9), entry("gone", 9), entry("gone", 2), entry("gone", -9), entry("other", 4)];
         let report = compare(&all, &there(&["kept", "unrelated"]), &RULES).unwrap();
         assert_eq!(report, Report { expired: vec![&all[1], &all[4]], young: 2, kept: 1 });
@@ -176,24 +173,24 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_does_not_look_whole_is_believed_in_nothing() {
+    fn a_location_that_does_not_look_complete_is_an_error_unless_allowed() {
         let all = [entry("a", 9), entry("b", 9), entry("c", 1)];
         let sure = Rules { may_be_all: true, ..RULES };
         let mut unfinished = Backups::default();
         unfinished.add("a", false);
         for (backups, doubt) in [
             (there(&[]), Doubt::NoBackup),
-            // `a` is there, and still: what nobody completed may be a directory of any kind.
+            // A directory `a` without a completed backup may be of any kind.
             (unfinished.clone(), Doubt::NoBackup),
             (there(&["x", "y"]), Doubt::AllGone { snapshots: 3, others: 2 }),
         ] {
             assert_eq!(compare(&all, &backups, &RULES), Err(doubt));
-            assert!(compare(&all, &backups, &sure).is_ok(), "somebody knows better");
+            assert!(compare(&all, &backups, &sure).is_ok(), "the user allows it");
         }
-        assert_eq!(compare(&all, &unfinished, &sure).unwrap().expired, [&all[1]], "what is there is never taken");
+        assert_eq!(compare(&all, &unfinished, &sure).unwrap().expired, [&all[1]], "a snapshot with its backup stays");
         assert_eq!(compare(&[], &there(&[]), &RULES), Err(Doubt::NoBackup));
         assert_eq!(compare(&[], &there(&["x"]), &RULES), Ok(Report::default()));
-        // Nothing is old enough to be doubted.
+        // The only snapshot is too young to expire.
         assert_eq!(compare(&all[2..], &there(&["x"]), &RULES), Ok(Report { young: 1, ..Report::default() }));
         for may_be_all in [false, true] {
             let hasty = Rules { age: LEAST_AGE - Duration::from_secs(1), may_be_all, ..RULES };
@@ -201,9 +198,9 @@ mod tests {
         }
     }
 
-    /// The value is what Velero's `GetValidName` makes of the name, computed with `sha256sum`.
+    /// The label is the result of Velero's `GetValidName`, computed with `sha256sum`.
     #[test]
-    fn a_long_name_is_compared_in_the_form_that_labels_have_of_it() {
+    fn a_long_name_is_compared_as_the_value_of_a_label() {
         let name = format!("{}-{}", "a".repeat(40), "b".repeat(40));
         let label = format!("{}-{}f5e420", "a".repeat(40), "b".repeat(16));
         let all = [entry(&label, 9), entry(&name, 9), entry(&name[..63], 9)];
@@ -212,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_two_looks_miss_has_expired() {
+    fn a_snapshot_expires_only_if_both_listings_lack_its_backup() {
         let all = [entry("a", 9), entry("b", 9), entry("c", 9)];
         let first = compare(&all, &there(&["c"]), &RULES).unwrap();
         let second = compare(&all, &there(&["b"]), &RULES).unwrap();
@@ -220,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_snapshots_with_our_tags_are_looked_at() {
+    fn only_snapshots_with_our_tags_are_considered() {
         let snapshot = |tags: &[&str]| {
             let text = serde_json::json!({"time": "2024-01-01T00:00:00Z", "tree": null, "paths": [], "tags": tags,
                 "summary": {"total_bytes_processed": 7}});

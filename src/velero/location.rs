@@ -10,8 +10,8 @@ pub const BACKUPS: &str = "backups";
 /// The file in a backup's directory that Velero writes last.
 const COMPLETE: &str = "velero-backup.json";
 
-/// The directories of a location in which no repository of ours is, as Velero's validation lists
-/// them (`pkg/persistence`), without `restic`.
+/// The directories of a location that never have repositories of ours: those that Velero's
+/// validation lists (`pkg/persistence`), without `restic`.
 const OWN: [&str; 5] = [BACKUPS, "restores", "kopia", "metadata", "plugins"];
 
 /// Backups that are listed at the same time.

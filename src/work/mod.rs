@@ -1,8 +1,8 @@
-//! What a mover's Job is told to do, and what it answers: two small JSON documents, the whole of
-//! what passes between the controller and a mover. Secrets are not in them.
+//! The protocol between the controller and a mover: the work description that a mover's Job is
+//! given, and the report that it returns. Both are small JSON documents without secrets.
 //!
-//! Both carry a version and refuse unknown fields: a controller and a mover of different releases
-//! must not half understand each other.
+//! Both have a version and reject unknown fields: a controller and a mover of different releases
+//! must not misinterpret each other.
 
 mod reason;
 
@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Of both documents; another one is refused.
+/// The version of both documents; any other is rejected.
 pub const VERSION: u32 = 1;
 
-/// Bytes that a report may have: what Kubernetes keeps of one container's termination message.
+/// The most bytes of a report: Kubernetes truncates a container's termination message to this size.
 const REPORT_SIZE: usize = 4096;
 
 /// One task on one repository.
@@ -27,8 +27,7 @@ pub struct Work {
     /// The repository's location, as restic writes it.
     pub repository: String,
     pub task: Task,
-    /// Host names of movers that are known to have ended: pods that the controller saw gone. Their
-    /// locks are removed, and no others.
+    /// Host names of movers whose pods are known to have ended. Only their locks are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
 }
@@ -41,58 +40,56 @@ pub enum Task {
     Discard(Discard),
 }
 
-/// A volume becomes a snapshot.
+/// Saves a volume as a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backup {
-    /// Where the volume is: a directory, or a block device.
+    /// The volume's path: a directory, or a block device.
     pub source: PathBuf,
     /// The snapshot's host name.
     pub hostname: String,
     /// The snapshot's tags besides `identity` and `lineage`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// The tag of this backup and no other. If there is a snapshot with it, an earlier run has done
-    /// the work and its report was lost.
+    /// The unique tag of this backup, which makes it idempotent: a snapshot with this tag is the
+    /// result of an earlier run whose report was lost.
     pub identity: String,
-    /// The tag that all backups of this volume share. The latest of them is the parent.
+    /// The tag that all backups of this volume share. The latest of them is the parent snapshot.
     pub lineage: String,
-    /// Whether a repository may be made where there is none: only for a volume of which there are
-    /// no earlier backups.
+    /// Whether a missing repository may be created: only for a volume without earlier backups.
     pub initialize: bool,
 }
 
-/// A snapshot becomes a volume.
+/// Restores a snapshot into a volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Restore {
-    /// Where the fresh volume is: a directory, or a block device.
+    /// The fresh volume's path: a directory, or a block device.
     pub target: PathBuf,
     pub pick: Pick,
-    /// Somebody who may decide it said: if there is provably no repository, the volume was empty
-    /// when it was backed up. Movers of old wrote nothing for an empty volume.
+    /// Whether a repository that provably does not exist means that the volume was empty when it
+    /// was backed up: VolumeSnapshotMover wrote no repository for an empty volume.
     #[serde(default)]
     pub absent_is_empty: bool,
 }
 
-/// Which snapshot is restored. Nothing but exactly one will do.
+/// The snapshot to restore: exactly one must match.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Pick {
     Id(Id),
-    /// The one with all of these tags.
+    /// The snapshot with all of these tags.
     Tagged(Vec<String>),
-    /// The newest, whatever it is: for repositories that hold the backups of one volume in one
-    /// backup only.
+    /// The newest snapshot: for repositories that have one backup of one volume.
     Newest,
 }
 
-/// What a backup left that did not come to its end: the locks of its movers go, and if it was
-/// called off, its snapshot.
+/// Cleans up after a request that ended early: removes the locks of its movers and, if it was a
+/// cancelled backup, its snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Discard {
-    /// [`Backup::identity`] of what is removed; `None`: only locks are, and what was saved stays.
+    /// [`Backup::identity`] of the snapshot to remove; `None`: only locks are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
@@ -103,8 +100,8 @@ impl Work {
     }
 }
 
-/// Reads one of the two documents. The version comes first: what another one has in it is not ours
-/// to judge.
+/// Parses one of the two documents. The version is checked first: a document of another version may
+/// have any other fields.
 fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -125,7 +122,7 @@ fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, String> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     pub version: u32,
-    /// The Job's uid: a report that a volume's content made up, or one of another run, does not
+    /// The Job's uid. A report that the content of a volume forged, or one of another run, does not
     /// have it.
     pub job: String,
     pub outcome: Outcome,
@@ -151,15 +148,15 @@ pub struct Saved {
     pub parent: Option<Id>,
     pub files: u64,
     pub bytes: u64,
-    /// Bytes that the repository grew by.
+    /// Bytes by which the repository grew.
     pub added_bytes: u64,
-    /// Entries that are missing or doubtful.
+    /// Entries that are missing or may be wrong.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub problems: u64,
-    /// There was nothing in the volume.
+    /// The volume was empty.
     #[serde(default)]
     pub empty: bool,
-    /// An earlier run made it, whose report was lost.
+    /// The snapshot was saved by an earlier run whose report was lost.
     #[serde(default)]
     pub found: bool,
 }
@@ -167,12 +164,12 @@ pub struct Saved {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Restored {
-    /// `None`: there is no repository, and that was said to mean an empty volume.
+    /// `None`: the repository does not exist, and [`Restore::absent_is_empty`] is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Id>,
     pub files: u64,
     pub bytes: u64,
-    /// Entries that are missing or doubtful, those that the snapshot itself lacks included.
+    /// Entries that are missing or may be wrong, including those that the snapshot itself lacks.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub problems: u64,
     /// The volume was provably empty when it was backed up.
@@ -184,7 +181,7 @@ pub struct Restored {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failed {
     pub reason: ReasonName,
-    /// For people: the operation that failed, its object, and what to do.
+    /// For the user: the operation that failed, its object, and what to do.
     pub message: String,
 }
 
@@ -203,10 +200,10 @@ impl Report {
         parse("report", json)
     }
 
-    /// At most [`REPORT_SIZE`] bytes: texts are cut, and problems left out from the last one on,
-    /// until it fits.
+    /// Encodes the report in at most [`REPORT_SIZE`] bytes: texts are truncated, and problems
+    /// omitted from the last one on, until it fits.
     pub fn encode(mut self) -> Vec<u8> {
-        /// Bytes of one text, and of the one that says why it failed, before JSON escapes them.
+        /// The most bytes of a problem, and of the message of a failure, before JSON escapes them.
         const TEXT: usize = 400;
         const MESSAGE: usize = 1200;
         if let Outcome::Failed(Failed { message, .. }) = &mut self.outcome {
@@ -219,7 +216,7 @@ impl Report {
                 return json;
             }
             if self.first_problems.pop().is_none() {
-                // A message of nothing but control characters takes six times its size.
+                // JSON escapes a control character with six bytes.
                 let Outcome::Failed(Failed { message, .. }) = &mut self.outcome else { return json };
                 let half = message.len() / 2;
                 cut(message, half);
@@ -228,7 +225,7 @@ impl Report {
     }
 }
 
-/// Cuts a text to so many bytes, and shows that it did.
+/// Truncates a text to at most this number of bytes, and marks its end.
 fn cut(text: &mut String, most: usize) {
     const MARK: &str = "…";
     if text.len() > most {
@@ -247,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_always_fits_and_can_be_read() {
+    fn an_encoded_report_always_fits_and_can_be_parsed() {
         for text in ["x".repeat(100_000), "\u{1}".repeat(100_000), "\u{1f980}\"".repeat(30_000), String::new()] {
             let json = failed(text.clone(), vec![text.clone(); 50]).encode();
             assert!(json.len() <= REPORT_SIZE, "{} bytes", json.len());
@@ -267,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn work_of_another_version_or_with_more_in_it_is_refused() {
+    fn work_of_another_version_or_with_unknown_fields_is_rejected() {
         let work = Work {
             version: VERSION,
             repository: "s3:https://host/bucket".into(),

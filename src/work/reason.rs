@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Which program finds the reason.
+/// The program that reports a reason.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -44,7 +44,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The program that finds it: `docs/MOVER.md` lists those of movers.
+            /// The program that reports it: `docs/MOVER.md` lists the reasons of movers.
             #[cfg(test)]
             fn origin(self) -> Origin {
                 match self {
@@ -58,7 +58,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What the administrator does about it: one sentence without a full stop.
+            /// The advice for the administrator: one sentence without a full stop.
             pub fn advice(self) -> &'static str {
                 match self {
                     $(Reason::$name => $advice,)*
@@ -77,7 +77,7 @@ reasons! {
     Copied: Controller, Never,
         "create a new VolumeSnapshotRestore if the data is wanted again";
     Denied: Controller, Never,
-        "ask an administrator: the message says what is not allowed, docs/CONTROLLER.md what would allow it";
+        "ask an administrator: the message names the denied access, and docs/CONTROLLER.md says how to allow it";
     Forbidden: Controller, Again,
         "apply the controller's roles again: it lacks the right that the message names";
     Incomplete: Controller, Never,
@@ -131,7 +131,7 @@ reasons! {
         "give movers more memory by VSM_MEMORY and VSM_MOVER_MEMORY_LIMIT";
     VeleroFailed: Controller, Never, "look at Velero's own Backup or Restore for why it failed";
     VolumeMissing: Mover, Never,
-        "look at the events of the mover's pod: its volume was not where it should be";
+        "look at the events of the mover's pod: its volume was not at the expected path";
     // A device's read error may be transient, such as a path that fails over.
     VolumeUnreadable: Mover, Again,
         "look at the events of the mover's pod and at the node's kernel log: the root of the volume, or its block device, cannot be read";

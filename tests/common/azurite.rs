@@ -1,4 +1,5 @@
-//! Azure Blob Storage of a test's own: Azurite, Azure's own emulator, on a free port of the loopback interface.
+//! An Azure Blob Storage server for one test: Azurite, Azure's own emulator, on a free loopback
+//! port.
 
 use super::listening::Server;
 use super::peers::{Repo, installed};
@@ -12,26 +13,26 @@ use tempfile::TempDir;
 pub const ACCOUNT: &str = "tests";
 pub const KEY: &str = "dGhlIGtleSBvZiBhbiBhY2NvdW50IG9mIHRlc3RzIGFsb25l";
 pub const CONTAINER: &str = "backups";
-/// A suffix that no name server knows: who asks for it comes by the proxy.
+/// A suffix that no name server resolves: it is reachable through the proxy only.
 const SUFFIX: &str = "azurite.test";
 
 /// A running server; stopped on drop.
 pub struct Azurite {
     _server: Server,
     pub port: u16,
-    /// The authority that its certificate is of, if it speaks TLS.
+    /// The authority that signed its certificate, if it speaks TLS.
     authority: Option<PathBuf>,
     /// Holds its data.
     _dir: TempDir,
 }
 
 impl Azurite {
-    /// By plain http, with paths that begin with the account.
+    /// Starts a server for plain http, with paths that begin with the account.
     pub fn new() -> Azurite {
         Azurite::start(false)
     }
 
-    /// By https, with the account in the name of the host, as Azure itself.
+    /// Starts a server for https, with the account in the host name, as in Azure itself.
     pub fn with_tls() -> Azurite {
         Azurite::start(true)
     }
@@ -71,12 +72,12 @@ impl Azurite {
         format!("http://127.0.0.1:{}/{ACCOUNT}", self.port)
     }
 
-    /// A repository in the container below `prefix`, with all that is needed to reach it.
+    /// A repository in the container below `prefix`, with everything needed to reach it.
     pub fn repo(&self, prefix: &str) -> Repo {
         self.repo_by(self.port, prefix)
     }
 
-    /// The same by another port that leads to the server.
+    /// A repository that is reached through another port, which leads to the server.
     pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
         let authority = self.authority.as_ref().expect("only by https");
         let mut repo = Repo::at(format!("azure:{CONTAINER}:/{prefix}"));
@@ -85,7 +86,7 @@ impl Azurite {
             .set("AZURE_ENDPOINT_SUFFIX", SUFFIX)
             .set("HTTPS_PROXY", format!("http://127.0.0.1:{}", forwards_to(port)))
             .set("RESTIC_CACERT", authority)
-            // Without a tier, restic sends an empty one, which Azurite does not take.
+            // Without a tier, restic sends an empty one, which Azurite refuses.
             .option("azure.access-tier=Hot");
         repo
     }
@@ -97,7 +98,8 @@ impl Default for Azurite {
     }
 }
 
-/// A proxy that connects everybody to one port, whatever host they name; its own port. It lives as long as the process.
+/// Starts a proxy that connects each client to one port, whatever host it asks for, and returns the
+/// proxy's own port. It runs until the process ends.
 fn forwards_to(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let own = listener.local_addr().expect("its address").port();

@@ -1,11 +1,11 @@
-//! Certificates for servers of tests.
+//! TLS certificates for the servers of tests.
 
 use super::loops;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// An authority of our own, and a server's certificate signed by it for an alternative name like `IP:127.0.0.1`.
+/// Makes an authority, and a server's certificate signed by it for a name such as `IP:127.0.0.1`.
 pub fn make(dir: &Path, name: &str) {
     fs::write(dir.join("extensions"), format!("subjectAltName={name}\nbasicConstraints=critical,CA:FALSE\n"))
         .expect("a file");

@@ -1,8 +1,9 @@
-//! Compares two trees node by node, without any help from the engine.
+//! Compares two directory trees node by node, without code of the engine.
 //!
-//! Everything a restore is asked to bring back is compared: type, content, owner, mode, modification time to the
-//! nanosecond, extended attributes with ACLs, link targets, device numbers, and which names are one file. Change times,
-//! access times and inode numbers are not: nobody can restore them.
+//! It compares everything that a restore must reproduce: type, content, owner, mode, modification
+//! time to the nanosecond, extended attributes with ACLs, link targets, device numbers, and which
+//! names are one file. It ignores change times, access times and inode numbers, which no tool can
+//! restore.
 
 use rustix::fs::SeekFrom;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// In what two nodes differ.
+/// The property in which two nodes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum What {
     Missing,
@@ -52,7 +53,7 @@ impl fmt::Display for Difference {
 pub struct Options {
     /// Compare the two root directories' own owner, mode, time and attributes.
     pub root: bool,
-    /// Compare the room that files take up.
+    /// Compare the space that files take on disk.
     pub holes: bool,
 }
 
@@ -76,13 +77,13 @@ pub fn trees(source: &Path, restored: &Path, options: Options) -> Vec<Difference
     found
 }
 
-/// Panics with every difference, unless there is none.
+/// Panics with all differences, if there are any.
 pub fn assert_same(source: &Path, restored: &Path, options: Options) {
     let found = trees(source, restored, options);
     assert!(found.is_empty(), "{restored:?} is not {source:?}:\n{}", listed(&found));
 }
 
-/// restic stores sockets and nobody restores them.
+/// restic stores sockets, but no tool restores them.
 pub fn assert_only_the_socket_is_missing(source: &Path, restored: &Path, options: Options) {
     let mut found = trees(source, restored, options);
     found.retain(|one| one.path != Path::new("special/socket"));
@@ -128,7 +129,7 @@ impl Tree {
         Tree { nodes }
     }
 
-    /// For each node with several names in this tree: all of them.
+    /// Maps each name of a node with several names in this tree to all of its names.
     fn groups(&self) -> HashMap<&Path, Vec<&Path>> {
         let mut by_inode: HashMap<(u64, u64), Vec<&Path>> = HashMap::new();
         for (path, node) in &self.nodes {
@@ -168,7 +169,7 @@ impl Node {
         format!("{target:?}")
     }
 
-    /// Attribute names and values, readable, in order of the names.
+    /// Names and values of the extended attributes, in order of the names.
     fn attributes(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let names = xattr::list(&self.path).unwrap_or_else(|error| panic!("{:?}: {error}", self.path));
         let value = |name: &OsStr| {
@@ -227,13 +228,14 @@ fn room(meta: &Metadata) -> String {
     format!("{} of {} bytes on disk", meta.blocks() * 512, meta.len())
 }
 
-/// A restored file may take up to 1/64 or 64 KiB more than the source (extents, partial blocks), and any amount less:
-/// runs of zeros that were data may come back as holes.
+/// A restored file may take up to 1/64 or 64 KiB more space than the source (extents, partial
+/// blocks), and any amount less: a restore may turn runs of zeros into holes.
 fn room_differs(old: &Metadata, new: &Metadata) -> bool {
     new.blocks() * 512 > old.blocks() * 512 + (old.blocks() * 512 / 64).max(64 << 10)
 }
 
-/// `None` when equal. Reads both files only where one of them has data: what is a hole in both reads as zeros in both.
+/// The first difference in content, or `None`. Skips ranges that are holes in both files: both read
+/// as zeros there.
 fn contents(old: &Node, new: &Node) -> Option<(String, String)> {
     let lens = (old.meta.len(), new.meta.len());
     if lens.0 != lens.1 {

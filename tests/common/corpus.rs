@@ -1,6 +1,7 @@
-//! A tree with one of everything: every node type, name, time, attribute and file shape that has ever broken a tool.
+//! A directory tree with every node type, name, time, attribute and file shape that has ever broken
+//! a tool.
 //!
-//! Paths are part of the contract: the tables of what a peer cannot do name them.
+//! The tables of limitations of the peers refer to its paths, so paths are stable.
 
 use super::Random;
 use super::loops::LoopFs;
@@ -22,7 +23,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The one corpus that all running tests share; nobody may write to it.
+    /// The one corpus that all running tests share, and that none may write to.
     pub fn shared() -> Arc<Corpus> {
         static SHARED: Mutex<Weak<Corpus>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -33,15 +34,15 @@ impl Corpus {
         })
     }
 
-    /// A corpus of this test's own.
+    /// A corpus for one test.
     pub fn new() -> Corpus {
         let fs = LoopFs::new(512 << 20);
         build(&fs.path().join(NAME));
         Corpus { fs }
     }
 
-    /// The directory that holds `corpus`: back up from here, with the relative path [`NAME`], so that no directory of
-    /// this machine gets into the tree.
+    /// The directory that holds `corpus`: back up from here, with the relative path [`NAME`], so
+    /// that no directory of this machine gets into the tree.
     pub fn parent(&self) -> &Path {
         self.fs.path()
     }
@@ -51,7 +52,8 @@ impl Corpus {
     }
 }
 
-/// Builds the corpus as the new directory `root`. Directories get their times at the end, deepest first.
+/// Builds the corpus as the new directory `root`. Directories get their times at the end, deepest
+/// first.
 fn build(root: &Path) {
     let mut tree = Builder { root: root.to_owned(), times: Vec::new() };
     let top = tree.dir("");
@@ -71,13 +73,14 @@ fn build(root: &Path) {
     tree.finish();
 }
 
-/// Makes nodes below a root and remembers which times they shall have.
+/// Makes nodes below a root and records the times that they get in the end.
 struct Builder {
     root: PathBuf,
     times: Vec<(PathBuf, Timespec)>,
 }
 
-/// 2023-07-05 04:03:02.012345678 UTC, unless a test of times says otherwise: no node shows when the corpus was made.
+/// 2023-07-05 04:03:02.012345678 UTC: the time of all nodes without a time of their own, so that no
+/// node shows when the corpus was made.
 const USUAL: Timespec = Timespec { tv_sec: 1_688_529_782, tv_nsec: 12_345_678 };
 
 impl Builder {
@@ -124,7 +127,7 @@ impl Builder {
         self.times.push((path.to_owned(), Timespec { tv_sec, tv_nsec }));
     }
 
-    /// Sets all times; later entries win, and a directory comes after what it holds.
+    /// Sets all times. Later entries win, and a directory comes after its content.
     fn finish(mut self) {
         self.times.reverse();
         self.times.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
@@ -139,7 +142,8 @@ impl Builder {
     }
 }
 
-/// Names: each byte alone, invalid and unusual UTF-8, everything that a quoting rule treats in its own way.
+/// Names: each byte alone, invalid and unusual UTF-8, every case that a quoting rule treats
+/// specially.
 fn names(tree: &mut Builder) {
     tree.dir("names");
     tree.dir("names/byte");
@@ -219,7 +223,8 @@ fn names(tree: &mut Builder) {
     }
 }
 
-/// Contents: sizes around the chunker's limits, incompressible, periodic and zero data, holes in every position.
+/// Contents: sizes around the chunker's limits, incompressible, periodic and zero data, holes in
+/// every position.
 fn files(tree: &mut Builder) {
     const MIN: usize = 512 << 10;
     tree.dir("files");
@@ -232,7 +237,7 @@ fn files(tree: &mut Builder) {
     tree.file("files/random 12 MiB", &Random(42).bytes((12 << 20) + 4321));
     let period = Random(5).bytes(4099);
     tree.file("files/periodic", &period.iter().copied().cycle().take(3 << 20).collect::<Vec<_>>());
-    // No cut point ever: chunks of the largest size.
+    // Data without a cut point: chunks of the largest size.
     tree.file("files/ones 17 MiB", &vec![1; 17 << 20]);
     tree.file("files/zeros", &vec![0; (3 << 20) + 17]);
     tree.file("files/duplicate of zeros", &vec![0; (3 << 20) + 17]);
@@ -302,7 +307,7 @@ fn links(tree: &mut Builder) {
     tree.link("links/a/chardev pair", "links/b/chardev pair");
 }
 
-/// Modification times over all that the file system holds: 1901 to 2446, with nanoseconds.
+/// Modification times over the whole range of the file system: 1901 to 2446, with nanoseconds.
 fn times(tree: &mut Builder) {
     tree.dir("times");
     let moments: [(&str, i64, i64); 15] = [
@@ -348,7 +353,7 @@ fn modes_and_owners(tree: &mut Builder) {
     std::fs::set_permissions(fifo, Permissions::from_mode(0o1777)).expect("a mode");
 
     tree.dir("owners");
-    // Owners with and without a name here, up to the largest number there is.
+    // Owners with and without a name on this machine, up to the largest number.
     for (uid, gid) in [(0, 1), (1, 0), (1, 1), (65534, 65534), (12345, 54321), (4_294_967_294, 4_294_967_294)] {
         let file = tree.file(format!("owners/file {uid} {gid}"), b"");
         let dir = tree.dir(format!("owners/dir {uid} {gid}"));
@@ -362,7 +367,8 @@ fn modes_and_owners(tree: &mut Builder) {
     }
 }
 
-/// A POSIX ACL as the kernel stores it: version 2, then (tag, permissions, id) in order of tag and id.
+/// A POSIX ACL as the kernel stores it: version 2, then (tag, permissions, id) in order of tag and
+/// id.
 fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut raw = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
@@ -373,7 +379,8 @@ fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     raw
 }
 
-/// Extended attributes: user, trusted, capabilities, labels, ACLs; empty, binary and large values; many at once.
+/// Extended attributes: user, trusted, capabilities, labels, ACLs; empty, binary and large values;
+/// many at once.
 fn attributes(tree: &mut Builder) {
     const NOBODY: u32 = u32::MAX;
     let set = |path: &Path, name: &str, value: &[u8]| {
@@ -458,7 +465,8 @@ fn directories(tree: &mut Builder) {
     }
 }
 
-/// What no tool can restore faithfully, but every tool must still store: kept out of the corpus that is restored.
+/// Adds an entry that every tool must store but none can restore faithfully. It is not part of the
+/// corpus, which is restored.
 pub fn add_unrestorable(root: &Path) {
     let path = root.join("attribute name not utf-8");
     std::fs::write(&path, b"").expect("a file");

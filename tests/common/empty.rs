@@ -1,6 +1,8 @@
-//! An empty repository that is quick to make and to open. On purpose, each start of a program costs half a second of key derivation, and
-//! restic's `init` three; a test that starts hundreds of them is not about that. Written from the format's description, with another
-//! project's cipher.
+//! Makes an empty repository that opens quickly, for tests that start hundreds of programs.
+//!
+//! An ordinary key costs each start of a program half a second of key derivation, and restic's
+//! `init` three. This module follows the description of the format, with the cipher of another
+//! project.
 
 use super::peers::PASSWORD;
 use aes256ctr_poly1305aes::aead::Aead;
@@ -16,10 +18,10 @@ use std::path::Path;
 /// The weakest scrypt parameters that restic accepts: this exponent of N, and 1 for r and p.
 const LOG_N: u8 = 1;
 
-/// The one of the test vectors of restic's chunker.
+/// The polynomial of the test vectors of restic's chunker.
 const POLYNOMIAL: &str = "3da3358b4dc173";
 
-/// Makes one in a new folder. All of them cut alike.
+/// Makes an empty repository in a new folder. All such repositories have the same polynomial.
 pub fn make(path: &Path, format: u32) {
     for prefix in 0..=255u8 {
         fs::create_dir_all(path.join(format!("data/{prefix:02x}"))).expect("directories");
@@ -34,7 +36,7 @@ pub fn make(path: &Path, format: u32) {
     fs::write(path.join("config"), seal(&master, &config.to_string())).expect("written");
 }
 
-/// The key file that holds a master key: the cipher's, then the two halves of the MAC's.
+/// The key file for a master key, which is the cipher's key and then the two halves of the MAC's.
 fn key_file(master: &[u8; 64]) -> String {
     let (encrypt, k, r) = (&master[..32], &master[32..48], &master[48..]);
     let plain = json!({
@@ -52,7 +54,7 @@ fn key_file(master: &[u8; 64]) -> String {
     file.to_string()
 }
 
-/// A nonce, and what is sealed with it.
+/// A nonce, followed by the text sealed with it.
 fn seal(key: &[u8; 64], plain: &str) -> Vec<u8> {
     let nonce = random::<16>();
     let cipher = Aes256CtrPoly1305Aes::new(Key::from_slice(key));

@@ -1,8 +1,8 @@
-//! A file system that fails where it is asked to: a directory passed through the kernel's FUSE,
-//! with faults by path.
+//! A file system with injected faults: a directory passed through the kernel's FUSE, with faults by
+//! path.
 //!
-//! Reads and writes bypass the page cache, so that a fault at an offset is met at that offset. Loop
-//! devices over files of this file system give block devices that fail in the same way.
+//! Reads and writes bypass the page cache, so that a fault at an offset occurs at that offset. Loop
+//! devices over files of this file system are block devices that fail in the same way.
 
 use super::pass_through::{self, Answer, Change, answer};
 use super::scratch;
@@ -41,7 +41,7 @@ pub enum At {
 }
 
 struct Fault {
-    /// Below the mount point; empty for its root.
+    /// Relative to the mount point; empty for its root.
     path: PathBuf,
     at: At,
     errno: rustix::io::Errno,
@@ -80,13 +80,14 @@ impl Faulty {
         self.dir.path().join("content")
     }
 
-    /// From now on, this call on this path (below the mount point; empty for the root) fails.
+    /// Makes this call fail from now on, at a path relative to the mount point (empty for the
+    /// root).
     pub fn fail(&self, path: impl Into<PathBuf>, at: At, errno: rustix::io::Errno) {
         let fault = Fault { path: path.into(), at, errno };
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
-    /// Nothing fails any more.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -105,7 +106,7 @@ const NO_CACHE: Duration = Duration::ZERO;
 struct Server {
     content: PathBuf,
     faults: Arc<Mutex<Vec<Fault>>>,
-    /// By inode number, the root's (1) first.
+    /// Paths by inode number; that of the root (1) is first.
     paths: Mutex<Vec<PathBuf>>,
 }
 
@@ -124,7 +125,7 @@ impl Server {
         at as u64 + 1
     }
 
-    /// The fault that `matches` finds for a path.
+    /// Fails with the fault that `matches` selects for a path, if there is one.
     fn check(&self, path: &Path, matches: impl Fn(At) -> bool) -> Answer<()> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         match faults.iter().find(|fault| fault.path == path && matches(fault.at)) {
@@ -139,7 +140,7 @@ impl Server {
         Ok(pass_through::attributes(&found, INodeNo(self.number(path.to_owned()))))
     }
 
-    /// Makes an entry with `make` and looks at it.
+    /// Makes an entry with `make` and returns its attributes.
     fn made(&self, parent: INodeNo, name: &OsStr, make: impl FnOnce(&Path) -> io::Result<()>) -> Answer<FileAttr> {
         let path = self.path(parent).join(name);
         make(&self.content.join(&path))?;
@@ -157,7 +158,7 @@ impl Server {
 
     fn read_content(&self, inode: INodeNo, offset: u64, size: u32) -> Answer<Vec<u8>> {
         let path = self.path(inode);
-        // What comes before the fault can be read.
+        // The bytes before the fault are readable.
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let first = faults.iter().filter(|fault| fault.path == path).find_map(|fault| match fault.at {
             At::Read(from) => Some((from, fault.errno)),
@@ -190,7 +191,7 @@ impl Server {
         Ok(u32::try_from(data.len()).expect("a request of the kernel's"))
     }
 
-    /// The entries from `offset` on, and the fault that ends them.
+    /// Lists the entries from `offset` on, up to a fault.
     fn list(&self, inode: INodeNo, offset: u64, add: &mut dyn FnMut(u64, FileType, &OsStr) -> bool) -> Answer<()> {
         let path = self.path(inode);
         let mut entries: Vec<_> = fs::read_dir(self.content.join(&path))?.collect::<io::Result<_>>()?;
@@ -199,7 +200,7 @@ impl Server {
         let first = next;
         loop {
             if self.check(&path, |at| matches!(at, At::List(after) if next >= after)).is_err() && next > first {
-                // What was read so far is one answer, and the fault is the next one.
+                // The entries read so far are one response, and the fault is the next.
                 return Ok(());
             }
             self.check(&path, |at| matches!(at, At::List(after) if next >= after))?;

@@ -1,4 +1,5 @@
-//! Google Cloud Storage of a test's own: fake-gcs-server on a free port of the loopback interface, and before it an [`Xml`] front.
+//! A Google Cloud Storage server for one test: fake-gcs-server on a free loopback port, behind an
+//! [`Xml`] front.
 
 mod xml;
 
@@ -21,7 +22,7 @@ pub const KEY_ID: &str = "k1";
 /// A running server; stopped on drop.
 pub struct Google {
     server: Server,
-    /// What speaks as Google does, to programs that speak XML.
+    /// Serves Google's XML API.
     pub front: Xml,
     /// Holds its log.
     _dir: TempDir,
@@ -45,31 +46,32 @@ impl Google {
             command.args(["-external-url", &format!("http://{address}"), "-log-level", "warn"]);
             command
         });
-        // restic does not make one here: it does not recognise how its library says that there is none.
+        // restic cannot create the bucket here: it does not recognise its library's error for a
+        // missing bucket.
         let bucket = format!("{{\"name\": \"{BUCKET}\"}}");
         let url = format!("http://127.0.0.1:{}/storage/v1/b?project={PROJECT}", server.port);
         loops::run(Command::new("curl").args(["-sf", "-o", "/dev/null", "-d", &bucket, &url]));
         Google { front: Xml::before(server.port), server, _dir: dir }
     }
 
-    /// A repository in the bucket below `prefix`, with all that is needed to reach it.
+    /// A repository in the bucket below `prefix`, with everything needed to reach it.
     pub fn repo(&self, prefix: &str) -> Repo {
         self.repo_by(self.front.port, prefix)
     }
 
-    /// The same, for ours by another port that leads to the front.
+    /// A repository that ours reaches through another port, which leads to the front.
     pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
         let mut repo = Repo::at(format!("gs:{BUCKET}:/{prefix}"));
         repo.set("GOOGLE_ACCESS_TOKEN", TOKEN)
             .set("GOOGLE_PROJECT_ID", PROJECT)
-            // How the libraries that restic is built with find it, and how ours does.
+            // restic's libraries find the server by this variable, and ours by the option below.
             .set("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", self.server.port));
         repo.own_option(&format!("gs.endpoint=http://127.0.0.1:{port}"));
         repo
     }
 }
 
-/// The file of a new service account, and beside it its keys: `key.pem` and `public.pem`.
+/// Makes the file of a new service account, and its keys `key.pem` and `public.pem` beside it.
 pub fn service_account(dir: &Path) -> PathBuf {
     for line in [
         "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out key.pem",

@@ -1,9 +1,9 @@
-//! A link with latency and bounded rates, emulated: a TCP proxy before a server on this machine.
+//! Emulates a link with latency and bounded rates: a TCP proxy before a server on this machine.
 //!
-//! What it models: half a round trip of delay in each direction, one round trip for a connect, a
-//! rate for each connection and one that all connections share, each way by itself. What it does
-//! not model: slow start, loss, TLS handshakes. A connection is read no faster than it may be
-//! passed on, so that a sender is slowed down as on a real link; connections take turns in pieces.
+//! It models half a round trip of delay in each direction, one round trip for a connect, a rate for
+//! each connection and one that all connections share, for each direction separately. It does not
+//! model slow start, loss and TLS handshakes. The proxy reads no faster than the link passes bytes
+//! on, so a sender gets backpressure as on a real link. Connections take turns in pieces.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a link does to bytes.
+/// The latency and the rates of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Profile {
     pub round_trip: Duration,
@@ -23,11 +23,12 @@ pub struct Profile {
     pub shared: f64,
 }
 
-/// Bytes passed on at a time. Small beside what a connection carries in a round trip.
+/// Bytes passed on at a time: few compared with the bytes that a connection carries in a round
+/// trip.
 const PIECE: usize = 32 << 10;
-/// Pieces under way in one direction of a connection: more than any profile carries in its delay.
+/// Pieces in flight in one direction of a connection: more than any profile carries in its delay.
 const UNDER_WAY: usize = 256;
-/// The time that a rate may catch up with after its thread was late.
+/// The time that a rate may catch up after its thread was scheduled late.
 const SLACK: Duration = Duration::from_millis(5);
 
 /// A running link; new connections are refused after its drop.
@@ -49,7 +50,7 @@ impl Link {
                 if ends.load(Ordering::SeqCst) {
                     return;
                 }
-                // A client that is gone already needs no answer, and a server that is gone no client.
+                // If the client or the server has disconnected, no response is needed.
                 let Ok(client) = client else { continue };
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
                 let _ = carry(&client, &server, profile, &up, profile.round_trip);
@@ -73,10 +74,10 @@ impl Drop for Link {
     }
 }
 
-/// Bytes that pass one after the other.
+/// A rate limit: bytes pass one after the other.
 struct Rate {
     per_second: f64,
-    /// When the last of them has passed.
+    /// When the last byte has passed.
     busy_until: Mutex<Instant>,
 }
 
@@ -94,10 +95,10 @@ impl Rate {
     }
 }
 
-/// A piece and when it arrives; an empty one is the end.
+/// A piece and the time of its arrival; an empty piece is the end.
 type Piece = (Instant, Vec<u8>);
 
-/// Carries one direction of a connection on two threads of its own; the first bytes take `connect` longer.
+/// Carries one direction of a connection on two threads; the first bytes take `connect` longer.
 fn carry(from: &TcpStream, to: &TcpStream, profile: Profile, shared: &Arc<Rate>, connect: Duration) -> io::Result<()> {
     let (mut from, mut to, shared) = (from.try_clone()?, to.try_clone()?, shared.clone());
     to.set_nodelay(true)?;
@@ -107,13 +108,13 @@ fn carry(from: &TcpStream, to: &TcpStream, profile: Profile, shared: &Arc<Rate>,
         let mut delay = profile.round_trip / 2 + connect;
         loop {
             let mut piece = vec![0; PIECE];
-            // A connection that broke has ended, too.
+            // A broken connection counts as ended.
             let length = from.read(&mut piece).unwrap_or(0);
             piece.truncate(length);
             let passed = own.pass(length).max(shared.pass(length));
             wait_until(passed);
             if pieces.send((passed + delay, piece)).is_err() || length == 0 {
-                // Whoever still sends must not wait for ever.
+                // A sender must not block forever.
                 let _ = from.shutdown(Shutdown::Read);
                 return;
             }

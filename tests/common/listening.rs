@@ -1,4 +1,4 @@
-//! Servers of tests, each on a free port of the loopback interface.
+//! Starts the servers of tests, each on a free port of the loopback interface.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -13,8 +13,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts what `command` makes of a port, with `log` for its output. The port can be taken by another process between our choice and the
-    /// server's start; then the server ends and another port is tried.
+    /// Starts the command that `command` makes for a port, with its output in `log`. If another
+    /// process takes the port between our choice and the server's start, the server ends and the
+    /// next port is tried.
     pub fn start(log: &Path, command: impl Fn(u16) -> Command) -> Server {
         let output = || File::options().create(true).append(true).open(log).expect("a log");
         for _ in 0..10 {
@@ -29,7 +30,7 @@ impl Server {
         panic!("a server does not start: {}", fs::read_to_string(log).unwrap_or_default());
     }
 
-    /// Waits until the server takes connections; `false` if it ends before.
+    /// Waits until the server accepts connections; `false` if it ends before.
     fn answers(&mut self) -> bool {
         let mut alive = || self.child.try_wait().is_ok_and(|ended| ended.is_none());
         for _ in 0..1200 {
@@ -37,7 +38,8 @@ impl Server {
                 return false;
             }
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                // The connection may have been answered by whoever took the port: ours must still be alive.
+                // Another process may have taken the port and accepted the connection: our server
+                // must still be alive.
                 std::thread::sleep(Duration::from_millis(100));
                 return alive();
             }

@@ -1,7 +1,7 @@
 //! Real file systems and block devices for tests: ext4 on a loop device, and bare loop devices.
 //!
-//! Everything is named after this process, so that parallel runs never meet, and is released on drop, also in a panic.
-//! What a killed run leaves behind, the next run's `scratch` sweeps away.
+//! All names contain the process ID, so that parallel runs do not collide. Everything is released
+//! on drop, also in a panic. The next run's `scratch` removes the remains of a killed run.
 
 use super::scratch;
 use std::fs::File;
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// An ext4 file system of its own, mounted at `path()`.
+/// A new ext4 file system, mounted at `path()`.
 pub struct LoopFs {
     mount: PathBuf,
-    /// Holds the image; removed after the file system is unmounted.
+    /// Holds the image; removed after the file system has been unmounted.
     dir: TempDir,
 }
 
 impl LoopFs {
-    /// Formats and mounts a sparse image of `bytes`: it takes room only for what is written.
+    /// Formats and mounts a sparse image of `bytes`, which takes disk space for written data only.
     pub fn new(bytes: u64) -> LoopFs {
         LoopFs::with_options(bytes, &[])
     }
@@ -27,7 +27,8 @@ impl LoopFs {
         let dir = scratch();
         let image = dir.path().join("image");
         File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image file");
-        // 256-byte inodes hold nanoseconds and years up to 2446; no lazy work that would go on behind the tests.
+        // 256-byte inodes hold nanoseconds and years up to 2446. No lazy initialisation in the
+        // background of the tests.
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-I", "256", "-m", "0", "-E", "lazy_itable_init=0,nodiscard"])
             .args(mkfs)
@@ -37,7 +38,8 @@ impl LoopFs {
         fs
     }
 
-    /// The same file system once more, as a snapshot's clone is: same inodes and times, under another device number.
+    /// A copy of this file system, like the clone of a snapshot: the same inodes and times, with
+    /// another device number.
     pub fn duplicate(&self) -> LoopFs {
         let dir = scratch();
         run(Command::new("fsfreeze").arg("-f").arg(&self.mount));
@@ -51,7 +53,8 @@ impl LoopFs {
         LoopFs::mounted(dir)
     }
 
-    /// What a machine finds that has lost its power now: what was sent to the disk, and nothing that the system kept in memory.
+    /// The file system as after a power loss at this moment: the data sent to the disk, without the
+    /// dirty pages in memory.
     pub fn after_power_loss(&self) -> LoopFs {
         let dir = scratch();
         let (from, to) = (self.dir.path().join("image"), dir.path().join("image"));
@@ -80,7 +83,7 @@ impl Drop for LoopFs {
     }
 }
 
-/// A bare loop device over a file of its own.
+/// A bare loop device over its own file.
 pub struct LoopDevice {
     device: PathBuf,
     dir: TempDir,
@@ -116,7 +119,7 @@ impl LoopDevice {
         &self.device
     }
 
-    /// What the device holds now, read past the page cache of the device node.
+    /// The current content of the device, read past the page cache of the device node.
     pub fn content(&self) -> Vec<u8> {
         run(Command::new("blockdev").arg("--flushbufs").arg(&self.device));
         std::fs::read(self.dir.path().join("image")).expect("the image is readable")
@@ -129,7 +132,7 @@ impl Drop for LoopDevice {
     }
 }
 
-/// Unmounts and detaches everything below `dir`, which nobody owns any more.
+/// Unmounts and detaches everything below `dir`, whose process has ended.
 pub fn release_below(dir: &Path) {
     unmount(&dir.join("mount"));
     if let Ok(listed) = Command::new("losetup")
@@ -143,7 +146,8 @@ pub fn release_below(dir: &Path) {
     }
 }
 
-/// A file system still in use (a panic in another thread, a peer that lives on) is detached lazily instead.
+/// Unmounts a file system; lazily if it is still in use (a panic in another thread, a running
+/// peer).
 fn unmount(mount: &Path) {
     let plain = Command::new("umount").arg(mount).output();
     if !plain.is_ok_and(|done| done.status.success()) {
@@ -151,7 +155,7 @@ fn unmount(mount: &Path) {
     }
 }
 
-/// Runs a system program that must succeed; its standard output.
+/// Runs a system program, which must succeed, and returns its standard output.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
     assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,15 +1,15 @@
-//! Programs that the kernel kills beyond some memory, as a container's limit does: a group of its
-//! memory controller.
+//! Limits the memory of programs with a memory cgroup: the kernel kills a program beyond the limit,
+//! as in a container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A limit, which goes with the value.
+/// A memory cgroup with a limit; removed on drop.
 pub struct MemoryLimit(PathBuf);
 
-/// Where the controller is, by version.
+/// The mount points of the memory controller of cgroup v1 and v2.
 const FIRST: &str = "/sys/fs/cgroup/memory";
 const SECOND: &str = "/sys/fs/cgroup";
 
@@ -23,7 +23,8 @@ impl MemoryLimit {
             group.set("memory.limit_in_bytes", &limit);
             return group;
         }
-        // Not for the group that has processes of its own, where that is refused; then it is on already.
+        // The kernel refuses this in a group that has processes; there, the controller is already
+        // enabled.
         let _ = fs::write(Path::new(SECOND).join("cgroup.subtree_control"), "+memory");
         let group = MemoryLimit::made(Path::new(SECOND).join(name));
         group.set("memory.max", &limit);
@@ -32,7 +33,7 @@ impl MemoryLimit {
     }
 
     fn made(path: PathBuf) -> MemoryLimit {
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("the memory controller takes no group {path:?}: {error}"));
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot create the memory cgroup {path:?}: {error}"));
         MemoryLimit(path)
     }
 
@@ -41,7 +42,7 @@ impl MemoryLimit {
         fs::write(&path, value).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     }
 
-    /// The same command, within the limit.
+    /// A copy of `command` that runs within the limit.
     pub fn command(&self, command: &Command) -> Command {
         let mut limited = Command::new("/bin/sh");
         limited.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
@@ -56,7 +57,7 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        // Its last process may not be gone for the kernel yet.
+        // The kernel may not have reaped the last process yet.
         for _ in 0..50 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;

@@ -1,4 +1,4 @@
-//! What file systems that pass a directory through the kernel's FUSE have in common.
+//! Code shared by the test file systems that pass a directory through the kernel's FUSE.
 
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
@@ -8,10 +8,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a request comes to.
+/// The result of a request.
 pub type Answer<T> = Result<T, Errno>;
 
-/// Answers a request with what `$made` gives, by `$ok`, or with its error.
+/// Replies to a request with the value of `$made`, through `$ok`, or with its error.
 macro_rules! answer {
     ($reply:ident, $made:expr, $ok:expr) => {
         match $made {
@@ -22,7 +22,7 @@ macro_rules! answer {
 }
 pub(crate) use answer;
 
-/// What the kernel is told of an entry.
+/// The attributes of an entry as the kernel gets them.
 pub fn attributes(found: &Metadata, ino: INodeNo) -> FileAttr {
     FileAttr {
         ino,
@@ -49,7 +49,7 @@ fn time(seconds: i64, nanos: i64) -> SystemTime {
     start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
-/// What `setattr` changes.
+/// The attributes that a `setattr` changes.
 pub struct Change {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -60,7 +60,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Changes the entry at a path, but for its size.
+    /// Applies all changes but the size to the entry at a path.
     pub fn apply(&self, at: &Path) -> io::Result<()> {
         if self.uid.is_some() || self.gid.is_some() {
             std::os::unix::fs::lchown(at, self.uid, self.gid)?;

@@ -1,7 +1,7 @@
-//! The programs that write and read restic repositories: three peers, and ours. One way to call them all.
+//! Runs the programs that write and read restic repositories: three peers, and ours.
 //!
-//! A call never inherits this machine's environment: no configuration, cache, credential or time zone of the user's can
-//! reach a peer, so a run says the same on every machine.
+//! A call never inherits this machine's environment: no configuration, cache, credential or time
+//! zone of the user reaches a peer, so the results are the same on every machine.
 
 use super::scratch;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use vsm::repo::{Password, Repository, Settings};
 pub enum Peer {
     /// The oldest restic that reads format 2.
     Restic014,
-    /// The newest one: what "restic" means wherever a test says so.
+    /// The newest restic, which tests call "restic".
     Restic019,
     Rustic,
     /// Ours.
@@ -29,11 +29,11 @@ pub enum Peer {
 
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// The host every snapshot is made for, so that parents are found whatever machine the tests run on.
+/// The host of every snapshot, so that parent snapshots are found on every machine.
 pub const HOST: &str = "tests";
 
 impl Peer {
-    /// As people call it.
+    /// The name in messages and documents.
     pub fn name(self) -> &'static str {
         match self {
             Peer::Restic014 => "restic 0.14",
@@ -48,7 +48,7 @@ impl Peer {
             Peer::Restic014 => installed("restic-0.14"),
             Peer::Restic019 => installed("restic-0.19"),
             Peer::Rustic => installed("rustic"),
-            // Another build of ours can be tested by naming it.
+            // VSM_MOVER selects another build of ours.
             Peer::Vsm => {
                 std::env::var_os("VSM_MOVER").map_or_else(|| env!("CARGO_BIN_EXE_vsm-mover").into(), PathBuf::from)
             }
@@ -56,7 +56,7 @@ impl Peer {
     }
 }
 
-/// A peer's program, or a failure that says how to get it.
+/// The path of a peer's program. Fails with the command that installs it if it is missing.
 pub fn installed(name: &str) -> PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     let bin = BIN.get_or_init(|| {
@@ -69,14 +69,14 @@ pub fn installed(name: &str) -> PathBuf {
     program
 }
 
-/// A repository and everything a program needs to work with it, in a directory of its own.
+/// A repository and everything a program needs to work with it, in its own directory.
 pub struct Repo {
     pub url: OsString,
-    /// What the programs are told beyond the usual: credentials of a store, a time zone.
+    /// Additional environment variables, such as credentials of a store or a time zone.
     environment: Vec<(OsString, OsString)>,
-    /// Extended options of restic's, for restic and ours.
+    /// Extended options for restic and ours.
     options: Vec<String>,
-    /// Extended options that only ours has.
+    /// Extended options for ours only.
     own_options: Vec<String>,
     dir: TempDir,
 }
@@ -100,7 +100,7 @@ impl Repo {
         }
     }
 
-    /// A repository somewhere else.
+    /// A repository at a URL.
     pub fn at(url: impl Into<OsString>) -> Repo {
         Repo { url: url.into(), environment: Vec::new(), options: Vec::new(), own_options: Vec::new(), dir: scratch() }
     }
@@ -112,12 +112,13 @@ impl Repo {
         repo
     }
 
-    /// An empty one in a new folder, quick to make and to open, of no tool's making: for tests that are not about that. Two of them cut alike.
+    /// An empty repository in a new folder, made by the tests themselves, which opens quickly. Two
+    /// such repositories have the same polynomial.
     pub fn empty(format: u32) -> Repo {
         Repo::new().made_empty(format)
     }
 
-    /// The same for a folder that is told.
+    /// Makes an empty repository in the folder of `self`, which opens quickly.
     pub fn made_empty(self, format: u32) -> Repo {
         super::empty::make(self.path(), format);
         self
@@ -152,20 +153,20 @@ impl Repo {
         self
     }
 
-    /// The same repository, with all further processes in another time zone.
+    /// This repository, with all further processes in another time zone.
     pub fn in_zone(mut self, zone: &str) -> Repo {
         self.set("TZ", zone);
         self
     }
 
-    /// The files of a folder repository, and when they were written, under another address.
+    /// A copy of a folder repository at another path, with the modification times of its files.
     pub fn copy(&self) -> Repo {
         let copy = Repo::new();
         Run::of(Command::new("cp").arg("-a").arg(self.path()).arg(copy.path())).ok();
         copy
     }
 
-    /// The same as our library has it.
+    /// The repository, opened by our library.
     pub fn opened(&self) -> Arc<Repository> {
         let location = self.path().to_str().expect("UTF-8").parse().expect("a location");
         let store = vsm::store::open(&location, &vsm::store::Options::default()).expect("a store");
@@ -173,17 +174,17 @@ impl Repo {
         Arc::new(Repository::open(store, &Password::new(PASSWORD), None, settings).expect("a repository"))
     }
 
-    /// Where a folder repository is.
+    /// The path of a folder repository.
     pub fn path(&self) -> &Path {
         Path::new(&self.url)
     }
 
-    /// A directory for whatever the test needs beside the repository.
+    /// A path beside the repository, for other files of the test.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The program with its environment and the repository; arguments are still to come.
+    /// The program with its environment and the repository, without arguments.
     pub fn command(&self, peer: Peer) -> Command {
         let mut command = Command::new(peer.program());
         let home = self.dir.path().join(format!("home-{peer:?}"));
@@ -214,7 +215,7 @@ impl Repo {
         command
     }
 
-    /// Runs any command of `peer` to its end.
+    /// Runs a command of `peer` to its end.
     pub fn run<S: AsRef<OsStr>>(&self, peer: Peer, arguments: impl IntoIterator<Item = S>) -> Run {
         let mut command = self.command(peer);
         command.args(arguments);
@@ -229,7 +230,8 @@ impl Repo {
         }
     }
 
-    /// Backs up `target`, a path relative to `from`, and gives the summary as JSON (rustic: the snapshot).
+    /// Backs up `target`, a path relative to `from`, and returns the summary as JSON (rustic: of
+    /// the snapshot).
     pub fn backup(&self, peer: Peer, from: &Path, target: &str, extra: &[&str]) -> Value {
         self.try_backup(peer, from, target, extra).ok().summary()
     }
@@ -240,12 +242,13 @@ impl Repo {
         Run::of(&mut command)
     }
 
-    /// Everything a peer can check, every byte read.
+    /// Runs the fullest check of a peer, which reads every byte.
     pub fn check(&self, peer: Peer) -> Run {
         self.run(peer, ["check", "--read-data"])
     }
 
-    /// Restores `snapshot` (an id, `latest`, or either with `:path`) into the new directory `target`.
+    /// Restores `snapshot` (an id, `latest`, or either with `:path`) into the new directory
+    /// `target`.
     pub fn restore(&self, peer: Peer, snapshot: &str, target: &Path) -> Run {
         self.restore_with(peer, snapshot, target, &[])
     }
@@ -267,13 +270,13 @@ impl Repo {
         lines.into_iter().filter(|line| line["struct_type"] == "node").collect()
     }
 
-    /// All snapshots, oldest first, as restic's own `snapshots` tells of them.
+    /// All snapshots, oldest first, as the peer's `snapshots` lists them.
     pub fn snapshots(&self, peer: Peer) -> Vec<Value> {
         let listed: Value = self.run(peer, ["snapshots", "--json"]).ok().json();
         listed.as_array().expect("a list of snapshots").clone()
     }
 
-    /// The id of the root tree of the newest snapshot, as restic tells it.
+    /// The ID of the root tree of the newest snapshot, from restic.
     pub fn newest_tree(&self) -> String {
         let all = self.snapshots(Peer::Restic019);
         let newest = all.last().expect("a snapshot");
@@ -302,7 +305,7 @@ impl Repo {
     }
 }
 
-/// A program that has ended.
+/// A program that has ended, and its output.
 pub struct Run {
     line: String,
     output: Output,
@@ -315,8 +318,7 @@ impl Run {
         Run { line, output }
     }
 
-    /// A program that is watched until it ends: `watch` is called again and again with its process
-    /// id.
+    /// Runs a program to its end and meanwhile calls `watch` with its process ID repeatedly.
     pub fn watched(command: &mut Command, mut watch: impl FnMut(u32)) -> Run {
         let line = written(command);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -334,7 +336,7 @@ impl Run {
         self.output.status.success()
     }
 
-    /// The exit code; a signal's number, negative.
+    /// The exit code, or the negative number of the signal that ended the program.
     pub fn code(&self) -> i32 {
         let status = self.output.status;
         status.code().unwrap_or_else(|| -status.signal().expect("an exit code or a signal"))
@@ -375,7 +377,7 @@ impl Run {
         self.text().lines().filter(|line| !line.is_empty()).map(parse).collect()
     }
 
-    /// The summary of a backup or restore, wherever the program put it.
+    /// The summary of a backup or restore: a field of the snapshot (rustic) or a line of its own.
     pub fn summary(&self) -> Value {
         if let Ok(snapshot) = serde_json::from_slice::<Value>(&self.output.stdout)
             && snapshot["summary"].is_object()
@@ -429,7 +431,7 @@ impl Running {
         stdin.flush().expect("it reads");
     }
 
-    /// Reads one line of its standard output, and nothing behind it.
+    /// Reads one line of its standard output, and no byte beyond it.
     pub fn read_line(&mut self) -> String {
         let stdout = self.child.as_mut().expect("it runs").stdout.as_mut().expect("its output is open");
         let mut line = Vec::new();
@@ -461,7 +463,7 @@ impl Running {
         }
     }
 
-    /// Fails at once when the program has ended before its time.
+    /// Fails if the program has ended.
     pub fn must_run(&mut self) {
         let ended = self.child.as_mut().expect("it runs").try_wait().expect("it can be asked");
         if ended.is_some() {
@@ -489,7 +491,7 @@ impl Drop for Running {
     }
 }
 
-/// The command as a person would type it.
+/// The command line, for messages.
 fn written(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")

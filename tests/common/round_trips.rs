@@ -1,12 +1,12 @@
-//! A proxy before a server that counts the round trips a program makes one after the other.
+//! Counts the sequential round trips of a program, with a proxy before a server.
 //!
-//! The level of a request is 1 + the highest level of the requests whose answer had been passed on
-//! before the request came; the highest level of a run is its number of sequential round trips. An
-//! answer is held until all requests under way are answered and every thread of the program sleeps:
-//! what it asks for side by side has one level, however slow the machine is.
+//! The level of a request is 1 + the highest level of the requests whose response had been passed
+//! on before the request arrived. The highest level of a run is its number of sequential round
+//! trips. A response is held until all requests in flight have a response and every thread of the
+//! program sleeps: concurrent requests have one level, however slow the machine is.
 //!
 //! A connection costs a round trip before its first request. [`Trips::with_connects`] counts it as
-//! a request that is answered at once: with TLS there would be one more.
+//! a request that gets a response at once; TLS would add another round trip.
 
 use super::peers::Run;
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Looks in a row that find the program asleep before answers are passed on: between two steps of
-/// its own a thread may sleep for a moment, and what it has sent may not have been read here yet.
+/// Consecutive looks that must find the program asleep before responses are passed on: a thread may
+/// sleep briefly between two steps of its work, and the proxy may not have read its request yet.
 const LOOKS: usize = 10;
 
-/// What a run cost.
+/// The requests and round trips of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Trips {
     pub sequential: usize,
@@ -35,17 +35,17 @@ pub struct Trips {
 enum Phase {
     Idle,
     Asking,
-    /// The server has answered, and the answer is held.
+    /// The server has responded, and the proxy holds the response.
     Held,
 }
 
 struct Connection {
     phase: Phase,
-    /// Of its last request.
+    /// The level of its last request.
     level: Level,
 }
 
-/// Without connects and with them.
+/// A level without connects, and one with them.
 #[derive(Clone, Copy, Default)]
 struct Level {
     plain: usize,
@@ -71,7 +71,7 @@ impl State {
     }
 }
 
-/// The proxy.
+/// A proxy that counts round trips.
 pub struct RoundTrips {
     state: Arc<State>,
     port: u16,
@@ -104,7 +104,7 @@ impl RoundTrips {
         self.port
     }
 
-    /// Runs a program, no other being under way, and counts what it asks for.
+    /// Runs a program and counts its requests. No other program may use the proxy meanwhile.
     pub fn count(&self, command: &mut Command) -> (Run, Trips) {
         *self.state.traffic() = Traffic::default();
         let mut asleep = 0;
@@ -137,7 +137,7 @@ impl State {
         traffic.connections.insert(id, Connection { phase: Phase::Idle, level });
     }
 
-    /// Notes the beginning of a request.
+    /// Records the beginning of a request.
     fn ask(&self, id: usize, bytes: &[u8]) {
         let mut guard = self.traffic();
         let Traffic { connections, answered, trips } = &mut *guard;
@@ -151,7 +151,7 @@ impl State {
         trips.requests.push((plain, String::from_utf8_lossy(line).into_owned()));
     }
 
-    /// Holds the beginning of an answer.
+    /// Holds the beginning of a response.
     fn hold(&self, id: usize) {
         let mut traffic = self.traffic();
         match traffic.connections.get_mut(&id) {
@@ -162,7 +162,7 @@ impl State {
         drop(self.passed_on.wait_while(traffic, is_held).expect("no panic"));
     }
 
-    /// Passes all answers on if none is waited for. Whether there were any.
+    /// Passes all responses on, if no request waits for one. Returns whether there were any.
     fn pass_on(&self) -> bool {
         let mut guard = self.traffic();
         let Traffic { connections, answered, .. } = &mut *guard;
@@ -192,7 +192,7 @@ impl State {
         });
         let copied = copy(&mut client, &mut server, |bytes| self.ask(id, bytes));
         let _ = server.shutdown(Shutdown::Both);
-        // An answer that is held is for nobody any more.
+        // A held response has no receiver any more.
         self.traffic().connections.remove(&id);
         self.passed_on.notify_all();
         let _ = down.join();

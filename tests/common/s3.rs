@@ -1,4 +1,4 @@
-//! An S3 server of a test's own, on a free port of the loopback interface: versitygw over a folder, or MinIO.
+//! An S3 server for one test on a free loopback port: versitygw over a folder, or MinIO.
 
 use super::listening::Server;
 use super::peers::{Repo, installed};
@@ -28,14 +28,14 @@ impl S3 {
         S3::with(&[])
     }
 
-    /// The same with more options.
+    /// Starts versitygw with one empty bucket and more options.
     pub fn with(options: &[&str]) -> S3 {
         let dir = scratch();
         let (root, log) = (dir.path().join("root"), dir.path().join("log"));
         S3 { server: versitygw::start(&installed("versitygw"), &root, &log, options), dir }
     }
 
-    /// Starts MinIO with one empty bucket, in a format of its own.
+    /// Starts MinIO with one empty bucket; it stores objects in its own format.
     pub fn minio() -> S3 {
         let (dir, program) = (scratch(), installed("minio"));
         let root = dir.path().join("root");
@@ -50,7 +50,7 @@ impl S3 {
         S3 { server, dir }
     }
 
-    /// Where the server listens.
+    /// The port on which the server listens.
     pub fn port(&self) -> u16 {
         self.server.port
     }
@@ -65,7 +65,7 @@ impl S3 {
         self.repo_by(self.port(), prefix)
     }
 
-    /// The same by another port that leads to the server.
+    /// A repository that is reached through another port, which leads to the server.
     pub fn repo_by(&self, port: u16, prefix: &str) -> Repo {
         let mut repo = Repo::at(format!("s3:http://127.0.0.1:{port}/{BUCKET}/{prefix}"));
         repo.set("AWS_ACCESS_KEY_ID", ACCESS)

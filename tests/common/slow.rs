@@ -1,10 +1,10 @@
 //! A file system with latency: a directory passed through the kernel's FUSE, where each operation
 //! takes a given time longer, as on a network file system.
 //!
-//! It answers many operations at the same time, and counts them by kind. The kernel may keep names
-//! and attributes for 1 s, which is libfuse's default and shorter than NFS's (3 s, `acregmin`), and
-//! file content while a file is open, as with NFS's close-to-open consistency. A file system that has
-//! just been mounted has cold caches. Names are looked up one by one, without READDIRPLUS.
+//! It serves many operations concurrently, and counts them by kind. The kernel may cache names and
+//! attributes for 1 s, which is libfuse's default and shorter than NFS's (3 s, `acregmin`), and
+//! file content while a file is open, as with NFS's close-to-open consistency. A freshly mounted
+//! file system has cold caches. Names are looked up one by one, without READDIRPLUS.
 
 use super::pass_through::{self, Answer, Change, answer};
 use fuser::{
@@ -25,10 +25,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel believes a name and attributes.
+/// How long the kernel caches a name and attributes.
 const CACHED: Duration = Duration::from_secs(1);
 
-/// Operations that are answered at the same time.
+/// Operations that are served concurrently.
 const THREADS: usize = 128;
 
 /// The mounted file system; unmounted on drop.
@@ -37,10 +37,10 @@ pub struct Slow {
     traffic: Arc<Traffic>,
 }
 
-/// What is asked of the file system.
+/// The operations of the file system.
 #[derive(Default)]
 struct Traffic {
-    /// Nanoseconds that each operation takes longer.
+    /// Nanoseconds added to each operation.
     delay: AtomicU64,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     in_flight: AtomicUsize,
@@ -48,7 +48,7 @@ struct Traffic {
 }
 
 impl Slow {
-    /// Mounts the directory `content` at `mount`; both exist.
+    /// Mounts the directory `content` at `mount`; both must exist.
     pub fn mount(content: &Path, mount: &Path, delay: Duration) -> Slow {
         let traffic = Arc::<Traffic>::default();
         let names = Mutex::new(Names { paths: HashMap::from([(INodeNo::ROOT.0, vec![PathBuf::new()])]) });
@@ -75,19 +75,19 @@ impl Slow {
         self.traffic.delay.store(nanos, Ordering::Relaxed);
     }
 
-    /// Operations by kind, since the mount. `release` and `releasedir` are sent by the kernel without
-    /// waiting for the answer.
+    /// Operations by kind, since the mount. The kernel does not wait for the response to `release`
+    /// and `releasedir`.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.traffic.lock().clone()
     }
 
-    /// The most operations that were in flight at a time.
+    /// The largest number of operations in flight at a time.
     pub fn most_in_flight(&self) -> usize {
         self.traffic.most_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Serves until the file system is unmounted by another program: operations by kind, and the
-    /// most that were in flight at a time.
+    /// Serves until another program unmounts the file system. Returns the operations by kind, and
+    /// the largest number in flight at a time.
     pub fn until_unmounted(mut self) -> (BTreeMap<&'static str, u64>, usize) {
         let session = self.session.take().expect("it is mounted");
         let _ = session.join();
@@ -108,7 +108,7 @@ impl Traffic {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an operation, and lets its time pass.
+    /// Counts an operation and delays it.
     fn pass(&self, kind: &'static str) {
         *self.lock().entry(kind).or_default() += 1;
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
@@ -128,14 +128,14 @@ struct Server {
     next_handle: AtomicU64,
 }
 
-/// Where inodes are found, below `content`.
+/// The paths of inodes, relative to `content`.
 struct Names {
     paths: HashMap<u64, Vec<PathBuf>>,
 }
 
 enum Handle {
     File(File),
-    /// The entries of a directory as it was opened.
+    /// The entries of a directory when it was opened.
     Dir(Vec<(u64, FileType, OsString)>),
 }
 
@@ -181,7 +181,7 @@ impl Server {
         self.names().path(inode)
     }
 
-    /// Where an inode is in the directory that is passed through.
+    /// The path of an inode in the directory that is passed through.
     fn at(&self, inode: INodeNo) -> Answer<PathBuf> {
         Ok(self.content.join(self.path(inode)?))
     }
@@ -201,7 +201,7 @@ impl Server {
         pass_through::attributes(found, number)
     }
 
-    /// Looks at an entry, whose inode number is known by its name from then on.
+    /// Returns the attributes of an entry and records its path by its inode number.
     fn look(&self, path: PathBuf) -> Answer<FileAttr> {
         let found = fs::symlink_metadata(self.content.join(&path))?;
         let attributes = self.attributes(&found);
@@ -209,7 +209,7 @@ impl Server {
         Ok(attributes)
     }
 
-    /// Makes an entry with `make` and looks at it.
+    /// Makes an entry with `make` and returns its attributes.
     fn made(
         &self,
         request: &Request,
@@ -228,7 +228,7 @@ impl Server {
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let truncates = flags.contains(OFlags::TRUNC);
-        // The kernel's page cache reads for files that are only written to.
+        // The kernel's page cache also reads files that are opened for writing only.
         let file = File::options().read(true).write(writes).truncate(truncates && writes).open(self.at(inode)?)?;
         Ok(self.keep(Handle::File(file)))
     }
@@ -283,7 +283,7 @@ fn done(reply: ReplyEmpty, (): ()) {
     reply.ok();
 }
 
-/// The value of an attribute, or its length if that is what is asked for.
+/// Replies with the value of an attribute, or with its length if `size` is 0.
 fn value(reply: ReplyXattr, value: &[u8], size: u32) {
     let length = u32::try_from(value.len()).expect("at most 64 KiB");
     match size {
@@ -293,7 +293,7 @@ fn value(reply: ReplyXattr, value: &[u8], size: u32) {
     }
 }
 
-/// An error of a system call.
+/// Converts the error of a system call.
 fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_i32(error.raw_os_error())
 }
@@ -302,9 +302,9 @@ const XATTR_MAX: usize = 64 << 10;
 
 impl Filesystem for Server {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Without it, the kernel looks at one name of a directory after the other.
+        // Without it, the kernel looks up the names of a directory one after the other.
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
-        // What the kernel sends without waiting, read-ahead among it; its default is 12.
+        // Limit of background requests, such as read-ahead; the default is 12.
         let _ = config.set_max_background(1024);
         let _ = config.set_congestion_threshold(1024);
         Ok(())
@@ -506,7 +506,8 @@ impl Filesystem for Server {
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         self.traffic.pass("flush");
-        // The kernel does not ask again: as with NFS, closing what was only read costs nothing.
+        // The kernel does not send another flush: as with NFS, closing a file that was only read
+        // costs nothing.
         reply.error(Errno::ENOSYS);
     }
 
@@ -625,7 +626,7 @@ impl Filesystem for Server {
     fn lseek(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         self.traffic.pass("lseek");
         let at = u64::try_from(offset).unwrap_or(0);
-        // The values of `SEEK_DATA` and `SEEK_HOLE`; the kernel answers all others itself.
+        // The values of `SEEK_DATA` and `SEEK_HOLE`; the kernel handles all others itself.
         let sought = match whence {
             3 => self.with_file(handle, |file| Ok(rustix::fs::seek(file, SeekFrom::Data(at))?)),
             4 => self.with_file(handle, |file| Ok(rustix::fs::seek(file, SeekFrom::Hole(at))?)),

@@ -1,4 +1,5 @@
-//! What processes do with a repository, from opening it to releasing their lock, on whatever store they are given.
+//! Actions on a repository (backup, prune, copy and others) that tests run on any store, from
+//! opening it to releasing the lock.
 
 use crate::common::peers::PASSWORD;
 use std::path::Path;
@@ -18,7 +19,7 @@ use vsm::progress::Progress;
 use vsm::repo::{self, Index, Lock, LockMode, Password, Repository, Settings, SnapshotFilter, StoredSnapshot};
 use vsm::store::Store;
 
-/// One core is enough here, and makes the order of operations the same again.
+/// One thread is enough here, and makes the order of operations reproducible.
 pub fn open(store: Arc<dyn Store>) -> repo::Result<Arc<Repository>> {
     open_by(store, Clock::default())
 }
@@ -28,7 +29,7 @@ fn open_by(store: Arc<dyn Store>, clock: Clock) -> repo::Result<Arc<Repository>>
     Repository::open(store, &Password::new(PASSWORD), None, settings).map(Arc::new)
 }
 
-/// Holds a lock meanwhile.
+/// Runs `act` with a lock.
 pub fn locked<T>(
     store: Arc<dyn Store>,
     mode: LockMode,
@@ -48,12 +49,12 @@ fn with_lock<T>(
     done.and_then(|done| released.map(|()| done))
 }
 
-/// A snapshot of a directory; its id.
+/// Backs up a directory and returns the snapshot's id.
 pub fn back_up(store: Arc<dyn Store>, source: &Path) -> repo::Result<Id> {
     back_up_by(store, source, Clock::default())
 }
 
-/// The same by another clock.
+/// Like [`back_up`], with a clock of the test.
 pub fn back_up_by(store: Arc<dyn Store>, source: &Path, clock: Clock) -> repo::Result<Id> {
     with_lock(&open_by(store, clock)?, LockMode::Shared, |repo| {
         let (seconds, nanos) = clock::now();
@@ -82,7 +83,7 @@ pub fn back_up_by(store: Arc<dyn Store>, source: &Path, clock: Clock) -> repo::R
     })
 }
 
-/// Removes all that no snapshot needs.
+/// Removes all data that no snapshot refers to.
 pub fn prune(store: Arc<dyn Store>) -> repo::Result<()> {
     locked(store, LockMode::Exclusive, |repo| {
         let (progress, options) =
@@ -114,20 +115,20 @@ pub fn retag(store: Arc<dyn Store>) -> repo::Result<()> {
     })
 }
 
-/// Brings all snapshots of one repository into another.
+/// Copies all snapshots of one repository into another.
 pub fn copy(from: Arc<dyn Store>, to: Arc<dyn Store>) -> repo::Result<()> {
     locked(from, LockMode::Shared, |from| {
         locked(to, LockMode::Shared, |to| {
             let snapshots = all_snapshots(from)?;
             let (expected, mut copied) = (snapshots.len(), 0);
             copy::copy(from, to, snapshots, &Progress::silent(), &mut |_, _| copied += 1)?;
-            assert_eq!(copied, expected, "what was not copied is an error");
+            assert_eq!(copied, expected, "a snapshot that was not copied is an error");
             Ok(())
         })
     })
 }
 
-/// Leaves a file out of all snapshots.
+/// Excludes a file from all snapshots.
 pub fn rewrite(store: Arc<dyn Store>, forget: bool) -> repo::Result<()> {
     locked(store, LockMode::Exclusive, |repo| {
         let mut patterns = Patterns::default();
@@ -141,7 +142,7 @@ pub fn rewrite(store: Arc<dyn Store>, forget: bool) -> repo::Result<()> {
     })
 }
 
-/// Makes a repository of version 2 of one of version 1.
+/// Upgrades a repository of version 1 to version 2.
 pub fn upgrade(store: Arc<dyn Store>) -> repo::Result<()> {
     locked(store, LockMode::Exclusive, |repo| match repo.config().version {
         Version::V1 => repo.upgrade(),
@@ -149,7 +150,7 @@ pub fn upgrade(store: Arc<dyn Store>) -> repo::Result<()> {
     })
 }
 
-/// All of them, and an error if one cannot be read.
+/// Returns all snapshots, or an error if one cannot be read.
 fn all_snapshots(repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
     let (snapshots, errors) = repo.snapshots()?;
     errors.into_iter().next().map_or(Ok(snapshots), Err)

@@ -1,4 +1,4 @@
-//! Archives that `dump` writes, read by the programs that users have: GNU tar, bsdtar, unzip and
+//! Tests archives that `dump` writes with the programs that users have: GNU tar, bsdtar, unzip and
 //! Python.
 
 use super::readers::open;
@@ -26,7 +26,7 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) -> Run {
     Run::of(Command::new(program).args(arguments).current_dir(directory)).ok()
 }
 
-/// A directory of a snapshot as an archive, in a file.
+/// Dumps a directory of the latest snapshot into an archive file.
 fn dump(repo: &Repo, format: &str, code: i32) -> (Run, PathBuf) {
     let file = repo.beside(&format!("archive.{format}"));
     let target = file.to_str().expect("UTF-8");
@@ -34,8 +34,8 @@ fn dump(repo: &Repo, format: &str, code: i32) -> (Run, PathBuf) {
     (run, file)
 }
 
-/// Access control lists of all kinds, attributes that are awkward to write down, and whatever else
-/// a tar archive holds.
+/// Creates access control lists of all kinds, attributes that are hard to escape, and all other
+/// metadata that a tar archive holds.
 fn attributes(fs: &LoopFs) -> PathBuf {
     let source = fs.path().join("data");
     fs::create_dir_all(source.join("dir/below")).expect("directories");
@@ -69,7 +69,7 @@ fn attributes(fs: &LoopFs) -> PathBuf {
     source
 }
 
-/// What `getfacl` says of everything below, without names of users.
+/// The output of `getfacl` for everything below, with numeric users.
 fn lists(root: &Path) -> String {
     run(root, "getfacl", &["-R", "-n", "-p", "."]).text()
 }
@@ -100,8 +100,8 @@ fn tar_programs_restore_access_control_lists_and_attributes() {
         assert_eq!(lists(&restored), expected, "{arguments:?}");
         let mut found = compare::trees(&source, &restored, Options { root: false, ..Options::default() });
         if !arguments.contains(&"--xattrs-include=*") {
-            // Without that GNU tar restores no attributes; bsdtar takes GNU's spelling of `=` for
-            // the name.
+            // Without that option GNU tar restores no attributes. bsdtar takes GNU's escape of `=`
+            // literally.
             let is_known = |path: &Path| arguments[0] == "tar" || path == Path::new("names");
             found.retain(|one| one.what != What::Attributes || !is_known(&one.path));
         }
@@ -109,7 +109,7 @@ fn tar_programs_restore_access_control_lists_and_attributes() {
     }
 }
 
-/// A snapshot of these nodes in `/data`.
+/// Writes a snapshot of these nodes in `/data` and returns its id.
 fn forge(repo: &Repo, nodes: &mut [Node]) -> String {
     let open = open(repo);
     let writer = Writer::new(open.clone(), Arc::new(Index::load(&open).expect("an index")), WriteMode::Upload)
@@ -137,7 +137,7 @@ fn with(node: Node, name: &[u8], value: &[u8]) -> Node {
 }
 
 #[test]
-fn what_an_archive_cannot_hold_is_reported_and_the_rest_is_in_it() {
+fn entries_that_an_archive_cannot_hold_are_reported_and_the_rest_is_written() {
     let repo = Repo::empty(2);
     let link = |name: &str, target: &[u8]| Node { link_target: target.to_vec(), ..Node::new(name, NodeType::Symlink) };
     let not_a_list = b"\x02\0\0\0\x01\0\x07\0";
@@ -183,7 +183,7 @@ fn what_an_archive_cannot_hold_is_reported_and_the_rest_is_in_it() {
     }
     let shown = run(repo.path(), "tar", &["-tvf", file]).text();
     assert!(shown.contains("4095,1048575"), "{shown}");
-    // The list that is none is there as it was.
+    // The malformed list is stored unchanged.
     let mut reader = tar::Archive::new(fs::File::open(&archive).expect("the archive"));
     let mut kept = Vec::new();
     for entry in reader.entries().expect("entries") {
@@ -215,7 +215,7 @@ fn zip_entries(archive: &Path) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn a_zip_archive_holds_what_restics_holds_with_owners_and_times() {
+fn a_zip_archive_has_the_entries_of_restics_and_owners_and_times() {
     let fs = LoopFs::new(64 << 20);
     let source = fs.path().join("data");
     fs::create_dir_all(source.join("dir/empty")).expect("directories");
@@ -236,7 +236,7 @@ fn a_zip_archive_holds_what_restics_holds_with_owners_and_times() {
         fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).expect("a mode");
     }
     chown(source.join("random"), Some(1234), Some(4_000_000_000)).expect("an owner");
-    // Whole seconds, odd ones too, and one before 1970, which zip has not.
+    // Whole seconds, odd ones included, and one time before 1970, which zip cannot store.
     for (time, name) in [("1700000001", "one"), ("2000000000", "dir/text"), ("-5", "zeros"), ("1600000000", "empty")] {
         run(&source, "touch", &["-d", &format!("@{time}"), name]);
     }
@@ -252,16 +252,16 @@ fn a_zip_archive_holds_what_restics_holds_with_owners_and_times() {
     let expected = zip_entries(&theirs);
     assert!(expected.len() > contents.len() + 3, "{expected:?}");
     assert_eq!(zip_entries(&archive), expected);
-    // From a pipe, too: there is no going back in it.
+    // The archive is the same in a pipe, which cannot seek.
     let piped = repo.run(Peer::Vsm, ["dump", "-a", "zip", "latest", "/data"]).ok();
-    assert!(piped.stdout() == fs::read(&archive).expect("the archive"), "another one on standard output");
+    assert!(piped.stdout() == fs::read(&archive).expect("the archive"), "the archive on standard output differs");
     for (program, arguments) in [("unzip", &["-q", "-X", "-K"][..]), ("bsdtar", &["-xpf"])] {
         let target = fs.path().join(program);
         fs::create_dir(&target).expect("a directory");
         run(&target, program, &[arguments, &[archive.to_str().expect("UTF-8")]].concat());
         let mut found = compare::trees(&source, &target.join("data"), Options::default());
         found.retain(|one| one.what != What::Links);
-        // unzip sets no times of links.
+        // unzip does not set the times of links.
         let is_known = |path: &Path| path == Path::new("zeros") || (program == "unzip" && path == Path::new("link"));
         found.retain(|one| one.what != What::Mtime || !is_known(&one.path));
         assert!(found.is_empty(), "{program}\n{}", listed(&found));
@@ -278,8 +278,7 @@ fn names_that_are_not_utf8_and_many_entries_are_in_a_zip_archive() {
     repo.backup(Peer::Vsm, source.path(), "data", &[]);
     let (run_, archive) = dump(&repo, "zip", 0);
     assert!(run_.errors().contains("not UTF-8") && run_.errors().contains("1 entries"), "{run_}");
-    // Python has the bytes as code page 437, as the format says; back in it, they are what they
-    // were.
+    // Python decodes the name as code page 437, as the format says; encoding reverses that.
     let script = "import sys, zipfile\nz = zipfile.ZipFile(sys.argv[1])\n\
                   sys.stdout.buffer.write(z.infolist()[-1].filename.encode('cp437'))";
     let found = Run::of(Command::new("python3").args(["-c", script]).arg(&archive)).ok();
@@ -315,6 +314,6 @@ fn an_archive_with_a_damaged_file_is_never_a_success() {
         let (dumped, archive) = dump(&repo, format, 1);
         assert!(dumped.errors().contains("data blob"), "{dumped}");
         let read = Run::of(Command::new(program).args(arguments).arg(&archive));
-        assert!(!read.succeeded(), "{program} takes it for whole\n{read}");
+        assert!(!read.succeeded(), "{program} accepts the archive\n{read}");
     }
 }

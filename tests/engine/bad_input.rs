@@ -1,7 +1,8 @@
-//! Every row of `docs/BAD-INPUT.md`: what is wrong, which error names it, which exit code, and what still works.
+//! Tests every row of `docs/BAD-INPUT.md`: the fault, the error that names it, the exit code, and
+//! what still works.
 //!
-//! Hostile contents are forged with the engine's own writer, which is how somebody who holds the key would do it; what must come of them is
-//! said here and in the document.
+//! Hostile contents are forged with the engine's own writer, as an attacker with the key would do
+//! it. The expected results are here and in the document.
 
 use crate::common::loops::LoopFs;
 use crate::common::peers::{PASSWORD, Peer, Repo, Run};
@@ -17,7 +18,8 @@ use vsm::repo::Index;
 use vsm::repo::writer::{WriteMode, Writer};
 use vsm::store::FileType;
 
-/// A repository of two snapshots: `a` and `b`, a file of a megabyte in each, and `old` in both.
+/// A repository with two snapshots: `first` has the file `old`, `second` has `old` and `new`, of 1
+/// MiB each.
 struct Bed {
     repo: Repo,
     source: tempfile::TempDir,
@@ -45,7 +47,7 @@ impl Bed {
         files_below(&self.repo.path().join(dir))
     }
 
-    /// The one pack that is larger than a megabyte and holds the older, or newer, file.
+    /// The packs of more than 1 MiB, oldest first: one holds `old`, one holds `new`.
     fn data_packs(&self) -> Vec<PathBuf> {
         let mut packs: Vec<_> =
             self.files("data").into_iter().filter(|path| path.metadata().unwrap().len() > 1 << 20).collect();
@@ -67,7 +69,8 @@ impl Bed {
         run.json()[0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Writes trees and a snapshot of the last of them; `make` gets a function that stores a tree's JSON.
+    /// Writes trees and a snapshot of the last of them, and returns its id. `make` gets a function
+    /// that stores a tree's JSON.
     fn forge(&self, make: impl FnOnce(&dyn Fn(Vec<u8>) -> Id) -> Id) -> String {
         let repo = self.repo.opened();
         let index = Arc::new(Index::load(&repo).unwrap());
@@ -114,7 +117,8 @@ fn truncate(path: &Path) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
 }
 
-/// The exit code, and that standard error says each of these words and does not speak of a panic.
+/// Asserts the exit code, that standard error contains each of these words, and that nothing
+/// panicked.
 fn fails(run: Run, code: i32, words: &[&str]) {
     let run = run.exits(code);
     let errors = run.errors();
@@ -128,7 +132,8 @@ fn short(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap()[..8].to_owned()
 }
 
-/// Makes each row a test of its own, so that one that fails does not hide the others, and keeps the names for the comparison with the document.
+/// Makes each row a separate test, so that one failure does not hide the others, and keeps the
+/// names for the comparison with the document.
 macro_rules! rows {
     ($($name:literal => $row:ident),* $(,)?) => {
         const NAMES: &[&str] = &[$($name),*];
@@ -172,7 +177,7 @@ fn wrong_password() {
 fn too_little_memory() {
     let bed = Bed::new();
     for command in [&["check"][..], &["restore", "latest", "--target", "/nowhere"], &["backup", "."]] {
-        fails(bed.vsm(&[&["--memory", "20M"], command].concat()), 1, &["20 MiB of memory", "at least", "--memory"]);
+        fails(bed.vsm(&[&["--memory", "20M"], command].concat()), 1, &["budget of 20 MiB", "at least", "--memory"]);
     }
 }
 
@@ -182,7 +187,7 @@ fn no_repository() {
         let arguments = if command == "ls" { vec!["ls", "latest"] } else { vec![command] };
         fails(repo.run(Peer::Vsm, arguments), 10, &["config"]);
     }
-    assert!(!repo.path().exists(), "looking creates nothing");
+    assert!(!repo.path().exists(), "a read-only command created the repository");
 }
 
 fn empty_config() {
@@ -209,7 +214,7 @@ fn damaged_key() {
         damage(key);
         fails(bed.vsm(&["snapshots"]), 1, &["key", &short(key), "damaged"]);
     }
-    // A second key is not hidden by a damaged first.
+    // A damaged first key does not hide a second one.
     let bed = Bed::new();
     let before = bed.files("keys");
     let file = bed.repo.beside("second");
@@ -228,7 +233,7 @@ fn damaged_snapshot() {
         fails(bed.vsm(&["check"]), 1, &[&second[..8], "damaged"]);
         fails(bed.restore(&second).0, 1, &[&second[..8], "damaged"]);
         bed.restore(&first).0.ok();
-        // It may be the latest one, so no other is taken for it.
+        // The damaged snapshot may be the latest, so `latest` selects no other one.
         fails(bed.restore("latest").0, 1, &[&second[..8]]);
     }
 }
@@ -297,7 +302,7 @@ fn misnamed_pack() {
     let renamed = pack.with_file_name(&name);
     fs::rename(&pack, &renamed).unwrap();
     fails(bed.vsm(&["check"]), 1, &[&short(&pack)]);
-    // The bytes under a name that is not their hash, with everything else in place.
+    // A pack with the content of another pack, so that its name is not the hash of its bytes.
     let bed = Bed::new();
     let packs = bed.data_packs();
     writable(&packs[0]);
@@ -314,7 +319,7 @@ fn damaged_lock() {
     bed.vsm(&["snapshots", "--no-lock"]).ok();
     bed.vsm(&["unlock", "--remove-all"]).ok();
     bed.repo.backup(Peer::Vsm, bed.source.path(), "v", &[]);
-    // An empty lock is an upload that was cut short, as restic sees it.
+    // An empty lock is an interrupted upload, which restic ignores, too.
     fs::write(bed.repo.path().join("locks").join(&name), b"").unwrap();
     bed.repo.backup(Peer::Vsm, bed.source.path(), "v", &[]);
 }
@@ -336,7 +341,7 @@ fn hostile_names() {
         fails(bed.vsm(&["check"]), 1, &["name"]);
         fs::remove_file(bed.repo.path().join("snapshots").join(&snapshot)).unwrap();
     }
-    // A symlink, and a directory that would be made behind it.
+    // A symlink, and a directory of the same name that would be created behind it.
     let snapshot = bed.forge(|store| {
         let below = store(tree(&[empty_file("outside")]));
         let link = Node { mode: 1 << 27 | 0o777, link_target: b"..".to_vec(), ..Node::new("link", NodeType::Symlink) };
@@ -377,14 +382,14 @@ fn deep_tree() {
     };
     deep(10_000);
     bed.vsm(&["check"]).ok();
-    // A path of 6,000 bytes and more: no call takes it. Each level costs time in proportion to its
-    // depth.
+    // A path of more than 6,000 bytes, which no system call accepts. Each level costs time in
+    // proportion to its depth.
     let (run, target) = bed.restore(&deep(3_000));
     run.ok();
     let found =
         Run::of(std::process::Command::new("find").arg(&target).args(["-name", "bottom", "-printf", "%d"])).ok();
     assert_eq!(found.text(), "3001", "the depth that GNU find sees");
-    // The directories are too deep for the usual ways of removing them.
+    // The directories are too deep for the usual removal of a scratch directory.
     Run::of(std::process::Command::new("rm").arg("-rf").arg(&target)).ok();
 }
 
@@ -418,7 +423,7 @@ fn huge_length() {
     let repo = bed.repo.opened();
     let pack = bed.data_packs().remove(0);
     let pack: Id = pack.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    // An index that claims a blob of 4 GiB in a pack of one megabyte, and a tree that wants it.
+    // An index that claims a blob of 4 GiB in a pack of 1 MiB, and a tree that refers to it.
     let id = Id::of(b"huge");
     let index = format!(
         r#"{{"packs":[{{"id":"{pack}","blobs":[{{"id":"{id}","type":"data","offset":0,"length":1000,"uncompressed_length":4294967295}}]}}]}}"#
@@ -436,16 +441,16 @@ fn huge_length() {
 fn full_disk() {
     let bed = Bed::new();
     let small = LoopFs::new(4 << 20);
-    // Leaves less room than the two files need.
+    // The remaining space is smaller than the two files.
     fs::write(small.path().join("ballast"), Random(3).bytes(1 << 20)).unwrap();
     let target = small.path().join("target");
     let run = bed.repo.restore(Peer::Vsm, "latest", &target);
     fails(run, 1, &["space"]);
 }
 
-/// A dump of a file is as long as the snapshot says, or an error.
+/// A dump fails if a file's content has another length than the snapshot records.
 #[test]
-fn a_file_whose_content_has_another_length_is_no_success() {
+fn dump_fails_if_a_file_has_another_length_than_recorded() {
     let bed = Bed::new();
     let forged = bed.forge(|store| {
         let lying = |name: &str, size| Node { size, ..empty_file(name) };
@@ -465,7 +470,8 @@ fn unreadable_file() {
     let closed = bed.source.path().join("v/closed");
     fs::write(&closed, b"secret").unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-    // Root can read everything, so nobody backs up: into a repository of nobody's, with a copy of the program where nobody may go.
+    // Root can read every file, so the user `nobody` runs the backup, with a repository and a copy
+    // of the program in a directory that is open to all users.
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = place.path().join("vsm-mover");
@@ -508,9 +514,9 @@ fn documented() -> Vec<String> {
 }
 
 #[test]
-fn the_document_lists_what_is_tested() {
+fn bad_input_document_lists_the_tested_faults() {
     let mut tested: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
-    // Tested where there is a server: tests/store.
+    // `tests/store` tests these faults with a server.
     tested.extend(
         ["S3 endpoint down", "S3 credentials refused", "S3 connection drops in mid-transfer"].map(str::to_owned),
     );

@@ -1,5 +1,5 @@
-//! What a mover's Job may do, as root with exactly the capabilities that it is given, and what is lost without each of them: that is
-//! counted and named, and nothing else is lost.
+//! Tests a mover that runs as root with exactly the capabilities of its Job. Without one of them
+//! the loss is counted and named, and nothing else is lost.
 
 use super::work::{Pod, saved};
 use crate::common::compare::{self, Options, What};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
-/// The capabilities in `src/controller/mover_job/pod.rs`, in the words of setpriv.
+/// The capabilities in `src/controller/mover_job/pod.rs`, as setpriv spells them.
 const BACKUP: [&str; 1] = ["dac_read_search"];
 const RESTORE: [&str; 6] = ["chown", "fowner", "dac_override", "fsetid", "setfcap", "mknod"];
 
@@ -17,7 +17,7 @@ fn shell(dir: &Path, script: &str) {
     run(Command::new("sh").args(["-euc", script]).current_dir(dir));
 }
 
-/// What the files of many owners are like.
+/// A volume with files of several owners, modes and capabilities.
 fn volume() -> LoopFs {
     let fs = LoopFs::new(64 << 20);
     shell(
@@ -46,7 +46,8 @@ fn a_backup_reads_everything_with_one_capability() {
     let out = repo.beside("out");
     repo.restore(Peer::Restic019, "latest", &out).ok();
     compare::assert_same(source.path(), &out.join("data"), Options::default());
-    // Without it, and without an earlier backup to take it from, what is closed is missing, and all that is open is there.
+    // Without the capability, and without a parent snapshot that has their content, unreadable
+    // entries are missing, and all others are stored.
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let report = pod.run_with(&[], &pod.backup(source.path(), "vsb:2"), 3);
@@ -80,13 +81,13 @@ fn a_restore_needs_each_of_its_capabilities() {
         (lost, told)
     };
     assert_eq!(restore("", 0), (vec![], vec![]));
-    // The capability, what the report says without it, and what the restored tree lacks.
+    // The missing capability, the reported problems, and the differences of the restored tree.
     type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, What)]);
     let cases: [Case; 6] = [
         (
             "chown",
             &["owner not applied to 4 entries"],
-            // What is not its owner's must not run as its owner.
+            // A setuid file must not get its mode if it did not get its owner.
             &[
                 ("closed", What::Owner),
                 ("closed/inner", What::Owner),
@@ -124,7 +125,7 @@ fn a_restore_needs_each_of_its_capabilities() {
     }
 }
 
-/// Runs a program as another user, who reads and writes everything and has no other rights of root.
+/// Runs a program as another user with no capability but `dac_override`.
 fn as_another_user(inner: &Command) -> Run {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
@@ -135,7 +136,7 @@ fn as_another_user(inner: &Command) -> Run {
 }
 
 #[test]
-fn without_root_a_mover_counts_refused_metadata_and_the_command_excuses_it() {
+fn without_root_refused_metadata_is_a_problem_of_a_mover_and_a_warning_in_the_cli() {
     let source = volume();
     let repo = Repo::new();
     let pod = Pod::new(&repo);
@@ -151,16 +152,16 @@ fn without_root_a_mover_counts_refused_metadata_and_the_command_excuses_it() {
         command.args(["restore", "latest", "--target"]).arg(target.path().join(name)).args(options);
         as_another_user(&command)
     };
-    // A file that is missing is never excused.
+    // A missing file always fails the command.
     let missing = cli("all", &[]).exits(1);
     assert!(missing.errors().contains("null: cannot create it"), "{missing}");
     let excused = cli("without", &["--exclude", "null"]).ok();
     assert!(excused.errors().contains("owner not applied"), "{excused}");
 }
 
-/// As where a driver gives a volume to somebody.
+/// Some drivers give a volume to another user.
 #[test]
-fn a_restore_into_what_is_somebody_elses_needs_dac_override() {
+fn a_restore_into_another_users_directory_needs_dac_override() {
     let source = volume();
     let repo = Repo::new();
     let pod = Pod::new(&repo);

@@ -1,4 +1,5 @@
-//! Repositories in Azure and in Google's storage, which restic and ours share: each reads what the other wrote.
+//! Tests repositories in Azure and in Google's storage that restic and vsm share: each reads the
+//! snapshots of the other.
 
 use crate::common::azurite::Azurite;
 use crate::common::compare::{self, Options};
@@ -43,7 +44,7 @@ fn share(at: impl Fn(&str) -> Repo) {
         let first = repo.snapshots(Peer::Restic019)[0]["id"].as_str().expect("an id").to_owned();
         repo.run(Peer::Vsm, ["forget", &first, "--prune"]).ok();
         repo.check(Peer::Restic019).ok();
-        fs::remove_file(source.path().join("data/second")).expect("a file less");
+        fs::remove_file(source.path().join("data/second")).expect("a removal");
     }
     let nowhere = at("nothing-here");
     let run = nowhere.run(Peer::Vsm, ["snapshots"]).exits(10);

@@ -1,4 +1,5 @@
-//! Our cut points are restic's, over more than a gigabyte of data of every kind that moves a boundary.
+//! Tests that our chunk boundaries equal restic's, over more than 1 GiB of data of every kind that
+//! moves a boundary.
 
 use super::same_bytes::EXACT;
 use crate::common::peers::{Peer, Repo};
@@ -10,7 +11,7 @@ use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-/// Writes the files and gives their total size.
+/// Writes the files and returns their total size.
 fn generate(dir: &Path) -> u64 {
     let file = |name: &str, fill: &mut dyn FnMut(&mut BufWriter<File>) -> std::io::Result<()>| {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(dir.join(name)).expect("a file"));
@@ -27,7 +28,8 @@ fn generate(dir: &Path) -> u64 {
         out.write_all(&random.bytes(12_345))
     });
 
-    // A period below the window, one above it, one near the smallest chunk: boundaries everywhere, nowhere, or rarely.
+    // A period below the window, one above it, one near the smallest chunk: boundaries everywhere,
+    // nowhere, or rarely.
     for period in [48, 4099, 600_000] {
         let unit = Random(period as u64).bytes(period);
         size += file(&format!("period {period}"), &mut |out| {
@@ -35,8 +37,8 @@ fn generate(dir: &Path) -> u64 {
         });
     }
 
-    // Pieces of every kind, of every length up to 3 MiB, in random order: runs of zeros and of other bytes, fresh random
-    // data, and data seen before at another alignment.
+    // Pieces of every kind, of every length up to 3 MiB, in random order: runs of zeros and of
+    // other bytes, new random data, and earlier data at another alignment.
     size += file("mixed", &mut |out| {
         let mut random = Random(2002);
         let seen = Random(1001).bytes(4 * MIB as usize);
@@ -81,7 +83,7 @@ fn generate(dir: &Path) -> u64 {
     size
 }
 
-/// For each file of the newest snapshot (its root's one directory): the chunks, as id and length.
+/// The chunks, as id and length, of each file of the newest snapshot, whose root has one directory.
 fn chunks(repo: &Repo) -> BTreeMap<String, Vec<(String, u64)>> {
     let mut lengths = HashMap::new();
     for index in repo.list("index") {
@@ -107,7 +109,7 @@ fn chunks(repo: &Repo) -> BTreeMap<String, Vec<(String, u64)>> {
 }
 
 #[test]
-fn cuts_are_restics_over_a_gibibyte() {
+fn chunk_boundaries_equal_restics_over_a_gibibyte() {
     let dir = scratch();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).expect("a directory");
@@ -118,13 +120,13 @@ fn cuts_are_restics_over_a_gibibyte() {
     let made = theirs.backup(Peer::Restic019, dir.path(), "data", &["--compression", "off"]);
     assert_eq!(made["total_bytes_processed"], size);
 
-    // Into the same repository: every blob is there already.
+    // In the same repository every blob exists already.
     let force = [&EXACT[..], &["--force"]].concat();
     let added = theirs.backup(Peer::Vsm, dir.path(), "data", &force);
     assert_eq!((&added["data_blobs"], &added["tree_blobs"]), (&0.into(), &0.into()), "ours after restic: {added}");
     assert_eq!(added["total_bytes_processed"], size, "all of it was read: {added}");
 
-    // Into a new one with the same polynomial: the same chunks, each checked by restic.
+    // In a new repository with the same polynomial the chunks are the same, each checked by restic.
     let ours = Repo::with_cuts_of(&theirs);
     ours.backup(Peer::Vsm, dir.path(), "data", &EXACT);
     ours.check(Peer::Restic019).ok();

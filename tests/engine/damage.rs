@@ -1,6 +1,8 @@
-//! Every kind of file × every kind of damage × every operation: a wrong byte is never restored in silence, a snapshot that was good is never
-//! lost, and what is hit is named. Which snapshots are good, restic says, by restoring them. docs/DAMAGE.md is the table of the verdicts,
-//! restic's beside ours, and has to be what is found here.
+//! Tests every kind of file × every kind of damage × every operation: a wrong byte is never
+//! restored without an error, a good snapshot is never lost, and the damaged object is named.
+//!
+//! A snapshot is good if restic restores it. docs/DAMAGE.md has the table of the verdicts, restic's
+//! beside ours, which must equal the results of this test.
 
 use crate::common::compare::{self, Options};
 use crate::common::peers::{Peer, Repo, Run};
@@ -14,7 +16,8 @@ use std::process::Command;
 
 const DOCUMENT: &str = include_str!("../../docs/DAMAGE.md");
 
-/// A repository of two snapshots of which the second has all of the first and more, and the state of the source at each.
+/// A repository of two snapshots, the second with all files of the first and more, and the state of
+/// the source at each.
 struct Bed {
     repo: Repo,
     source: tempfile::TempDir,
@@ -36,7 +39,8 @@ impl Bed {
                     fs::write(dir.join(format!("file-{number}")), Random(seed).bytes(30_000)).expect("a file");
                 }
             }
-            // Threads that store side by side fill a pack each, so that packs differ from run to run.
+            // Threads that store in parallel fill a pack each, so that packs differ from run to
+            // run.
             let summary = bed.repo.backup(Peer::Vsm, bed.source.path(), "data", &["--threads", "1"]);
             let state = bed.source.path().join(format!("state-{round}"));
             Run::of(Command::new("cp").arg("-a").arg(bed.source.path().join("data")).arg(&state)).ok();
@@ -45,7 +49,7 @@ impl Bed {
         bed
     }
 
-    /// Restores a snapshot: the run, and what is not as it was.
+    /// Restores a snapshot and returns the run and the paths that differ from the source.
     fn restore(&self, repo: &Repo, peer: Peer, id: &str) -> (Run, Vec<String>) {
         let out = scratch();
         let run = repo.restore_with(peer, id, &out.path().join("out"), &["--no-lock"]);
@@ -69,7 +73,7 @@ impl Bed {
     }
 }
 
-/// The files of a kind that can be damaged, that of the first backup in front. A pack of trees is small.
+/// The files of a kind, those of the first backup first. A pack of trees is small.
 fn targets(repo: &Repo, kind: &str) -> Vec<PathBuf> {
     let oldest_first = |dir: &str| {
         let mut files = files_below(&repo.path().join(dir));
@@ -95,7 +99,7 @@ fn damage(repo: &Repo, kind: &str, how: &str) -> PathBuf {
     let target = targets[0].clone();
     let bytes = fs::read(&target).expect("a file");
     match how {
-        "missing" => fs::remove_file(&target).expect("a file less"),
+        "missing" => fs::remove_file(&target).expect("a removal"),
         "cut short" => fs::write(&target, &bytes[..bytes.len() / 2]).expect("half of it"),
         "a bit flipped" => {
             let mut bytes = bytes;
@@ -112,27 +116,30 @@ fn damage(repo: &Repo, kind: &str, how: &str) -> PathBuf {
     target
 }
 
-/// All files but locks, and what is in them.
+/// All files except locks, with their content.
 fn content(repo: &Repo) -> BTreeMap<PathBuf, Vec<u8>> {
     let all = files_below(repo.path()).into_iter().filter(|path| !path.to_string_lossy().contains("/locks/"));
     all.map(|path| (path.strip_prefix(repo.path()).expect("below").to_owned(), fs::read(&path).expect("a file")))
         .collect()
 }
 
-/// What came of restoring both snapshots.
+/// The verdicts on restores of both snapshots.
 fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
     let mut verdicts = Vec::new();
     for id in bed.states.keys() {
         let (run, differences) = bed.restore(repo, peer, id);
         verdicts.push(match (run.succeeded(), differences.is_empty()) {
             (true, true) => "whole",
-            (false, true) => "whole, told",
-            (false, false) => "told",
-            (true, false) => "in silence",
+            (false, true) => "whole, reported",
+            (false, false) => "reported",
+            (true, false) => "silent",
         });
         if peer == Peer::Vsm {
-            assert!(!run.succeeded() || differences.is_empty(), "{told}: wrong in silence: {differences:?}\n{run}");
-            // Each file that is not what it was is named, or its directory, or nothing could be restored at all.
+            assert!(
+                !run.succeeded() || differences.is_empty(),
+                "{told}: differences without an error: {differences:?}\n{run}"
+            );
+            // The errors name each damaged file or its directory, unless nothing could be restored.
             let names = |path: &String| {
                 let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
                 run.errors().contains(file) || run.errors().contains(&format!("/data/{directory}"))
@@ -149,12 +156,12 @@ fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
     verdicts.join("; ")
 }
 
-/// What a check says that is hit is what a restore does not bring back, to the file, and nothing else. (Ours, because restic gives up on a whole
-/// snapshot where a part of the index is missing.)
+/// Asserts that `check` reports exactly the files that a restore does not restore. (The restore is
+/// ours, because restic gives up a whole snapshot if a part of the index is missing.)
 fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
     let check = repo.run(Peer::Vsm, ["check", "--read-data", "--no-lock", "--json"]);
     if check.text().is_empty() {
-        // It could not even begin.
+        // The check could not start.
         return;
     }
     let messages: Vec<Value> = check.errors().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -168,7 +175,7 @@ fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
         let paths: Vec<&str> = paths.iter().map(|path| path.as_str().expect("a path")).collect();
         let (_, differences) = bed.restore(repo, Peer::Vsm, id);
         if differences.iter().any(|path| path == "all") {
-            assert!(!paths.is_empty(), "{told}: {id} is said to be whole\n{check}");
+            assert!(!paths.is_empty(), "{told}: check reports no damage of {id}\n{check}");
             continue;
         }
         let state = &bed.states[id];
@@ -185,7 +192,7 @@ fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
     }
 }
 
-/// What a check says would repair it, until it has nothing more to say.
+/// Runs the repairs that `check` recommends until it recommends none.
 fn repair(repo: &Repo, told: &str) -> String {
     let dir = scratch();
     let run = |words: &[&str]| Run::of(repo.command(Peer::Vsm).current_dir(dir.path()).args(words));
@@ -195,7 +202,7 @@ fn repair(repo: &Repo, told: &str) -> String {
         let Some(summary): Option<Value> = last else { return "not by a repair".to_owned() };
         for command in summary["repair"].as_array().into_iter().flatten() {
             let run = run(&command.as_str().expect("a command").split(' ').collect::<Vec<_>>());
-            // 3: what is lost is told.
+            // 3: the command reports lost data.
             assert!(matches!(run.code(), 0 | 3), "{told}: {run}");
         }
         if check.succeeded() {
@@ -223,12 +230,12 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
     let (_, ours) = code(Peer::Vsm, &["check", "--read-data"]);
     let (_, theirs) = code(Peer::Restic019, &["check", "--read-data"]);
     assert_hits(bed, &broken, &told);
-    // What is hit is named: by its file, or what is missing without it.
+    // The output names the damaged file, or the data that is missing without it.
     let says = ours.errors() + &ours.text();
     let id = &name[..8.min(name.len())];
     let expected = match (kind, how) {
         ("config", "missing") => "has no config file".to_owned(),
-        // Keys are read first, and the other file of the two is one.
+        // The program reads keys first, and one of the two swapped files is a key.
         ("config", "swapped") => "key ".to_owned(),
         ("config", _) => "config does not authenticate".to_owned(),
         ("key", "missing") => "has a config but no key at all".to_owned(),
@@ -237,7 +244,7 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
         _ => id.to_owned(),
     };
     assert!(ours.succeeded() || says.contains(&expected), "{told}: {expected:?} is not in\n{ours}");
-    assert!(!ours.succeeded() || theirs.succeeded(), "{told}: restic finds what we do not\n{theirs}");
+    assert!(!ours.succeeded() || theirs.succeeded(), "{told}: restic finds damage that we do not\n{theirs}");
     let check = format!("{} ({})", ours.code(), theirs.code());
     let restore =
         format!("{} ({})", restores(bed, &broken, Peer::Vsm, &told), restores(bed, &broken, Peer::Restic019, &told));
@@ -293,5 +300,5 @@ fn no_damage_is_silent_and_none_spreads() {
     for row in rows {
         writeln!(table, "{row}").expect("a string");
     }
-    assert!(DOCUMENT.contains(&table), "docs/DAMAGE.md is to have these rows:\n{table}");
+    assert!(DOCUMENT.contains(&table), "docs/DAMAGE.md must have these rows:\n{table}");
 }

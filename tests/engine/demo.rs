@@ -1,4 +1,4 @@
-//! The demo works on its own repository, whatever the environment names.
+//! Tests that `demo` uses its own repository, whatever the environment names.
 
 use crate::common::peers::{HOST, Peer, Repo, Run, installed};
 use crate::common::scratch;
@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-/// The user has set all that leads to a repository of theirs, and another host's name.
+/// The environment names a repository and password of the user, a key, and another host.
 #[test]
-fn the_users_repository_and_password_are_not_the_demos() {
+fn demo_ignores_the_users_repository_and_password() {
     let user = Repo::made_by(Peer::Vsm, 2);
     let dir = scratch();
     let (password, location) = (dir.path().join("password"), dir.path().join("location"));
@@ -28,7 +28,7 @@ fn the_users_repository_and_password_are_not_the_demos() {
     let told = Run::of(&mut demo).ok().text();
     assert!(user.snapshots(Peer::Restic019).is_empty());
 
-    // The commands that it shows are right for a shell with the same environment.
+    // The commands that `demo` prints work in a shell with the same environment.
     symlink(installed("restic-0.19"), dir.path().join("restic")).expect("a link");
     let shown: Vec<&str> = told.lines().filter(|line| line.contains(" restic -r ")).collect();
     assert_eq!(shown.len(), 2, "{told}");

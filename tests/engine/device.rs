@@ -1,4 +1,5 @@
-//! Block devices: one becomes one regular file in a snapshot, and a file goes back onto a device whole.
+//! Tests block devices: a backup stores one as a regular file, and a restore writes a file onto a
+//! device.
 
 use crate::common::Random;
 use crate::common::loops::LoopDevice;
@@ -21,7 +22,7 @@ fn device_holding(content: &[u8]) -> LoopDevice {
     LoopDevice::with_content(&mut |file| file.write_all(content))
 }
 
-/// Backs up a device by its own path; the file's path in the snapshot.
+/// Backs up a device by its own path and returns the file's path in the snapshot.
 fn back_up(repo: &Repo, device: &LoopDevice) -> String {
     repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &["--read-special"]);
     device.path().to_str().expect("a path").to_owned()
@@ -32,7 +33,7 @@ fn restore_onto(repo: &Repo, peer: Peer, snapshot: &str, device: &LoopDevice) ->
 }
 
 #[test]
-fn restic_pulls_a_device_out_as_one_file() {
+fn restic_dumps_a_device_as_one_file() {
     let image = image();
     let device = device_holding(&image);
     let repo = Repo::empty(2);
@@ -51,7 +52,7 @@ fn restic_pulls_a_device_out_as_one_file() {
     }
 }
 
-/// The cuts are those of the same bytes in a file: a device and a file share every blob.
+/// A device has the chunk boundaries of a file with the same bytes: both share every blob.
 #[test]
 fn a_device_shares_its_blobs_with_a_file() {
     let image = image();
@@ -66,7 +67,8 @@ fn a_device_shares_its_blobs_with_a_file() {
     assert_eq!(added["total_bytes_processed"], image.len(), "{added}");
 }
 
-/// A device that never was zeros reads back byte-equal, also where the image is zero.
+/// A device that was not zeroed has the bytes of the image after a restore, also where the image is
+/// zero.
 #[test]
 fn a_restore_leaves_nothing_of_the_old_content() {
     let image = image();
@@ -81,9 +83,10 @@ fn a_restore_leaves_nothing_of_the_old_content() {
     }
 }
 
-/// A file that restic stored goes onto a device too: a volume changes its kind, or its tool.
+/// A file that restic stored can be restored onto a device: the volume's mode or its tool has
+/// changed.
 #[test]
-fn a_file_of_restics_goes_onto_a_device() {
+fn a_file_that_restic_stored_is_restored_onto_a_device() {
     let image = image();
     let repo = Repo::empty(2);
     let dir = repo.beside("file");
@@ -97,7 +100,7 @@ fn a_file_of_restics_goes_onto_a_device() {
 }
 
 #[test]
-fn a_device_too_small_is_refused_untouched() {
+fn a_device_that_is_too_small_is_refused_and_not_written() {
     let image = image();
     let repo = Repo::empty(2);
     let path = back_up(&repo, &device_holding(&image));
@@ -107,15 +110,15 @@ fn a_device_too_small_is_refused_untouched() {
     assert!(target.content().iter().all(|byte| *byte == 0xFF), "something was written");
 }
 
-/// The packs that hold data, each more than half a megabyte, in the order of the image.
+/// The packs that hold data, each of more than 512 KiB.
 fn data_packs(repo: &Repo) -> Vec<std::path::PathBuf> {
     let mut packs = crate::common::files_below(&repo.path().join("data"));
     packs.retain(|path| path.metadata().expect("a pack").len() > 512 << 10);
     packs
 }
 
-/// A snapshot of random bytes over several packs, of which one is removed; with `reindexed`, its
-/// blobs are in no index either.
+/// A snapshot of random bytes in several packs, one of which is removed; with `reindexed`, the
+/// index lacks its blobs, too.
 fn image_without_a_pack(reindexed: bool) -> (Repo, Vec<u8>, String) {
     let image = Random(78).bytes(40 * MIB);
     let repo = Repo::empty(2);
@@ -132,9 +135,10 @@ fn image_without_a_pack(reindexed: bool) -> (Repo, Vec<u8>, String) {
     (repo, image, path)
 }
 
-/// The device is all that was asked for: what can be read is written, and the restore fails.
+/// The restore writes the data that it can read, and then fails, because it has nothing else to
+/// restore.
 #[test]
-fn an_image_that_lacks_something_is_an_error_and_what_it_has_is_written() {
+fn restore_of_an_incomplete_image_writes_the_readable_data_and_fails() {
     for reindexed in [false, true] {
         let (repo, image, path) = image_without_a_pack(reindexed);
         let target = LoopDevice::filled(image.len() as u64, 0xFF);
@@ -153,16 +157,16 @@ fn an_image_that_lacks_something_is_an_error_and_what_it_has_is_written() {
         }
         let (onto, from) = (target.path().to_str().expect("a path"), format!("latest:{path}"));
         let dry = repo.run(Peer::Vsm, ["restore", &from, "--target", onto, "--dry-run"]);
-        assert_eq!(dry.code(), i32::from(reindexed), "only an index shows it without reading\n{dry}");
+        assert_eq!(dry.code(), i32::from(reindexed), "without reading, only the index shows the loss\n{dry}");
         assert_eq!(dry.errors().contains("Nothing was written"), reindexed, "{dry}");
-        assert!(!dry.errors().contains("could be read was written"), "{dry}");
+        assert!(!dry.errors().contains("The readable data was written"), "{dry}");
         let both = restore_onto(&repo, Peer::Vsm, &format!("latest:{path}"), &target);
         assert!(!both.text().contains("Summary"), "{both}");
     }
 }
 
 #[test]
-fn options_for_trees_are_refused_for_a_device_and_nothing_is_written() {
+fn tree_options_are_refused_for_a_device_and_nothing_is_written() {
     let image = image();
     let repo = Repo::empty(2);
     let path = back_up(&repo, &device_holding(&image));
@@ -195,9 +199,10 @@ fn options_for_trees_are_refused_for_a_device_and_nothing_is_written() {
     assert!(target.content().iter().all(|byte| *byte == 0xFF), "something was written");
 }
 
-/// Without the option a device is a device, as in restic: its numbers, never its content.
+/// Without `--read-special` a backup stores the numbers of a device and not its content, as restic
+/// does.
 #[test]
-fn a_device_is_metadata_unless_asked() {
+fn only_the_numbers_of_a_device_are_stored_by_default() {
     let device = device_holding(&image());
     let repo = Repo::empty(2);
     let made = repo.backup(Peer::Vsm, Path::new("/"), device.path().to_str().expect("a path"), &[]);

@@ -1,4 +1,5 @@
-//! What is said to be done survives a loss of power, on a file system that keeps in memory what nobody asks it to write.
+//! Tests that completed operations survive a power loss, on a file system that keeps unsynced data
+//! in memory only.
 
 use crate::common::compare::{self, Options};
 use crate::common::corpus::Corpus;
@@ -8,27 +9,28 @@ use crate::common::scratch;
 use std::fs;
 use std::path::Path;
 
-/// The disk as it is now, on which something that nobody has synced is not.
+/// The disk after a power loss at this moment. Asserts that an unsynced file is not on it.
 fn after_power_loss(fs: &LoopFs) -> LoopFs {
     let unsynced = fs.path().join("unsynced");
     fs::write(&unsynced, [7; 100_000]).expect("a file");
     let after = fs.after_power_loss();
     let kept = fs::read(after.path().join("unsynced")).is_ok_and(|kept| kept == [7; 100_000]);
-    assert!(!kept, "this would not show what was not synced");
-    fs::remove_file(unsynced).expect("it goes");
+    assert!(!kept, "the file system wrote an unsynced file, so this test proves nothing");
+    fs::remove_file(unsynced).expect("a removal");
     after
 }
 
 fn demand_sound(repository: &Path, snapshots: usize) {
     let repo = Repo::at(repository);
-    // What is nobody's any more may come back with the power: the lock of a process that has ended, and packs that a prune removed.
+    // Orphans may reappear after the power loss: the lock of a process that has ended, and packs
+    // that a prune removed.
     repo.run(Peer::Restic019, ["unlock", "--remove-all"]).ok();
     repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]).ok();
     assert_eq!(repo.snapshots(Peer::Restic019).len(), snapshots);
 }
 
 #[test]
-fn what_was_said_to_be_in_a_folder_is_there() {
+fn completed_commands_on_a_folder_survive_a_power_loss() {
     let corpus = Corpus::shared();
     let name = corpus.root().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
     let fs = LoopFs::new(2 << 30);
@@ -46,7 +48,7 @@ fn what_was_said_to_be_in_a_folder_is_there() {
 }
 
 #[test]
-fn what_was_restored_is_there() {
+fn a_completed_restore_survives_a_power_loss() {
     let corpus = Corpus::shared();
     let repo = Repo::empty(2);
     repo.backup(Peer::Vsm, &corpus.root(), ".", &[]);
@@ -58,7 +60,7 @@ fn what_was_restored_is_there() {
 }
 
 #[test]
-fn what_was_restored_onto_a_file_system_below_the_target_is_there() {
+fn a_restore_onto_a_file_system_below_the_target_survives_a_power_loss() {
     let repo = Repo::empty(2);
     let source = scratch();
     fs::create_dir(source.path().join("mount")).expect("a directory");

@@ -1,4 +1,5 @@
-//! `expired`: what it takes for a snapshot to go, each guard with a location that would otherwise lose something. restic says what is left.
+//! Tests `expired`: which snapshots it removes, and each guard, with a location that would lose
+//! data without it. restic lists the remaining snapshots.
 
 use crate::common::peers::{PASSWORD, Peer, Repo, Run, Running};
 use crate::common::s3::{BUCKET, S3};
@@ -9,16 +10,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A backup location: `kept` is a backup of Velero's, `gone` and `gone-too` are none any more.
+/// A backup location: Velero has the backup `kept`, and has deleted `gone` and `gone-too`.
 struct Location {
-    /// None where somebody else holds it.
+    /// `None` if another object owns the directory.
     _dir: Option<tempfile::TempDir>,
     root: PathBuf,
     data: Repo,
     other: Repo,
 }
 
-/// Snapshots by what their volume's file says: the expired ones, and all others.
+/// The expired snapshots, by their host name, which is also the content of their file.
 const EXPIRED: [&str; 3] = ["old, gone", "old, gone as well", "old, gone, elsewhere"];
 
 impl Location {
@@ -71,7 +72,7 @@ impl Location {
         Repo::at(base).run(Peer::Vsm, [&["expired", base, "--json"], arguments].concat())
     }
 
-    /// What restic finds in both repositories.
+    /// The host names of the snapshots in both repositories, according to restic.
     fn left(&self) -> BTreeSet<String> {
         let all = [&self.data, &self.other].map(|repo| repo.snapshots(Peer::Restic019)).concat();
         all.iter().map(|one| one["hostname"].as_str().expect("a name").to_owned()).collect()
@@ -82,7 +83,7 @@ impl Location {
     }
 }
 
-/// Ids that are told, and the summary.
+/// The reported ids, and the summary.
 fn told(run: &Run) -> (BTreeSet<String>, Value) {
     let mut lines = run.json_lines();
     let summary = lines.pop().expect("a summary");
@@ -95,7 +96,7 @@ fn told(run: &Run) -> (BTreeSet<String>, Value) {
 }
 
 #[test]
-fn exactly_the_snapshots_of_backups_that_are_gone_expire() {
+fn exactly_the_snapshots_of_deleted_backups_expire() {
     let location = Location::new();
     let expected: BTreeSet<String> = [&location.data, &location.other]
         .map(|repo| repo.snapshots(Peer::Restic019))
@@ -113,7 +114,7 @@ fn exactly_the_snapshots_of_backups_that_are_gone_expire() {
         assert_eq!(summary[name], count, "{name}: {summary}");
     }
     assert_eq!(summary["expired_bytes"], EXPIRED.iter().map(|text| text.len()).sum::<usize>());
-    location.expect_untouched("nobody asked for more than a report");
+    location.expect_untouched("only a report was requested");
 
     let (ids, summary) = told(&location.run(&["--remove"]).ok());
     assert_eq!((&ids, &summary["removed"]), (&expected, &3.into()));
@@ -126,7 +127,7 @@ fn exactly_the_snapshots_of_backups_that_are_gone_expire() {
 }
 
 #[test]
-fn a_location_that_is_not_whole_loses_nothing() {
+fn an_incomplete_location_loses_nothing() {
     let location = Location::new();
     let refused = |why: &str, arguments: &[&str]| {
         let run = location.run(&[&["--remove"], arguments].concat()).exits(1);
@@ -144,7 +145,8 @@ fn a_location_that_is_not_whole_loses_nothing() {
     location.forget_velero();
     location.velero("of-another", "velero-backup.json");
     refused("this may be another location", &[]);
-    // Somebody who knows better may say so, and then all of Velero's are gone but for the young one.
+    // `--unsafe-allow-remove-all` overrides this refusal, and then all snapshots of Velero's
+    // backups are removed except the young one.
     told(&location.run(&["--remove", "--unsafe-allow-remove-all"]).ok());
     let left: BTreeSet<String> = ["young, gone", "no tags", "not ours", "of no Velero backup"].map(Into::into).into();
     assert_eq!(location.left(), left);
@@ -152,7 +154,7 @@ fn a_location_that_is_not_whole_loses_nothing() {
 
 /// A backup that is being made or deleted has a directory without its `velero-backup.json`.
 #[test]
-fn a_backup_that_is_not_complete_is_there() {
+fn an_incomplete_backup_keeps_its_snapshots() {
     let location = Location::new();
     location.velero("gone", "gone-logs.gz");
     let (ids, _) = told(&location.run(&["--remove"]).ok());
@@ -161,9 +163,10 @@ fn a_backup_that_is_not_complete_is_there() {
     assert!(!location.left().contains("old, gone as well"));
 }
 
-/// The program that gives the password comes between the two looks, and the first backup comes back with it.
+/// The password command runs between the two listings of the location, and creates the backup
+/// `gone` again.
 #[test]
-fn what_a_second_look_finds_stays() {
+fn a_backup_that_the_second_listing_finds_keeps_its_snapshots() {
     let location = Location::new();
     let back = location.root.join("backups/gone");
     let script = location.root.join("password");
@@ -171,21 +174,21 @@ fn what_a_second_look_finds_stays() {
     fs::write(&script, text).expect("a script");
     let command = format!("sh {}", script.display());
     let run = location.run(&["--remove", "--password-command", &command]).exits(3);
-    assert!(run.errors().contains("2 snapshots stay"), "{run}");
+    assert!(run.errors().contains("2 snapshots are kept"), "{run}");
     assert_eq!(told(&run).1["removed"], 1);
     assert_eq!(location.left().len(), 7);
     assert!(!location.left().contains("old, gone as well"));
 
-    // And where the second look finds no location any more, nothing goes.
+    // If the second listing finds no location, nothing is removed.
     let location = Location::new();
     let text = format!("rm -r {} && printf %s '{PASSWORD}'", location.root.join("backups").display());
     fs::write(&script, text).expect("a script");
     location.run(&["--remove", "--password-command", &command]).exits(1);
-    location.expect_untouched("the location is gone");
+    location.expect_untouched("the location was deleted");
 }
 
 #[test]
-fn what_is_in_use_or_cannot_be_read_does_not_save_the_rest() {
+fn a_locked_or_unreadable_repository_does_not_protect_the_others() {
     let location = Location::new();
     let mut command = location.data.command(Peer::Restic019);
     command.args(["backup", "--stdin"]);
@@ -207,9 +210,9 @@ fn what_is_in_use_or_cannot_be_read_does_not_save_the_rest() {
     assert_eq!((&told(&run).1["removed"], &told(&run).1["unread"]), (&2.into(), &1.into()), "{run}");
 }
 
-/// Part of a listing is no listing.
+/// An incomplete listing is an error.
 #[test]
-fn a_bucket_that_does_not_tell_all_loses_nothing() {
+fn a_bucket_that_refuses_a_listing_loses_nothing() {
     let s3 = S3::new();
     let location = Location::at(None, s3.root().join(BUCKET).join("velero"));
     let proxy = Proxy::to(&format!("127.0.0.1:{}", s3.port()));
@@ -227,9 +230,9 @@ fn a_bucket_that_does_not_tell_all_loses_nothing() {
     assert_eq!(location.left().len(), 5);
 }
 
-/// Paths below the location are what the report says, so that a person can go on with restic.
+/// The report contains paths below the location, so that a user can continue with restic.
 #[test]
-fn the_report_for_people_names_repositories_and_snapshots() {
+fn the_text_report_names_repositories_and_snapshots() {
     let location = Location::new();
     let base = location.root.to_str().expect("UTF-8");
     let run = Repo::at(base).run(Peer::Vsm, ["expired", base]).ok();

@@ -1,4 +1,4 @@
-//! The commands of `docs/FORMAT.md`, run by stock restic exactly as they stand there.
+//! Runs the commands of `docs/FORMAT.md` literally, with stock restic.
 
 use crate::common::compare;
 use crate::common::loops::LoopDevice;
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// A volume's root is part of it.
+/// The root of a volume is compared, too.
 const WITH_ROOT: compare::Options = compare::Options { root: true, holes: false };
 
 /// The shell blocks of the document, in order.
@@ -46,7 +46,7 @@ fn shell(repo: &Repo, script: &str, variables: &[(&str, &Path)]) -> Run {
     Run::of(&mut shell)
 }
 
-/// A root with a mode, an owner and an attribute of its own, and a little inside.
+/// A root with a mode, an owner and an attribute of its own, and a few entries.
 fn make_volume(root: &Path) {
     std::fs::create_dir(root.join("dir")).expect("a directory");
     std::fs::write(root.join("dir/file"), Random(5).bytes(2 << 20)).expect("a file");
@@ -58,7 +58,7 @@ fn make_volume(root: &Path) {
 }
 
 #[test]
-fn a_volume_comes_back_with_the_documents_commands() {
+fn the_documented_commands_restore_a_volume() {
     let volume = scratch();
     let root = volume.path().to_owned();
     make_volume(&root);
@@ -71,7 +71,8 @@ fn a_volume_comes_back_with_the_documents_commands() {
     shell(&repo, &block(&["restore", "$TARGET"]), &[("TARGET", target.path())]).ok();
     compare::assert_same(&root, &target.path().join("data"), WITH_ROOT);
 
-    // Where a volume is mounted at /data: in a mount namespace of its own, with a copy taken out for the comparison.
+    // The block for a volume at /data runs in its own mount namespace, and a copy is taken out for
+    // the comparison.
     let out = scratch();
     let script = format!(
         "made=; [ -d /data ] || {{ mkdir /data; made=1; }}\n\
@@ -84,7 +85,7 @@ fn a_volume_comes_back_with_the_documents_commands() {
 }
 
 #[test]
-fn a_block_device_comes_back_with_the_documents_command() {
+fn the_documented_command_restores_a_block_device() {
     let content = Random(11).bytes(3 << 20);
     let device = LoopDevice::with_content(&mut |file| file.write_all(&content));
     let repo = Repo::empty(2);

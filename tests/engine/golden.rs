@@ -1,7 +1,8 @@
-//! Trees that restic wrote once and that never change: one per line, after the id that restic gave it.
+//! Tests that trees recorded from restic keep their ids when our code reads and writes them.
 //!
-//! Recorded with restic 0.19.1 from a directory with every node type and with awkward names, times, modes and attributes. A change to our reader
-//! or writer that loses or respells anything gives another id.
+//! The recording has one tree per line, after its id. restic 0.19.1 wrote them for a directory with
+//! every node type and with unusual names, times, modes and attributes. If our reader or writer
+//! loses or changes anything, the id differs.
 
 use vsm::format::tree::{TreeWriter, parse};
 use vsm::id::Id;

@@ -1,5 +1,8 @@
-//! What somebody can do who has the bucket and not the key, and what becomes known of a secret: the sentences of docs/SECURITY.md that no
-//! other test shows. Damage of any kind is `damage`, and what a forged snapshot may try is `bad_input` and `restore::tests::hostile`.
+//! Tests attackers that have the bucket but not the key, and the secrecy of credentials: the claims
+//! of docs/SECURITY.md that no other test shows.
+//!
+//! `damage` tests all kinds of damage; `bad_input` and `restore::tests::hostile` test forged
+//! snapshots.
 
 use super::work::Pod;
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
@@ -11,7 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Another repository, under the same password.
+/// A repository with a snapshot; all of them have the same password.
 fn with_a_snapshot(seed: u64) -> Repo {
     let repo = Repo::made_by(Peer::Vsm, 2);
     let source = scratch();
@@ -28,7 +31,7 @@ fn put(file: &Path, from: &Repo, to: &Repo) {
     fs::copy(file, place).expect("a copy");
 }
 
-/// Whole files, each with the name that is right for it, but of another master key: they are nobody's data here.
+/// The files are whole and have the right names, but another master key encrypted them.
 #[test]
 fn files_of_another_repository_are_refused() {
     let (own, other) = (with_a_snapshot(1), with_a_snapshot(2));
@@ -44,12 +47,12 @@ fn files_of_another_repository_are_refused() {
         let files = if place.is_dir() { files_below(&place) } else { vec![place] };
         files.iter().for_each(|file| put(file, &other, &copy));
         let check = copy.run(Peer::Vsm, ["check", "--read-data"]);
-        // A pack that no index names is nobody's, and nothing is read of it.
+        // A pack that no index names is an orphan, which `check` does not read.
         assert_eq!(check.succeeded(), kind == "data", "{kind}: {check}");
         for word in words {
             assert!(check.errors().contains(word), "{kind}: {check}");
         }
-        // And the snapshot that is ours is restored whole, or not at all; with a config that is not ours there is no repository.
+        // Our own snapshot is restored whole, or not at all: a foreign index or config is an error.
         let target = scratch();
         let restore = copy.restore(Peer::Vsm, &id, &target.path().join("out"));
         if restore.succeeded() {
@@ -60,17 +63,18 @@ fn files_of_another_repository_are_refused() {
     }
 }
 
-/// A key file of somebody who does not know the password does not open, and one of his own repository does not open this one.
+/// A key file without the right password does not open; this one has the right password, but does
+/// not open the config of another repository.
 #[test]
 fn a_key_of_another_repository_opens_nothing() {
     let (own, other) = (with_a_snapshot(1), with_a_snapshot(2));
-    files_below(&own.path().join("keys")).iter().for_each(|file| fs::remove_file(file).expect("a key less"));
+    files_below(&own.path().join("keys")).iter().for_each(|file| fs::remove_file(file).expect("a removal"));
     files_below(&other.path().join("keys")).iter().for_each(|file| put(file, &other, &own));
     let run = own.run(Peer::Vsm, ["snapshots"]);
     assert!(!run.succeeded() && run.errors().contains("config"), "{run}");
 }
 
-/// Names, contents and hosts are nowhere in the files; sizes and numbers of files are what can be seen.
+/// No file holds names, contents or hosts; only the sizes and the number of files are visible.
 #[test]
 fn nothing_of_a_backup_can_be_read_in_the_bucket() {
     let source = scratch();
@@ -83,7 +87,7 @@ fn nothing_of_a_backup_can_be_read_in_the_bucket() {
         for file in files_below(repo.path()) {
             let bytes = fs::read(&file).expect("a file");
             for word in ["easy to find", "the-name-of", "polynomial", HOST] {
-                // The keys say who made them, as restic's do.
+                // The keys name the host that created them, as restic's do.
                 let said = file.starts_with(repo.path().join("keys")) && word == HOST;
                 let found = bytes.windows(word.len()).any(|window| window == word.as_bytes());
                 assert!(!found || said, "{word:?} in {file:?}");
@@ -92,7 +96,7 @@ fn nothing_of_a_backup_can_be_read_in_the_bucket() {
     }
 }
 
-/// Whatever goes well or wrong, at the highest verbosity: no secret in any output.
+/// No output holds a secret, even at the highest verbosity, and in success and failure.
 #[test]
 fn no_output_holds_a_secret() {
     let s3 = S3::new();
@@ -133,7 +137,7 @@ fn no_output_holds_a_secret() {
             }
         }
     };
-    // Where nobody answers it is tried again for a while.
+    // The program retries for a while if no server answers.
     std::thread::scope(|scope| {
         for repo in [down, azure, google] {
             scope.spawn(move || demand(&repo, &[&["snapshots"]]));
@@ -144,7 +148,8 @@ fn no_output_holds_a_secret() {
     });
 }
 
-/// Neither the arguments nor the environment of a mover's process hold a secret, which anybody on its node could see.
+/// Neither the arguments nor the environment of a mover's process hold a secret, because every user
+/// of its node may read them.
 #[test]
 fn a_movers_process_shows_no_secret() {
     let s3 = S3::new();
@@ -155,7 +160,7 @@ fn a_movers_process_shows_no_secret() {
     let source = scratch();
     fs::write(source.path().join("file"), Random(1).bytes(8 << 20)).expect("a file");
     let mut command = pod.command(&pod.backup(source.path(), "vsb-uid:1"));
-    // At 16 KiB a second it is at work until the limit goes.
+    // At 16 KiB/s the mover runs until the limit is removed.
     let limits = scratch();
     fs::write(limits.path().join("upload"), "16").expect("a file");
     command.env("VSM_LIMITS", limits.path());
@@ -176,7 +181,7 @@ fn a_movers_process_shows_no_secret() {
     running.finish().ok();
 }
 
-/// A process that crashes leaves no core, where others would leave one.
+/// A process that crashes leaves no core dump, where other programs leave one.
 #[test]
 fn a_crash_leaves_no_core() {
     let dir = scratch();
@@ -192,7 +197,7 @@ fn a_crash_leaves_no_core() {
     };
     let sleeps = |pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.ends_with("sleep"));
     let ended = crash(Path::new("sleep"), &["60"], &[], &sleeps);
-    assert!(ended.core_dumped(), "this machine makes no cores at all");
+    assert!(ended.core_dumped(), "this machine writes no core dumps at all");
     let repo = Repo::made_by(Peer::Vsm, 2);
     let url = repo.url.to_str().expect("UTF-8");
     let environment = [("RESTIC_PASSWORD", PASSWORD), ("RESTIC_REPOSITORY", url)];
@@ -201,9 +206,9 @@ fn a_crash_leaves_no_core() {
     assert_eq!((ended.signal(), ended.core_dumped()), (Some(Signal::ABORT.as_raw()), false));
 }
 
-/// The file of a folder repository and of its lock are the owner's alone.
+/// Only the owner has access to the files of a repository in a folder.
 #[test]
-fn a_folder_is_its_owners_alone() {
+fn only_the_owner_has_access_to_a_folder() {
     use std::os::unix::fs::PermissionsExt;
     let repo = with_a_snapshot(1);
     for file in files_below(repo.path()) {

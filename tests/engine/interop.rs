@@ -1,7 +1,8 @@
-//! Each peer reads what we write, and we read what each peer writes, in both formats, down to the last nanosecond.
+//! Tests that each peer reads our repositories and we read theirs, in both formats, down to the
+//! last nanosecond.
 //!
-//! What a peer cannot do stands in [`EXCEPTIONS`]. Its rows are demanded, not tolerated: a cell fails when a difference
-//! has no row, and when a row no longer occurs. The same table is `docs/INTEROP.md`.
+//! [`EXCEPTIONS`] lists the limits of the peers. The tests require its rows: they fail if a
+//! difference has no row, and if a row no longer occurs. `docs/INTEROP.md` has the same table.
 
 use crate::common::compare::{self, Difference, Options, What};
 use crate::common::corpus::{self, Corpus};
@@ -16,12 +17,12 @@ enum Side {
 }
 use Side::{Reads, Writes};
 
-/// Something of the corpus that does not come back because of one side of the transfer.
+/// A part of the corpus that one side of the transfer loses.
 struct Exception {
     who: &'static [Peer],
     side: Side,
     what: What,
-    /// Paths in the corpus, complete: every one of them must differ.
+    /// All paths in the corpus that differ: every one of them must.
     paths: &'static [&'static str],
     because: &'static str,
 }
@@ -123,7 +124,8 @@ impl Exception {
     }
 }
 
-/// Demands of a restored corpus exactly the differences that the table has for this writer and this reader.
+/// Asserts that a restored corpus has exactly the differences that the table lists for this writer
+/// and this reader.
 fn demand_only_exceptions(writer: Peer, reader: Peer, found: &[Difference]) {
     let rows = || EXCEPTIONS.iter().filter(|row| row.who.contains(&if row.side == Writes { writer } else { reader }));
     let unknown: Vec<_> =
@@ -138,9 +140,9 @@ fn demand_only_exceptions(writer: Peer, reader: Peer, found: &[Difference]) {
     );
 }
 
-/// Makes a repository by `writer`, with the corpus in it.
+/// A repository by `writer` with the corpus in it.
 fn written_by(writer: Peer, format: u32, corpus: &Corpus) -> Repo {
-    // rustic can work in a repository of format 1, but not make one.
+    // rustic can work in a repository of format 1, but not create one.
     let maker = if writer == Peer::Rustic && format == 1 { Peer::Restic019 } else { writer };
     let repo = Repo::made_by(maker, format);
     repo.backup(writer, corpus.parent(), corpus::NAME, &[]);
@@ -152,12 +154,14 @@ pub fn demand_restored(repo: &Repo, writer: Peer, reader: Peer, corpus: &Corpus)
     let fs = LoopFs::new(512 << 20);
     let target = fs.path().join("restored");
     repo.restore(reader, "latest", &target).ok();
-    // Ours finds holes by itself; the peers need asking, and then leave their own (see `sparse_files_stay_sparse_in_restic`).
+    // Our restore finds holes without an option; the peers need one, and then leave other holes
+    // (see `sparse_files_stay_sparse_in_restic`).
     let options = Options { root: true, holes: reader == Peer::Vsm };
     demand_only_exceptions(writer, reader, &compare::trees(&corpus.root(), &target.join(corpus::NAME), options));
 }
 
-/// A repository written by `writer` is whole for us, and lists and restores as for restic.
+/// Checks, lists and restores a repository of `writer` with our program; the listing equals
+/// restic's.
 fn we_read(writer: Peer, format: u32) {
     let corpus = Corpus::shared();
     let repo = written_by(writer, format, &corpus);
@@ -172,7 +176,7 @@ fn we_read(writer: Peer, format: u32) {
     demand_restored(&repo, writer, Peer::Vsm, &corpus);
 }
 
-/// A repository written by us is whole for `reader`, and restores.
+/// Checks and restores a repository of ours with `reader`.
 fn reads_ours(reader: Peer, format: u32) {
     let corpus = Corpus::shared();
     let repo = written_by(Peer::Vsm, format, &corpus);
@@ -248,7 +252,7 @@ fn we_read_ours() {
     reads_ours(Peer::Vsm, 2);
 }
 
-/// The table's rows are the peers' own: they occur among the peers, without us.
+/// The exceptions are limits of the peers: they occur among the peers, without us.
 #[test]
 fn the_exceptions_occur_among_the_peers() {
     let corpus = Corpus::shared();
@@ -267,14 +271,16 @@ fn the_exceptions_occur_among_the_peers() {
     }
 }
 
-/// rustic refuses to make a repository of format 1: its cells of format 1 start from one that restic made.
+/// rustic refuses to create a repository of format 1, so its tests of format 1 start from one of
+/// restic's.
 #[test]
 fn rustic_makes_no_format_1() {
     let run = Repo::new().init(Peer::Rustic, 1);
     assert!(!run.succeeded() && run.errors().contains("Downgrading config version is unsupported"), "{run}");
 }
 
-/// Files with holes, stored by us, take the room that restic's own take when restic restores them sparsely.
+/// Files with holes that we stored take as much space as restic's own when restic restores both
+/// sparsely.
 #[test]
 fn sparse_files_stay_sparse_in_restic() {
     let corpus = Corpus::shared();
@@ -291,14 +297,14 @@ fn sparse_files_stay_sparse_in_restic() {
     assert_eq!(
         compare::listed(&taken[1]),
         compare::listed(&taken[0]),
-        "what restic leaves of our holes and of its own"
+        "the holes that restic restores from our snapshot and from its own"
     );
     assert!(taken[0].iter().all(|difference| difference.what == What::Holes), "{}", compare::listed(&taken[0]));
 }
 
-/// `docs/INTEROP.md` holds this table, and nothing else under its heading. VSM_BLESS=1 writes it anew.
+/// `docs/INTEROP.md` has exactly this table under its heading. VSM_BLESS=1 rewrites it.
 #[test]
-fn the_document_holds_the_table() {
+fn the_interop_document_has_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INTEROP.md");
     let text = std::fs::read_to_string(&path).expect("docs/INTEROP.md");
     let (before, rest) = text.split_once("<!-- exceptions -->\n").expect("the mark before the table");

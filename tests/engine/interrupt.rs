@@ -1,4 +1,4 @@
-//! What a backup leaves when it is stopped, and what it says of files that do not hold still.
+//! Tests backups that are interrupted, and backups of files that change or vanish meanwhile.
 
 use crate::common::peers::{HOST, Peer, Repo, Running};
 use crate::common::{Random, scratch, wait_for};
@@ -15,7 +15,8 @@ fn packs(repo: &Repo) -> Vec<PathBuf> {
     files.map(|file| file.path()).filter(|path| path.file_name().is_some_and(|name| name.len() == 64)).collect()
 }
 
-/// Stops a backup of standard input when packs are there, and demands that nothing is lost, left behind or stored twice.
+/// Interrupts a backup of standard input after two packs, and asserts that nothing is lost, left
+/// behind or stored twice.
 fn stopped_by(signal: Signal) {
     let repo = Repo::empty(2);
     let content = Random(21).bytes(96 << 20);
@@ -28,12 +29,13 @@ fn stopped_by(signal: Signal) {
     running.write(&content[..64 << 20]);
     wait_for("two packs", || (packs(&repo).len() >= 2).then_some(()));
     running.signal(signal);
-    // Its end of the pipe stays open until the signal has been taken: the end of the input must not come first.
+    // The pipe stays open until the process has received the signal, so that the input does not end
+    // first.
     running.wait_for_error("signal received");
     running.finish().exits(130);
 
     assert_eq!(repo.snapshots(Peer::Restic019).len(), 0, "no snapshot of half a file");
-    assert!(repo.lock_files().is_empty(), "the lock is gone");
+    assert!(repo.lock_files().is_empty(), "a lock is left");
     repo.check(Peer::Restic019).ok();
     let uploaded: u64 = packs(&repo).iter().map(|path| path.metadata().expect("a pack").len()).sum();
     assert!(uploaded > 32 << 20, "{uploaded} bytes");
@@ -49,17 +51,17 @@ fn stopped_by(signal: Signal) {
 }
 
 #[test]
-fn sigterm_leaves_what_was_uploaded_indexed() {
+fn sigterm_leaves_uploaded_packs_indexed() {
     stopped_by(Signal::TERM);
 }
 
 #[test]
-fn sigint_leaves_what_was_uploaded_indexed() {
+fn sigint_leaves_uploaded_packs_indexed() {
     stopped_by(Signal::INT);
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_is_told() {
+fn a_file_that_changes_while_it_is_read_is_reported() {
     let repo = Repo::empty(2);
     let source = scratch();
     let path = source.path().join("growing");
@@ -70,7 +72,7 @@ fn a_file_that_changes_while_it_is_read_is_told() {
         threads.spawn(|| {
             let mut file = fs::OpenOptions::new().append(true).open(&path).expect("the file");
             while !done.load(Ordering::Relaxed) {
-                file.write_all(b"more").expect("room");
+                file.write_all(b"more").expect("space");
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
@@ -81,13 +83,14 @@ fn a_file_that_changes_while_it_is_read_is_told() {
     let run = run.exits(3);
     assert!(run.errors().contains("growing") && run.errors().contains("changed"), "{run}");
     assert!(!run.errors().contains("still"), "{run}");
-    assert_eq!(run.summary()["total_files_processed"], 2, "what was read of it is kept");
+    assert_eq!(run.summary()["total_files_processed"], 2, "the data that was read is kept");
     repo.check(Peer::Restic019).ok();
 }
 
-/// The walk is held still behind the listing: it tells each excluded file, and nobody reads that until the last one is gone.
+/// The walk stalls after it has listed the directory: it prints each excluded file, and the test
+/// reads that output only after it has removed `gone`.
 #[test]
-fn a_file_that_vanishes_after_it_was_listed_is_told() {
+fn a_file_that_vanishes_after_it_was_listed_is_reported() {
     let repo = Repo::empty(2);
     let source = scratch();
     let long = "n".repeat(200);

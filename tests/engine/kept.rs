@@ -1,4 +1,5 @@
-//! An upload to a store of tests that keeps its bytes until the end, and writes them at once, as a bucket does.
+//! An upload of a test's store that keeps its bytes in memory and writes them at once, as a bucket
+//! does.
 
 use vsm::id::Id;
 use vsm::store::{File, FileType, Result, Store, Upload};

@@ -1,5 +1,5 @@
-//! A directory with very many entries, and a file with very many blobs, in less memory than their trees
-//! take.
+//! Tests a directory with very many entries, and a file with very many blobs, in less memory than
+//! their trees take.
 
 use crate::common::compare::{self, Options};
 use crate::common::memory::MemoryLimit;
@@ -27,7 +27,7 @@ fn fill(dir: &Path, count: u64) {
     }
 }
 
-/// Our program within a limit of the kernel and its own.
+/// Our program within a memory limit of the kernel and within its own `--memory`.
 struct Limited<'r> {
     repo: &'r Repo,
     limit: MemoryLimit,
@@ -52,7 +52,7 @@ impl Limited<'_> {
     }
 }
 
-/// Every command that reads or writes trees, on a directory of so many files.
+/// Runs every command that reads or writes trees on a directory of `count` files.
 fn go_through_all_commands(count: u64, memory: &'static str, mib: u64) {
     let source = scratch();
     let volume = source.path().join("v");
@@ -94,7 +94,7 @@ fn go_through_all_commands(count: u64, memory: &'static str, mib: u64) {
     let into = target.path().join("t");
     ours.run(&["restore", "latest", "--target", into.to_str().expect("UTF-8")]);
     compare::assert_same(&volume, &into.join("v"), Options::default());
-    // A second time everything is there, and is compared; one file is not what it should be.
+    // The second restore compares the existing files; one of them has another content.
     fs::write(into.join("v/spool").join(name), "other").expect("space");
     let again = ours.run(&["restore", "latest", "--json", "--verify", "--target", into.to_str().expect("UTF-8")]);
     assert_eq!(again.summary()["files_skipped"], count, "{}", again.text());
@@ -124,9 +124,9 @@ fn a_million_files_in_one_directory() {
     go_through_all_commands(1_000_000, "128M", 160);
 }
 
-/// A file of more blobs than are kept in memory, most of them holes.
+/// A file with more blobs than the process keeps in memory, most of them holes.
 #[test]
-fn the_blobs_of_a_huge_file_are_those_of_restic() {
+fn a_huge_file_has_the_same_blobs_as_in_restic() {
     let source = scratch();
     let volume = source.path().join("v");
     fs::create_dir(&volume).expect("a directory");
@@ -151,9 +151,9 @@ fn the_blobs_of_a_huge_file_are_those_of_restic() {
     repo.check(Peer::Restic019).ok();
 }
 
-/// A repository with two snapshots of what was never in a file system: a directory of so many files,
-/// one more in the second, and a file of so many blobs. Returns the snapshots, and the content of
-/// that file.
+/// Writes two snapshots that never were in a file system: a directory of `files` files, with one
+/// more in the second snapshot, and a file of `blobs` blobs. Returns the snapshots, and the content
+/// of that file.
 fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
     let repo = repo.opened();
     let writer = Writer::new(repo.clone(), Arc::new(Index::load(&repo).expect("an index")), WriteMode::Upload)
@@ -183,7 +183,7 @@ fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
     });
     writer.finish().expect("a repository");
     let snapshots = roots.map(|root| {
-        // The first one is the older one.
+        // The first snapshot is the older one.
         let day = 1 + u8::from(root != roots[0]);
         let json =
             format!(r#"{{"time":"2026-01-0{day}T00:00:00Z","tree":"{root}","paths":["/generated"],"hostname":"h"}}"#);
@@ -193,7 +193,7 @@ fn generate(repo: &Repo, files: u64, blobs: u64) -> ([String; 2], Vec<u8>) {
     (snapshots, (0..blobs).flat_map(|number| pieces[order(number)].bytes()).collect())
 }
 
-/// Every command that reads trees, on trees of such size.
+/// Runs every command that reads trees on generated trees.
 fn read_generated(files: u64, blobs: u64, memory: &'static str, mib: u64) {
     let repo = Repo::empty(2);
     let ([first, second], content) = generate(&repo, files, blobs);
@@ -228,7 +228,7 @@ fn read_generated(files: u64, blobs: u64, memory: &'static str, mib: u64) {
 }
 
 #[test]
-fn trees_of_a_generator_are_read_in_little_memory() {
+fn generated_trees_are_read_in_little_memory() {
     read_generated(30_000, 200_000, "64M", 96);
 }
 

@@ -1,11 +1,12 @@
-//! Locks are restic's: both tools take them, see each other's, and can work in one repository at the same moment.
+//! Tests that our locks and restic's are compatible: both tools respect each other's locks, and can
+//! work in one repository at the same time.
 
 use crate::common::peers::{HOST, Peer, Repo, Running};
 use crate::common::{Random, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// A backup from standard input that has taken its lock and waits for more.
+/// A backup from standard input that holds its lock and waits for more input.
 fn slow_backup(repo: &Repo, peer: Peer, name: &str) -> Running {
     let before = repo.lock_files().len();
     let mut command = repo.command(peer);
@@ -28,18 +29,19 @@ fn exclusive_restic(repo: &Repo) -> Running {
         running.must_run();
         locks(repo).iter().any(|lock| lock["exclusive"] == true).then_some(())
     });
-    // The lock is written, then confirmed 200 ms later; both are behind us once the process is looked at again.
+    // restic confirms its lock 200 ms after it wrote it; by the time the process is resumed, both
+    // have happened or are due.
     running.signal(Signal::STOP);
     running
 }
 
-/// What restic reads in the locks there are. A lock may go while we look.
+/// The locks, as restic reads them. A lock that is removed meanwhile is skipped.
 fn locks(repo: &Repo) -> Vec<Value> {
     let cat = |id: &String| repo.run(Peer::Restic019, ["cat", "lock", id, "--no-lock"]);
     repo.list("locks").iter().map(cat).filter(|run| run.succeeded()).map(|run| run.json()).collect()
 }
 
-/// A repository with a little in it.
+/// A repository with a small snapshot.
 fn repository() -> Repo {
     let repo = Repo::empty(2);
     let dir = repo.beside("source");
@@ -49,7 +51,8 @@ fn repository() -> Repo {
     repo
 }
 
-/// Exit code 11 for whatever restic itself refuses under its own exclusive lock, and success for whatever it allows.
+/// Under restic's exclusive lock a command fails with exit code 11 if restic's does, and succeeds
+/// if restic's does.
 #[test]
 fn restics_exclusive_lock_is_honoured() {
     let repo = repository();
@@ -80,7 +83,7 @@ fn restics_exclusive_lock_is_honoured() {
     drop(holder);
 }
 
-/// While we back up, restic refuses what needs the repository alone, and still does what does not.
+/// During our backup, restic refuses commands that need an exclusive lock, and runs others.
 #[test]
 fn our_lock_keeps_restic_from_deleting() {
     let repo = repository();
@@ -97,7 +100,7 @@ fn our_lock_keeps_restic_from_deleting() {
     repo.run(Peer::Restic019, ["forget", "--keep-last", "1", "--prune"]).ok();
 }
 
-/// The other way round: a backup of restic's keeps us from what needs the repository alone.
+/// During a backup of restic's, we refuse commands that need an exclusive lock.
 #[test]
 fn restics_lock_keeps_us_from_deleting() {
     let repo = repository();
@@ -110,7 +113,8 @@ fn restics_lock_keeps_us_from_deleting() {
     repo.run(Peer::Vsm, ["forget", "--keep-last", "1"]).ok();
 }
 
-/// Two backups at the same moment, one of each tool, each with data of its own: both snapshots are whole.
+/// Two backups at the same time, one by each tool, each with data of its own: both snapshots are
+/// complete.
 #[test]
 fn both_tools_back_up_at_the_same_moment() {
     let repo = repository();
@@ -158,9 +162,9 @@ fn each_tool_unlocks_what_the_other_left() {
     }
 }
 
-/// `unlock` leaves a living process its lock; `--remove-all` does not.
+/// `unlock` keeps the lock of a running process; `--remove-all` removes it.
 #[test]
-fn unlock_spares_the_living() {
+fn unlock_keeps_the_lock_of_a_running_process() {
     for (living, cleaner) in [(Peer::Vsm, Peer::Restic019), (Peer::Restic019, Peer::Vsm)] {
         let repo = repository();
         let _running = slow_backup(&repo, living, "living");
@@ -171,7 +175,7 @@ fn unlock_spares_the_living() {
     }
 }
 
-/// `--retry-lock` waits: the command succeeds when the lock goes in time.
+/// With `--retry-lock` the command succeeds if the lock is removed in time.
 #[test]
 fn retry_lock_waits_for_the_lock() {
     let repo = repository();

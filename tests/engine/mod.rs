@@ -1,4 +1,4 @@
-//! The engine seen from outside: one module per claim.
+//! Tests of the engine as a whole, most of them through the program: one module per property.
 
 mod acts;
 mod archives;

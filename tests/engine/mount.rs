@@ -1,4 +1,4 @@
-//! `mount`: what a person sees is what was backed up.
+//! Tests `mount`: the mounted tree equals the source of the backup.
 
 use crate::common::compare::{self, Options, What};
 use crate::common::corpus::Corpus;
@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-/// A mounted repository. Whatever becomes of the test, nothing stays mounted.
+/// A mounted repository. It is unmounted even if the test fails.
 struct Mounted {
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -46,7 +46,8 @@ impl Drop for Mounted {
     }
 }
 
-/// What of a mounted tree is not its source's. Names of one file are files of their own there, and nobody backs sockets up.
+/// The differences of a mounted tree from its source, except for hard links, which are separate
+/// files in a mount, and for sockets, which no backup stores.
 fn differences(source: &Path, mounted: &Path) -> Vec<compare::Difference> {
     let mut found = compare::trees(source, mounted, Options::default());
     let socket = |difference: &compare::Difference| {
@@ -58,7 +59,7 @@ fn differences(source: &Path, mounted: &Path) -> Vec<compare::Difference> {
 }
 
 #[test]
-fn a_mounted_snapshot_is_what_was_backed_up() {
+fn a_mounted_snapshot_equals_its_source() {
     let corpus = Corpus::shared();
     for by in [Peer::Restic019, Peer::Vsm] {
         let repo = Repo::empty(2);
@@ -76,7 +77,7 @@ fn a_mounted_snapshot_is_what_was_backed_up() {
 }
 
 #[test]
-fn a_person_finds_a_file_and_changes_nothing() {
+fn a_mount_can_be_browsed_and_not_changed() {
     let repo = Repo::empty(2);
     let source = repo.beside("source");
     let large = Random(3).bytes(9 << 20);
@@ -138,16 +139,16 @@ fn a_person_finds_a_file_and_changes_nothing() {
     ] {
         assert_eq!(error.expect_err("read-only").kind(), ErrorKind::ReadOnlyFilesystem);
     }
-    assert_eq!(fs::metadata(mounted.at("none")).expect_err("it is not there").kind(), ErrorKind::NotFound);
+    assert_eq!(fs::metadata(mounted.at("none")).expect_err("a missing file").kind(), ErrorKind::NotFound);
 
-    // Somebody else unmounts it: that is the end, too.
+    // An unmount by another process ends the command, too.
     unmount(mounted.dir.path(), UnmountFlags::empty()).expect("it is unmounted");
     mounted.running().finish().ok();
     repo.check(Peer::Restic019).ok();
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_to_the_program_and_told() {
+fn an_unreadable_file_is_an_io_error_and_is_reported() {
     let repo = Repo::empty(2);
     let source = repo.beside("source");
     fs::create_dir_all(&source).expect("a directory");

@@ -1,6 +1,8 @@
-//! Every named source is stored, whatever lies between it and the others: mount points with `-x`,
-//! exclude rules, listings. GNU find's `-xdev` is the judge of what a source holds on its own file
-//! system.
+//! Tests that a backup stores every source on its command line, whatever lies between it and the
+//! others: mount points with `-x`, exclude rules, symlinks. GNU find's `-xdev` defines the files of
+//! a source on its own file system.
+//!
+//! Standard input and the output of commands are sources, too.
 
 use crate::common::loops::{LoopFs, run};
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run, Running};
@@ -16,13 +18,13 @@ struct Mounts {
     repo: Repo,
     /// In the order in which they were mounted.
     mounted: Vec<PathBuf>,
-    /// What is mounted at `disk`.
+    /// The file system that is mounted at `disk`.
     other: Option<LoopFs>,
 }
 
 impl Mounts {
-    /// `top` has a tmpfs at `mnt/vol`, in that another one at `inner`, an ext4 at `disk`, and at
-    /// `bound` a directory of its own again.
+    /// `top` has a tmpfs at `mnt/vol`, another one in that at `inner`, an ext4 at `disk`, and its
+    /// own directory `dir` at `bound`.
     fn new() -> Mounts {
         let other = LoopFs::new(16 << 20);
         let mut mounts = Mounts { repo: Repo::empty(2), mounted: Vec::new(), other: None };
@@ -109,7 +111,7 @@ const SOURCES: [&[&str]; 12] = [
 ];
 
 #[test]
-fn each_source_has_its_own_file_system() {
+fn one_file_system_applies_to_each_source() {
     let mounts = Mounts::new();
     for sources in SOURCES {
         let expected = mounts.expected(sources);
@@ -119,8 +121,8 @@ fn each_source_has_its_own_file_system() {
             .collect();
         mounts.backup(Path::new("/"), &["-x"], &absolute.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(mounts.stored(), expected, "{sources:?}");
-        // The same sources by relative paths, from two places. `.` has no name, and what is in it
-        // is stored in its place.
+        // The same sources by relative paths, from two directories. `.` has no name, so its entries
+        // are stored in its place.
         mounts.backup(&mounts.top(), &["-x"], sources);
         let top = mounts.top();
         let below = |path: &String| path.strip_prefix(top.to_str().expect("a path")).expect("below top").to_owned();
@@ -132,7 +134,8 @@ fn each_source_has_its_own_file_system() {
     }
 }
 
-/// A mover's volume is stored with the file systems in it: the pod mounts none there.
+/// A mover stores the file systems that are mounted in a volume, because it does not use `-x`. A
+/// pod mounts none there.
 #[test]
 fn a_mover_stores_the_file_systems_in_a_volume() {
     let mounts = Mounts::new();
@@ -170,10 +173,10 @@ fn a_named_subvolume_is_stored() {
     drop(mounts);
 }
 
-/// Rules are for what is found: what is named stays, also where a rule leaves out all that is
-/// around it.
+/// Exclude rules apply to entries that the walk finds. A named source is stored, even if a rule
+/// excludes all that surrounds it.
 #[test]
-fn a_named_source_is_stored_whatever_rules_leave_out() {
+fn a_named_source_is_stored_despite_exclude_rules() {
     let mounts = Mounts::new();
     let top = mounts.top();
     let path = |name: &str| top.join(name).to_str().expect("a path").to_owned();
@@ -200,8 +203,8 @@ fn a_named_source_is_stored_whatever_rules_leave_out() {
     }
 }
 
-/// A source behind a symlink in another source: both cannot have the name, and the directory holds
-/// what was asked for.
+/// A source behind a symlink of another source: both have the same name, so the snapshot has a
+/// directory with the named source, and the symlink is reported.
 #[test]
 fn a_source_behind_a_symlink_of_another_is_stored() {
     let mounts = Mounts::new();
@@ -215,7 +218,7 @@ fn a_source_behind_a_symlink_of_another_is_stored() {
                 let mut command = mounts.repo.command(Peer::Vsm);
                 command.args(["backup", "--force"]).args(options).args(&sources);
                 let run = Run::of(&mut command).ok();
-                assert!(run.errors().contains("dir/link"), "that the symlink is not one is not reported\n{run}");
+                assert!(run.errors().contains("dir/link"), "the lost symlink is not reported\n{run}");
                 let mut expected = BTreeSet::from([source.clone()]);
                 expected.extend((sources[0] == path("dir")).then(|| path("dir/below")));
                 assert_eq!(mounts.stored(), expected, "{options:?} {sources:?}");
@@ -224,8 +227,8 @@ fn a_source_behind_a_symlink_of_another_is_stored() {
     }
 }
 
-/// A path is stored by its names alone, as in restic. If that is something else than it leads to,
-/// it is refused.
+/// As in restic, only the names of a path count for its place in the snapshot. A path that leads to
+/// another entry through a symlink is refused.
 #[test]
 fn a_path_that_leads_through_a_symlink_to_something_else_is_refused() {
     let repo = Repo::empty(2);
@@ -267,7 +270,7 @@ fn standard_input_without_data_makes_no_snapshot() {
     let mut empty = stream(&repo, &["--stdin"]);
     empty.stdin(Stdio::null());
     makes_no_snapshot(&repo, Run::of(&mut empty), &["standard input", "no data"]);
-    // What a shell does with `<&-`, and with a producer that dies.
+    // Input that a shell has closed with `<&-`, input of a producer that fails, and empty input.
     for script in ["exec \"$@\" <&-", "false | \"$@\"", "exec \"$@\" < /dev/null"] {
         let inner = stream(&repo, &["--stdin"]);
         let mut shell = Command::new("sh");
@@ -285,7 +288,7 @@ fn standard_input_without_data_makes_no_snapshot() {
     assert_eq!(repo.run(Peer::Restic019, ["dump", "latest", "/dump.sql"]).ok().stdout(), b"x");
 }
 
-/// The password would be read ahead, and the data after it lost.
+/// Reading the password would read ahead, and lose the data after it.
 #[test]
 fn password_and_data_are_not_both_read_from_standard_input() {
     let repo = Repo::empty(2);
@@ -303,7 +306,7 @@ fn a_command_that_fails_makes_no_snapshot() {
         (&["sh", "-c", "echo data; exit 3"], &["\"sh\"", "exit code 3"]),
         (&["sh", "-c", "exit 1"], &["\"sh\"", "exit code 1"]),
         (&["sh", "-c", "echo data; kill -9 $$"], &["\"sh\"", "signal 9"]),
-        // Its output is closed long before it fails.
+        // This command closes its output long before it fails.
         (&["sh", "-c", "echo data; exec >&-; sleep 0.2; exit 7"], &["exit code 7"]),
         (&["true"], &["\"true\"", "no data"]),
         (&["/nowhere/pg_dump", "--all"], &["/nowhere/pg_dump", "cannot be started"]),
@@ -324,7 +327,7 @@ fn a_command_that_succeeds_is_stored_as_restic_stores_it() {
     let script = "echo to-stderr >&2; head -c 3000000 /dev/zero; cat; echo end";
     let arguments = ["--stdin-from-command", "--", "sh", "-c", script];
     let run = Run::of(&mut stream(&repo, &arguments)).ok();
-    assert!(run.errors().contains("to-stderr"), "what the command says is lost\n{run}");
+    assert!(run.errors().contains("to-stderr"), "the standard error of the command is lost\n{run}");
     let ours = repo.newest_tree();
     let mut theirs = repo.command(Peer::Restic019);
     theirs.args(["backup", "--host", HOST, "--stdin-filename", "dump.sql"]).args(arguments);
@@ -333,7 +336,7 @@ fn a_command_that_succeeds_is_stored_as_restic_stores_it() {
     assert_eq!(content(&ours), content(&repo.newest_tree()));
 }
 
-/// A command that would go on for ever ends with the backup that is interrupted.
+/// An interrupted backup ends its command, even if that would run for ever.
 #[test]
 fn an_interrupted_backup_ends_its_command() {
     let repo = Repo::empty(2);
@@ -350,7 +353,7 @@ fn an_interrupted_backup_ends_its_command() {
     assert!(repo.list("snapshots").is_empty());
 }
 
-/// Files that the kernel makes up have no size, or a page's, and content all the same.
+/// Files that the kernel generates have the size 0, or that of a page, and yet have content.
 #[test]
 fn generated_files_are_stored_without_a_false_change() {
     let repo = Repo::empty(2);
@@ -365,7 +368,7 @@ fn generated_files_are_stored_without_a_false_change() {
     }
 }
 
-/// Deeper than a path that a system call takes.
+/// The tree is deeper than the longest path that a system call accepts.
 #[test]
 fn a_tree_deeper_than_a_path_is_stored() {
     let repo = Repo::empty(2);

@@ -1,5 +1,5 @@
-//! A target that takes two names of a snapshot for one, as SMB, vfat and ext4 with casefolding do:
-//! nothing replaces what the same restore has put there under the other name.
+//! Tests restores into a target that ignores case, as SMB, vfat and ext4 with casefolding do: no
+//! entry replaces one that the same restore has created under the other name.
 
 use crate::common::loops::run;
 use crate::common::peers::{Peer, Repo, Run};
@@ -42,7 +42,7 @@ impl Drop for OneCase {
     }
 }
 
-/// Pairs of names that differ in case only, of every kind.
+/// Pairs of names that differ in case only, for every kind of entry.
 fn repository() -> Repo {
     repository_of(|volume| {
         for name in ["DIR", "dir"] {
@@ -66,14 +66,14 @@ fn reported(run: &Run) -> Vec<String> {
 }
 
 #[test]
-fn two_names_that_the_target_takes_for_one_are_a_problem_and_replace_nothing() {
+fn two_names_that_collide_in_the_target_are_a_problem_and_replace_nothing() {
     let repo = repository();
     let target = OneCase::new();
     let (fresh, occupied) = (target.path().join("fresh"), target.path().join("occupied"));
     fs::create_dir_all(occupied.join("v")).expect("a directory");
     let mut content = Vec::new();
     for into in [&fresh, &occupied] {
-        // The second restore meets what the first has left.
+        // The second restore finds the entries of the first one.
         for options in [&[][..], &[], &["--overwrite", "never"]] {
             let done = repo.restore_with(Peer::Vsm, "latest:/v", into, options).exits(1);
             let reported = reported(&done);
@@ -82,7 +82,7 @@ fn two_names_that_the_target_takes_for_one_are_a_problem_and_replace_nothing() {
                 |pair: &str| reported.iter().filter(|line| line.to_uppercase().contains(&format!("/{pair}:"))).count();
             let kept = options.contains(&"never");
             for pair in pairs {
-                // What is kept is not restored under either name.
+                // An entry that is kept is not restored under either name.
                 let expected = usize::from(!kept || pair == "DIR");
                 assert_eq!(named(pair), expected, "{pair} into {into:?} with {options:?}\n{done}");
             }
@@ -97,17 +97,17 @@ fn two_names_that_the_target_takes_for_one_are_a_problem_and_replace_nothing() {
     }
 }
 
-/// The same of a restore that goes through its files table by table, as a large one does: what it has
-/// made is not taken for what was there before.
+/// A large restore processes its files table by table: it does not take files that it has created
+/// for files that existed before.
 #[test]
-fn no_later_file_is_written_into_one_that_was_restored_before() {
+fn no_file_is_written_into_one_that_was_restored_before() {
     let repo = repository();
     let target = OneCase::new();
     let opened = repo.opened();
     let index = Index::load(&opened).expect("an index");
     let (snapshots, _) = opened.snapshots().expect("snapshots");
     for overwrite in [Overwrite::Always, Overwrite::IfNewer] {
-        // A new one each time: the kernel goes on knowing names of one that was removed.
+        // A new directory each time, because the kernel caches the names of a removed one.
         let into = target.path().join(format!("{overwrite:?}"));
         fs::create_dir(&into).expect("a directory");
         let options = Options { table_memory: Some(1), overwrite, ..Options::new(&into) };
@@ -130,7 +130,7 @@ fn no_later_file_is_written_into_one_that_was_restored_before() {
     }
 }
 
-/// A repository with what `fill` makes in a volume.
+/// A repository with a snapshot of a volume that `fill` filled.
 fn repository_of(fill: impl FnOnce(&Path)) -> Repo {
     let repo = Repo::empty(2);
     let source = scratch();
@@ -156,7 +156,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).expect("a file")
 }
 
-/// Restores both, of which one is reported; what has their place is the other.
+/// Restores both files, and asserts that one is reported and that the other has the place of both.
 fn restore_one_of_two(repo: &Repo, into: &Path, options: &[&str]) {
     let problems = reported(&repo.restore_with(Peer::Vsm, "latest:/v", into, options).exits(1));
     let [lost] = &problems[..] else { panic!("{problems:?}") };
@@ -164,10 +164,10 @@ fn restore_one_of_two(repo: &Repo, into: &Path, options: &[&str]) {
     assert_eq!(read(into.join("file")), content_of(there), "{lost}");
 }
 
-/// What has the place of both names has several names of its own, or is a directory: it may be replaced
+/// The place of both names holds a file with several names, or a directory, which may be replaced
 /// once.
 #[test]
-fn what_replaced_something_is_not_replaced_by_another_entry() {
+fn an_entry_that_replaced_another_is_not_replaced_again() {
     let repo = repository_of(fill_with_two);
     let target = OneCase::new();
     for round in 0..4 {
@@ -183,9 +183,9 @@ fn what_replaced_something_is_not_replaced_by_another_entry() {
     }
 }
 
-/// What `--delete` removed from the place of two files is not there when the second one comes.
+/// `--delete` removes a directory from the place of two files, which is free for one of them only.
 #[test]
-fn a_directory_that_is_deleted_makes_room_for_one_file() {
+fn a_deleted_directory_is_replaced_by_one_of_two_files() {
     let repo = repository_of(fill_with_two);
     let target = OneCase::new();
     for round in 0..4 {
@@ -195,9 +195,10 @@ fn a_directory_that_is_deleted_makes_room_for_one_file() {
     }
 }
 
-/// A restore is repeated; one of two names is a hard link to a third, which nobody disputes.
+/// A restore is repeated; one of the two names is a hard link to a third name, which collides with
+/// none.
 #[test]
-fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
+fn a_hard_link_keeps_its_content_in_repeated_restores() {
     let repo = repository_of(|volume| {
         fill_with_two(volume);
         fs::hard_link(volume.join("FILE"), volume.join("x")).expect("a hard link");
@@ -210,7 +211,8 @@ fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
         let problems = reported(&done);
         let [lost] = &problems[..] else { panic!("round {round}: {done}") };
         match lost.contains("/FILE:") {
-            // Its other name is told to be missing, and is as an earlier round left it.
+            // The other name of the file is reported as missing, and is as an earlier round left
+            // it.
             true => assert!(done.errors().contains("it is a hard link to"), "round {round}: {done}"),
             false => assert_eq!(read(into.join("x")), content_of("FILE"), "round {round}: {done}"),
         }
@@ -220,9 +222,10 @@ fn a_hard_link_keeps_its_content_however_often_it_is_restored() {
     }
 }
 
-/// What the options leave in the target has several names there: the other entry does not take its place.
+/// A file that the options keep in the target has several names there: the other entry does not
+/// replace it.
 #[test]
-fn what_stays_with_several_names_is_not_replaced() {
+fn a_kept_file_with_several_names_is_not_replaced() {
     let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
     let fill = |dir: &Path| {
         fs::write(dir.join("FILE"), content_of("FILE")).expect("a file");
@@ -231,7 +234,7 @@ fn what_stays_with_several_names_is_not_replaced() {
     };
     let repo = repository_of(|volume| {
         fill(volume);
-        // Newer than the one in the target, whichever that is.
+        // This file is newer than the one in the target.
         fs::write(volume.join("file"), content_of("file")).expect("a file");
     });
     let target = OneCase::new();
@@ -245,9 +248,9 @@ fn what_stays_with_several_names_is_not_replaced() {
     }
 }
 
-/// On a file system that knows case, names of one inode are places of their own.
+/// On a case-sensitive file system, several names of one inode are separate targets.
 #[test]
-fn names_of_one_file_become_what_the_snapshot_has() {
+fn names_of_one_inode_become_the_files_of_the_snapshot() {
     let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
     let fill = |dir: &Path| {
         fs::write(dir.join("A"), content_of("A")).expect("a file");
@@ -275,9 +278,9 @@ fn names_of_one_file_become_what_the_snapshot_has() {
     }
 }
 
-/// Hard links, and a symlink beside a directory, in a directory that existed.
+/// Hard links, and a symlink beside a directory, in a directory that existed before.
 #[test]
-fn what_is_no_file_does_not_replace_what_was_restored_before() {
+fn links_do_not_replace_entries_that_were_restored_before() {
     let target = OneCase::new();
     let into = target.path().join("into");
     fs::create_dir(&into).expect("a directory");
@@ -293,7 +296,7 @@ fn what_is_no_file_does_not_replace_what_was_restored_before() {
         }
     });
     assert_eq!([read(into.join("A")), read(into.join("B"))], [content_of("A"), content_of("B")]);
-    // The first one has the place, and the other is reported.
+    // The first link has the place, and the other one is reported.
     let there = if lost.contains("/file:") { "A" } else { "B" };
     assert_eq!(read(into.join("file")), content_of(there), "{lost}");
 
@@ -301,5 +304,5 @@ fn what_is_no_file_does_not_replace_what_was_restored_before() {
         fs::create_dir(volume.join("DIR")).expect("a directory");
         std::os::unix::fs::symlink("A", volume.join("dir")).expect("a link");
     });
-    assert!(fs::symlink_metadata(into.join("dir")).expect("it is there").is_dir());
+    assert!(fs::symlink_metadata(into.join("dir")).expect("an entry").is_dir());
 }

@@ -1,5 +1,5 @@
-//! A backup over a parent that is damaged: reported, exit code 3 as with restic, and what is stored
-//! is whole again.
+//! Tests backups over a damaged parent snapshot: the damage is reported, the exit code is 3 as in
+//! restic, and the new snapshot is whole.
 
 use crate::common::peers::{HOST, Peer, Repo};
 use crate::common::{Random, files_below, scratch};
@@ -25,7 +25,7 @@ impl Bed {
         Bed { repo, source }
     }
 
-    /// Packs that hold blobs of this type, as restic tells it.
+    /// The packs that hold blobs of this type, according to restic.
     fn packs(&self, ty: &str) -> Vec<PathBuf> {
         let holds = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).expect("a pack's id");
@@ -41,8 +41,8 @@ impl Bed {
         paths.iter().for_each(|path| fs::remove_file(path).expect("it can be removed"));
     }
 
-    /// The next backup of both programs, on a copy of the repository each, and what restic restores
-    /// from ours.
+    /// Runs the next backup with both programs, each on a copy of the repository, and returns our
+    /// copy.
     fn compare(&self) -> Repo {
         let theirs = self.repo.copy();
         theirs.try_backup(Peer::Restic019, self.source.path(), ".", &["--no-cache"]).exits(3);
@@ -72,7 +72,7 @@ fn missing_content_is_reported_and_stored_again() {
         bed.restores_whole(&ours, peer);
         ours.check(peer).ok();
     }
-    // The snapshot itself lacks nothing, and so the next backup has nothing to report.
+    // The new snapshot is complete, so the next backup has nothing to report.
     let snapshot = ours.snapshots(Peer::Restic019).pop().expect("a snapshot");
     assert!(snapshot["summary"]["problems"].is_null(), "{snapshot}");
     ours.try_backup(Peer::Vsm, bed.source.path(), ".", &[]).ok();
@@ -96,7 +96,7 @@ fn a_missing_tree_is_reported_and_stored_again() {
     }
 }
 
-/// A mover reports it, too: an earlier backup of the volume has lost data.
+/// A mover reports a damaged parent, too, because an earlier backup of the volume has lost data.
 #[test]
 fn a_mover_reports_a_damaged_parent() {
     let bed = Bed::new();
@@ -111,7 +111,7 @@ fn a_mover_reports_a_damaged_parent() {
     assert_eq!(bed.repo.snapshots(Peer::Restic019).last().expect("a snapshot")["hostname"], HOST);
 }
 
-/// A snapshot that was repaired lacks what was lost, and a restore of it says so.
+/// A repaired snapshot lacks the lost data, and its restore reports that.
 #[test]
 fn a_repaired_snapshot_is_incomplete_when_it_is_restored() {
     let bed = Bed::new();

@@ -1,5 +1,5 @@
-//! `prune` and `forget --prune` do what restic's do: the same counts on a copy of the same repository, and afterwards both programs find
-//! everything that is left, to the last byte.
+//! Tests that `prune` and `forget --prune` do what restic's do: they report the same counts on a
+//! copy of the same repository, and both programs then read all remaining data.
 
 use crate::common::compare::{self, Options};
 use crate::common::loops::LoopFs;
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A directory that changes from one backup to the next: large files that stay, are cut off, and grow, and many small ones.
+/// A directory that changes from one backup to the next: large files, of which some are replaced,
+/// and many small ones.
 struct Source {
     dir: tempfile::TempDir,
 }
@@ -38,7 +39,7 @@ impl Source {
         fs::write(path, Random(seed).bytes(size)).expect("a file");
     }
 
-    /// What happens to it between two backups.
+    /// Changes the directory between two backups.
     fn change(&self, round: u64) {
         self.write(&format!("large-{}", round % 6), 100 + round, 3 << 20);
         for number in (round..150).step_by(7) {
@@ -48,7 +49,7 @@ impl Source {
     }
 }
 
-/// A repository of several backups, of which each took place after a change; and the source as it was for the last of them.
+/// A repository with several backups, each after a change, and the source as of the last one.
 fn repository(writer: Peer, format: u32, backups: u64) -> (Repo, Source) {
     let repo = Repo::empty(format);
     let source = Source::new();
@@ -66,7 +67,8 @@ fn ids(repo: &Repo) -> Vec<String> {
     repo.snapshots(Peer::Restic019).iter().map(id).collect()
 }
 
-/// Everything is there, says each program, and what a snapshot holds is what was saved.
+/// Asserts that both programs find no fault, and that each snapshot is restored, the newest one as
+/// it was saved.
 fn demand_sound(repo: &Repo, newest: &Path) {
     for peer in [Peer::Restic019, Peer::Vsm] {
         let check = repo.check(peer).ok();
@@ -83,7 +85,8 @@ fn demand_sound(repo: &Repo, newest: &Path) {
     }
 }
 
-/// The counts that restic prints: by its label, blobs or packs, and bytes as it writes them.
+/// The counts that restic prints: by label, the number of blobs or packs, and the size in restic's
+/// notation.
 fn counts(run: &Run) -> BTreeMap<String, (u64, String)> {
     let mut counts = BTreeMap::new();
     for line in run.text().lines() {
@@ -105,7 +108,7 @@ fn counts(run: &Run) -> BTreeMap<String, (u64, String)> {
     counts
 }
 
-/// Ours by the same labels.
+/// Our counts by the same labels.
 fn our_counts(summary: &Value) -> BTreeMap<String, (u64, String)> {
     let number =
         |kind: &str, field: &str| summary[kind][field].as_u64().unwrap_or_else(|| panic!("{kind} {field}: {summary}"));
@@ -145,12 +148,12 @@ fn restics_bytes(bytes: u64) -> String {
     }
 }
 
-/// What restic would do now.
+/// The counts of a dry run of restic's prune.
 fn restics_counts(repo: &Repo) -> BTreeMap<String, (u64, String)> {
     counts(&repo.run(Peer::Restic019, ["prune", "--dry-run", "-v"]).ok())
 }
 
-/// Both programs prune a copy each: the counts must be the same, and the results sound.
+/// Prunes a copy with each program, and asserts that the counts are the same and the results sound.
 fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
     let run = |peer, how| {
         let repo = repo.copy();
@@ -165,10 +168,10 @@ fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
     assert_eq!(ids(&ours), ids(&theirs), "{told}");
     let packs = |repo: &Repo| files_below(&repo.path().join("data")).len();
     if !words.contains(&"--dry-run") {
-        // How blobs are distributed over new packs is each program's own affair.
+        // Each program distributes blobs over new packs in its own way.
         assert!(packs(&ours) <= packs(&theirs) + 2, "{} packs, and restic's {}: {told}", packs(&ours), packs(&theirs));
         demand_sound(&ours, &source.path());
-        // Nothing is left that could be removed as it is, says restic too.
+        // restic, too, finds no pack that could be removed without repacking.
         let again = restics_counts(&ours);
         assert!(again["unused packs"].0 == 0 && !again.contains_key("unreferenced packs"), "{again:?}");
     }
@@ -176,7 +179,7 @@ fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
 }
 
 #[test]
-fn what_restic_would_do_is_done() {
+fn prune_does_the_same_as_restics_prune() {
     for (writer, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1), (Peer::Vsm, 1)] {
         let (repo, source) = repository(writer, format, 4);
         let nothing = demand_alike(&repo, &source, &["prune"]);
@@ -210,13 +213,13 @@ fn forget_prunes_on_request() {
     let summary = demand_alike(&repo, &source, &["forget", "--keep-last", "2", "--prune", "--max-unused", "0"]);
     assert_eq!(summary["bytes"]["remaining_unused"], 0, "{summary}");
     demand_alike(&repo, &source, &["forget", "--keep-last", "1", "--prune", "--dry-run"]);
-    // Without anything to forget there is no prune.
+    // If `forget` removes no snapshot, it does not prune.
     let run = repo.run(Peer::Vsm, ["forget", "--keep-last", "9", "--prune"]).ok();
     assert!(!run.text().contains("running prune"), "{run}");
 }
 
 #[test]
-fn a_repository_is_compressed_afterwards_on_request() {
+fn prune_compresses_a_repository_on_request() {
     let (repo, source) = repository(Peer::Vsm, 2, 1);
     source.write("zeros", 0, 0);
     fs::write(source.path().join("text"), "much the same line\n".repeat(200_000)).expect("a file");
@@ -237,23 +240,25 @@ fn size(repo: &Repo) -> u64 {
     files_below(repo.path()).iter().map(|file| file.metadata().map_or(0, |file| file.len())).sum()
 }
 
-/// An index that was lost makes the next backup store everything once more; with the index back, there are two copies of all.
+/// A backup without an index stores everything again; with the index restored, every blob exists
+/// twice.
 #[test]
-fn of_two_copies_one_goes() {
+fn prune_removes_one_of_two_copies() {
     let (repo, source) = repository(Peer::Restic019, 2, 1);
     let index = repo.path().join("index");
     let away = repo.beside("index");
-    fs::rename(&index, &away).expect("the index goes");
+    fs::rename(&index, &away).expect("a move");
     fs::create_dir(&index).expect("an empty one");
     repo.backup(Peer::Vsm, source.dir.path(), "data", &["--force"]);
     for file in fs::read_dir(&away).expect("the index").flatten() {
-        fs::copy(file.path(), index.join(file.file_name())).expect("the index comes back");
+        fs::copy(file.path(), index.join(file.file_name())).expect("a copy");
     }
     let expected = restics_counts(&repo);
     assert_ne!(expected["duplicates"].0, 0, "{expected:?}");
-    // As much as is tolerated may stay, of copies too, by restic's prune and ours: how much that is depends on which pack each blob came into.
+    // Without this option some unused copies may stay, in restic's prune and in ours; their number
+    // depends on the distribution of the blobs over packs.
     let summary: Value = repo.run(Peer::Vsm, ["prune", "--json", "--max-unused", "0"]).ok().summary();
-    // In bytes the copies differ, and each program has its choice.
+    // The two copies of a blob may differ in size, and each program chooses for itself.
     let found = our_counts(&summary);
     for count in ["used", "duplicates", "unused", "total"] {
         assert_eq!(found[count].0, expected[count].0, "{count}: {summary} {expected:?}");
@@ -263,10 +268,10 @@ fn of_two_copies_one_goes() {
     assert!(!after.contains_key("duplicates"), "{after:?} {summary}");
 }
 
-/// Files that do not belong there, and files that are missing: what nothing needs is put in order, and where something is needed,
-/// nothing is touched.
+/// Packs that no index names are removed. A missing pack that no snapshot needs is dropped from the
+/// index; if a snapshot needs it, prune changes nothing.
 #[test]
-fn what_is_missing_ends_it_only_if_it_is_needed() {
+fn prune_fails_on_a_missing_pack_only_if_a_snapshot_needs_it() {
     let (repo, source) = repository(Peer::Vsm, 2, 3);
     let all = ids(&repo);
     // Packs that are in no index.
@@ -279,7 +284,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
     assert_ne!(summary["packfiles"]["unreferenced"], 0, "{summary}");
     assert!(files_below(&foreign.path().join("data")).is_empty());
 
-    // Needed: nothing changes, whichever pack it is.
+    // Each pack in turn is missing or cut: if a snapshot needs it, nothing changes.
     let broken = repo.copy();
     for snapshot in &all[..2] {
         broken.run(Peer::Vsm, ["forget", snapshot]).ok();
@@ -294,9 +299,9 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
             let pack = repo.path().join("data").join(&name[..2]).join(&name);
             if cut {
                 let bytes = fs::read(&pack).expect("a pack");
-                fs::write(&pack, &bytes[..bytes.len() - 1]).expect("a byte less");
+                fs::write(&pack, &bytes[..bytes.len() - 1]).expect("a shorter pack");
             } else {
-                fs::remove_file(&pack).expect("a pack less");
+                fs::remove_file(&pack).expect("a removal");
             }
             let before = files(&repo);
             let run = repo.run(Peer::Vsm, ["prune", "--max-unused", "0"]);
@@ -305,7 +310,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
                 demand_sound(&repo, &source.path());
             } else {
                 refused += 1;
-                // The pack itself, or what of it cannot be had.
+                // The error names the pack, or a blob in it.
                 let errors = run.errors();
                 let is_named = errors.contains(&name) || in_pack[&name].iter().any(|id| errors.contains(id));
                 assert!(is_named, "{name}, {cut}: {run}");
@@ -313,7 +318,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
             }
         }
     }
-    // restic says which packs are needed at all: the others are removed by its prune.
+    // restic's prune removes the packs that no snapshot needs.
     let left = broken.copy();
     left.run(Peer::Restic019, ["prune", "--max-unused", "unlimited"]).ok();
     let needed = files_below(&left.path().join("data")).len();
@@ -321,7 +326,7 @@ fn what_is_missing_ends_it_only_if_it_is_needed() {
     assert_eq!((refused, pruned), (2 * needed, 2 * (packs.len() - needed)));
 }
 
-/// The ids of the blobs of each pack, by restic.
+/// The ids of the blobs of each pack, according to restic.
 fn blobs_by_pack(repo: &Repo) -> BTreeMap<String, Vec<String>> {
     let text = |value: &Value| value.as_str().expect("an id").to_owned();
     let mut packs: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -335,7 +340,7 @@ fn blobs_by_pack(repo: &Repo) -> BTreeMap<String, Vec<String>> {
     packs
 }
 
-/// All files and their sizes, but for locks.
+/// All files except locks, with their sizes.
 fn files(repo: &Repo) -> Vec<(PathBuf, u64)> {
     let mut files: Vec<_> = files_below(repo.path())
         .into_iter()
@@ -347,7 +352,7 @@ fn files(repo: &Repo) -> Vec<(PathBuf, u64)> {
 }
 
 #[test]
-fn an_index_that_memory_does_not_hold_is_pruned_all_the_same() {
+fn prune_spills_an_index_that_exceeds_the_memory_budget() {
     let (repo, source) = repository(Peer::Restic019, 2, 4);
     super::sizes::add_packs(&repo, 4000);
     repo.run(Peer::Restic019, ["forget", "--keep-last", "1", "--quiet"]).ok();
@@ -367,11 +372,11 @@ fn an_index_that_memory_does_not_hold_is_pruned_all_the_same() {
     }
     assert_eq!(repo.list("packs").len(), before, "nothing was changed");
     assert!(repo.lock_files().is_empty());
-    // The same outcome as with all the memory that it takes, which needs no directory.
+    // The outcome is the same with unlimited memory, which needs no directory for spill files.
     let directory = scratch();
     let stats = prune(&repo, &["--memory", "90M"], directory.path()).ok().json();
     assert_eq!(stats, prune(&with_memory, &[], nowhere).ok().json());
-    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0, "nothing is left there");
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0, "a spill file is left");
     for repo in [&repo, &with_memory] {
         assert!(repo.list("packs").len() < 100);
         repo.run(Peer::Restic019, ["check", "--read-data"]).ok();

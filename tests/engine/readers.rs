@@ -1,6 +1,6 @@
-//! Commands that read report each damaged object, with its snapshot and path, continue with the
-//! healthy rest, and end with 3. What the healthy rest is, restic says: of the repository before it
-//! was damaged.
+//! Tests that commands that read report each damaged object with its snapshot and path, continue
+//! with the healthy rest, and end with exit code 3. The expected rest is that of restic in the
+//! repository before the damage.
 
 use crate::common::peers::{PASSWORD, Peer, Repo, Run};
 use crate::common::{files_below, scratch};
@@ -14,7 +14,7 @@ use vsm::format::BlobType;
 use vsm::id::Id;
 use vsm::repo::{Index, Password, Repository, Settings, TreeReader};
 
-/// Two snapshots that share nothing but their root's name: `old` of `e`, and `new` of `d`, in which
+/// Two snapshots that share only the name of their root: `old` of `e`, and `new` of `d`, in which
 /// `sub` is a directory.
 struct Bed {
     repo: Repo,
@@ -22,7 +22,7 @@ struct Bed {
     new: String,
 }
 
-/// Where a sealed blob is.
+/// The place of a sealed blob.
 struct Sealed {
     pack: PathBuf,
     offset: u64,
@@ -47,7 +47,7 @@ impl Bed {
         Bed { repo, old, new }
     }
 
-    /// The same on a copy of the repository, with that directory of the newer snapshot damaged.
+    /// A copy of the repository with that directory of the newer snapshot damaged.
     fn damaged(&self, directory: &str, damage: fn(&Sealed)) -> Repo {
         let repo = self.repo.copy();
         damage(&sealed_tree(&repo, &self.new, directory));
@@ -91,7 +91,7 @@ fn cut(blob: &Sealed) {
 }
 
 fn remove(blob: &Sealed) {
-    fs::remove_file(&blob.pack).expect("a pack less");
+    fs::remove_file(&blob.pack).expect("a removal");
 }
 
 fn overwrite(blob: &Sealed) {
@@ -104,7 +104,7 @@ fn make_writable(blob: &Sealed) {
     fs::set_permissions(&blob.pack, fs::Permissions::from_mode(0o600)).expect("rights");
 }
 
-/// A run that reports this snapshot and path, and ends with 3.
+/// Asserts that a run reports this snapshot and path, and ends with exit code 3.
 fn incomplete(run: Run, snapshot: &str, path: &str) -> Run {
     let run = run.exits(3);
     let is_reported = |line: &str| line.contains(snapshot) && line.contains(path);
@@ -112,7 +112,7 @@ fn incomplete(run: Run, snapshot: &str, path: &str) -> Run {
     run
 }
 
-/// One JSON document and nothing else, on standard output.
+/// The standard output, which must be one JSON document.
 fn document(run: &Run) -> Value {
     serde_json::from_slice(run.stdout()).unwrap_or_else(|error| panic!("{error}\n{run}"))
 }
@@ -127,7 +127,7 @@ fn find_searches_the_healthy_snapshots_beside_a_damaged_one() {
     for damage in [flip, cut, remove, overwrite] {
         let repo = bed.damaged("", damage);
         for words in [&["x"][..], &["--tree", &tree], &["--pack", &pack], &["-R", "x"]] {
-            // Of the one snapshot, restic finds this before and after.
+            // restic's result for the healthy snapshot alone.
             let theirs = [&["find", "--json", "-s", &bed.old][..], words].concat();
             let expected = document(&bed.repo.run(Peer::Restic019, theirs).ok());
             assert!(!expected.as_array().expect("a list").is_empty(), "{words:?}");
@@ -144,7 +144,7 @@ fn find_and_ls_continue_beside_a_damaged_directory() {
     let bed = Bed::new();
     let repo = bed.damaged("/d/sub", flip);
     let is_lost = |path: &Value| path.as_str().is_some_and(|path| path.starts_with("/d/sub/"));
-    // Everything that restic finds in the sound repository, but for what is in that directory.
+    // All that restic finds in the undamaged repository, except in that directory.
     let mut expected = document(&bed.repo.run(Peer::Restic019, ["find", "--json", "*"]).ok());
     let mut lost = 0;
     for list in expected.as_array_mut().expect("lists") {
@@ -165,14 +165,13 @@ fn find_and_ls_continue_beside_a_damaged_directory() {
     assert_eq!(ours, theirs);
     let sorted = incomplete(repo.run(Peer::Vsm, ["ls", "--sort", "size", &bed.new]), &bed.new, "/d/sub");
     assert!(sorted.text().contains("/d/z/x") && sorted.text().contains("/d/a"), "{sorted}");
-    // Twice the same object, once with the damage before it and once behind it: what could not be
-    // read hides nothing.
+    // The entry after the damaged directory is in the newer snapshot.
     let id = document(&bed.repo.run(Peer::Restic019, ["find", "--json", "/d/z/x"]).ok())[0]["snapshot"].clone();
     assert_eq!(id, *bed.new);
 }
 
 #[test]
-fn a_directory_that_two_snapshots_have_is_reported_for_both() {
+fn a_damaged_directory_of_two_snapshots_is_reported_for_both() {
     let bed = Bed::new();
     bed.repo.run(Peer::Restic019, ["rewrite", "--exclude", "/d/z", &bed.new]).ok();
     let snapshots = bed.repo.snapshots(Peer::Restic019);
@@ -223,7 +222,7 @@ fn diff_compares_all_but_the_damaged_directory() {
         of_change.map(|line| format!("{} {}", line["modifier"], line["path"])).collect()
     };
     let words = |before: &str, after: &str| ["diff", "--json", before, after].map(str::to_owned);
-    // `before` and `after` the damage: in the older snapshot, and the other way round.
+    // The damaged snapshot is the first of the compared ones, and then the second.
     let repo = bed.damaged("/d/sub", flip);
     for (from, to) in [(&*bed.new, after), (after, &*bed.new)] {
         let mut expected = changes(&bed.repo.run(Peer::Restic019, words(from, to)).ok());
@@ -232,13 +231,13 @@ fn diff_compares_all_but_the_damaged_directory() {
         assert_eq!(changes(&run), expected, "{run}");
         assert_eq!(run.json_lines().last().expect("a line")["message_type"], "statistics", "{run}");
     }
-    // Without a root there is nothing to compare.
+    // Without a root tree nothing can be compared.
     let run = bed.damaged("", flip).run(Peer::Vsm, words(&bed.new, after)).exits(1);
     assert!(run.text().is_empty(), "{run}");
 }
 
 #[test]
-fn copy_and_rewrite_do_the_healthy_snapshots() {
+fn copy_and_rewrite_process_the_healthy_snapshots() {
     let bed = Bed::new();
     let data = document(&bed.repo.run(Peer::Restic019, ["cat", "tree", &format!("{}:d/sub", bed.new)]).ok());
     let data: Id = data["nodes"][0]["content"][0].as_str().expect("an id").parse().expect("an id");
@@ -255,7 +254,7 @@ fn copy_and_rewrite_do_the_healthy_snapshots() {
         assert_eq!(copied.len(), 1, "{run}");
         assert_eq!(copied[0]["original"], *bed.old, "{run}");
         to.run(Peer::Restic019, ["check", "--read-data"]).ok();
-        // The rest comes with the next run, when it can be read again.
+        // The next run copies the rest, from the undamaged repository.
         command = to.command(Peer::Vsm);
         command.args(["copy"]).env("RESTIC_FROM_REPOSITORY", &bed.repo.url).env("RESTIC_FROM_PASSWORD", PASSWORD);
         Run::of(&mut command).ok();
@@ -301,7 +300,7 @@ fn a_damaged_snapshot_file_is_reported_by_every_command_on_all_snapshots() {
             None => {}
         }
     }
-    assert!(files_below(&repo.path().join("snapshots")).contains(&file), "nothing removes what it cannot read");
+    assert!(files_below(&repo.path().join("snapshots")).contains(&file), "an unreadable file was removed");
     let tagged = repo.run(Peer::Vsm, ["snapshots", "--json", "--tag", "t"]).exits(3);
     assert_eq!(document(&tagged).as_array().expect("a list").len(), 1, "{tagged}");
 }
@@ -316,12 +315,12 @@ fn dump_leaves_out_a_damaged_directory() {
         incomplete(repo.run(Peer::Vsm, ["dump", "-a", format, "-t", target, &bed.new, "/"]), &bed.new, "/d/sub");
         let listed = Run::of(std::process::Command::new(program).args([arguments, target])).ok().text();
         assert_eq!(listed.lines().collect::<Vec<_>>(), ["d/", "d/a", "d/sub/", "d/z/", "d/z/x"], "{format}");
-        // The root is all that was asked for.
+        // The damaged root is the whole request.
         bed.damaged("", flip).run(Peer::Vsm, ["dump", "-a", format, &bed.new, "/"]).exits(1);
     }
 }
 
-/// As with restic: nothing is searched for a pack that does not exist.
+/// As in restic, `find` does not search for a pack that does not exist.
 #[test]
 fn a_pack_that_no_index_names_is_an_error_of_find() {
     let repo = Repo::empty(2);

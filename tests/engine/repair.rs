@@ -1,5 +1,6 @@
-//! `repair index`, `repair packs` and `repair snapshots` make of damage what restic's make of it: on a copy of the same damaged repository the
-//! same snapshots come out, down to the ids of their trees, and restic finds nothing wrong afterwards.
+//! Tests that `repair index`, `repair packs` and `repair snapshots` do what restic's do: on copies
+//! of one damaged repository both make the same snapshots, down to the ids of their trees, and
+//! restic finds no fault afterwards.
 
 use crate::common::peers::{Peer, Repo, Run};
 use crate::common::{Random, files_below, scratch};
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Something bad, and what it does to a repository.
+/// The name of a kind of damage, and a function that does it to a repository.
 type Damage<'d> = (&'d str, &'d dyn Fn(&Repo));
 
 /// A repository of two snapshots.
@@ -39,7 +40,7 @@ fn name(path: &Path) -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
 }
 
-/// Every pack that the index names, says restic.
+/// All packs that the index names, according to restic.
 fn indexed(repo: &Repo) -> BTreeSet<String> {
     let indexes = repo.list("index");
     let cat = |id: &String| -> Value { repo.run(Peer::Restic019, ["cat", "index", id]).ok().json() };
@@ -48,7 +49,7 @@ fn indexed(repo: &Repo) -> BTreeSet<String> {
     indexes.iter().map(cat).flat_map(packs).map(id).collect()
 }
 
-/// What a snapshot is, but for its own name.
+/// The fields of each snapshot, without its id.
 fn snapshots(repo: &Repo) -> BTreeSet<String> {
     let seen = |snapshot: &Value| {
         format!("{} {} {} {}", snapshot["time"], snapshot["tree"], snapshot["tags"], snapshot["original"])
@@ -56,7 +57,7 @@ fn snapshots(repo: &Repo) -> BTreeSet<String> {
     repo.snapshots(Peer::Restic019).iter().map(seen).collect()
 }
 
-/// Damages a copy each and lets both programs repair it.
+/// Damages two copies, and repairs one with each program.
 fn both(repo: &Repo, damage: impl Fn(&Repo), words: &[&str]) -> (Repo, Repo) {
     let run = |peer| {
         let repo = repo.copy();
@@ -70,24 +71,24 @@ fn both(repo: &Repo, damage: impl Fn(&Repo), words: &[&str]) -> (Repo, Repo) {
 }
 
 #[test]
-fn an_index_says_what_the_packs_hold() {
+fn repair_index_indexes_the_same_packs_as_restics() {
     for writer in [Peer::Restic019, Peer::Vsm] {
         let (repo, _source) = repository(writer);
         let first = |repo: &Repo| files_below(&repo.path().join("index"))[0].clone();
         let damages: [Damage<'_>; 6] = [
             ("nothing", &|_| {}),
-            ("an index less", &|repo| fs::remove_file(first(repo)).expect("a file less")),
+            ("a missing index", &|repo| fs::remove_file(first(repo)).expect("a removal")),
             ("no index at all", &|repo| {
                 files_below(&repo.path().join("index"))
                     .iter()
-                    .for_each(|file| fs::remove_file(file).expect("a file less"));
+                    .for_each(|file| fs::remove_file(file).expect("a removal"));
             }),
             ("an index cut short", &|repo| {
                 let bytes = fs::read(first(repo)).expect("an index");
                 fs::write(first(repo), &bytes[..bytes.len() / 2]).expect("half of it");
             }),
-            ("a pack less", &|repo| fs::remove_file(&packs(repo)[0]).expect("a pack less")),
-            ("a pack that is none", &|repo| {
+            ("a missing pack", &|repo| fs::remove_file(&packs(repo)[0]).expect("a removal")),
+            ("an invalid pack", &|repo| {
                 let id = vsm::id::Id::of(b"no pack").to_string();
                 fs::write(repo.path().join("data").join(&id[..2]).join(&id), b"no pack").expect("a file");
             }),
@@ -104,9 +105,9 @@ fn an_index_says_what_the_packs_hold() {
     }
 }
 
-/// A pack whose header is damaged, and of which the index is right: its blobs stay where they are found.
+/// A pack has a damaged header, but the index is right: its blobs stay where the index finds them.
 #[test]
-fn a_pack_that_cannot_say_what_it_holds_keeps_its_place() {
+fn a_pack_with_a_damaged_header_keeps_its_place() {
     let (repo, _source) = repository(Peer::Vsm);
     let pack = packs(&repo)[0].clone();
     let mut bytes = fs::read(&pack).expect("a pack");
@@ -120,9 +121,10 @@ fn a_pack_that_cannot_say_what_it_holds_keeps_its_place() {
     repo.restore(Peer::Restic019, "latest", &target.path().join("out")).ok();
 }
 
-/// Whichever pack is damaged, and wherever: what can be saved is, what cannot is left out of the snapshots, and restic says the same.
+/// Whichever pack is damaged, and at whatever place: the repair saves the same blobs as restic's,
+/// and removes the others from the snapshots.
 #[test]
-fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
+fn repair_packs_saves_the_same_blobs_as_restics() {
     for writer in [Peer::Restic019, Peer::Vsm] {
         let (repo, _source) = repository(writer);
         let all = packs(&repo);
@@ -140,13 +142,14 @@ fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
                 let bytes = fs::read(place(repo)).expect("a pack");
                 fs::write(place(repo), &bytes[..size / 2]).expect("damage");
             };
-            let gone = |repo: &Repo| fs::remove_file(place(repo)).expect("a pack less");
+            let gone = |repo: &Repo| fs::remove_file(place(repo)).expect("a removal");
             let damages: [Damage<'_>; 3] = [("a bit", &flip), ("cut", &cut), ("gone", &gone)];
             for (what, damage) in damages {
                 let told = format!("{writer:?} {what} {id}");
                 let (theirs, ours) = both(&repo, damage, &["repair", "packs", &id]);
                 if what == "gone" {
-                    // restic salvages nothing from what is not there; its index can do without.
+                    // restic salvages nothing from a missing pack, so its index is repaired without
+                    // it.
                     theirs.run(Peer::Restic019, ["repair", "index"]).ok();
                 }
                 for (repo, peer) in [(&theirs, Peer::Restic019), (&ours, Peer::Vsm)] {
@@ -165,11 +168,11 @@ fn of_damaged_packs_as_much_is_saved_as_restic_saves() {
 }
 
 #[test]
-fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
+fn repair_snapshots_keeps_the_originals_without_forget() {
     let (repo, _source) = repository(Peer::Restic019);
     let before = repo.snapshots(Peer::Restic019).len();
     let largest = packs(&repo).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len()).expect("a pack");
-    fs::remove_file(largest).expect("a pack less");
+    fs::remove_file(largest).expect("a removal");
     repo.run(Peer::Vsm, ["repair", "index"]).ok();
     let dry = repo.run(Peer::Vsm, ["repair", "snapshots", "--dry-run"]).ok();
     assert!(dry.text().contains("lost parts of its content"), "{dry}");
@@ -183,8 +186,8 @@ fn snapshots_are_kept_unless_they_are_to_be_forgotten() {
     assert!(again.text().contains("0 snapshots changed"), "{again}");
 }
 
-/// Copies of the packs in the directory where it runs: used again, never overwritten, and never in
-/// the way of the next run.
+/// `repair packs` keeps copies of the packs in its working directory: it uses a copy again, never
+/// overwrites one, and the next run is not blocked by one.
 #[test]
 fn packs_are_repaired_again_in_the_same_directory() {
     let (repo, _source) = repository(Peer::Vsm);
@@ -218,21 +221,21 @@ fn packs_are_repaired_again_in_the_same_directory() {
         for (name, content) in before {
             fs::write(directory.path().join(name), content).expect("a file");
         }
-        // The first run ends behind the copies: there is an index that it cannot read.
+        // The first run ends after the copies, because it cannot read an index file.
         let index = &files_below(&repo.path().join("index"))[0];
         let sound = fs::read(index).expect("an index file");
         fs::remove_file(index).and_then(|()| fs::write(index, b"damaged")).expect("a damaged index file");
         run(&repo, directory.path(), 1);
         assert_eq!(files(directory.path()), after, "{case}");
         fs::write(index, sound).expect("the index file");
-        // One blob is lost, which ends with 3. The pack is gone then, so that the third run has
+        // One blob is lost, so the exit code is 3. The pack is removed then, so the third run has
         // nothing to copy.
         run(&repo, directory.path(), 3);
         assert_eq!(files(directory.path()), after, "{case}");
         run(&repo, directory.path(), 0);
         assert_eq!(files(directory.path()), after, "{case}");
     }
-    // A directory of that name is in nobody's way either.
+    // A directory with the name of the copy does not block the repair either.
     let (repo, directory) = (repo.copy(), scratch());
     fs::create_dir(directory.path().join(&copy)).expect("a directory");
     run(&repo, directory.path(), 3);

@@ -1,4 +1,5 @@
-//! `repositories`: what is below a place, when nothing but a bucket and a password is left. What is in each repository is known from restic.
+//! Tests `repositories`, which lists the repositories below a location if only a bucket and a
+//! password are left. The expected content of each is known from restic.
 
 use crate::common::peers::{PASSWORD, Peer, Repo, Run};
 use crate::common::s3::{BUCKET, S3};
@@ -15,7 +16,7 @@ fn repository(path: &Path, format: u32) -> Repo {
     Repo::at(path).made_empty(format)
 }
 
-/// A directory with a little in it.
+/// A directory with a file of `bytes` bytes, or an empty directory.
 fn source(repo: &Repo, name: &str, bytes: usize) -> std::path::PathBuf {
     let dir = repo.beside(name);
     fs::create_dir_all(&dir).expect("a directory");
@@ -25,18 +26,19 @@ fn source(repo: &Repo, name: &str, bytes: usize) -> std::path::PathBuf {
     dir
 }
 
-/// A backup as the controller's movers make them.
+/// Makes a backup like a mover of the controller.
 fn backup(repo: &Repo, from: &Path, host: &str, tags: &[&str]) {
     let tags: Vec<&str> = tags.iter().flat_map(|tag| ["--tag", tag]).collect();
     repo.run(Peer::Vsm, [&["backup", "--volume", from.to_str().expect("UTF-8"), "--host", host], &tags[..]].concat())
         .ok();
 }
 
-/// Everything that a bucket may have in it, as a folder: one claim with two snapshots, one of a block volume, two repositories of old,
-/// one of nobody, four with a fault each, and what is no repository.
+/// A folder with everything that a bucket may contain: one claim with two snapshots, one of a block
+/// volume, two repositories of the old layout, one of an unknown owner, one with a damaged
+/// snapshot, four that cannot be read, and files that are no repository.
 struct Bucket {
     dir: tempfile::TempDir,
-    /// The readable ones by path.
+    /// The readable repositories by path.
     repos: BTreeMap<&'static str, Repo>,
 }
 
@@ -155,7 +157,7 @@ fn told(run: &Run, base: &str) -> (BTreeMap<String, Value>, Value) {
 }
 
 #[test]
-fn every_repository_is_told_and_what_is_in_it() {
+fn every_repository_is_listed_with_its_snapshots() {
     let bucket = Bucket::new();
     let run = bucket.run(&["--json"]).exits(3);
     let (repositories, summary) = told(&run, bucket.path().to_str().expect("UTF-8"));
@@ -164,7 +166,7 @@ fn every_repository_is_told_and_what_is_in_it() {
         let told = &repositories[*path];
         assert!(told["error"].is_null(), "{told}");
         let mut theirs = repo.run(Peer::Restic019, ["snapshots", "--json", "--no-lock"]).json();
-        // restic, too, goes on without a snapshot that it cannot read.
+        // restic, too, continues without a snapshot that it cannot read.
         theirs.as_array_mut().expect("a list").sort_by_key(|one| one["time"].to_string());
         let ours = told["snapshots"].as_array().expect("a list");
         assert_eq!(ours.len(), theirs.as_array().expect("a list").len(), "{path}: {told}");
@@ -206,10 +208,10 @@ fn every_repository_is_told_and_what_is_in_it() {
     ] {
         let error = field(path, "error");
         assert!(error.as_str().expect("an error").contains(why), "{path}: {error}");
-        assert!(run.errors().contains(path), "{path} is told");
+        assert!(run.errors().contains(path), "{path} is not reported");
     }
     assert_eq!(field(HALF, "damaged").as_array().expect("a list").len(), 1);
-    // Six of `repos`, and four that cannot be read; the `somebody/app` is none.
+    // Six of `repos`, and four that cannot be read; `somebody/app` is no repository.
     assert_eq!(repositories.len(), 10, "{:?}", repositories.keys());
     let expected = [
         ("repositories", 10),
@@ -228,7 +230,7 @@ fn every_repository_is_told_and_what_is_in_it() {
     let of_velero = ["backups", "kopia"].map(|name| bucket.path().join("velero").join(name));
     assert_eq!(passed_over, of_velero.each_ref().map(|path| path.to_str().expect("UTF-8")));
 
-    // For people, the same.
+    // The text output has the same facts.
     let text = bucket.run(&[]).exits(3);
     for word in [
         "shop/data of cluster c-1",
@@ -246,7 +248,7 @@ fn every_repository_is_told_and_what_is_in_it() {
 }
 
 #[test]
-fn nothing_to_be_read_is_no_success() {
+fn a_location_without_a_readable_repository_is_an_error() {
     let dir = scratch();
     let run = |base: &Path, password: &str| {
         let mut repo = Repo::at(base);
@@ -257,15 +259,17 @@ fn nothing_to_be_read_is_no_success() {
     assert!(missing.errors().contains("missing"), "{missing}");
     let empty = run(dir.path(), PASSWORD).exits(1);
     assert!(empty.errors().contains("there is no repository"), "{empty}");
-    // The base may be a repository itself, and one with another password is the whole of it.
+    // The base may be a repository itself. If the only repository has another password, that is an
+    // error.
     let repo = repository(&dir.path().join("one"), 2);
     assert!(run(repo.path(), PASSWORD).ok().text().contains("no snapshots"));
     let wrong = run(dir.path(), "wrong").exits(12);
     assert!(wrong.errors().contains("none of the 1 repositories"), "{wrong}");
 }
 
-/// The requests of a survey are known: a listing for each directory on the way, and in each repository the config, the list of keys and
-/// the key, the list of snapshots and each of them. Nothing lists packs, however many there are.
+/// The requests of a survey are known: a listing for each directory on the way, and in each
+/// repository the config, the list of keys and the key, the list of snapshots and each of them. No
+/// request lists packs, whatever their number.
 #[test]
 fn a_bucket_is_surveyed_without_its_packs() {
     let s3 = S3::new();
@@ -279,7 +283,7 @@ fn a_bucket_is_surveyed_without_its_packs() {
             snapshots += 1;
         }
     }
-    // More packs than a listing has on a page, and more than anybody would want to see.
+    // More packs than a page of a listing has.
     let packs = root.join("velero/restic/c-1/shop/data/data/00");
     for n in 0..3000 {
         fs::write(packs.join(format!("00{n:062x}")), "pack").expect("a file");
@@ -294,7 +298,8 @@ fn a_bucket_is_surveyed_without_its_packs() {
     assert_eq!((repositories.len(), &summary["snapshots"]), (2, &json!(snapshots)), "{summary}");
     let requests = proxy.requests();
     assert!(!requests.iter().any(|head| head.contains("data%2Fdata") || head.contains("data/data")), "{requests:#?}");
-    // velero, restic, c-1, shop and the two repositories; and four requests in each but for the snapshots.
+    // Six listings, of velero, restic, c-1, shop and the two repositories; four requests in each
+    // repository, and one for each snapshot.
     assert_eq!(requests.len(), 6 + 2 * 4 + snapshots, "{requests:#?}");
 }
 
@@ -309,7 +314,7 @@ fn manifests(directory: &Path) -> BTreeMap<String, Vec<Value>> {
 }
 
 #[test]
-fn manifests_bring_back_the_newest_or_what_is_asked_for() {
+fn manifests_restore_the_newest_or_the_selected_snapshots() {
     let (bucket, out) = (Bucket::new(), scratch());
     let write = |name: &str, more: &[&str], code: i32| {
         let directory = out.path().join(name);
@@ -317,7 +322,7 @@ fn manifests_bring_back_the_newest_or_what_is_asked_for() {
         let run = bucket.run(&[&["--json", "--manifests", &text], more].concat()).exits(code);
         let written = manifests(&directory);
         if !written.is_empty() {
-            // And not again beside them.
+            // A second run does not write into the same directory.
             let again = bucket.run(&["--manifests", &text]).exits(1);
             assert!(again.errors().contains("name a new directory"), "{again}");
         }
@@ -327,7 +332,8 @@ fn manifests_bring_back_the_newest_or_what_is_asked_for() {
     let (run, written) = write("all", &["--protected-namespace", "adp", "--secret", "keys", "--namespace", "lab"], 3);
     let (_, summary) = told(&run, bucket.path().to_str().expect("UTF-8"));
     assert_eq!((&summary["manifests"], &summary["without_manifest"]), (&json!(5), &json!(1)), "{summary}");
-    assert!(run.errors().contains("does not say whose volume") && run.errors().contains("no folder"), "{run}");
+    let errors = run.errors();
+    assert!(errors.contains("does not say whose volume") && errors.contains("does not accept a folder"), "{run}");
     let name =
         |namespace: &str, claim: &str, path: &str| format!("{namespace}.{claim}-{}.yaml", &bucket.newest(path)[..8]);
     let [grant, restore] = &written[&name("shop", "data", DATA)][..] else { panic!("{written:?}") };
@@ -348,7 +354,7 @@ fn manifests_bring_back_the_newest_or_what_is_asked_for() {
     });
     assert_eq!(restore["spec"], expected);
     let target = |file: &str| written[file][1]["spec"]["target"].clone();
-    // The image's own size, and a guess for what nobody recorded.
+    // The size of the image, and a guess for volumes without a recorded size.
     let block = json!({"name": "disk", "size": (5 << 20).to_string(), "volumeMode": "Block"});
     assert_eq!(target(&name("shop", "disk", DISK)), block);
     let old = json!({"name": "snapcontent-1-pvc", "size": "1Gi", "volumeMode": "Filesystem"});
@@ -367,9 +373,9 @@ fn manifests_bring_back_the_newest_or_what_is_asked_for() {
     assert!(written.is_empty() && run.errors().contains("no snapshot that is asked for"), "{run}");
 }
 
-/// Volumes of one name of two clusters would be restored into one claim.
+/// Volumes with the same name in two clusters would be restored into one claim.
 #[test]
-fn of_several_clusters_one_must_be_named() {
+fn manifests_of_several_clusters_need_the_name_of_one() {
     let dir = scratch();
     for cluster in ["c-1", "c-2"] {
         let repo = repository(&dir.path().join("restic").join(cluster).join("shop/data"), 2);

@@ -1,9 +1,9 @@
-//! What was asked for by name and cannot be read is an error, and there is no snapshot: every kind
-//! of source, every place at which reading it can fail, by the command line and by a mover's Job.
+//! Tests that a source which is named and cannot be read is an error, and makes no snapshot: every
+//! kind of source, every place at which a read can fail, by the command line and by a mover's Job.
 //!
-//! The faults are real ones: a FUSE file system that fails where it is asked to, a loop device over
-//! a file in it, a loop device whose backing file has been truncated, a device node without a
-//! driver, a listing that breaks off.
+//! The faults are real: a FUSE file system that fails on demand, a loop device over a file in it, a
+//! loop device whose backing file has been truncated, a device node without a driver, a listing
+//! that breaks off.
 
 use super::work::Pod;
 use crate::common::faulty::{At, Faulty};
@@ -18,15 +18,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const MIB: usize = 1 << 20;
-/// Of the file, the stream and the device that are backed up.
+/// The size of the file, the stream and the device that are backed up.
 const SIZE: usize = 9 * MIB;
 
-/// The places in a content of [`SIZE`] bytes at which a read fails.
+/// The offsets in a content of [`SIZE`] bytes at which a read fails.
 const READS: [(&str, u64); 3] =
     [("at the start", 0), ("in the middle", (SIZE / 2) as u64), ("at the end", (SIZE - 4096) as u64)];
 
-/// A directory of six entries and a file, on a file system that fails, and a repository for what
-/// can be read.
+/// A directory of six entries and a file, on a file system that fails on demand, and a repository.
 struct Bed {
     repo: Repo,
     faulty: Faulty,
@@ -48,7 +47,7 @@ impl Bed {
         self.faulty.path().join(name)
     }
 
-    /// A symlink outside the file system that fails.
+    /// A symlink outside the faulty file system.
     fn link_to(&self, target: &Path) -> PathBuf {
         let link = self.repo.beside("link");
         let _ = fs::remove_file(&link);
@@ -78,7 +77,7 @@ impl Bed {
         assert!(self.repo.list("snapshots").is_empty(), "{case}: there is a snapshot");
     }
 
-    /// The command line refuses it, names it, and makes no snapshot.
+    /// Asserts that the command line fails, names the source, and makes no snapshot.
     fn cli_fails(&self, case: &str, named: &Path, run: Run) {
         assert_eq!(run.code(), 1, "{case}\n{run}");
         let name = named.to_str().expect("a path");
@@ -88,7 +87,7 @@ impl Bed {
         self.has_no_snapshot(case);
     }
 
-    /// The mover reports a failure that another try may mend, and makes no snapshot.
+    /// Asserts that the mover reports a failure that a retry may resolve, and makes no snapshot.
     fn mover_fails(&self, case: &str, source: &Path) {
         let report = self.mover(source, 1);
         let failed = &report["outcome"]["failed"];
@@ -108,7 +107,7 @@ fn a_directory_that_cannot_be_listed_to_its_end_makes_no_snapshot() {
         let link = bed.link_to(&dir);
         bed.cli_fails(case, &dir, bed.backup(&[], &dir));
         bed.cli_fails(case, &dir, bed.backup(&["--volume"], &dir));
-        // The volume's root is where the symlink leads to.
+        // The volume's root is the target of the symlink.
         bed.cli_fails(case, &dir, bed.backup(&["--volume"], &link));
         let mut inside = bed.repo.command(Peer::Vsm);
         inside.current_dir(&dir).args(["backup", "--json", "."]);
@@ -121,9 +120,9 @@ fn a_directory_that_cannot_be_listed_to_its_end_makes_no_snapshot() {
     assert_eq!(bed.mover(&dir, 0)["outcome"]["saved"]["files"], 6);
 }
 
-/// What is only found in a directory is counted, and the rest is stored.
+/// An entry that is lost below a named directory is counted, and the others are stored.
 #[test]
-fn a_loss_below_what_was_named_is_counted() {
+fn a_lost_entry_below_a_named_directory_is_counted() {
     for (lost, fault, missing) in
         [("dir/f3", At::Open, 1), ("dir/f3", At::Read(4096), 1), ("dir/f3", At::Stat, 1), ("dir", At::List(3), 3)]
     {
@@ -145,7 +144,7 @@ fn a_file_that_cannot_be_read_to_its_end_makes_no_snapshot() {
         bed.faulty.fail("file", fault, Errno::IO);
         bed.cli_fails(case, &file, bed.backup(&[], &file));
         bed.cli_fails(case, &file, bed.backup(&["--read-special", "--force"], &file));
-        // Of several, each is named and none is left.
+        // If all of several sources are lost, each is named.
         let mut both = bed.repo.command(Peer::Vsm);
         both.args(["backup", "--json"]).arg(&file).arg(bed.path("missing"));
         let both = Run::of(&mut both);
@@ -160,16 +159,16 @@ fn a_file_that_cannot_be_read_to_its_end_makes_no_snapshot() {
     let report = bed.mover(&file, 13);
     assert_eq!(report["outcome"]["failed"]["reason"], "VolumeMissing", "{report}");
     bed.has_no_snapshot("a mover's file");
-    // A symlink is stored as what it is, as in restic: nothing that was asked for fails.
+    // A symlink is stored as a symlink, as in restic, so the unreadable target is no problem.
     bed.faulty.fail("file", At::Open, Errno::IO);
     bed.backup(&[], &bed.link_to(&file)).ok();
     let types: Vec<_> = bed.repo.ls(Peer::Restic019, "latest").into_iter().map(|node| node["type"].clone()).collect();
     assert_eq!(types.last(), Some(&json!("symlink")), "{types:?}");
 }
 
-/// One of several that is lost is a problem, and the others are stored, as in restic.
+/// A lost source of several is a problem, and the others are stored, as in restic.
 #[test]
-fn one_lost_of_several_is_counted() {
+fn one_lost_source_of_several_is_counted() {
     let bed = Bed::new();
     bed.faulty.fail("file", At::Read(5), Errno::IO);
     let mut command = bed.repo.command(Peer::Vsm);
@@ -194,7 +193,7 @@ fn standard_input_that_cannot_be_read_to_its_end_makes_no_snapshot() {
     assert!(dumped.stdout() == Random(9).bytes(SIZE), "{} bytes", dumped.stdout().len());
 }
 
-/// A loop device over a file of the file system that fails; detached on drop.
+/// A loop device over a file of the faulty file system; detached on drop.
 struct Device(PathBuf);
 
 impl Device {
@@ -202,7 +201,7 @@ impl Device {
         Device(PathBuf::from(run(Command::new("losetup").args(["--find", "--show"]).arg(file)).trim()))
     }
 
-    /// Nothing of it is in the page cache.
+    /// The device, after its page cache was dropped.
     fn fresh(&self) -> &Path {
         run(Command::new("blockdev").arg("--flushbufs").arg(&self.0));
         &self.0
@@ -240,7 +239,7 @@ fn a_device_that_cannot_be_read_to_its_end_makes_no_snapshot() {
 }
 
 #[test]
-fn a_device_that_cannot_be_opened_or_has_nothing_makes_no_snapshot() {
+fn a_device_without_a_driver_or_backing_file_makes_no_snapshot() {
     let bed = Bed::new();
     // No driver has this number (Documentation/admin-guide/devices.txt keeps it for local use).
     let unknown = bed.repo.beside("device");
@@ -271,10 +270,10 @@ fn a_device_whose_backing_file_was_truncated_makes_no_snapshot() {
     }
 }
 
-/// With `--read-special` somebody wants content: what has none that can be read is an error, and
-/// what is not read is reported.
+/// With `--read-special` the user wants content: a source without readable content is an error, and
+/// a device whose content is not read is reported.
 #[test]
-fn read_special_reports_what_it_does_not_read() {
+fn read_special_reports_sources_that_it_does_not_read() {
     let bed = Bed::new();
     let fifo = bed.repo.beside("fifo");
     run(Command::new("mkfifo").arg(&fifo));
@@ -283,14 +282,14 @@ fn read_special_reports_what_it_does_not_read() {
     for path in [fifo.as_path(), Path::new("/dev/null"), &dangling, &bed.link_to(&fifo)] {
         bed.cli_fails("not a block device", path, bed.backup(&["--read-special"], path));
     }
-    // Found in a directory, a device is a node all the same.
+    // A device that is found in a directory is stored as a node even then.
     let device = LoopDevice::filled(4096, 1);
     let dir = bed.repo.beside("nodes");
     fs::create_dir(&dir).expect("a directory");
     Run::of(Command::new("cp").arg("-a").arg(device.path()).arg(dir.join("node"))).ok();
     let run = bed.backup(&["--read-special"], &dir).ok();
     assert!(run.errors().contains("nodes/node") && run.errors().contains("without its content"), "{run}");
-    // Without the option a named device is metadata, which is said.
+    // Without the option a named device is stored as a node, which is reported.
     for path in [device.path(), &bed.link_to(device.path())] {
         let run = bed.backup(&[], path).ok();
         assert!(run.errors().contains("--read-special"), "{run}");

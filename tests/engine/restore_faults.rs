@@ -1,5 +1,5 @@
-//! Restores into targets that fail: what a file system reports at `close` or at write-back ends or
-//! fails the restore.
+//! Tests restores into targets that fail: an error that the file system reports at `close` or at
+//! write-back fails the restore.
 
 use super::work::Pod;
 use crate::common::faulty::{At, Faulty};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// A snapshot of `v` with files of no piece, of one and of several.
+/// A snapshot of `v` with files of no chunk, of one and of several.
 fn repository() -> Repo {
     let repo = Repo::empty(2);
     let source = scratch();
@@ -45,7 +45,7 @@ fn an_error_of_close_fails_the_file() {
         assert!(run.errors().contains(&format!("v/{name}: cannot close it")), "{run}");
         let failed = fs::metadata(target.content().join("v").join(name)).and_then(|found| found.modified());
         assert!(failed.expect("a time") > before, "`--overwrite if-changed` must not take it for complete");
-        // The others are complete.
+        // The other files are complete.
         for (other, content) in [("small", b"small".to_vec()), ("large", large())] {
             assert!(other == name || fs::read(target.content().join("v").join(other)).expect("a file") == content);
         }
@@ -65,7 +65,7 @@ fn an_error_of_close_fails_a_file_that_was_corrected_or_cut() {
     }
 }
 
-/// What NFS reports of a user over quota.
+/// NFS reports these errors for a user over quota.
 #[test]
 fn a_full_disk_that_is_reported_at_close_ends_the_restore() {
     let repo = repository();
@@ -105,8 +105,8 @@ impl Drop for Failing {
     }
 }
 
-/// The kernel takes the files and loses them when it writes them back: on the target's own file
-/// system, and on one below it.
+/// The kernel accepts the data, and loses it at write-back: on the target's own file system, and on
+/// one below it.
 #[test]
 fn an_error_of_write_back_fails_the_restore() {
     let repo = repository();
@@ -132,7 +132,7 @@ fn a_target_that_cannot_be_written_ends_the_restore() {
     assert!(run.errors().contains("Read-only"), "{run}");
 }
 
-/// Reading back goes through to the device, which fails.
+/// The device fails when the restore writes to it.
 #[test]
 fn a_device_that_fails_is_named() {
     let repo = Repo::empty(2);
@@ -151,14 +151,15 @@ fn a_device_that_fails_is_named() {
     assert!(run.errors().contains(device), "{run}");
 }
 
-/// A mover's restore of `v` into `target` fails for this reason, and reports no restore.
+/// Asserts that a mover's restore of `v` into `target` fails for this reason, and reports no
+/// restore.
 fn mover_fails(repo: &Repo, target: &Path, reason: &str, exit: i32) {
     let pod = Pod::new(repo);
     let report = pod.run(&pod.restore(target, json!("newest")), exit);
     assert_eq!(report["outcome"]["failed"]["reason"], reason, "{report}");
 }
 
-/// The same faults as the command line meets. Exit code 13: another try would end the same.
+/// The faults are those of the command line's tests. Exit code 13: a retry would fail again.
 #[test]
 fn a_mover_reports_no_restore_into_a_target_that_fails() {
     let repo = repository();
@@ -172,7 +173,7 @@ fn a_mover_reports_no_restore_into_a_target_that_fails() {
         target.fail("v/large", fault, errno);
         mover_fails(&repo, &target.path(), reason, exit);
     }
-    // Too small for the files, mounted read-only, and a disk that fails when it is written to.
+    // A target that is too small for the files, a disk that fails on writes, and a read-only mount.
     let small = LoopFs::new(12 << 20);
     mover_fails(&repo, small.path(), "TargetFull", 13);
     let place = scratch();
@@ -184,7 +185,7 @@ fn a_mover_reports_no_restore_into_a_target_that_fails() {
     mover_fails(&repo, &unwritable.mount, "TargetFailed", 1);
 }
 
-/// What a mover reports as restored is what the target has, not what was planned.
+/// A mover counts the bytes that are in the target, not the planned ones.
 #[test]
 fn a_mover_does_not_count_the_bytes_of_a_file_that_failed() {
     let repo = repository();

@@ -1,5 +1,5 @@
-//! Restores onto a file system with latency: many operations in flight, few of them for each file,
-//! and the tree as right as on a local disk.
+//! Tests restores onto a file system with latency: many operations are in flight, each file needs
+//! few, and the tree is as correct as on a local disk.
 
 use crate::common::compare::{self, Options};
 use crate::common::peers::{Peer, Repo};
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Long enough for threads to meet in it, whatever else the machine does.
+/// Long enough that operations of several threads overlap, even on a busy machine.
 const LATENCY: Duration = Duration::from_millis(5);
 
-/// Nothing waits for the answers to these.
+/// No caller waits for the answers to these operations.
 const IN_THE_BACKGROUND: [&str; 3] = ["release", "releasedir", "forget"];
 
 struct Target {
@@ -40,7 +40,7 @@ impl Target {
         self.dir.path().join("content")
     }
 
-    /// The operations so far that something waited for.
+    /// The number of operations so far that a caller waited for.
     fn operations(&self) -> u64 {
         let waited_for = |kind: &&str| !IN_THE_BACKGROUND.contains(kind);
         self.slow.counts().iter().filter(|(kind, _)| waited_for(kind)).map(|(_, count)| count).sum()
@@ -79,15 +79,16 @@ fn many_operations_are_in_flight_and_few_are_needed() {
         compare::assert_same(&volume, &target.content().join("t/v"), Options { root: true, ..Options::default() });
         let most = target.slow.most_in_flight();
         assert!(most >= 8, "{most} were in flight with {threads} threads");
-        // A file: lookup, create, a look for capabilities at the first write, write, and the times. The
-        // kernel forgets after 1 s what it knew, so that some is looked up again.
+        // A file needs lookup, create, a read of its capabilities at the first write, write, and
+        // the times. The kernel's cache expires after 1 s, so that some entries are looked up
+        // again.
         let operations = target.operations();
         assert!(operations <= entries * 8, "{operations} for {entries} entries: {:?}", target.slow.counts());
     }
 }
 
-/// A wide tree and a deep one, whose directories nobody may write to, with hard links and symlinks
-/// across them, other owners, set-id bits, and files of no piece and of several.
+/// A wide tree and a deep one with read-only directories, with hard links and symlinks across them,
+/// other owners, set-id bits, and files of no chunk and of several.
 fn intricate(volume: &Path) {
     let mut directories = vec![volume.to_owned()];
     let mut deep = volume.join("deep");
@@ -145,7 +146,7 @@ fn metadata_and_links_are_right_whatever_the_order_of_completion() {
     let whole = Options { root: true, ..Options::default() };
     repo.restore(Peer::Vsm, "latest:/v", &into).ok();
     compare::assert_same(&volume, &target.content().join("t"), whole);
-    // Again over a tree that exists, some of which has changed.
+    // Restores again over the existing tree, a part of which has changed.
     let content = target.content().join("t");
     fs::write(content.join("wide/3/plain"), "changed").expect("it is written");
     fs::remove_file(content.join("wide/4/symlink")).expect("it is removed");
@@ -158,9 +159,9 @@ fn metadata_and_links_are_right_whatever_the_order_of_completion() {
     assert!(target.slow.most_in_flight() >= 16, "{}", target.slow.most_in_flight());
 }
 
-/// A default ACL of the target is for what others make in it, not for what is restored.
+/// A default ACL of the target applies to new entries of other programs, not to restored ones.
 #[test]
-fn an_inherited_acl_does_not_stay_on_what_is_restored() {
+fn an_inherited_acl_does_not_stay_on_restored_entries() {
     let repo = Repo::empty(2);
     let source = scratch();
     let volume = source.path().join("v");
@@ -169,7 +170,8 @@ fn an_inherited_acl_does_not_stay_on_what_is_restored() {
     let target = scratch();
     let into = target.path().join("t");
     fs::create_dir(&into).expect("a directory");
-    // Version 2; the owner, user 1000, the group, the mask and all others, as tag, permissions and id.
+    // Version 2; the owner, user 1000, the group, the mask and all others, as tag, permissions and
+    // id.
     let entries: [(u16, u16, u32); 5] =
         [(1, 7, u32::MAX), (2, 7, 1000), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
     let mut acl = 2u32.to_le_bytes().to_vec();

@@ -1,4 +1,5 @@
-//! `copy`, `rewrite` and `migrate` beside restic's own: the same trees, the same snapshots, and nothing wrong afterwards.
+//! Tests that `copy`, `rewrite` and `migrate` make the same trees and snapshots as restic's, and
+//! leave no fault.
 
 use crate::common::compare::{self, Options};
 use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run};
@@ -28,7 +29,7 @@ fn repository(writer: Peer, format: u32) -> (Repo, tempfile::TempDir) {
     (repo, source)
 }
 
-/// What snapshots say, but for their names.
+/// The given fields of all snapshots.
 fn said(repo: &Repo, fields: &[&str]) -> BTreeSet<String> {
     let text = |snapshot: &Value| fields.iter().map(|field| format!("{} ", snapshot[field])).collect();
     repo.snapshots(Peer::Restic019).iter().map(text).collect()
@@ -44,7 +45,7 @@ fn run_from(peer: Peer, from: &Repo, to: &Repo, words: &[&str]) -> Run {
 }
 
 #[test]
-fn a_target_is_made_with_the_cuts_of_its_source() {
+fn init_copies_the_chunker_parameters_of_its_source() {
     let polynomial =
         |repo: &Repo| repo.run(Peer::Restic019, ["cat", "config"]).ok().json()["chunker_polynomial"].clone();
     let from = Repo::made_by(Peer::Restic019, 2);
@@ -56,7 +57,7 @@ fn a_target_is_made_with_the_cuts_of_its_source() {
 }
 
 #[test]
-fn copies_are_restics() {
+fn copy_makes_the_same_snapshots_as_restics() {
     for (writer, format) in [(Peer::Restic019, 2), (Peer::Vsm, 2), (Peer::Restic014, 1)] {
         let (from, source) = repository(writer, format);
         let (theirs, ours) = (Repo::empty(2), Repo::empty(2));
@@ -69,21 +70,21 @@ fn copies_are_restics() {
         let target = scratch();
         ours.restore(Peer::Restic019, "latest", &target.path().join("out")).ok();
         compare::assert_same(&source.path().join("data"), &target.path().join("out/data"), Options::default());
-        // Each sees what the other has copied, and copies nothing twice.
+        // Each program recognizes the copies of the other, and copies nothing twice.
         let before = files_below(ours.path()).len();
         for peer in [Peer::Vsm, Peer::Restic019] {
             run_from(peer, &from, &ours, &["copy"]).ok();
             assert_eq!(said(&ours, &WHOLE), said(&theirs, &WHOLE), "{peer:?}");
         }
         assert_eq!(files_below(ours.path()).len(), before);
-        // The same files cut alike: a backup there adds nothing but trees.
+        // The chunk boundaries are the same: a backup of the same files adds no data.
         let summary = ours.backup(Peer::Vsm, source.path(), "data", &[]);
         assert_eq!(summary["data_blobs"], 0, "{summary}");
     }
 }
 
 #[test]
-fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
+fn copy_takes_the_selected_snapshots_and_reports_errors() {
     let (from, _source) = repository(Peer::Vsm, 2);
     let to = Repo::empty(2);
     run_from(Peer::Vsm, &from, &to, &["copy", "--tag", "second"]).ok();
@@ -94,10 +95,10 @@ fn a_copy_takes_what_is_asked_for_and_tells_what_is_wrong() {
     let wrong =
         Run::of(wrong.env("RESTIC_FROM_REPOSITORY", &from.url).env("RESTIC_FROM_PASSWORD", "wrong").arg("copy"));
     assert!(wrong.exits(12).errors().contains("wrong password"));
-    // What cannot be read is not copied, and says which snapshot needs it.
+    // A snapshot that needs a missing pack is not copied, and that is reported.
     let pack =
         files_below(&from.path().join("data")).into_iter().max_by_key(|pack| pack.metadata().expect("a pack").len());
-    fs::remove_file(pack.expect("a pack")).expect("a pack less");
+    fs::remove_file(pack.expect("a pack")).expect("a removal");
     let all = Repo::empty(2);
     let run = run_from(Peer::Vsm, &from, &all, &["copy"]).exits(3);
     assert!(run.errors().contains("pack"), "{run}");
@@ -148,13 +149,13 @@ fn rewritten_snapshots_have_restics_trees() {
 }
 
 #[test]
-fn a_repository_of_version_1_becomes_one_of_version_2() {
+fn migrate_upgrades_a_repository_of_version_1() {
     let (repo, source) = repository(Peer::Restic014, 1);
     let listed = repo.run(Peer::Vsm, ["migrate"]).ok();
     assert!(listed.text().contains("upgrade_repo_v2"), "{listed}");
-    // Not where something is wrong.
+    // A damaged repository is not upgraded.
     let broken = repo.copy();
-    fs::remove_file(&files_below(&broken.path().join("data"))[0]).expect("a pack less");
+    fs::remove_file(&files_below(&broken.path().join("data"))[0]).expect("a removal");
     let before = fs::read(broken.path().join("config")).expect("a config");
     broken.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).exits(1);
     assert_eq!(fs::read(broken.path().join("config")).expect("a config"), before);
@@ -167,7 +168,7 @@ fn a_repository_of_version_1_becomes_one_of_version_2() {
     }
     repo.run(Peer::Vsm, ["migrate", "upgrade_repo_v2"]).exits(1);
     repo.run(Peer::Vsm, ["migrate", "upgrade_repo_v3"]).exits(1);
-    // What is added is compressed, and a prune compresses the rest.
+    // A prune compresses the old data.
     let size = |repo: &Repo| -> u64 {
         files_below(&repo.path().join("data")).iter().map(|file| file.metadata().expect("a file").len()).sum()
     };

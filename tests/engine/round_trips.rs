@@ -1,5 +1,5 @@
-//! The round trips to an object store that a command makes one after the other: no more than
-//! restic's, and few. Both tools are counted by the same proxy.
+//! Tests that commands make few sequential round trips to an object store, and no more than
+//! restic's. The same proxy counts those of both tools.
 
 use crate::common::peers::{HOST, Peer};
 use crate::common::round_trips::{RoundTrips, Trips};
@@ -8,7 +8,7 @@ use crate::common::{Random, scratch};
 use std::fs;
 use std::path::Path;
 
-/// A command, and the sequential round trips that ours may make at most, where there is a goal.
+/// A command, and the maximum number of sequential round trips of ours, if it has a goal.
 struct Step {
     name: &'static str,
     arguments: &'static [&'static str],
@@ -23,11 +23,11 @@ const fn with_goal(name: &'static str, arguments: &'static [&'static str], goal:
     Step { name, arguments, goal: Some(goal) }
 }
 
-/// A backup before which the source changes.
+/// A backup after a change of the source.
 const CHANGED: &str = "changed backup";
 const BACKUP: &[&str] = &["backup", "--host", HOST, "source"];
 
-/// They run one after the other. Those with a cache come first, and find each snapshot in it.
+/// The steps run in this order. Those with a cache come first, and find each snapshot in it.
 const STEPS: [Step; 13] = [
     with_goal("init", &["init"], 10),
     step("first backup", BACKUP),

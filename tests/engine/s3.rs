@@ -1,4 +1,4 @@
-//! Repositories in an S3 bucket: both tools, alone and together.
+//! Tests repositories in an S3 bucket, with both tools alone and together.
 
 use super::interop::demand_restored;
 use super::same_bytes::exact;
@@ -43,7 +43,8 @@ fn we_read_restics_bucket(s3: &S3) {
     demand_restored(&repo, Peer::Restic019, Peer::Vsm, &corpus);
 }
 
-/// Both tools take turns in one repository at the root of a bucket; neither adds what the other has stored.
+/// Both tools back up by turns into one repository at the root of a bucket; neither adds data that
+/// the other has stored.
 fn both_tools_share_a_bucket(s3: &S3) {
     let corpus = Corpus::shared();
     let repo = s3.repo("");
@@ -62,9 +63,10 @@ fn both_tools_share_a_bucket(s3: &S3) {
     assert!(repo.list("locks").is_empty(), "locks were left");
 }
 
-/// A limit is changed while a backup runs, as a ConfigMap in a pod is; and what the backup cost is in its summary.
+/// A limit changes while a backup runs, like a ConfigMap in a pod, and the summary reports the cost
+/// of the backup.
 #[test]
-fn a_backup_heeds_limits_that_change_and_tells_its_cost() {
+fn a_backup_obeys_changed_limits_and_reports_its_cost() {
     let (s3, source, limits) = (S3::new(), scratch(), scratch());
     let repo = s3.repo("limited");
     repo.init(Peer::Vsm, 2).ok();
@@ -79,15 +81,15 @@ fn a_backup_heeds_limits_that_change_and_tells_its_cost() {
         files_below(&s3.root()).iter().any(|file| file.to_string_lossy().contains("/limited/locks/")).then_some(())
     });
     fs::write(&limit, "a lot").expect("a file");
-    running.wait_for_error("upload stays as it was");
-    // At this pace it takes three minutes.
+    running.wait_for_error("upload is not changed");
+    // At this rate the backup takes three minutes.
     running.must_run();
     fs::write(&limit, "0").expect("a file");
     let run = running.finish().ok();
-    assert!(!run.errors().contains("upload stays as it was"), "once is enough: {run}");
+    assert!(!run.errors().contains("upload is not changed"), "once is enough: {run}");
     let summary = run.summary();
     let cost = |what: &str| summary["store"][what].as_u64().expect("a number");
-    // Lock, packs, index and snapshot; and what was sent is the packs, and little else.
+    // The puts are lock, packs, index and snapshot; the sent bytes are the packs, and little else.
     assert!((5..12).contains(&cost("puts")) && cost("lists") > 0, "{summary}");
     let packed = summary["data_added_packed"].as_u64().expect("a number");
     assert!((packed..packed + (64 << 10)).contains(&cost("bytes_sent")), "{summary}");
@@ -96,7 +98,7 @@ fn a_backup_heeds_limits_that_change_and_tells_its_cost() {
     repo.check(Peer::Restic019).ok();
 }
 
-/// A bucket that is not there, and credentials that are wrong, fail as they do in restic.
+/// A missing repository and wrong credentials fail as in restic.
 #[test]
 fn a_refusing_store_fails_as_in_restic() {
     let s3 = S3::new();
@@ -113,7 +115,7 @@ fn a_refusing_store_fails_as_in_restic() {
     assert_eq!(found.code(), expected.code(), "restic says:\n{expected}\nwe say:\n{found}");
 }
 
-/// What a run has read of indexes, snapshots and trees is not asked for again, nor believed by a check.
+/// Later runs take indexes, snapshots and trees from the cache; a check does not trust it.
 #[test]
 fn a_cache_saves_requests_and_hides_no_damage() {
     let (dir, corpus) = (scratch(), Corpus::shared());
@@ -131,7 +133,7 @@ fn a_cache_saves_requests_and_hides_no_damage() {
     for (turn, peer) in [Peer::Vsm, Peer::Vsm, Peer::Restic019, Peer::Vsm, Peer::Vsm].into_iter().enumerate() {
         let before = all();
         repo.backup(peer, corpus.parent(), corpus::NAME, exact(peer));
-        // To restic all is new, and to us its snapshot.
+        // Only our requests are compared; in turn 3 restic's snapshot is new to us.
         if peer != Peer::Vsm {
             continue;
         }
@@ -140,9 +142,9 @@ fn a_cache_saves_requests_and_hides_no_damage() {
     demand_restored(&repo, Peer::Vsm, Peer::Vsm, &corpus);
     let before = all();
     repo.run(Peer::Vsm, ["ls", "latest", "--no-cache"]).ok();
-    assert!(all().into_iter().zip(before).all(|(after, before)| after > before), "without a cache all is asked for");
+    assert!(all().into_iter().zip(before).all(|(after, before)| after > before), "without a cache all is requested");
 
-    // The packs of which there are copies are those of trees.
+    // The packs in the cache are those of trees.
     let cache = repo.beside("home-Vsm/cache/vsm-mover");
     let copies = files_below(&cache);
     let pack = copies.iter().find(|copy| copy.to_str().is_some_and(|copy| copy.contains("/data/"))).expect("a copy");
@@ -161,7 +163,7 @@ fn a_cache_saves_requests_and_hides_no_damage() {
 }
 
 #[test]
-fn an_unusable_cache_is_told_and_harms_nothing() {
+fn an_unusable_cache_is_reported_and_harms_nothing() {
     let (s3, dir) = (S3::new(), scratch());
     let repo = s3.repo("uncached");
     repo.init(Peer::Vsm, 2).ok();
@@ -169,5 +171,5 @@ fn an_unusable_cache_is_told_and_harms_nothing() {
     std::fs::write(&file, "no directory").expect("a file");
     let run = repo.run(Peer::Vsm, ["snapshots", "--cache-dir", file.to_str().expect("UTF-8")]).ok();
     let told = format!("{run}");
-    assert!(told.contains("going on without a cache: cannot use ") && told.contains("Not a directory"), "{told}");
+    assert!(told.contains("continuing without a cache: cannot use ") && told.contains("Not a directory"), "{told}");
 }

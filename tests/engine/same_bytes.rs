@@ -1,4 +1,5 @@
-//! With the option that stores what restic stores, our trees are restic's byte for byte: the same ids.
+//! Tests that with `--device-id all` our trees equal restic's byte for byte, so that they have the
+//! same ids.
 
 use crate::common::compare::{self, Options};
 use crate::common::corpus::{self, Corpus};
@@ -12,12 +13,13 @@ use std::path::Path;
 /// Stores st_dev for every node, as restic does.
 pub const EXACT: [&str; 2] = ["--device-id", "all"];
 
-/// What to tell `peer` so that it stores what restic stores.
+/// The options with which `peer` stores the same bytes as restic.
 pub fn exact(peer: Peer) -> &'static [&'static str] {
     if peer == Peer::Vsm { &EXACT } else { &[] }
 }
 
-/// Backs up `from`/`target` with restic and with ours, each into a repository of its own, and demands one tree id.
+/// Backs up `from`/`target` with restic and with ours, each into its own repository, and asserts
+/// that the tree ids are equal.
 fn demand_same_tree(from: &Path, target: &str, zone: &str) {
     let (theirs, ours) = (Repo::empty(2).in_zone(zone), Repo::empty(2).in_zone(zone));
     theirs.backup(Peer::Restic019, from, target, &[]);
@@ -25,7 +27,8 @@ fn demand_same_tree(from: &Path, target: &str, zone: &str) {
     demand_same_newest_tree(&theirs, &ours, &format!("TZ={zone}"));
 }
 
-/// Fails with the nodes that differ when the newest snapshots of two repositories have different trees.
+/// Asserts that the newest snapshots of two repositories have the same tree, and lists the nodes
+/// that differ.
 pub fn demand_same_newest_tree(theirs: &Repo, ours: &Repo, context: &str) {
     let (expected, found) = (theirs.newest_tree(), ours.newest_tree());
     if expected != found {
@@ -35,7 +38,8 @@ pub fn demand_same_newest_tree(theirs: &Repo, ours: &Repo, context: &str) {
     }
 }
 
-/// Walks two trees and tells the first nodes that differ; only subtrees with different ids are entered.
+/// Walks two trees and lists the first nodes that differ; only subtrees with different ids are
+/// entered.
 fn explain(theirs: (&Repo, &str), ours: (&Repo, &str), path: &Path, lines: &mut Vec<String>) {
     const LINES_MAX: usize = 40;
     let (left, right) = (theirs.0.tree(theirs.1), ours.0.tree(ours.1));
@@ -73,15 +77,16 @@ fn short(value: &Value) -> String {
     value.to_string().chars().take(400).collect()
 }
 
-/// One of every node, name, time and attribute there is.
+/// The corpus has every kind of node, name, time and attribute.
 #[test]
 fn tree_ids_are_restics() {
     let corpus = Corpus::shared();
     demand_same_tree(corpus.parent(), corpus::NAME, "UTC");
 }
 
-/// Times are stored with the writer's offset at that instant. The zones have summer time, half hours, and (Monrovia
-/// before 1972) an offset with seconds; the corpus has times from 1901 to 2446.
+/// Times are stored with the writer's offset at that instant. The zones have summer time, half
+/// hours, and (Monrovia before 1972) an offset with seconds; the corpus has times from 1901 to
+/// 2446.
 #[test]
 fn tree_ids_are_restics_in_other_time_zones() {
     let corpus = Corpus::shared();
@@ -90,7 +95,7 @@ fn tree_ids_are_restics_in_other_time_zones() {
     }
 }
 
-/// What cannot be restored must be stored alike all the same.
+/// Entries that cannot be restored must be stored alike, too.
 #[test]
 fn tree_ids_are_restics_for_what_cannot_be_restored() {
     let fs = LoopFs::new(64 << 20);
@@ -100,7 +105,7 @@ fn tree_ids_are_restics_for_what_cannot_be_restored() {
     demand_same_tree(fs.path(), "unrestorable", "UTC");
 }
 
-/// Each code point of Unicode in a name: which of them are quoted is a table that must be the same on both sides.
+/// Each code point of Unicode in a name: both tools must quote the same ones.
 #[test]
 fn tree_ids_are_restics_for_every_code_point() {
     let fs = LoopFs::with_options(256 << 20, &["-N", "60000"]);
@@ -109,7 +114,7 @@ fn tree_ids_are_restics_for_every_code_point() {
     let mut points = (1..=0x10FFFF).filter_map(char::from_u32).filter(|point| *point != '/');
     let mut named = 0;
     for number in 0.. {
-        // "x" keeps a lone "." or ".." away.
+        // The "x" prevents the names "." and "..".
         let name: String = std::iter::once('x').chain(points.by_ref().take(60)).collect();
         if name.len() == 1 {
             break;
@@ -123,7 +128,7 @@ fn tree_ids_are_restics_for_every_code_point() {
     demand_same_tree(fs.path(), "code points", "UTC");
 }
 
-/// Whoever comes second into a repository, with a parent or without, adds no blob of either kind.
+/// The second tool in a repository, with a parent or without, adds neither data nor trees.
 #[test]
 fn the_second_tool_adds_nothing() {
     let corpus = Corpus::shared();
@@ -148,9 +153,9 @@ fn the_second_tool_adds_nothing() {
     }
 }
 
-/// Without the option, the source's own device number is left out, so that a snapshot clone mounted under another one
-/// adds no tree; hard links have a fixed number in its place, because rustic links nothing without one. Everything else
-/// is as restic stores it.
+/// Without the option, the source's own device number is left out, so that a snapshot clone mounted
+/// under another one adds no tree; hard links have a fixed number in its place, because rustic
+/// links nothing without one. Everything else is as restic stores it.
 #[test]
 fn without_the_option_only_device_ids_are_left_out() {
     let corpus = Corpus::shared();

@@ -1,4 +1,5 @@
-//! Which tree a command line becomes, and which files it leaves out: always what restic makes of the same words.
+//! Tests that command lines make the same trees, leave out the same files, and restore the same
+//! files as restic's with the same words.
 
 use super::same_bytes::{EXACT, demand_same_newest_tree};
 use crate::common::compare::{self, Options};
@@ -45,7 +46,7 @@ fn volume() -> LoopFs {
     fs
 }
 
-/// Two repositories that cut alike: one for restic, one for ours.
+/// Two repositories with the same chunk boundaries: one for restic, one for ours.
 struct Pair {
     theirs: Repo,
     ours: Repo,
@@ -56,7 +57,8 @@ impl Pair {
         Pair { theirs: Repo::empty(2), ours: Repo::empty(2) }
     }
 
-    /// Backs up with both from the same place with the same words, without a parent; the two runs.
+    /// Backs up with both tools from the same directory with the same words, without a parent, and
+    /// returns the two runs.
     fn run(&self, from: &Path, words: &[&str]) -> (Run, Run) {
         let run = |repo: &Repo, peer: Peer, extra: &[&str]| {
             let mut command = repo.command(peer);
@@ -66,7 +68,8 @@ impl Pair {
         (run(&self.theirs, Peer::Restic019, &[]), run(&self.ours, Peer::Vsm, &EXACT))
     }
 
-    /// The same exit code, and if there is a snapshot: the same tree, paths, excludes and tags, and the same counts.
+    /// Asserts that the exit codes are the same, and, if there is a snapshot, tree, paths,
+    /// excludes, tags and counts.
     fn demand_alike(&self, from: &Path, words: &[&str]) {
         let (expected, found) = self.run(from, words);
         let told = format!("{words:?}\nrestic:\n{expected}\nours:\n{found}");
@@ -128,8 +131,8 @@ fn relative_targets_become_restics_trees() {
     pair.demand_alike(&fs.path().join("empty"), &["."]);
 }
 
-/// An absolute path brings its parents with it, with their own metadata. Those are this machine's directories, and other
-/// tests change them meanwhile: of them only what stays is compared.
+/// An absolute path stores its parents, too, with their own metadata. Other tests change these
+/// directories of the machine at the same time, so only their stable fields are compared.
 #[test]
 fn absolute_targets_become_restics_trees() {
     let (fs, pair) = (volume(), Pair::new());
@@ -151,7 +154,8 @@ fn absolute_targets_become_restics_trees() {
     }
 }
 
-/// All nodes of the newest snapshot with their paths; above `volume` without what changes with its entries.
+/// All nodes of the newest snapshot with their paths; those above `volume` without the fields that
+/// depend on its entries.
 fn outline(repo: &Repo, volume: &Path) -> Vec<(PathBuf, Value)> {
     let (mut nodes, mut open) = (Vec::new(), vec![(PathBuf::from("/"), repo.newest_tree())]);
     while let Some((path, tree)) = open.pop() {
@@ -174,7 +178,7 @@ fn outline(repo: &Repo, volume: &Path) -> Vec<(PathBuf, Value)> {
 }
 
 #[test]
-fn excludes_leave_out_what_restic_leaves_out() {
+fn excludes_leave_out_the_same_files_as_restics() {
     let (fs, pair) = (volume(), Pair::new());
     let list = fs.path().join("single");
     std::fs::write(&list, "# comment\n*.bin\n\n  c/cache  \n!c/cache/cached.txt\n").expect("a list");
@@ -211,9 +215,9 @@ fn excludes_leave_out_what_restic_leaves_out() {
     }
 }
 
-/// restic waits for ever for somebody to write into it.
+/// restic waits for ever for a writer of the FIFO.
 #[test]
-fn a_fifo_with_the_name_of_a_tag_file_stops_nothing() {
+fn a_fifo_with_the_name_of_a_tag_file_does_not_block_the_backup() {
     let source = scratch();
     let fifo = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(CWD, source.path().join("TAG"), fifo, 0o600.into(), 0).expect("a FIFO");
@@ -223,7 +227,8 @@ fn a_fifo_with_the_name_of_a_tag_file_stops_nothing() {
     assert_eq!(summary["total_files_processed"], 1, "{summary}");
 }
 
-/// Another file system below the source: walked without the option; with it an empty directory stays in its place.
+/// A file system below the source is walked without the option; with it, an empty directory stays
+/// in its place.
 #[test]
 fn one_file_system_stops_where_restic_stops() {
     let (outer, inner, pair) = (volume(), LoopFs::new(16 << 20), Pair::new());
@@ -256,7 +261,8 @@ fn standard_input_in_directories_becomes_restics_tree() {
     demand_alike_from_stdin(&["sub/dir/dump.sql", "/absolute/dir/dump.sql"]);
 }
 
-/// Standard input becomes one file; all but its times is what restic stores.
+/// Asserts that standard input becomes one file, which is the same as restic's except for its
+/// times.
 fn demand_alike_from_stdin(names: &[&'static str]) {
     let content = Random(8).bytes(3_000_000);
     let Pair { theirs, ours } = Pair::new();
@@ -288,9 +294,10 @@ fn demand_alike_from_stdin(names: &[&'static str]) {
     }
 }
 
-/// `latest:path`, filters and overwriting: our restore leaves the same tree behind as restic's, also over one that was there.
+/// `latest:path`, filters and overwriting: our restore leaves the same tree as restic's, also over
+/// an existing one.
 #[test]
-fn restores_leave_what_restics_restores_leave() {
+fn restores_leave_the_same_tree_as_restics() {
     let fs = volume();
     let repo = Repo::empty(2);
     repo.backup(Peer::Restic019, fs.path(), ".", &[]);
@@ -327,7 +334,7 @@ fn restores_leave_what_restics_restores_leave() {
             }
             let context = format!("{snapshot} {options:?}, populated: {populated}");
             let mut found = compare::trees(&theirs, &ours, Options::default());
-            // What neither set a time on has the time of this very moment, twice.
+            // Entries whose time neither tool has set have the current time.
             let recent = |time: &str| time.split('.').next().and_then(|seconds| seconds.parse().ok()) >= Some(start);
             found.retain(|one| one.what != compare::What::Mtime || !recent(&one.source) || !recent(&one.restored));
             if !found.is_empty() {
@@ -335,13 +342,13 @@ fn restores_leave_what_restics_restores_leave() {
             }
         }
     }
-    assert!(wrong.is_empty(), "restic's restore became ours\n{wrong}");
+    assert!(wrong.is_empty(), "our restores differ from restic's\n{wrong}");
 }
 
-/// A file in the way of a directory is replaced. A directory with something in it is not removed for a file, unless that
-/// is asked for: both tools tell it, restore the rest, and fail.
+/// A file in the way of a directory is replaced. A directory with entries is not removed for a
+/// file, unless an option asks for it: both tools report it, restore the rest, and fail.
 #[test]
-fn what_is_in_the_way_is_replaced_or_told_as_in_restic() {
+fn entries_in_the_way_are_replaced_or_reported_as_by_restic() {
     let fs = volume();
     let repo = Repo::empty(2);
     repo.backup(Peer::Restic019, fs.path(), ".", &[]);
@@ -358,7 +365,8 @@ fn what_is_in_the_way_is_replaced_or_told_as_in_restic() {
     }
 }
 
-/// A target with something in the way of everything: older, newer, longer, of another type, and files of its own.
+/// A target with entries in the way of all others: older, newer, longer, of another type, and files
+/// of its own.
 fn populate(place: &Path) {
     for dir in ["a/same/one", "mine/deep", "c/deep", "x"] {
         std::fs::create_dir_all(place.join(dir)).expect("directories");

@@ -1,6 +1,8 @@
-//! The full tier's sizes: each backed up by restic and ours, and each repository checked and restored by both; a large index is also rustic's.
+//! The large data sets of the full tier: restic and ours back up each, and both check and restore
+//! each repository. A large index is read by rustic, too.
 //!
-//! `tests/full` runs these one by one and collects the rows that they leave. Ours must stay within [`MEMORY_MAX_KIB`].
+//! `tests/full` runs these tests one by one and collects their rows. Our program must stay within
+//! [`MEMORY_MAX_KIB`].
 
 use crate::common::compare::{self, Options};
 use crate::common::loops::LoopFs;
@@ -22,13 +24,14 @@ use vsm::store::{FileType, layout};
 const MIB: u64 = 1 << 20;
 const TOOLS: [Peer; 2] = [Peer::Restic019, Peer::Vsm];
 
-/// What the issue of the engine allows.
+/// The memory limit of the engine.
 const MEMORY_MAX_KIB: u64 = 192 << 10;
 
-/// Beside that, the index: bytes of a blob in it.
+/// Additional bytes for each blob in the index.
 const BLOB: u64 = 48;
 
-/// Beside that, the list of a file's chunks, of which zeros make the shortest: bytes of each in JSON, and in what is made of it.
+/// Additional bytes for each chunk of a file, in JSON and in the structures that are made from it.
+/// Chunks of zeros are the shortest.
 const CHUNK: u64 = 67 + 2 * 32 + 32;
 const SHORTEST_CHUNK: u64 = 512 << 10;
 
@@ -78,7 +81,7 @@ fn sparse_file_of_20_gib() {
     demand("a 20 GiB sparse file with 500 MiB of data", &["--sparse"], |dir| sparse_file(dir, 20 << 30));
 }
 
-/// The peer reads and hashes every zero of it, which takes most of an hour.
+/// restic reads and hashes every zero of the file, which takes most of an hour.
 #[test]
 #[ignore = "the full tier: tests/full runs it"]
 fn sparse_file_of_1_tib() {
@@ -87,7 +90,7 @@ fn sparse_file_of_1_tib() {
     demand_within(most, what, &["--sparse"], |dir| sparse_file(dir, 1 << 40));
 }
 
-/// 500 MiB somewhere in it.
+/// A file with 500 MiB of data at random offsets.
 fn sparse_file(dir: &Path, size: u64) {
     let mut file = File::create(dir.join("image")).expect("a file");
     file.set_len(size).expect("its length");
@@ -110,7 +113,8 @@ fn directory_of_100000() {
     });
 }
 
-/// A repository such as years leave behind; its packs are holes of the right sizes, which only `--read-data` would notice.
+/// A repository after years of use. Its packs are holes of the right sizes, which only
+/// `--read-data` would notice.
 #[test]
 #[ignore = "the full tier: tests/full runs it"]
 fn ten_million_blobs() {
@@ -133,7 +137,7 @@ fn ten_million_blobs() {
     for words in [&["snapshots", "--json"][..], &["ls", "latest"], &["check"], &["prune", "--dry-run"]] {
         for peer in [Peer::Restic019, Peer::Rustic, Peer::Vsm] {
             let mut command = repo.command(peer);
-            // rustic has no such option; `Repo::command` has told it to be quiet.
+            // rustic has no such option; `Repo::command` has made it quiet.
             command.args(words).args(if peer == Peer::Rustic { &[] as &[_] } else { &["--quiet"] });
             rows.add(&words.join(" "), peer, Peer::Restic019, command);
         }
@@ -155,7 +159,8 @@ fn open(repo: &Repo) -> Repository {
 const BLOBS: u64 = 100;
 const LENGTH: u64 = 1000;
 
-/// Adds packs that nothing needs, a multiple of 500, and index files that name them. They are holes of the right sizes.
+/// Adds packs that no snapshot needs, a multiple of 500, and index files that name them. The packs
+/// are holes of the right sizes.
 pub fn add_packs(repo: &Repo, packs: u64) {
     let opened = open(repo);
     let mut random = Random(45);
@@ -184,10 +189,10 @@ fn demand(what: &str, sparse: &[&str], make: impl FnOnce(&Path)) {
     demand_within(MEMORY_MAX_KIB, what, sparse, make);
 }
 
-/// Makes the data, then has each tool back it up, and both check and restore what each has written. All of it is told, also
-/// when ours has used more memory than `most` KiB; that fails at the end.
+/// Makes the data, backs it up with each tool, and checks and restores each repository with both.
+/// Prints each row, and fails at the end if ours used more memory than `most` KiB.
 fn demand_within(most: u64, what: &str, sparse: &[&str], make: impl FnOnce(&Path)) {
-    // File systems of their own: to drop one is quicker by minutes than to remove 200,000 files.
+    // Separate file systems: dropping one is faster by minutes than removing 200,000 files.
     let room = || LoopFs::with_options(28 << 30, &["-N", "300000"]);
     let source = room();
     std::fs::create_dir(source.path().join("data")).expect("a directory");
@@ -205,7 +210,7 @@ fn demand_within(most: u64, what: &str, sparse: &[&str], make: impl FnOnce(&Path
             let target = room();
             let mut command = repo.command(reader);
             command.args(["restore", "latest", "--quiet", "--target"]).arg(target.path());
-            // Ours keeps holes unasked.
+            // Our restore keeps holes without an option.
             command.args(if reader == Peer::Vsm { &[] } else { sparse });
             rows.add("restore", reader, writer, command);
             let options = Options { root: true, holes: reader == Peer::Vsm };
@@ -218,18 +223,18 @@ fn demand_within(most: u64, what: &str, sparse: &[&str], make: impl FnOnce(&Path
 struct Rows<'w> {
     what: &'w str,
     text: String,
-    /// Runs of ours that used more than they may.
+    /// The rows of our runs that exceeded the limit.
     excess: Vec<String>,
-    /// What they may, in KiB.
+    /// The limit in KiB.
     most: u64,
 }
 
 impl Rows<'_> {
-    /// Runs a command to its success, under a program that tells its peak memory.
+    /// Runs a command, which must succeed, under a program that measures its peak memory.
     fn add(&mut self, operation: &str, by: Peer, of: Peer, command: Command) {
         let told = scratch();
         let told = told.path().join("peak");
-        // As its authors build it, not as it is quickly built for the other tests.
+        // rustic runs as its authors build it, not as it is quickly built for the other tests.
         let program =
             if by == Peer::Rustic { installed("rustic-release").into() } else { command.get_program().to_owned() };
         let mut measured = Command::new("/usr/bin/time");

@@ -1,6 +1,7 @@
-//! Volumes with latency: a backup keeps many operations in flight, and asks no more than it needs.
+//! Tests backups of volumes with latency: a backup keeps many operations in flight, and does no
+//! more than it needs.
 //!
-//! Operations are counted by the file system itself, so that no time is measured here.
+//! The file system itself counts the operations, so that the tests measure no time.
 
 use crate::common::peers::{HOST, Peer, Repo};
 use crate::common::slow::Slow;
@@ -11,17 +12,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Long enough that the processor is no part of what an operation takes.
+/// Long enough that the processor's share of an operation does not matter.
 const DELAY: Duration = Duration::from_millis(4);
 
-/// A directory with small files, and a place to mount it at.
+/// A directory with small files, and a mount point for it.
 struct Bed {
     repo: Repo,
     dir: TempDir,
 }
 
 impl Bed {
-    /// `files` in each of `dirs` directories.
+    /// Creates `files` files in each of `dirs` directories.
     fn new(dirs: usize, files: usize) -> Bed {
         let dir = scratch();
         fs::create_dir(dir.path().join("mount")).expect("a mount point");
@@ -36,7 +37,7 @@ impl Bed {
         Bed { repo: Repo::empty(2), dir }
     }
 
-    /// A backup with cold caches: what it asked for, by kind, and how much at a time.
+    /// Backs up with cold caches, and returns the operations by kind, and the most in flight.
     fn back_up(&self, extra: &[&str]) -> (BTreeMap<&'static str, u64>, usize) {
         let slow = self.mount();
         let mut arguments = vec!["backup", "--json", "--host", HOST, "--volume", "--no-scan"];
@@ -73,16 +74,16 @@ fn a_backup_keeps_many_operations_in_flight_on_a_volume_with_latency() {
 }
 
 #[test]
-fn the_entries_of_one_large_directory_are_looked_at_side_by_side() {
+fn the_entries_of_one_large_directory_are_read_in_parallel() {
     let bed = Bed::new(1, 1500);
     let (_, most) = bed.back_up(&[]);
     assert!(most >= 12, "{most} operations at a time");
 }
 
-/// lookup, open, listxattr, read, getattr: the last sees a change while the file was read. Nothing is
-/// asked twice.
+/// lookup, open, listxattr, read, getattr: the last one detects a change during the read. No
+/// operation is repeated.
 #[test]
-fn a_backup_asks_five_operations_per_file_and_two_where_it_is_unchanged() {
+fn a_backup_needs_five_operations_per_file_and_two_if_it_is_unchanged() {
     let (dirs, files) = (20, 50);
     let bed = Bed::new(dirs, files);
     let per_dir = 8 * (dirs as u64 + 1);
@@ -97,7 +98,7 @@ fn a_backup_asks_five_operations_per_file_and_two_where_it_is_unchanged() {
 }
 
 /// Mounts `VSM_SLOW_CONTENT` at `VSM_SLOW_MOUNT` with `VSM_SLOW_DELAY` microseconds per operation
-/// until it is unmounted, and prints what was asked of it: for measurements by hand.
+/// until it is unmounted, and prints the operations: for measurements by hand.
 #[test]
 #[ignore = "mounts a file system for measurements by hand, and waits until it is unmounted"]
 fn mount_a_slow_file_system_until_it_is_unmounted() {

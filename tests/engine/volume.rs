@@ -1,4 +1,5 @@
-//! A volume as the mover stores it: one directory `data` with the root's own metadata, which restic restores too.
+//! Tests volumes as the mover stores them: one directory `data` with the root's own metadata, which
+//! restic restores, too.
 
 use crate::common::compare::{self, Options};
 use crate::common::corpus::Corpus;
@@ -7,7 +8,7 @@ use crate::common::peers::{HOST, PASSWORD, Peer, Repo, Run};
 use serde_json::Value;
 use std::process::Command;
 
-/// What a restore by restic leaves of the corpus is known from `interop`: its root is what counts here.
+/// `interop` tests restic's restores of the corpus; here only the root counts.
 #[test]
 fn restic_restores_a_volumes_root() {
     let corpus = Corpus::shared();
@@ -27,13 +28,14 @@ fn restic_restores_a_volumes_root() {
     }
 }
 
-/// A repository that VolSync's mover made: `restic backup --exclude=lost+found .` in the volume, which is mounted at /data,
-/// with the contents at the root of the tree. Our first backup takes it as its parent, one level up, and neither reads nor
-/// adds any file again.
+/// A repository of VolSync's mover: `restic backup --exclude=lost+found .` in the volume, which is
+/// mounted at /data, with the contents at the root of the tree. Our first backup uses it as its
+/// parent, one level up, and neither reads nor adds any file again.
 #[test]
 fn the_first_backup_over_a_root_level_parent_adds_no_data() {
     let corpus = Corpus::new();
-    // A root directory in which the volume is /data, for restic alone, with this machine's libraries.
+    // A root directory in which the volume is /data, for restic alone, with this machine's
+    // libraries.
     let root = corpus.parent();
     std::fs::rename(corpus.root(), root.join("data")).expect("renamed");
     std::fs::copy(Peer::Restic019.program(), root.join("restic")).expect("copied");

@@ -1,4 +1,5 @@
-//! `work`, the command of a mover's Job: a description and secrets go in, a report and an exit code come out.
+//! Tests `work`, the command of a mover's Job: it takes a description and secrets, and returns a
+//! report and an exit code.
 
 use crate::common::azurite::{ACCOUNT, Azurite, KEY};
 use crate::common::compare::{self, Options};
@@ -18,7 +19,7 @@ use std::process::Command;
 const JOB: &str = "1f0c7f5e-7c5b-4a58-9d83-7f0a3b1f2f11";
 const LINEAGE: &str = "pvc-uid:5d2c";
 
-/// What a Job's pod gets: files in a directory each.
+/// The files that a Job's pod gets.
 pub struct Pod<'r> {
     repo: &'r Repo,
     dir: PathBuf,
@@ -41,13 +42,13 @@ impl Pod<'_> {
         fs::write(self.dir.join("work.json"), work.to_string()).expect("a file");
         let _ = fs::remove_file(self.report_file());
         let mut command = self.repo.command(Peer::Vsm);
-        // All that a mover needs to know is in the files.
+        // A mover takes all its settings from the files.
         command.env_clear().env("VSM_JOB", JOB).args(["work", "--json"]).arg(self.dir.join("work.json"));
         command.arg("--secrets").arg(self.dir.join("secrets")).arg("--report").arg(self.report_file());
         command
     }
 
-    /// As root that has these capabilities and no others.
+    /// Runs as root with these capabilities and no others.
     pub fn run_with(&self, capabilities: &[&str], work: &Value, exit: i32) -> Value {
         let inner = self.command(work);
         let set: String = capabilities.iter().map(|one| format!(",+{one}")).collect();
@@ -62,7 +63,8 @@ impl Pod<'_> {
         self.dir.join("report.json")
     }
 
-    /// The report; the logs are JSON lines, whatever the volume's files are called.
+    /// Runs the work and returns its report. The logs must be JSON lines, whatever the names of the
+    /// files.
     pub fn run(&self, work: &Value, exit: i32) -> Value {
         self.report_of(Run::of(&mut self.command(work)).exits(exit))
     }
@@ -92,7 +94,7 @@ impl Pod<'_> {
         json!({"version": 1, "repository": self.repo.url.to_str(), "task": task})
     }
 
-    /// The work fails for this reason.
+    /// Asserts that the work fails for this reason, and returns the message.
     fn fails(&self, work: &Value, exit: i32, reason: &str) -> String {
         let report = self.run(work, exit);
         let failed = &report["outcome"]["failed"];
@@ -118,7 +120,7 @@ fn directory(repo: &Repo, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_volume_goes_there_and_back() {
+fn a_mover_backs_up_and_restores_a_volume() {
     let corpus = Corpus::shared();
     let repo = Repo::new();
     let pod = Pod::new(&repo);
@@ -143,7 +145,7 @@ fn a_volume_goes_there_and_back() {
 #[test]
 fn every_service_is_reached_by_secrets_alone() {
     let (azure, google) = (Azurite::new(), Google::new());
-    // A mover makes no bucket.
+    // A mover creates no bucket.
     crate::store::azure::cloud(&azure).open("made-here", "").prepare().expect("a container");
     let mut in_azure = Repo::at("azure:made-here:/velero/restic/cluster/shop/data");
     in_azure.own_option(&format!("azure.endpoint={}", azure.endpoint()));
@@ -172,7 +174,7 @@ fn the_parent_is_the_latest_of_the_same_volume() {
     fs::write(source.join("large"), Random(1).bytes(8 << 20)).expect("a file");
     let first = pod.run(&pod.backup(&source, "vsb:1"), 0);
     fs::write(source.join("small"), "new").expect("a file");
-    // A volume that was made anew under the old name is another one.
+    // A volume that was recreated under the old name has another lineage.
     let mut other = pod.backup(&source, "vsb:2");
     other["task"]["backup"]["lineage"] = "pvc-uid:other".into();
     let other = pod.run(&other, 0);
@@ -183,7 +185,7 @@ fn the_parent_is_the_latest_of_the_same_volume() {
 }
 
 #[test]
-fn a_lost_report_is_found_again() {
+fn a_repeated_backup_finds_the_first_snapshot() {
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
@@ -197,7 +199,7 @@ fn a_lost_report_is_found_again() {
     assert_eq!(repo.snapshots(Peer::Restic019).len(), 1);
 }
 
-/// A process that holds a lock under this host name, killed if it shall be gone.
+/// A process that holds a lock under this host name.
 fn holder(repo: &Repo, host: &str, name: &str) -> Running {
     let before = repo.lock_files().len();
     let mut inner = repo.command(Peer::Restic019);
@@ -216,7 +218,7 @@ fn holder(repo: &Repo, host: &str, name: &str) -> Running {
 }
 
 #[test]
-fn only_locks_of_movers_that_are_gone_are_removed() {
+fn only_the_locks_of_ended_movers_are_removed() {
     let repo = Repo::empty(2);
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
@@ -228,7 +230,7 @@ fn only_locks_of_movers_that_are_gone_are_removed() {
     assert_eq!(repo.lock_files().len(), 2);
     let mut work = pod.backup(&source, "vsb:1");
     pod.run(&work, 0);
-    assert_eq!(repo.lock_files().len(), 2, "nobody said that they are gone");
+    assert_eq!(repo.lock_files().len(), 2, "no mover is listed as ended");
     work["gone"] = json!(["vsm-vsb-1-abcde"]);
     pod.run(&work, 0);
     let locks = repo.list("locks");
@@ -239,7 +241,7 @@ fn only_locks_of_movers_that_are_gone_are_removed() {
 }
 
 #[test]
-fn what_is_called_off_leaves_nothing() {
+fn a_cancelled_backup_leaves_nothing() {
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let discard = |identity: &str, gone: Value| {
@@ -272,7 +274,7 @@ fn every_failure_has_its_reason() {
     late["task"]["backup"]["initialize"] = false.into();
     let said = pod.fails(&late, 10, "RepositoryMissing");
     assert!(said.contains(repo.url.to_str().expect("a path")), "{said}");
-    assert!(!repo.path().exists(), "a volume that has backups on record is not given a new repository");
+    assert!(!repo.path().exists(), "a volume with backups on record gets no new repository");
     pod.run(&backup, 0);
 
     let restore = |pick: Value| pod.restore(&directory(&repo, "target"), pick);
@@ -297,8 +299,8 @@ fn every_failure_has_its_reason() {
     assert_eq!(fs::read_dir(directory(&repo, "target")).expect("a directory").count(), 0);
 }
 
-/// A thread that the kernel refuses is an error, and in some parts of a run a panic. Root has no such
-/// limit.
+/// A thread that the kernel refuses is an error, and in some parts of a run a panic. Root has no
+/// such limit.
 #[test]
 fn a_panic_is_reported_and_leaves_no_lock() {
     let repo = Repo::new();
@@ -333,9 +335,10 @@ fn a_panic_is_reported_and_leaves_no_lock() {
     panic!("{panics} panics, and no run had enough threads");
 }
 
-/// An environment variable's line feed is part of the password to restic and VolSync's mover; so it is here.
+/// As in restic and VolSync's mover, the line feed of an environment variable is part of the
+/// password.
 #[test]
-fn a_password_is_taken_as_it_is() {
+fn a_password_keeps_its_spaces_and_line_feed() {
     let mut repo = Repo::new();
     let password = "  two words\n";
     repo.set("RESTIC_PASSWORD", password);
@@ -349,9 +352,9 @@ fn a_password_is_taken_as_it_is() {
     pod.fails(&pod.backup(&source, "vsb:2"), 12, "WrongPassword");
 }
 
-/// The file's name is what a forged report would look like.
+/// The file's name imitates a report.
 #[test]
-fn what_cannot_be_read_is_counted_and_forges_nothing() {
+fn an_unreadable_file_is_counted_and_its_name_forges_nothing() {
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
@@ -371,8 +374,7 @@ fn what_cannot_be_read_is_counted_and_forges_nothing() {
     assert_eq!(saved(&pod.run(&work, 3))["problems"], 1);
 }
 
-/// What a backup could not read is missing from a restore, too, and whoever looks at the restore
-/// learns it.
+/// A restore lacks the entries that the backup could not read, and reports that.
 #[test]
 fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
     let repo = Repo::new();
@@ -404,8 +406,8 @@ fn a_restore_of_an_incomplete_snapshot_is_incomplete() {
         assert_eq!(done.summary()["snapshot_problems"], 1, "{done}");
     }
     let dry = run(snapshot, &["--dry-run"]).exits(3);
-    assert!(dry.errors().contains("what it has would be restored"), "{dry}");
-    // Whether a part of it lacks anything is not known.
+    assert!(dry.errors().contains("the rest would be restored"), "{dry}");
+    // It is unknown whether a part of the snapshot lacks anything.
     let part = format!("{snapshot}:/data/part");
     for (snapshot, options) in
         [(part.as_str(), &[][..]), (snapshot, &["--include", "part"]), (snapshot, &["--exclude", "part"])]
@@ -444,9 +446,9 @@ fn forge_empty_volume(repo: &Repo, tree: Option<&str>, summary: Value) -> String
     opened.save_file(vsm::store::FileType::Snapshot, json).expect("a snapshot").to_string()
 }
 
-/// That a volume was empty is believed only if everything says so.
+/// A restore accepts that a volume was empty only if all records agree.
 #[test]
-fn an_empty_volume_wants_proof() {
+fn a_restore_of_an_empty_volume_needs_proof() {
     let repo = Repo::empty(2);
     let pod = Pod::new(&repo);
     let restore = |id: &str| pod.restore(&directory(&repo, "target"), json!({ "id": id }));
@@ -470,7 +472,7 @@ fn an_empty_volume_wants_proof() {
 }
 
 #[test]
-fn a_block_volume_that_lacks_something_is_not_restored() {
+fn an_incomplete_block_volume_is_not_restored() {
     let image = Random(6).bytes(12 << 20);
     let device = LoopDevice::with_content(&mut |file| file.write_all(&image));
     let repo = Repo::new();
@@ -483,7 +485,7 @@ fn a_block_volume_that_lacks_something_is_not_restored() {
     let target = LoopDevice::filled(image.len() as u64, 0xff);
     let said = pod.fails(&pod.restore(target.path(), json!({"tagged": ["vsb:1"]})), 13, "RepositoryDamaged");
     assert!(said.contains(target.path().to_str().expect("a path")), "{said}");
-    // A snapshot whose tree does not have the image, as of a backup that could not read it.
+    // A snapshot whose tree lacks the image, like that of a backup that could not read it.
     let path = device.path().to_str().expect("a path");
     let id = saved(&report)["snapshot"].as_str().expect("an id");
     repo.run(Peer::Restic019, ["rewrite", id, "--exclude", path, "--forget"]).ok();
@@ -492,7 +494,7 @@ fn a_block_volume_that_lacks_something_is_not_restored() {
 }
 
 #[test]
-fn an_empty_volume_is_a_snapshot_that_says_so() {
+fn the_snapshot_of_an_empty_volume_is_marked_as_empty() {
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let volume = LoopFs::new(16 << 20);
@@ -511,9 +513,9 @@ fn an_empty_volume_is_a_snapshot_that_says_so() {
     assert_eq!(saved(&report)["empty"], false, "{report}");
 }
 
-/// Movers of old wrote nothing for an empty volume.
+/// Older movers wrote nothing for an empty volume.
 #[test]
-fn an_absent_repository_is_an_empty_volume_only_where_that_is_said_and_shown() {
+fn a_missing_repository_is_an_empty_volume_only_on_request() {
     let repo = Repo::new();
     let pod = Pod::new(&repo);
     let target = directory(&repo, "target");
@@ -527,7 +529,8 @@ fn an_absent_repository_is_an_empty_volume_only_where_that_is_said_and_shown() {
     pod.fails(&work, 13, "RepositoryDamaged");
 }
 
-/// Repositories of VolSync's mover: a volume's content at the root of the tree, host `volsync`, the newest snapshot counts.
+/// Repositories of VolSync's mover: a volume's content at the root of the tree, host `volsync`, and
+/// the newest snapshot counts.
 #[test]
 fn repositories_of_volsync_are_restored() {
     let corpus = Corpus::shared();
@@ -546,7 +549,7 @@ fn repositories_of_volsync_are_restored() {
 }
 
 #[test]
-fn a_block_volume_goes_there_and_back() {
+fn a_mover_backs_up_and_restores_a_block_volume() {
     let image = {
         let mut image = Random(5).bytes(12 << 20);
         image[3 << 20..7 << 20].fill(0);
@@ -562,7 +565,7 @@ fn a_block_volume_goes_there_and_back() {
     assert!(repo.run(Peer::Restic019, ["dump", "latest", path]).ok().stdout() == image, "restic reads something else");
     let fresh = LoopDevice::filled(image.len() as u64, 0xff);
     pod.run(&pod.restore(fresh.path(), json!({"tagged": ["vsb:1"]})), 0);
-    assert!(fresh.content() == image, "something else came back");
+    assert!(fresh.content() == image, "the restored device differs");
 
     let small = LoopDevice::filled(4 << 20, 0);
     pod.fails(&pod.restore(small.path(), json!({"tagged": ["vsb:1"]})), 13, "TargetTooSmall");
@@ -576,13 +579,13 @@ fn a_block_volume_goes_there_and_back() {
 }
 
 #[test]
-fn a_mover_that_is_stopped_says_so_and_the_next_one_goes_on() {
+fn an_interrupted_mover_reports_it_and_the_next_one_resumes() {
     let repo = Repo::empty(2);
     let pod = Pod::new(&repo);
     let source = directory(&repo, "volume");
     let mut file = fs::File::create(source.join("file")).expect("a file");
     for seed in 0..32 {
-        file.write_all(&Random(seed).bytes(32 << 20)).expect("room");
+        file.write_all(&Random(seed).bytes(32 << 20)).expect("space");
     }
     drop(file);
     let work = pod.backup(&source, "vsb:1");

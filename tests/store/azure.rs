@@ -1,4 +1,4 @@
-//! Azure Blob Storage against Azurite: what is particular to its credentials.
+//! Tests the credentials of Azure Blob Storage, against Azurite.
 
 use super::clouds::Cloud;
 use super::{impatient, told};
@@ -13,7 +13,7 @@ fn options(server: &Azurite, key: &str) -> Options {
     options
 }
 
-/// As [`super::clouds`] reaches it.
+/// The service, as [`super::clouds`] tests it.
 pub fn cloud(server: &Azurite) -> Cloud {
     by(options(server, KEY))
 }
@@ -22,7 +22,7 @@ fn by(options: Options) -> Cloud {
     Cloud { scheme: "azure", options }
 }
 
-pub fn what_is_refused_is_named(server: &Azurite) {
+pub fn refusals_name_the_cause_and_no_secret(server: &Azurite) {
     let wrong = options(server, "d3Jvbmcga2V5");
     let store = by(wrong.clone()).open(CONTAINER, "");
     let error = store.list(FileType::Key).expect_err("a wrong key");

@@ -1,4 +1,4 @@
-//! What holds for a service whose locations name a bucket and no endpoint, whichever it is.
+//! Tests that hold for every service whose locations name a bucket and no endpoint.
 
 use super::conformance::conforms;
 use super::{bytes, upstream};
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use vsm::id::Id;
 use vsm::store::{File, FileType, Location, Options, Place, Result, Store, StoreError};
 
-/// A service, and what reaches it.
+/// A service, and the options that reach it.
 pub struct Cloud {
-    /// Of its locations.
+    /// The scheme of its locations.
     pub scheme: &'static str,
     pub options: Options,
 }
@@ -26,22 +26,22 @@ impl Cloud {
         vsm::store::open(&self.location(bucket, prefix), &self.options)
     }
 
-    /// All of it.
+    /// Runs the tests of this module.
     pub fn is_right(&self) {
         self.conforms_below_a_prefix();
         self.conforms_in_the_buckets_root();
-        self.what_is_missing_is_named();
+        self.a_missing_bucket_is_named();
         self.directories_are_listed();
     }
 
-    /// [`upstream::conforms`], but for some functions.
+    /// Runs [`upstream::conforms`], in which exactly the functions in `fails` fail.
     pub fn is_up_to_upstream(&self, fails: &[&str]) {
         upstream::conforms(&self.location("upstream", ""), &self.options, fails);
     }
 
     fn conforms_below_a_prefix(&self) {
         let store = self.open("made-here", "deep/er/prefix with space/100%25~[x]");
-        // The bucket is made with the first repository.
+        // The first repository creates the bucket.
         let missing = store.list(FileType::Key).expect_err("no bucket yet");
         assert!(matches!(&missing, StoreError::NoBucket { bucket, .. } if bucket == "made-here"), "{missing:?}");
         store.prepare().expect("a bucket");
@@ -54,7 +54,7 @@ impl Cloud {
         conforms(&*store);
     }
 
-    fn what_is_missing_is_named(&self) {
+    fn a_missing_bucket_is_named(&self) {
         let store = self.open("not-there", "x");
         for error in
             [store.read(File::CONFIG, 1000).expect_err("nothing"), store.list(FileType::Pack).expect_err("nothing")]

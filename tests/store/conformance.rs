@@ -1,6 +1,6 @@
-//! What every store promises, as one function that runs against any of them.
+//! The promises of every store, as one function that tests any of them.
 //!
-//! The store must be at a fresh place and is left with files in it.
+//! The store must be at a new location, and is left with files in it.
 
 use super::bytes;
 use std::collections::BTreeMap;
@@ -95,7 +95,8 @@ fn ranges(store: &dyn Store) {
         let StoreError::Short { offset: o, wanted, got: g, .. } = error else { panic!("{error:?}") };
         assert_eq!((o, wanted, g), (offset, length as u64, got));
     }
-    // A range front to back, in portions; and not a byte more than was asked for, though the file has more.
+    // A range is read from front to back, in portions, and ends where it should, although the file
+    // has more.
     let mut download = store.download(file, 1000, 60_000).expect("a range");
     let mut read = Vec::new();
     for length in [1, 0, 9_999, 50_000] {
@@ -115,7 +116,7 @@ fn ranges(store: &dyn Store) {
 }
 
 fn uploads(store: &dyn Store) {
-    // Sizes around those at which parts are gathered or kept, and a great many small ones.
+    // Sizes around those at which parts are gathered or kept, and many small ones.
     for sizes in [vec![], vec![10], vec![1 << 20, 3, 1 << 16, 16_383, 16_384, 5], vec![700; 5000]] {
         let content = bytes(sizes.iter().sum(), sizes.len() as u64);
         let file = File::new(FileType::Pack, Id::of(&content));
@@ -137,7 +138,7 @@ fn uploads(store: &dyn Store) {
     assert_eq!(store.list(FileType::Pack).expect("a list").len(), before, "an upload without a commit");
 }
 
-/// Files of which a part is in a temporary file, or still in memory.
+/// Uploads with a part that is in a spill file, or still in memory.
 fn put_aside(store: &dyn Store) {
     let temp = tempfile::tempdir().expect("a directory");
     for length in [0, 100_000, 5 << 20] {
@@ -148,7 +149,7 @@ fn put_aside(store: &dyn Store) {
         aside.write_all(&large).expect("space");
         let mut upload = store.upload(FileType::Pack).expect("an upload");
         upload.write(&first).expect("a part");
-        upload.write_aside(&Arc::new(aside)).expect("a part that was put aside");
+        upload.write_aside(&Arc::new(aside)).expect("a spilled part");
         upload.write(&last).expect("a part");
         upload.commit(file.id).expect("a committed upload");
         assert!(store.read(file, 10 << 20).expect("the file") == content, "{length}");
@@ -173,7 +174,7 @@ fn removal(store: &dyn Store) {
     }
 }
 
-/// Calls of many plain threads at the same time; each gets its own answer.
+/// Many plain threads call the store at the same time; each gets its own answer.
 fn many_at_once(store: &dyn Store) {
     std::thread::scope(|scope| {
         for thread in 0..12u64 {

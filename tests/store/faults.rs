@@ -1,4 +1,5 @@
-//! An object store whose connections break: what can be had again is, and what cannot be is said.
+//! Tests an object store whose connections break: requests are retried where that helps, and
+//! otherwise fail with the cause.
 //!
 //! Each function puts a [`Proxy`] before a server.
 
@@ -12,7 +13,7 @@ use vsm::id::Id;
 use vsm::maintain::survey;
 use vsm::store::{File, FileType, Options, Place, Store, StoreError};
 
-/// A store behind a proxy that has answered once, so that it is given all the patience there is.
+/// A store behind a proxy that has answered once, so that it has the full retry budget.
 fn behind(endpoint: &Endpoint, prefix: &str) -> (Proxy, Endpoint, Arc<dyn Store>) {
     let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
     let endpoint = endpoint.by(proxy.url());
@@ -28,7 +29,8 @@ fn put(store: &dyn Store, ty: FileType, content: &[u8]) -> File {
     file
 }
 
-/// A download that is cut again and again is whole in the end, and no byte of a range is sent twice.
+/// A download that is interrupted repeatedly is whole in the end, and no byte of a range is sent
+/// twice.
 pub fn a_cut_download_is_whole(endpoint: &Endpoint) {
     let (proxy, _, store) = behind(endpoint, "cut-download");
     let content = bytes(3_000_000, 1);
@@ -42,8 +44,9 @@ pub fn a_cut_download_is_whole(endpoint: &Endpoint) {
     assert_eq!(proxy.left(), 0);
 }
 
-/// What looks at many directories waits with all patience for a few of them, and not for each, when the store has gone.
-pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint) {
+/// If the store fails, a survey of many directories spends its retry budget on a few of them, not
+/// on each.
+pub fn a_survey_ends_when_the_store_fails(endpoint: &Endpoint) {
     endpoint.plant((0..40).map(|n| (format!("survey/dir-{n:02}/object"), b"x".to_vec())));
     let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
     let endpoint = endpoint.by(proxy.url());
@@ -53,17 +56,17 @@ pub fn a_survey_ends_when_the_store_is_gone(endpoint: &Endpoint) {
     let found = survey::find(&place, "", |_, _| false).expect("nothing is wrong yet");
     assert!(found.repositories.is_empty() && found.failed.is_empty());
     assert_eq!(proxy.requests().len(), 41);
-    // One that fails for ever is told, and the others are looked into.
+    // A directory that fails for ever is reported, and the others are surveyed.
     proxy.inject("dir-07", vec![Fault::CutRequest(0); 1000]);
     let found = survey::find(&place, "", |_, _| false).expect("a survey");
     assert_eq!(found.failed.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["dir-07"]);
     proxy.requests();
     proxy.inject("dir-", vec![Fault::CutRequest(0); 100_000]);
-    let error = survey::find(&place, "", |_, _| false).expect_err("it is gone");
+    let error = survey::find(&place, "", |_, _| false).expect_err("an outage");
     assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
     let asked: BTreeSet<String> =
         proxy.requests().iter().filter_map(|head| Some(head.split("dir-").nth(1)?[..2].to_owned())).collect();
-    // Four that failed, and those that were under way beside them.
+    // The four directories that failed, and those that were in flight beside them.
     assert!((4..=8).contains(&asked.len()), "{asked:?}");
 }
 
@@ -82,15 +85,15 @@ pub fn a_cut_upload_is_whole(endpoint: &Endpoint) {
     assert_eq!(store.read(file, 3_000_000).expect("the file"), content);
 }
 
-/// A create whose success got lost is still a success; one that another process got in before is not.
-pub fn a_create_that_lost_its_answer_knows_its_own(endpoint: &Endpoint) {
+/// A create whose answer was lost is a success; one after that of another process is not.
+pub fn a_create_whose_answer_was_lost_is_a_success(endpoint: &Endpoint) {
     let (proxy, _, store) = behind(endpoint, "lost-create");
     let ours = bytes(150, 3);
     proxy.inject("PUT /", [Fault::LoseAnswer]);
     store.create(File::CONFIG, ours.clone().into()).expect("a created config");
     assert_eq!(proxy.requests().iter().filter(|line| line.starts_with("PUT")).count(), 1, "created once");
     assert_eq!(store.read(File::CONFIG, 1000).expect("the config"), ours);
-    // The same bytes, but nothing of ours was lost: so it was somebody else.
+    // The same bytes, but no answer was lost: another process has created the file.
     let again = store.create(File::CONFIG, ours.into());
     assert!(matches!(again, Err(StoreError::AlreadyExists { .. })), "{again:?}");
 
@@ -102,8 +105,8 @@ pub fn a_create_that_lost_its_answer_knows_its_own(endpoint: &Endpoint) {
     assert!(matches!(late, Err(StoreError::AlreadyExists { .. })), "{late:?}");
 }
 
-/// Answers of a server in trouble are retried; each other kind of request comes through a broken connection too.
-pub fn trouble_passes(endpoint: &Endpoint) {
+/// Server errors and broken connections are retried, for every kind of request.
+pub fn server_errors_are_retried(endpoint: &Endpoint) {
     const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 62\r\nconnection: close\r\n\r\n\
                         <Error><Code>SlowDown</Code><Message>Gently.</Message></Error>";
     const FAILED: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -112,7 +115,8 @@ pub fn trouble_passes(endpoint: &Endpoint) {
     let heard = listen(&mut options);
     let store = endpoint.open_with("trouble", &options).expect("a store");
     let trouble = || [Fault::Answer(BUSY), Fault::CutAnswer(0), Fault::Answer(FAILED), Fault::CutAnswer(20)];
-    // Not first of all: a store that has never answered gets three attempts only.
+    // A store that has never answered gets only three attempts, so it answers once before the
+    // faults.
     store.list(FileType::Key).expect("an answer");
     for method in ["PUT /", "HEAD /", "GET /", "DELETE /"] {
         proxy.inject(method, trouble());
@@ -127,7 +131,7 @@ pub fn trouble_passes(endpoint: &Endpoint) {
     assert!(heard[0].starts_with("write index ") && heard[0].contains("503 Service Unavailable: SlowDown (Gently)"));
 }
 
-pub fn a_hanging_request_is_made_again(endpoint: &Endpoint) {
+pub fn a_stalled_request_is_retried(endpoint: &Endpoint) {
     let (proxy, _, store) = behind(endpoint, "hang");
     proxy.inject("PUT /", [Fault::Hang]);
     let file = put(&*store, FileType::Index, b"index");
@@ -135,8 +139,8 @@ pub fn a_hanging_request_is_made_again(endpoint: &Endpoint) {
     assert_eq!(store.read(file, 10).expect("the file"), "index");
 }
 
-/// A store that goes away for a while is waited for, by all who use it; one that stays away is given up.
-pub fn an_outage_is_sat_out(endpoint: &Endpoint) {
+/// All users of a store wait for the end of an outage; a store that stays down is given up.
+pub fn requests_wait_for_the_end_of_an_outage_up_to_a_limit(endpoint: &Endpoint) {
     let (proxy, endpoint, _) = behind(endpoint, "outage");
     let mut options = endpoint.options();
     let heard = listen(&mut options);
@@ -160,7 +164,7 @@ pub fn an_outage_is_sat_out(endpoint: &Endpoint) {
     assert!(told(&error).contains("gave up after"), "{}", told(&error));
 }
 
-/// A server that does not know conditional writes gets plain ones; one that ignores the condition is caught by looking.
+/// A server without conditional writes gets plain ones, after a check for an existing file.
 pub fn creation_without_conditions(endpoint: &Endpoint) {
     const UNKNOWN: &str = "HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let (proxy, _, store) = behind(endpoint, "unconditional");
@@ -173,7 +177,7 @@ pub fn creation_without_conditions(endpoint: &Endpoint) {
     assert_eq!(store.read(File::CONFIG, 10).expect("the config"), vec![1]);
 }
 
-/// What never was a store is given up after a few attempts, and says what failed.
+/// A wrong address is given up after a few attempts, with the cause.
 pub fn a_wrong_address_fails_soon(endpoint: &Endpoint) {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     for (url, why) in [
@@ -185,22 +189,22 @@ pub fn a_wrong_address_fails_soon(endpoint: &Endpoint) {
         let mut options = endpoint.options();
         let (heard, most) = (listen(&mut options), options.retry.opening_attempts as usize);
         let store = endpoint.open_with("nowhere", &options).expect("a store");
-        let error = store.size(File::CONFIG).expect_err("nobody there");
+        let error = store.size(File::CONFIG).expect_err("no store");
         assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
         let text = told(&error);
         assert!(text.to_lowercase().contains(&why.to_lowercase()) && text.contains(&url), "{text}");
-        assert!(heard.lock().expect("no panic").len() < most, "each but the last is heard of");
+        assert!(heard.lock().expect("no panic").len() < most, "each attempt but the last is reported");
     }
 }
 
-/// The defaults, too, end after a few attempts at a port where nobody listens.
+/// The default policy, too, ends after a few attempts at a port without a listener.
 pub fn the_default_patience_at_a_wrong_address_is_short(endpoint: &Endpoint) {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let endpoint = endpoint.by(format!("http://{nobody}"));
     let mut options = Options { retry: Default::default(), ..endpoint.options() };
     let (heard, most) = (listen(&mut options), options.retry.opening_attempts as usize);
     let store = endpoint.open_with("nowhere", &options).expect("a store");
-    store.read(File::CONFIG, 1000).expect_err("nobody there");
-    assert_eq!(heard.lock().expect("no panic").len(), most - 1, "each but the last is heard of");
+    store.read(File::CONFIG, 1000).expect_err("no store");
+    assert_eq!(heard.lock().expect("no panic").len(), most - 1, "each attempt but the last is reported");
     assert!(most <= 5, "{most} attempts");
 }

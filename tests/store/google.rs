@@ -1,4 +1,4 @@
-//! Google Cloud Storage against fake-gcs-server: what is particular to its listings and credentials.
+//! Tests the listings and credentials of Google Cloud Storage, against fake-gcs-server.
 
 use super::clouds::Cloud;
 use super::{bytes, impatient, told};
@@ -19,7 +19,7 @@ fn options(server: &Google, variables: &[(&str, &str)]) -> Options {
     options
 }
 
-/// As [`super::clouds`] reaches it.
+/// The service, as [`super::clouds`] tests it.
 pub fn cloud(server: &Google) -> Cloud {
     by(options(server, &[("GOOGLE_ACCESS_TOKEN", TOKEN), ("GOOGLE_PROJECT_ID", PROJECT)]))
 }
@@ -41,8 +41,8 @@ pub fn long_listings_are_whole(server: &Google) {
     assert_eq!(listed, written);
 }
 
-pub fn what_is_refused_is_named(server: &Google) {
-    // Nobody pays for a bucket of no project.
+pub fn refusals_name_the_cause_and_no_secret(server: &Google) {
+    // A bucket cannot be created without a project.
     let poor = options(server, &[("GOOGLE_ACCESS_TOKEN", TOKEN)]);
     let store = by(poor).open("not-there", "");
     let error = store.prepare().expect_err("no project");
@@ -53,11 +53,12 @@ pub fn what_is_refused_is_named(server: &Google) {
     let error = store.list(FileType::Key).expect_err("a wrong token");
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
     assert!(!told(&error).contains("expired-token"), "{}", told(&error));
-    let error = by(options(server, &[])).try_open("another", "").err().expect("nobody");
+    let error = by(options(server, &[])).try_open("another", "").err().expect("no credentials");
     assert!(told(&error).contains("GOOGLE_APPLICATION_CREDENTIALS"), "{}", told(&error));
 }
 
-/// The token is one that Google can check by the account's public key, as openssl does here, and the key itself goes nowhere.
+/// The token is one that Google can verify with the account's public key, as openssl does here, and
+/// the private key is never sent.
 pub fn a_service_account_signs_its_own_token(server: &Google) {
     let dir = scratch();
     let file = service_account(dir.path());

@@ -1,7 +1,9 @@
-//! The stores, through the library: what every store promises, and what an object store does when its server fails.
+//! Tests the stores through the library: the promises of every store, and the behaviour of an
+//! object store whose server fails.
 //!
-//! Nothing here is about the repository's format. [`conformance`] holds for each store alike; [`s3`] and [`faults`] take
-//! the [`Endpoint`] of a server that the caller started, so that they run against whichever server there is.
+//! Nothing here depends on the repository's format. [`conformance`] holds for every store; [`s3`]
+//! and [`faults`] take the [`Endpoint`] of a server that the caller started, so that they run
+//! against any server.
 
 pub mod azure;
 pub mod clouds;
@@ -34,12 +36,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The same server by another way.
+    /// The same server at another URL.
     pub fn by(&self, url: String) -> Endpoint {
         Endpoint { url, ..self.clone() }
     }
 
-    /// Options with this server's credentials, its region and little patience.
+    /// Options with this server's credentials, its region and a short retry policy.
     pub fn options(&self) -> Options {
         self.options_of(&[("AWS_DEFAULT_REGION", "us-east-1")])
     }
@@ -62,7 +64,7 @@ impl Endpoint {
         vsm::store::open(&self.location(prefix), options)
     }
 
-    /// Puts objects into the bucket, as anybody does who may.
+    /// Puts objects into the bucket, without our store.
     pub fn plant(&self, objects: impl IntoIterator<Item = (String, Vec<u8>)> + Send) {
         self.as_anybody(async |client| {
             let put = |(name, content): (String, Vec<u8>)| {
@@ -73,12 +75,12 @@ impl Endpoint {
         });
     }
 
-    /// What an object of the bucket holds.
+    /// The content of an object in the bucket.
     pub fn object(&self, name: &str) -> Vec<u8> {
         self.as_anybody(async |client| client.get(&name.into()).await?.bytes().await).expect(name).to_vec()
     }
 
-    /// By requests and their signatures, and nothing else of a store.
+    /// Calls the client of the crate directly, which only signs and sends requests.
     fn as_anybody<T: Send>(&self, act: impl AsyncFnOnce(Arc<dyn object_store::ObjectStore>) -> T + Send) -> T {
         let Location::Bucket(bucket) = self.location("") else { unreachable!("a bucket") };
         let (client, _) = ObjectStore::open(&bucket, &self.options()).expect("a store").clients();
@@ -86,13 +88,13 @@ impl Endpoint {
     }
 }
 
-/// On another thread: this one may have connections already, which only a store's own calls can use.
+/// Runs on another thread, because this one may have connections that only a store's calls can use.
 fn on_a_new_runtime<T: Send>(act: impl FnOnce(&Runtime) -> T + Send) -> T {
     let run = || act(&runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
     std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
 }
 
-/// Waits that fit a test.
+/// A retry policy with waits that fit a test.
 pub fn impatient() -> RetryPolicy {
     RetryPolicy {
         patience: Duration::from_secs(20),
@@ -104,7 +106,7 @@ pub fn impatient() -> RetryPolicy {
     }
 }
 
-/// Collects what a store tells of its failed attempts.
+/// Collects the failed attempts that a store reports.
 pub fn listen(options: &mut Options) -> Arc<Mutex<Vec<String>>> {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let notes = heard.clone();
@@ -114,7 +116,7 @@ pub fn listen(options: &mut Options) -> Arc<Mutex<Vec<String>>> {
     heard
 }
 
-/// `length` bytes that repeat nowhere soon.
+/// `length` pseudo-random bytes.
 pub fn bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let next = |_| {
@@ -124,7 +126,7 @@ pub fn bytes(length: usize, seed: u64) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
-/// An error with all its causes, as a person would be told.
+/// An error with all its causes, as the command line prints it.
 pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -136,7 +138,7 @@ pub fn told(error: &dyn std::error::Error) -> String {
 }
 
 #[test]
-fn a_store_with_copies_conforms() {
+fn a_cached_store_conforms() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let location: Location = scratch.path().join("repo").to_str().expect("a plain path").parse().expect("a location");
     let store = vsm::store::open(&location, &Options::default()).expect("a store");
@@ -154,7 +156,7 @@ fn a_folder_conforms() {
 }
 
 #[test]
-fn a_folder_tells_what_is_in_it_and_what_it_does_not_follow() {
+fn a_folder_lists_its_entries_and_those_it_does_not_follow() {
     use std::os::unix::ffi::OsStrExt;
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let root = scratch.path();

@@ -1,4 +1,4 @@
-//! The tests of this folder on real servers, each with a server of its own.
+//! Runs the tests of this folder on real servers, each with a server of its own.
 
 use super::{Endpoint, azure, faults, google, s3, traffic, upstream};
 use crate::common::azurite::Azurite;
@@ -14,7 +14,7 @@ fn endpoint(server: &S3, scheme: &str) -> Endpoint {
     Endpoint { url, bucket: BUCKET.into(), access: ACCESS.into(), secret: SECRET.into() }
 }
 
-/// What holds for every S3 server.
+/// Makes a test of each function for every S3 server.
 macro_rules! on_each_s3_server {
     ($($module:ident :: $test:ident),*) => {
         mod on_versitygw {
@@ -31,21 +31,21 @@ macro_rules! on_each_s3_server {
 on_each_s3_server! {
     s3::conforms_below_a_prefix, s3::conforms_in_the_buckets_root, s3::refused_credentials_fail_at_once,
     s3::anonymous_requests_are_unsigned, s3::a_session_token_is_sent_and_signed,
-    s3::a_pack_is_one_request, s3::lays_out_as_restic_does, s3::foreign_objects_are_not_listed, s3::long_listings_are_whole,
+    s3::a_pack_is_one_request, s3::objects_have_the_names_of_restics_layout, s3::foreign_objects_are_not_listed, s3::long_listings_are_whole,
     s3::directories_are_listed_whole, s3::a_missing_bucket_is_named_and_made, faults::a_cut_download_is_whole, faults::a_cut_upload_is_whole,
-    faults::a_create_that_lost_its_answer_knows_its_own, faults::trouble_passes, faults::a_hanging_request_is_made_again,
-    faults::an_outage_is_sat_out, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
-    faults::the_default_patience_at_a_wrong_address_is_short, faults::a_survey_ends_when_the_store_is_gone, traffic::the_account_is_what_the_server_sees,
-    traffic::limits_are_kept, traffic::limits_change_on_the_way
+    faults::a_create_whose_answer_was_lost_is_a_success, faults::server_errors_are_retried, faults::a_stalled_request_is_retried,
+    faults::requests_wait_for_the_end_of_an_outage_up_to_a_limit, faults::creation_without_conditions, faults::a_wrong_address_fails_soon,
+    faults::the_default_patience_at_a_wrong_address_is_short, faults::a_survey_ends_when_the_store_fails, traffic::the_account_equals_the_requests_that_the_server_sees,
+    traffic::limits_are_kept, traffic::changed_limits_apply_to_running_transfers
 }
 
-/// MinIO knows no class of that name.
+/// MinIO does not know a storage class of that name.
 #[test]
 fn packs_have_the_storage_class() {
     s3::packs_have_the_storage_class(&endpoint(&S3::new(), "http"));
 }
 
-/// The server's objects are files, and quicker made as such.
+/// The server stores objects as files, which are faster to create directly.
 #[test]
 fn many_pages_are_listed_by_prefixes() {
     let server = S3::new();
@@ -68,9 +68,9 @@ fn many_pages_are_listed_by_prefixes() {
 }
 
 #[test]
-fn the_region_is_found_out() {
+fn the_region_is_detected() {
     let server = S3::with(&["--region", "eu-test-7"]);
-    s3::the_region_is_found_out(&endpoint(&server, "http"), "eu-test-7");
+    s3::the_region_is_detected(&endpoint(&server, "http"), "eu-test-7");
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn a_certificate_authority_can_be_named() {
     s3::a_certificate_authority_can_be_named(&endpoint(&server, "https"), &dir.path().join("ca.pem"));
 }
 
-/// S3 makes them only if the client is told how, and we copy nothing.
+/// S3 makes these copies only if the client is configured for them, and our store copies nothing.
 const COPIES_UNDER_A_CONDITION: [&str; 2] = ["copy_if_not_exists", "copy_rename_nonexistent_object"];
 
 #[test]
 fn upstreams_functions_hold_on_versitygw() {
     let server = S3::new();
     let server = endpoint(&server, "http");
-    // versitygw compares times by the second with those of files.
+    // versitygw compares times with those of files, by the second.
     let fails = [&["get_opts"][..], &COPIES_UNDER_A_CONDITION].concat();
     upstream::conforms(&server.location(""), &server.options(), &fails);
 }
@@ -109,7 +109,7 @@ fn upstreams_functions_hold_on_azure() {
 
 #[test]
 fn upstreams_functions_hold_on_google() {
-    // The front knows no call that we do not make.
+    // The front server knows only the calls that our store makes.
     let fails = [
         "get_opts",
         "put_opts",
@@ -126,7 +126,7 @@ fn upstreams_functions_hold_on_google() {
 fn azure_conforms() {
     let server = Azurite::new();
     azure::cloud(&server).is_right();
-    azure::what_is_refused_is_named(&server);
+    azure::refusals_name_the_cause_and_no_secret(&server);
 }
 
 #[test]
@@ -134,6 +134,6 @@ fn google_conforms() {
     let server = Google::new();
     google::cloud(&server).is_right();
     google::long_listings_are_whole(&server);
-    google::what_is_refused_is_named(&server);
+    google::refusals_name_the_cause_and_no_secret(&server);
     google::a_service_account_signs_its_own_token(&server);
 }

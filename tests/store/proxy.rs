@@ -1,6 +1,6 @@
-//! A proxy between a client and a server that breaks connections as it is told, and counts requests.
+//! A proxy between a client and a server that breaks connections on demand, and counts requests.
 //!
-//! It works on connections, and takes the first request of each for all of it: the server is asked to close after every answer.
+//! It handles one request per connection: the server is asked to close after every answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What happens to a request.
+/// The fault of a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The connection is closed after so many bytes of the answer.
+    /// The connection is closed after this number of bytes of the answer.
     CutAnswer(usize),
-    /// The connection is closed after so many bytes of the request.
+    /// The connection is closed after this number of bytes of the request.
     CutRequest(usize),
-    /// The server gets the request and answers, but nobody hears it.
+    /// The server gets the request and answers, but the client does not get the answer.
     LoseAnswer,
     /// The connection stays open and nothing happens.
     Hang,
@@ -56,7 +56,7 @@ impl Proxy {
                 }
                 let (shared, Ok(client)) = (shared.clone(), client) else { continue };
                 if !shared.down.load(Ordering::SeqCst) {
-                    // A broken connection is what this is for.
+                    // Broken connections are the purpose of the proxy, so errors do not matter.
                     std::thread::spawn(move || drop(serve(&shared, client)));
                 }
             }
@@ -73,7 +73,7 @@ impl Proxy {
         self.state.faults.lock().expect("no panic").extend(faults.into_iter().map(|fault| (what, fault)));
     }
 
-    /// Closes every connection at once, or no longer.
+    /// Closes every connection at once, if `down`.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
@@ -139,7 +139,7 @@ fn serve(state: &State, mut client: TcpStream) -> io::Result<()> {
         }
     });
     if matches!(fault, Some(Fault::LoseAnswer)) {
-        // Only an answer shows that the server has done it.
+        // Only an answer shows that the server has processed the request.
         server.read_exact(&mut [0; 12])?;
     } else {
         copy(&mut server, &mut client, down)?;

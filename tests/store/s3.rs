@@ -1,4 +1,5 @@
-//! S3 against a real server: the promises, and what is particular to buckets, regions and credentials.
+//! Tests S3 against a real server: conformance, and the features of buckets, regions and
+//! credentials.
 
 use super::conformance::conforms;
 use super::proxy::Proxy;
@@ -15,8 +16,8 @@ pub fn conforms_in_the_buckets_root(endpoint: &Endpoint) {
     conforms(&*endpoint.open(""));
 }
 
-/// What lies on the server is where restic looks for it.
-pub fn lays_out_as_restic_does(endpoint: &Endpoint) {
+/// Objects are where restic looks for them.
+pub fn objects_have_the_names_of_restics_layout(endpoint: &Endpoint) {
     let store = endpoint.open("lay/out");
     let content = bytes(100, 1);
     let id = Id::of(&content);
@@ -37,7 +38,7 @@ pub fn lays_out_as_restic_does(endpoint: &Endpoint) {
     }
 }
 
-/// Objects of others between ours are passed over.
+/// Foreign objects between ours are ignored.
 pub fn foreign_objects_are_not_listed(endpoint: &Endpoint) {
     let store = endpoint.open("foreign");
     let content = bytes(100, 2);
@@ -49,7 +50,7 @@ pub fn foreign_objects_are_not_listed(endpoint: &Endpoint) {
     assert_eq!(store.list(FileType::Pack).expect("a list"), [(file.id, 100)]);
 }
 
-/// A listing of several pages, also when the connection breaks between them.
+/// A listing has several pages, and is whole even if the connection breaks between them.
 pub fn long_listings_are_whole(endpoint: &Endpoint) {
     let store = endpoint.open("long");
     let mut expected: Vec<(Id, u64)> = (0..2500u32).map(|n| (Id::of(&n.to_le_bytes()), u64::from(n % 7))).collect();
@@ -74,7 +75,8 @@ pub fn long_listings_are_whole(endpoint: &Endpoint) {
     assert!(requests.len() == 4 && requests[2].contains("continuation-token="), "{requests:#?}");
 }
 
-/// What is in a directory, told page by page and without a look at what is below it, also when the connection breaks between two pages.
+/// A directory is listed page by page, without the entries below its directories, and is whole even
+/// if the connection breaks between two pages.
 pub fn directories_are_listed_whole(endpoint: &Endpoint) {
     let mut expected: Vec<String> = (0..2500).map(|n| format!("{n:04} with a space")).collect();
     let below = expected.iter().map(|name| format!("{name}/below/config"));
@@ -91,7 +93,7 @@ pub fn directories_are_listed_whole(endpoint: &Endpoint) {
     assert_eq!((found.files, found.passed_over), (vec!["config".to_owned()], vec![]));
     assert_eq!(proxy.requests().len(), 4, "three pages, one of them twice");
 
-    // What is below is reached by its path, and by the same connections.
+    // An entry below is reached by its path, over the same connections.
     let below = place.directory("many/0007 with a space", &["config"]).expect("a directory");
     assert_eq!((below.directories, below.files), (vec!["below".to_owned()], vec![]));
     let store = place.store("many/0007 with a space/below");
@@ -103,7 +105,8 @@ pub fn directories_are_listed_whole(endpoint: &Endpoint) {
     assert!(matches!(place.directory("", &[]), Err(StoreError::NoBucket { .. })));
 }
 
-/// A missing bucket is told from a missing repository, in words that scripts look for; preparing makes it.
+/// The error of a missing bucket has the words that scripts look for, and differs from that of a
+/// missing repository; `prepare` creates the bucket.
 pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint) {
     let endpoint = Endpoint { bucket: "not-there-yet".to_owned(), ..endpoint.clone() };
     let store = endpoint.open("repo");
@@ -123,7 +126,7 @@ pub fn a_missing_bucket_is_named_and_made(endpoint: &Endpoint) {
     store.create(File::CONFIG, vec![1].into()).expect("a config");
 }
 
-/// Credentials that are refused are refused at once, however much patience there is.
+/// Refused credentials fail at once, whatever the retry budget.
 pub fn refused_credentials_fail_at_once(endpoint: &Endpoint) {
     let wrong_secret = Endpoint { secret: "wrong".to_owned(), ..endpoint.clone() };
     let wrong_key = Endpoint { access: "nobody".to_owned(), ..endpoint.clone() };
@@ -158,7 +161,7 @@ pub fn a_session_token_is_sent_and_signed(endpoint: &Endpoint) {
     let endpoint = endpoint.by(proxy.url());
     let options = endpoint.options_of(&[("AWS_REGION", "us-east-1"), ("AWS_SESSION_TOKEN", "token-of-a-session")]);
     let store = endpoint.open_with("session", &options).expect("a store");
-    // What the server thinks of the token is not the point.
+    // The server's verdict on the token does not matter here.
     let _ = store.list(FileType::Key);
     let _ = store.write(File::CONFIG, vec![1].into());
     for head in proxy.requests() {
@@ -169,7 +172,7 @@ pub fn a_session_token_is_sent_and_signed(endpoint: &Endpoint) {
     }
 }
 
-/// Requests without a signature reach a server that does not want one, and are refused by one that does.
+/// Anonymous requests have no signature, and a server that needs one refuses them.
 pub fn anonymous_requests_are_unsigned(endpoint: &Endpoint) {
     let mut options = endpoint.options_of(&[]);
     options.environment = Default::default();
@@ -180,8 +183,9 @@ pub fn anonymous_requests_are_unsigned(endpoint: &Endpoint) {
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
 }
 
-/// A region that nobody gave is found out. `endpoint` is a server whose region is not the default one.
-pub fn the_region_is_found_out(endpoint: &Endpoint, region: &str) {
+/// If no option names the region, the store detects it. The region of `endpoint` is not the
+/// default.
+pub fn the_region_is_detected(endpoint: &Endpoint, region: &str) {
     let store = endpoint.open_with("region", &endpoint.options_of(&[])).expect("a store");
     store.write(File::CONFIG, vec![1].into()).expect("a config");
     let mut options = endpoint.options_of(&[("AWS_REGION", region)]);
@@ -192,7 +196,7 @@ pub fn the_region_is_found_out(endpoint: &Endpoint, region: &str) {
     assert!(told(&error).contains("AuthorizationHeaderMalformed"), "{}", told(&error));
 }
 
-/// An endpoint with a certificate of its own authority is trusted when that is named, and only then.
+/// A certificate of a private authority is trusted if, and only if, an option names that authority.
 pub fn a_certificate_authority_can_be_named(endpoint: &Endpoint, authority: &Path) {
     let mut options = endpoint.options();
     let heard = listen(&mut options);

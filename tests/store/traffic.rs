@@ -1,4 +1,4 @@
-//! What passes between us and a server: by our account and by that of a proxy, and no faster than it may.
+//! Tests the traffic with a server: its account equals that of a proxy, and it keeps its limits.
 
 use super::proxy::{Fault, Proxy};
 use super::{Endpoint, bytes};
@@ -17,7 +17,7 @@ fn pack(content: Vec<u8>) -> (File, bytes::Bytes) {
     (File::new(FileType::Pack, Id::of(&content)), content.into())
 }
 
-/// Everything but the bytes that were received, which no head of a request says.
+/// Everything but the received bytes, which the head of a request does not show.
 fn seen_by(proxy: &Proxy) -> Account {
     let mut account = Account::default();
     for head in proxy.requests() {
@@ -37,7 +37,7 @@ fn seen_by(proxy: &Proxy) -> Account {
     account
 }
 
-pub fn the_account_is_what_the_server_sees(endpoint: &Endpoint) {
+pub fn the_account_equals_the_requests_that_the_server_sees(endpoint: &Endpoint) {
     const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let proxy = Proxy::to(endpoint.url.strip_prefix("http://").expect("a plain endpoint"));
     let endpoint = endpoint.by(proxy.url());
@@ -51,7 +51,7 @@ pub fn the_account_is_what_the_server_sees(endpoint: &Endpoint) {
     assert_eq!(options.traffic.account().bytes_received - before, 1_000_000);
     store.size(file).expect("its size");
     store.list(FileType::Pack).expect("a list");
-    // What is made again is paid again.
+    // A retried request counts again.
     proxy.inject("HEAD", [Fault::Answer(BUSY), Fault::Answer(BUSY)]);
     store.size(file).expect("its size");
     store.remove(file).expect("no pack");
@@ -61,7 +61,7 @@ pub fn the_account_is_what_the_server_sees(endpoint: &Endpoint) {
     assert!(seen.puts == 2 && seen.gets == 1 && seen.lists == 1 && seen.heads >= 4 && seen.deletes == 1, "{seen:?}");
 }
 
-/// Only that it does not go faster is asserted: a machine may always be slower.
+/// Asserts only that a limit is not exceeded, because a machine may always be slower.
 pub fn limits_are_kept(endpoint: &Endpoint) {
     let options = endpoint.options();
     let store = opened(endpoint, "limits", &options);
@@ -83,9 +83,9 @@ pub fn limits_are_kept(endpoint: &Endpoint) {
     });
 }
 
-/// All connections share a limit, and what is on its way hears of a change: at first it would take
-/// hours.
-pub fn limits_change_on_the_way(endpoint: &Endpoint) {
+/// All connections share a limit, and a changed limit applies to running transfers, which would
+/// take hours with the first one.
+pub fn changed_limits_apply_to_running_transfers(endpoint: &Endpoint) {
     let options = endpoint.options();
     let store = opened(endpoint, "changing", &options);
     let rate = 1 << 10;
@@ -105,7 +105,7 @@ pub fn limits_change_on_the_way(endpoint: &Endpoint) {
         assert!(start.elapsed() >= least, "{sent} bytes in {:?}", start.elapsed());
         assert!(writing.iter().all(|writer| !writer.is_finished()));
         options.traffic.upload.set(None);
-        wait_for("all to hear of it", || writing.iter().all(|writer| writer.is_finished()).then_some(()));
+        wait_for("all uploads to end", || writing.iter().all(|writer| writer.is_finished()).then_some(()));
         writing.into_iter().for_each(|writer| writer.join().expect("a pack"));
     });
     assert_eq!(store.list(FileType::Pack).expect("a list").len(), 4);

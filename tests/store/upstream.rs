@@ -1,4 +1,5 @@
-//! The object store crate's own conformance functions, through our transport and signing, on each server.
+//! Runs the conformance functions of the `object_store` crate with our transport and signing on a
+//! server.
 
 use super::on_a_new_runtime;
 use async_trait::async_trait;
@@ -18,7 +19,8 @@ use tokio::runtime::Runtime;
 use vsm::store::object::ObjectStore;
 use vsm::store::{Location, Options, Store};
 
-/// Runs all of them that say anything of calls that we make, in an empty bucket. `fails` are those that the server is not up to, and no others.
+/// Runs all functions that test a call that we make, in an empty bucket. Exactly those in `fails`
+/// fail, because the server does not support them.
 pub fn conforms(location: &Location, options: &Options, fails: &[&str]) {
     let Location::Bucket(bucket) = location else { panic!("{location} is no bucket") };
     let store = ObjectStore::open(bucket, options).expect("a store");
@@ -28,13 +30,13 @@ pub fn conforms(location: &Location, options: &Options, fails: &[&str]) {
     assert_eq!(failed, fails, "{location}");
 }
 
-/// Those that fail.
+/// Returns the functions that fail.
 fn run(location: &Location, runtime: &Runtime, client: &Kinds, pages: &dyn PaginatedListStore) -> Vec<&'static str> {
     let mut failed = Vec::new();
     macro_rules! run {
         ($($name:ident($($argument:expr),*)),* $(,)?) => {$(
             let run = || runtime.block_on(async {
-                // One that failed has left what it made.
+                // A function that failed has left its objects.
                 let there = client.list(None).map_ok(|object| object.location).boxed();
                 client.delete_stream(there).try_collect::<Vec<_>>().await.expect("an empty bucket");
                 let _ = suite::$name($($argument),*).await;
@@ -63,8 +65,8 @@ fn run(location: &Location, runtime: &Runtime, client: &Kinds, pages: &dyn Pagin
     failed
 }
 
-/// The client with errors of the kinds that these functions ask for. Our transport keeps what the server said, from which the engine makes its
-/// own; that takes the status from where the crate looks for it.
+/// The client, with the kinds of errors that these functions expect. Our transport keeps the
+/// server's answer, from which the engine makes its own errors; the crate finds no status then.
 #[derive(Debug)]
 struct Kinds(Arc<dyn Upstream>);
 
@@ -95,7 +97,7 @@ impl Upstream for Kinds {
         let (creates, updates) = (options.mode == PutMode::Create, matches!(options.mode, PutMode::Update(_)));
         self.0.put_opts(to, payload, options).await.map_err(|error| match kind(error) {
             Error::Precondition { path, source } if creates => Error::AlreadyExists { path, source },
-            // As the crate's own client for S3 has it: what is to be changed has gone.
+            // As in the crate's own client for S3: the object to be changed is missing.
             Error::NotFound { path, source } if updates => Error::Precondition { path, source },
             error => error,
         })

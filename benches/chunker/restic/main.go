@@ -2,7 +2,8 @@
 //
 //	restic-chunker POLYNOMIAL FILE ROUNDS
 //
-// The file is read into memory first. Prints the seconds that the fastest round took, and the chunks' lengths.
+// The file is read into memory first. Prints the seconds of the fastest round, and the lengths of
+// the chunks.
 package main
 
 import (
@@ -30,7 +31,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// As restic has it: a chunk is copied into a buffer that is used again.
+	// As in restic, each chunk is copied into a buffer that is reused.
 	buffer := make([]byte, chunker.MaxSize)
 	var lengths []uint
 	best := time.Duration(-1)

@@ -1,4 +1,4 @@
-//! An entry that is taken into the snapshot: finished here, or given to the stage that reads it.
+//! Takes an entry into the snapshot: finishes it, or passes it to the stage that reads it.
 
 use super::walker::Walker;
 use crate::backup::assemble::{Dir, Part, Slot};
@@ -28,10 +28,10 @@ pub struct Entry<'e> {
     pub place: Place<'e>,
     pub path: &'e Path,
     pub stat: Stat,
-    /// What the parent snapshot has under this name.
+    /// The parent's node of this name.
     pub previous: Option<&'e Node>,
     pub standing: Standing,
-    /// What is taken of it, if it is a directory.
+    /// The entries that are stored of it, if it is a directory.
     pub scope: Scope,
     /// The named entries below it.
     pub below: Tops,
@@ -47,7 +47,7 @@ impl Entry<'_> {
         self.part.fill(run, self.slot, node)
     }
 
-    /// What its content is reported as once it is read.
+    /// The action that is reported once its content is read.
     fn action(&self) -> Action {
         if self.previous.is_some() { Action::Changed } else { Action::New }
     }
@@ -129,11 +129,11 @@ fn take_file(walker: &mut Walker<'_, '_, '_>, entry: Entry<'_>, mut node: Node) 
     }
 }
 
-/// Whether an entry has no place in a snapshot, or is excluded by its size. What was named is
-/// reported.
+/// Whether an entry is left out because of its type or its size. A named socket is reported as
+/// lost.
 fn is_left_out(run: &Run<'_>, entry: &Entry<'_>, ty: NodeType) -> bool {
     let &Entry { path, standing, ref stat, .. } = entry;
-    // Nothing can be stored of a socket that would be of use; restic leaves them out, too.
+    // A socket has nothing to be stored; restic leaves sockets out, too.
     if ty == NodeType::Socket {
         match standing {
             Standing::Named => run.lost(standing, path, "it is a socket, which has no content to be stored"),
@@ -149,7 +149,7 @@ fn is_left_out(run: &Run<'_>, entry: &Entry<'_>, ty: NodeType) -> bool {
     false
 }
 
-/// Reports a block device whose content is not read although the user may expect it to be.
+/// Reports a block device or a symlink whose content is not read although the user may expect it.
 fn report_unread(run: &Run<'_>, entry: &Entry<'_>, ty: NodeType) {
     let (path, read_special) = (entry.path, run.options.read_special);
     let leads_to_device = || stat(path).is_ok_and(|stat| node_type(&stat) == NodeType::Dev);
@@ -160,29 +160,29 @@ fn report_unread(run: &Run<'_>, entry: &Entry<'_>, ty: NodeType) {
         (Standing::Named, NodeType::Symlink) if !read_special && leads_to_device() => {
             "a symlink to a block device, stored as a symlink: --read-special reads the device"
         }
-        (Standing::Named, NodeType::Symlink) => "a symlink, stored as such, without what it leads to",
+        (Standing::Named, NodeType::Symlink) => "a symlink, stored as a symlink, without the content of its target",
         (Standing::Found, NodeType::Dev) if read_special => {
-            "a block device, stored without its content: --read-special reads those that are named"
+            "a block device, stored without its content: --read-special reads only devices that are named"
         }
         _ => return,
     };
     run.progress.warning(&format!("{}: {what}", display(path)));
 }
 
-/// With `--read-special`, the block device that a named entry is or leads to; an error for what
-/// cannot be read as one.
+/// With `--read-special`, the block device that a named entry is or leads to. Other special files
+/// are an error.
 fn special(path: &Path, found: &Stat) -> std::result::Result<Option<Stat>, String> {
     let stat = match node_type(found) {
         NodeType::Symlink => match stat(path) {
             Ok(stat) => stat,
-            Err(error) => return Err(format!("it is a symlink that leads nowhere: {error}")),
+            Err(error) => return Err(format!("it is a dangling symlink: {error}")),
         },
         _ => *found,
     };
     match node_type(&stat) {
         NodeType::Dev => Ok(Some(stat)),
         ty @ (NodeType::CharDev | NodeType::Fifo | NodeType::Socket) => {
-            Err(format!("it is a {}, and --read-special reads block devices only", ty.name()))
+            Err(format!("it is a {}, but --read-special reads only block devices", ty.name()))
         }
         NodeType::File | NodeType::Dir | NodeType::Symlink | NodeType::Irregular | NodeType::Unknown => Ok(None),
     }

@@ -1,4 +1,4 @@
-//! The listing of a directory: its names, sorted, and what the parent has in it.
+//! Lists a directory: its sorted names, and the parent's nodes.
 
 use super::walker::Walker;
 use crate::backup::names::{Gathered, Names};
@@ -14,17 +14,17 @@ use rustix::io::Errno;
 use std::io::Read;
 use std::sync::Arc;
 
-/// Bytes of a directory's listing that are read at a time: glibc's choice.
+/// The number of bytes of a listing that are read at a time, as in glibc.
 const LISTING_BUFFER: usize = 32 << 10;
 
-/// Why there are no names of a directory.
+/// Why a directory cannot be listed.
 enum Unlisted {
     Errno(Errno),
-    /// They cannot be spilled to disk.
+    /// The names cannot be spilled to disk.
     TooLarge(Error),
 }
 
-/// Lists a directory. `None` if that completes it, if it is left out, or if it is put back to be
+/// Lists a directory. Returns `None` if the directory is complete, left out, or put back to be
 /// listed later.
 pub fn list(walker: &Walker<'_, '_, '_>, mut work: DirWork, popped: &mut Popped<'_>) -> Result<Option<Arc<Listed>>> {
     let run = walker.run;
@@ -32,8 +32,8 @@ pub fn list(walker: &Walker<'_, '_, '_>, mut work: DirWork, popped: &mut Popped<
     let listed = match work.scope {
         Scope::Named => None,
         Scope::Whole { device } => match names_in(walker, &work, popped) {
-            // Opening it has mounted a file system on it (autofs): as any mount point, it is
-            // empty here.
+            // Opening the directory has mounted a file system on it (autofs). Like any mount point,
+            // it is stored empty.
             Ok(Some((_, fd)))
                 if run.options.one_file_system && rustix::fs::fstat(&fd).is_ok_and(|now| now.st_dev != device) =>
             {
@@ -72,7 +72,8 @@ pub fn list(walker: &Walker<'_, '_, '_>, mut work: DirWork, popped: &mut Popped<
     };
     let mut parent = parent.unwrap_or_else(|| ParentNodes::of(dir.previous.as_ref()));
     if names.is_empty() {
-        // Its tree is the same as that of any empty directory, whose copy may be damaged.
+        // All empty directories share one tree. The parent's copy is read, so that a damaged one is
+        // stored again.
         if let (_, Some(gap)) = parent.part(&run.parent_trees, &[], Extent::Whole) {
             gap.report(run, &dir.path);
         }
@@ -82,8 +83,9 @@ pub fn list(walker: &Walker<'_, '_, '_>, mut work: DirWork, popped: &mut Popped<
     Ok(Some(Listed::new(dir, work.scope, opened, named, Rest { names, parent })))
 }
 
-/// The names in a directory, and the directory; why there are none. A listing that breaks off is
-/// a problem, and the names before that are kept. `None` if there is no room for them now.
+/// Returns the names in a directory and the open directory, or why it cannot be listed. A listing
+/// that breaks off is a problem, and the names before that are kept. `None` if the names do not fit
+/// within the bound now.
 fn names_in(
     walker: &Walker<'_, '_, '_>,
     work: &DirWork,
@@ -104,7 +106,7 @@ fn names_in(
         let is_read = entries.is_buffer_empty();
         if is_read {
             walker.gathering.relieve();
-            // What has been spilled would have to be listed again.
+            // Spilled names are kept, because they would have to be listed again.
             if popped.count(names.in_memory()) == Room::None && !names.is_aside() {
                 return Ok(None);
             }
@@ -115,7 +117,7 @@ fn names_in(
                 b"." | b".." => {}
                 name => names.add(name).map_err(too_large)?,
             },
-            // It was removed after it had been opened.
+            // The directory was removed after it was opened.
             None | Some(Err(Errno::NOENT)) => break,
             Some(Err(error)) => {
                 let why = format!("its listing broke off, entries are missing: {error}");
@@ -124,13 +126,13 @@ fn names_in(
             }
         }
     }
-    // A listing may lack what is named: some file systems hide directories that can be opened.
+    // A listing may lack named entries: some file systems hide directories that can be opened.
     let named = work.named().into_iter().flat_map(Tops::keys);
     let names = names.sorted(named).map_err(too_large)?;
     Ok(Some((names, fd)))
 }
 
-/// The name of the file that marks a directory as one to be left out, if it has one.
+/// The name of the file that marks a directory as excluded, if it has one.
 fn tag_file(run: &Run<'_>, dir: &OwnedFd) -> Option<String> {
     let marked = |(name, header): &&(String, Vec<u8>)| {
         // A FIFO of that name must not block the backup until another process writes into it.

@@ -1,5 +1,5 @@
-//! The look at one entry of a directory: whether it is excluded, what it is, and how much of it is
-//! taken.
+//! Examines one entry of a directory: whether it is excluded, what type it has, and how much of it
+//! is stored.
 
 use super::entry::{self, Entry};
 use super::walker::Walker;
@@ -16,12 +16,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-/// What is known of an entry before it is looked at.
+/// The facts about an entry that are known before its metadata is read.
 struct Candidate<'c> {
     name: &'c [u8],
     slot: usize,
     path: PathBuf,
-    /// `None`: only the listing has it.
+    /// `None` if only the listing has it.
     kind: Option<Kind>,
     /// The named entries below it.
     below: Tops,
@@ -42,8 +42,8 @@ pub fn at_slot(walker: &mut Walker<'_, '_, '_>, listing: &Listing, slot: usize) 
     look(walker, listing, candidate)
 }
 
-/// Looks at one entry of a directory and takes it, or what is named below it, into the snapshot.
-/// Its slot is filled here, or by the stage that completes it.
+/// Examines one entry of a directory and takes it, or the named entries below it, into the
+/// snapshot. Its slot is filled here, or by the stage that completes it.
 fn look(walker: &mut Walker<'_, '_, '_>, listing: &Listing, candidate: Candidate<'_>) -> Result<()> {
     let run = walker.run;
     let Candidate { name, slot, path, kind, below } = candidate;
@@ -53,7 +53,8 @@ fn look(walker: &mut Walker<'_, '_, '_>, listing: &Listing, candidate: Candidate
         (Some(Kind::Found { device }), _) | (_, Scope::Whole { device }) => Some(device),
         (_, Scope::Named) => None,
     };
-    // Rules are for what was found, not for what was named, nor for what leads to it.
+    // Exclude rules apply to entries that were found, not to named entries, nor to directories that
+    // lead to them.
     let is_found = boundary.is_some();
     let tag = opened.as_ref().and_then(|opened| opened.tag.as_ref());
     let excluded = is_found
@@ -70,14 +71,14 @@ fn look(walker: &mut Walker<'_, '_, '_>, listing: &Listing, candidate: Candidate
     let (place, Seen { stat: found, followed }) = match looked {
         Ok(looked) => looked,
         Err(error) => {
-            run.lost(standing, &path, format!("it vanished or cannot be looked at: {error}"));
+            run.lost(standing, &path, format!("it vanished or its metadata cannot be read: {error}"));
             lose(walker, below);
             return listing.part.fill(run, slot, None);
         }
     };
     let (part, previous) = (&listing.part, listing.parent.get(name));
     if !below.is_empty() && node_type(&found) != NodeType::Dir {
-        // It was a directory when the sources were resolved.
+        // The entry was a directory when the sources were resolved.
         lose(walker, below);
         if !excluded && (is_found || kind == Some(Kind::Target)) {
             let scope = Scope::Whole { device: found.st_dev };
@@ -89,7 +90,7 @@ fn look(walker: &mut Walker<'_, '_, '_>, listing: &Listing, candidate: Candidate
     }
     if followed && (is_found || kind == Some(Kind::Target)) {
         run.progress.warning(&format!(
-            "{}: stored as the directory that it leads to, with what was named below it and nothing else",
+            "{}: a symlink, stored as the directory that it leads to, with only the entries named below it",
             display(&path)
         ));
     }
@@ -101,7 +102,7 @@ fn look(walker: &mut Walker<'_, '_, '_>, listing: &Listing, candidate: Candidate
     entry::take(walker, entry)
 }
 
-/// Looks at an entry itself.
+/// Reads the metadata of an entry itself.
 fn lstat<'p>(
     walker: &Walker<'_, '_, '_>,
     listing: &'p Listing,
@@ -117,27 +118,27 @@ fn lstat<'p>(
     Ok((place, found))
 }
 
-/// The targets below a directory that is lost are lost, too.
+/// Reports the targets below a lost directory, which are lost, too.
 fn lose(walker: &Walker<'_, '_, '_>, tops: Tops) {
     for Top { path, kind, below } in tops.into_values() {
         if kind == Kind::Target {
-            let why = "the directory above it cannot be looked at, or is none any more";
+            let why = "the directory above it cannot be read, or is no longer a directory";
             walker.run.lost(Standing::Named, &path, why);
         }
         lose(walker, below);
     }
 }
 
-/// What an entry is, as far as its sources are concerned.
+/// The metadata by which an entry is stored.
 struct Seen {
     stat: Stat,
-    /// It is a symlink, and `stat` is of what that leads to.
+    /// The entry is a symlink, and `stat` is the metadata of its target.
     followed: bool,
 }
 
-/// Looks at an entry again where its own metadata is not what counts: what leads to a target is
-/// a directory, also behind a symlink, and opening a named directory may mount a file system on it
-/// (autofs), which is what was named.
+/// Reads the metadata of an entry again if its own does not count. A symlink on the way to a target
+/// stands for the directory behind it. Opening a named directory may mount a file system on it
+/// (autofs), which is then the named one.
 fn seen(path: &Path, found: Stat, kind: Option<Kind>, below: &Tops) -> rustix::io::Result<Seen> {
     match node_type(&found) {
         NodeType::Symlink if !below.is_empty() => Ok(Seen { stat: stat(path)?, followed: true }),
@@ -148,7 +149,7 @@ fn seen(path: &Path, found: Stat, kind: Option<Kind>, below: &Tops) -> rustix::i
     }
 }
 
-/// Looks at a directory by opening it.
+/// Reads the metadata of a directory by opening it.
 fn opened(path: &Path) -> rustix::io::Result<Stat> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::fstat(rustix::fs::openat(CWD, Reach::of(path)?.path(), flags, Mode::empty())?)

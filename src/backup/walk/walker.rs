@@ -1,4 +1,4 @@
-//! What one walker works with.
+//! The resources of one walker.
 
 use crate::backup::file::FileWork;
 use crate::backup::run::Run;
@@ -14,7 +14,7 @@ pub struct Walker<'w, 's, 'c> {
     pub run: &'w Run<'s>,
     pub stack: &'w Stack,
     pub limit: &'w Limit,
-    /// Large files go to the readers.
+    /// The queue to the readers, for large files.
     pub files: Sender<FileWork>,
     pub gathering: Gathering<'w, 's, 'c>,
 }

@@ -1,9 +1,9 @@
-//! The search with any vector: the state of all lanes, moved on by a byte, over blocks of
+//! The search with any vector type: rolls the state of all lanes byte by byte, over blocks of
 //! positions.
 //!
-//! Positions are taken in blocks; a lane owns as many successive positions of a block as all
-//! others. Its bytes are gathered in tiles of 64 steps, turned around so that one vector holds one
-//! step of all lanes. As the window is 64 bytes, too, the tile before is what leaves it.
+//! Positions are searched in blocks; each lane owns the same number of successive positions of a
+//! block. Its bytes are gathered in tiles of 64 steps, transposed so that one vector holds one step
+//! of all lanes. As the window is 64 bytes, too, the bytes of the previous tile leave it.
 
 use super::vector::Vector;
 use crate::chunk::kernel::Tables;
@@ -15,14 +15,15 @@ use std::array::from_fn;
 /// Steps in a tile: a window's length, so that the bytes of one tile leave during the next.
 const TILE: usize = WINDOW;
 
-/// The most tiles in a block. Odd, as all counts of tiles are: the lanes' bytes are then an odd
-/// number of cache lines apart, which spreads them over all sets of the first-level cache.
+/// Maximum number of tiles in a block. Odd, like every number of tiles: the lanes' bytes are then
+/// an odd number of cache lines apart, which spreads them over all sets of the first-level cache.
 const MOST_TILES: usize = 17;
 
-/// Positions so few that the portable kernel has looked at them before a block is set up.
+/// Ranges with fewer positions are left to the portable kernel, which is done before a block is set
+/// up.
 const FEW: usize = 256;
 
-/// What multiplies the bytes that take part in a step, for each byte of the state.
+/// The matrices that multiply the bytes involved in a step, for each byte of the state.
 pub(super) struct Step<V: Vector> {
     /// The top byte, shifted out: its multiple of x^56, reduced.
     reduce: [V::Matrix; 7],
@@ -49,7 +50,7 @@ impl<V: Vector> Step<V> {
     /// The state with one more byte in each lane, and nothing leaving.
     #[inline(always)]
     unsafe fn push(&self, state: [V; 7], entering: V) -> [V; 7] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let top = state[6];
             let entering = V::multiply(&self.enter, entering);
@@ -62,10 +63,10 @@ impl<V: Vector> Step<V> {
         }
     }
 
-    /// The state with each lane's window moved on by a byte.
+    /// The state with the window of each lane rolled by one byte.
     #[inline(always)]
     unsafe fn roll(&self, state: [V; 7], leaving: V, entering: V) -> [V; 7] {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut next = self.push(state, entering);
             for (byte, expire) in next.iter_mut().zip(&self.expire) {
@@ -78,21 +79,20 @@ impl<V: Vector> Step<V> {
     /// The lowest candidate in `lo..end`, where `WINDOW <= lo <= end <= data.len() + 1`.
     ///
     /// # Safety
-    /// The processor must have what `V` needs.
+    /// The processor must have the instructions that `V` needs.
     #[inline(always)]
     pub(super) unsafe fn find_first(&self, tables: &Tables, data: &[u8], mut lo: usize, end: usize) -> Option<usize> {
         while lo < end {
             let left = end - lo;
             let tiles = (left.div_ceil(V::LANES * TILE) | 1).min(MOST_TILES);
             let size = V::LANES * tiles * TILE;
-            // The last block reaches back over positions that are not asked for, instead of past
-            // the end.
+            // The last block begins below `lo` instead of reaching past the end.
             let first = end.min(lo + size).saturating_sub(size);
             if left < FEW || first <= WINDOW {
                 return portable::find_first(tables, data, lo, end);
             }
-            // SAFETY: the processor is the caller's word; `WINDOW < first` and `first + size <= end
-            // <= data.len() + 1`.
+            // SAFETY: the caller guarantees the processor; `WINDOW < first` and `first + size <=
+            // end <= data.len() + 1`.
             let found = unsafe { self.find_in_block(tables, data, Block { first, tiles }, lo) };
             if found.is_some() {
                 return found;
@@ -105,22 +105,22 @@ impl<V: Vector> Step<V> {
     /// The lowest candidate of a block that is not below `lo`.
     ///
     /// # Safety
-    /// The processor must have what `V` needs, and the block's positions and the window before them
-    /// must lie in `data`.
+    /// The processor must have the instructions that `V` needs, and the block's positions and the
+    /// window before them must lie in `data`.
     #[inline(always)]
     unsafe fn find_in_block(&self, tables: &Tables, data: &[u8], block: Block, lo: usize) -> Option<usize> {
         let Block { first, tiles } = block;
         let stride = tiles * TILE;
         debug_assert!(first > WINDOW && first + V::LANES * stride <= data.len() + 1 && lo >= first);
-        // The lanes that still matter: not those wholly below `lo`, and of two that have a
-        // candidate the lower one.
+        // The lanes still to be searched: not those wholly below `lo`, and after a hit only the
+        // lower lanes.
         let mut lanes = (u64::MAX >> (64 - V::LANES)) << ((lo - first) / stride);
         let mut found = None;
-        // SAFETY: the caller's. The last byte that enters lane `l` is before `first + (l + 1) *
-        // stride - 1`.
+        // SAFETY: guaranteed by the caller. The last byte that enters lane `l` is before `first +
+        // (l + 1) * stride - 1`.
         unsafe {
             let base = data.as_ptr().add(first - 1);
-            // Two by turns: what enters with one leaves during the next.
+            // Two alternating tiles: the bytes that enter with one leave during the next.
             let mut buffers = [[V::splat(0); TILE]; 2];
             let [mut leaving, mut entering] = buffers.each_mut();
             gather(base.sub(WINDOW), stride, leaving);
@@ -131,7 +131,8 @@ impl<V: Vector> Step<V> {
             for tile_index in 0..tiles {
                 let start = tile_index * TILE;
                 gather(base.add(start), stride, entering);
-                // What the first-level cache will need for the next block, evenly over this one.
+                // Prefetch the bytes of the next block into the first-level cache, evenly over this
+                // block.
                 let next = base.wrapping_add(V::LANES * stride + V::LANES * start);
                 let mut least = V::splat(0xff);
                 for step in 0..TILE {
@@ -145,7 +146,7 @@ impl<V: Vector> Step<V> {
                 while hits != 0 {
                     let lane = hits.trailing_zeros();
                     let start = first + lane as usize * stride + start;
-                    // The one below `lo` may be all there is.
+                    // The only candidate may be below `lo`.
                     let at = portable::find_in_lane(tables, data, start.max(lo), start + TILE);
                     if at.is_some() {
                         found = at;
@@ -174,28 +175,28 @@ struct Block {
 /// byte `s` of every lane.
 ///
 /// # Safety
-/// These bytes must be readable, and the processor must have what `V` needs.
+/// These bytes must be readable, and the processor must have the instructions that `V` needs.
 #[inline(always)]
 unsafe fn gather<V: Vector>(from: *const u8, stride: usize, tile: &mut [V; TILE]) {
     for (quarter, rows) in tile.chunks_exact_mut(16).enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            // Four perfect shuffles of 16 vectors turn each 16 by 16 square of bytes around.
+            // Four perfect shuffles of 16 vectors transpose each 16 by 16 square of bytes.
             let bytes = V::load(from.add(16 * quarter), stride);
             rows.copy_from_slice(&shuffle(shuffle(shuffle(shuffle(bytes)))));
         }
     }
 }
 
-/// The vectors of both halves by turns, interleaved.
+/// Interleaves the vectors of both halves.
 ///
 /// # Safety
-/// The processor must have what `V` needs.
+/// The processor must have the instructions that `V` needs.
 #[inline(always)]
 unsafe fn shuffle<V: Vector>(vectors: [V; 16]) -> [V; 16] {
     // Written out: a loop would keep the vectors in memory.
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         [
             a.interleave_low(i),

@@ -1,10 +1,9 @@
-//! A vector of bytes: what a kernel needs of the processor.
+//! The operations on vectors of bytes that a kernel needs from the processor.
 
 /// A vector of bytes, one per lane.
 ///
 /// # Safety
-/// Everything may be called only on a processor with the instructions that the implementation
-/// names.
+/// All functions require a processor with the instructions that the implementation names.
 pub(super) trait Vector: Copy {
     const LANES: usize;
     /// An 8 by 8 bit matrix in the form that [`Vector::multiply`] takes.
@@ -24,9 +23,9 @@ pub(super) trait Vector: Copy {
     /// 16 bytes of each lane, lane `l` from `from + l * stride`: 128-bit part `p` of vector `i` is
     /// that of lane `16 * p + i`.
     unsafe fn load(from: *const u8, stride: usize) -> [Self; 16];
-    /// The bytes of both by turns, from the lower halves of each 128-bit part.
+    /// Interleaves the bytes of both vectors, from the lower half of each 128-bit part.
     unsafe fn interleave_low(self, other: Self) -> Self;
-    /// From the upper halves.
+    /// Interleaves the bytes of both vectors, from the upper half of each 128-bit part.
     unsafe fn interleave_high(self, other: Self) -> Self;
     unsafe fn prefetch(at: *const u8);
 }

@@ -23,8 +23,8 @@ pub(super) fn kernels(polynomial: Polynomial) -> Vec<(&'static str, Box<dyn Kern
     kernels
 }
 
-/// A kernel of `$vector`, compiled for the instructions `$features`. A value exists only where
-/// [`kernels`] has found them.
+/// A kernel of `$vector`, compiled for the instructions `$features`. A value exists only if
+/// [`kernels`] has detected them.
 macro_rules! kernel {
     ($name:ident, $vector:ty, $features:literal) => {
         struct $name(Step<$vector>);
@@ -57,8 +57,8 @@ fn rows(columns: [u8; 8]) -> u64 {
 #[derive(Clone, Copy)]
 struct Wide(__m512i);
 
-// SAFETY of all: the caller's word that there are AVX-512 F and BW and GFNI, and that what is
-// loaded from is readable.
+// SAFETY of all: the caller guarantees AVX-512 F and BW and GFNI, and that loads are from readable
+// memory.
 impl Vector for Wide {
     const LANES: usize = 64;
     type Matrix = u64;
@@ -143,7 +143,7 @@ impl Multiply for Gfni {
     }
     #[inline(always)]
     unsafe fn multiply(matrix: &u64, bytes: __m256i) -> __m256i {
-        // SAFETY: the caller's word that there are AVX2 and GFNI.
+        // SAFETY: the caller guarantees AVX2 and GFNI.
         unsafe { _mm256_gf2p8affine_epi64_epi8::<0>(bytes, _mm256_set1_epi64x(matrix.cast_signed())) }
     }
 }
@@ -167,7 +167,7 @@ impl Multiply for HalfBytes {
     }
     #[inline(always)]
     unsafe fn multiply([low, high]: &[[u8; 32]; 2], bytes: __m256i) -> __m256i {
-        // SAFETY: the caller's word that there is AVX2.
+        // SAFETY: the caller guarantees AVX2.
         unsafe {
             let half = _mm256_set1_epi8(0x0f);
             let low = _mm256_shuffle_epi8(_mm256_loadu_si256(low.as_ptr().cast()), _mm256_and_si256(bytes, half));
@@ -189,8 +189,8 @@ impl<M> Narrow<M> {
     }
 }
 
-// SAFETY of all: the caller's word that there is AVX2 and what `M` needs, and that what is loaded
-// from is readable.
+// SAFETY of all: the caller guarantees AVX2 and the instructions that `M` needs, and that loads are
+// from readable memory.
 impl<M: Multiply> Vector for Narrow<M> {
     const LANES: usize = 32;
     type Matrix = M::Matrix;

@@ -87,7 +87,7 @@ fn moved(record: &Record) -> String {
 }
 
 /// The Event about an object, reported by the controller's pod. The apiserver generates its name,
-/// which fits even if the object's own is of the longest kind.
+/// which fits even if the object's own name has the maximum length.
 pub fn event(news: News, about: ObjectReference, pod: &str, now: Time) -> Event {
     let metadata = ObjectMeta {
         generate_name: about.name.as_ref().map(|name| format!("{name}.")),

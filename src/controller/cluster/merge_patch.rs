@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-/// The merge patch that makes `after` of `before`: what changed, and `null` for what is no longer
-/// there.
+/// The merge patch that turns `before` into `after`: the changed fields, and `null` for each
+/// removed field.
 ///
-/// What neither document mentions stays as it is. A merge patch cannot say that a field's value is
-/// `null`, so `after` must have none.
+/// Fields that neither document has stay unchanged. A merge patch cannot set a field to `null`, so
+/// `after` must have no `null`.
 pub fn between(before: &Value, after: &Value) -> Value {
     let (Value::Object(before), Value::Object(after)) = (before, after) else { return after.clone() };
     let removed = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), Value::Null));
@@ -26,7 +26,7 @@ mod tests {
 
     /// The documents are those of RFC 7396, appendix A, as far as the result has no `null`.
     #[test]
-    fn a_patch_is_the_least_that_makes_one_document_of_the_other() {
+    fn the_patch_is_minimal_and_turns_one_document_into_the_other() {
         for (before, after, expected) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"a": "b", "b": "c"}), json!({"b": "c"})),

@@ -51,7 +51,7 @@ pub enum Created {
     Existing,
 }
 
-/// Rights that are asked for at the same time.
+/// Rights that are checked at the same time.
 const ASKED: usize = 8;
 
 impl Cluster {
@@ -105,7 +105,7 @@ impl Cluster {
         events.create(&PostParams::default(), &event).await.map(drop)
     }
 
-    /// Creates an object, unless there is one of its name.
+    /// Creates an object, unless one of its name exists.
     pub async fn create(&self, object: &Object) -> Result<Created> {
         let created = match object {
             Object::Content(it) => {
@@ -122,8 +122,8 @@ impl Cluster {
             Object::Job(it) => self.create_here(&**it).await,
         };
         match created {
-            // Created meanwhile, perhaps by this controller: the next observation finds out by
-            // whom.
+            // The object was created meanwhile, perhaps by this controller: the next observation
+            // finds its owner.
             Err(kube::Error::Api(error)) if error.reason == "AlreadyExists" => Ok(Created::Existing),
             created => created.map(|()| Created::New),
         }
@@ -151,7 +151,7 @@ impl Cluster {
         self.here::<ConfigMap>().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }
 
-    /// Deletes a managed object of a request. An object that does not exist is deleted.
+    /// Deletes a managed object of a request. A missing object counts as deleted.
     pub async fn delete(&self, owner: &Owner, managed: Managed, name: &str) -> Result<()> {
         let default = DeleteParams::default();
         match managed {

@@ -112,7 +112,7 @@ impl Right {
     }
 }
 
-/// Whether the apiserver's answer denies a right. No answer does.
+/// Whether the apiserver's answer denies a right. A missing answer denies it, too.
 pub fn is_denied(status: Option<&SubjectAccessReviewStatus>) -> bool {
     status.is_none_or(|status| !status.allowed)
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_no_right() {
+    fn a_missing_answer_denies_a_right() {
         let status = |allowed| SubjectAccessReviewStatus { allowed, ..SubjectAccessReviewStatus::default() };
         assert!(is_denied(None) && is_denied(Some(&status(false))) && !is_denied(Some(&status(true))));
     }

@@ -71,7 +71,7 @@ impl Cluster {
     /// The objects of a mover.
     pub async fn mover(&self, owner: &Owner, name: &str) -> Result<MoverObjects> {
         let job = self.here().get_opt(name).await?;
-        // By the label of the Job controller: pods outlive a Job that a user deleted without them.
+        // The label of the Job controller finds the pods of a Job that a user deleted without them.
         let pods = ListParams::default().labels(&format!("{},batch.kubernetes.io/job-name={name}", owner.selector()));
         Ok(MoverObjects {
             secret: self.here().get_opt(name).await?,
@@ -81,8 +81,8 @@ impl Cluster {
         })
     }
 
-    /// The last progress in the log of a running mover. Without a log the mover goes on, with a
-    /// warning: the right may be missing.
+    /// The last progress in the log of a running mover. If the log cannot be read, this only logs a
+    /// warning, because the right may be missing: the mover runs without it.
     pub async fn progress(&self, pod: &str) -> Option<Progress> {
         let last = LogParams { tail_lines: Some(LOG_LINES), ..LogParams::default() };
         match self.here::<Pod>().logs(pod, &last).await {

@@ -76,7 +76,7 @@ async fn deleting_a_missing_object_is_not_an_error() {
         assert_eq!(code(cluster.delete(&owner, managed, "x").await), Some(403), "{managed:?}");
     }
     let job = server.asked(&Method::DELETE, "/jobs/x");
-    assert_eq!(job[0].body["propagationPolicy"], "Foreground", "a Job goes with its pods");
+    assert_eq!(job[0].body["propagationPolicy"], "Foreground", "a Job is deleted with its pods");
     assert_eq!(server.asked(&Method::DELETE, "/app/persistentvolumeclaims/x").len(), 2, "the target of a restore");
 }
 
@@ -90,7 +90,7 @@ async fn finalizers_are_written_only_to_the_object_that_was_read() {
     put_backup(&server, "u-2", &json!({}), &json!({}));
     let other = backup(&cluster).await;
     assert_eq!(code(cluster.add_finalizer(&read).await), Some(409));
-    // Not even if it has the resource version that was read.
+    // Another uid is a conflict even at the current resource version.
     let mut forged = read.clone();
     forged.metadata.resource_version = other.metadata.resource_version.clone();
     assert_eq!(code(cluster.add_finalizer(&forged).await), Some(409));

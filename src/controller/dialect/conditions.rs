@@ -15,7 +15,7 @@ pub enum ConditionType {
     Reconciled,
     /// Data moves, or will.
     Progressing,
-    /// The request has ended well.
+    /// The request has completed.
     Complete,
     /// The request has failed, or its data moved with problems.
     Degraded,

@@ -209,7 +209,7 @@ impl Moved<'_> {
     fn write(&self, status: &mut MoveStatus, now: &Now) {
         let mut conditions = Conditions { all: &mut status.conditions, now };
         conditions.set_true(ConditionType::Reconciled, "Complete", "Reconcile complete");
-        conditions.set_false(ConditionType::Progressing, "Moved", "the data is where it should be");
+        conditions.set_false(ConditionType::Progressing, "Moved", "the data has been moved");
         if self.problems > 0 {
             let message = incomplete(self.problems, self.first_problems);
             conditions.set_true(ConditionType::Degraded, Reason::Incomplete.name(), &message);
@@ -241,7 +241,7 @@ fn write<D: Direction>(status: &mut MoveStatus, update: &Update<D>, now: &Now) {
     match update {
         Update::Queued => {
             conditions.set_true(ConditionType::Reconciled, "Complete", "Reconcile complete");
-            conditions.set_false(ConditionType::Progressing, "Queued", "waiting for its turn");
+            conditions.set_false(ConditionType::Progressing, "Queued", "queued: other requests fill the limit");
             status.batching_status = Batching::Queued.name().into();
         }
         Update::Started(_) => {
@@ -260,10 +260,10 @@ fn write<D: Direction>(status: &mut MoveStatus, update: &Update<D>, now: &Now) {
         Update::Moved(_) => {}
         Update::Cleaning => status.phase = Phase::Cleanup.name().into(),
         Update::Completed => {
-            let message = "the data is where it should be";
+            let message = "the data has been moved";
             conditions.set_true(ConditionType::Reconciled, "Complete", "Reconcile complete");
             conditions.set_false(ConditionType::Progressing, "Moved", message);
-            let message = "the data is where it should be, and nothing is left to be done";
+            let message = "the data has been moved, and nothing is left to be done";
             conditions.set_true(ConditionType::Complete, "Completed", message);
             status.phase = Phase::Completed.name().into();
             status.batching_status = Batching::Completed.name().into();

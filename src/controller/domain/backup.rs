@@ -17,7 +17,7 @@ impl Direction for Backup {
     type Moved = Saved;
 }
 
-/// What a tenant asks for.
+/// The request of a tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The VolumeSnapshotContent to back up.
@@ -29,7 +29,7 @@ pub struct Request {
     pub velero_backup: Option<String>,
 }
 
-/// The volume, as clients want to know it from the start.
+/// The volume, which is recorded at the start for clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
     pub claim: String,

@@ -1,4 +1,4 @@
-//! The two directions in which data moves, as types: whatever is the same for both is generic over
+//! The two directions in which data moves, as types: code that is the same for both is generic over
 //! [`Direction`].
 
 use super::record::MoverProgress;
@@ -9,9 +9,9 @@ use std::fmt::{self, Debug};
 pub trait Direction: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// The fields of an object's spec, in the terms of this controller.
     type Request: Clone + Debug + Default + Send + Sync;
-    /// What is recorded when the request is admitted.
+    /// The data that is recorded when the request is admitted.
     type Started: Clone + Debug + fmt::Display + PartialEq + Send + Sync;
-    /// What is recorded when the data has moved.
+    /// The result that is recorded when the data has moved.
     type Moved: Clone + Debug + fmt::Display + PartialEq + Send + Sync;
 }
 

@@ -4,7 +4,7 @@ use crate::volume_mode::VolumeMode;
 use crate::work::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// How far a backup or restore is.
+/// The stage of a backup or restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Nothing has been recorded.
@@ -31,7 +31,7 @@ pub enum End {
 /// The `reason` of the condition `Progressing` while a mover makes progress.
 pub const MOVING: &str = "Moving";
 
-/// What the condition `Progressing` says.
+/// The condition `Progressing`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progressing {
     pub reason: String,
@@ -44,7 +44,7 @@ impl Progressing {
     }
 }
 
-/// What a mover has counted. Totals are 0 until it has scanned the volume or the snapshot.
+/// The progress of a mover. Totals are 0 until it has scanned the volume or the snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     pub total_bytes: i64,

@@ -18,7 +18,7 @@ impl Direction for Restore {
     type Moved = Restored;
 }
 
-/// What a tenant asks for.
+/// The request of a tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub protected_namespace: String,
@@ -39,7 +39,7 @@ pub struct Request {
     pub velero_restore: Option<String>,
     /// The claim to create, if the volume is not to become a storage snapshot.
     pub target: Option<Target>,
-    /// A repository that does not exist was that of an empty volume.
+    /// Treat a missing repository as that of an empty volume.
     pub absent_is_empty: bool,
     /// The object was restored from a backup of its namespace, or is older than this controller.
     pub is_copied: bool,

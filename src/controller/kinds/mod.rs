@@ -26,8 +26,7 @@ pub trait Flow: Direction {
 
     fn common(observed: &Self::Observed) -> &Common;
 
-    /// The next action. At any point the state is that of the cluster: a controller that was
-    /// restarted continues where the cluster is.
+    /// The next action. All state is in the cluster: a restarted controller continues from it.
     fn decide(owner: &Owner, observed: &Self::Observed, config: &Config) -> Action<Self>;
 }
 

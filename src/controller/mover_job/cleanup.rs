@@ -19,7 +19,7 @@ enum Cleanup<D: Direction> {
     Done,
     /// The next action.
     Next(Box<Action<D>>),
-    /// The cleanup is impossible: why.
+    /// The cleanup is impossible, for this reason.
     Failed(String),
 }
 

@@ -1,5 +1,5 @@
-//! Why a mover ended without a report, or does not run yet: from the status of its Job and pods. The
-//! reasons in reports are those of [`work`](crate::work::Reason).
+//! Diagnosis from the status of a mover's Job and pods: why the mover ended without a report, or
+//! does not run yet. The reasons in reports are those of [`work`](crate::work::Reason).
 
 use super::status::terminated;
 use k8s_openapi::api::batch::v1::Job;

@@ -39,10 +39,10 @@ const PROGRAM: &str = "/vsm-mover";
 /// Seconds that a mover has to index its uploads and to release its lock.
 const GRACE: i64 = 120;
 
-/// Settings of glibc's allocator, which reads them from the environment at the start of a process. By
-/// default it has 8 arenas per core, and serves buffers of up to 32 MiB from them once a buffer of
-/// that size was freed: what is freed there stays with the process. A backup of 1,000,000 files with
-/// `--memory 64M` had 91 to 109 MiB resident, and has 73 MiB with these.
+/// Settings of glibc's allocator, which reads them from the environment at the start of a process.
+/// By default it has 8 arenas per core, and serves buffers of up to 32 MiB from them once a buffer
+/// of that size was freed; freed memory of an arena stays with the process. A backup of 1,000,000
+/// files with `--memory 64M` had 91 to 109 MiB resident, and has 73 MiB with these settings.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "4"), ("MALLOC_MMAP_THRESHOLD_", "4194304")];
 
 /// Progress lines per second in the log.

@@ -74,8 +74,8 @@ pub async fn act<R: Dialect>(
     outcome.map(|()| None)
 }
 
-/// Logs an action, as a sentence that names the request. A conflict is not a failure: the reconcile is
-/// repeated with the newer object.
+/// Logs an action, as a sentence that names the request. A conflict is not a failure: the reconcile
+/// is repeated with the newer object.
 fn log<R: Dialect>(request: &R, done: &str, error: Option<&kube::Error>) {
     let (kind, namespace, name) = (R::KIND.short(), request.namespace().unwrap_or_default(), request.name_any());
     let of = format!("{} {namespace}/{name}", R::kind(&()));
@@ -88,7 +88,8 @@ fn log<R: Dialect>(request: &R, done: &str, error: Option<&kube::Error>) {
     }
 }
 
-/// Warns of what stays in the repository, before the mover's Job is deleted: the only source of this.
+/// Warns of a lock or snapshot that stays in the repository. The caller deletes the mover's Job
+/// afterwards, which is the only source of this fact.
 fn warn_of_leftovers<R: Dialect>(owner: &Owner, context: &Context, common: &Common) {
     if let Some(why) = cleanup::failure::<R::Direction>(owner, common, &context.config) {
         let (kind, namespace, name) = (owner.kind.short(), &owner.namespace, &owner.name);

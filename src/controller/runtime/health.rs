@@ -11,8 +11,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Sets the number of kinds that must be listed. Before that the controller waits for the
-    /// Lease, and is ready to.
+    /// Sets the number of kinds that must be listed. Until this call the controller waits for the
+    /// Lease, and counts as ready.
     pub fn expect(&self, kinds: usize) {
         self.missing.store(kinds, Ordering::Relaxed);
     }

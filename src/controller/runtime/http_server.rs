@@ -42,8 +42,8 @@ impl Answer {
     }
 }
 
-/// Listens at `[HOST]:PORT`, without a host at all addresses of the machine. `0` is nowhere:
-/// `None`.
+/// Listens at `[HOST]:PORT`, or at all addresses of the machine if the host is omitted. `0`
+/// disables the server: `None`.
 pub async fn listen(address: &str) -> io::Result<Option<TcpListener>> {
     match address {
         "0" => Ok(None),
@@ -88,7 +88,7 @@ fn respond(method: &Method, path: &str, answer: &impl Fn(&str) -> Option<Answer>
     let answer = match (method, answer(path)) {
         (&Method::GET | &Method::HEAD, Some(answer)) => answer,
         (_, Some(_)) => Answer::with(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
-        (_, None) => Answer::with(StatusCode::NOT_FOUND, "nothing is here\n"),
+        (_, None) => Answer::with(StatusCode::NOT_FOUND, "not found\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.text)));
     *response.status_mut() = answer.status;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_has_an_answer_and_others_have_none() {
+    async fn a_known_path_is_answered_and_an_unknown_one_is_404() {
         let listener = listen("127.0.0.1:0").await.unwrap().unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, |path| match path {
@@ -127,7 +127,7 @@ mod tests {
             ("GET /healthz?verbose", "200 OK", "ok\n"),
             ("GET /readyz", "503 Service Unavailable", "not yet\n"),
             ("POST /healthz", "405 Method Not Allowed", "only GET\n"),
-            ("GET /", "404 Not Found", "nothing is here\n"),
+            ("GET /", "404 Not Found", "not found\n"),
         ] {
             let answer = ask(address, request).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.ends_with(text), "{answer}");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_may_say_only_a_port_or_nowhere() {
+    async fn the_host_is_optional_and_0_disables_listening() {
         assert!(listen("0").await.unwrap().is_none());
         let everywhere = listen(":0").await.unwrap().unwrap();
         let address = everywhere.local_addr().unwrap();

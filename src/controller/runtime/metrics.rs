@@ -163,7 +163,7 @@ impl Metrics {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        prometheus_text::encode(&mut text, &self.registry).expect("a string takes everything");
+        prometheus_text::encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
 }

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(next(&all, 2), ["b"]);
         all[2].state = QueueState::Admitted;
         assert!(next(&all, 2).is_empty());
-        // A request that ends, however it ends, makes room.
+        // A request that has ended frees its slot, whatever its result.
         all[1].state = QueueState::Out;
         assert_eq!(next(&all, 2), ["c"]);
         assert!(next(&all, 0).is_empty());

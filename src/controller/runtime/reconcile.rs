@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
 
-/// How often a queued request looks, in the watch's store, whether it is admitted: the event of the
-/// request that ended may have come before the store had this one.
+/// How often the admission of a queued request is checked in the watch's store: the event that
+/// frees a slot may arrive before the store has the queued request.
 const QUEUED: Duration = Duration::from_secs(5);
 /// How often a denied action is retried: an administrator has to grant the right.
 const FORBIDDEN: Duration = Duration::from_secs(30);
@@ -25,16 +25,17 @@ const FORBIDDEN: Duration = Duration::from_secs(30);
 const ERROR: Duration = Duration::from_secs(5);
 /// How soon a conflict is retried: the object was changed by another process.
 const CONFLICT: Duration = Duration::from_millis(100);
-/// Actions after which one reconcile ends and the others go on: an endless loop would be a bug.
+/// The most actions of one reconcile: a request that never waits, which would be a bug, must not
+/// block the others.
 const STEPS: usize = 40;
 
-/// Reconciles a request. `admission` is what the watch's store says of the queue.
+/// Reconciles a request. `admission` is the request's admission by the watch's store.
 pub async fn reconcile<R>(request: Arc<R>, context: Arc<Context>, admission: Admission) -> Result<Requeue>
 where
     R: Dialect,
     R::Direction: Flow,
 {
-    // The apiserver is not asked for each of hundreds of queued requests.
+    // Hundreds of requests may be queued: do not read each of them from the apiserver.
     let is_queued = request.record().stage == Stage::Queued && request.meta().deletion_timestamp.is_none();
     if is_queued && admission == Admission::Queued {
         return Ok(Requeue::requeue(QUEUED));
@@ -101,7 +102,7 @@ where
     Ok(Requeue::requeue(Duration::from_secs(1)))
 }
 
-/// One observation, one decision, one action. `Some`: there is nothing more to do until then.
+/// One observation, one decision, one action. `Some`: nothing more can be done until then.
 async fn step<R>(request: &R, context: &Context, admission: Admission) -> Result<Option<Requeue>>
 where
     R: Dialect,
@@ -126,7 +127,7 @@ where
     act::act(request, context, common, &action).await
 }
 
-/// The admission by the apiserver's list: the watch's store may be old.
+/// The admission by the apiserver's list: the watch's store may be stale.
 async fn count_admitted<R: Dialect>(request: &R, context: &Context) -> Result<Admission> {
     let all = context.cluster.all::<R>().list(&ListParams::default()).await?;
     let entries: Vec<Entry> = all.iter().map(Entry::of).collect();

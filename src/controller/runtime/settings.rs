@@ -1,8 +1,8 @@
 //! Settings of the controller, from its environment. A test compares them with the table in
 //! `docs/CONTROLLER.md`.
 //!
-//! An empty variable is not set. An invalid variable keeps the controller from starting: a wrong
-//! setting would otherwise be noticed much later, when a volume is to be restored.
+//! An empty variable counts as unset. An invalid variable keeps the controller from starting: a
+//! wrong setting would otherwise be noticed much later, when a volume is to be restored.
 
 use crate::controller::config::{Config, Incomplete, MoverSettings};
 use crate::kubernetes::quantity;
@@ -28,19 +28,19 @@ const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A mover can use two cores, and runs with less.
 const CPU_REQUEST: &str = "100m";
-/// 160 MiB that a mover uses with 5 connections to a bucket, and the rest that was measured
+/// A mover uses 160 MiB with 5 connections to a bucket, and was measured to use more in some cases
 /// (`docs/ARCHITECTURE.md`, "Memory").
 const MEMORY_REQUEST: &str = "256Mi";
 /// More than any mover should use: the plan of a restore has at most 1 GiB, an index of ten million
-/// blobs half of that. With it a bug costs one mover and not its node.
+/// blobs half of that. With this limit a bug costs one mover and not its node.
 const MEMORY_LIMIT: &str = "2Gi";
 /// The value for no limit or no request.
 const NONE: &str = "none";
 
-/// Variables of the controller that movers are given, too.
+/// Variables that the controller passes on to movers.
 const PASSED_ON: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// The settings. The cluster provides those that are not set.
+/// The settings. The caller takes the first four from the cluster if they are `None`.
 #[derive(Debug, PartialEq)]
 pub struct Settings {
     /// The controller's namespace, which is the protected one.
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_heeded() {
+    fn every_variable_is_applied() {
         let settings = read(&[
             ("POD_NAMESPACE", "adp\n"),
             ("POD_NAME", "vsm-1"),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named() {
+    fn an_invalid_value_is_rejected_with_the_name_of_its_variable() {
         for (name, value) in [
             ("DATAMOVER_CONCURRENT_BACKUP", "ten"),
             ("DATAMOVER_CONCURRENT_RESTORE", "-1"),
@@ -366,7 +366,7 @@ mod tests {
             ("VSM_THREADS", "0"),
         ] {
             let error = read(&[(name, value)]).map(|_| ()).expect_err(value).to_string();
-            // A request that no limit allows is the limit's fault as well.
+            // A limit below the default request is reported for the request.
             let other = if value == "64Mi" { "VSM_MOVER_MEMORY_REQUEST" } else { name };
             assert!(error.contains(other), "{name}={value}: {error}");
         }
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_is_in_the_published_table_and_nothing_else() {
+    fn the_document_lists_exactly_the_variables() {
         let asked = RefCell::new(BTreeSet::new());
         Settings::read(|name| {
             asked.borrow_mut().insert(name.to_owned());
@@ -389,7 +389,7 @@ mod tests {
         })
         .unwrap();
         let mut documented = documented("Configuration");
-        assert!(documented.remove("VSM_LOG"), "the one that is read before all others");
+        assert!(documented.remove("VSM_LOG"), "`VSM_LOG` is read before all others");
         assert_eq!(asked.into_inner(), documented);
     }
 }

@@ -141,8 +141,9 @@ mod tests {
     /// The queue itself is recorded by [`Update::Queued`].
     #[test]
     fn a_queued_request_records_no_wait() {
-        let queued = common(Stage::Queued, progressing("Queued", "waiting for its turn"));
-        assert_eq!(wait::<Plain>(&queued, seconds(9999), "waiting for its turn"), WaitReport::No);
+        let queued = common(Stage::Queued, progressing("Queued", "queued: other requests fill the limit"));
+        let why = "queued: other requests fill the limit";
+        assert_eq!(wait::<Plain>(&queued, seconds(9999), why), WaitReport::No);
     }
 
     #[test]
@@ -167,7 +168,7 @@ mod tests {
             wait::<Plain>(&refused, seconds(0), "the mover runs"),
             WaitReport::Now(Update::Moving(moving.clone()))
         );
-        // A mover that is being stopped is waited for.
+        // The request waits for a mover that is being stopped.
         let said = progressing("WrongPassword", "no key opens");
         let deleted = Common { is_deleted: true, ..seen(Stage::Started, said.clone()) };
         for stopping in [deleted, seen(Stage::Ended(End::Failed), said)] {

@@ -1,7 +1,8 @@
-//! Who may restore what, and which snapshots and secrets a tenant may name.
+//! Authorization of requests: which repositories a namespace may read, and which snapshots and
+//! secrets a tenant may name.
 //!
-//! The authors of backups and restores are tenants. A field that a tenant writes is believed only
-//! if another object says the same that only the cluster, a driver or an administrator can write.
+//! The authors of backups and restores are tenants. A field that a tenant writes is trusted only if
+//! it agrees with another object that only the cluster, a driver or an administrator can write.
 
 use super::repository::Refused;
 use crate::kubernetes::snapshot_api::{VolumeSnapshot, VolumeSnapshotContent};
@@ -20,17 +21,17 @@ pub enum Denied {
     #[error("protectedNamespace is {asked:?}, and this controller works in {own:?}")]
     ProtectedNamespace { asked: String, own: String },
     #[error(
-        "the secret {secret} may not be used: it carries no label {PROVIDER_LABEL}, and it is not on the controller's list of secrets"
+        "the secret {secret} may not be used: it carries no label {PROVIDER_LABEL}, and VSM_ALLOWED_SECRETS does not list it"
     )]
     Secret { secret: String },
     #[error(transparent)]
     Location(#[from] Refused),
     #[error(
-        "namespace {namespace} may not read the repository {repository}: it is not its own, no running Restore in the protected namespace brings it there, and no administrator granted it"
+        "namespace {namespace} may not read the repository {repository}: it is not its own, no running Restore in the protected namespace restores it there, and no administrator granted it"
     )]
     Repository { namespace: String, repository: String },
     #[error(
-        "the label says that this is a part of a Velero Restore, and that one brings nothing to namespace {namespace}"
+        "the label velero.io/restore-name names a running Velero Restore that restores nothing to namespace {namespace}"
     )]
     Restore { namespace: String },
 }
@@ -103,8 +104,8 @@ impl RunningRestore {
     }
 }
 
-/// Checks that a restore may have the label of a running Velero Restore: Velero's plugin takes the
-/// result for a part of it.
+/// Checks that a restore may have the label of a running Velero Restore: Velero's plugin treats the
+/// result as a part of that Restore.
 pub fn part_of(restore: Option<&RunningRestore>, namespace: &str) -> Result<(), Denied> {
     if restore.is_none_or(|restore| restore.reaches(namespace)) {
         return Ok(());
@@ -242,7 +243,7 @@ mod tests {
         assert!(!of(good.clone(), None), "no snapshot");
         assert!(
             !of(good.clone(), Some(snapshot("shop", "u2", json!("snapcontent-1")))),
-            "made anew under the same name"
+            "recreated under the same name"
         );
         assert!(!of(good.clone(), Some(snapshot("shop", "u1", json!("snapcontent-2")))), "bound to another content");
         assert!(!of(good.clone(), Some(snapshot("shop", "u1", Value::Null))), "not bound");
@@ -310,7 +311,7 @@ mod tests {
             ("shop", true, volume("here", "bank"), false),
             ("bank-copy", false, volume("here", "bank"), false),
             ("bank-copy", true, volume("here", "bank"), true),
-            // What is mapped away does not arrive under its own name, too.
+            // A namespace that is mapped to another name is not restored under its own.
             ("bank", true, volume("elsewhere", "bank"), false),
             ("secret", true, volume("elsewhere", "secret"), false),
             ("third", true, volume("here", "shop"), false),

@@ -2,7 +2,7 @@
 //! repositories that exist.
 //!
 //! [`provenance`](crate::provenance) has the path layouts. Locations are compared part by part
-//! after cleaning, never as texts. Nothing is contacted here.
+//! after cleaning, never as texts. This module contacts no store.
 
 use crate::id::Id;
 use crate::kubernetes::naming::MANAGED_BY;
@@ -28,7 +28,7 @@ pub struct Base {
 pub enum Refused {
     #[error("{0}")]
     Unusable(String),
-    #[error("the location is a folder, and only buckets are moved to and from")]
+    #[error("the location is a folder, and only buckets are supported")]
     Folder,
     #[error("the repository {repository} is not in the bucket and path of the secret's own location {base}")]
     Elsewhere { repository: String, base: String },
@@ -53,7 +53,7 @@ impl Base {
         if prefix.is_empty() {
             return Ok(Base { prefixed: own.clone(), own });
         }
-        // Through the parser, so that a prefix is cleaned by the rules of every location.
+        // The parser cleans a prefix by the rules of all locations.
         let joined = own.at([own.prefix.as_str(), prefix].join("/"));
         let prefixed = bucket(&joined.to_string())?;
         if below(&prefixed.prefix, &own.prefix).is_none() {
@@ -84,7 +84,7 @@ impl Base {
         // prefix only new paths are accepted.
         let ours = below(&there.prefix, &self.prefixed.prefix).map(|below| Layout::of(&below));
         let layout = ours.filter(|it| matches!(it, Layout::Volume { .. })).unwrap_or_else(|| Layout::of(&whole));
-        // In the base's own notation, so that two names of one location are the same text.
+        // The base's own notation makes two names of one location the same text.
         Ok((self.own.at(there.prefix.clone()).to_string(), layout))
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(url("s3:http://host/bkt/a//b/", "/c/./d/"), "s3:http://host/bkt/a/b/c/d/restic/cluster/shop/data");
         assert_eq!(url("azure:bkt:", "velero"), "azure:bkt:/velero/restic/cluster/shop/data");
         assert_eq!(url("gs:bkt:", ""), "gs:bkt:/restic/cluster/shop/data");
-        // And it is recognised again.
+        // The location is recognised again.
         let base = base("s3:http://host/bkt/a", "c");
         let (again, layout) = base.locate(&base.of_volume("cluster", "shop", "data")).unwrap();
         assert_eq!(again, "s3:http://host/bkt/a/c/restic/cluster/shop/data");
@@ -191,9 +191,9 @@ mod tests {
         assert!(matches!(Base::new("s3:https://host/bkt/deep/er", "../../x"), Err(Refused::Unusable(_))));
     }
 
-    /// What a tenant could write into a restore.
+    /// A tenant could write these locations into a restore.
     #[test]
-    fn nothing_but_what_is_below_the_base_is_located() {
+    fn only_locations_below_the_base_are_located() {
         let base = base("s3:https://host/bkt/tenants", "");
         for bad in [
             "s3:https://host/bkt/tenants",
@@ -212,14 +212,14 @@ mod tests {
         assert_eq!(base.locate("/etc"), Err(Refused::Folder));
         assert!(matches!(base.locate("s3:https://host/../../etc"), Err(Refused::Unusable(_))));
         assert!(matches!(base.locate("s3:https://me:pw@host/bkt/tenants/x"), Err(Refused::Unusable(_))));
-        // Cleaned, and the same endpoint in another notation.
+        // The location is cleaned, and the endpoint may have another notation.
         let (url, _) = base.locate("s3:HOST/bkt//tenants/./a/../b/").unwrap();
         assert_eq!(url, "s3:https://host/bkt/tenants/b");
     }
 
-    /// The forms of the sheet on VolumeSnapshotMover, section 7.1.
+    /// The path layouts of VolumeSnapshotMover's repositories.
     #[test]
-    fn repositories_of_old_are_recognised() {
+    fn volumesnapshotmover_repositories_are_recognised() {
         let base = base("s3:s3.amazonaws.com/bkt", "");
         let layout = |url: &str| base.locate(url).unwrap().1;
         let old = |backup: Option<&str>| Layout::Old {
@@ -229,7 +229,7 @@ mod tests {
         };
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/b1/snapcontent-1-pvc"), old(Some("b1")));
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp/snapcontent-1-pvc"), old(None));
-        // Azure's and Google's containers are the base's alone.
+        // A repository in another container or service is not below the base.
         for (own, others) in [("azure:bkt:", "gs:bkt:"), ("gs:bkt:", "azure:bkt:")] {
             let base = self::base(own, "");
             let found = base.locate(&format!("{own}/openshift-adp/b1/snapcontent-1-pvc")).unwrap().1;
@@ -239,7 +239,7 @@ mod tests {
                 assert!(matches!(located, Err(Refused::Elsewhere { .. })), "{elsewhere}");
             }
         }
-        // An empty backup label leaves two slashes, which restic takes for one.
+        // An empty backup label leaves two slashes, which restic treats as one.
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/openshift-adp//snapcontent-1-pvc"), old(None));
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/data-mover-snapshots"), Layout::Unknown);
         assert_eq!(layout("s3:s3.amazonaws.com/bkt/restic/cluster/data-pvc"), Layout::Unknown);
@@ -260,9 +260,9 @@ mod tests {
         );
     }
 
-    /// VolumeSnapshotMover knew of no prefix.
+    /// VolumeSnapshotMover ignored the prefix of a backup location.
     #[test]
-    fn repositories_of_old_are_beside_a_prefix() {
+    fn volumesnapshotmover_repositories_are_located_outside_the_prefix() {
         let layout = |prefix: &str, url: &str| base("s3:https://host/bkt", prefix).locate(url).map(|it| it.1);
         let old =
             Layout::Old { protected: "velero".into(), backup: Some("b1".into()), content: "snapcontent-1".into() };

@@ -1,8 +1,9 @@
-//! An apiserver in memory, for tests of what talks to one.
+//! An apiserver in memory, for tests of the clients of one.
 //!
-//! It keeps objects as JSON by their path, as `kubernetes.io/docs/reference/using-api/api-concepts`
-//! describes: resource versions, preconditions, finalizers, merge patches, the status subresource,
-//! and watches that can end or expire. A test scripts its failures by [`ApiServer::fails`].
+//! It stores objects as JSON by their path, and implements these parts of
+//! `kubernetes.io/docs/reference/using-api/api-concepts`: resource versions, preconditions,
+//! finalizers, merge patches, the status subresource, and watches that can end or expire. A test
+//! scripts its failures by [`ApiServer::fails`].
 
 use super::merge;
 use futures::stream;
@@ -27,7 +28,7 @@ pub struct Asked {
     pub body: Value,
 }
 
-/// Requests of this method whose path ends so are answered with a failure, a number of times.
+/// The next `times` requests of this method whose path ends with `path` fail.
 struct Fault {
     method: Method,
     path: String,
@@ -40,11 +41,11 @@ struct Fault {
 struct State {
     version: u64,
     objects: BTreeMap<String, Value>,
-    /// What happened at which version, by collection.
+    /// The watch events, each with its version and the path of its object.
     history: Vec<(u64, String, Value)>,
-    /// Watches from before this version have expired.
+    /// A watch from an earlier version is answered with 410 Gone.
     oldest: u64,
-    /// All watches that were begun before this number was raised have ended.
+    /// Raising this number ends all watches.
     generation: u64,
     faults: Vec<Fault>,
     asked: Vec<Asked>,
@@ -53,7 +54,7 @@ struct State {
 #[derive(Clone)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
-    /// Told of every request and change.
+    /// Notified of every request and change.
     changed: watch::Sender<()>,
 }
 
@@ -72,7 +73,7 @@ fn failure(code: u16, reason: &str, message: &str) -> Value {
 }
 
 fn failed(code: u16, reason: &str) -> Answer {
-    // Of an API group that is not installed the apiserver answers in plain text.
+    // For an API group that is not installed the apiserver answers in plain text.
     if reason.is_empty() {
         let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
         return Response::builder().status(StatusCode::from_u16(code).unwrap()).body(body).unwrap();
@@ -80,12 +81,12 @@ fn failed(code: u16, reason: &str) -> Answer {
     whole(code, &failure(code, reason, &format!("the apiserver says {reason}")))
 }
 
-/// The collection of an object that is not a cluster's own: its path without the last part.
+/// The collection of an object: its path without the last part.
 fn collection(path: &str) -> &str {
     path.rsplit_once('/').expect("an object's path").0
 }
 
-/// Whether a collection's path, with or without a namespace, has this object.
+/// Whether the collection at a path, with or without a namespace, contains an object.
 fn has(asked: &str, path: &str) -> bool {
     let of = collection(path);
     let without = || {
@@ -107,7 +108,7 @@ fn selected(object: &Value, query: &str) -> bool {
 }
 
 impl State {
-    /// Puts an object in its place and tells the watches.
+    /// Stores or deletes an object and adds the watch event.
     fn put(&mut self, path: &str, kind: &str, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
@@ -134,7 +135,7 @@ impl State {
         let there = self.objects.get(place).cloned();
         match (method.as_str(), there) {
             ("GET", Some(object)) => whole(200, &object),
-            // A collection's name is in the plural, an object's is not.
+            // In these tests a collection's name ends with an `s`, an object's does not.
             ("GET", None) if path.ends_with('s') => {
                 let items = self.objects.iter().filter(|(at, it)| has(path, at) && selected(it, query));
                 let items: Vec<&Value> = items.map(|(_, object)| object).collect();
@@ -187,7 +188,7 @@ impl State {
         }
     }
 
-    /// What a watch of a collection hears that knows all up to a version.
+    /// The events of a collection after a version.
     fn news(&self, path: &str, query: &str, after: u64) -> Vec<(u64, Value)> {
         let news = self
             .history
@@ -243,7 +244,7 @@ impl ApiServer {
         answer
     }
 
-    /// The stream of a watch: what happened since its version, and what happens from now on.
+    /// The stream of a watch: the events since its version, and all later ones.
     fn watch(&self, state: &State, Asked { path, query, .. }: &Asked) -> Answer {
         let version = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
         let version: u64 = version.and_then(|version| version.parse().ok()).unwrap_or(0);
@@ -272,7 +273,7 @@ impl ApiServer {
         Response::new(BodyExt::boxed_unsync(StreamBody::new(lines)))
     }
 
-    /// Something else than the controller creates an object.
+    /// Creates or replaces an object, as another client than the controller.
     pub fn put(&self, path: &str, object: Value) {
         let known = self.lock().objects.contains_key(path);
         self.lock().put(path, if known { "MODIFIED" } else { "ADDED" }, object);
@@ -283,31 +284,31 @@ impl ApiServer {
         self.lock().objects.get(path).cloned()
     }
 
-    /// All requests of a method whose path ends so.
+    /// All requests of a method whose path ends with `path`.
     pub fn asked(&self, method: &Method, path: &str) -> Vec<Asked> {
         let state = self.lock();
         state.asked.iter().filter(|it| it.method == method && it.path.ends_with(path)).cloned().collect()
     }
 
-    /// The next requests of a method whose path ends so fail.
+    /// Makes the next `times` requests of a method fail whose path ends with `path`.
     pub fn fails(&self, method: Method, path: &str, code: u16, reason: &'static str, times: usize) {
         self.lock().faults.push(Fault { method, path: path.to_owned(), code, reason, times });
     }
 
-    /// Ends all watches; those who begin anew hear what they missed.
+    /// Ends all watches. A client that watches again gets the events that it missed.
     pub fn end_watches(&self) {
         self.lock().generation += 1;
         self.changed.send_replace(());
     }
 
-    /// Forgets what happened: who watches on from an earlier version is told 410 Gone.
+    /// Expires all events: a watch from an earlier version is answered with 410 Gone.
     pub fn compact(&self) {
         let mut state = self.lock();
         state.oldest = state.version;
         drop(state);
     }
 
-    /// Waits until something is so.
+    /// Waits until a condition holds.
     pub async fn until(&self, what: impl Fn(&ApiServer) -> bool) {
         let mut changed = self.changed.subscribe();
         while !what(self) {

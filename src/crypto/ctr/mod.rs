@@ -1,5 +1,5 @@
-//! AES-256 in counter mode over a whole message: by the `aes` and `ctr` crates, and where the processor has the instructions, three
-//! times as fast by a kernel of our own.
+//! AES-256 in counter mode over a whole message: with our own kernel on processors with vector AES
+//! instructions, which is three times as fast, and with the `aes` and `ctr` crates elsewhere.
 
 #[cfg(target_arch = "x86_64")]
 mod vaes;
@@ -10,10 +10,11 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 /// Bytes in a block.
 const BLOCK: usize = 16;
 
-/// Bytes at a time for the library: few enough for the first-level cache.
+/// Bytes that the library processes at a time: few enough for the first-level cache.
 const PIECE: usize = 16 << 10;
 
-/// Appends `bytes` to `out`, encrypted or decrypted, which is the same. The counter begins as `nonce` and is 128 bits of big-endian.
+/// Encrypts or decrypts `bytes`, which is the same operation, and appends the result to `out`. The
+/// counter begins as `nonce`, a 128-bit big-endian number.
 pub(super) fn append(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mut Vec<u8>) {
     #[cfg(target_arch = "x86_64")]
     if vaes::append(key, u128::from_be_bytes(*nonce), bytes, out) {
@@ -22,7 +23,7 @@ pub(super) fn append(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mu
     append_by_library(key, nonce, bytes, out);
 }
 
-/// The same in place.
+/// [`append`] in place.
 pub(super) fn apply(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if vaes::apply(key, u128::from_be_bytes(*nonce), bytes) {
@@ -45,9 +46,9 @@ fn append_by_library(key: &[u8; 32], nonce: &[u8; BLOCK], bytes: &[u8], out: &mu
     }
 }
 
-/// The nonce with which a message goes on after so many bytes, which must be whole blocks.
+/// The nonce with which a message continues after `bytes` bytes, which must be whole blocks.
 pub(super) fn skip(nonce: &[u8; BLOCK], bytes: usize) -> [u8; BLOCK] {
-    debug_assert!(bytes.is_multiple_of(BLOCK), "the key stream has no place inside a block");
+    debug_assert!(bytes.is_multiple_of(BLOCK), "a message continues at a block boundary only");
     u128::from_be_bytes(*nonce).wrapping_add((bytes / BLOCK) as u128).to_be_bytes()
 }
 
@@ -66,7 +67,7 @@ mod tests {
         append(key, nonce, bytes, &mut out);
         let mut in_place = bytes.to_vec();
         apply(key, nonce, &mut in_place);
-        assert_eq!(out, [b"before", &in_place[..]].concat(), "in place it is the same");
+        assert_eq!(out, [b"before", &in_place[..]].concat(), "`append` and `apply` agree");
         out.split_off(b"before".len())
     }
 
@@ -78,7 +79,7 @@ mod tests {
 
     /// NIST SP 800-38A, F.5.5.
     #[test]
-    fn published_vector() {
+    fn agrees_with_the_published_vector() {
         let key = bytes("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4").try_into().unwrap();
         let nonce = bytes("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff").try_into().unwrap();
         let plaintext = bytes(concat!(
@@ -94,9 +95,9 @@ mod tests {
         assert_eq!(appended(&key, &skip(&nonce, 32), &plaintext[32..]), ciphertext[32..]);
     }
 
-    /// From `openssl enc -aes-256-ctr`: all 128 bits count, and what is beyond them falls off.
+    /// From `openssl enc -aes-256-ctr`: the counter has 128 bits and wraps around.
     #[test]
-    fn counters_overflow_as_openssls() {
+    fn the_counter_overflows_as_in_openssl() {
         let key = [0x9e; 32];
         let stream = bytes(concat!(
             "8770eef6cbbb5577b20d65f137b16d8baa5257958b435511172a7281f85df67c",
@@ -117,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_library(key: [u8; 32], high: u64, back in 0u64..200, message in prop::collection::vec(any::<u8>(), 0..3000)) {
-            // Counters that carry, too.
+            // Also counters that carry.
             for low in [high.rotate_left(32), u64::MAX - back, u64::MAX] {
                 let nonce = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
                 prop_assert_eq!(appended(&key, &nonce, &message), expected(&key, &nonce, &message));

@@ -1,25 +1,28 @@
-//! 32 blocks at a time with the vector AES instructions of AVX-512.
+//! AES-256-CTR, 32 blocks at a time, with the vector AES instructions of AVX-512.
 
 use super::BLOCK;
 use std::arch::x86_64::*;
 
-/// Blocks in a vector, and vectors at a time: so many that each round waits for none before it.
+/// Blocks in a vector.
 const LANES: usize = 4;
+/// Vectors in flight: enough to hide the latency of an AES round.
 const VECTORS: usize = 8;
 const VECTOR: usize = LANES * BLOCK;
 const GROUP: usize = VECTORS * VECTOR;
 
-/// Of AES-256.
+/// The rounds of AES-256.
 const ROUNDS: usize = 14;
 
-/// Appends `bytes` with the key stream added; `false`, and nothing is done, where the kernel cannot run.
+/// Appends `bytes`, XORed with the key stream. `false` if the kernel cannot run; then it does
+/// nothing.
 pub(super) fn append(key: &[u8; 32], counter: u128, bytes: &[u8], out: &mut Vec<u8>) -> bool {
     if !runs(counter, bytes.len()) {
         return false;
     }
     out.reserve(bytes.len());
     let room = out.spare_capacity_mut();
-    // SAFETY: the processor has what it needs; there is room for all bytes, and all of it is written.
+    // SAFETY: `runs` has checked the processor's features; the spare capacity holds all bytes, and
+    // all of them are written.
     unsafe {
         xor(key, counter, bytes.as_ptr(), room.as_mut_ptr().cast(), bytes.len());
         out.set_len(out.len() + bytes.len());
@@ -27,19 +30,20 @@ pub(super) fn append(key: &[u8; 32], counter: u128, bytes: &[u8], out: &mut Vec<
     true
 }
 
-/// Adds the key stream to `bytes`; `false`, and nothing is done, where the kernel cannot run.
+/// XORs `bytes` with the key stream. `false` if the kernel cannot run; then it does nothing.
 pub(super) fn apply(key: &[u8; 32], counter: u128, bytes: &mut [u8]) -> bool {
     if !runs(counter, bytes.len()) {
         return false;
     }
     let start = bytes.as_mut_ptr();
-    // SAFETY: the processor has what it needs; what is read and written are these bytes.
+    // SAFETY: `runs` has checked the processor's features; only `bytes` is read and written.
     unsafe { xor(key, counter, start, start, bytes.len()) };
     true
 }
 
 fn runs(counter: u128, length: usize) -> bool {
-    // The kernel counts in the lower half alone; one message in 2^40 is left to the library.
+    // The kernel increments only the lower half of the counter; the one message in 2^40 that
+    // carries is left to the library.
     let carries = (counter as u64).checked_add(length.div_ceil(BLOCK) as u64).is_none();
     !carries
         && is_x86_feature_detected!("vaes")
@@ -48,10 +52,10 @@ fn runs(counter: u128, length: usize) -> bool {
         && is_x86_feature_detected!("aes")
 }
 
-/// Reads `length` bytes at `from`, and writes them with the key stream added to `to`.
+/// Reads `length` bytes at `from`, XORs them with the key stream, and writes them to `to`.
 ///
 /// # Safety
-/// They must be valid for that; they may be the same, and must not overlap otherwise.
+/// Both ranges must be valid for that. They may be identical, and must not overlap otherwise.
 #[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
 unsafe fn xor(key: &[u8; 32], counter: u128, from: *const u8, to: *mut u8, length: usize) {
     let round_keys = expand(key).map(|key| _mm512_broadcast_i32x4(key));
@@ -80,7 +84,7 @@ unsafe fn xor(key: &[u8; 32], counter: u128, from: *const u8, to: *mut u8, lengt
         for (place, vector) in blocks.into_iter().enumerate() {
             let stream = _mm512_aesenclast_epi128(vector, round_keys[ROUNDS]);
             let at = number * GROUP + place * VECTOR;
-            // SAFETY: within a whole group.
+            // SAFETY: `at` is within a whole group.
             unsafe {
                 let text = _mm512_loadu_si512(from.add(at).cast());
                 _mm512_storeu_si512(to.add(at).cast(), _mm512_xor_si512(text, stream));
@@ -102,7 +106,7 @@ unsafe fn xor(key: &[u8; 32], counter: u128, from: *const u8, to: *mut u8, lengt
     }
 }
 
-/// What is added to the lower half of each block's counter.
+/// A vector that adds a number to the lower half of each block's counter.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn offsets([a, b, c, d]: [i64; LANES]) -> __m512i {
@@ -119,8 +123,8 @@ fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS + 1] {
         keys[0] = _mm_loadu_si128(key.as_ptr().cast());
         keys[1] = _mm_loadu_si128(key.as_ptr().add(BLOCK).cast());
     }
-    // Every even key takes the last word of the one before, substituted, rotated and with the round's constant; every odd key only
-    // substituted.
+    // An even key uses the last word of the previous key, substituted, rotated, and XORed with the
+    // round's constant; an odd key uses it substituted only.
     macro_rules! next {
         ($number:literal: rotated with $constant:literal) => {
             let word = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<$constant>(keys[$number - 1]));
@@ -147,7 +151,7 @@ fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS + 1] {
     keys
 }
 
-/// Each word with all words before it added.
+/// XORs each word with all words before it.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn spread(key: __m128i) -> __m128i {

@@ -1,13 +1,14 @@
-//! Eight blocks at a time with AVX-512's 52-bit multiplication.
+//! Poly1305, eight blocks at a time, with AVX-512's 52-bit multiplication.
 //!
-//! A number modulo 2^130 - 5 is kept in three limbs of 44, 44 and 42 bits. Lane `l` of eight takes every eighth block and multiplies
-//! by r^8; in the end, lane `l` is multiplied by r^(8-l) and the lanes are added. Zero blocks put in front make the number of blocks
-//! a multiple of eight: a polynomial does not change by leading zeros.
+//! A number modulo 2^130 - 5 is kept in three limbs of 44, 44 and 42 bits. Each of eight lanes
+//! takes every eighth block and multiplies by r^8; in the end, lane `l` is multiplied by r^(8-l)
+//! and the lanes are added. Zero blocks in front make the number of blocks a multiple of eight:
+//! leading zeros do not change a polynomial.
 
 use super::BLOCK;
 use std::arch::x86_64::*;
 
-/// Messages shorter than this take longer to set up than to go through.
+/// For shorter messages, in bytes, the setup takes longer than the message itself.
 const SHORTEST: usize = 512;
 
 const LANES: usize = 8;
@@ -22,7 +23,7 @@ const HIGH_BIT: u64 = 1 << (128 - 88);
 /// A number in limbs, lowest first.
 type Number = [u64; 3];
 
-/// The tag, or `None` where the kernel does not pay off or cannot run.
+/// The tag, or `None` if the kernel does not pay off or cannot run.
 pub(super) fn tag(key: &[u8; 32], message: &[u8]) -> Option<[u8; BLOCK]> {
     if message.len() < SHORTEST || !is_x86_feature_detected!("avx512f") || !is_x86_feature_detected!("avx512ifma") {
         return None;
@@ -31,7 +32,7 @@ pub(super) fn tag(key: &[u8; 32], message: &[u8]) -> Option<[u8; BLOCK]> {
     let pad = u128::from_le_bytes(*pad.first_chunk().expect("16 bytes"));
     // RFC 8439, section 2.5: some bits of r are zero.
     let r = limbs(u128::from_le_bytes(*r) & 0x0fff_fffc_0fff_fffc_0fff_fffc_0fff_ffff);
-    // SAFETY: the processor has what it needs.
+    // SAFETY: the processor's features have been checked above.
     let hash = unsafe { polynomial(r, message) };
     Some(reduce(hash).wrapping_add(pad).to_le_bytes())
 }
@@ -40,7 +41,7 @@ fn limbs(value: u128) -> Number {
     [value as u64 & MASK_44, (value >> 44) as u64 & MASK_44, (value >> 88) as u64]
 }
 
-/// The last one or first ones of a message, which need care: a block that is not whole gets its high bit behind its last byte.
+/// A block as limbs. A block that is not whole gets its high bit after its last byte.
 fn block(bytes: &[u8]) -> Number {
     let mut padded = [0; BLOCK];
     padded[..bytes.len()].copy_from_slice(bytes);
@@ -52,10 +53,11 @@ fn block(bytes: &[u8]) -> Number {
     [low, middle, high | HIGH_BIT]
 }
 
-/// The product modulo 2^130 - 5, its limbs within their widths but for the middle one, which may have a carry on top.
+/// The product modulo 2^130 - 5. Its limbs are within their widths, except that the middle one may
+/// have a carry on top.
 fn multiply(a: Number, b: Number) -> Number {
     let [a, b] = [a, b].map(|number| number.map(u128::from));
-    // 2^132 is 20, and that is where limb 3 would be.
+    // Limb 3 would begin at 2^132, which is 20 modulo 2^130 - 5.
     let low = a[0] * b[0] + 20 * (a[1] * b[2] + a[2] * b[1]);
     let middle = a[0] * b[1] + a[1] * b[0] + 20 * (a[2] * b[2]);
     let high = a[0] * b[2] + a[1] * b[1] + a[2] * b[0];
@@ -67,7 +69,7 @@ fn multiply(a: Number, b: Number) -> Number {
 
 /// The low 128 bits of the number's remainder. Limbs may be a few bits too wide.
 fn reduce(number: Number) -> u128 {
-    // Twice, because the first fold can carry once more.
+    // Twice, because the first reduction can carry.
     let [low, middle, high] = multiply(multiply(number, [1, 0, 0]), [1, 0, 0]);
     let whole = |low: u64| {
         let middle = middle + (low >> 44);
@@ -75,14 +77,14 @@ fn reduce(number: Number) -> u128 {
         let bits = u128::from(low & MASK_44) | u128::from(middle & MASK_44) << 44 | u128::from(high) << 88;
         (bits, high >> 42)
     };
-    // 2^130 - 5 and more are the numbers that reach 2^130 with 5 added; what is above falls off.
+    // A number of 2^130 - 5 or more reaches 2^130 when 5 is added; the bits above are dropped.
     match whole(low + 5) {
         (_, 0) => whole(low).0,
         (less, _) => less,
     }
 }
 
-/// What a vector of numbers is multiplied by: limbs r0, r1, r2, and 20 times the latter two.
+/// The factor of a vector of numbers: limbs r0, r1, r2, and 20 times the latter two.
 struct Factor {
     limbs: [__m512i; 3],
     twenty: [__m512i; 2],
@@ -114,7 +116,7 @@ fn polynomial(r: Number, message: &[u8]) -> Number {
     }
     let r8 = factor([powers[LANES - 1]; LANES]);
 
-    // Blocks in front of whole groups: 1 to 8 of them, behind zeros.
+    // The 1 to 8 blocks before the whole groups, preceded by zero blocks.
     let blocks = message.len().div_ceil(BLOCK);
     let first = (blocks - 1) % LANES + 1;
     let (head, rest) = message.split_at((first * BLOCK).min(message.len()));
@@ -172,13 +174,14 @@ fn add(a: [__m512i; 3], b: [__m512i; 3]) -> [__m512i; 3] {
     [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
 }
 
-/// The products lane by lane. Limbs going in are below 2^46, those coming out below 2^45.
+/// The products lane by lane. The limbs of the input are below 2^46, those of the result below
+/// 2^45.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn times(a: [__m512i; 3], factor: &Factor) -> [__m512i; 3] {
     let Factor { limbs: [r0, r1, r2], twenty: [s1, s2] } = factor;
     let zero = _mm512_setzero_si512();
-    // Of each product the low 52 bits belong to its limb, and those above to 52 bits higher.
+    // The low 52 bits of a product belong to its limb, and the bits above to 52 bits higher.
     let low = |by: [&__m512i; 3]| {
         let sum = _mm512_madd52lo_epu64(zero, a[0], *by[0]);
         let sum = _mm512_madd52lo_epu64(sum, a[1], *by[1]);
@@ -196,7 +199,7 @@ fn times(a: [__m512i; 3], factor: &Factor) -> [__m512i; 3] {
     let low_1 = _mm512_add_epi64(low(by[1]), carry);
     let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(low_1), _mm512_slli_epi64::<8>(high(by[1])));
     let low_2 = _mm512_add_epi64(low(by[2]), carry);
-    // From 2^130 on everything counts five times.
+    // 2^130 is 5 modulo 2^130 - 5.
     let carry = _mm512_add_epi64(_mm512_srli_epi64::<42>(low_2), _mm512_slli_epi64::<10>(high(by[2])));
     let five = _mm512_add_epi64(carry, _mm512_slli_epi64::<2>(carry));
     let low_0 = _mm512_add_epi64(_mm512_and_si512(low_0, mask_44), five);

@@ -1,5 +1,5 @@
-//! Poly1305 of a whole message: by the `poly1305` crate, and for long ones, where the processor has the instructions, four times as
-//! fast by a kernel of our own.
+//! Poly1305 of a whole message: with our own kernel for long messages on processors with AVX-512
+//! IFMA, which is four times as fast, and with the `poly1305` crate otherwise.
 
 #[cfg(target_arch = "x86_64")]
 mod ifma;
@@ -10,7 +10,8 @@ use poly1305::universal_hash::{KeyInit, UniversalHash};
 /// Bytes in a block.
 const BLOCK: usize = 16;
 
-/// The tag of `message` under a key that is used for nothing else: `r` (clamped here), then the pad.
+/// The tag of `message` under a key that is used for nothing else: `r` (clamped here), then the
+/// pad.
 pub(super) fn tag(key: &[u8; 32], message: &[u8]) -> [u8; BLOCK] {
     #[cfg(target_arch = "x86_64")]
     if let Some(tag) = ifma::tag(key, message) {
@@ -22,20 +23,21 @@ pub(super) fn tag(key: &[u8; 32], message: &[u8]) -> [u8; BLOCK] {
 fn library(key: &[u8; 32], message: &[u8]) -> [u8; BLOCK] {
     let mut state = Poly1305::new(key.into());
     let (blocks, rest) = poly1305::Block::slice_as_chunks(message);
-    // Not one by one, as `compute_unpadded` would take them.
+    // All blocks at once: `compute_unpadded` would take them one by one.
     state.update(blocks);
     state.compute_unpadded(rest).into()
 }
 
-/// The tag of a message that comes in pieces, by the library: each piece but the last has whole blocks.
+/// The tag of a message that comes in pieces, by the library. Each piece but the last has whole
+/// blocks.
 pub(super) struct Pieces {
     state: Poly1305,
-    /// What the last piece has behind its whole blocks.
+    /// The bytes of the last piece after its whole blocks.
     rest: Vec<u8>,
 }
 
 impl Pieces {
-    /// Under a key as for [`tag`].
+    /// Starts a tag under a key as for [`tag`].
     pub fn new(key: &[u8; 32]) -> Pieces {
         Pieces { state: Poly1305::new(key.into()), rest: Vec::new() }
     }
@@ -63,9 +65,9 @@ mod tests {
         bytes.try_into().unwrap()
     }
 
-    /// RFC 8439, section 2.5.2, and those of appendix A.3 that carry where carries are rare.
+    /// RFC 8439, section 2.5.2, and the vectors of appendix A.3 with rare carries.
     #[test]
-    fn published_vectors() {
+    fn agrees_with_the_published_vectors() {
         let key = bytes("85d6be7857556d337f4452fe42d506a80103808afb0db2fd4abff6af4149f51b");
         let text = b"Cryptographic Forum Research Group";
         assert_eq!(tag(&key, text), bytes("a8061dc1305136c6c22b8baf0c0127a9"));
@@ -92,7 +94,7 @@ mod tests {
         }
     }
 
-    /// Bytes that make carries long: all ones, all zeros and their neighbours beside any.
+    /// Bytes that make long carries likely: all ones, all zeros and their neighbours, besides any.
     fn bytes_with_carries() -> impl Strategy<Value = u8> {
         prop_oneof![4 => Just(0xff), 1 => Just(0), 1 => Just(0xfe), 2 => any::<u8>()]
     }

@@ -1,4 +1,4 @@
-//! The nodes of a tree, one by one, as its JSON comes.
+//! [`Nodes`]: reads the nodes of a tree one by one, while its JSON arrives.
 
 use crate::format::content::{Content, Json, JsonRef, NewContent};
 use crate::format::node::{Node, RawNode};
@@ -12,37 +12,39 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Bytes of JSON that are asked of a source at a time.
+/// Bytes of JSON that are read from a source at a time.
 const PIECE: usize = 64 << 10;
 
-/// The nodes of a tree, one by one, as its JSON comes: from memory or from a source, so that a large
-/// directory is never held as a whole.
+/// The nodes of a tree, read one by one from memory or from a source, so that a large directory is
+/// never in memory as a whole.
 ///
-/// Accepts `nodes` among unknown keys, and `null` for it as very old repositories have. An error
-/// that concerns one node spares the others, which come next; after any other error there is none.
+/// Unknown keys beside `nodes` are skipped, and `null` is accepted for `nodes`, as in very old
+/// repositories. After an error of a single node, the nodes behind it follow; after any other
+/// error, none does.
 pub struct Nodes<'s> {
-    /// `None`: all of it has come.
+    /// `None` once all JSON has been read.
     source: Option<Box<dyn Read + Send + 's>>,
-    /// What has come and is needed; from `start` on it is still to be parsed.
+    /// The buffered JSON, which is still to be parsed from `start` on.
     json: Vec<u8>,
     start: usize,
-    /// Bytes that are asked of the source at a time, or more.
+    /// The fewest bytes that are read from the source at a time.
     piece: usize,
-    /// Where the node that came last stands in `json`.
+    /// The range of the last node in `json`.
     node: Range<usize>,
-    /// The node that came last, if it is a long one.
+    /// The last node, if it is a long one.
     long: Option<Json>,
     /// Bytes from which a node is long.
     long_from: usize,
-    /// Where long lists of content are put aside.
+    /// The directory to which long lists of content are spilled.
     aside: Option<PathBuf>,
     at: At,
 }
 
-/// Bytes from which a node is not held: the usual ones have some hundred, and 67 for each blob.
+/// Bytes from which a node is not kept in memory as a whole. A usual node has a few hundred, and 67
+/// for each blob.
 pub const LONG: usize = 1 << 20;
 
-/// Where in the JSON a reader is.
+/// The position of a reader in the JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Beginning,
@@ -55,7 +57,7 @@ enum At {
     End,
 }
 
-/// Why a node cannot be had.
+/// Why a node cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
@@ -63,11 +65,11 @@ pub enum ReadError {
     /// The source of the JSON failed.
     #[error(transparent)]
     Source(#[from] io::Error),
-    /// A long list of content cannot be put aside.
-    #[error("a long list of content cannot be put aside: {0}")]
+    /// A long list of content cannot be spilled to disk.
+    #[error("cannot spill a long list of content to disk: {0}")]
     Aside(io::Error),
-    /// One value has so many bytes and more, which are not held.
-    #[error("one value has {size} bytes or more")]
+    /// One value has `size` bytes or more, which exceeds the limit.
+    #[error("one value has {size} bytes or more, which exceeds the limit")]
     TooLarge { size: u64 },
 }
 
@@ -89,33 +91,34 @@ impl<'s> Nodes<'s> {
         }
     }
 
-    /// The nodes of a tree that comes from a source.
+    /// The nodes of a tree that is read from a source.
     pub fn from_source(source: impl Read + Send + 's) -> Nodes<'s> {
         Nodes { source: Some(Box::new(source)), ..Nodes::new(Vec::new()) }
     }
 
-    /// The same, of which at least `piece` bytes are asked for at a time, and no longer node is held.
+    /// Like [`Nodes::from_source`], but reads at least `piece` bytes at a time, and keeps no node
+    /// in memory as a whole that is longer.
     pub fn from_source_by(piece: usize, source: impl Read + Send + 's) -> Nodes<'s> {
         Nodes { piece, long_from: piece, ..Nodes::from_source(source) }
     }
 
-    /// The same, with a directory where long lists of content are put aside.
+    /// Sets the directory to which long lists of content are spilled.
     pub fn put_aside_in(self, directory: Option<&Path>) -> Nodes<'s> {
         Nodes { aside: directory.map(Path::to_owned), ..self }
     }
 
-    /// Where long lists of content are put aside.
+    /// The directory to which long lists of content are spilled.
     pub fn aside(&self) -> Option<&Path> {
         self.aside.as_deref()
     }
 
-    /// Whether no other node comes, not even after an error.
+    /// Whether no other node follows, not even after an error.
     pub fn is_over(&self) -> bool {
         self.at == At::End
     }
 
-    /// The JSON of the node that came last, also of one that is none of ours; a long one comes
-    /// without spaces.
+    /// The JSON of the last node, even if the node is invalid; a long node has no white space
+    /// between its fields.
     pub fn raw(&self) -> JsonRef<'_> {
         match &self.long {
             Some(json) => json.borrow(),
@@ -123,7 +126,7 @@ impl<'s> Nodes<'s> {
         }
     }
 
-    /// The next node. Unless it says otherwise, an error is the end.
+    /// The next node. An error ends the iteration, unless `node` sets the position behind the node.
     fn advance(&mut self) -> ReadResult<Option<Node>> {
         let mut at = std::mem::replace(&mut self.at, At::End);
         if at == At::Beginning {
@@ -146,13 +149,13 @@ impl<'s> Nodes<'s> {
                 self.skip()?;
             }
             if self.peek()?.is_some() {
-                return Err(bad("something stands behind it"));
+                return Err(bad("data follows its end"));
             }
         }
         Ok(None)
     }
 
-    /// Goes to the first node; says whether there is a list.
+    /// Goes to the first node; returns whether the tree has a list of nodes.
     fn find_list(&mut self) -> ReadResult<bool> {
         self.expect(b'{', "an object")?;
         let mut is_first = true;
@@ -170,8 +173,8 @@ impl<'s> Nodes<'s> {
         Err(bad("it has no list of nodes"))
     }
 
-    /// Goes to the value of the next key, and says whether that is the list of nodes; `None` at the
-    /// end of the object.
+    /// Goes to the value of the next key, and returns whether the key is `nodes`; `None` at the end
+    /// of the object.
     fn next_key(&mut self, is_first: bool) -> ReadResult<Option<bool>> {
         if self.take(b'}')? {
             return Ok(None);
@@ -191,7 +194,7 @@ impl<'s> Nodes<'s> {
     fn node(&mut self) -> ReadResult<Node> {
         let held = if self.peek()? == Some(b'{') { self.long_from as u64 } else { limits::TREE_BLOB };
         self.long = None;
-        // Also if it is no node of ours: the others may be.
+        // An invalid node is skipped, because the others may be valid.
         let (range, node) = match self.typed_node(held) {
             Ok((range, node)) => (range, node.map_err(ReadError::from)),
             Err(error @ ReadError::Format(_)) => match self.skip_up_to(held) {
@@ -215,8 +218,8 @@ impl<'s> Nodes<'s> {
         })
     }
 
-    /// The node that begins here, which is too long to be held: its fields are taken one by one, and
-    /// the ids of its content too. `failure`: it is known not to be one of ours.
+    /// Reads a node that is too long for memory: field by field, and its content id by id. With
+    /// `failure`, the node is known to be invalid.
     fn long_node(&mut self, mut failure: Option<ReadError>) -> ReadResult<Node> {
         self.expect(b'{', "a node")?;
         let mut long = Json { text: vec![b'{'], lists: Vec::new() };
@@ -261,8 +264,8 @@ impl<'s> Nodes<'s> {
         node
     }
 
-    /// The list of ids whose opening bracket has been taken. What is no id becomes the failure, if there
-    /// is none yet.
+    /// Reads the list of ids behind its opening bracket. A value that is not an id sets `failure`,
+    /// unless that is set already.
     fn content(&mut self, failure: &mut Option<ReadError>) -> ReadResult<Content> {
         let mut content = NewContent::default();
         let mut is_first = true;
@@ -274,7 +277,7 @@ impl<'s> Nodes<'s> {
                 self.expect(b',', "a comma between ids")?;
             }
             self.peek()?;
-            // Nearly all of them are there, and ids.
+            // Nearly all ids are valid and in the buffer.
             let rest = &self.json[self.start..];
             let id = match rest.get(..66).map(serde_json::from_slice) {
                 Some(Ok(id)) => {
@@ -308,26 +311,26 @@ impl<'s> Nodes<'s> {
         Ok(self.value(most, |json| first::<IgnoredAny>(json))?.0)
     }
 
-    /// Takes the value that begins here, of which `parse` makes something and says where it ends. One
-    /// that has not ended after more than `most` bytes stays.
+    /// Takes the value that begins here; `parse` returns the parsed value and its end. A value that
+    /// has not ended after more than `most` bytes is not taken.
     fn value<T>(
         &mut self,
         most: u64,
         parse: impl Fn(&[u8]) -> (Option<serde_json::Result<T>>, usize),
     ) -> ReadResult<(Range<usize>, T)> {
-        // Not to be searched for again and again.
+        // Skips white space, so that the loop does not search through it again.
         self.peek()?;
         loop {
             let rest = &self.json[self.start..];
             let is_all = self.source.is_none();
             match parse(rest) {
-                // A number may go on behind what has come.
+                // A number may continue behind the buffer.
                 (Some(Ok(value)), length) if is_all || length < rest.len() => {
                     let range = self.start..self.start + length;
                     self.start = range.end;
                     return Ok((range, value));
                 }
-                // So may one that ends in the middle, which is no number so far.
+                // So may an incomplete number, which does not parse yet.
                 (Some(Err(error)), _) if is_all || !(error.is_eof() || ends_in_number(rest)) => {
                     return Err(bad(error));
                 }
@@ -365,8 +368,8 @@ impl<'s> Nodes<'s> {
         }
     }
 
-    /// Has more of the JSON come: as much again as is still to be parsed, so that a long value is not
-    /// tried too often.
+    /// Reads more JSON: as much again as is still to be parsed, so that a long value is not parsed
+    /// too often.
     fn fill(&mut self) -> ReadResult<()> {
         let Some(source) = &mut self.source else { return Ok(()) };
         self.json.drain(..self.start);
@@ -392,12 +395,12 @@ pub(super) fn bad(why: impl fmt::Display) -> ReadError {
     FormatError::new("a tree", why).into()
 }
 
-/// Whether JSON breaks off where a number that has begun must go on.
+/// Whether JSON ends within a number that must continue.
 fn ends_in_number(json: &[u8]) -> bool {
     json.last().is_some_and(|byte| b"-+.eE".contains(byte))
 }
 
-/// The first value in some JSON, if there is one, and where it ends.
+/// The first value in some JSON, if any, and its end.
 fn first<'j, T: Deserialize<'j>>(json: &'j [u8]) -> (Option<serde_json::Result<T>>, usize) {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter();
     let value = values.next();

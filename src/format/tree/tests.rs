@@ -1,4 +1,4 @@
-//! Trees as Go writes them, and all readers on the same input.
+//! Trees are compared with Go's, and all readers with each other on the same input.
 
 use super::*;
 use crate::format::content::{Content, JsonRef};
@@ -103,7 +103,7 @@ fn refuses_nodes_out_of_order() {
 }
 
 #[test]
-fn reads_what_others_wrote() {
+fn reads_trees_of_other_programs_and_refuses_malformed_ones() {
     assert_eq!(parse(b"{\"nodes\":null}").unwrap(), []);
     let extra = br#"{"x":[1],"nodes":[{"new":{},"type":"whatever","name":"n","extended_attributes":null}],"y":2}"#;
     let nodes = parse(extra).unwrap();
@@ -134,19 +134,19 @@ impl Read for Slow<'_> {
     }
 }
 
-/// The JSON of a node, whatever spaces and capital letters are in it.
+/// The JSON of a node, without differences in white space and in the case of ids.
 fn meaning(raw: JsonRef<'_>) -> Value {
     let mut json = Vec::new();
     raw.write(&mut json, |_| Ok::<_, ()>(())).unwrap();
     let mut value: Value = serde_json::from_slice(&json).unwrap();
-    // The ids of a long list are written as ours are.
+    // The ids of a long list are written in lower case.
     for id in value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
         *id = id.as_str().unwrap().to_ascii_lowercase().into();
     }
     value
 }
 
-/// What is read of a tree: its nodes and their JSON, and how many errors there were.
+/// The nodes of a tree and their JSON, and the number of errors.
 fn read(mut nodes: Nodes<'_>) -> (Vec<(Node, Value)>, usize) {
     let (mut read, mut errors) = (Vec::new(), 0);
     while let Some(next) = nodes.next() {
@@ -159,23 +159,23 @@ fn read(mut nodes: Nodes<'_>) -> (Vec<(Node, Value)>, usize) {
 }
 
 #[test]
-fn a_node_that_is_none_spares_the_others() {
+fn the_nodes_after_an_invalid_node_are_read() {
     let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":1},17,{"name":"b","type":"fifo"}],"x":[]}"#;
     let names = |nodes: &[(Node, Value)]| nodes.iter().map(|(node, _)| node.name.clone()).collect::<Vec<_>>();
     let (nodes, errors) = read(Nodes::new(json.to_vec()));
     assert_eq!((names(&nodes), errors), (vec![b"a".to_vec(), b"b".to_vec()], 2));
     assert_eq!(nodes[1].1, serde_json::json!({"name": "b", "type": "fifo"}));
-    // Where the JSON itself is damaged, nobody knows where the next node begins.
+    // If the JSON itself is damaged, the beginning of the next node is unknown.
     let json = br#"{"nodes":[{"name":"a","type":"fifo"},{"name":"b",},{"name":"c","type":"fifo"}]}"#;
     let (nodes, errors) = read(Nodes::new(json.to_vec()));
     assert_eq!((names(&nodes), errors), (vec![b"a".to_vec()], 1));
 }
 
 #[test]
-fn a_tree_that_comes_in_pieces_is_the_same() {
+fn a_tree_read_in_pieces_has_the_same_nodes() {
     let noon = Time::parse("2024-02-29T23:59:59.12Z").unwrap();
     let mut nodes = mixed_nodes(noon);
-    // One that has more than a piece.
+    // A node that is longer than a piece.
     let content = (0..5000_u32).map(|number| Id::of(&number.to_le_bytes())).collect();
     nodes.push(Node { content: Some(content), ..Node::new(*b"\xff\xff", NodeType::File) });
     let json = encode(&nodes);
@@ -184,22 +184,22 @@ fn a_tree_that_comes_in_pieces_is_the_same() {
     for piece in [1, 2, 7, 1000, 1 << 20] {
         assert!(read(Nodes::from_source_by(piece, Slow(&json, piece))) == whole, "{piece} bytes at a time");
     }
-    // Wherever it ends, that is an error, and what came before is there.
+    // A truncated tree is an error, and the nodes before the end are read.
     for end in (0..json.len() - 2).step_by(61) {
         let (before, errors) = read(Nodes::from_source(Slow(&json[..end], 100)));
         assert!(errors == 1 && whole.0.starts_with(&before), "{end}");
     }
 }
 
-/// The whole of a tree by serde, as the format has it: `None` if it is no JSON of that form.
+/// A whole tree, parsed by serde; `None` if it is not JSON of that form.
 fn whole(json: &[u8]) -> Option<Vec<Result<Node>>> {
     #[derive(Deserialize)]
     struct Whole<'j> {
-        // With a function of its own, a field that is missing is an error.
+        // With `deserialize_with`, a missing field is an error.
         #[serde(borrow, deserialize_with = "Option::deserialize")]
         nodes: Option<Vec<&'j serde_json::value::RawValue>>,
     }
-    // serde takes a list for a structure, too.
+    // serde also accepts a list as a structure.
     let is_object = json.trim_ascii_start().starts_with(b"{");
     let tree: Whole<'_> = serde_json::from_slice(json).ok().filter(|_| is_object)?;
     Some(tree.nodes.unwrap_or_default().into_iter().map(|node| parse_node(node.get().as_bytes())).collect())
@@ -222,7 +222,7 @@ fn agree(json: &[u8]) {
 }
 
 proptest::proptest! {
-    /// A tree that is damaged in some places is read by all readers alike.
+    /// All readers read a tree with random damage alike.
     #[test]
     fn the_readers_agree(
         changes in proptest::collection::vec((0usize..2500, proptest::prop_oneof![
@@ -283,7 +283,7 @@ fn the_readers_agree_on_odd_trees() {
 }
 
 #[test]
-fn a_source_that_fails_is_no_damage() {
+fn a_failing_source_is_not_reported_as_damage() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -54,7 +54,9 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
     let Naming { name, namespace, labels, .. } = &goal.naming;
     let Some(snapshot) = &existing.snapshot else { return Step::CreateSnapshot(Box::new(snapshot_of(goal))) };
     if !labels.iter().all(|(key, value)| snapshot.labels().get(key) == Some(value)) {
-        return Step::Failed(format!("there is a VolumeSnapshot {namespace}/{name} that is not ours"));
+        return Step::Failed(format!(
+            "the VolumeSnapshot {namespace}/{name} exists and was not created for this request"
+        ));
     }
     let status = snapshot.status.clone().unwrap_or_default();
     let content = existing.content.as_ref();
@@ -64,7 +66,7 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
         let error = content.and_then(|content| content.status.as_ref()?.error.clone()).or(status.error);
         let why =
             error.and_then(|error| error.message).map_or_else(String::new, |it| format!("; its last error: {it}"));
-        return Step::Wait(format!("waiting for the VolumeSnapshot {namespace}/{name} of what was restored{why}"));
+        return Step::Wait(format!("waiting for the VolumeSnapshot {namespace}/{name} of the restored volume{why}"));
     };
     if !DeletionPolicy::Retain.is(&content.spec.deletion_policy) {
         return Step::Policy { content: content.name_any(), policy: DeletionPolicy::Retain };
@@ -72,8 +74,8 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
     Step::Ready(StorageSnapshot { handle, content: content.name_any() })
 }
 
-/// The step before the VolumeSnapshot is deleted if no client was given its handle: the storage
-/// snapshot is deleted with it.
+/// The step before the deletion of a VolumeSnapshot whose handle no client was given: the storage
+/// snapshot is then deleted with it.
 pub fn undo(existing: &Existing) -> Option<Step> {
     let content =
         existing.content.as_ref().filter(|content| !DeletionPolicy::Delete.is(&content.spec.deletion_policy))?;
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(snapshot.spec.volume_snapshot_class_name.as_deref(), Some("fast"));
         existing.snapshot = Some(*snapshot);
         assert!(matches!(decide(&goal(), &existing), Step::Wait(_)));
-        // Ready on the storage system, and not yet so for the snapshot controller.
+        // The snapshot is ready on the storage system, but the snapshot controller has not seen it.
         existing.content = Some(content("Delete", json!({"snapshotHandle": "h-1", "readyToUse": true})));
         assert!(matches!(decide(&goal(), &existing), Step::Wait(_)));
         let ready = SnapshotStatus { ready_to_use: Some(true), ..SnapshotStatus::default() };
@@ -130,7 +132,7 @@ mod tests {
         existing.content.as_mut().unwrap().spec.deletion_policy = DeletionPolicy::Retain.name().into();
         let ready = Step::Ready(StorageSnapshot { handle: "h-1".into(), content: "snapcontent-1".into() });
         assert_eq!(decide(&goal(), &existing), ready);
-        // And back, if the handle was not published.
+        // If the handle was not published, the policy is reset.
         assert_eq!(
             undo(&existing),
             Some(Step::Policy { content: "snapcontent-1".into(), policy: DeletionPolicy::Delete })

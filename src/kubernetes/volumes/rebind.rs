@@ -11,7 +11,7 @@
 //! the volume, so that it can always be found again.
 //!
 //! A tenant can write anything to the new claim. Only the label and annotation of the volume itself
-//! say whose the volume is: no tenant can write these.
+//! identify the request that owns the volume: no tenant can write these.
 
 use crate::kubernetes::deletion_policy::DeletionPolicy;
 use crate::kubernetes::naming::{Naming, UID_LABEL};
@@ -125,7 +125,9 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Option<Step> {
         }
     }
     let Some(target) = &existing.target else {
-        return Some(Step::Failed(format!("the volume {name} has left its claim, and {place} is deleted")));
+        return Some(Step::Failed(format!(
+            "the volume {name} is not bound to its claim any more, and the claim {place} is deleted"
+        )));
     };
     let bound = target.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let given = is_of(volume, target);
@@ -142,14 +144,16 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Option<Step> {
     }
 }
 
-/// Why the goal cannot be reached, if a claim that is not ours has the target's name.
+/// Why the goal cannot be reached, if a claim that was not created for the request has the target's
+/// name.
 pub fn occupied(goal: &Goal, existing: &Existing) -> Option<String> {
     existing.target.as_ref().filter(|target| !is_ours(goal, target))?;
     let Naming { namespace, name, .. } = &goal.to;
-    Some(format!("there is a claim {namespace}/{name} already, and a restore never writes into one"))
+    Some(format!("the claim {namespace}/{name} exists already, and a restore never writes into an existing claim"))
 }
 
-/// The next step back before the volume is settled; `None` if only the old claim may be left.
+/// The next step that undoes the rebinding of a volume that is not settled; `None` if only the old
+/// claim may be left.
 pub fn undo(goal: &Goal, existing: &Existing) -> Option<Step> {
     let target = existing.target.as_ref().filter(|target| is_ours(goal, target));
     let volume = existing.volume.as_ref();
@@ -276,7 +280,7 @@ mod tests {
         for stop_after in 0..4 {
             let mut existing = start("Delete");
             for _ in 0..stop_after {
-                let step = decide(&goal(), &existing).expect("not there yet");
+                let step = decide(&goal(), &existing).expect("the volume is not settled yet");
                 apply(&mut existing, step);
             }
             while let Some(step) = undo(&goal(), &existing) {
@@ -304,7 +308,7 @@ mod tests {
     #[test]
     fn a_forged_claim_gets_no_volume() {
         let forged = claim("data", "c-9", Some("pv-1"));
-        let theirs = volume("Retain", "somebody");
+        let theirs = volume("Retain", "c-8");
         let existing = Existing { claim: None, volume: Some(theirs), target: Some(forged) };
         assert!(matches!(decide(&goal(), &existing), Some(Step::Failed(_))));
         assert_eq!(undo(&goal(), &existing), Some(Step::DeleteTarget), "and the volume is not changed");

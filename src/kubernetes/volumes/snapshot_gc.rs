@@ -1,10 +1,10 @@
 //! Garbage collection of storage snapshots: deletes the snapshot behind a backup if its class
 //! allows that, once no VolumeSnapshotContent but ours refers to it.
 //!
-//! It is not deleted when the backup completes: until it is orphaned the backup's own content is
-//! kept, whose policy `Retain` does no harm, as a reference to it. Velero deletes a content and
-//! creates it again when it finalizes a backup, so one observation of an orphan proves nothing: it
-//! must have been orphaned for a while.
+//! The snapshot is not deleted when the backup completes: until it is orphaned, the backup's own
+//! content is kept as a reference to it. The policy `Retain` of that content does no harm. Velero
+//! deletes a content and creates it again when it finalizes a backup, so one observation of an
+//! orphan proves nothing: the snapshot must have been orphaned for a while.
 
 use crate::kubernetes::deletion_policy::DeletionPolicy;
 use crate::kubernetes::naming::{KIND_LABEL, UID_LABEL};
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_referenced_snapshot_is_not_deleted() {
         let ours = kept("b", "h");
-        for other in [source("snapcontent-1", "h"), content("helper-of-another-backup", "h")] {
+        for other in [source("snapcontent-1", "h"), content("content-of-another-backup", "h")] {
             let all = [ours.clone(), other];
             assert_eq!(decide(&ours, &all, &at(9999), AFTER), Collect::Nothing);
             // A reference that returns before the last step starts the wait again.

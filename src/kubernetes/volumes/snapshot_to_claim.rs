@@ -85,7 +85,9 @@ pub fn decide(goal: &Goal, existing: &Existing) -> Step {
         let there = meta.labels.as_ref();
         let ours =
             goal.naming.labels.iter().all(|(key, value)| there.and_then(|labels| labels.get(key)) == Some(value));
-        (!ours).then(|| Step::Failed(format!("there is a {kind} {} that is not ours", goal.naming.name)))
+        (!ours).then(|| {
+            Step::Failed(format!("the {kind} {} exists and was not created for this request", goal.naming.name))
+        })
     };
     let Some(content) = &existing.content else { return Step::CreateContent(Box::new(content(goal))) };
     if let Some(step) = taken("VolumeSnapshotContent", &content.metadata) {
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_driver_is_reported_and_waited_for() {
+    fn a_driver_error_is_reported_and_does_not_end_the_wait() {
         let goal = goal();
         let mut existing = made(&goal);
         let error = Some(SnapshotError { message: Some("quota exceeded".into()), time: None });

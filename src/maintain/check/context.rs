@@ -1,4 +1,4 @@
-//! What the steps of a check share: the repository as it was listed, and the report.
+//! The state that the steps of a check share: the repository as it was listed, and the report.
 
 use super::lost::Lost;
 use crate::id::Id;
@@ -9,22 +9,22 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub errors: u64,
-    /// Packs that exist, and are cut short or do not hold what they should.
+    /// Packs that exist, but are truncated, damaged, or different from the index.
     pub broken_packs: Vec<Id>,
     pub broken_snapshots: Vec<Id>,
-    /// The index does not say what is in the packs: rebuilding it may help.
+    /// The index does not match the packs; rebuilding it may help.
     pub suggest_repair_index: bool,
-    /// Packs that the index names, and that do not exist.
+    /// Packs that the index lists, but that do not exist.
     pub missing_packs: u64,
     /// Packs that are in no index.
     pub unindexed: u64,
-    /// There is unreferenced data: pruning removes it.
+    /// A prune would remove unreferenced packs or repack mixed ones.
     pub suggest_prune: bool,
-    /// Errors that are no damage: the store did not deliver, and may do so the next time.
+    /// Errors that are not damage: the store failed, and may succeed the next time.
     pub out_of_reach: u64,
     pub snapshots: u64,
     pub trees: u64,
@@ -32,7 +32,7 @@ pub struct Report {
     pub packs_read: u64,
 }
 
-/// A check under way.
+/// A check in progress.
 pub struct Check<'r> {
     pub(super) repo: &'r Repository,
     pub(super) progress: &'r Progress,
@@ -40,9 +40,9 @@ pub struct Check<'r> {
     pub(super) index: Index,
     /// Ids and sizes of the pack files.
     pub(super) listed: HashMap<Id, u64>,
-    /// The snapshots as they were read.
+    /// The outcome of reading each snapshot.
     pub(super) read: Vec<(Id, Result<StoredSnapshot>)>,
-    /// Those that can be read, the oldest first.
+    /// The snapshots that can be read, oldest first.
     pub(super) snapshots: Vec<StoredSnapshot>,
     pub(super) lost: Lost,
     pub(super) out_of_reach: AtomicU64,
@@ -50,7 +50,7 @@ pub struct Check<'r> {
 }
 
 impl Check<'_> {
-    /// Ends the check.
+    /// Ends the check and returns its report.
     pub fn finish(mut self) -> Report {
         self.report.errors = self.progress.problem_count();
         self.report.out_of_reach = self.out_of_reach();
@@ -60,12 +60,12 @@ impl Check<'_> {
         self.report
     }
 
-    /// The number of errors so far that are no damage.
+    /// The number of errors so far that are not damage.
     pub fn out_of_reach(&self) -> u64 {
         self.out_of_reach.load(Ordering::Relaxed)
     }
 
-    /// Reports what could not be read: because it is damaged, or out of reach.
+    /// Reports an object that could not be read because it is damaged or out of reach.
     pub(super) fn error(&self, item: impl Into<String>, error: &Error) {
         if !error.is_damage() {
             self.out_of_reach.fetch_add(1, Ordering::Relaxed);
@@ -77,12 +77,12 @@ impl Check<'_> {
         self.progress.problem(Phase::Check, item, why);
     }
 
-    /// Reports something that is not as it should be, and of which nothing is lost.
+    /// Reports an irregularity that means no loss of data.
     pub(super) fn hint(&self, text: String) {
         self.progress.warning(&text);
     }
 
-    /// Starts the counters of a step.
+    /// Resets the counters for a step.
     pub(super) fn count(&self, files: u64, bytes: u64) {
         for counter in [&self.progress.files_done, &self.progress.bytes_done] {
             counter.store(0, Ordering::Relaxed);

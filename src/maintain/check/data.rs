@@ -1,4 +1,4 @@
-//! The fourth step: every byte of the packs, or of some of them.
+//! The fourth step of a check: reads every byte of all packs, or of some of them.
 //!
 //! A pack that fails is read again before it counts as broken, because the network may be to blame.
 
@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 impl Check<'_> {
-    /// Reads packs. Those that are in no index are left out: nothing needs them.
+    /// Reads packs. A pack that is in no index is skipped: nothing needs it.
     pub fn data(&mut self, subset: Subset) -> Result<()> {
         let ids = self.choose(subset);
         let mut verdicts: Vec<(Id, Verdict)> = Vec::new();
@@ -35,7 +35,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The packs to be read, the largest first: no thread is to be left alone with one at the end.
+    /// The packs to be read, largest first, so that no thread reads a large pack alone at the end.
     fn choose(&mut self, subset: Subset) -> Vec<Id> {
         let indexed: HashSet<Id> = self.index.packs().iter().copied().collect();
         let packs = self.listed.iter().map(|(&id, &size)| (id, size)).collect();
@@ -47,7 +47,7 @@ impl Check<'_> {
         packs.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Reads a pack, and again if it fails.
+    /// Reads a pack, and once again if it fails.
     fn read(&self, pack: &ListedPack<'_>, reader: &mut PackReader<'_>) -> Result<Verdict> {
         let mut read = || pack.read(self.repo, self.progress, reader);
         let mut verdict = read()?;
@@ -55,14 +55,14 @@ impl Check<'_> {
             let first = std::mem::replace(&mut verdict, read()?).errors.join("; ");
             if verdict.errors.is_empty() {
                 let id = pack.id;
-                self.hint(format!("pack {id} could only be read the second time; the first time: {first}"));
+                self.hint(format!("pack {id} could be read only at the second attempt; the first failed: {first}"));
             }
         }
         self.progress.files_done.fetch_add(1, Ordering::Relaxed);
         Ok(verdict)
     }
 
-    /// Reports what is wrong with a pack.
+    /// Reports the errors of a pack.
     fn judge(&mut self, id: Id, verdict: Verdict) {
         if verdict.errors.is_empty() {
             return;

@@ -1,8 +1,8 @@
-//! What damage hits: which snapshots, and which entries of them can no longer be restored whole.
+//! Finds the snapshots that damage affects, and their entries that can no longer be restored
+//! completely.
 //!
-//! Looked for only where something is damaged, and after everything else: what the steps before
-//! have shown to be lost is looked up for each file of each snapshot. A directory below which
-//! nothing was hit is not walked a second time.
+//! This step runs last, if the steps before have found damage: it looks up the content of each file
+//! of each snapshot among the lost blobs. A directory without losses below it is not walked again.
 
 use super::context::Check;
 use crate::format::BlobType;
@@ -13,15 +13,16 @@ use crate::maintain::walk::Walk;
 use crate::repo::{Result, StoredSnapshot, TreeReader};
 use std::collections::HashSet;
 
-/// Paths that are named of one snapshot.
+/// The maximum number of paths that are listed for one snapshot.
 const NAMED: usize = 1000;
 
-/// What is lost of one snapshot.
+/// The losses of one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hit {
     /// Files that lack content, and directories that cannot be read.
     pub entries: u64,
-    /// The first of them; a directory's ends with a slash, and stands for all that was below it.
+    /// The paths of the first of them. The path of a directory ends with a slash and stands for
+    /// everything below it.
     pub paths: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ impl Hit {
 }
 
 impl Check<'_> {
-    /// Reports what is lost of each snapshot that can be read, the oldest first.
+    /// Reports the losses of each snapshot that can be read, oldest first.
     pub fn hits(&self, tell: &mut dyn FnMut(&StoredSnapshot, &Hit)) -> Result<()> {
         let trees = TreeReader::new(self.repo, &self.index);
         let mut whole = HashSet::new();
@@ -51,19 +52,19 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Adds to `whole` the directories of which nothing is lost.
+    /// Adds the losses below a tree to `hit`, and the directories without losses to `whole`.
     fn look_below(&self, trees: &TreeReader<'_>, root: Id, whole: &mut HashSet<Id>, hit: &mut Hit) -> Result<()> {
         let Ok(mut walk) = Walk::new(trees, root) else {
             hit.add(b"", "/");
             return Ok(());
         };
-        // The directories that are open, and how much had been hit when they were opened.
+        // The open directories, and the number of losses when each was opened.
         let mut open = vec![(root, 0)];
         loop {
             self.check_interrupted()?;
             let next = walk.next();
             while open.len() > walk.depth() {
-                let (id, before) = open.pop().expect("as many as levels");
+                let (id, before) = open.pop().expect("one for each level");
                 if hit.entries == before {
                     whole.insert(id);
                 }
@@ -77,7 +78,8 @@ impl Check<'_> {
                 },
                 Ok(Some(node)) if self.is_whole(&node) => {}
                 Ok(Some(_)) => hit.add(walk.path(), ""),
-                // An entry that is none: that its directory is not whole is all there is to say.
+                // The entry cannot be decoded; all that is known is that its directory is
+                // incomplete.
                 Err(_) => hit.add(walk.path(), "/"),
             }
         }

@@ -1,4 +1,4 @@
-//! The first step: the index files can be read, and agree with each other.
+//! The first step of a check: the index files can be read and agree with each other.
 
 use super::context::Check;
 use crate::format::BlobType;
@@ -20,8 +20,8 @@ impl<'r> Check<'r> {
             lock(&said).add(file, content);
             Ok(())
         };
-        // The packs are listed after the index files, so that without a lock a backup that runs in
-        // the meantime makes no pack look lost.
+        // The packs are listed after the index files. Otherwise, without a lock, the packs of a
+        // concurrent backup would look lost.
         let load = || -> Result<_> {
             let files = repo.store().list(FileType::Index)?;
             let list = || repo.store().list(FileType::Pack);
@@ -38,7 +38,8 @@ impl<'r> Check<'r> {
         Ok(check)
     }
 
-    /// Compares what the index files say; the outcome does not depend on which was read first.
+    /// Compares the content of the index files; the outcome does not depend on the order of
+    /// reading.
     fn compare(&mut self, Said { mut unreadable, mut packs }: Said) {
         unreadable.sort_unstable_by_key(|(file, _)| *file);
         self.report.suggest_repair_index |= !unreadable.is_empty();
@@ -51,28 +52,25 @@ impl<'r> Check<'r> {
             if one.blobs == other.blobs {
                 self.hint(format!("pack {pack} is in several index files: {files}"));
             } else {
-                self.problem(
-                    format!("pack {pack}"),
-                    format!("these index files disagree about what is in it: {files}"),
-                );
+                self.problem(format!("pack {pack}"), format!("these index files disagree about its content: {files}"));
             }
         }
     }
 }
 
-/// What the index files say.
+/// The content of the index files.
 #[derive(Default)]
 struct Said {
     unreadable: Vec<(Id, Error)>,
     packs: Vec<PackSaid>,
 }
 
-/// What an index file says of a pack.
+/// The entry of a pack in an index file.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct PackSaid {
     pack: Id,
     file: Id,
-    /// A hash of the list.
+    /// The [`fingerprint`] of its list of blobs.
     blobs: Id,
 }
 
@@ -89,7 +87,7 @@ impl Said {
     }
 }
 
-/// A hash of what an index says of a pack, whatever the order.
+/// A hash of the blobs that an index file lists in a pack, independent of their order.
 fn fingerprint(blobs: &[PackedBlob]) -> Id {
     let mut blobs: Vec<&PackedBlob> = blobs.iter().collect();
     blobs.sort_unstable_by_key(|blob| (blob.offset, blob.id));

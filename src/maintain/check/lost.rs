@@ -1,4 +1,4 @@
-//! What a check has shown to be lost.
+//! The packs and blobs that a check has found to be lost.
 
 use crate::id::Id;
 use crate::repo::index::Location;
@@ -6,9 +6,9 @@ use std::collections::HashSet;
 
 #[derive(Default)]
 pub(super) struct Lost {
-    /// Everything in these packs.
+    /// Packs that are lost completely.
     pub packs: HashSet<Id>,
-    /// These blobs, in these packs.
+    /// Lost blobs: the id of the pack and the id of the blob.
     pub blobs: HashSet<(Id, Id)>,
 }
 

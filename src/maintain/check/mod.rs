@@ -1,9 +1,9 @@
-//! Whether everything exists, and is what it claims to be.
+//! Checks that everything in a repository exists and is intact.
 //!
-//! In steps, each of which assumes no more than the one before has shown: [`Check::start`] reads
-//! the index, [`Check::packs`] compares it with the files that exist, [`Check::trees`] walks every
-//! snapshot, [`Check::data`] reads packs whole, and [`Check::hits`] reports what all this damage
-//! hits. Nothing is believed and nothing is repaired: each error is reported as a problem and
+//! Each step relies only on what the steps before have checked: [`Check::start`] reads the index,
+//! [`Check::packs`] compares it with the files that exist, [`Check::trees`] walks every snapshot,
+//! [`Check::data`] reads whole packs, and [`Check::hits`] reports the files that the damage
+//! affects. A check trusts nothing and repairs nothing: each error is reported as a problem and
 //! counted, and the check continues.
 
 mod context;

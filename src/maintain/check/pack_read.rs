@@ -1,5 +1,5 @@
-//! One reading of a whole pack: its hash is its name, its header lists what the index lists, and
-//! each blob authenticates, expands and has the hash that it is known by.
+//! Reads a whole pack and verifies it: its hash equals its name, its header equals the index, and
+//! each blob authenticates, decompresses and has the hash that its id says.
 //!
 //! A pack is read front to back, in pieces, and never held whole: it may have 4 GiB.
 
@@ -20,19 +20,19 @@ pub(super) struct ListedPack<'p> {
     pub blobs: &'p [PackedBlob],
 }
 
-/// What is wrong with a pack.
+/// The errors of a pack, and what follows from them.
 pub(super) struct Verdict {
     pub errors: Vec<String>,
     /// Blobs that could not be read.
     pub lost: Vec<Id>,
-    /// The store did not deliver it.
+    /// The store failed to deliver the pack.
     pub out_of_reach: bool,
-    /// The pack may be sound, and the index wrong about it.
+    /// The pack may be intact, and the index wrong about it.
     pub index_differs: bool,
 }
 
 impl ListedPack<'_> {
-    /// Reads the pack; an error only when interrupted.
+    /// Reads the pack. Returns an error only if interrupted.
     pub fn read(&self, repo: &Repository, progress: &Progress, reader: &mut PackReader<'_>) -> Result<Verdict> {
         match repo.store().download(File::new(FileType::Pack, self.id), 0, self.size) {
             Ok(download) => PackRead::new(repo, progress, self, download).run(reader),
@@ -49,9 +49,9 @@ impl ListedPack<'_> {
     }
 }
 
-/// Bytes read at a time where single blobs are not looked at.
+/// Bytes read at a time where blobs are not opened one by one.
 const PIECE: u64 = 1 << 20;
-/// Where the header must begin, at the latest counted from the end: more than it may have.
+/// The last bytes of a pack, which contain its header: more than a header may have.
 const TAIL: u64 = (16 << 20) + LENGTH_FIELD as u64;
 
 struct PackRead<'r> {
@@ -61,12 +61,12 @@ struct PackRead<'r> {
     download: Box<dyn Download + 'r>,
     /// Bytes read so far.
     at: u64,
-    /// Of all bytes read.
+    /// The hash of all bytes read.
     hash: Sha256,
     errors: Vec<String>,
     /// Blobs that failed.
     lost: Vec<Id>,
-    /// The number of blobs of which it is known whether they failed.
+    /// The number of blobs whose outcome is known.
     judged: usize,
     index_differs: bool,
 }
@@ -84,7 +84,7 @@ impl<'r> PackRead<'r> {
 
     fn run(mut self, reader: &mut PackReader<'_>) -> Result<Verdict> {
         let blobs = self.pack.blobs;
-        // Of a file that was cut short, what comes before the cut is read.
+        // Of a truncated file, the blobs before the cut are read.
         let cut = blobs.partition_point(|blob| blob.end() <= self.pack.size);
         let outcome = self.read_blobs(&blobs[..cut], reader);
         let unread = if outcome.is_err() { self.judged } else { cut };
@@ -105,8 +105,7 @@ impl<'r> PackRead<'r> {
         Ok(Verdict { errors, lost, out_of_reach, index_differs })
     }
 
-    /// Reads the blobs that the index lists; stops at the first place where the index leaves bytes
-    /// out.
+    /// Reads the blobs that the index lists; stops at the first gap between them.
     fn read_blobs(&mut self, blobs: &[PackedBlob], reader: &mut PackReader<'_>) -> Result<()> {
         let mut left = blobs;
         while let Some(first) = left.first().filter(|blob| u64::from(blob.offset) == self.at) {
@@ -177,7 +176,7 @@ impl<'r> PackRead<'r> {
             Ok(listed) => {
                 self.index_differs = true;
                 let (listed, indexed) = (listed.len(), self.pack.blobs.len());
-                let text = format!("its header lists {listed} blobs, and not the {indexed} that the index lists");
+                let text = format!("its header lists {listed} blobs and differs from the index, which lists {indexed}");
                 self.errors.push(text);
             }
             Err(why) => self.errors.push(why),
@@ -185,7 +184,7 @@ impl<'r> PackRead<'r> {
         Ok(())
     }
 
-    /// Reads and hashes bytes that are not looked at.
+    /// Reads and hashes bytes without interpreting them.
     fn skip(&mut self, length: u64) -> Result<()> {
         let end = self.at + length;
         let mut buffer = vec![0; usize::try_from(length.min(PIECE)).expect("a piece")];
@@ -197,7 +196,7 @@ impl<'r> PackRead<'r> {
         Ok(())
     }
 
-    /// The next bytes of the pack, which are still to be hashed.
+    /// Reads the next bytes of the pack, which the caller hashes.
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         if self.progress.is_interrupted() {
             return Err(Error::Interrupted);
@@ -218,15 +217,15 @@ struct Pieces<'p, 'r> {
 impl Read for Pieces<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let length = (self.end - self.of.at).min(out.len() as u64);
-        let out = &mut out[..usize::try_from(length).expect("no more than there is room for")];
+        let out = &mut out[..usize::try_from(length).expect("at most the length of the buffer")];
         self.of.fill(out).map_err(io::Error::other)?;
         self.of.hash.update(out);
         Ok(out.len())
     }
 }
 
-/// The first of some blobs and those that follow it without a gap, as far as they are not too large
-/// to be read together.
+/// The first of some blobs and those that follow it without a gap, up to a blob that is too large
+/// to be read with others.
 fn adjoining(blobs: &[PackedBlob]) -> impl Iterator<Item = &PackedBlob> {
     let mut next = u64::from(blobs[0].offset);
     blobs.iter().take_while(move |blob| {
@@ -241,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blobs_adjoin_up_to_a_gap_or_one_that_is_too_large() {
+    fn adjoining_blobs_end_at_a_gap_or_at_a_blob_that_is_too_large() {
         let blob = |offset: u32, length: u32| PackedBlob {
             ty: crate::format::BlobType::Data,
             id: Id::NULL,

@@ -1,4 +1,5 @@
-//! The second step: the pack files that the index names exist, and have the size that it makes.
+//! The second step of a check: the pack files that the index lists exist and have the size that the
+//! index implies.
 
 use super::context::Check;
 use crate::format::BlobType;
@@ -8,7 +9,7 @@ use crate::repo::Result;
 use crate::repo::index::Location;
 use std::collections::{HashMap, HashSet};
 
-/// What the index says of one pack, added up.
+/// The sums of the index entries of one pack.
 #[derive(Default)]
 struct Indexed {
     bytes: u64,
@@ -38,12 +39,12 @@ impl Check<'_> {
                     self.lost.packs.insert(id);
                     self.problem(
                         format!("pack {id}"),
-                        "the index lists it, but there is no such file; what is in it is lost",
+                        "the index lists it, but the file does not exist; its blobs are lost",
                     );
                 }
                 Some(size) if size != expected => {
                     self.report.broken_packs.push(id);
-                    let why = format!("it has {size} bytes, but what the index lists makes {expected}");
+                    let why = format!("it has {size} bytes, but the index implies {expected}");
                     self.problem(format!("pack {id}"), why);
                 }
                 Some(_) => {}
@@ -66,7 +67,7 @@ impl Check<'_> {
         if unindexed > 0 {
             self.report.suggest_prune = true;
             self.hint(format!(
-                "{unindexed} packs are in no index: left by interrupted backups, harmless, removed by a prune"
+                "{unindexed} packs are in no index: harmless leftovers of interrupted backups, which a prune removes"
             ));
         }
         Ok(())

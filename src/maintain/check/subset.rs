@@ -1,4 +1,4 @@
-//! Which packs a check reads.
+//! Selects the packs that a check reads.
 
 use crate::clock;
 use crate::id::Id;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_together_are_all_packs_and_draws_have_the_size_asked_for() {
+    fn parts_cover_all_packs_and_samples_have_the_requested_size() {
         let packs: Vec<(Id, u64)> = (0..200u8).map(|n| (Id::of(&[n]), 100)).collect();
         let mut parts: Vec<_> =
             (1..=7).flat_map(|number| Subset::Part { number, parts: 7 }.choose(packs.clone())).collect();

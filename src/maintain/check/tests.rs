@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Checks everything, and returns the report and what was reported on the way.
+/// Checks everything. Returns the report, and the problems and hints that were reported.
 fn check(fixture: &Fixture) -> (Report, Vec<String>) {
     let repo = fixture.repo();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -97,7 +97,7 @@ fn missing_and_short_packs_are_found() {
 }
 
 #[test]
-fn without_an_index_blobs_are_missing_and_packs_too_many() {
+fn without_an_index_blobs_are_missing_and_packs_are_unindexed() {
     let fixture = sample();
     let index = files(&fixture.path().join("index")).remove(0);
     let sound = fs::read(&index).unwrap();
@@ -127,7 +127,7 @@ fn index_files_that_disagree_are_found_and_copies_are_not_errors() {
 }
 
 #[test]
-fn every_fault_of_a_tree_is_told() {
+fn every_fault_of_a_tree_is_reported() {
     let fixture = Fixture::new();
     let file = |name: &str| Node { content: Some(vec![].into()), ..Node::new(name, NodeType::File) };
     let json = |nodes: &[Node]| {
@@ -142,7 +142,7 @@ fn every_fault_of_a_tree_is_told() {
     let missing = Id::of(b"missing");
     for (nodes, expected) in [
         (vec![file("a"), file("a")], "occurs twice"),
-        (vec![file("b"), file("a")], "not in its place"),
+        (vec![file("b"), file("a")], "out of order"),
         (vec![file("..")], "not a valid name"),
         (vec![file("a/b")], "not a valid name"),
         (vec![Node::new("d", NodeType::Dir)], "a directory without a tree"),
@@ -150,7 +150,7 @@ fn every_fault_of_a_tree_is_told() {
         (vec![Node { subtree: Some(missing), ..Node::new("d", NodeType::Dir) }], "in no index"),
         (vec![Node::new("f", NodeType::File)], "without a list of contents"),
         (vec![Node { content: Some(vec![missing].into()), ..file("f") }], "in no index"),
-        (vec![Node::new("u", NodeType::Unknown)], "of a type that is not known"),
+        (vec![Node::new("u", NodeType::Unknown)], "of an unknown type"),
     ] {
         let root = fixture.blob(BlobType::Tree, &json(&nodes));
         let snapshot = fixture.snapshot(root);
@@ -168,7 +168,7 @@ fn every_fault_of_a_tree_is_told() {
 }
 
 #[test]
-fn trees_cost_no_more_than_their_number() {
+fn each_distinct_tree_is_read_once() {
     let fixture = Fixture::new();
     let node = |name: &str, id| Node { subtree: Some(id), ..Node::new(name, NodeType::Dir) };
     let mut bomb = fixture.tree(&[]);

@@ -1,5 +1,5 @@
-//! The third step: every snapshot can be read down to its last entry, and every blob that is named
-//! is in the index.
+//! The third step of a check: every tree of every snapshot can be read, and every blob that it
+//! references is in the index.
 
 use super::context::Check;
 use crate::format::BlobType;
@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-/// What the jobs share.
+/// The state that the jobs share.
 struct Walk<'c> {
     check: &'c Check<'c>,
     trees: TreeReader<'c>,
@@ -27,8 +27,8 @@ impl Check<'_> {
         self.report.snapshots = self.snapshots.len() as u64;
         self.count(self.snapshots.len() as u64, 0);
         let walk = Walk { check: self, trees: TreeReader::new(self.repo, &self.index), seen: Seen::default() };
-        // One snapshot after the other, so that progress means something; each is walked by all
-        // threads.
+        // The snapshots are walked one after the other, so that progress is meaningful, and each by
+        // all threads.
         for snapshot in &self.snapshots {
             self.check_interrupted()?;
             match snapshot.tree() {
@@ -89,7 +89,9 @@ impl Walk<'_> {
             }
             match last.as_deref() {
                 Some(last) if node.name == last => problem("occurs twice".into()),
-                Some(last) if &node.name[..] < last => problem("is not in its place in the order of names".into()),
+                Some(last) if &node.name[..] < last => {
+                    problem("is out of order; entries must be sorted by name".into())
+                }
                 _ => {}
             }
             self.look_at(&node, below, &problem);
@@ -108,7 +110,7 @@ impl Walk<'_> {
                 Some(content) => self.look_at_content(node, content, problem),
                 None => problem("is a file without a list of contents".into()),
             },
-            NodeType::Unknown => problem("is of a type that is not known".into()),
+            NodeType::Unknown => problem("is of an unknown type".into()),
             _ => {}
         }
     }
@@ -126,7 +128,7 @@ impl Walk<'_> {
         }
         if let Some(size) = size.filter(|&size| size != node.size) {
             self.check.hint(format!(
-                "{:?} says it has {} bytes, its contents have {size}",
+                "{:?} records a size of {} bytes, its contents have {size}",
                 node.display_name(),
                 node.size
             ));
@@ -134,7 +136,7 @@ impl Walk<'_> {
     }
 }
 
-/// Ids that were seen, shared by threads.
+/// Ids that have been visited, shared by threads.
 #[derive(Default)]
 struct Seen(Mutex<HashSet<Id>>);
 

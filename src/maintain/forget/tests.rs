@@ -2,8 +2,8 @@ use super::*;
 use crate::format::snapshot::Snapshot;
 use crate::id::Id;
 
-/// The twelve snapshots that the expected values below were taken from: what `restic forget
-/// --dry-run` 0.19.1 keeps of them.
+/// The twelve snapshots of the tests. The expected values below are those that `restic forget
+/// --dry-run` 0.19.1 keeps.
 const TIMES: [&str; 12] = [
     "2014-09-01T10:20:30Z",
     "2014-10-01T10:20:31Z",
@@ -18,7 +18,7 @@ const TIMES: [&str; 12] = [
     "2016-01-18T12:02:03Z",
     "2016-03-31T12:00:00Z",
 ];
-/// Has the tags a and b.
+/// The snapshot with the tags a and b.
 const TAGGED: &str = "2016-01-12T21:08:03Z";
 
 fn snapshot(time: &str, tags: &[&str]) -> StoredSnapshot {
@@ -68,7 +68,7 @@ fn positions(policy: &Policy) -> Vec<usize> {
 }
 
 #[test]
-fn keeps_what_restic_keeps() {
+fn the_same_snapshots_are_kept_as_by_restic() {
     for (policy, expected) in [
         (count(Period::Last, 3), vec![9, 10, 11]),
         (count(Period::Last, 20), (0..12).collect()),
@@ -93,7 +93,7 @@ fn keeps_what_restic_keeps() {
 }
 
 #[test]
-fn says_why_in_restics_words() {
+fn the_reasons_are_worded_as_in_restic() {
     let reasons = |policy: &Policy| kept(policy).into_iter().map(|(_, reasons)| reasons).collect::<Vec<_>>();
     assert_eq!(
         reasons(&count(Period::Year, 10)),
@@ -119,7 +119,7 @@ fn snapshots_in_the_future_are_not_the_newest() {
     let now = Time::parse("2016-01-15T00:00:00Z").unwrap();
     let verdict = apply(snapshots(), &policy, &now);
     let kept: Vec<String> = verdict.keep.iter().map(|kept| kept.stored.snapshot.time.to_string()).collect();
-    // A month back from 12 January; what is in the future is newer than that, too.
+    // The span counts back a month from 12 January; snapshots in the future are newer than that.
     assert_eq!((kept.len(), kept.last().unwrap().as_str()), (8, TIMES[4]));
 }
 
@@ -133,7 +133,7 @@ fn periods_are_those_of_the_zone_a_time_was_written_in() {
 }
 
 #[test]
-fn spans() {
+fn spans_are_parsed_and_counted_back_as_in_restic() {
     assert_eq!(span("1y5m7d2h"), Span { years: 1, months: 5, days: 7, hours: 2 });
     assert_eq!(span("2h1y").to_string(), "1y2h");
     assert!(span("").is_zero() && Policy::default().is_empty());
@@ -144,7 +144,7 @@ fn spans() {
         let (seconds, nanos) = span(text).before(&Time::parse(time).unwrap());
         Time::utc(seconds, nanos).to_string()
     };
-    // Go: time.AddDate(0, -1, 0) and the like.
+    // The results of Go's `time.AddDate(0, -1, 0)` and similar calls.
     assert_eq!(before("1m", "2023-03-31T12:00:00Z"), "2023-03-03T12:00:00Z");
     assert_eq!(before("1m", "2024-03-31T12:00:00Z"), "2024-03-02T12:00:00Z");
     assert_eq!(before("1y", "2024-02-29T00:00:00Z"), "2023-03-01T00:00:00Z");

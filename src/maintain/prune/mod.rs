@@ -1,16 +1,19 @@
-//! Removing what no snapshot needs.
+//! Removes the data that no snapshot needs.
 //!
-//! [`Prune::plan`] reads everything and changes nothing: the index, what the snapshots need
-//! ([`reach`]), and which files there are become a [`Plan`] ([`plan`]). [`Prune::carry_out`] keeps
-//! restic's order, in which nothing is removed that is not replaced: files that the index does not
-//! name go; what is needed of packs that waste goes into new packs ([`transfer`]), and an index
-//! file names those; new index files without the old packs take the places of the old ones
-//! ([`reindex`]); the old packs go. Interrupted anywhere, nothing is lost, and the next prune
-//! continues.
+//! [`Prune::plan`] makes a [`Plan`] ([`plan`]) from the index, the blobs that the snapshots need
+//! ([`super::reach`]) and the listed packs. It changes nothing. [`Prune::carry_out`] keeps restic's
+//! order, in which nothing is removed before its replacement exists:
 //!
-//! The caller holds an exclusive lock, and if that is lost, nothing more is removed. Programs that
-//! take none are found out: if there is a snapshot or an index file that was not there when the
-//! plan was made, nothing more is removed either.
+//! 1. Remove the packs that the index does not list.
+//! 2. Write the needed blobs of wasteful packs to new packs, and index these ([`super::transfer`]).
+//! 3. Replace the index files by new ones without the old packs ([`super::reindex`]).
+//! 4. Remove the old packs.
+//!
+//! A prune that is interrupted at any point loses nothing, and the next one continues.
+//!
+//! The caller holds an exclusive lock; if it is lost, nothing more is removed. Programs that ignore
+//! locks are detected: if a snapshot or an index file has appeared since the plan was made, nothing
+//! more is removed either.
 
 mod plan;
 #[cfg(test)]
@@ -36,7 +39,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a prune is doing.
+/// The stages of a prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     ReadIndex,
@@ -47,34 +50,34 @@ pub enum Stage {
     RemovePacks { packs: u64 },
 }
 
-/// Through which a prune reports to the user.
+/// Receives the reports of a prune.
 pub struct Observer<'o> {
     pub progress: &'o Progress,
-    /// Is called when a stage begins.
+    /// Called when a stage begins.
     pub stage: &'o dyn Fn(Stage),
 }
 
-/// What there is of a repository, and what is to be done about it.
+/// A planned prune of a repository.
 pub struct Prune<'i> {
     index: &'i Index,
     plan: Plan,
     packs: Vec<Pack>,
     kept: BlobSet<'i>,
-    /// Snapshots and index files when the plan was made.
+    /// The snapshots and index files that existed when the plan was made.
     seen: Seen,
 }
 
 /// The outcome of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Packs that could not be removed, each reported as a problem: nothing names them any more,
-    /// and the next prune tries again.
+    /// Packs that could not be removed; each was reported as a problem. No index file lists them
+    /// any more, and the next prune tries again.
     pub left_behind: u64,
 }
 
 impl<'i> Prune<'i> {
-    /// Finds out what is to be done; the index has been read under the same lock. The snapshots
-    /// that are `gone` need nothing, whether they exist or not.
+    /// Plans a prune. The index has been read under the same lock. The snapshots in `gone` do not
+    /// count, whether they exist or not.
     pub fn plan(
         repo: &Repository,
         index: &'i Index,
@@ -119,18 +122,18 @@ impl<'i> Prune<'i> {
         &self.plan.stats
     }
 
-    /// Packs of a fate.
+    /// The packs with this fate.
     pub fn packs(&self, fate: Fate) -> Vec<Id> {
         let same = self.packs.iter().zip(&self.plan.fates).filter(|(_, one)| **one == fate);
         same.map(|(pack, _)| pack.id).collect()
     }
 
-    /// Files that the index does not name.
+    /// The pack files that the index does not list.
     pub fn unindexed(&self) -> &[Id] {
         &self.plan.unindexed
     }
 
-    /// Does it.
+    /// Carries out the plan.
     pub fn carry_out(mut self, repo: &Arc<Repository>, observer: &Observer<'_>) -> Result<Done> {
         let &Observer { progress, stage } = observer;
         let mut done = Done::default();
@@ -163,10 +166,10 @@ impl<'i> Prune<'i> {
         Ok(done)
     }
 
-    /// Brings what is kept of some packs into new ones, and sees to it that nothing is missing
-    /// there.
+    /// Writes the kept blobs of some packs to new packs, and verifies that none is missing there.
     fn repack(&mut self, repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Result<()> {
-        // An index of its own: of what the repository has already, there is to be another copy.
+        // The writer gets an empty index, so that it writes another copy of blobs that the
+        // repository has.
         let group_memory = self.index.group_memory();
         let held = self.index.memory() + group_memory;
         let writer = Writer::beside(repo.clone(), Arc::new(Index::default()), held, WriteMode::Upload)?;
@@ -189,7 +192,7 @@ impl<'i> Prune<'i> {
                 None => Ok(()),
             }
         });
-        // Also after an error: what is uploaded is found by the next prune.
+        // Finish also after an error, so that the next prune finds the uploaded packs.
         let written = writer.finish();
         outcome?;
         let written = written?;
@@ -197,8 +200,8 @@ impl<'i> Prune<'i> {
         Ok(())
     }
 
-    /// What of a pack has to be in a new one: its copies that are kept, unless a pack that stays
-    /// has another.
+    /// The blobs of a pack that a new pack must contain: the copies that are kept, unless a pack
+    /// that stays has another copy.
     fn wanted<'g>(&'g self, group: &'g Group<'_>, pack: Id) -> impl Iterator<Item = PackedBlob> + 'g {
         let stays = |ty, position| self.plan.fates[self.index.pack_at(ty, position)] == Fate::Keep;
         let wanted = group.positions(pack).filter(move |&(ty, position)| {
@@ -219,27 +222,27 @@ impl Fault {
 
     fn why(&self) -> String {
         match self {
-            Fault::Missing(_) => "a snapshot needs what the index says is in it, and there is no such file".to_owned(),
+            Fault::Missing(_) => "a snapshot needs its blobs, but the file does not exist".to_owned(),
             Fault::Size { size, expected, .. } => {
-                format!(
-                    "it has {size} bytes, and not the {expected} that the index makes; `repair index` reads it again"
-                )
+                format!("it has {size} bytes, but the index implies {expected}; run `repair index` to read it again")
             }
         }
     }
 }
 
-/// What an uninvited writer would add to.
+/// The files that existed when the plan was made, to detect writers that ignore the lock.
 struct Seen {
     snapshots: HashSet<Id>,
     index: HashSet<Id>,
 }
 
 impl Seen {
-    /// The index files that there are; an error if something was added since, or may be.
+    /// Returns the current index files. Fails if a file was added since the plan was made, or if
+    /// the lock is lost.
     fn is_all(&self, repo: &Repository) -> Result<Vec<Id>> {
         let lists = || both(|| list(repo, FileType::Snapshot), || list(repo, FileType::Index));
-        // A process that begins after this does not know the packs that the index has lost by then.
+        // A process that starts after this check cannot find the packs that the index no longer
+        // lists.
         let ((snapshots, index), held) = both(lists, || repo.confirm_lock());
         held?;
         let (snapshots, index) = (snapshots?, index?);
@@ -262,7 +265,7 @@ fn interruptible(progress: &Progress) -> Result<()> {
     if progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// Removes packs; those that cannot be removed are reported, and their number is returned.
+/// Removes packs. Reports those that cannot be removed, and returns their number.
 fn remove(repo: &Repository, packs: &[Id], progress: &Progress) -> Result<u64> {
     progress.files_total.store(packs.len() as u64, Ordering::Relaxed);
     progress.files_done.store(0, Ordering::Relaxed);

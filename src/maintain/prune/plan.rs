@@ -1,11 +1,12 @@
-//! What becomes of each pack: a pure function of the index, of what the snapshots need, and of the
-//! files that exist.
+//! Decides what happens to each pack: a pure function of the index, of the blobs that the snapshots
+//! need, and of the files that exist.
 //!
-//! restic's rules. Of the copies of a blob one is kept, that in the pack of which most is needed:
-//! what an interrupted prune has repacked is needed to its last byte, so the next one continues
-//! from there. A pack without anything that is kept is removed. One with something else in it is
-//! repacked, those first that waste most, until no more is wasted than may be; so is one of both
-//! data and trees, one of trees that are not compressed, and small ones if there are many.
+//! The rules are restic's. Of the copies of a blob, the copy in the pack with the largest share of
+//! needed data is kept. A pack that an interrupted prune has written is needed completely, so the
+//! next prune continues from there. A pack without kept blobs is removed. A pack that also has
+//! other blobs is repacked, the most wasteful packs first, until the waste is within the limit.
+//! Packs with both data and trees, packs of uncompressed trees, and small packs if there are many,
+//! are repacked, too.
 
 use crate::format::pack;
 use crate::format::{BlobType, Version};
@@ -16,13 +17,13 @@ use crate::repo::index::Placed;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// How far to go.
+/// The limits of a prune.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     pub max_unused: Limit,
     /// Bytes of packs that may be repacked.
     pub max_repack: Option<u64>,
-    /// Packs below this many bytes count as small; without it, those much smaller than nearly all
+    /// Packs with fewer bytes count as small; by default, packs much smaller than nearly all
     /// others.
     pub small: Option<u64>,
     /// Repack only packs of trees.
@@ -43,12 +44,12 @@ impl Default for Options {
     }
 }
 
-/// How much of what stays may be unused.
+/// The amount of unused data that may stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
     Unlimited,
     Bytes(u64),
-    /// Of all that stays; below 100.
+    /// A share of all the data that stays; below 100.
     Percent(f64),
 }
 
@@ -63,17 +64,17 @@ impl Limit {
     }
 }
 
-/// Small packs are repacked if there are at least as many; fewer are not worth it, and a last one
-/// would be moved again and again.
+/// Small packs are repacked if there are at least this many. Fewer are not worth it, and every
+/// prune would move the last small pack again.
 const SMALL_PACKS: usize = 10;
-/// restic's smallest pack size. A pack of four fifths of it is not small.
+/// restic's smallest pack size. A pack of at least four fifths of it is not small.
 const SMALLEST_TARGET: u64 = 4 << 20;
 
-/// Some blobs.
+/// A number of blobs and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     pub blobs: u64,
-    /// Of their sealed forms.
+    /// Bytes of their sealed forms.
     pub bytes: u64,
 }
 
@@ -84,16 +85,16 @@ impl Amount {
     }
 }
 
-/// A pack that the index names.
+/// A pack that the index lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pack {
     pub id: Id,
-    /// Bytes of its file; `None`: there is none.
+    /// Bytes of its file; `None` if the file does not exist.
     pub listed: Option<u64>,
-    /// What is kept of it.
+    /// The blobs that are kept.
     pub used: Amount,
     pub unused: Amount,
-    /// Bytes of its header and what belongs to it.
+    /// Bytes of its header, with its envelope and its length field.
     pub header: u64,
     pub data: bool,
     pub trees: bool,
@@ -101,7 +102,7 @@ pub struct Pack {
 }
 
 impl Pack {
-    /// What its file should have, by the index.
+    /// The size that its file should have according to the index.
     pub fn expected(&self) -> u64 {
         self.used.bytes + self.unused.bytes + self.header
     }
@@ -111,39 +112,39 @@ impl Pack {
     }
 }
 
-/// What becomes of a pack.
+/// The decision about a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Keep,
-    /// What is needed of it goes into new packs.
+    /// Its kept blobs are written to new packs, and it is removed.
     Repack,
-    /// It is removed.
+    /// The pack is removed.
     Remove,
-    /// It is not there, and nothing needs it.
+    /// Its file does not exist, and nothing needs it; it is removed from the index.
     Forget,
 }
 
-/// What is to be done, and what it amounts to.
+/// The decisions about all packs, and their statistics.
 #[derive(Debug)]
 pub struct Plan {
-    /// By the packs' places in the index.
+    /// The fate of each pack, by its position in the index.
     pub fates: Vec<Fate>,
-    /// Files that the index does not name.
+    /// Pack files that the index does not list.
     pub unindexed: Vec<Id>,
     pub stats: Stats,
 }
 
-/// Why there is no plan.
+/// The reason why no plan can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A pack holds what is needed, and its file is not there.
+    /// A pack has needed blobs, but its file does not exist.
     Missing(Id),
-    /// Or its file has another size than it should.
+    /// A pack has needed blobs, but its file has the wrong size.
     Size { pack: Id, size: u64, expected: u64 },
 }
 
-/// Names and meanings are restic's; bytes are of sealed blobs, and of whole files where the index
-/// does not name them.
+/// The statistics of a prune. Names and meanings are restic's; bytes are those of sealed blobs, and
+/// of whole files that the index does not list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     pub blobs: Blobs,
@@ -154,14 +155,14 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Blobs {
     pub used: u64,
-    /// Further copies of what is used.
+    /// Further copies of used blobs.
     pub duplicate: u64,
     pub unused: u64,
     pub total: u64,
-    /// In packs that are repacked, and those of them that are left behind.
+    /// Blobs in packs that are repacked, and those of them that are dropped.
     pub repack: u64,
     pub repack_remove: u64,
-    /// In packs that are removed as they are.
+    /// Blobs in packs that are removed without repacking.
     pub remove: u64,
     pub remove_total: u64,
     pub remaining: u64,
@@ -173,7 +174,7 @@ pub struct Bytes {
     pub duplicate: u64,
     pub unused: u64,
     pub unreferenced: u64,
-    /// In packs with something that is not compressed, after the prune.
+    /// Bytes of packs that contain uncompressed blobs after the prune.
     pub uncompressed: u64,
     pub total: u64,
     pub repack: u64,
@@ -201,11 +202,11 @@ pub struct Packs {
 pub struct Weighed<'i> {
     pub packs: Vec<Pack>,
     pub kept: BlobSet<'i>,
-    /// Copies that are not kept, of blobs of which another one is.
+    /// Copies that are not kept, because another copy of the blob is.
     pub duplicate: Amount,
 }
 
-/// Chooses the copy of each needed blob that is kept, and adds up what that makes of the packs.
+/// Chooses which copy of each needed blob is kept, and sums up the packs accordingly.
 pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u64>) -> Weighed<'i> {
     let empty = Amount::default();
     let header = pack::header_size([]);
@@ -220,7 +221,7 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
         uncompressed: false,
     };
     let mut packs: Vec<Pack> = index.packs().iter().map(new).collect();
-    // First as if all copies of what is needed were kept.
+    // First, all copies of needed blobs count as kept.
     for Placed { first, pack, blob, .. } in index.walk() {
         let pack = &mut packs[pack];
         if needed.has(blob.ty, first) { &mut pack.used } else { &mut pack.unused }.add(blob.length);
@@ -230,14 +231,14 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     }
     let rank = |pack: &Pack| {
         let sound = pack.listed == Some(pack.expected());
-        // Parts of 2^32, so that no share is lost in rounding that matters.
+        // Shares are in units of 2^-32, so that rounding does not matter.
         let share = (u128::from(pack.used.bytes) << 32) / u128::from(pack.expected().max(1));
         (sound, share, pack.used.bytes, pack.id)
     };
     let ranks: Vec<_> = packs.iter().map(rank).collect();
     let kept = BlobSet::new(index);
     let mut duplicate = empty;
-    // The best copy so far of the blob that the walk is at.
+    // The best copy so far of the current blob.
     let mut best: Option<Placed> = None;
     let keep = |best: Option<Placed>| {
         if let Some(copy) = best {
@@ -262,7 +263,7 @@ pub fn weigh<'i>(index: &'i Index, needed: &BlobSet<'i>, listed: &HashMap<Id, u6
     Weighed { packs, kept, duplicate }
 }
 
-/// Decides on every pack of a repository of this version.
+/// Decides about every pack of a repository of this version.
 pub fn decide(
     packs: &[Pack],
     duplicate: Amount,
@@ -293,7 +294,7 @@ pub fn decide(
     if small_candidates.len() >= SMALL_PACKS {
         candidates.append(&mut small_candidates);
     }
-    // Trees first, then what is small, then what wastes most: unused by used bytes, without a
+    // Trees first, then small packs, then the most wasteful packs: unused by used bytes, without a
     // division.
     candidates.sort_by(|&a, &b| {
         let (a, b) = (&packs[a], &packs[b]);
@@ -337,8 +338,9 @@ fn fault(pack: &Pack) -> Option<Fault> {
     }
 }
 
-/// Four fifths of what three of a hundred packs do not reach, or of the smallest pack size: where
-/// there are no small packs, none becomes one.
+/// The default limit for small packs: four fifths of the third percentile of the pack sizes, or of
+/// the smallest pack size if that is larger. If no pack is much smaller than the others, none is
+/// small.
 fn usual_small(packs: &[Pack]) -> u64 {
     let mut sizes: Vec<u64> = packs.iter().map(Pack::expected).collect();
     sizes.sort_unstable();

@@ -18,7 +18,7 @@ const ALL: Options =
     Options { max_unused: Limit::Bytes(0), max_repack: None, small: None, cacheable_only: false, uncompressed: false };
 
 #[test]
-fn what_is_needed_stays_and_nothing_else() {
+fn needed_blobs_stay_and_all_others_are_removed() {
     let fixture = Fixture::new();
     let kept = fixture.file("kept", &["a", "b"]);
     fixture.file("lost", &["c"]);
@@ -33,13 +33,13 @@ fn what_is_needed_stays_and_nothing_else() {
         repo.load_blob(&index, ty, id).unwrap();
     }
     assert_eq!(repo.store().list(FileType::Pack).unwrap().len(), 2, "one of data, one of trees");
-    // What is done needs not be done again.
+    // A second prune has nothing to do.
     let (stats, _) = carry_out(&fixture, &ALL).unwrap();
     assert_eq!((stats.packfiles.keep, stats.packfiles.repack, stats.packfiles.remove_total), (2, 0, 0));
 }
 
 #[test]
-fn what_another_writer_adds_is_not_taken_for_waste() {
+fn nothing_is_removed_after_another_writer_added_a_snapshot() {
     let fixture = Fixture::new();
     let kept = fixture.file("kept", &["a"]);
     let lost = fixture.file("lost", &["c"]);
@@ -49,7 +49,7 @@ fn what_another_writer_adds_is_not_taken_for_waste() {
     let index = Index::load(&repo).unwrap();
     let observer = Observer { progress: &progress, stage: &|_| {} };
     let prune = Prune::plan(&repo, &index, &ALL, &[], &observer).unwrap();
-    // It found the blobs that nothing needed, and needs them now.
+    // The other writer found blobs that nothing needed, and its snapshot needs them now.
     let uninvited = fixture.snapshot(second);
     let error = prune.carry_out(&repo, &observer).unwrap_err();
     let file = File::new(FileType::Snapshot, uninvited);
@@ -60,10 +60,9 @@ fn what_another_writer_adds_is_not_taken_for_waste() {
     carry_out(&fixture, &ALL).unwrap();
 }
 
-/// Somebody took the lock for that of the dead, and a backup may have begun that needs what this
-/// was going to remove.
+/// Another process removed the lock as stale, and a backup may have begun that needs the data.
 #[test]
-fn without_its_lock_it_removes_nothing() {
+fn nothing_is_removed_after_the_lock_is_lost() {
     let fixture = Fixture::new();
     let kept = fixture.file("kept", &["a"]);
     fixture.file("lost", &["c"]);
@@ -78,7 +77,7 @@ fn without_its_lock_it_removes_nothing() {
     assert_eq!(unlock(&fixture.repo(), LocksToRemove::All).unwrap(), 1);
     let error = prune.carry_out(&repo, &observer).unwrap_err();
     assert!(matches!(error, Error::LockLost { .. }), "{error}");
-    // Repacked blobs may exist besides.
+    // New packs with repacked blobs may exist, too.
     assert!(before.0.is_subset(&files(FileType::Pack)) && before.1.is_subset(&files(FileType::Index)));
     assert!(matches!(lock.release(), Err(Error::LockLost { .. })));
     let _again = Lock::acquire(repo, LockMode::Exclusive, Duration::ZERO, &progress).unwrap();
@@ -86,7 +85,7 @@ fn without_its_lock_it_removes_nothing() {
 }
 
 #[test]
-fn where_something_cannot_be_read_nothing_is_removed() {
+fn nothing_is_removed_if_a_snapshot_or_its_trees_cannot_be_read() {
     for damage in 0..4 {
         let fixture = Fixture::new();
         let file = fixture.file("kept", &["a"]);
@@ -114,7 +113,10 @@ fn where_something_cannot_be_read_nothing_is_removed() {
         let snapshot = fixture.snapshot(fixture.tree(&nodes));
         let repo = fixture.repo();
         if damage == 3 {
-            std::fs::write(fixture.path().join("snapshots").join(snapshot.to_string()), "not a snapshot").unwrap();
+            let file = fixture.path().join("snapshots").join(snapshot.to_string());
+            // The file is read-only, which stops everybody but root.
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(file, "not a snapshot").unwrap();
         }
         let before = repo.store().list(FileType::Pack).unwrap().len();
         let error = carry_out(&fixture, &ALL).unwrap_err();
@@ -146,7 +148,7 @@ fn fates(packs: &[Pack], options: &How) -> Vec<Fate> {
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn packs_that_waste_most_are_packed_anew_first() {
+fn the_most_wasteful_packs_are_repacked_first() {
     use Fate::{Keep, Remove, Repack};
     let packs = packs(&[(9 * MIB, MIB), (5 * MIB, 5 * MIB), (0, 10 * MIB), (10 * MIB, 0), (MIB, 9 * MIB)]);
     let unused = |bytes| How { max_unused: Limit::Bytes(bytes), ..ALL };
@@ -158,12 +160,12 @@ fn packs_that_waste_most_are_packed_anew_first() {
     assert_eq!(fates(&packs, &How { max_repack: Some(11 * MIB), ..unused(0) }), [Keep, Keep, Remove, Keep, Repack]);
     assert_eq!(fates(&packs, &How { max_repack: Some(0), ..unused(0) }), [Keep, Keep, Remove, Keep, Keep]);
     assert_eq!(fates(&packs, &How { cacheable_only: true, ..unused(0) }), [Keep, Keep, Remove, Keep, Keep]);
-    // 5 % of what stays: 25 MiB are used, so that 1.3 may be unused.
+    // 5 % of the data that stays: 25 MiB are used, so 1.3 MiB may be unused.
     assert_eq!(fates(&packs, &How { max_unused: Limit::Percent(5.0), ..ALL }), [Keep, Repack, Remove, Keep, Repack]);
 }
 
 #[test]
-fn small_packs_are_put_together_if_there_are_many() {
+fn small_packs_are_repacked_if_there_are_many() {
     let few = packs(&[(MIB, 0); 9]);
     assert!(fates(&few, &ALL).iter().all(|fate| *fate == Fate::Keep));
     let many = packs(&[(MIB, 0); 10]);
@@ -172,7 +174,7 @@ fn small_packs_are_put_together_if_there_are_many() {
 }
 
 #[test]
-fn trees_are_always_put_in_order() {
+fn wasteful_mixed_or_uncompressed_tree_packs_are_always_repacked() {
     let mut packs = packs(&[(10 * MIB, MIB), (10 * MIB, 0), (10 * MIB, 0), (10 * MIB, 0)]);
     let tolerant = How { max_unused: Limit::Unlimited, ..ALL };
     assert!(fates(&packs, &tolerant).iter().all(|fate| *fate == Fate::Keep));
@@ -187,7 +189,7 @@ fn trees_are_always_put_in_order() {
 }
 
 #[test]
-fn packs_that_are_not_as_they_should_be() {
+fn a_missing_or_truncated_pack_is_a_fault_only_if_it_is_needed() {
     let mut packs = packs(&[(0, MIB), (MIB, 0)]);
     packs[0].listed = None;
     assert_eq!(fates(&packs, &ALL), [Fate::Forget, Fate::Keep]);

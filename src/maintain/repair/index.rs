@@ -1,9 +1,9 @@
-//! The index made to say what the packs hold.
+//! Repairs the index, so that it lists what the packs contain.
 //!
-//! Index files that cannot be read are removed; packs that are in no index, or of which the index
-//! says what does not fit their size, are asked what they hold; missing packs are forgotten. What
-//! the index says of a pack stays if it is right, and also where the pack's own header cannot be
-//! read but the sizes agree: the blobs may be sound.
+//! Index files that cannot be read are removed. The headers of packs are read if the packs are in
+//! no index or if the index does not match their size. Missing packs are removed from the index. An
+//! index entry that matches the size of its pack stays even if the header of the pack cannot be
+//! read: the blobs may be intact.
 
 use crate::format::index_file::IndexedPack;
 use crate::format::pack::{PackedBlob, file_size};
@@ -19,29 +19,29 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-/// What was found, and what was made of it.
+/// The outcome of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// Index files that could not be read.
     pub unreadable: u64,
-    /// Packs that the index named and that do not exist.
+    /// Packs that the index listed, but that do not exist.
     pub forgotten: u64,
-    /// Packs that were asked what they hold.
+    /// Packs whose headers were read.
     pub read: u64,
-    /// Those of them that could not say; each was reported as a problem.
+    /// Packs whose headers could not be read; each was reported as a problem.
     pub silent: u64,
     /// Index files that were written, and removed.
     pub written: u64,
     pub removed: u64,
 }
 
-/// Headers that are read before they are put into the index.
+/// The number of headers that are read before they are added to the index.
 const WINDOW: usize = 256;
 
-/// Which packs are asked what they hold.
+/// The packs whose headers are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacksToRead {
-    /// Those that are in no index, or of which the index says what does not fit their size.
+    /// Packs that are in no index, or whose size does not match the index.
     Doubtful,
     All,
 }
@@ -71,7 +71,7 @@ pub fn repair(repo: &Repository, which: PacksToRead, progress: &Progress) -> Res
     })
 }
 
-/// The index as far as it can be read, and the index files that cannot, sorted, each with why.
+/// The index as far as it can be read, and the unreadable index files with their errors, sorted.
 fn load(repo: &Repository, progress: &Progress) -> Result<(Index, Vec<(Id, String)>)> {
     let unreadable = Mutex::new(Vec::new());
     let index = Index::load_each(repo, |file, content| match content {
@@ -92,9 +92,9 @@ fn load(repo: &Repository, progress: &Progress) -> Result<(Index, Vec<(Id, Strin
 
 /// The index compared with the pack files.
 struct Compared {
-    /// Packs that have the size that the index makes.
+    /// Packs whose size matches the index.
     sound: HashSet<Id>,
-    /// The number of packs that the index names and that do not exist.
+    /// The number of packs that the index lists, but that do not exist.
     forgotten: u64,
 }
 
@@ -110,19 +110,17 @@ fn compare(index: &Index, listed: &HashMap<Id, u64>, progress: &Progress) -> Com
             Some(&size) if size == expected => {
                 compared.sound.insert(pack);
             }
-            Some(size) => {
-                progress.warning(&format!("pack {pack} has {size} bytes, and not the {expected} that the index makes"))
-            }
+            Some(size) => progress.warning(&format!("pack {pack} has {size} bytes, but the index implies {expected}")),
             None => {
                 compared.forgotten += 1;
-                progress.warning(&format!("pack {pack} is not there, and goes from the index"));
+                progress.warning(&format!("pack {pack} does not exist; removing it from the index"));
             }
         }
     }
     compared
 }
 
-/// Takes over what the index says of the packs that it is right about.
+/// Takes over the index entries of the packs that `keeps` accepts.
 fn take_over(reindex: &mut Reindex<'_>, unreadable: &[(Id, String)], keeps: impl Fn(&Id) -> bool) -> Result<()> {
     let files = reindex.files()?;
     reindex.take_over(
@@ -135,7 +133,7 @@ fn take_over(reindex: &mut Reindex<'_>, unreadable: &[(Id, String)], keeps: impl
     )
 }
 
-/// What packs are asked with.
+/// The inputs for reading the headers of packs.
 struct Asking<'a> {
     repo: &'a Repository,
     index: &'a Index,
@@ -144,8 +142,8 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Adds to the index what packs say that they hold. Returns the number of those that cannot
-    /// say.
+    /// Reads the headers of packs and adds their blobs to the index. Returns the number of headers
+    /// that cannot be read.
     fn read(&self, packs: &[(Id, u64)], reindex: &mut Reindex<'_>) -> Result<u64> {
         let mut silent = 0;
         for part in packs.chunks(WINDOW) {
@@ -179,7 +177,7 @@ impl Asking<'_> {
     }
 }
 
-/// What a pack says that it holds, if that is all that there is in it.
+/// The blobs that the header of a pack lists. Fails if they do not add up to the size of the file.
 fn header(repo: &Repository, pack: Id, size: u64) -> Result<Vec<PackedBlob>> {
     let blobs = repo.load_pack_header(pack, size)?;
     let expected = file_size(&blobs);

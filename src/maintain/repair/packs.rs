@@ -1,8 +1,8 @@
-//! What can be saved out of damaged packs.
+//! Salvages the intact blobs of damaged packs.
 //!
-//! Each blob that is still what its id says goes into a new pack; then the index forgets the
-//! damaged pack, and it is removed. Blobs that are lost here may have another copy, or come back
-//! with the next backup of the same files.
+//! Each blob that still matches its id is written to a new pack. Then the damaged pack is removed
+//! from the index and deleted. A blob that is lost may have another copy, or the next backup of the
+//! same files stores it again.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The outcome.
+/// The outcome of a repair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
     pub saved: u64,
-    /// Blobs that could not be read, and that the index knows in no other pack; each was reported
+    /// Blobs that could not be read, and that the index lists in no other pack; each was reported
     /// as a problem.
     pub lost: u64,
-    /// Packs that could not be removed: no index names them any more.
+    /// Packs that could not be removed; no index file lists them any more.
     pub left_behind: u64,
 }
 
@@ -40,7 +40,7 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
     let is_elsewhere = |ty, id| index.find(ty, id).iter().any(|location| !condemned.contains(&location.pack));
     let is_saved = |ty, id| writer.index().contains(ty, id) || is_elsewhere(ty, id);
     let lost = outcome.map(|()| failed.into_iter().filter(|((ty, id), _)| !is_saved(*ty, *id)).collect::<Vec<_>>());
-    // Also after an error: what was saved is worth being found.
+    // Finish also after an error, so that the saved blobs are indexed.
     let written = writer.finish();
     let (lost, written) = (lost?, written?);
     let saved = written.data_blobs.into_inner() + written.tree_blobs.into_inner();
@@ -62,7 +62,7 @@ pub fn repair(repo: &Arc<Repository>, packs: &[Id], progress: &Progress) -> Resu
     Ok(salvaged)
 }
 
-/// Saves all blobs of some packs that can be read; the others go to `failed`, with why they cannot.
+/// Saves the readable blobs of some packs; the others are added to `failed` with their errors.
 fn save_all(
     repo: &Repository,
     group: &Group<'_>,
@@ -71,7 +71,8 @@ fn save_all(
     progress: &Progress,
 ) -> Result<()> {
     for &pack in group.packs() {
-        // What the index says, and what the pack says: either may be wrong.
+        // Both the list in the index and the list in the header are tried, because either may be
+        // wrong.
         let said = group.blobs(pack);
         let mut blobs = said.clone();
         let size = repo.store().size(File::new(FileType::Pack, pack)).map_err(Error::from);
@@ -81,7 +82,7 @@ fn save_all(
             Err(error) => return Err(error),
         }
         if blobs.is_empty() {
-            progress.warning(&format!("no blobs are known of pack {pack}"));
+            progress.warning(&format!("neither the index nor its header lists blobs of pack {pack}"));
         }
         for blob in blobs {
             if progress.is_interrupted() {
@@ -108,7 +109,7 @@ fn save(repo: &Repository, writer: &Writer, location: Location) -> Result<()> {
         let sealed = repo.store().read_at(file, u64::from(offset), length as usize)?;
         repo.open_blob(&location, &sealed, &mut plaintext).map(|()| sealed)
     };
-    // Once more, because it may have been damaged on its way here.
+    // Retry once, because the data may have been damaged in transit.
     let sealed = read().or_else(|_| read())?;
     writer.store_known(&[Known { ty, id, plaintext: &plaintext, sealed: Some((&sealed, uncompressed)) }])
 }

@@ -1,8 +1,8 @@
-//! Snapshots that need missing data, rewritten without it.
+//! Rewrites snapshots that need missing data, without that data.
 //!
-//! A file loses the parts that are in no index, and a directory that cannot be read is empty;
-//! everything else stays as it is, to the byte. This is the last resort: what a backup of the
-//! original files brings back heals more.
+//! A file loses the parts that are in no index, and a directory that cannot be read becomes empty;
+//! everything else is unchanged, byte for byte. This is the last resort: a new backup of the
+//! original files restores more.
 
 use crate::format::BlobType;
 use crate::format::content::NewContent;
@@ -17,21 +17,21 @@ use crate::repo::{Error, Index, Repository, Result, StoredSnapshot, TreeReader};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The tag of a snapshot that was made in the place of a damaged one; restic's.
+/// The tag of a repaired snapshot, as in restic.
 const TAG: &str = "repaired";
 
-/// What became of a snapshot.
+/// The outcome for one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Became {
     Unchanged,
-    /// There is another one now, unless it was a dry run.
+    /// A new snapshot has this id; `None` in a dry run.
     Repaired(Option<Id>),
-    /// Nothing of it can be read.
+    /// Nothing of the snapshot can be read.
     Nothing,
 }
 
-/// Repairs snapshots, and reports what became of each, and what was changed in it. A caller that
-/// removes the old ones holds an exclusive lock.
+/// Repairs snapshots, and reports the outcome and the changes for each. If the old snapshots are
+/// removed (`forget`), the caller holds an exclusive lock.
 pub fn repair(
     repo: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
@@ -57,7 +57,7 @@ pub fn repair(
         became.push((stored, tree, std::mem::take(&mut rewrite.change.changes)));
     }
     drop(rewrite);
-    // All that the new snapshots need is durable before the first of them.
+    // All the data that the new snapshots need is durable before the first snapshot is written.
     writer.finish()?;
     let replacer = Replacer::new(repo, replace, TAG)?;
     for (stored, tree, changes) in became {
@@ -66,8 +66,8 @@ pub fn repair(
             Some(tree) => {
                 let mut new = Snapshot { tree: Some(tree), ..stored.snapshot.clone() };
                 if let Some(summary) = &mut new.summary {
-                    // What it lacks from now on is reported when it is restored. A tree that an
-                    // earlier snapshot has, too, was changed there.
+                    // A restore reports this number. At least one is counted: if an earlier
+                    // snapshot shares a changed tree, its changes were listed there.
                     let lost = u64::try_from(changes.len()).unwrap_or(u64::MAX).max(1);
                     summary.problems = summary.problems.saturating_add(lost);
                 }
@@ -85,12 +85,12 @@ pub fn repair(
     Ok(())
 }
 
-/// Leaves out what is lost.
+/// Drops the lost data from trees.
 struct Lost<'l> {
     index: &'l Index,
     /// The directory that a long list of content is spilled to.
     aside: Option<&'l Path>,
-    /// What was changed in the snapshot at hand.
+    /// The changes in the current snapshot.
     changes: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ impl Change for Lost<'_> {
         match node.ty {
             NodeType::File => {}
             NodeType::Irregular | NodeType::Unknown => {
-                self.changes.push(format!("{}: removed, its type is not known", lossy(path)));
+                self.changes.push(format!("{}: removed, its type is unknown", lossy(path)));
                 return Ok(Verdict::Drop);
             }
             _ => return Ok(Verdict::Keep),
@@ -125,7 +125,7 @@ impl Change for Lost<'_> {
 
     fn unreadable(&mut self, path: &[u8], error: Error) -> Result<Unreadable> {
         let root = path.is_empty();
-        let became = if root { "nothing of it can be read" } else { "an empty directory now" };
+        let became = if root { "it cannot be read" } else { "it is empty now, because it cannot be read" };
         let path = if root { "/".into() } else { lossy(path) };
         self.changes.push(format!("{path}: {became}: {error}"));
         Ok(if root { Unreadable::Drop } else { Unreadable::Empty })

@@ -1,4 +1,4 @@
-//! An index while index files are merged into it: in memory, or in runs that are spilled to disk.
+//! Merges index files into an index: in memory, or in runs that are spilled to disk.
 
 use super::merged::{Index, bytes, slot};
 use super::sorted::{Entry, Runs, Sorted};
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-/// Less than this is not spilled, in bytes: a run costs a buffer when runs are merged, so that
-/// their number must be small.
+/// Minimum size of a spilled run, in bytes: each run costs a buffer when runs are merged, so their
+/// number must be small.
 const LEAST_RUN: u64 = 2 << 20;
 
 /// An index that is being merged.
@@ -19,7 +19,7 @@ pub(super) struct Building {
     pub packs: Vec<Id>,
     numbers: HashMap<Id, u32>,
     pub entries: [Vec<Entry>; 2],
-    /// What was spilled.
+    /// The spilled entries: data blobs, then tree blobs.
     pub runs: Option<[Runs; 2]>,
 }
 
@@ -39,7 +39,7 @@ impl Building {
         bytes(self.entries.iter().map(Vec::len).sum(), self.packs.len())
     }
 
-    /// Spills what is in memory, unless it is less than a run.
+    /// Spills the entries in memory, unless they are smaller than [`LEAST_RUN`].
     pub fn spill(&mut self, directory: &Path) -> io::Result<()> {
         if bytes(self.entries.iter().map(Vec::len).sum(), 0) < LEAST_RUN {
             return Ok(());
@@ -57,7 +57,7 @@ impl Building {
         Index::new(packs, entries)
     }
 
-    /// [`Building::finish`] where something was spilled: the rest follows it.
+    /// [`Building::finish`] after a spill: spills the remaining entries, too, and merges all runs.
     pub fn finish_spilled(mut self, mut runs: [Runs; 2], directory: &Path) -> io::Result<Index> {
         runs.iter_mut().zip(&mut self.entries).try_for_each(|(runs, entries)| runs.add(entries, &self.packs))?;
         let Building { packs, entries, numbers, .. } = self;

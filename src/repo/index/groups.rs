@@ -1,5 +1,4 @@
-//! What the index says is in each pack, for as many packs at a time as fit into a bounded amount of
-//! memory.
+//! The blobs of each pack according to the index, for groups of packs of bounded memory size.
 
 use super::merged::{Index, Placed, slot};
 use crate::format::BlobType;
@@ -9,18 +8,18 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 
-/// The least and the most blobs of the packs of a [`Group`], unless one pack alone has more.
+/// The least and the most blobs in a [`Group`], unless one pack alone has more.
 const GROUP: RangeInclusive<usize> = 1 << 18..=1 << 20;
 
-/// The number of groups of an index, if none has too few or too many blobs: each costs a walk
+/// The number of groups of an index, within the bounds of [`GROUP`]: each group costs a walk
 /// through the index, and memory while it is in use.
 const GROUPS: usize = 16;
 
-/// Some packs, and what the index says is in them.
+/// Some packs, and their blobs according to the index.
 pub struct Group<'i> {
     index: &'i Index,
     packs: &'i [Id],
-    /// By pack and place in it.
+    /// The copies of blobs, sorted by pack and offset.
     copies: Vec<InPack>,
     ranges: HashMap<Id, Range<usize>>,
 }
@@ -37,12 +36,12 @@ impl<'i> Group<'i> {
         self.packs
     }
 
-    /// What the index says is in a pack of the group, front to back.
+    /// The blobs of a pack of the group according to the index, front to back.
     pub fn blobs(&self, pack: Id) -> Vec<PackedBlob> {
         self.positions(pack).map(|(ty, position)| self.index.at(ty, position).blob).collect()
     }
 
-    /// The same blobs by their positions in the index.
+    /// The positions of [`Group::blobs`] in the index, with their types.
     pub fn positions(&self, pack: Id) -> impl Iterator<Item = (BlobType, usize)> + '_ {
         let copies = &self.copies[self.ranges.get(&pack).cloned().unwrap_or_default()];
         copies.iter().map(|copy| (copy.ty, copy.position as usize))
@@ -50,8 +49,8 @@ impl<'i> Group<'i> {
 }
 
 impl Index {
-    /// What is in some packs, in groups of a sixteenth of the index's blobs, and of 262,144 to
-    /// 1,048,576 of them. Each group costs a walk through the index.
+    /// Divides packs into groups with at most a sixteenth of the index's blobs. That limit is at
+    /// least 262,144 and at most 1,048,576. Each group costs a walk through the index.
     pub fn groups<'s>(&'s self, packs: &'s [Id]) -> impl Iterator<Item = Group<'s>> + 's {
         let numbers: HashMap<Id, usize> = self.packs().iter().copied().zip(0..).collect();
         let mut counts = vec![0usize; self.packs().len()];
@@ -67,13 +66,13 @@ impl Index {
             let (packs, later) = left.split_at_checked(fits)?;
             left = later;
             let numbers: Vec<usize> = packs.iter().filter_map(|pack| numbers.get(pack).copied()).collect();
-            // To grow step by step would take twice as much.
+            // Allocated at once: growing step by step would take twice the memory.
             let copies = Vec::with_capacity(numbers.iter().map(|&number| counts[number]).sum());
             Some(self.group(packs, &numbers, copies))
         })
     }
 
-    /// `numbers` are those of the packs, and `copies` has room for all that is in them.
+    /// `numbers` are those of the packs, and `copies` has capacity for all their blobs.
     fn group<'s>(&'s self, packs: &'s [Id], numbers: &[usize], mut copies: Vec<InPack>) -> Group<'s> {
         let mut meant = vec![false; self.packs().len()];
         numbers.iter().for_each(|&number| meant[number] = true);
@@ -91,12 +90,12 @@ impl Index {
         Group { index: self, packs, copies, ranges }
     }
 
-    /// The most blobs of a [`Group`].
+    /// The most blobs in a [`Group`].
     fn most_of_group(&self) -> usize {
         (self.len() / GROUPS).clamp(*GROUP.start(), *GROUP.end())
     }
 
-    /// Bytes that a [`Group`] takes, with what its packs are found by.
+    /// Bytes that a [`Group`] takes, with the maps of its packs.
     pub fn group_memory(&self) -> u64 {
         let pack = size_of::<(Id, Range<usize>)>() + size_of::<(Id, usize)>() + size_of::<usize>();
         (self.len().min(self.most_of_group()) * size_of::<InPack>() + self.packs().len() * pack) as u64

@@ -1,39 +1,39 @@
-//! A set of ids that grows one by one to millions: 8 to 9 bytes each in memory, whatever their
-//! number, and 32 in a temporary file. A hash table of ids takes 38 to 75, and both the old and the
-//! new one while it grows.
+//! A set of ids that grows one by one to millions. Each id takes 8 to 9 bytes of memory, and 32
+//! bytes of a temporary file. In a hash table it would take 38 to 75 bytes, and both the old and
+//! the new table exist while it grows.
 
 use crate::format::content::NewContent;
 use crate::id::Id;
 use std::path::Path;
 
-/// Lists that the first 12 bits of an id choose among, so that each is short.
+/// Number of lists: the first 12 bits of an id choose its list, so that each list is short.
 const LISTS: usize = 1 << 12;
 
-/// Ids in the order in which they came, and where each of them is.
+/// Ids in the order of insertion, and sorted lists to find them.
 #[derive(Default)]
 pub(super) struct Ids {
     ids: NewContent,
-    /// Sorted. None before the first id.
+    /// Each list is sorted by `print`. There are no lists before the first id.
     lists: Vec<Vec<Entry>>,
-    /// No more can be spilled.
+    /// Spilling has failed: later ids stay in memory.
     is_full: bool,
 }
 
 /// An id that was added.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// The bits of it behind those that chose the list: hardly any two in a list have the same.
+    /// 32 bits of the id, after those that chose the list: hardly any two in a list are equal.
     print: u32,
-    /// Its place in the order of ids.
+    /// Its position in the order of insertion.
     place: u32,
 }
 
 impl Ids {
-    /// Adds an id; `false`: the set has it already. Many are spilled to `directory`, as long as
-    /// there is space.
+    /// Adds an id. Returns `false` if the set has it already. Many ids are spilled to `directory`,
+    /// as long as it has space.
     ///
     /// # Panics
-    /// When those that were spilled cannot be read.
+    /// When the spilled ids cannot be read.
     pub fn insert(&mut self, id: Id, directory: Option<&Path>) -> bool {
         if self.lists.is_empty() {
             self.lists.resize_with(LISTS, Vec::new);
@@ -45,12 +45,12 @@ impl Ids {
         let entry = Entry { print: print(id), place: u32::try_from(self.ids.len()).expect("fewer than 2^32 blobs") };
         let list = &mut self.lists[list(id)];
         if list.len() == list.capacity() {
-            // Not twice as many: of a million that would be megabytes for nothing.
+            // Not doubled: a million ids would waste megabytes.
             list.reserve_exact(8.max(list.len() / 8));
         }
         list.insert(at, entry);
         let directory = directory.filter(|_| !self.is_full);
-        // What could not be spilled stays in memory.
+        // Ids that could not be spilled stay in memory.
         self.is_full |= self.ids.push(id, directory).is_err();
         true
     }
@@ -61,7 +61,7 @@ impl Ids {
         !self.lists.is_empty() && self.find(id).is_ok()
     }
 
-    /// Where an id is in its list, or belongs.
+    /// The position of an id in its list, or as an error the position to insert it at.
     fn find(&self, id: Id) -> Result<usize, usize> {
         let (list, print) = (&self.lists[list(id)], print(id));
         let first = list.partition_point(|entry| entry.print < print);
@@ -87,10 +87,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_there_once_it_was_added() {
+    fn an_id_is_found_only_after_it_was_inserted() {
         let temp = tempfile::tempdir().unwrap();
         let gone = temp.path().join("gone");
-        // Where nothing can be spilled, all stay in memory.
+        // If nothing can be spilled, all ids stay in memory.
         for directory in [None, Some(temp.path()), Some(&*gone)] {
             let mut ids = Ids::default();
             let id = |number: u32| Id::of(&number.to_le_bytes());
@@ -100,7 +100,7 @@ mod tests {
             }
             assert!((0..100_000).all(|number| ids.contains(id(number)) && !ids.insert(id(number), directory)));
             assert!((100_000..120_000).all(|number| !ids.contains(id(number))));
-            // Also those that differ in their last bit.
+            // Also ids that differ only in their last bit.
             let ends = [0, 1].map(|last| Id([&[7; 31][..], &[last]].concat().try_into().unwrap()));
             assert!(ids.insert(ends[1], directory) && !ids.contains(ends[0]));
             assert!(ids.insert(ends[0], directory) && !ids.insert(ends[1], directory));

@@ -1,4 +1,5 @@
-//! Loading the index: all index files, several at a time, merged within the memory budget.
+//! Loads the index: reads all index files, several at a time, and merges them within the memory
+//! budget.
 
 use super::building::Building;
 use super::merged::Index;
@@ -21,22 +22,22 @@ use std::sync::Mutex;
 /// forms of that, and the blobs in it.
 const LOADING: u64 = 24 << 20;
 
-/// Bytes that it takes to load a file of this size. Small ones, of which there may be many, are
-/// read over all connections.
+/// Bytes that it takes to load an index file of this size. Small files, which may be many, are read
+/// over all connections.
 fn loading(size: u64) -> u64 {
-    // Ten times as much covers what the JSON of an index is compressed to.
+    // Ten times the size covers the compression ratio of an index's JSON.
     LOADING.min((1 << 20) + size.saturating_mul(10))
 }
 
 impl Index {
-    /// Loads all index files. One that cannot be read ends it: without it, blobs would be taken for
+    /// Loads all index files. Fails if one cannot be read: without it, its blobs would count as
     /// missing.
     pub fn load(repo: &Repository) -> Result<Index> {
         Index::load_each(repo, |_, content| content.map(|_| ()))
     }
 
-    /// Loads the index files, several at a time, and shows each to `look`: its content, or why it
-    /// cannot be read. An error that `look` returns ends it.
+    /// Loads the index files, several at a time, and passes each to `look`: its content, or why it
+    /// cannot be read. Stops at an error that `look` returns.
     pub fn load_each(
         repo: &Repository,
         look: impl Fn(Id, Result<&[IndexedPack]>) -> Result<()> + Sync,
@@ -44,8 +45,8 @@ impl Index {
         Index::load_each_listed(repo, repo.store().list(FileType::Index)?, look)
     }
 
-    /// Finds snapshots, and then loads the index that they need; the index files are listed side by
-    /// side with the search. If that fails, nothing is loaded.
+    /// Finds snapshots, then loads the index that they need. The index files are listed during the
+    /// search. If the search fails, nothing is loaded.
     pub fn load_beside<T, E: From<Error>>(
         repo: &Repository,
         find: impl FnOnce() -> std::result::Result<T, E>,
@@ -58,9 +59,9 @@ impl Index {
         Ok((found, index))
     }
 
-    /// The index itself; or one that is loaded again, if it lacks the root of a snapshot and there
-    /// are more index files by now. A backup beside us writes its index before its snapshot, and
-    /// may have written both since the index files were listed.
+    /// Returns the index, or reloads it if it lacks the root of a snapshot and new index files
+    /// exist. A concurrent backup writes its index before its snapshot, and may have written both
+    /// since the index files were listed.
     pub fn with_roots_of(self, repo: &Repository, snapshots: &[StoredSnapshot]) -> Result<Index> {
         let lacks = |tree: Id| self.position(BlobType::Tree, tree).is_none();
         if !snapshots.iter().filter_map(|stored| stored.snapshot.tree).any(lacks) {
@@ -75,19 +76,19 @@ impl Index {
         Index::load_listed(repo, listed)
     }
 
-    /// [`Index::load`] by a listing of all index files.
+    /// [`Index::load`] with a given listing of all index files.
     pub fn load_listed(repo: &Repository, files: Vec<(Id, u64)>) -> Result<Index> {
         Index::load_each_listed(repo, files, |_, content| content.map(|_| ()))
     }
 
-    /// [`Index::load`] for a run that holds two indexes: each may take half of the memory that one
-    /// may.
+    /// [`Index::load`] for a run that holds two indexes: each may take half of the memory budget of
+    /// one.
     pub fn load_one_of_two(repo: &Repository) -> Result<Index> {
         let room = repo.settings().budget.index().map(|room| room / 2);
         Index::load_within(repo, room, repo.store().list(FileType::Index)?, |_, content| content.map(|_| ()))
     }
 
-    /// [`Index::load_each`] by a listing of all index files.
+    /// [`Index::load_each`] with a given listing of all index files.
     pub fn load_each_listed(
         repo: &Repository,
         files: Vec<(Id, u64)>,
@@ -96,8 +97,8 @@ impl Index {
         Index::load_within(repo, repo.settings().budget.index(), files, look)
     }
 
-    /// `room` is the number of bytes that it may take in memory before it is spilled to disk;
-    /// `None`: all that it needs.
+    /// `room` is the number of bytes that the index may take in memory before it is spilled to
+    /// disk; `None` sets no limit.
     fn load_within(
         repo: &Repository,
         room: Option<u64>,
@@ -106,7 +107,7 @@ impl Index {
     ) -> Result<Index> {
         let settings = repo.settings();
         let budget = settings.budget;
-        // Where it is spilled to if it takes more.
+        // The limit, and the directory to spill to beyond it.
         let aside = room.zip(settings.aside.as_deref());
         let left = budget.left(aside.map_or(0, |(room, _)| room), 0)?;
         let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);

@@ -17,13 +17,13 @@ pub struct Location {
     pub blob: PackedBlob,
 }
 
-/// One copy of a blob as [`Index::walk`] comes by it, with its places in the index.
+/// One copy of a blob as [`Index::walk`] returns it, with its positions in the index.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed {
-    /// Where the first copy of the same blob stands.
+    /// The position of the first copy of the same blob.
     pub first: usize,
     pub position: usize,
-    /// Where its pack stands in [`Index::packs`].
+    /// The position of its pack in [`Index::packs`].
     pub pack: usize,
     pub blob: PackedBlob,
 }
@@ -36,14 +36,14 @@ pub struct Index {
     packs: Vec<Id>,
     /// Data blobs, then tree blobs.
     entries: [Sorted; 2],
-    /// Blobs that this process has added or is about to.
+    /// Blobs that this process has added or is about to add.
     added: Mutex<[Ids; 2]>,
-    /// The directory that many of them are spilled to.
+    /// The directory to which the ids of added blobs are spilled if they are many.
     aside: Option<PathBuf>,
 }
 
 impl Index {
-    /// What was loaded of some packs: data blobs, then tree blobs.
+    /// An index of packs and their entries: data blobs, then tree blobs.
     pub(super) fn new(packs: Vec<Id>, entries: [Sorted; 2]) -> Index {
         Index { entries, packs, ..Index::default() }
     }
@@ -74,7 +74,7 @@ impl Index {
         sorted.of(id, sorted.find(id)).map(|entry| self.location(ty, &entry))
     }
 
-    /// Where the first loaded copy of a blob stands; [`Index::at`] gives its location without
+    /// The position of the first loaded copy of a blob; [`Index::at`] returns its location without
     /// another search.
     pub fn position(&self, ty: BlobType, id: Id) -> Option<usize> {
         let sorted = &self.entries[slot(ty)];
@@ -90,7 +90,7 @@ impl Index {
         self.location(ty, &self.entries[slot(ty)].get(position))
     }
 
-    /// Every loaded copy of every blob with its places, those of a blob one after the other.
+    /// Every loaded copy of every blob, with its positions. The copies of a blob are adjacent.
     pub fn walk(&self) -> impl Iterator<Item = Placed> + '_ {
         types().flat_map(move |ty| {
             let mut last: Option<(Id, usize)> = None;
@@ -108,7 +108,7 @@ impl Index {
         start..start + (start..).take_while(|&at| sorted.of(id, at).is_some()).count()
     }
 
-    /// Where the pack of a copy stands in [`Index::packs`].
+    /// The position of a copy's pack in [`Index::packs`].
     ///
     /// # Panics
     /// When the position is not below [`Index::loaded_len`].
@@ -116,23 +116,23 @@ impl Index {
         self.entries[slot(ty)].get(position).pack as usize
     }
 
-    /// How many copies of blobs of this type were loaded.
+    /// The number of loaded copies of blobs of this type.
     pub fn loaded_len(&self, ty: BlobType) -> usize {
         self.entries[slot(ty)].len()
     }
 
-    /// Whether the blob is in the repository or on its way into it.
+    /// Whether the repository has the blob, or this process is adding it.
     pub fn contains(&self, ty: BlobType, id: Id) -> bool {
         self.position(ty, id).is_some() || self.added()[slot(ty)].contains(id)
     }
 
-    /// Reserves a blob for the caller to add. `false`: the repository has it, or another thread
+    /// Reserves a blob for the caller to add. `false` if the repository has it, or another thread
     /// adds it.
     pub fn claim(&self, ty: BlobType, id: Id) -> bool {
         self.position(ty, id).is_none() && self.added()[slot(ty)].insert(id, self.aside.as_deref())
     }
 
-    /// How many blobs were loaded, copies counted.
+    /// The number of loaded blobs; every copy counts.
     pub fn len(&self) -> usize {
         self.entries.iter().map(Sorted::len).sum()
     }
@@ -146,7 +146,7 @@ impl Index {
         types().flat_map(move |ty| self.entries[slot(ty)].iter().map(move |(_, entry)| self.location(ty, &entry)))
     }
 
-    /// The packs that some loaded index names, each once.
+    /// The packs that the loaded index files name, each once.
     pub fn packs(&self) -> &[Id] {
         &self.packs
     }
@@ -169,7 +169,7 @@ fn types() -> impl Iterator<Item = BlobType> {
     [BlobType::Data, BlobType::Tree].into_iter()
 }
 
-/// Bytes of a loaded index that is in memory.
+/// Bytes of a loaded index that was not spilled.
 pub(super) fn bytes(blobs: usize, packs: usize) -> u64 {
     (blobs * size_of::<Entry>() + packs * size_of::<Id>()) as u64
 }

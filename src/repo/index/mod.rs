@@ -1,10 +1,9 @@
-//! Which blob is where: the merged content of all index files.
+//! The index: which blob is in which pack, merged from all index files.
 //!
-//! Loaded blobs are sorted arrays, one per type: 48 bytes a blob, whatever the repository's age
-//! ([`sorted`]). They are in memory; where they exceed the budget, they are spilled to disk in runs
-//! and merged into a temporary file, which lookups read. A blob that is in several packs has
-//! several neighbouring entries. Blobs that this process adds or is about to add are in a set
-//! beside them ([`ids`]).
+//! Loaded blobs are in sorted arrays, one per type, of 48 bytes per blob ([`sorted`]). The arrays
+//! are in memory; if they exceed the budget, they are spilled to disk in runs and merged into a
+//! temporary file, which lookups read. A blob that is in several packs has several neighbouring
+//! entries. Blobs that this process adds or is about to add are in a separate set ([`ids`]).
 
 mod building;
 mod groups;

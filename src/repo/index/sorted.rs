@@ -1,5 +1,5 @@
-//! The entries of one type of blobs in their order: in memory, or in a temporary file that only
-//! this process has.
+//! The sorted index entries of one blob type: in memory, or in a temporary file that only this
+//! process has.
 
 use crate::aside::TempFile;
 use crate::id::Id;
@@ -23,8 +23,8 @@ pub(super) struct Entry {
     pub uncompressed: u32,
 }
 
-/// What entries are in the order of: packs by their ids, not their numbers, which depend on which
-/// index file was read first.
+/// The sort key of an entry. It has the pack's id, not its number, which depends on the order in
+/// which index files are read.
 type Key = (Id, Id, [u32; 3]);
 
 /// Bytes of an entry in a file: its id, then the numbers, little-endian.
@@ -56,8 +56,8 @@ fn sort(entries: &mut Vec<Entry>, packs: &[Id]) {
     entries.dedup_by_key(|entry| entry.key(packs));
 }
 
-/// Entries by id, then pack and place in it, each once. An id is a hash, so its first bits give its
-/// approximate position.
+/// Entries in the order of their [`Key`], without duplicates. An id is a hash, so its first bits
+/// give its approximate position.
 #[derive(Default)]
 pub(super) struct Sorted {
     entries: Entries,
@@ -75,11 +75,12 @@ impl Default for Entries {
     }
 }
 
-/// Entries that share the first bits: few in memory, where they are found for nothing, and in a
-/// file as many as are read at once.
+/// Entries per bucket in memory, where searching a bucket is cheap. A bucket has the ids that share
+/// their first bits.
 const TOGETHER: usize = 8;
+/// Entries per bucket in a file, where a bucket is read at once.
 const TOGETHER_IN_FILE: usize = 64;
-/// Entries that are read at a time by an iteration over all of them.
+/// Entries that an iteration over all of them reads at a time.
 const WINDOW: usize = 1024;
 
 impl Sorted {
@@ -108,7 +109,7 @@ impl Sorted {
     }
 
     /// # Panics
-    /// When there is no such entry.
+    /// When the entry does not exist.
     pub fn get(&self, at: usize) -> Entry {
         match &self.entries {
             Entries::Memory(entries) => entries[at],
@@ -117,24 +118,24 @@ impl Sorted {
     }
 
     /// # Panics
-    /// When they do not exist, and when the file that they were spilled to cannot be read.
+    /// When an entry does not exist, or when the spill file cannot be read.
     fn range(&self, range: Range<usize>) -> Cow<'_, [Entry]> {
         match &self.entries {
             Entries::Memory(entries) => Cow::Borrowed(&entries[range]),
             Entries::File { file, len } => {
                 assert!(range.end <= *len, "no entry {}", range.end);
                 let read = read(file, range);
-                Cow::Owned(read.expect("the temporary file that the index was put aside in can be read"))
+                Cow::Owned(read.expect("the spill file of the index can be read"))
             }
         }
     }
 
-    /// Where an id is, or would be.
+    /// The position of the first entry of an id, or the one where it would be.
     pub fn find(&self, id: Id) -> usize {
         let Some(places) = self.starts.len().checked_sub(1) else { return 0 };
         let place = place(id, places);
         let [mut start, mut end] = [self.starts[place], self.starts[place + 1]].map(|at| at as usize);
-        // There are more than that only where an attacker has chosen the ids.
+        // A bucket is larger than that only if an attacker has chosen the ids.
         while end - start > 4 * TOGETHER_IN_FILE {
             let middle = usize::midpoint(start, end);
             if self.get(middle).id < id { start = middle + 1 } else { end = middle }
@@ -142,12 +143,12 @@ impl Sorted {
         start + self.range(start..end).partition_point(|entry| entry.id < id)
     }
 
-    /// The entry at a place, if it is of this id.
+    /// The entry at a position, if it has this id.
     pub fn of(&self, id: Id, at: usize) -> Option<Entry> {
         (at < self.len()).then(|| self.get(at)).filter(|entry| entry.id == id)
     }
 
-    /// All of them, each with its place.
+    /// All entries, each with its position.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Entry)> + '_ {
         (0..self.len()).step_by(WINDOW).flat_map(move |start| {
             let part = self.range(start..self.len().min(start + WINDOW));
@@ -162,13 +163,13 @@ fn read(file: &File, range: Range<usize>) -> io::Result<Vec<Entry>> {
     Ok(bytes.chunks_exact(SIZE).map(Entry::from_bytes).collect())
 }
 
-/// What the first bits of an id are, for as many as `count`, a power of two, has values.
+/// The bucket of an id among `count` buckets, a power of two: the value of its first bits.
 fn place(id: Id, count: usize) -> usize {
     let first = id.0.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
     ((u64::from(first) * count as u64) >> 32) as usize
 }
 
-/// For each value of the first bits, where its entries begin; and the end.
+/// The position of the first entry of each bucket, and the end.
 struct Starts {
     starts: Vec<u32>,
     count: usize,
@@ -176,13 +177,13 @@ struct Starts {
 }
 
 impl Starts {
-    /// For about this number of entries, of which `together` share the first bits.
+    /// For about `entries` entries, with about `together` per bucket.
     fn new(entries: usize, together: usize) -> Starts {
         let count = (entries / together + 1).next_power_of_two();
         Starts { starts: Vec::with_capacity(count + 1), count, entries: 0 }
     }
 
-    /// The next one.
+    /// Adds the next entry in order.
     fn add(&mut self, id: Id) {
         self.starts.resize(place(id, self.count) + 1, self.entries);
         self.entries = self.entries.checked_add(1).expect("fewer than 2^32 blobs");
@@ -197,11 +198,11 @@ impl Starts {
 /// Entries that were spilled to disk: sorted runs of them in a temporary file.
 pub(super) struct Runs {
     file: TempFile,
-    /// Where each ends.
+    /// The end of each run, in entries.
     ends: Vec<usize>,
 }
 
-/// Entries of each run that are in memory while they are merged.
+/// Entries of each run that are in memory during a merge.
 const READ_OF_RUN: usize = 256;
 
 impl Runs {
@@ -221,7 +222,7 @@ impl Runs {
         Ok(())
     }
 
-    /// All of them, in a file of their own.
+    /// Merges all runs into a new file.
     pub fn merge(self, directory: &Path, packs: &[Id]) -> io::Result<Sorted> {
         let Runs { file: runs, ends } = self;
         let mut begin = 0;

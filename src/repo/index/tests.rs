@@ -1,4 +1,4 @@
-//! Lookups, loading, spilling and groups of the merged index.
+//! Tests of lookups, loading, spilling and groups of the merged index.
 
 use super::building::Building;
 use super::sorted::Runs;
@@ -27,11 +27,11 @@ fn finds_every_copy_and_keeps_types_apart() {
     assert_eq!(index.first(BlobType::Tree, Id::of(b"x")), None);
     assert_eq!((index.len(), index.packs().len()), (3, 2));
     let read_otherwise = Index::from_packs(vec![b, a]).find(BlobType::Data, Id::of(b"x"));
-    assert_eq!(read_otherwise, found, "whichever file is read first");
+    assert_eq!(read_otherwise, found, "the order of the packs does not matter");
 }
 
 #[test]
-fn an_index_that_was_listed_before_a_backup_ended_is_loaded_again() {
+fn an_index_that_lacks_the_root_of_a_new_snapshot_is_reloaded() {
     let (_dir, repo) = new_repository(Settings::default());
     let root = |name: &str| {
         let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{}","paths":[]}}"#, Id::of(name.as_bytes()));
@@ -52,7 +52,7 @@ fn an_index_that_was_listed_before_a_backup_ended_is_loaded_again() {
     let mut both = vec![first, second];
     both.sort();
     assert_eq!(newer, both);
-    // What no index has is lost, and not looked for for ever.
+    // A root that no index file has is lost, and does not cause endless reloads.
     let lost = Index::load(&repo).unwrap().with_roots_of(&repo, &root("lost")).unwrap();
     assert_eq!(lost.files().len(), 2);
 }
@@ -68,9 +68,10 @@ fn every_id_is_found_and_no_other() {
 }
 
 #[test]
-fn what_is_put_aside_is_found_as_in_memory() {
+fn a_spilled_index_finds_the_same_as_one_in_memory() {
     let directory = tempfile::tempdir().unwrap();
-    // Ids that are hashes, ids that somebody chose to begin alike, and copies of both.
+    // Ids that are hashes, ids that an attacker chose to share their first bits, and copies of
+    // both.
     let hashes = (0..20_000u32).map(|n| Id::of(&n.to_le_bytes()));
     let chosen = (0..2_000u32)
         .map(|n| Id(std::array::from_fn(|at| if at < 4 { n.to_be_bytes()[at] * u8::from(at > 1) } else { at as u8 })));
@@ -113,7 +114,7 @@ fn what_is_put_aside_is_found_as_in_memory() {
     });
     assert_eq!(groups[0], groups[1]);
     assert!(groups[0].iter().all(|(_, blobs)| !blobs.is_empty() && blobs.is_sorted_by_key(|blob| blob.offset)));
-    assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "nobody else sees the file");
+    assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "the spill files are unlinked");
 }
 
 #[test]

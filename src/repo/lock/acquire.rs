@@ -1,4 +1,4 @@
-//! Acquiring, holding and releasing a lock.
+//! Acquires, holds and releases a lock of a repository.
 
 use super::file::{Harmless, LockMode, seal, sleep};
 use super::refresh::Refresher;
@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The time that a release gives a refresh to end by itself. One that stalls in the store is left
-/// to remove its own file when it comes back.
+/// Time that a release waits for a running refresh. A refresh that stalls in the store removes its
+/// own file when the store answers.
 pub(super) const RELEASE_WAIT: Duration = Duration::from_secs(5);
 
-/// A lock held; released when dropped.
+/// A lock that is held; it is released when dropped.
 pub struct Lock {
     repo: Arc<Repository>,
     state: Arc<Mutex<State>>,
@@ -69,12 +69,12 @@ impl Lock {
         Ok(Lock { repo, state, thread: Some(RefreshThread { stop, ended, handle }) })
     }
 
-    /// An error if the lock is not held any more: then nothing may be written.
+    /// Fails if the lock is not held any more: then nothing may be written.
     pub fn check(&self) -> Result<()> {
         lock(&self.state).confirm_held(&self.repo.settings().clock)
     }
 
-    /// What went wrong with refreshing it since the last call.
+    /// The warnings of its refreshes since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.state).warnings)
     }
@@ -110,8 +110,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A caller that needs the outcome calls `release`; on the way out of an error, that error
-        // matters more.
+        // A caller that needs the outcome calls `release`; after an error, that error matters more.
         let _ = self.stop_and_remove();
     }
 }
@@ -123,8 +122,8 @@ pub(super) fn try_acquire(repo: &Repository, mode: LockMode, progress: &Progress
     harmless.look(repo, mode, first, progress)?;
     let new = seal(repo, mode)?;
     if let Err(error) = repo.store().write(new.file, new.bytes) {
-        // It may be in the store all the same. If the store has not answered for all its patience,
-        // a removal would only wait as long again.
+        // The file may be in the store nevertheless. If the store's retries are exhausted, a
+        // removal would only wait as long again.
         if !error.is_given_up() {
             repo.store().remove(new.file)?;
         }

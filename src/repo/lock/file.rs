@@ -1,4 +1,4 @@
-//! Lock files: writing, reading and judging them.
+//! Lock files: seals new ones, reads those of all processes, and finds conflicting and stale ones.
 
 use super::policy::STALE_AFTER;
 use super::state::Stamp;
@@ -32,7 +32,7 @@ pub(super) struct NewLock {
     pub stamp: Stamp,
 }
 
-/// A lock file of this process with the time of now.
+/// A lock file of this process with the current time.
 pub(super) fn seal(repo: &Repository, mode: LockMode) -> Result<NewLock> {
     let clock = &repo.settings().clock;
     let stamp = Stamp::now(clock);
@@ -51,8 +51,8 @@ pub(super) fn seal(repo: &Repository, mode: LockMode) -> Result<NewLock> {
     Ok(NewLock { file, bytes, stamp })
 }
 
-/// Lock files that were found to exclude nothing, and the own one. A lock file never changes: its
-/// name is its hash.
+/// Lock files that do not conflict with ours, and our own one. A lock file never changes, because
+/// its name is its hash.
 #[derive(Default)]
 pub(super) struct Harmless(HashSet<Id>);
 
@@ -61,8 +61,8 @@ impl Harmless {
         self.0.insert(id);
     }
 
-    /// An error if one of the `listed` locks excludes one of this mode. The files are read side by
-    /// side: movers that share a repository are many.
+    /// Fails if one of the `listed` locks conflicts with a lock of this mode. The files are read
+    /// concurrently, because many movers may share a repository.
     pub fn look(
         &mut self,
         repo: &Repository,
@@ -92,8 +92,8 @@ fn describe(repo: &Repository, lock: &LockFile) -> String {
     format!("repository is already {how} by PID {pid} on {hostname} by {username}, since {time}{stale}")
 }
 
-/// A lock file, or `None` if it was removed. One that cannot be read may be half written: it is
-/// given time before it counts as damaged.
+/// A lock file, or `None` if it was removed. A file that cannot be read may be half written: it is
+/// read again several times before it counts as damaged.
 fn read_patiently(repo: &Repository, id: Id, progress: &Progress) -> Result<Option<LockFile>> {
     let mut waits = UNREADABLE_RETRIES.iter();
     loop {
@@ -121,7 +121,7 @@ fn read(repo: &Repository, id: Id) -> Result<LockFile> {
 
 /// Sleeps, unless interrupted.
 pub(super) fn sleep(clock: &Clock, duration: Duration, progress: &Progress) -> Result<()> {
-    /// An interruption is heard this late at most.
+    /// The longest delay until an interruption is noticed.
     const STEP: Duration = Duration::from_millis(100);
     let end = clock.moment() + duration;
     loop {
@@ -155,13 +155,13 @@ pub enum LocksToRemove {
     All,
 }
 
-/// Removes the locks of processes on these hosts, which the caller knows to have ended, however
-/// fresh they are. Returns the number of locks that were removed.
+/// Removes the locks of all processes on these hosts, also locks that are not stale: the caller
+/// knows that the processes have ended. Returns the number of removed locks.
 pub fn remove_locks_of(repo: &Repository, hosts: &[String]) -> Result<usize> {
     remove_locks(repo, |id| read(repo, id).is_ok_and(|lock| hosts.contains(&lock.hostname)))
 }
 
-/// Removes locks. Returns the number of locks that were removed.
+/// Removes locks. Returns the number of removed locks.
 pub fn unlock(repo: &Repository, which: LocksToRemove) -> Result<usize> {
     remove_locks(repo, |id| match which {
         LocksToRemove::All => true,

@@ -1,5 +1,5 @@
-//! When a lock file is replaced, and when the lock counts as lost: a pure function of ages and of
-//! what the store answers.
+//! Decides when a lock file is replaced, and when the lock counts as lost: pure functions of ages
+//! and of the store's answers.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ pub(super) const RETRY: Duration = Duration::from_secs(60);
 /// without a step stay below one second in half an hour (500 ppm, adjtimex(2)).
 pub(super) const WALL_JUMP: Duration = Duration::from_secs(60);
 
-/// What the store answers to a look for a lock file.
+/// The store's answer to a look for a lock file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Present,
     Missing,
-    /// It does not answer.
+    /// The store does not answer.
     Unknown,
 }
 
-/// What has just happened.
+/// The latest event of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Time has passed, and no refresh is under way.
@@ -48,7 +48,7 @@ pub(super) enum Event {
     },
 }
 
-/// What to do next.
+/// The next step of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Wait,
@@ -64,9 +64,9 @@ pub(super) enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// By another process.
+    /// Another process removed the file.
     Removed,
-    /// Nobody knows whether it is still there.
+    /// The lock is too old, and the store did not confirm that the file still exists.
     Overdue,
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Loss {
 pub(super) fn decide(event: Event, age: Duration) -> Step {
     let fail = if age > LOST_AFTER { Step::GiveUp(Loss::Overdue) } else { Step::Fail };
     match event {
-        // Late, as after a suspension: what counts is whether the file is still there.
+        // Late, for example after a suspension: the lock is held if the file still exists.
         Event::Tick { .. } if age > LOST_AFTER => Step::LookForOld,
         Event::Tick { since_failure: Some(since), .. } if since < RETRY => Step::Wait,
         Event::Tick { wall_jump, .. } if age < REFRESH && wall_jump < WALL_JUMP => Step::Wait,
@@ -84,7 +84,7 @@ pub(super) fn decide(event: Event, age: Duration) -> Step {
         Event::FirstLook(Look::Unknown) => fail,
         Event::Written => Step::LookAgain,
         Event::WriteFailed => fail,
-        // Others may soon remove the new file, too, or already have: the old one must not go yet.
+        // Another process may soon remove the new file, too, or has removed it: keep the old one.
         Event::SecondLook { old: Look::Present, age_of_new } if age_of_new > LOST_AFTER => Step::Fail,
         Event::SecondLook { old: Look::Present, .. } => Step::Replace,
         Event::SecondLook { old: Look::Missing, .. } => Step::GiveUp(Loss::Removed),
@@ -93,8 +93,8 @@ pub(super) fn decide(event: Event, age: Duration) -> Step {
 }
 
 /// Whether a lock of this age is to be given up while its refresh, which has been `running` for
-/// some time, still waits for the store. A refresh that began late, as after a suspension, has some
-/// time.
+/// some time, still waits for the store. A refresh that began late, for example after a suspension,
+/// may take up to [`REFRESH`].
 pub(super) fn is_overdue(age: Duration, running: Duration) -> bool {
     let age_at_start = age.saturating_sub(running);
     age > LOST_AFTER && (age_at_start <= LOST_AFTER || running > REFRESH)

@@ -1,10 +1,10 @@
-//! Replacing the lock file before others take it for dead.
+//! Replaces the lock file before other processes consider it stale.
 //!
-//! A refresh looks whether the old file still exists, writes a new one, waits until listings have
-//! it, and looks for the old file again; only then the new file takes its place and the old one is
-//! removed. So at every moment a listing shows a file of this lock, or the loss is noticed: a new
-//! file in the place of one that another process has removed would hide that there was none for a
-//! while.
+//! A refresh checks that the old file still exists, writes a new one, waits until listings show it,
+//! and checks the old file again; only then does the new file replace the old one, which is
+//! removed. So at every moment a listing shows a file of this lock, or the loss is noticed: if a
+//! new file replaced one that another process had removed, it would hide that the repository was
+//! not locked for a while.
 //!
 //! [`decide`] is the policy, without I/O. [`Refresher`] carries it out.
 
@@ -23,7 +23,8 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How often the age is looked at: soon after a suspended machine wakes up, too.
+/// Interval between checks of the lock's age; short, so that one follows soon after a suspended
+/// machine wakes up.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Keeps one lock fresh.
@@ -38,7 +39,7 @@ impl Refresher {
         Refresher { repo, mode, state }
     }
 
-    /// Until the lock is released or lost.
+    /// Refreshes the lock until it is released or lost.
     pub fn run(self, stop: &Receiver<Infallible>) {
         let _report = ReportPanic(&self.state);
         while !self.clock().wait(stop, TICK) {
@@ -48,7 +49,7 @@ impl Refresher {
         }
     }
 
-    /// Refreshes the lock if it is time. `Break`: there is no lock any more.
+    /// Refreshes the lock if that is due. `Break`: the lock is released or lost.
     pub fn tick(&self) -> ControlFlow<()> {
         let clock = self.clock();
         let (old, stamp, since_failure) = {
@@ -121,7 +122,8 @@ impl Refresher {
         }
     }
 
-    /// Writes a new lock file. Its name is in the state before: the answer may be lost.
+    /// Writes a new lock file. Records its name in the state first, because the store's answer may
+    /// be lost.
     fn write(&self, new: &mut Option<NewLock>) -> Result<(), Error> {
         let sealed = seal(&self.repo, self.mode)?;
         let (file, bytes) = (sealed.file, sealed.bytes.clone());
@@ -167,15 +169,15 @@ impl Refresher {
         Continue(())
     }
 
-    /// The lock is released or lost: nothing of this refresh is to stay.
+    /// Ends a refresh after the lock was released or lost: its new file is removed.
     fn end(&self, new: Option<NewLock>, error: Option<Error>) -> ControlFlow<()> {
         self.discard(new, error);
         lock(&self.state).refreshing = None;
         Break(())
     }
 
-    /// Removes a new lock file that is not needed. If the store has just been given up, this is
-    /// left to the next refresh or to the release.
+    /// Removes a new lock file that is not needed. If the store's retries were just exhausted, the
+    /// next refresh or the release removes it.
     fn discard(&self, new: Option<NewLock>, error: Option<Error>) {
         let given_up = matches!(&error, Some(Error::Store(error)) if error.is_given_up());
         if new.is_some() && !given_up {
@@ -183,7 +185,8 @@ impl Refresher {
         }
     }
 
-    /// Removes all files of this lock but the current one. What cannot be removed stays noted.
+    /// Removes all files of this lock but the current one. A file that cannot be removed stays
+    /// recorded.
     fn remove_others(&self) {
         let others = lock(&self.state).others.clone();
         for id in others {
@@ -192,14 +195,14 @@ impl Refresher {
             match removed {
                 Ok(()) => state.others.retain(|other| *other != id),
                 Err(error) => state.warnings.push(format!(
-                    "lock file {id} of this process could not be removed, which is tried again: {error}"
+                    "lock file {id} of this process could not be removed, and its removal will be retried: {error}"
                 )),
             }
         }
     }
 }
 
-/// A refresher that ends by a panic takes the lock with it: nothing keeps it fresh any more.
+/// Marks the lock as lost if the refresher panics, because nothing refreshes it any more.
 struct ReportPanic<'s>(&'s Mutex<State>);
 
 impl Drop for ReportPanic<'_> {

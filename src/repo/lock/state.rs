@@ -1,5 +1,5 @@
-//! What the threads of this process know of its lock: the lock file that others see, its age, and
-//! whether the lock is still held.
+//! The state of this process's lock, which its threads share: the lock file that other processes
+//! see, its age, and whether the lock is still held.
 //!
 //! The mutex of a [`State`] is never held during a call to the store, so that a store that stalls
 //! delays no check and no release.
@@ -45,7 +45,7 @@ impl Stamp {
 /// A listing of the lock files.
 type Listing = store::Result<Vec<(Id, u64)>>;
 
-/// What an open repository knows of its lock.
+/// The lock of an open repository, if it has been locked.
 #[derive(Default)]
 pub(in crate::repo) struct Holding {
     state: Mutex<Option<Arc<Mutex<State>>>>,
@@ -66,9 +66,8 @@ impl Holding {
         lock(&self.first_look).take()
     }
 
-    /// An error if there was a lock and another process has removed it, as `unlock` does with one
-    /// that looks dead, or if this process has released it. A repository that was never locked has
-    /// no lock to lose.
+    /// Fails if the lock is lost, for example because another process removed it with `unlock` as
+    /// stale, or if this process has released it. Succeeds if the repository was never locked.
     pub fn confirm(&self, store: &dyn Store, clock: &Clock) -> Result<()> {
         let Some(state) = lock(&self.state).clone() else { return Ok(()) };
         loop {
@@ -86,7 +85,7 @@ impl Holding {
                 Err(error) => return Err(error.into()),
             }
             let mut state = lock(&state);
-            // A refresh that replaced the file in the meantime has removed it, too.
+            // If a refresh has replaced the file in the meantime, the new file is checked next.
             if state.current == id {
                 state.lose(REMOVED.to_owned());
             }
@@ -94,23 +93,23 @@ impl Holding {
     }
 }
 
-/// What is known of a lock.
+/// The state of a lock.
 pub(super) struct State {
-    /// The lock file that others are to see.
+    /// The lock file that other processes are to see.
     pub current: Id,
     pub stamp: Stamp,
     /// More files of this lock that may be in the store: one that is being written, and those whose
     /// removal failed.
     pub others: Vec<Id>,
-    /// Since when a refresh is under way.
+    /// The start of the running refresh.
     pub refreshing: Option<Moment>,
-    /// When the last refresh ended, if it failed.
+    /// The end of the last refresh, if it failed.
     pub failed: Option<Moment>,
-    /// Not yet shown to the user.
+    /// Warnings that have not been shown to the user.
     pub warnings: Vec<String>,
-    /// Why it is not held any more.
+    /// Why the lock is not held any more.
     pub lost: Option<String>,
-    /// By this process.
+    /// Whether this process has released the lock.
     pub released: bool,
 }
 
@@ -132,7 +131,7 @@ impl State {
         self.lost.get_or_insert(reason);
     }
 
-    /// An error if the lock is lost, which it also is when its refresh stalls for too long.
+    /// Fails if the lock is lost. A refresh that stalls for too long loses it, too.
     pub fn confirm_held(&mut self, clock: &Clock) -> Result<()> {
         if let Some(start) = self.refreshing {
             let (age, running) = (self.stamp.age(clock), clock.moment().since(start));

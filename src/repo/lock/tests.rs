@@ -1,3 +1,5 @@
+//! Tests of locks: the refresh policy, and refresh, loss and release with a fake clock.
+
 use super::acquire::{RELEASE_WAIT, try_acquire};
 use super::policy::{Event, LOST_AFTER, Look, Loss, REFRESH, RETRY, Step, WALL_JUMP, decide, is_overdue};
 use super::refresh::Refresher;
@@ -39,7 +41,7 @@ fn a_lock_is_refreshed_at_restics_interval() {
 }
 
 #[test]
-fn a_failed_refresh_is_tried_again_after_a_pause_and_before_the_lock_is_given_up() {
+fn a_failed_refresh_is_retried_after_a_pause_and_before_the_lock_is_given_up() {
     let failed = |since| Event::Tick { wall_jump: Duration::ZERO, since_failure: Some(since) };
     for event in [Event::FirstLook(Look::Unknown), Event::WriteFailed] {
         assert_eq!(decide(event, LOST_AFTER), Step::Fail);
@@ -75,7 +77,7 @@ fn a_lock_is_given_up_while_the_store_still_stalls() {
 /// A look that takes 14 minutes, and a write that takes as long: at minute 33 the new file exists,
 /// and others may have removed the old one at minute 30.
 #[test]
-fn after_a_write_that_ends_late_the_old_lock_is_looked_for_again() {
+fn after_a_slow_write_the_old_lock_file_is_checked_again() {
     let (age, age_of_new) = (33 * MINUTE, 14 * MINUTE);
     assert_eq!(decide(Event::FirstLook(Look::Present), 19 * MINUTE), Step::WriteNew);
     assert_eq!(decide(Event::Written, age), Step::LookAgain);
@@ -84,26 +86,26 @@ fn after_a_write_that_ends_late_the_old_lock_is_looked_for_again() {
 }
 
 #[test]
-fn a_new_lock_that_is_soon_stale_itself_replaces_nothing() {
+fn a_new_lock_file_that_is_soon_stale_itself_does_not_replace_the_old_one() {
     assert_eq!(second_look(Look::Present, LOST_AFTER, 28 * MINUTE), Step::Replace);
     assert_eq!(second_look(Look::Present, LOST_AFTER + SECOND, 28 * MINUTE), Step::Fail);
     assert_eq!(tick(28 * MINUTE), Step::LookForOld);
 }
 
 #[test]
-fn a_process_that_was_suspended_for_an_hour_looks_before_it_gives_up() {
+fn after_a_suspension_the_lock_file_is_checked_before_the_lock_is_given_up() {
     let failed = Event::Tick { wall_jump: Duration::ZERO, since_failure: Some(SECOND) };
     assert_eq!(tick(HOUR), Step::LookForOld);
     assert_eq!(decide(failed, HOUR), Step::LookForOld);
     assert_eq!(decide(Event::FirstLook(Look::Present), HOUR), Step::WriteNew);
     assert_eq!(second_look(Look::Present, SECOND, HOUR), Step::Replace);
-    // It has a refresh interval for that.
+    // The check may take a refresh interval.
     assert!(!is_overdue(HOUR + REFRESH, REFRESH));
     assert!(is_overdue(HOUR + REFRESH + SECOND, REFRESH + SECOND));
 }
 
 #[test]
-fn a_wall_clock_that_is_set_makes_a_refresh_due() {
+fn a_wall_clock_jump_makes_a_refresh_due() {
     let set_by = |wall_jump| decide(Event::Tick { wall_jump, since_failure: None }, SECOND);
     assert_eq!(set_by(WALL_JUMP - SECOND), Step::Wait);
     assert_eq!(set_by(WALL_JUMP), Step::LookForOld);
@@ -160,7 +162,7 @@ impl Bed {
         files.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// What the time stamp of the only lock file says.
+    /// The time stamp of the only lock file.
     fn time(&self) -> i64 {
         let [id] = self.files()[..] else { panic!("{:?}", self.files()) };
         let json = self.repo.load_file(File::new(FileType::Lock, id)).unwrap();
@@ -182,7 +184,7 @@ fn is_lost<T>(outcome: Result<T>) -> bool {
 }
 
 #[test]
-fn a_refresh_replaces_the_lock_file_by_one_with_the_time_of_now() {
+fn a_refresh_replaces_the_lock_file_by_one_with_the_current_time() {
     let bed = Bed::new();
     let (state, refresher) = bed.lock();
     let first = bed.files();
@@ -199,7 +201,7 @@ fn a_refresh_replaces_the_lock_file_by_one_with_the_time_of_now() {
 }
 
 #[test]
-fn a_lock_that_was_removed_before_its_refresh_is_lost_and_none_is_written() {
+fn a_lock_that_was_removed_before_its_refresh_is_lost_and_no_file_is_written() {
     let bed = Bed::new();
     let (state, refresher) = bed.lock();
     bed.remove_all();
@@ -250,7 +252,7 @@ fn a_slow_refresh_counts_the_age_of_the_new_lock_from_its_time_stamp() {
     bed.clock.advance(5 * MINUTE);
     assert!(refresher.tick().is_continue());
     assert!(refresher.tick().is_continue());
-    assert_eq!(writes.load(Ordering::SeqCst), 2, "the first one is due for a refresh when it is there");
+    assert_eq!(writes.load(Ordering::SeqCst), 2, "the first new file is due for a refresh once it is written");
     assert!(bed.clock.clock().now().0 - bed.time() < 2);
 }
 
@@ -273,7 +275,7 @@ fn a_refresh_whose_answer_is_lost_leaves_the_old_lock_only() {
         bed.confirm().unwrap();
         let warnings = std::mem::take(&mut lock(&state).warnings);
         assert!(warnings.len() == 1 && warnings[0].contains("given up in 1049 s"), "{warnings:?}");
-        // It is not tried again at once, and succeeds when the store does.
+        // The refresh is not retried at once, and succeeds when the store does.
         bed.store.play(|_, _| Fate::Done);
         assert!(refresher.tick().is_continue());
         assert_eq!(bed.files(), old);
@@ -317,7 +319,7 @@ fn a_lock_that_cannot_be_refreshed_warns_and_is_given_up() {
 }
 
 #[test]
-fn a_process_that_was_suspended_holds_a_lock_that_is_still_there() {
+fn after_a_suspension_a_lock_whose_file_exists_is_still_held() {
     let bed = Bed::new();
     let (_, refresher) = bed.lock();
     bed.clock.advance(HOUR);
@@ -325,7 +327,7 @@ fn a_process_that_was_suspended_holds_a_lock_that_is_still_there() {
     assert!(refresher.tick().is_continue());
     assert!(bed.clock.clock().now().0 - bed.time() < 2);
     bed.confirm().unwrap();
-    // Another hour, and this time another process takes it for dead.
+    // Another hour passes, and this time another process considers the lock stale.
     bed.clock.advance(HOUR);
     assert_eq!(unlock(&bed.repo, LocksToRemove::Stale).unwrap(), 1);
     assert!(is_lost(bed.confirm()));
@@ -334,7 +336,7 @@ fn a_process_that_was_suspended_holds_a_lock_that_is_still_there() {
 }
 
 #[test]
-fn a_wall_clock_that_was_set_gets_a_lock_with_the_right_time() {
+fn after_a_wall_clock_jump_the_lock_file_has_the_right_time() {
     for seconds in [3600, -3600] {
         let bed = Bed::new();
         let (_, refresher) = bed.lock();
@@ -347,7 +349,7 @@ fn a_wall_clock_that_was_set_gets_a_lock_with_the_right_time() {
 }
 
 #[test]
-fn a_confirmation_that_meets_a_refresh_finds_the_new_lock() {
+fn a_confirmation_during_a_refresh_finds_the_new_lock_file() {
     let bed = Bed::new();
     let (_, refresher) = bed.lock();
     bed.clock.advance(5 * MINUTE);
@@ -364,7 +366,7 @@ fn a_confirmation_that_meets_a_refresh_finds_the_new_lock() {
 }
 
 #[test]
-fn a_refresh_that_stalls_holds_up_no_check_and_is_given_up_in_time() {
+fn a_stalled_refresh_delays_no_check_and_the_lock_is_given_up_in_time() {
     let bed = Bed::new();
     let (state, refresher) = bed.lock();
     let (stalls, stalled) = crossbeam_channel::bounded(0);
@@ -394,7 +396,7 @@ fn a_refresh_that_stalls_holds_up_no_check_and_is_given_up_in_time() {
 }
 
 #[test]
-fn a_release_does_not_wait_for_a_refresh_that_stalls_and_the_refresh_leaves_nothing() {
+fn a_release_does_not_wait_for_a_stalled_refresh_which_leaves_no_file() {
     let bed = Bed::new();
     let lock = bed.acquire();
     let (stalls, stalled) = crossbeam_channel::bounded(0);
@@ -423,12 +425,12 @@ fn a_release_does_not_wait_for_a_refresh_that_stalls_and_the_refresh_leaves_noth
     assert!(bed.files().is_empty());
     removed.recv().expect("the release removes the file that is being written");
     go_on.send(()).unwrap();
-    removed.recv().expect("the refresh removes what it wrote");
-    // The removal itself comes after the script.
+    removed.recv().expect("the refresh removes the file that it wrote");
+    // The file is removed after the script has run.
     while !bed.files().is_empty() {
         std::thread::yield_now();
     }
-    assert!(is_lost(bed.confirm()), "a repository whose lock was released has none");
+    assert!(is_lost(bed.confirm()), "a released lock is not held");
 }
 
 #[test]
@@ -462,7 +464,7 @@ fn an_acquisition_whose_answer_is_lost_leaves_no_lock() {
 
 /// The first look is made while the repository is opened, long before the lock may be acquired.
 #[test]
-fn an_old_first_look_misses_no_conflict_and_makes_none() {
+fn an_outdated_first_look_neither_misses_nor_causes_a_conflict() {
     let bed = Bed::new();
     let acquire = |mode, first_look| {
         bed.repo.holding.set_first_look(Ok(first_look));

@@ -1,5 +1,5 @@
-//! A large tree: its sealed form is authenticated while it is spilled to disk, compared with its id
-//! there, and then opened piece by piece as its nodes are asked for.
+//! Reads a tree that is too large for memory: its sealed form is authenticated while it is spilled
+//! to disk, compared with its id there, and then opened piece by piece as its nodes are read.
 
 use crate::aside::Aside;
 use crate::crypto::{Key, NONCE, OVERHEAD, Pieces, SealError, TAG};
@@ -29,7 +29,7 @@ pub struct LargeTree {
 }
 
 impl LargeTree {
-    /// Where it was in its pack.
+    /// The blob, with its location in its pack.
     pub fn blob(&self) -> PackedBlob {
         self.blob
     }
@@ -43,7 +43,7 @@ impl LargeTree {
     }
 }
 
-/// Whether a tree is not to be held in memory.
+/// Whether a blob is a tree that is too large for memory.
 pub fn is_large(blob: &PackedBlob) -> bool {
     blob.ty == BlobType::Tree && blob.plain_length() > limits::TREE_IN_MEMORY
 }
@@ -68,8 +68,8 @@ impl Repository {
         Ok(Nodes::from_source(plaintext).put_aside_in(self.settings.aside.as_deref()))
     }
 
-    /// The sealed form of a tree, whose plaintext has the tree's id. A second time if it is
-    /// damaged: that may have happened on its way here.
+    /// Spills the sealed form of a tree to disk, and checks that its plaintext has the tree's id.
+    /// Reads a damaged tree a second time: the network may be at fault.
     fn put_aside(&self, location: &Location) -> Result<LargeTree> {
         match self.fetch_aside(location) {
             Err(error) if error.is_damage() => self.fetch_aside(location),
@@ -88,7 +88,7 @@ impl Repository {
             download.read(bytes)?;
             aside.write_all(bytes).map_err(full)
         };
-        // Nothing is expanded before it is authentic.
+        // Nothing is decompressed before it is authenticated.
         let (mut nonce, mut tag, mut piece) = ([0; NONCE], [0; TAG], vec![0; PIECE]);
         copy(&mut nonce)?;
         let (mut pieces, mut left) = (self.key.pieces(&nonce), length - OVERHEAD as u64);
@@ -110,8 +110,8 @@ impl Repository {
         self.compare(location, Lost { of: sealed.reader(), id: location.blob.id })
     }
 
-    /// Compares what a sealed blob opens to, which comes piece by piece, with its length and id. An
-    /// error of ours that `sealed` fails with comes back.
+    /// Opens a sealed blob piece by piece, and compares its plaintext with its length and id. If
+    /// `sealed` fails with an [`Error`], returns that error.
     pub fn compare(&self, location: &Location, sealed: impl Read) -> Result<()> {
         let plaintext = Plaintext::new(&self.key, &location.blob, sealed);
         let compared = plaintext.and_then(|plaintext| plaintext.compare(&location.blob));
@@ -119,7 +119,7 @@ impl Repository {
     }
 }
 
-/// The spilled form of a tree: if it cannot be read, that is no damage of the tree.
+/// The spill file of a tree: a failure to read it is not damage of the tree.
 struct Lost<R> {
     of: R,
     id: Id,
@@ -162,7 +162,7 @@ impl<R: Read> Plaintext<R> {
         Ok(Plaintext::Compressed(decoder))
     }
 
-    /// Reads all of it, and compares it with the blob's length and id.
+    /// Reads all of the plaintext, and compares it with the blob's length and id.
     fn compare(mut self, blob: &PackedBlob) -> io::Result<()> {
         let expected = blob.plain_length();
         let (mut hash, mut length) = (Sha256::new(), 0);
@@ -194,26 +194,26 @@ impl<R: Read> Plaintext<R> {
     }
 }
 
-/// A sealed message that is opened as it comes.
+/// A sealed message that is opened while it is read.
 struct Opened<R> {
-    /// From behind the nonce on.
+    /// The message after its nonce.
     sealed: R,
-    /// Bytes of it before the tag.
+    /// Bytes of ciphertext that are left before the tag.
     left: u64,
-    /// Until its tag has been compared.
+    /// `None` once the tag has been compared.
     pieces: Option<Pieces>,
     ciphertext: Vec<u8>,
-    /// What was opened last; before `at` it has been read.
+    /// The piece that was opened last; its bytes before `at` have been read.
     piece: Vec<u8>,
     at: usize,
 }
 
 impl<R: Read> Opened<R> {
-    /// Makes sure that all has been read, and is authentic.
+    /// Fails unless all has been read and is authentic.
     fn end(mut self) -> io::Result<()> {
         match self.fill_buf()? {
             [] => Ok(()),
-            _ => Err(io::Error::other("something stands behind its last frame")),
+            _ => Err(io::Error::other("data follows its last frame")),
         }
     }
 }

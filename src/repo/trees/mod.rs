@@ -1,4 +1,4 @@
-//! Trees: whole, or node by node.
+//! Reads trees (directories): as a whole, or node by node.
 
 pub(super) mod large;
 mod reader;

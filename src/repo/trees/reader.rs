@@ -1,4 +1,4 @@
-//! Reading many trees: neighbours are read together and cached.
+//! Reads many trees: neighbours are read together and cached.
 
 use super::tree::{Tree, open};
 use super::window::{KEPT, Kept};
@@ -23,7 +23,7 @@ pub struct TreeReader<'r> {
     repo: &'r Repository,
     index: &'r Index,
     packs: HashMap<Id, TreePack>,
-    /// Bytes asked for at a time.
+    /// Bytes of a pack that are requested at a time.
     window: u64,
     kept: Mutex<Kept>,
 }
@@ -31,7 +31,7 @@ pub struct TreeReader<'r> {
 /// Bytes of a window where not all packs of trees can be cached.
 const WINDOW: u64 = 1 << 20;
 
-/// What the index says of the trees in a pack.
+/// The trees of a pack according to the index.
 #[derive(Clone, Copy, Default)]
 struct TreePack {
     trees: u64,
@@ -56,7 +56,7 @@ impl TreePack {
 }
 
 impl<'r> TreeReader<'r> {
-    /// Bytes that one keeps at most.
+    /// Size limit of the cache of a reader, in bytes.
     pub const KEPT: u64 = KEPT;
 
     pub fn new(repo: &'r Repository, index: &'r Index) -> TreeReader<'r> {
@@ -76,11 +76,11 @@ impl<'r> TreeReader<'r> {
                 return Ok(plaintext);
             }
         }
-        // What was kept may have been damaged on its way here.
+        // The cached bytes may have been damaged on the network.
         self.repo.load_blob(self.index, BlobType::Tree, id)
     }
 
-    /// A tree, to be read node by node. All of it has been compared with its id by then.
+    /// Opens a tree to be read node by node. All of it has been compared with its id before.
     pub fn open(&self, id: Id) -> Result<Tree> {
         let small = |location: &Location| self.load_copy(location).or_else(|_| self.repo.load_copy(location));
         open(self.repo, self.index, id, small, |pack| {
@@ -144,7 +144,7 @@ impl<'r> TreeReader<'r> {
         }
         self.keep(id, pack);
         let file = File::new(FileType::Pack, id);
-        let bytes = self.repo.store().read_at(file, start, usize::try_from(length).expect("at most what is kept"))?;
+        let bytes = self.repo.store().read_at(file, start, usize::try_from(length).expect("fits into the cache"))?;
         *content = Some(bytes.clone());
         Ok(bytes)
     }
@@ -168,7 +168,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_tree_is_the_same_whatever_the_window() {
+    fn trees_are_read_correctly_with_every_window_size() {
         let dir = tempfile::tempdir().unwrap();
         let options = InitOptions { version: Version::V2, polynomial: None, owner: Default::default() };
         let store = Arc::new(Folder::new(dir.path().join("repo"), 1));
@@ -198,10 +198,10 @@ mod tests {
         }
     }
 
-    /// An index that any holder of the key may write: lengths and offsets at their bounds are
-    /// refused as damage, whatever the window.
+    /// Any holder of the key may write an index: lengths and offsets at their bounds are refused
+    /// with every window size, and other blobs stay readable.
     #[test]
-    fn a_forged_place_of_a_blob_is_damage() {
+    fn a_forged_location_of_a_blob_is_refused_and_spares_other_blobs() {
         let (_dir, repo) = crate::repo::tests::new_repository(Settings::default());
         let repo = Arc::new(repo);
         let writer = Writer::new(repo.clone(), Arc::new(Index::default()), WriteMode::Upload).unwrap();
@@ -220,8 +220,7 @@ mod tests {
                 }
             }
         }
-        // Each in a pack of its own, in the one that exists beside a real blob, and all of them in
-        // one.
+        // Each in a pack of its own, and all of them in the pack of the real blob.
         let alone = |blob: &PackedBlob| crate::format::index_file::IndexedPack { id: blob.id, blobs: vec![*blob] };
         let alone: Vec<_> = blobs.iter().map(alone).collect();
         let together = vec![crate::format::index_file::IndexedPack { id: pack, blobs: blobs.clone() }];
@@ -231,7 +230,8 @@ mod tests {
             let file = repo.save_file(FileType::Index, json).unwrap();
             let index = Index::load(&repo).unwrap();
             for window in [None, Some(1), Some(1000), Some(1 << 20)] {
-                // A window of a byte makes billions of requests for what claims to be large.
+                // With a window of one byte, a blob that claims to be large would take billions of
+                // requests.
                 let is_tried = |blob: &&PackedBlob| window.is_none_or(|window| u64::from(blob.length) < window * 1000);
                 let mut reader = TreeReader::new(&repo, &index);
                 reader.window = window.unwrap_or(reader.window);

@@ -1,4 +1,4 @@
-//! A tree, node by node.
+//! Opens a tree, and reads it node by node.
 
 use super::large::is_large;
 use crate::format::BlobType;
@@ -11,8 +11,8 @@ use crate::repo::error::{Error, Result};
 use crate::repo::index::{Index, Location};
 use crate::repo::repository::Repository;
 
-/// The nodes of a tree, in its order. An error that concerns one of them spares the others, which
-/// come next.
+/// The nodes of a tree, in its order. After an error that concerns one node, the other nodes
+/// follow.
 pub struct Tree {
     id: Id,
     is_large: bool,
@@ -24,17 +24,17 @@ impl Tree {
         self.id
     }
 
-    /// Whether it is read piece by piece, because it is not to be held in memory.
+    /// Whether the tree is read piece by piece, because it is too large for memory.
     pub fn is_large(&self) -> bool {
         self.is_large
     }
 
-    /// Whether no other node comes, not even after an error.
+    /// Whether no other node follows, not even after an error.
     pub fn is_over(&self) -> bool {
         self.nodes.is_over()
     }
 
-    /// The JSON of the node that came last, also of one that cannot be read.
+    /// The JSON of the last node, also of one that cannot be decoded.
     pub fn raw(&self) -> JsonRef<'_> {
         self.nodes.raw()
     }
@@ -59,7 +59,7 @@ impl Iterator for Tree {
 }
 
 impl Repository {
-    /// A tree, to be read node by node, alone: [`TreeReader`] reads many.
+    /// Opens a single tree to be read node by node; [`TreeReader`](super::TreeReader) reads many.
     pub fn open_tree(&self, index: &Index, id: Id) -> Result<Tree> {
         open(self, index, id, |location| self.load_copy(location), |_| ())
     }

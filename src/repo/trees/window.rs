@@ -1,12 +1,11 @@
-//! A cache of windows of packs, of which those are evicted first that were not used for the longest
-//! time (LRU).
+//! An LRU cache of windows of packs.
 
 use crate::id::Id;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// Bytes that are kept at most: sealed trees of about a third of a million entries.
+/// Size limit of the cache, in bytes: sealed trees of about a third of a million entries.
 pub(super) const KEPT: u64 = 16 << 20;
 
 /// The cached windows, by pack and number.
@@ -26,7 +25,7 @@ struct Window {
 }
 
 impl Kept {
-    /// A window of `length` bytes, which is the last one to be evicted from now on.
+    /// The window of this key, which has `length` bytes and becomes the most recently used one.
     pub fn window(&mut self, key: (Id, u64), length: u64) -> Arc<Mutex<Option<Bytes>>> {
         self.uses += 1;
         let window = self.windows.entry(key).or_insert_with(|| {
@@ -50,7 +49,7 @@ mod tests {
     use crate::sync::lock;
 
     #[test]
-    fn what_was_used_last_is_kept() {
+    fn the_least_recently_used_window_is_evicted() {
         let mut kept = Kept::default();
         let mut read = |number: u64| {
             let content = kept.window((Id::NULL, number), KEPT / 4);
@@ -59,7 +58,7 @@ mod tests {
         let asked = [0, 1, 2, 3, 0, 4, 0, 2, 3, 1, 4];
         let there = asked.map(&mut read);
         assert_eq!(there, [false, false, false, false, true, false, true, true, true, false, false]);
-        // One that is larger than all that may be kept is kept alone.
+        // A window that is larger than the limit is cached alone.
         kept.window((Id::NULL, 9), 2 * KEPT);
         assert_eq!((kept.windows.len(), kept.bytes), (1, 2 * KEPT));
     }

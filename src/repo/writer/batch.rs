@@ -1,4 +1,4 @@
-//! Sealed blobs behind each other, on their way into a pack.
+//! A batch of sealed blobs that are added to a pack together.
 
 use crate::format::BlobType;
 use crate::format::pack::PackedBlob;
@@ -12,15 +12,15 @@ pub struct Known<'b> {
     pub ty: BlobType,
     pub id: Id,
     pub plaintext: &'b [u8],
-    /// Its sealed form with this repository's key, and the length of what it expands to (0: it is
-    /// not compressed), if it is to be kept.
+    /// Its sealed form with this repository's key, if that is to be kept, and its uncompressed
+    /// length (0: it is not compressed).
     pub sealed: Option<(&'b [u8], u32)>,
 }
 
 #[derive(Default)]
 pub(super) struct Batch {
     pub bytes: Vec<u8>,
-    /// With offsets from the batch's beginning, and the length of the plaintext.
+    /// The blobs, with offsets from the batch's beginning, and the lengths of their plaintexts.
     pub blobs: Vec<(PackedBlob, usize)>,
 }
 
@@ -34,7 +34,7 @@ impl Batch {
         self.blobs.is_empty()
     }
 
-    /// Appends the sealed form of a blob. On an error the batch is as it was.
+    /// Appends the sealed form of a blob. On an error the batch is unchanged.
     pub fn add(&mut self, repo: &Repository, blob: &Known<'_>) -> Result<()> {
         let Known { ty, id, plaintext, sealed } = *blob;
         let offset = u32::try_from(self.bytes.len()).expect("far below 4 GiB");

@@ -1,4 +1,4 @@
-//! Packs of data that are being filled, by one thread each.
+//! Packs of data blobs that are being filled, each by one thread at a time.
 
 use super::batch::Batch;
 use super::open_packs::{OpenPack, OpenPacks};
@@ -18,7 +18,7 @@ pub(super) struct DataPacks {
     packs: Arc<OpenPacks>,
     /// Bytes after which a pack is closed.
     size: u64,
-    /// Buffers of batches that have been written, to be used again.
+    /// Buffers of batches that have been written, for reuse.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 }
 
@@ -28,8 +28,8 @@ impl DataPacks {
         DataPacks { repo, packs: OpenPacks::new(count), size, spare: crossbeam_channel::bounded(threads) }
     }
 
-    /// The ids of chunks; beside them, what waits in some pack is hashed, and then written. A pack
-    /// that is complete then is uploaded.
+    /// Hashes chunks, and beside them the bytes that wait in an idle pack, which are then written.
+    /// A pack that is complete then is uploaded. Returns the ids of the chunks.
     pub fn hash_beside(&self, chunks: &[&[u8]], uploaders: &Uploaders) -> Result<Vec<Id>> {
         let mut pack = self.packs.take_to_hash();
         let waiting = pack.as_mut().map_or_else(Vec::new, |pack| std::mem::take(&mut pack.waiting));
@@ -52,7 +52,7 @@ impl DataPacks {
     /// An empty buffer for at least this number of bytes.
     pub fn buffer(&self, capacity: usize) -> Vec<u8> {
         let mut buffer = self.spare.1.try_recv().unwrap_or_default();
-        // All at once: to grow step by step would take more.
+        // Allocated at once: growing step by step would take more memory.
         buffer.reserve_exact(capacity);
         buffer
     }
@@ -60,11 +60,11 @@ impl DataPacks {
     pub fn keep_buffer(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         buffer.shrink_to(limits::KEPT_BUFFER);
-        // As many as can be in use at a time are enough.
+        // The queue holds as many buffers as can be in use at a time; others are freed.
         let _ = self.spare.0.try_send(buffer);
     }
 
-    /// A pack that takes the bytes of a batch.
+    /// A pack that has room for the bytes of a batch.
     pub fn take_for(&self, batch: &Batch, uploaders: &Uploaders) -> Result<OpenPack> {
         let mut pack = self.take(uploaders)?;
         while !pack.has_room(batch.bytes.len() as u64) {
@@ -84,8 +84,8 @@ impl DataPacks {
         }
     }
 
-    /// Puts a pack down whose last bytes are hashed and written beside the next chunks. If it is
-    /// full, it is uploaded after that.
+    /// Returns a pack to the idle ones. Its last bytes are hashed and written beside the next
+    /// chunks. If it is full, it is uploaded after that.
     pub fn put_down(&self, mut pack: OpenPack) -> Result<()> {
         if is_full(&pack, self.size) {
             pack = pack.complete(&self.repo)?;
@@ -94,7 +94,8 @@ impl DataPacks {
         Ok(())
     }
 
-    /// Puts a pack down with all its bytes hashed and written, or uploads it if it is full.
+    /// Hashes and writes the last bytes of a pack. Then uploads it if it is full, or returns it to
+    /// the idle ones.
     pub fn put_down_settled(&self, mut pack: OpenPack, uploaders: &Uploaders) -> Result<()> {
         pack.settle()?;
         if is_full(&pack, self.size) {
@@ -104,7 +105,7 @@ impl DataPacks {
         Ok(())
     }
 
-    /// Closes all packs. The first error comes back after an attempt with each.
+    /// Closes all packs, also after an error. Returns the first error.
     pub fn close_all(&self, uploaders: &Uploaders) -> Result<()> {
         let mut outcome = Ok(());
         for pack in self.packs.take_all() {

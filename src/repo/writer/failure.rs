@@ -1,4 +1,4 @@
-//! The first error of a tree or an upload, latched: from then on nothing is stored, and every thread
+//! Latches the first error of a tree or an upload: from then on nothing is stored, and every thread
 //! stops.
 
 use crate::repo::error::{Error, Result};
@@ -27,8 +27,8 @@ impl Failure {
         lock(&self.first).get_or_insert(error);
     }
 
-    /// Ends the run on an error. What has failed was reserved, so that others take it for stored,
-    /// and a pack with more may be lost: nothing that names any of it may be written.
+    /// Ends the run on an error. The failed blob was reserved, so other threads consider it stored,
+    /// and a pack with more blobs may be lost: nothing that references any of them may be written.
     pub fn latch_any<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             self.latch(Error::Stopped);

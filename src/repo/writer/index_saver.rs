@@ -1,4 +1,4 @@
-//! Index files of the packs that have become durable, saved along the way by restic's rules.
+//! Saves index files of durable packs during a run, by restic's rules.
 
 use crate::clock::Moment;
 use crate::format::index_file::{self, IndexedPack};
@@ -16,8 +16,8 @@ pub(super) struct IndexSaver {
     repo: Arc<Repository>,
     unsaved: Mutex<Unsaved>,
     saved: Mutex<Vec<Id>>,
-    /// No more blobs will come. What is still unsaved goes into one index file, so that no other
-    /// process sees the root of a snapshot in an index that lacks what is below it.
+    /// No more blobs will come. The unsaved packs go into one index file, so that no other process
+    /// sees the root of a snapshot in an index that lacks the blobs below it.
     finishing: AtomicBool,
 }
 
@@ -73,7 +73,8 @@ impl IndexSaver {
         std::mem::take(&mut *lock(&self.saved))
     }
 
-    /// Saves an index file of all unsaved packs if `due`. If that fails, the next one has them.
+    /// Saves an index file of all unsaved packs if `due`. If that fails, the next index file names
+    /// them.
     fn save(&self, due: impl Fn(&Unsaved) -> bool) -> Result<()> {
         let taken = {
             let mut unsaved = lock(&self.unsaved);

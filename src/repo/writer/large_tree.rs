@@ -1,4 +1,4 @@
-//! A large tree of a repository, stored in another pack or in another repository.
+//! Stores a large tree of a repository in another pack or in another repository.
 
 use super::new_tree::NewTree;
 use super::pipeline::Writer;
@@ -6,10 +6,10 @@ use crate::format::pack::PackedBlob;
 use crate::repo::error::Result;
 use crate::repo::trees::LargeTree;
 
-/// What becomes of the sealed form of a blob that is stored in another pack.
+/// The sealed form of a blob that is stored in another pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealedForm {
-    /// It stays as it is, which is possible only within a repository.
+    /// The existing form is kept, which is possible only within a repository.
     Keep,
     /// The plaintext is compressed and sealed again.
     Renew,

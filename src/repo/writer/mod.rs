@@ -1,16 +1,18 @@
-//! Sealed blobs in, durable packs and index files out.
+//! Stores new blobs: seals them into packs, uploads the packs, and saves the index files that name
+//! them.
 //!
 //! A blob that the repository lacks is reserved ([`reservations`]), so that one thread stores it;
 //! sealed into a [`batch`]; put into an open pack of data ([`data_packs`]) or of trees
-//! ([`tree_packs`]); uploaded with that ([`upload`]); and named by an index file ([`index_saver`]).
-//! The first error of a tree or an upload is latched ([`failure`]); an error of data is returned to the
-//! caller, who must end the run.
+//! ([`tree_packs`]); uploaded with that pack ([`upload`]); and named by an index file
+//! ([`index_saver`]). The first error of a tree or an upload is latched ([`failure`]); an error of
+//! data is returned to the caller, which must end the run.
 //!
 //! A thread that stores data blobs has a pack to itself while it hashes and writes, or adds to it,
-//! and waits for none as long as memory allows; trees share one. A full pack gets its header, and
-//! an uploader thread for each connection makes one durable while the next one fills; only then an
-//! index file names it. Index files are saved along the way by restic's rules, so that the next run
-//! finds what an interrupted one has uploaded.
+//! and does not wait for a pack as long as memory allows; all threads share one pack of trees. A
+//! full pack gets its header. Each connection has an uploader thread, which makes one pack durable
+//! while the next one fills; only then does an index file name it. While all uploaders are busy,
+//! the threads that fill packs wait (backpressure). Index files are saved during the run by
+//! restic's rules, so that the next run finds the blobs that an interrupted one has uploaded.
 
 mod batch;
 mod data_packs;

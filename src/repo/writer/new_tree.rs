@@ -1,5 +1,5 @@
-//! A tree that is stored while its nodes come. A large one is compressed and sealed piece by piece,
-//! and spilled to disk until its id is known.
+//! Stores a tree while its nodes come. A large tree is compressed and sealed piece by piece, and
+//! spilled to disk until its id is known.
 
 use super::pipeline::Writer;
 use crate::aside::Aside;
@@ -21,7 +21,7 @@ use zstd::stream::write::Encoder;
 /// A tree whose nodes come in order.
 #[derive(Default)]
 pub struct NewTree {
-    /// What has been written, and not yet been spilled.
+    /// The JSON that has not been spilled.
     tree: TreeWriter,
     large: Option<Box<Large>>,
 }
@@ -33,13 +33,13 @@ struct Large {
     sealed: Compressing,
 }
 
-/// Trees are compressed where the repository's format has that.
+/// Trees are compressed if the repository's format supports it.
 enum Compressing {
     No(Sealing),
     Yes(Encoder<'static, Sealing>),
 }
 
-/// Seals what is written, and spills it to disk.
+/// Seals the bytes written to it, and spills them to disk.
 struct Sealing {
     pieces: Pieces,
     waiting: Vec<u8>,
@@ -48,7 +48,7 @@ struct Sealing {
 }
 
 impl NewTree {
-    /// Adds a node; `Err` in the outcome: its name does not come after the one before.
+    /// Adds a node. The inner result is an error if its name does not come after the previous one.
     pub fn add(&mut self, writer: &Writer, node: &Node) -> Result<std::result::Result<(), FormatError>> {
         if node.content.as_ref().is_some_and(Content::is_aside) {
             return self.add_json(writer, &node.name, node.json().borrow());
@@ -57,7 +57,7 @@ impl NewTree {
         relieve(&mut self.large, writer, self.tree.written()).map(|()| outcome)
     }
 
-    /// The same of a node that is JSON already.
+    /// [`NewTree::add`] for a node that is JSON already.
     pub fn add_json(
         &mut self,
         writer: &Writer,
@@ -86,7 +86,7 @@ impl NewTree {
         relieve(large, writer, tree.written())
     }
 
-    /// Stores the tree unless the repository has it; its id.
+    /// Stores the tree unless the repository has it. Returns its id.
     pub fn finish(self, writer: &Writer) -> Result<Id> {
         let json = self.tree.finish();
         let Some(mut large) = self.large else { return writer.store_tree(&json) };
@@ -94,7 +94,7 @@ impl NewTree {
         large.store(writer)
     }
 
-    /// Stores a tree whose plaintext comes from a source.
+    /// Stores a tree whose plaintext comes from a source. Fails if it does not hash to `id`.
     pub(super) fn of_plaintext(writer: &Writer, id: Id, source: io::Result<impl Read>) -> Result<()> {
         let lost = |error| Error::aside_lost(format!("tree {id}"), error);
         let mut source = source.map_err(lost)?;
@@ -114,7 +114,7 @@ impl NewTree {
     }
 }
 
-/// Spills what has been written of a tree, if it exceeds what is kept in memory.
+/// Spills the JSON of a tree if it exceeds the limit for memory.
 fn relieve(large: &mut Option<Box<Large>>, writer: &Writer, written: &mut Vec<u8>) -> Result<()> {
     let held = if large.is_some() { PIECE } else { usize::try_from(limits::TREE_IN_MEMORY).expect("2 MiB") };
     if written.len() <= held {
@@ -150,7 +150,7 @@ impl Large {
         Ok(Large { hash: Sha256::new(), length: 0, sealed })
     }
 
-    /// Ends it and stores it; its id.
+    /// Finishes the tree and stores it. Returns its id.
     fn store(self, writer: &Writer) -> Result<Id> {
         let Large { hash, length, sealed } = self;
         let aside = |error| cannot_spill(writer, error);

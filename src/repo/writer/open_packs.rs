@@ -1,6 +1,6 @@
-//! Packs that are being filled, one by each thread: a thread takes one for as long as it hashes and
-//! writes, or adds to it, and puts it down again. One that cannot be written is dropped, with the
-//! error that ends the run: it may hold a part of what it should.
+//! Packs that are being filled. A thread takes a pack while it hashes and writes, or adds to it,
+//! and puts it down again. A pack that cannot be written may be incomplete: it is dropped, and the
+//! error ends the run.
 
 use super::batch::Batch;
 use crate::aside::Aside;
@@ -21,20 +21,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 /// A pack being filled.
 pub(super) struct OpenPack {
     pub upload: Box<dyn Upload>,
-    /// Of all bytes in `upload`.
+    /// The hash of all bytes in `upload`.
     pub hash: Sha256,
-    /// The latest, on their way into both. Two hashes at a time cost little more than one, so these
-    /// wait for the next plaintext to be hashed.
+    /// The latest bytes, which are in neither yet. Two hashes at a time cost little more than one,
+    /// so these bytes wait until the next plaintext is hashed.
     pub waiting: Vec<Vec<u8>>,
     pub blobs: Vec<PackedBlob>,
     pub size: u64,
-    /// It has its header.
+    /// Whether it has its header.
     pub complete: bool,
     pub place: Place,
 }
 
 impl OpenPack {
-    /// A store that caches files caches a pack of trees.
+    /// Starts the upload of a pack. A store that caches files caches a pack of trees.
     pub fn new(repo: &Repository, ty: BlobType, place: Place) -> Result<OpenPack> {
         let store = repo.store();
         let upload = match ty {
@@ -50,7 +50,7 @@ impl OpenPack {
         self.waiting.push(bytes);
     }
 
-    /// Whether it takes more bytes: offsets are 32 bits wide.
+    /// Whether `length` more bytes fit: offsets are 32 bits wide.
     pub fn has_room(&self, length: u64) -> bool {
         self.size + length <= u64::from(u32::MAX)
     }
@@ -75,7 +75,7 @@ impl OpenPack {
         Ok(())
     }
 
-    /// Hashes and writes what was spilled to disk, behind all that waits.
+    /// Hashes and writes a blob that was spilled to disk, after all waiting bytes.
     fn push_spilled(&mut self, aside: Aside) -> Result<()> {
         self.settle()?;
         let mut piece = vec![0; PIECE];
@@ -91,7 +91,7 @@ impl OpenPack {
         Ok(())
     }
 
-    /// Hashes and writes what waits for it.
+    /// Hashes and writes the waiting bytes.
     pub fn settle(&mut self) -> Result<()> {
         for bytes in self.waiting.drain(..) {
             self.hash.update(&bytes);
@@ -100,7 +100,7 @@ impl OpenPack {
         Ok(())
     }
 
-    /// Adds the header, unless the pack has it. A pack that cannot get one is dropped.
+    /// Adds the header, unless the pack has it. On an error the pack is dropped.
     pub fn complete(mut self, repo: &Repository) -> Result<OpenPack> {
         if self.complete {
             return Ok(self);
@@ -138,7 +138,7 @@ pub(super) struct FullPack {
     pub _place: Place,
 }
 
-/// The packs that no thread has taken just now, and the number of further ones that there may be.
+/// The idle packs, which no thread has taken, and the number of further packs that may be opened.
 pub(super) struct OpenPacks {
     state: Mutex<State>,
     changed: Condvar,
@@ -149,7 +149,7 @@ struct State {
     free: usize,
 }
 
-/// A pack may exist as long as this does.
+/// A slot for a pack; dropping it frees the slot.
 pub(super) struct Place(Weak<OpenPacks>);
 
 impl Drop for Place {
@@ -162,21 +162,21 @@ impl Drop for Place {
 }
 
 impl OpenPacks {
-    /// Room for `count` packs.
+    /// Slots for `count` packs.
     pub fn new(count: usize) -> Arc<OpenPacks> {
         let state = State { idle: Vec::new(), free: count };
         Arc::new(OpenPacks { state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// The idle pack that has the most waiting.
+    /// The idle pack with the most waiting parts.
     pub fn take_to_hash(&self) -> Option<OpenPack> {
         let idle = &mut self.lock().idle;
         let most = (0..idle.len()).max_by_key(|&at| idle[at].waiting.len())?;
         Some(idle.swap_remove(most))
     }
 
-    /// The idle pack that has the least waiting, or the place for a new one; waits while there are
-    /// as many as there may be.
+    /// The idle pack with the fewest waiting parts, or a slot for a new pack. Waits while no pack
+    /// is idle and no slot is free.
     pub fn take_to_fill(self: &Arc<Self>) -> std::result::Result<OpenPack, Place> {
         let mut state = self.lock();
         loop {
@@ -191,7 +191,7 @@ impl OpenPacks {
         }
     }
 
-    /// The place for a new pack; waits for one.
+    /// A slot for a new pack. Waits until one is free.
     pub fn place(self: &Arc<Self>) -> Place {
         let mut state = self.lock();
         while state.free == 0 {
@@ -206,7 +206,7 @@ impl OpenPacks {
         self.changed.notify_one();
     }
 
-    /// All that are idle.
+    /// All idle packs.
     pub fn take_all(&self) -> Vec<OpenPack> {
         std::mem::take(&mut self.lock().idle)
     }
@@ -223,7 +223,7 @@ mod tests {
     use crate::repo::tests::new_repository;
 
     #[test]
-    fn who_finds_no_place_waits_for_the_pack_or_for_its_end() {
+    fn without_a_free_slot_a_thread_waits_for_an_idle_pack() {
         let (_dir, repo) = new_repository(Settings::default());
         let packs = OpenPacks::new(1);
         let Err(place) = packs.take_to_fill() else { panic!("there is no pack yet") };
@@ -232,14 +232,14 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| packs.take_to_fill().is_ok());
             packs.put_down(pack);
-            assert!(waiting.join().unwrap(), "the pack that was put down");
+            assert!(waiting.join().unwrap(), "it gets the pack that was put down");
         });
-        // That thread has dropped it, so there is a place again.
+        // That thread has dropped the pack, so its slot is free again.
         assert!(packs.take_to_fill().is_err());
     }
 
     #[test]
-    fn what_waits_longest_is_hashed_first_and_written_last() {
+    fn the_pack_with_the_most_waiting_parts_is_hashed_first_and_filled_last() {
         let (_dir, repo) = new_repository(Settings::default());
         let packs = OpenPacks::new(2);
         let open = [3, 1].map(|parts| {

@@ -1,5 +1,4 @@
-//! The number and size of packs: how many may be open or on their way to the store, and when one is
-//! full.
+//! Decides how many packs may be open or being uploaded, and when a pack is full.
 
 use super::open_packs::OpenPack;
 use crate::limits;
@@ -19,7 +18,7 @@ pub(super) struct PackPolicy {
 }
 
 impl PackPolicy {
-    /// The policy of a run that holds `held` bytes of memory for other things.
+    /// The policy of a run that holds `held` bytes of memory for other purposes.
     pub fn new(repo: &Repository, held: u64) -> Result<PackPolicy> {
         let &Settings { budget, pack_size, .. } = repo.settings();
         let left = budget.left(held, 0)?;
@@ -30,7 +29,7 @@ impl PackPolicy {
         } else {
             Packs { data: threads + connections, trees: 2, tree_pack_size: pack_size, bytes: 0 }
         };
-        // No more than there are packs to upload.
+        // No more threads than packs to upload.
         let uploaders = connections.min(packs.data + packs.trees);
         Ok(PackPolicy { data_pack_size: pack_size, packs, threads, uploaders })
     }

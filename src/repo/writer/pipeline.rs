@@ -1,4 +1,4 @@
-//! The way of new blobs into a repository, from reservation to index file.
+//! [`Writer`] stores new blobs in a repository, from reservation to index file.
 
 use super::batch::{Batch, Known};
 use super::data_packs::DataPacks;
@@ -19,11 +19,11 @@ use crate::repo::index::{Index, Location};
 use crate::repo::repository::Repository;
 use std::sync::Arc;
 
-/// Whether what is stored reaches the repository.
+/// Whether blobs are written to the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteMode {
     Upload,
-    /// Everything is done and counted but for the writing.
+    /// Everything is done and counted, except the writing.
     DryRun,
 }
 
@@ -33,9 +33,9 @@ impl WriteMode {
     }
 }
 
-/// The way into a repository for new blobs. May be shared by threads.
+/// Stores new blobs in a repository. Threads may share it.
 pub struct Writer {
-    /// First, so that they end before what they use is dropped.
+    /// The first field, so that the uploaders end before the objects they use are dropped.
     uploaders: Uploaders,
     shared: Arc<Shared>,
     repo: Arc<Repository>,
@@ -86,12 +86,12 @@ impl Writer {
         self.reservations.index()
     }
 
-    /// Stores each chunk as a data blob unless the repository has it; their ids, in order.
+    /// Stores each chunk as a data blob unless the repository has it. Returns the ids in order.
     ///
-    /// Several at a time are hashed faster.
+    /// Several chunks at a time are hashed faster.
     pub fn store_chunks(&self, chunks: &[&[u8]]) -> Result<Vec<Id>> {
         let ids = self.data.hash_beside(chunks, &self.uploaders)?;
-        // More than this they never take, sealed.
+        // The most bytes that they take sealed.
         let most = chunks.iter().map(|chunk| chunk.len() + OVERHEAD).sum();
         let mut batch = Batch::into_buffer(self.data.buffer(most));
         for (&id, &plaintext) in ids.iter().zip(chunks) {
@@ -109,7 +109,7 @@ impl Writer {
         Ok(ids)
     }
 
-    /// Stores blobs out of another pack, unless the repository has them.
+    /// Stores blobs of another pack, unless the repository has them.
     pub fn store_known(&self, blobs: &[Known<'_>]) -> Result<()> {
         let mut batches = [Batch::default(), Batch::default()];
         for known in blobs {
@@ -126,7 +126,7 @@ impl Writer {
         self.add_trees(trees)
     }
 
-    /// Stores a tree unless the repository has it; its id.
+    /// Stores a tree unless the repository has it. Returns its id.
     pub fn store_tree(&self, json: &[u8]) -> Result<Id> {
         let id = Id::of(json);
         let mut batch = Batch::default();
@@ -183,12 +183,12 @@ impl Writer {
         }
     }
 
-    /// Has a blob stored again when it comes: the copy that the index names cannot be read.
+    /// Marks a blob whose copy in the index cannot be read: it is stored again when it comes.
     pub fn distrust(&self, ty: BlobType, id: Id) {
         self.reservations.distrust(ty, id);
     }
 
-    /// Makes all that was stored durable and indexed. Also the right end of an interrupted run.
+    /// Makes all stored blobs durable and indexed. Call it also at the end of an interrupted run.
     pub fn finish(mut self) -> Result<Written> {
         let shared = self.shared.clone();
         shared.index_files.begin_to_finish();
@@ -198,7 +198,7 @@ impl Writer {
         if let Err(error) = &saved
             && !error.is_given_up()
         {
-            // The run has failed; its packs are durable, and the next run is to find them.
+            // The run has failed; its packs are durable, and the next run should find them.
             let _ = shared.index_files.save_rest();
         }
         if let Some(failure) = shared.failure.take() {

@@ -1,4 +1,4 @@
-//! Deduplication: which blobs are stored, each by one thread.
+//! Deduplication: decides which blobs are stored, each by one thread.
 
 use crate::format::BlobType;
 use crate::id::Id;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 pub(super) struct Reservations {
     index: Arc<Index>,
-    /// Blobs that the index names and that cannot be read: they are stored again.
+    /// Blobs in the index that cannot be read: they are stored again.
     distrusted: Mutex<HashSet<(BlobType, Id)>>,
 }
 
@@ -22,7 +22,7 @@ impl Reservations {
         &self.index
     }
 
-    /// Reserves a blob for the caller to store. `false`: the repository has it, or another thread
+    /// Reserves a blob for the caller to store. `false` if the repository has it, or another thread
     /// stores it.
     pub fn reserve(&self, ty: BlobType, id: Id) -> bool {
         self.index.claim(ty, id) || self.take_distrusted(ty, id)
@@ -32,7 +32,7 @@ impl Reservations {
         lock(&self.distrusted).insert((ty, id));
     }
 
-    /// Whether a blob is to be stored again; once.
+    /// Whether a blob is to be stored again. Returns `true` once for each mark.
     fn take_distrusted(&self, ty: BlobType, id: Id) -> bool {
         let mut distrusted = lock(&self.distrusted);
         !distrusted.is_empty() && distrusted.remove(&(ty, id))

@@ -1,4 +1,4 @@
-//! What a writer leaves when something fails, and how many uploads it keeps under way.
+//! Tests of the writer: what it leaves after a failure, and its number of concurrent uploads.
 
 use super::{WriteMode, Writer};
 use crate::clock::testing::FakeClock;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// A folder whose uploads stop in the middle of a part, once, when told to.
+/// A folder in which one upload fails in the middle of a part after `tear` is set.
 struct Torn {
     folder: Folder,
     tear: Arc<AtomicBool>,
@@ -84,10 +84,9 @@ impl Store for Torn {
     }
 }
 
-/// A disk that was full for a moment must not leave a pack that holds something else than its name
-/// says.
+/// A disk that was full for a moment must not leave a pack whose content does not match its name.
 #[test]
-fn a_pack_whose_write_failed_is_never_named() {
+fn a_pack_whose_write_failed_is_never_stored() {
     let dir = tempfile::tempdir().unwrap();
     let tear = Arc::new(AtomicBool::new(false));
     let store = Arc::new(Torn { folder: Folder::new(dir.path().join("repo"), 1), tear: tear.clone() });
@@ -99,7 +98,7 @@ fn a_pack_whose_write_failed_is_never_named() {
     writer.store_chunks(&[&noise()]).unwrap();
     tear.store(true, Ordering::Relaxed);
     assert!(matches!(writer.store_chunks(&[&noise()]), Err(Error::Store(_))));
-    // The next one finds room again, in a pack of its own.
+    // The next write succeeds, in a new pack.
     let [kept] = writer.store_chunks(&[&noise()]).unwrap()[..] else { panic!("one id for one chunk") };
     writer.finish().unwrap();
 
@@ -111,7 +110,7 @@ fn a_pack_whose_write_failed_is_never_named() {
     assert_eq!(repo.load_blob(&index, BlobType::Data, kept).unwrap().len(), 5000);
 }
 
-/// A repository whose first index file is not saved, once anything is in a pack.
+/// A repository that refuses its first index file, and a flag that is set when it has refused it.
 fn refuses_an_index_file(settings: Settings) -> (tempfile::TempDir, Arc<Repository>, Arc<AtomicBool>) {
     let (dir, repo) = new_repository(settings);
     let mut scripted = None;
@@ -127,7 +126,7 @@ fn refuses_an_index_file(settings: Settings) -> (tempfile::TempDir, Arc<Reposito
 
 /// The index file that is due by its age fails; the one at the end does not.
 #[test]
-fn packs_whose_index_file_could_not_be_saved_are_named_by_the_next_one() {
+fn packs_whose_index_file_could_not_be_saved_are_in_the_next_index_file() {
     let fake = FakeClock::new();
     let settings = Settings { clock: fake.clock(), pack_size: 1, ..Settings::default() };
     let (_dir, repo, refused) = refuses_an_index_file(settings);
@@ -143,9 +142,9 @@ fn packs_whose_index_file_could_not_be_saved_are_named_by_the_next_one() {
     assert_eq!(*repo.load_blob(&index, BlobType::Tree, id).unwrap(), *b"a tree");
 }
 
-/// Nobody finds the root of a snapshot in an index that lacks what is below it.
+/// No process may find the root of a snapshot in an index that lacks the blobs below it.
 #[test]
-fn what_is_not_saved_before_the_end_is_in_one_index_file() {
+fn packs_that_are_unsaved_at_the_end_are_in_one_index_file() {
     let fake = FakeClock::new();
     let (_dir, repo) = new_repository(Settings { clock: fake.clock(), ..Settings::default() });
     let repo = Arc::new(repo);
@@ -158,8 +157,8 @@ fn what_is_not_saved_before_the_end_is_in_one_index_file() {
     assert_eq!(repo.store().list(FileType::Index).unwrap().len(), 1);
 }
 
-/// Stores four packs for each connection from `threads` threads: how many uploads ran at the same
-/// time at most. A store that is `slow` takes none until each connection has one.
+/// Stores four packs for each connection from `threads` threads. Returns the maximum number of
+/// concurrent uploads. A `slow` store completes no upload until each connection has one.
 fn uploads_at_a_time(connections: usize, threads: usize, slow: bool) -> usize {
     let budget = crate::memory::Budget { memory: None, threads };
     let settings = Settings { budget, pack_size: 4 << 20, compression: Compression::Off, ..Settings::default() };
@@ -212,7 +211,7 @@ fn a_slow_store_gets_an_upload_for_each_connection() {
 }
 
 #[test]
-fn a_store_that_takes_all_at_once_gets_no_more_than_its_connections() {
+fn a_fast_store_gets_no_more_uploads_than_connections() {
     for threads in [2, 16] {
         assert!((1..=5).contains(&uploads_at_a_time(5, threads, false)), "{threads} threads");
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 pub(super) struct TreePacks {
     repo: Arc<Repository>,
     open: Mutex<Option<OpenPack>>,
-    /// Where packs of trees have their places; none is idle there.
+    /// The slots of packs of trees; no pack is idle there.
     places: Arc<OpenPacks>,
     /// Bytes after which a pack is closed.
     size: u64,
@@ -24,15 +24,15 @@ impl TreePacks {
         TreePacks { repo, open: Mutex::default(), places: OpenPacks::new(count), size }
     }
 
-    /// Has `fill` add `length` bytes to the pack, or to a new one, and closes that if it is full
-    /// then.
+    /// Lets `fill` add `length` bytes to the open pack, or to a new one, and closes the pack if it
+    /// is full then.
     pub fn fill(
         &self,
         length: u64,
         uploaders: &Uploaders,
         fill: impl FnOnce(&mut OpenPack) -> Result<()>,
     ) -> Result<()> {
-        // An uploader, which frees a place, needs nothing that is locked here.
+        // An uploader, which frees a slot, needs no lock that is held here.
         let new = || OpenPack::new(&self.repo, BlobType::Tree, self.places.place());
         let mut open = lock(&self.open);
         let mut pack = open.take().map_or_else(new, Ok)?;
@@ -41,7 +41,8 @@ impl TreePacks {
             pack = new()?;
         }
         fill(&mut pack)?;
-        // Trees come one by one, often long after each other: none waits for the next.
+        // Trees come one by one, often long after each other: a tree does not wait for the next
+        // one.
         pack.settle()?;
         if is_full(&pack, self.size) {
             drop(open);

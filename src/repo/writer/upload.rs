@@ -1,4 +1,4 @@
-//! Uploader threads: each makes one full pack durable at a time, and has the index name it.
+//! Uploader threads: each makes one full pack durable at a time, and passes it to the index saver.
 
 use super::failure::Failure;
 use super::index_saver::IndexSaver;
@@ -31,13 +31,13 @@ impl Uploaders {
             let upload = move || queue.iter().for_each(|pack| shared.upload(pack));
             std::thread::Builder::new().spawn(upload)
         };
-        // On an error, those that were started end without a sender.
+        // On an error, the started threads end, because the sender is dropped.
         let threads: std::io::Result<_> = (0..count).map(start).collect();
         let threads = threads.map_err(|source| Error::Thread { purpose: "uploads packs", source })?;
         Ok(Uploaders { full: Some(full), threads, shared: shared.clone() })
     }
 
-    /// Passes a complete pack to the next uploader that is idle, and waits for one.
+    /// Waits for an idle uploader, and passes a complete pack to it.
     pub fn upload(&self, pack: OpenPack) -> Result<()> {
         let full = pack.into_full()?;
         let sender = self.full.as_ref().expect("taken only when the writer is consumed");
@@ -49,7 +49,7 @@ impl Uploaders {
         self.upload(pack.complete(repo)?)
     }
 
-    /// Waits until all packs are durable, or lost.
+    /// Waits until all packs are durable or have failed.
     pub fn join(&mut self) {
         self.full = None;
         for thread in self.threads.drain(..) {
@@ -73,7 +73,7 @@ impl Shared {
         if self.failure.has_failed() {
             return;
         }
-        // Its place is free when it is durable, or lost.
+        // `_place` is dropped at the end: the slot is free once the pack is durable or has failed.
         let FullPack { upload, pack, _place } = full;
         let outcome = upload.commit(pack.id).map_err(Error::from).and_then(|()| self.index_files.add(pack));
         if let Err(error) = outcome {

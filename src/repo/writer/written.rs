@@ -1,4 +1,4 @@
-//! The number and size of the blobs that were written.
+//! Counts the written blobs and their bytes.
 
 use super::batch::Batch;
 use crate::format::BlobType;
@@ -6,7 +6,7 @@ use crate::format::pack::{self, PackedBlob};
 use crate::id::Id;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What was written, by blob type where it differs.
+/// The written blobs, counted by type.
 #[derive(Debug, Default)]
 pub struct Written {
     pub data_blobs: AtomicU64,
@@ -15,7 +15,7 @@ pub struct Written {
     pub plain_bytes: AtomicU64,
     /// Sealed bytes and their header entries.
     pub packed_bytes: AtomicU64,
-    /// The index files that name it; known at the end.
+    /// The index files that name the blobs; known at the end.
     pub indexes: Vec<Id>,
 }
 

@@ -1,4 +1,4 @@
-//! A directory whose entries are being finished, until nothing is left to do in it.
+//! Tracks a directory whose entries are being finished, until nothing is left to do in it.
 
 use crate::restore::inodes::Inodes;
 use crate::restore::meta::Meta;
@@ -6,33 +6,33 @@ use crate::restore::names::Names;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// A directory on the way down, or one with tasks that have not ended.
+/// A directory that the walk has not left, or with unfinished tasks.
 pub struct Open {
     pub number: u32,
-    /// The number that the plan gave to the first file in it.
+    /// The number in the plan of the first file in it.
     pub first_file: u32,
     pub meta: OnceLock<Meta>,
-    /// It could not be opened, which is reported once.
+    /// Set if the directory cannot be opened, so that this is reported once.
     pub unopened: OnceLock<()>,
     up: Option<Arc<Open>>,
-    /// Tasks and directories in it that are left, and one until the walk has left it.
+    /// Unfinished tasks and subdirectories, and one until the walk has left it.
     left: AtomicUsize,
     entries: Mutex<Entries>,
     made: Mutex<Made>,
 }
 
-/// Until all entries that are no directories have been dealt with, nothing is deleted beside them.
+/// Delays deletion in a directory until all its entries that are not directories are finished.
 struct Entries {
-    /// One until the directory is listed.
+    /// Unfinished entries, and one until the directory is listed.
     left: usize,
     names: Option<Names>,
 }
 
-/// What this run has put into a directory that existed before.
+/// Entries that this run created in a directory that existed before.
 #[derive(Default)]
 pub struct Made {
     pub specials: Inodes,
-    /// Looked up when something asks for them.
+    /// Looked up on first use.
     pub files: Option<Inodes>,
 }
 
@@ -53,33 +53,35 @@ impl Open {
         })
     }
 
-    /// Something is left to do, until [`Open::end`].
+    /// Counts a task or subdirectory as unfinished, until [`Open::end`].
     pub fn begin(&self) {
         self.left.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An entry is left to be dealt with.
+    /// Counts an entry as unfinished, until [`Open::end_entry`].
     pub fn begin_entry(&self) {
         self.begin();
         self.entries().left += 1;
     }
 
-    /// An entry has been dealt with. Returns the names that alone may stay, once that was the last
-    /// entry.
+    /// Counts an entry as finished. After the last entry, returns the names that are not to be
+    /// deleted.
     pub fn end_entry(&self) -> Option<Names> {
         let mut entries = self.entries();
         entries.left -= 1;
         if entries.left == 0 { entries.names.take() } else { None }
     }
 
-    /// No more entries come, and these names alone may stay.
+    /// Sets the complete list of names; entries with other names are to be deleted. Returns the
+    /// list if all entries are finished.
     pub fn list(&self, names: Names) -> Option<Names> {
         self.entries().names = Some(names);
         self.end_entry()
     }
 
-    /// Something in it has been dealt with. If that was the last, calls `finish` for it, and for
-    /// each directory above of which it was the last: a loop, because trees can be deep.
+    /// Counts a task or subdirectory as finished. After the last one, calls `finish` for the
+    /// directory, and then for each ancestor that has nothing else left: in a loop, because trees
+    /// can be deep.
     pub fn end(self: Arc<Open>, finish: impl Fn(&Open)) {
         let mut at = self;
         while at.left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -89,7 +91,7 @@ impl Open {
         }
     }
 
-    /// Entries that could replace each other go one after another.
+    /// Locks the new entries: entries that could replace each other are created one after another.
     pub fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +102,7 @@ impl Open {
 }
 
 impl Drop for Open {
-    /// A loop, for the same reason.
+    /// Drops ancestors in a loop, because trees can be deep.
     fn drop(&mut self) {
         let mut up = self.up.take();
         while let Some(mut open) = up.and_then(Arc::into_inner) {

@@ -1,4 +1,4 @@
-//! The calls that finish entries, each by any thread.
+//! The calls on the target that finish entries; any thread may make them.
 
 use super::open::{Made, Open};
 use crate::format::node::{Node, NodeType};
@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The target, and what has become of the entries so far.
+/// The target, and the outcomes of the files.
 pub struct Place<'p> {
     pub target: &'p Target<'p>,
     pub outcomes: &'p Outcomes,
@@ -35,7 +35,7 @@ pub struct Place<'p> {
     pub counts: Counts,
 }
 
-/// The same as in [`Report`].
+/// The counters of the same names in [`Report`].
 #[derive(Default)]
 pub struct Counts {
     pub files_restored: AtomicU64,
@@ -57,14 +57,14 @@ fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
 
-/// Where an entry that has several names was put first.
+/// The first place of an entry that has several names.
 #[derive(Clone)]
 pub struct First {
     pub dir: u32,
     pub name: Box<[u8]>,
 }
 
-/// A regular file that has its content.
+/// A regular file whose content is correct.
 pub struct Finished {
     pub name: Box<[u8]>,
     /// Its number in the plan.
@@ -74,8 +74,7 @@ pub struct Finished {
     pub action: Action,
 }
 
-/// What it takes to put an entry into its place, without what else its node has: tasks are queued
-/// with it.
+/// The part of a node that is needed to create the entry: queued tasks hold it instead of the node.
 pub struct Entry {
     pub name: Box<[u8]>,
     mtime: (i64, u32),
@@ -86,7 +85,7 @@ impl Entry {
         Entry { name: Box::from(&node.name[..]), mtime: node.mtime.instant() }
     }
 
-    /// About the memory that it takes, in bytes.
+    /// Approximate memory in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Entry>() + self.name.len()
     }
@@ -116,22 +115,23 @@ impl Special {
         Some(Special { entry, ty, link_target, device: node.device, meta: Meta::of(node) })
     }
 
-    /// About the memory that it takes, in bytes.
+    /// Approximate memory in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Special>() + self.entry.weight() + self.link_target.len() + self.meta.weight()
     }
 }
 
-/// Whether what has an entry's place is the entry.
+/// Whether the existing entry is already the wanted one.
 type IsRight<'m> = &'m dyn Fn(&Stat) -> bool;
 
-/// Makes an entry in an open directory. The last argument is what has its name, if that may be
-/// replaced.
+/// Creates an entry in an open directory. The last argument is the existing entry of its name, if
+/// it may be replaced.
 type Make<'m> = &'m dyn Fn(&Dir, &[u8], Option<Stat>) -> rustix::io::Result<()>;
 
 impl Place<'_> {
-    /// Gives a file whose content is right its metadata, and counts it. A file in a directory that
-    /// cannot be opened any more does not count: it keeps the owner and mode that it was made with.
+    /// Applies the metadata of a file whose content is correct, and counts the file. If its
+    /// directory cannot be opened any more, the file does not count: it keeps the owner and mode
+    /// that it was created with.
     pub fn finish_file(&self, open: &Open, file: &Finished, meta: &Meta) -> Result<()> {
         if let Some(dir) = self.here(open)? {
             self.apply_here(open, &dir, &file.name, meta);
@@ -150,7 +150,7 @@ impl Place<'_> {
         self.target.progress.item(*action, || display(&self.path(open, name)), *size);
     }
 
-    /// Another name of a file that has its content.
+    /// Creates another name of a regular file.
     pub fn link_file(&self, open: &Open, entry: &Entry, first: &Link) -> Result<()> {
         let name = &entry.name[..];
         let state = self.outcomes.state(first.file);
@@ -161,8 +161,8 @@ impl Place<'_> {
             return Ok(());
         }
         if state == State::Kept && !self.is_kept(open, entry)? {
-            // What was kept may have any content.
-            let why = "it is a hard link, not restored because what has the place of its first name is kept: ";
+            // The kept entry may have any content.
+            let why = "it is a hard link, not restored because an existing entry is kept in place of its first name: ";
             self.target.problems.report(&self.path(open, name), format!("{why}{}", path()));
             return Ok(());
         }
@@ -170,7 +170,8 @@ impl Place<'_> {
         self.link(open, entry, &first).map(drop)
     }
 
-    /// Another name of an entry that has been put into its place.
+    /// Creates another name of an entry that is in its place. Returns whether the name is in its
+    /// place.
     pub fn link(&self, open: &Open, entry: &Entry, first: &First) -> Result<bool> {
         let from = || self.dirs.ok_or(Errno::NOENT).and_then(|dirs| dirs.get(first.dir));
         let is_right = |there: &Stat| {
@@ -185,7 +186,7 @@ impl Place<'_> {
         })
     }
 
-    /// A symlink, fifo or device. Returns whether it is in its place.
+    /// Creates a symlink, fifo or device. Returns whether it is in its place.
     pub fn special(&self, open: &Open, special: &Special) -> Result<bool> {
         let Special { entry, ty, link_target, device, meta } = special;
         let placed = self.place(open, entry, &|_| false, &|dir, name, there| match *ty {
@@ -201,7 +202,7 @@ impl Place<'_> {
         Ok(placed)
     }
 
-    /// Removes what a directory has besides these names.
+    /// Removes the entries of a directory whose names are not expected.
     pub fn sweep(&self, open: &Open, expected: &Names) -> Result<()> {
         let Some(dirs) = self.dirs else { return Ok(()) };
         let Target { options, progress, .. } = self.target;
@@ -211,7 +212,8 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Everything in a directory has been dealt with.
+    /// Applies the metadata of a directory in which everything is finished, and counts the
+    /// directory.
     pub fn finish_dir(&self, open: &Open) {
         let Target { plan, options, .. } = self.target;
         if !plan.dirs[open.number as usize].needed || self.target.dir(open.number).has_failed() {
@@ -220,7 +222,7 @@ impl Place<'_> {
         let path = || plan.dir_path(open.number);
         if let (Some(dirs), Some(meta), false) = (self.dirs, open.meta.get(), options.dry_run) {
             let pinned = dirs.get(open.number).and_then(|dir| dir.pin_self());
-            // What it hands down to its entries, it has got from above.
+            // The attributes that the directory hands down are those that it inherited itself.
             self.apply(pinned, self.before(open), meta, &path);
         }
         if open.number != 0 {
@@ -248,7 +250,7 @@ impl Place<'_> {
         }
     }
 
-    /// Puts an entry in its place unless it is to be left alone. Returns whether it is there now.
+    /// Creates an entry unless the existing one is kept. Returns whether it is in its place.
     fn place(&self, open: &Open, entry: &Entry, is_right: IsRight<'_>, make: Make<'_>) -> Result<bool> {
         let (name, dry_run) = (&entry.name[..], self.target.options.dry_run);
         let placed = match self.dirs {
@@ -257,7 +259,7 @@ impl Place<'_> {
             Some(_) => {
                 let Some(dir) = self.here(open)? else { return Ok(false) };
                 if self.is_fresh(open) {
-                    // Nothing was in it, and this run replaces nothing of its own.
+                    // The directory was empty, and this run never replaces its own entries.
                     self.heed(open, name, Other::Keep, make(&dir, name, None))?
                 } else {
                     match self.place_beside(open, &dir, entry, (is_right, make))? {
@@ -273,7 +275,8 @@ impl Place<'_> {
         Ok(placed)
     }
 
-    /// In a directory that existed. `None`: what has the entry's place is left alone.
+    /// Creates an entry in a directory that existed. `None`: the existing entry of its name is left
+    /// alone.
     fn place_beside(
         &self,
         open: &Open,
@@ -282,7 +285,7 @@ impl Place<'_> {
         (is_right, make): (IsRight<'_>, Make<'_>),
     ) -> Result<Option<bool>> {
         let name = &entry.name[..];
-        // Entries that the file system takes for one must not replace each other.
+        // Entries must not replace each other if the file system treats their names as equal.
         let mut made = open.made();
         let there = match dir.stat(name) {
             Ok(there) => there,
@@ -308,8 +311,8 @@ impl Place<'_> {
         if self.target.options.dry_run {
             return Ok(Some(true));
         }
-        // What comes where nothing was seen is another entry's, whose name the system did not know
-        // yet.
+        // If an entry appears where none was seen, it belongs to another entry of the snapshot,
+        // whose name the file system treats as equal.
         let other = if there.is_some() { Other::Replace } else { Other::Keep };
         let outcome = if right { Ok(()) } else { make(dir, name, there) };
         if outcome.is_ok()
@@ -324,12 +327,12 @@ impl Place<'_> {
         self.heed(open, name, other, outcome).map(Some)
     }
 
-    /// Whether this run has put it there for another entry, or left it there for one.
+    /// Whether this run created or kept the existing entry for another entry of the snapshot.
     fn is_made(&self, made: &mut Made, open: &Open, (dir, name): (&Dir, &[u8]), there: &Stat) -> Result<bool> {
         if is(there, FileType::Directory) {
             return Ok(self.target.claims.dirs.contains(inode(there)));
         }
-        // What cannot be listed is left alone.
+        // If the names cannot be listed, the existing entry is left alone.
         if made.specials.contains(inode(there))
             || self.target.claims.settled.is_respelt(open.number, dir, inode(there), name).unwrap_or(true)
         {
@@ -345,7 +348,7 @@ impl Place<'_> {
         Ok(files.contains(inode(there)))
     }
 
-    /// The regular files that this run has put into a directory.
+    /// The regular files of a directory that this run created, corrected or found correct.
     fn files_made(&self, open: &Open, dir: &Dir) -> Result<Inodes> {
         let right = [State::Done, State::Finished, State::Corrected, State::Correct];
         let mut files = Inodes::default();
@@ -355,15 +358,15 @@ impl Place<'_> {
                 && let Ok(Some(stat)) = dir.stat(name)
                 && (stat.st_nlink == 1 || state != State::Correct)
             {
-                // What was right already may have other names, which the snapshot has for something
-                // else.
+                // A file that was already correct may have further names, which the snapshot gives
+                // to other entries.
                 files.insert(inode(&stat));
             }
         })?;
         Ok(files)
     }
 
-    /// Whether something that is not to be overwritten has the entry's place.
+    /// Whether the existing entry of the same name is kept.
     fn is_kept(&self, open: &Open, entry: &Entry) -> Result<bool> {
         if self.is_fresh(open) {
             return Ok(false);
@@ -373,7 +376,7 @@ impl Place<'_> {
         Ok(there.is_some_and(is_kept))
     }
 
-    /// Whether an entry could be made; what prevented it is reported.
+    /// Whether an entry could be created; a failure is reported.
     fn heed(&self, open: &Open, name: &[u8], other: Other, outcome: rustix::io::Result<()>) -> Result<bool> {
         let Err(errno) = outcome else { return Ok(true) };
         let path = self.path(open, name);
@@ -402,7 +405,7 @@ impl Place<'_> {
         }
     }
 
-    /// The attributes that a directory, or what this run made in it, may have got from above.
+    /// The attributes that a directory, or an entry created in it, may have inherited.
     fn before(&self, open: &Open) -> Before {
         let dir = self.target.dir(open.number);
         if dir.is_fresh() && !dir.hands_down() { Before::Bare } else { Before::Unknown }
@@ -414,7 +417,7 @@ impl Place<'_> {
         self.target.progress.item(action, || display(&path()), 0);
     }
 
-    /// Whether this run made the directory.
+    /// Whether this run created the directory.
     fn is_fresh(&self, open: &Open) -> bool {
         self.target.dir(open.number).is_fresh()
     }

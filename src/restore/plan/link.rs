@@ -1,4 +1,4 @@
-//! Hard links: which entries of the snapshot are names of one inode.
+//! Identifies hard links: entries of the snapshot that are names of one inode.
 
 use super::name::Name;
 use crate::format::node::{Node, NodeType};
@@ -12,10 +12,10 @@ pub struct Link {
     pub name: Name,
 }
 
-/// What the names of one entry have in common; `None` if it has only one. The number of names of a
-/// fifo is not stored, so its inode decides. The content belongs to the key: a file that
-/// changed while it was backed up may have other content under each name, and each of them is
-/// restored.
+/// The key that all names of one entry share; `None` if it has only one name. The snapshot does not
+/// record the link count of a fifo, so its inode decides. The content is part of the key: a file
+/// that changed while it was backed up may have different content under each name, and each of them
+/// is restored.
 pub fn link_key(node: &Node) -> Option<Id> {
     let several = node.links > 1 || node.ty == NodeType::Fifo && node.links == 0;
     if !several || node.inode == 0 {

@@ -1,11 +1,11 @@
-//! What a plan may take, and what the states of its entries take beside it.
+//! The memory limits of a plan, and the memory for the states of its entries.
 
 use crate::repo::{self, TreeReader};
 use crate::restore::context::Restoring;
 use crate::restore::error::Result;
 use std::path::Path;
 
-/// What a plan may take.
+/// The memory limits of a plan.
 #[derive(Clone, Copy)]
 pub struct PlanBudget<'b> {
     /// Bytes of all its tables.
@@ -16,19 +16,20 @@ pub struct PlanBudget<'b> {
     pub spill: Option<&'b Path>,
 }
 
-/// Bytes of a table: smaller ones make for too many of them, and larger ones are of no use.
+/// Limits of the size of a table in bytes: smaller tables would be too many, and larger ones bring
+/// no gain.
 const LEAST_TABLE: u64 = 2 << 20;
 const MOST_TABLE: u64 = 32 << 20;
 
-/// Bytes that the stages hold beside the plan: the state of each directory and the outcome of each file,
-/// and for each file of a table its state, from stage 3 on.
+/// Bytes that the stages hold beside the plan from stage 3 on: the state of each directory, the
+/// outcome of each file, and the state of each file of a table.
 pub const DIR_STATE: usize = 1;
 pub const FILE_OUTCOME: usize = 1;
 pub const FILE_STATE: usize = 16;
 
 impl PlanBudget<'_> {
-    /// A table of files in memory gets an eighth of what the budget leaves: the rest is for what is
-    /// fetched, and for the table while it grows.
+    /// A table of files in memory gets an eighth of the remaining budget: the rest is for fetched
+    /// data, and for the table while it grows.
     pub fn of<'r>(restoring: &Restoring<'r>) -> Result<PlanBudget<'r>> {
         let Restoring { repo, index, options, .. } = *restoring;
         let settings = repo.settings();

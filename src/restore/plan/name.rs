@@ -1,6 +1,6 @@
-//! Names of entries, packed behind each other.
+//! Names of entries, concatenated in one buffer.
 
-/// Where a name is in packed names.
+/// The position of a name in such a buffer.
 #[derive(Clone, Copy, Default)]
 pub struct Name {
     pub start: u32,
@@ -8,7 +8,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Keeps the last component of a path.
+    /// Appends the last component of a path to the buffer.
     pub fn keep(names: &mut Vec<u8>, path: &[u8]) -> Name {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let start = count(names.len());

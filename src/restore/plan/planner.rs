@@ -1,5 +1,5 @@
-//! Stage 2: the first walk enters every entry that is meant in the tables of the plan, and reports
-//! what is wrong with the snapshot. Nothing has been touched yet.
+//! Stage 2: the first walk adds each selected entry to the tables of the plan, and reports the
+//! flaws of the snapshot. It does not touch the target.
 
 use super::link::{Link, link_key};
 use super::memory::PlanBudget;
@@ -59,12 +59,12 @@ struct Planner<'p> {
     max: u64,
     plan: Plan,
     writer: TableWriter,
-    /// The directories that are open, the target first.
+    /// The directories that the walk is in, the target first.
     above: Vec<u32>,
-    /// The beginnings of the ids of the trees met so far, and how often one came again.
+    /// Prefixes of the ids of the trees seen so far, and the number of repetitions.
     trees_seen: HashSet<u64>,
     repeats: u64,
-    /// Where each owner and mode is in the plan.
+    /// The position of each owner and mode in the plan.
     accesses: HashMap<Access, u16>,
 }
 
@@ -132,7 +132,7 @@ impl Visitor for Planner<'_> {
 }
 
 impl Planner<'_> {
-    /// Marks a directory and those above it.
+    /// Marks a directory and its ancestors as needed.
     fn need(&mut self, number: u32) {
         let mut at = number;
         while !self.plan.dirs[at as usize].needed {
@@ -155,7 +155,8 @@ impl Planner<'_> {
         let content = node.content.as_ref().ok_or_else(|| NO_CONTENT.to_owned());
         let is_split = content.as_ref().is_ok_and(|content| self.writer.is_more_than_one(content.len()));
         let placed = match &content {
-            // What is spilled cannot be taken back.
+            // Spilled uses cannot be removed again, so the content of a split file is checked
+            // first.
             Ok(content) if is_split => self.measure(content),
             Ok(content) => self.place(content),
             Err(why) => Err(why.clone()),
@@ -170,7 +171,10 @@ impl Planner<'_> {
         };
         if size != node.size {
             self.plan.sizes.insert(number, size);
-            self.problem(path, format!("the snapshot gives it {} bytes and lists content of {size}", node.size));
+            self.problem(
+                path,
+                format!("the snapshot records {} bytes for it but lists content of {size} bytes", node.size),
+            );
         }
         self.plan.bytes = self.plan.bytes.saturating_add(size);
         let access = Access::of_plain(node).map_or(NO_ACCESS, |access| self.keep_access(access));
@@ -194,12 +198,12 @@ impl Planner<'_> {
         self.check_memory()
     }
 
-    /// The bytes of some blobs.
+    /// The total bytes of some blobs.
     fn measure(&self, content: &Content) -> std::result::Result<u64, String> {
         content.iter().try_fold(0u64, |size, id| Ok(size.saturating_add(self.find(id)?.1)))
     }
 
-    /// Places blobs one after the other; returns the bytes that they have together.
+    /// Places blobs one after the other; returns their total bytes.
     fn place(&mut self, content: &Content) -> std::result::Result<u64, String> {
         content.iter().try_fold(0, |offset, id| self.place_one(id, offset))
     }
@@ -218,8 +222,8 @@ impl Planner<'_> {
         Ok((count(position), self.index.at(BlobType::Data, position).blob.plain_length()))
     }
 
-    /// Where an owner and mode is in the plan. A snapshot with more of them than fit gets the
-    /// metadata of the others when the restore is finished.
+    /// The position of an owner and mode in the plan. If a snapshot has more of them than fit, the
+    /// files with the others get their metadata in the last stage.
     fn keep_access(&mut self, access: Access) -> u16 {
         let Plan { accesses, .. } = &mut self.plan;
         match u16::try_from(accesses.len()) {
@@ -240,8 +244,8 @@ impl Planner<'_> {
         }
     }
 
-    /// A tree that repeats may be made to repeat without end: then all entries are counted, each
-    /// tree read only once, before the tables grow any further.
+    /// Repeated trees may be crafted to repeat without end. After a number of repetitions, all
+    /// entries are counted, reading each tree only once, before the tables grow any further.
     fn check_repeats(&mut self, tree: Option<Id>) -> Result<()> {
         let Some(tree) = tree else { return Ok(()) };
         let start = u64::from_le_bytes(*tree.0.first_chunk().expect("32 bytes"));

@@ -1,7 +1,7 @@
-//! The files in tables of bounded size: one in memory, or several that are spilled to disk and read
-//! back one at a time.
+//! Holds the files of a plan in tables of bounded size: one in memory, or several that are spilled
+//! to disk and read back one at a time.
 //!
-//! A file whose uses exceed a table is in several of them, one part after the other.
+//! A file whose uses exceed a table is split: several tables have a part of it.
 
 use super::memory::PlanBudget;
 use super::name::{Name, count};
@@ -14,7 +14,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-/// What is spilled, in messages.
+/// The spilled data, in messages.
 const WHAT: &str = "the plan of the restore";
 
 /// All tables.
@@ -25,9 +25,10 @@ pub enum Tables {
 
 pub struct Spilled {
     aside: Aside,
-    /// The number of each table's first file, and where it begins.
+    /// The number of each table's first file, and the offset of the table in the spill file.
     places: Vec<(u32, u64)>,
-    /// Held while tables are read beside the restore's own course, so that memory has one of them.
+    /// Held by [`Tables::each_file`], so that only one table is in memory besides that of the
+    /// current stage.
     reading: Mutex<()>,
 }
 
@@ -69,12 +70,13 @@ impl Tables {
         })
     }
 
-    /// Names the files of a directory to `each`; `first` is the number of the first of them.
+    /// Calls `each` with the number and name of each file of a directory; `first` is the number of
+    /// the first of them.
     pub fn each_file(&self, dir: u32, first: u32, mut each: impl FnMut(u32, &[u8])) -> Result<()> {
         let (from, _reading) = match self {
             Tables::One(_) => (0, None),
             Tables::Several(spilled) => (
-                // Of several tables with parts of the file, the first has its beginning.
+                // If the file is split, the first table with a part has its beginning.
                 spilled.places.partition_point(|(number, _)| *number < first).saturating_sub(1),
                 Some(spilled.reading.lock().unwrap_or_else(PoisonError::into_inner)),
             ),
@@ -102,22 +104,22 @@ impl Spilled {
     }
 }
 
-/// The tables while they are filled, one after the other.
+/// Fills tables, one after the other.
 pub struct TableWriter {
     pub table: Table,
     directory: Option<PathBuf>,
-    /// Bytes of a table in memory.
+    /// Maximum size of a table in memory, in bytes.
     max: u64,
     several: Option<Written>,
     /// Bytes that were spilled.
     written: u64,
 }
 
-/// Tables that were spilled, and their places as in [`Spilled`].
+/// The spill file, and the places of its tables as in [`Spilled`].
 type Written = (BufWriter<Aside>, Vec<(u32, u64)>);
 
 impl TableWriter {
-    /// Tables of the size that the budget has for one, if there is a directory to spill them to.
+    /// Limits tables to the size in the budget, if it has a directory to spill them to.
     pub fn new(budget: PlanBudget<'_>) -> TableWriter {
         let max = if budget.spill.is_some() { budget.table } else { u64::MAX };
         TableWriter {
@@ -134,18 +136,18 @@ impl TableWriter {
         self.table.number(count(self.table.files.len()))
     }
 
-    /// Adds a file, or the part of one whose uses are those behind the last file's.
+    /// Adds a file or a part of one, to which the uses belong that were added since the last call.
     pub fn add(&mut self, path: &[u8], file: File) {
         let name = Name::keep(&mut self.table.names, path);
         self.table.files.push(File { name, ..file });
     }
 
-    /// Whether another table should begin.
+    /// Whether to begin another table.
     pub fn is_full(&self) -> bool {
         self.table.memory() >= self.max
     }
 
-    /// Whether this number of uses belongs into several tables.
+    /// Whether this number of uses exceeds one table.
     pub fn is_more_than_one(&self, uses: usize) -> bool {
         (uses * PER_USE) as u64 > self.max
     }
@@ -155,7 +157,7 @@ impl TableWriter {
         self.written + self.table.memory()
     }
 
-    /// Begins another table, whose first file has this number.
+    /// Spills the current table and begins another, whose first file has this number.
     pub fn turn(&mut self, first: u32) -> Result<()> {
         self.spill()?;
         let Table { names, files, uses, .. } = &mut self.table;

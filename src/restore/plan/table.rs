@@ -1,4 +1,4 @@
-//! A table: neighbouring files, and the places that their blobs go to.
+//! A table of neighbouring files, and the offsets that their blobs are written to.
 
 use super::memory::FILE_STATE;
 use super::name::{Name, count};
@@ -8,7 +8,7 @@ use crate::repo::index::Location;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
-/// One place that a blob's plaintext goes to.
+/// One place that a blob's plaintext is written to.
 #[derive(Clone, Copy)]
 pub struct Use {
     /// The blob's position in the index.
@@ -19,23 +19,24 @@ pub struct Use {
 }
 
 impl Use {
-    /// Where its blob is.
+    /// The location of its blob in the repository.
     pub fn location(&self, index: &Index) -> Location {
         index.at(BlobType::Data, self.blob as usize)
     }
 }
 
-/// A regular file that gets content of its own, or a part of one whose uses are in several tables.
+/// A regular file with content of its own, or a part of a file that is split over several tables.
 pub struct File {
     pub dir: u32,
     pub name: Name,
     /// Bytes of the whole file.
     pub size: u64,
     pub mtime: (i64, u32),
-    /// Where its owner and mode are in the plan, if they are all metadata that it has.
+    /// The position of its owner and mode in the plan, if it has no other metadata than these and
+    /// the time.
     pub access: u16,
     pub part: Part,
-    /// The snapshot lists content for it, and an index has all of that.
+    /// The snapshot lists content for it, and all of that is in an index.
     pub is_usable: bool,
 }
 
@@ -69,22 +70,22 @@ pub struct Table {
     pub first: u32,
     pub names: Vec<u8>,
     pub files: Vec<File>,
-    /// By file and offset.
+    /// Sorted by file and offset.
     pub uses: Vec<Use>,
 }
 
-/// Bytes that a use takes while its blob is fetched: itself, its place in the order of fetching,
-/// and whether it is there.
+/// Bytes that a use takes while its blob is fetched: the use itself, its place in the order of
+/// fetching, and whether it is already present.
 pub const PER_USE: usize = size_of::<Use>() + 13;
 
 impl Table {
-    /// Bytes that it takes in memory, with the states of its files.
+    /// Bytes that the table takes in memory, with the states of its files.
     pub fn memory(&self) -> u64 {
         let per_file = size_of::<File>() + FILE_STATE;
         (self.names.len() + self.files.len() * per_file + self.uses.len() * PER_USE) as u64
     }
 
-    /// The number of a file by its place here.
+    /// The number in the plan of a file by its place in the table.
     pub fn number(&self, place: u32) -> u32 {
         self.first + place
     }

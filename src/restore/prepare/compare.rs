@@ -1,5 +1,5 @@
-//! The second half of the stage: the files of a table that are to be corrected are compared piece
-//! by piece, and get the right size.
+//! The second half of stage 3: compares the files of a table that are to be corrected, piece by
+//! piece, and sets their sizes.
 
 use crate::repo::Index;
 use crate::restore::close::close;
@@ -25,7 +25,7 @@ pub struct Compare<'c> {
 }
 
 impl Compare<'_> {
-    /// Compares the files that are to be corrected, and gives them the right size.
+    /// Compares the files that are to be corrected, and sets their sizes.
     pub fn run(&self) -> Result<()> {
         if self.states.iter().any(|state| state.state() == State::Correcting) {
             let pieces = self.states.compare_pieces(self.table.uses.len());
@@ -36,7 +36,7 @@ impl Compare<'_> {
         Ok(())
     }
 
-    /// What needs no fetching counts as done.
+    /// Counts content that needs no fetching as done.
     fn count_done(&self) {
         let progress = self.target.progress;
         for (file, state) in self.table.files.iter().zip(self.states.iter()) {
@@ -48,7 +48,7 @@ impl Compare<'_> {
         }
     }
 
-    /// Finds the pieces that are right already.
+    /// Finds the pieces that are already correct.
     fn find_present(&self, pieces: &[AtomicBool]) -> Result<()> {
         self.target.workers.run("files were compared", |queue| {
             for (needed, piece) in self.table.uses.iter().zip(pieces) {
@@ -64,9 +64,9 @@ impl Compare<'_> {
         })
     }
 
-    /// Decides how the compared files are continued, and gives them the right size.
+    /// Decides how to continue with the compared files, and sets their sizes.
     fn settle(&self, pieces: &[AtomicBool]) -> Result<()> {
-        self.target.workers.run("files were cut", |queue| {
+        self.target.workers.run("files were resized", |queue| {
             for (place, state) in (0..).zip(self.states.iter()) {
                 if state.state() == State::Correcting {
                     queue.submit(0, move || self.settle_file(place, pieces))?;
@@ -91,7 +91,7 @@ impl Compare<'_> {
         if !file.part.begins() {
             return Ok(());
         }
-        // It may have been looked at long ago.
+        // The file may have been inspected long ago.
         if self.target.plan.tables() > 1
             && let Ok(Some(stat)) = self.dirs.get(file.dir).and_then(|dir| dir.stat(self.table.file_name(place)))
         {
@@ -109,7 +109,7 @@ impl Compare<'_> {
         let (file, state) = self.at(place);
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
         let opened = self.dirs.get(file.dir).and_then(|dir| dir.open(self.table.file_name(place), flags));
-        // What the tables to come compare is not yet to have zeros that were not there.
+        // A split file is not extended yet: later tables would compare zeros that were not in it.
         let resizes = file.part == Part::Whole || state.found() == Found::Longer;
         let cut = opened.and_then(|fd| {
             let resized = if resizes { ftruncate(&fd, file.size) } else { Ok(()) };
@@ -117,7 +117,7 @@ impl Compare<'_> {
         });
         match cut {
             Ok(()) => {}
-            // It cannot be changed, but it can be replaced.
+            // The file cannot be changed, but it can be replaced.
             Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => {
                 state.replace(number(pieces.len()));
                 pieces.iter().for_each(|piece| piece.store(false, Ordering::Relaxed));

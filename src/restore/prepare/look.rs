@@ -1,9 +1,10 @@
-//! The first half of the stage: directories are made, and each file that exists is decided about.
+//! The first half of stage 3: creates directories, and decides about each existing file.
 //!
-//! Directories are made level by level, those of a level by many threads. In a directory that this
-//! run made, the kernel lets only one of two entries have a name. In one that existed, an entry
-//! of the snapshot claims what it finds, by device and inode, so that another one whose name the
-//! file system takes for the same is reported; directories in it are made one after another.
+//! Directories are created level by level, those of a level by many threads. In a directory that
+//! this run created, the kernel gives a name to only one of two entries. In a directory that
+//! existed, an entry of the snapshot claims the entry that it finds, by device and inode, so that
+//! another entry is reported if the file system treats both names as equal; directories in it are
+//! created one after another.
 
 use crate::restore::confine::{Other, Pinned, is};
 use crate::restore::delete::Deleter;
@@ -28,22 +29,22 @@ use rustix::io::Errno;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// What has become of a directory's place.
+/// The result of creating a directory.
 enum Made {
-    /// It is new.
+    /// The directory is new.
     Fresh,
-    /// It existed.
+    /// The directory existed.
     There,
-    /// Something else has it, and is not to be overwritten.
+    /// An entry of another type has its place and is kept.
     Taken,
-    /// Another entry of the snapshot has it.
+    /// Another entry of the snapshot has its place.
     OneName,
 }
 
 const TAKEN: &str = "an entry of another type has the directory's place and is kept, so that nothing below it is restored; \
                      restore with another --overwrite, or into another directory";
 
-/// The target while it is looked at.
+/// The target while it is inspected.
 pub struct Look<'l, 't> {
     target: &'l Target<'l>,
     dirs: &'l Dirs<'l>,
@@ -56,13 +57,13 @@ impl<'l, 't> Look<'l, 't> {
         Look { target, dirs, systems: systems.map(Mutex::new) }
     }
 
-    /// Makes the directories, and decides about each file.
+    /// Creates the directories, and decides about each file.
     pub fn run(&self) -> Result<Outcomes> {
         let Target { plan, workers, .. } = self.target;
         self.note_default_acl(0, self.dirs.get(0).and_then(|dir| dir.pin_self()));
         workers.run("directories were made", |queue| self.make_dirs(queue))?;
         let mut outcomes = Outcomes::new(plan.files);
-        // The files of one directory follow each other, and may continue in the next table.
+        // The files of one directory are consecutive, and may continue in the next table.
         let mut claimed = (0, Arc::default());
         for at in 0..plan.tables() {
             let table = &plan.table(at)?;
@@ -132,7 +133,7 @@ impl Look<'_, '_> {
         Ok(())
     }
 
-    /// Makes sure that there is a directory, in the place of whatever else has its name and may be
+    /// Ensures that the directory exists. Replaces another entry of its name if that may be
     /// overwritten.
     fn make_dir(&self, number: u32) -> std::result::Result<Made, (&'static str, Errno)> {
         let Target { plan, options, .. } = self.target;
@@ -164,7 +165,7 @@ impl Look<'_, '_> {
         if options.dry_run {
             return Ok(Made::Fresh);
         }
-        // Only what was seen there is replaced, not what came meanwhile.
+        // Only the entry that was seen is replaced, not one that appeared meanwhile.
         let other = if there.is_some() { Other::Replace } else { Other::Keep };
         let made = above.make_dir(name, other).and_then(|new| {
             let stat = if fresh_above { None } else { above.stat(name)? };
@@ -182,13 +183,13 @@ impl Look<'_, '_> {
         }
     }
 
-    /// Whether no other entry of the snapshot has been given this directory.
+    /// Claims a directory. Returns `false` if another entry of the snapshot has claimed it.
     fn claim_dir(&self, stat: &Stat) -> bool {
         self.target.claims.dirs.insert(inode(stat))
     }
 
-    /// Notes of a directory that existed whether what is made in it gets attributes from it. It
-    /// does unless the directory is known to have no default ACL.
+    /// Records whether entries that are created in an existing directory inherit attributes from
+    /// it. They do unless the directory is known to have no default ACL.
     fn note_default_acl(&self, number: u32, dir: rustix::io::Result<Pinned>) {
         let has_none = match dir.and_then(|dir| dir.xattr_names()) {
             Ok(names) => !names.iter().any(|name| name == b"system.posix_acl_default"),
@@ -200,7 +201,7 @@ impl Look<'_, '_> {
     }
 }
 
-/// The files of a table while they are looked at.
+/// The files of a table while they are inspected.
 struct Files<'f, 'l, 't> {
     look: &'f Look<'l, 't>,
     table: &'f PlannedTable<'f>,
@@ -208,14 +209,14 @@ struct Files<'f, 'l, 't> {
 }
 
 impl Files<'_, '_, '_> {
-    /// Decides about each file; `claimed` is of the directory that was looked at last.
+    /// Decides about each file; `claimed` is that of the directory that was inspected last.
     fn look_at<'s>(&'s self, queue: &Queue<'s, '_>, claimed: &mut (u32, Arc<Claimed>)) -> Result<()> {
         for (place, (file, state)) in (0..).zip(self.table.files.iter().zip(self.states.iter())) {
             let dir = self.look.target.dir(file.dir);
             if dir.has_failed() {
                 state.fail();
             }
-            // Where it does not begin, it was decided about in the table where it does.
+            // A file that begins in an earlier table was decided about there.
             if state.state() == State::Failed || dir.is_fresh() || !file.part.begins() {
                 continue;
             }
@@ -242,11 +243,11 @@ impl Files<'_, '_, '_> {
             Ok(Some(stat)) => stat,
             Err(errno) => return self.fail(place, "look at", errno),
         };
-        // What has several names may have two of the snapshot's; a directory has one, whatever it
-        // counts.
+        // An inode with several names may belong to two entries of the snapshot; a directory has
+        // one name, whatever its link count.
         let has_one_name = stat.st_nlink == 1 || is(&stat, FileType::Directory);
         let is_claimed = has_one_name && !claimed.insert(inode(&stat));
-        // Where all stays as it was, that is no matter.
+        // With `never`, everything stays as it was, and two entries may find the same file.
         let is_claimed = is_claimed && options.overwrite != Overwrite::Never;
         if is_claimed || claims.dirs.contains(inode(&stat)) {
             state.fail();
@@ -272,7 +273,7 @@ impl Files<'_, '_, '_> {
         Ok(())
     }
 
-    /// What is to become of a file that has `stat` in its place.
+    /// The decision about a file that has `stat` in its place.
     fn decide(&self, stat: &Stat, size: u64, mtime: (i64, u32)) -> State {
         let regular = is(stat, FileType::RegularFile);
         let overwrite = self.look.target.options.overwrite;
@@ -282,14 +283,14 @@ impl Files<'_, '_, '_> {
         let is_same = || regular && u64::try_from(stat.st_size) == Ok(size) && mtime == mtime_of(stat);
         match overwrite {
             Overwrite::IfChanged if is_same() => State::Correct,
-            // A file with other names may belong to another user, too.
+            // A file with other names is replaced, because another user may have one of them.
             _ if regular && stat.st_nlink == 1 => State::Correcting,
             _ => State::Planned,
         }
     }
 
-    /// A directory is in the way of a file. It goes if the snapshot decides what may be here, or if
-    /// there is nothing in it.
+    /// Handles a directory in the way of a file. With `--delete` it is removed; otherwise it is
+    /// replaced later if it is empty, and fails the file if it is not.
     fn clear_way(&self, place: u32) -> Result<()> {
         let Files { look, table, .. } = *self;
         let Target { plan, options, progress, problems, .. } = look.target;
@@ -300,7 +301,8 @@ impl Files<'_, '_, '_> {
             let removed = Deleter { root, selection, dry_run, progress }.remove(&path)?;
             look.target.deleted.fetch_add(removed, Ordering::Relaxed);
             if let Ok(None) = look.dirs.get(file.dir).and_then(|dir| dir.stat(table.file_name(place))) {
-                // What comes there before it is another entry's.
+                // An entry that appears there before the file belongs to another entry of the
+                // snapshot.
                 state.set_found(Found::Nothing);
             }
             return Ok(());
@@ -323,8 +325,7 @@ impl Files<'_, '_, '_> {
     }
 }
 
-/// Lets its owner work in a directory whose own mode would not; the mode it is to have comes at the
-/// end.
+/// Gives the owner access to a directory whose mode denies it; the last stage sets the final mode.
 fn open_to_owner(dir: &Pinned) -> rustix::io::Result<()> {
     let (stat, user) = (dir.stat()?, rustix::process::geteuid());
     if !user.is_root() && stat.st_uid == user.as_raw() && stat.st_mode & 0o700 != 0o700 {

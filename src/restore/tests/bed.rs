@@ -1,14 +1,16 @@
-//! The place that every test here restores in: a repository made by hand, and what a restore says.
+//! The fixture of the restore tests: a repository made by hand, a target, and the results of a
+//! restore.
 
 use super::*;
 
-/// A repository, a target that is not there yet, and something beside it that no restore may touch.
+/// A repository, a target that does not exist yet, and a directory beside it that no restore may
+/// touch.
 pub struct Bed {
     pub temp: tempfile::TempDir,
     pub repo: Arc<Repository>,
 }
 
-/// What a restore said.
+/// The result of a restore, with the problems and warnings that it reported.
 pub struct Told {
     pub outcome: Result<Report>,
     pub problems: Vec<String>,
@@ -81,7 +83,7 @@ impl Bed {
         let tags = if path == "volume" { r#","tags":["vsm:volume"]"# } else { "" };
         let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{root}","paths":[]{tags}}}"#);
         let snapshot = StoredSnapshot { id: Id::of(b"s"), snapshot: Snapshot::decode(json.as_bytes()).unwrap() };
-        // Every file is in a table of its own, and every piece of one that has several.
+        // Puts every file in a table of its own, and every piece of a larger one.
         let mut options = Options { table_memory: Some(1), ..Options::new(self.target()) };
         change(&mut options);
         let told = Arc::new(Mutex::new((Vec::new(), Vec::new())));
@@ -101,7 +103,7 @@ impl Bed {
 }
 
 impl Drop for Bed {
-    /// Whatever a test restored, nothing outside the target has changed.
+    /// Asserts that the test has changed nothing outside the target.
     fn drop(&mut self) {
         let names = |path: &Path| -> Vec<_> {
             let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -136,7 +138,7 @@ impl Blobs {
         self.json(&writer.finish())
     }
 
-    /// A tree of nodes in this order, whatever they are called.
+    /// A tree of nodes in this order, also with invalid names.
     pub fn wild_tree(&self, nodes: &[Node]) -> Id {
         let mut json = b"{\"nodes\":[".to_vec();
         for (number, node) in nodes.iter().enumerate() {
@@ -154,7 +156,7 @@ impl Blobs {
     }
 }
 
-/// A node that belongs to whoever runs the test.
+/// A node that belongs to the user of the test.
 pub fn node(name: &str, ty: NodeType, permissions: u32) -> Node {
     let time = Time::utc(1_000_000_000, 123_456_789);
     Node {

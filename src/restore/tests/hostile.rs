@@ -1,16 +1,16 @@
-//! Snapshots that are damaged, or made to do harm.
+//! Tests with damaged and malicious snapshots.
 
 use super::*;
 use crate::store::{File, FileType};
 
-/// An entry of the target that no restore may delete while names cannot be trusted.
+/// Creates an entry in the target that no restore may delete while names cannot be trusted.
 fn with_bystander(bed: &Bed) {
     fs::create_dir_all(bed.target()).unwrap();
     fs::write(bed.at("bystander"), "x").unwrap();
 }
 
 #[test]
-fn names_that_are_no_names_are_skipped_and_stop_deletion() {
+fn invalid_names_are_skipped_and_prevent_deletion() {
     let bed = Bed::new();
     let absolute = bed.outside().join("new").display().to_string();
     for name in ["", ".", "..", "../outside/new", "a/b", "/", &absolute, "a\0b", "dir/../../outside/new"] {
@@ -26,21 +26,21 @@ fn names_that_are_no_names_are_skipped_and_stop_deletion() {
         });
         let _ = fs::remove_dir_all(bed.target());
         with_bystander(&bed);
-        let report = bed.restore(root, |options| options.delete = true).lacking(&["is no name"; 4]);
+        let report = bed.restore(root, |options| options.delete = true).lacking(&["is not a valid name"; 4]);
         assert_eq!((report.total_files, report.files_restored, report.files_deleted), (1, 1, 0), "{name:?}");
         assert_eq!(fs::read_dir(bed.target()).unwrap().count(), 2, "{name:?}");
         assert_eq!(fs::read(bed.at("good")).unwrap(), b"good");
-        // The one entry that was asked for is no better.
+        // An invalid name is refused even if it is the only requested entry.
         if !name.contains('/') && !name.is_empty() && name != "." {
             let told = bed.restore_path(root, name, |_| {});
-            assert!(told.problems.iter().all(|problem| problem.contains("is no name")), "{:?}", told.problems);
+            assert!(told.problems.iter().all(|problem| problem.contains("is not a valid name")), "{:?}", told.problems);
             assert!(matches!(told.outcome, Err(Error::NotRestored { .. })), "{name:?}");
         }
     }
 }
 
 #[test]
-fn of_two_entries_with_one_name_the_first_is_restored() {
+fn the_first_of_two_entries_with_one_name_is_restored() {
     let bed = Bed::new();
     let outside = bed.outside().display().to_string();
     let root = bed.store(|blobs| {
@@ -72,7 +72,7 @@ fn planted_symlinks_are_replaced_and_never_followed() {
 }
 
 #[test]
-fn a_tree_that_doubles_without_end_is_refused_before_anything_is_made() {
+fn a_tree_that_doubles_at_each_level_is_refused_before_anything_is_created() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let mut tree = blobs.tree(vec![blobs.file("leaf", &[b"x"])]);
@@ -92,7 +92,7 @@ fn a_tree_that_doubles_without_end_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_plan_that_outgrows_its_memory_is_refused_before_anything_is_made() {
+fn a_plan_that_exceeds_its_memory_is_refused_before_anything_is_created() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let many = (0..1000).map(|number| blobs.file(&format!("{number:04}"), &[b"x", b"x", b"x"])).collect();
@@ -105,7 +105,7 @@ fn a_plan_that_outgrows_its_memory_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_tree_deeper_than_paths_of_one_call_comes_back() {
+fn a_tree_deeper_than_the_path_limit_of_system_calls_is_restored() {
     const LEVELS: usize = 40;
     let bed = Bed::new();
     let name = "d".repeat(250);
@@ -117,7 +117,7 @@ fn a_tree_deeper_than_paths_of_one_call_comes_back() {
         tree
     });
     bed.restore(root, |options| options.verify = true).whole();
-    // The file system's own word, one level at a time.
+    // The result is read one level at a time, without the code under test.
     let mut below = fs::File::open(bed.target()).unwrap();
     let flags = rustix::fs::OFlags::RDONLY;
     let open = |at: &fs::File, name: &str| {
@@ -130,26 +130,26 @@ fn a_tree_deeper_than_paths_of_one_call_comes_back() {
     let found = below.metadata().unwrap();
     assert_eq!((found.mtime(), found.mtime_nsec()), STAMP);
     assert_eq!(std::io::read_to_string(open(&below, "link")).unwrap(), "right");
-    // What is deep is compared, corrected and deleted, too.
+    // Deep entries are compared, corrected and deleted, too.
     fs::write(format!("/proc/self/fd/{}/leaf", std::os::fd::AsRawFd::as_raw_fd(&below)), "wrong").unwrap();
     fs::write(format!("/proc/self/fd/{}/extra", std::os::fd::AsRawFd::as_raw_fd(&below)), "").unwrap();
     let report = bed.restore(root, |options| options.delete = true).whole();
     assert_eq!((report.files_deleted, report.bytes_restored), (1, 5));
     assert_eq!(std::io::read_to_string(open(&below, "leaf")).unwrap(), "right");
-    // Too deep for the ways of removing it that go by path.
+    // The tree is too deep to be removed by path.
     let removed = std::process::Command::new("rm").arg("-rf").arg(bed.target()).status().unwrap();
     assert!(removed.success());
 }
 
 #[test]
-fn a_size_that_is_not_that_of_the_content_is_told_and_not_believed() {
+fn a_size_that_differs_from_the_content_is_reported_and_ignored() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let sized = |name: &str, size| Node { size, ..blobs.file(name, &[b"content"]) };
         blobs.tree(vec![sized("huge", u64::MAX), sized("small", 1), sized("right", 7)])
     });
     let report =
-        bed.restore(root, |options| options.verify = true).lacking(&["/huge: the snapshot gives it", "/small: the"]);
+        bed.restore(root, |options| options.verify = true).lacking(&["/huge: the snapshot records", "/small: the"]);
     assert_eq!(report.bytes_restored, 21);
     for path in ["huge", "small", "right"] {
         assert_eq!(fs::read(bed.at(path)).unwrap(), b"content");
@@ -157,7 +157,7 @@ fn a_size_that_is_not_that_of_the_content_is_told_and_not_believed() {
 }
 
 #[test]
-fn nodes_that_lack_something_are_problems_of_their_own() {
+fn each_incomplete_node_is_a_problem_of_its_own() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         blobs.tree(vec![
@@ -179,19 +179,19 @@ fn nodes_that_lack_something_are_problems_of_their_own() {
         "/treeless: the snapshot names no tree",
         "/unreadable: tree blob",
         "/newer: entries of type unknown",
-        "is no name",
+        "is not a valid name",
         "/empty link: cannot create it",
         "nnn: cannot look at it",
     ]);
     assert_eq!(fs::read(bed.at("zero")).unwrap(), b"last");
     assert_eq!(mtime(&bed.at("zero")), STAMP, "the numbers of both walks agree");
-    assert!(bed.at("unreadable/kept").exists(), "nobody knows what is in it");
+    assert!(bed.at("unreadable/kept").exists(), "the content of an unreadable directory is unknown");
     assert!(!bed.at("missing").exists());
     assert_eq!(report.files_restored, 2);
 }
 
 #[test]
-fn a_damaged_tree_gives_what_comes_before_the_damage() {
+fn entries_before_the_damage_of_a_tree_are_restored() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let good = blobs.file("good", &[b"good"]);
@@ -220,7 +220,7 @@ fn damage(bed: &Bed, id: Id) {
 }
 
 #[test]
-fn a_damaged_blob_costs_only_the_files_that_have_it() {
+fn a_damaged_blob_affects_only_the_files_that_contain_it() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let linked = |name: &str| Node { links: 2, inode: 5, ..blobs.file(name, &[b"bad"]) };
@@ -238,15 +238,16 @@ fn a_damaged_blob_costs_only_the_files_that_have_it() {
     assert_eq!((report.files_restored, report.bytes_restored), (2, 8));
     assert_eq!(fs::read(bed.at("whole")).unwrap(), b"good");
     assert_eq!(mtime(&bed.at("last")), STAMP);
-    assert_ne!(mtime(&bed.at("part")), STAMP, "nothing will take it for whole");
+    assert_ne!(mtime(&bed.at("part")), STAMP, "an incomplete file must not look complete");
     assert_eq!(&fs::read(bed.at("part")).unwrap()[7..], b"more");
 }
 
 #[test]
-fn another_copy_stands_in_for_a_damaged_or_missing_one() {
+fn another_copy_replaces_a_damaged_or_missing_one() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"kept twice"])]));
-    // A second writer that does not know of the first: as when two backups run at once.
+    // A second writer that does not know of the first stores the blob again, as in two concurrent
+    // backups.
     let blind = Blobs(Writer::new(bed.repo.clone(), Arc::new(Index::from_packs(vec![])), WriteMode::Upload).unwrap());
     blind.data(b"kept twice");
     blind.0.finish().unwrap();
@@ -262,7 +263,7 @@ fn another_copy_stands_in_for_a_damaged_or_missing_one() {
 }
 
 #[test]
-fn without_the_root_s_tree_there_is_no_restore() {
+fn a_missing_root_tree_is_an_error_and_nothing_is_created() {
     let bed = Bed::new();
     let absent = Id::of(b"absent");
     let error = bed.restore(absent, |_| {}).outcome.unwrap_err();

@@ -1,15 +1,15 @@
-//! Targets that have something in them already.
+//! Tests with targets that already contain entries.
 
 use super::*;
 use rustix::fs::CWD;
 
 #[test]
-fn a_second_restore_finds_everything_there() {
+fn a_second_restore_skips_correct_entries() {
     let bed = Bed::new();
     let root = sample(&bed);
     bed.restore(root, |_| {}).whole();
     let inode = fs::metadata(bed.at("plain")).unwrap().ino();
-    // What has two names is replaced rather than compared.
+    // A file with two names is replaced rather than compared.
     for (overwrite, skipped) in [(Overwrite::Always, (4, 18)), (Overwrite::IfChanged, (5, 24))] {
         let report = bed.restore(root, |options| options.overwrite = overwrite).whole();
         assert_eq!((report.files_skipped, report.bytes_skipped), skipped, "{overwrite:?}");
@@ -35,9 +35,9 @@ fn a_file_that_differs_is_corrected_in_place() {
         assert_eq!(fs::read(bed.at("file")).unwrap(), [b"one", &zeros[..], b"two"].concat());
         let found = fs::metadata(bed.at("file")).unwrap();
         assert_eq!(found.ino(), inode);
-        assert!(found.blocks() * 512 >= 100_000, "zeros are written where there was something before");
+        assert!(found.blocks() * 512 >= 100_000, "zeros are written over old content");
     }
-    // Same size and time, other content: that is what if-changed trusts.
+    // The file has the same size and time but other content; `if-changed` trusts it.
     fs::write(bed.at("file"), vec![7; 100_006]).unwrap();
     let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
     fs::File::options().write(true).open(bed.at("file")).unwrap().set_modified(time).unwrap();
@@ -46,7 +46,7 @@ fn a_file_that_differs_is_corrected_in_place() {
 }
 
 #[test]
-fn what_is_in_the_way_is_replaced() {
+fn entries_in_the_way_are_replaced() {
     let bed = Bed::new();
     let root = sample(&bed);
     fs::create_dir_all(bed.at("link")).unwrap();
@@ -58,7 +58,7 @@ fn what_is_in_the_way_is_replaced() {
     bed.restore(root, |_| {}).whole();
     assert_eq!(fs::read(bed.at("plain")).unwrap(), b"first second");
     assert!(fs::symlink_metadata(bed.at("dir")).unwrap().is_dir());
-    // A directory with something in it stays, unless what the snapshot lacks is to go.
+    // A directory that is not empty stays, unless `--delete` is given.
     fs::remove_file(bed.at("plain")).unwrap();
     fs::create_dir_all(bed.at("plain/full")).unwrap();
     bed.restore(root, |_| {}).lacking(&["/plain"]);
@@ -118,7 +118,7 @@ fn attributes_become_those_of_the_snapshot() {
 }
 
 #[test]
-fn what_takes_a_file_s_place_meanwhile_gets_no_content() {
+fn an_entry_that_replaces_a_file_during_the_restore_gets_no_content() {
     let bed = Bed::new();
     let tree = sample(&bed);
     fs::create_dir(bed.target()).unwrap();
@@ -140,7 +140,7 @@ fn what_takes_a_file_s_place_meanwhile_gets_no_content() {
 }
 
 #[test]
-fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name() {
+fn a_file_whose_name_is_taken_fails_and_does_not_write_into_the_other_entry() {
     let bed = Bed::new();
     let tree = bed.store(|blobs| blobs.tree(vec![blobs.file("name", &[b"one", b"two"])]));
     let (index, progress) = (Index::load(&bed.repo).unwrap(), Progress::silent());
@@ -156,7 +156,7 @@ fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name()
     let (dirs, table) = (Dirs::new(&root, &plan), plan.table(0).unwrap());
     let states = FileStates::planned(&table);
     let files = Files::new(&target, &dirs, &table, &states);
-    // The second piece's thread has seen before that the file had not failed.
+    // The thread of the second piece checked the state before the first piece failed.
     for &needed in &table.uses {
         assert!(!files.put(Piece { needed, bytes: b"piece", fill: Fill::Data }).unwrap());
         assert_eq!(states.of(0).state(), State::Failed);
@@ -165,10 +165,9 @@ fn a_file_whose_name_is_taken_fails_and_writes_no_piece_into_what_has_the_name()
     assert_eq!(progress.problem_count(), 1);
 }
 
-/// A restore reports the same of a file whose pieces are in several tables as of one in a single
-/// table.
+/// A restore reports the same counts for a file in several tables as for a file in a single table.
 #[test]
-fn a_split_file_is_counted_as_a_whole_one_is() {
+fn a_split_file_is_counted_like_a_whole_file() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![blobs.file("file", &[b"one", b"two", b"three"])]));
     fs::create_dir(bed.target()).unwrap();

@@ -1,4 +1,4 @@
-//! A store that does not give what a restore asks for.
+//! Tests with a store that fails requests for data.
 
 use super::*;
 use crate::repo;
@@ -6,7 +6,7 @@ use crate::store::{self, Download, File, FileType, Store, StoreError, Upload};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// `store`, which answers requests for the content of these packs with an error.
+/// Wraps `store`, and answers requests for the content of these packs with an error.
 struct Outage {
     store: Folder,
     packs: Vec<Id>,
@@ -68,7 +68,7 @@ impl Store for Outage {
     }
 }
 
-/// Opens the repository again, with this answer for the packs of these data blobs.
+/// Opens the repository again, with a store that fails requests for the packs of these data blobs.
 fn with_outage(bed: &mut Bed, blobs: &[&[u8]], error: fn() -> StoreError) {
     let index = Index::load(&bed.repo).unwrap();
     let packs = blobs.iter().map(|blob| index.first(BlobType::Data, Id::of(blob)).unwrap().pack).collect();
@@ -102,12 +102,12 @@ fn refused_credentials_and_a_missing_bucket_end_the_restore() {
             matches!(&ended, Error::Repo(repo::Error::Store(found)) if found.to_string() == error().to_string()),
             "{ended}"
         );
-        assert!(told.problems.is_empty(), "no file is called damaged: {:?}", told.problems);
+        assert!(told.problems.is_empty(), "no file is reported as damaged: {:?}", told.problems);
     }
 }
 
 #[test]
-fn a_request_that_fails_costs_one_file_and_the_restore_is_no_success() {
+fn a_failed_request_affects_one_file_and_the_restore_fails() {
     let mut bed = Bed::new();
     let root = three(&bed);
     with_outage(&mut bed, &[b"other"], failed);

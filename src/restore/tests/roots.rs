@@ -1,8 +1,8 @@
-//! What concerns the root of what was asked for is an error, never one problem among others.
+//! Tests that a failure of the requested root is an error, never one problem among others.
 
 use super::*;
 
-/// A tree whose list of entries breaks off after the one entry `good`.
+/// A tree whose list of entries is truncated after the one entry `good`.
 fn broken_off(bed: &Bed) -> Id {
     bed.store(|blobs| {
         let mut json = b"{\"nodes\":[".to_vec();
@@ -13,7 +13,7 @@ fn broken_off(bed: &Bed) -> Id {
 }
 
 #[test]
-fn a_root_whose_list_breaks_off_is_an_error_after_the_rescue() {
+fn a_truncated_root_is_an_error_after_its_readable_entries_are_restored() {
     let bed = Bed::new();
     let tree = broken_off(&bed);
     let volume = bed.store(|blobs| blobs.tree(vec![dir("data", tree)]));
@@ -44,7 +44,7 @@ fn a_volume_whose_directory_has_no_tree_is_an_error() {
 }
 
 #[test]
-fn the_only_entry_asked_for_is_restored_or_the_restore_fails() {
+fn the_restore_fails_if_the_only_requested_entry_is_not_restored() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let missing = Node { content: Some(vec![Id::of(b"nowhere")].into()), size: 9, ..blobs.file("missing", &[]) };
@@ -55,7 +55,7 @@ fn the_only_entry_asked_for_is_restored_or_the_restore_fails() {
         assert!(matches!(&error, Error::NotRestored { path: named } if named.contains(path)), "{error}");
     }
     bed.restore_path(root, "good", |_| {}).whole();
-    // It is there, or it is not meant.
+    // The entry exists in the target, or it is not selected.
     bed.restore_path(root, "good", |options| options.overwrite = Overwrite::Never).whole();
     bed.restore_path(root, "good", |options| options.exclude = patterns(&["good"])).whole();
 }
@@ -69,15 +69,15 @@ fn a_pattern_that_matches_nothing_is_reported() {
     assert_eq!(told.whole().total_files, 0);
 }
 
-/// A directory that no file system of Linux takes: its name has more than 255 bytes. In it are a
-/// directory and two files.
+/// A directory that no file system of Linux accepts: its name has more than 255 bytes. It contains
+/// a directory and two files.
 fn unmakeable(blobs: &Blobs) -> Node {
     let below = blobs.tree(vec![blobs.file("deep", &[b"deep"])]);
     dir(&"d".repeat(300), blobs.tree(vec![dir("below", below), blobs.file("file", &[b"x"])]))
 }
 
 #[test]
-fn a_target_that_takes_no_entry_is_an_error() {
+fn a_target_that_refuses_every_entry_is_an_error() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![unmakeable(blobs)]));
     let told = bed.restore(root, |_| {});
@@ -90,7 +90,7 @@ fn a_target_that_takes_no_entry_is_an_error() {
 }
 
 #[test]
-fn entries_below_a_directory_that_could_not_be_made_are_counted() {
+fn entries_below_a_directory_that_cannot_be_created_are_counted() {
     let bed = Bed::new();
     let root = bed.store(|blobs| blobs.tree(vec![unmakeable(blobs), blobs.file("good", &[b"x"])]));
     let report = bed.restore(root, |_| {}).lacking(&["cannot create the directory"]);
@@ -98,7 +98,7 @@ fn entries_below_a_directory_that_could_not_be_made_are_counted() {
 }
 
 #[test]
-fn a_snapshot_of_which_nothing_can_be_read_is_an_error() {
+fn a_snapshot_without_readable_entries_is_an_error() {
     let bed = Bed::new();
     let root = bed.store(|blobs| {
         let missing = Node { content: Some(vec![Id::of(b"nowhere")].into()), size: 9, ..blobs.file("missing", &[]) };
@@ -109,7 +109,7 @@ fn a_snapshot_of_which_nothing_can_be_read_is_an_error() {
 }
 
 #[test]
-fn what_every_entry_would_meet_ends_a_restore() {
+fn an_error_that_affects_every_entry_ends_the_restore() {
     for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::NOTCONN, Errno::STALE] {
         assert!(Error::of_target("create", "/x".into(), errno).is_some(), "{errno}");
     }
@@ -119,7 +119,7 @@ fn what_every_entry_would_meet_ends_a_restore() {
 }
 
 #[test]
-fn an_image_of_another_size_than_its_content_is_unusable() {
+fn an_image_whose_size_differs_from_its_content_is_refused() {
     let bed = Bed::new();
     let node = bed.store(|blobs| blobs.file("image", &[b"first ", b"second"]));
     let index = Index::load(&bed.repo).unwrap();
@@ -129,9 +129,9 @@ fn an_image_of_another_size_than_its_content_is_unusable() {
         let why = plan(&Node { size, content, ..node.clone() }).err().unwrap();
         assert!(why.contains(&format!("{size} bytes")), "{why}");
     }
-    // No name is too long for a target that has its own.
+    // No name is too long, because the device has its own.
     assert!(plan(&Node { name: vec![b'n'; 1 << 17], ..node.clone() }).is_ok());
-    // The size tells where the content behind a lost blob belongs.
+    // The size determines the offsets of the content behind a lost blob.
     let content = node.content.as_ref().map(|content| {
         let ids = content.range(0..2);
         vec![ids[0], Id::of(b"nowhere"), ids[1]].into()

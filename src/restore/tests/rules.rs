@@ -1,4 +1,4 @@
-//! `--overwrite`: what exists × what the snapshot has × the rule.
+//! Tests of `--overwrite`: existing entry × entry of the snapshot × rule.
 
 use super::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
@@ -25,11 +25,11 @@ enum Has {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// The snapshot's entry is there.
+    /// The snapshot's entry is in its place.
     Restored,
-    /// What existed is untouched, as was asked for.
+    /// The existing entry is untouched, as requested.
     Kept,
-    /// What existed is untouched, and that is a problem.
+    /// The existing entry is untouched, and that is a problem.
     Problem,
 }
 
@@ -37,8 +37,8 @@ const THERE: [There; 6] = [There::Nothing, There::File, There::Symlink, There::F
 const HAS: [Has; 5] = [Has::File, Has::Symlink, Has::Fifo, Has::Dir, Has::HardLink];
 const RULES: [Overwrite; 4] = [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer, Overwrite::Never];
 
-/// As restic 0.19, but for a directory whose place is taken by something that the rule keeps:
-/// restic replaces it.
+/// The outcome as with restic 0.19, except for an entry that the rule keeps in the place of a
+/// directory: restic replaces it.
 fn expected(there: There, has: Has, rule: Overwrite, there_is_newer: bool) -> Outcome {
     let is_dir = matches!(there, There::EmptyDir | There::FullDir);
     if there == There::Nothing || is_dir && has == Has::Dir {
@@ -125,25 +125,25 @@ fn overwrite_rules_hold_for_all_pairs_of_types() {
                 Err(error) => panic!("{case}: {error}"),
             }
             if has == Has::Dir || has == Has::File {
-                assert_eq!(dry.problems, told.problems, "{case}: a dry run says the same");
+                assert_eq!(dry.problems, told.problems, "{case}: a dry run reports the same");
             }
         }
     }
 }
 
 #[test]
-fn a_further_name_of_a_file_that_is_kept_is_not_made() {
+fn a_further_hard_link_to_a_kept_file_is_not_created() {
     let bed = Bed::new();
     let root = root_with(&bed, Has::HardLink);
     fs::create_dir(bed.target()).unwrap();
     fs::write(bed.at("first"), "old").unwrap();
     bed.restore(root, |options| options.overwrite = Overwrite::Never).lacking(&["/x: it is a hard link, not restored"]);
-    assert!(!bed.at("x").exists(), "it would have the content of what was kept");
+    assert!(!bed.at("x").exists(), "it would have the content of the kept file");
     assert_eq!(fs::read(bed.at("first")).unwrap(), b"old");
 }
 
 #[test]
-fn directories_that_exist_get_their_metadata_by_every_rule() {
+fn existing_directories_get_their_metadata_with_every_rule() {
     let bed = Bed::new();
     let root = root_with(&bed, Has::Dir);
     for rule in RULES {

@@ -1,4 +1,4 @@
-//! Stage 4 into sinks that fail, and panics in threads.
+//! Tests of stage 4 with sinks that fail, and of panics in threads.
 
 use super::*;
 use crate::repo;
@@ -16,7 +16,7 @@ fn fetched(bed: &Bed, tree: Id, sink: &dyn Sink) -> Result<()> {
     fetch::run(&restoring, &table.uses, plan.memory() + table.memory(), sink)
 }
 
-/// Many packs, so that each thread has several to come.
+/// A tree over many packs, so that each thread has several to read.
 fn many_packs(bed: &Bed) -> Id {
     let files: Vec<Node> =
         (0..20u8).map(|number| bed.store(|blobs| blobs.file(&format!("{number:02}"), &[&[number; 9]]))).collect();
@@ -78,10 +78,10 @@ fn a_panic_while_files_are_read_back_is_an_error() {
     let tree = sample(&bed);
     let progress = Progress::new(|event| {
         if let Event::Problem(_) = event {
-            panic!("nobody listens");
+            panic!("the listener is broken");
         }
     });
     let spoil = || fs::write(bed.at("plain"), "first secund").unwrap();
     let error = disturbed_with(&bed, tree, &progress, || {}, spoil).unwrap_err();
-    assert!(matches!(&error, Error::Panicked { message, .. } if message == "nobody listens"), "{error}");
+    assert!(matches!(&error, Error::Panicked { message, .. } if message == "the listener is broken"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! What leaves the cache, and when.
+//! Eviction: removes old copies and the caches of unused repositories.
 
 use crate::clock;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};

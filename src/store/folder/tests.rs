@@ -154,7 +154,7 @@ fn errors_name_the_action_and_the_path() {
 }
 
 #[test]
-fn lies_about_lengths_allocate_nothing() {
+fn wrong_lengths_are_errors_and_allocate_nothing() {
     let (_directory, folder) = folder();
     let file = put(&folder, FileType::Pack, b"0123456789");
     let error = folder.read_at(file, 4, usize::MAX >> 1).unwrap_err();
@@ -166,7 +166,7 @@ fn lies_about_lengths_allocate_nothing() {
 }
 
 #[test]
-fn names_are_taken_only_once_without_replacing() {
+fn rename_new_refuses_an_existing_name() {
     let (_directory, folder) = folder();
     let (from, to) = (folder.root.join("from"), folder.root.join("to"));
     fs::write(&from, "1").unwrap();

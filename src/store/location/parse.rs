@@ -1,11 +1,11 @@
-//! Text as a location.
+//! Parses a location from the text that the user writes.
 
 use super::redact::redact;
 use super::types::{Bucket, Endpoint, Location, Service};
 use crate::store::error::StoreError;
 use std::str::FromStr;
 
-/// Schemes that restic supports and we do not, each with what to use instead.
+/// Schemes that restic supports and we do not, each with the alternative.
 const REFUSED: [(&str, &str); 5] = [
     ("sftp", "SFTP is not supported; mount the folder, or use an S3 endpoint"),
     ("rest", "the REST server is not supported; use a folder or an S3 endpoint"),
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> Result<Location, String> {
     }
 }
 
-/// What follows `s3:`.
+/// Parses the text after `s3:`.
 fn s3(text: &str) -> Result<Bucket, String> {
     let (tls, rest, url) = if let Some(rest) = text.strip_prefix("https://") {
         (true, rest, true)
@@ -65,24 +65,25 @@ fn s3(text: &str) -> Result<Bucket, String> {
     let mut parts = clean(&path)?.into_iter();
     let name = parts.next().ok_or("names no bucket; write s3:https://HOST/BUCKET/PREFIX")?;
     if name.contains(['?', '#', '%', ':', '@', ' ']) {
-        return Err(format!("names the bucket {name:?}, which no bucket can be called"));
+        return Err(format!("names the bucket {name:?}, which is not a valid bucket name"));
     }
     let prefix = parts.collect::<Vec<_>>().join("/");
     Ok(Bucket { service: Service::S3(Endpoint { tls, host: host.to_owned() }), name, prefix })
 }
 
-/// What follows `azure:`.
+/// Parses the text after `azure:`.
 fn azure(text: &str) -> Result<Bucket, String> {
-    // Azure's rule, but for hyphens side by side; `$root` and its like hold no directories.
+    // Azure's rule, except that adjacent hyphens are accepted. `$root` and other special
+    // containers are refused: they hold no directories.
     let is_right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     named(Service::Azure, "azure", "container", text, |name| {
         (3..=63).contains(&name.len()) && name.chars().all(is_right) && !name.starts_with('-') && !name.ends_with('-')
     })
 }
 
-/// What follows `gs:`.
+/// Parses the text after `gs:`.
 fn google(text: &str) -> Result<Bucket, String> {
-    // Google's rule; names with dots, which are those of domains, may be longer.
+    // Google's rule; names with dots, which are domain names, may be longer.
     let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_right = |c: char| is_end(c) || matches!(c, '-' | '_' | '.');
     named(Service::Google, "gs", "bucket", text, |name| {
@@ -91,7 +92,7 @@ fn google(text: &str) -> Result<Bucket, String> {
     })
 }
 
-/// A name, a colon, and a prefix. Unlike that of a URL, the prefix is the plain name.
+/// Parses a name, a colon, and a prefix. Unlike in a URL, the prefix has no escapes.
 fn named(
     service: Service,
     scheme: &str,
@@ -104,18 +105,17 @@ fn named(
         return Err(format!("names no {what}; write {scheme}:{}:/PREFIX", what.to_ascii_uppercase()));
     }
     if !is_name(name) {
-        return Err(format!("names the {what} {name:?}, which no {what} can be called"));
+        return Err(format!("names the {what} {name:?}, which is not a valid {what} name"));
     }
-    // The root of the bucket is above every part.
+    // With the name as the first part, `..` cannot leave the bucket.
     let parts = clean(&format!("{name}/{path}"))?;
     Ok(Bucket { service, name: name.to_owned(), prefix: parts[1..].join("/") })
 }
 
-/// `host` or `host:port`, where the host may be an IPv6 address in brackets.
+/// Checks `host` or `host:port`, where the host may be an IPv6 address in brackets.
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
     if endpoint.contains('@') {
-        return Err("carries credentials; take them out and give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            .to_owned());
+        return Err("contains credentials; remove them, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned());
     }
     let (host, port) = match endpoint.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, after)) => {
@@ -130,7 +130,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
         return Err("names no host; write s3:https://HOST/BUCKET/PREFIX".to_owned());
     }
     if !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
-        return Err("has a host name with characters no host name has".to_owned());
+        return Err("has a host name with invalid characters".to_owned());
     }
     let number = port.strip_prefix(':').map(str::parse::<u16>);
     if matches!(number, Some(Err(_) | Ok(0))) || (number.is_none() && !port.is_empty()) {
@@ -139,7 +139,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The parts of a path without the empty and `.` ones; `..` takes the part before it away, but not
+/// The parts of a path without the empty and `.` ones; `..` removes the part before it, but never
 /// the bucket.
 fn clean(path: &str) -> Result<Vec<String>, String> {
     let mut parts: Vec<String> = Vec::new();
@@ -155,10 +155,10 @@ fn clean(path: &str) -> Result<Vec<String>, String> {
     Ok(parts)
 }
 
-/// Undoes `%41` escapes.
+/// Decodes escapes such as `%41`.
 fn unescape(path: &str) -> Result<String, String> {
     if path.contains(['?', '#']) {
-        return Err("has a query or a fragment, which mean nothing here (write %3F and %23 in a name)".to_owned());
+        return Err("has a query or a fragment, which is not supported (in a name, write %3F and %23)".to_owned());
     }
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -170,7 +170,7 @@ fn unescape(path: &str) -> Result<String, String> {
         }
         let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
         let code = code.filter(|hex| !hex.starts_with('+')).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(code.ok_or("has a % that two hex digits do not follow")?);
+        bytes.push(code.ok_or("has a % without two hex digits after it")?);
         rest = &tail[2..];
     }
     String::from_utf8(bytes).map_err(|_| "has escapes that are not UTF-8".to_owned())
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_and_says_why() {
+    fn refuses_invalid_locations_with_a_reason() {
         for (text, why) in [
             ("", "is empty"),
             ("local:", "no path"),
@@ -264,14 +264,14 @@ mod tests {
             ("swift:container:/", "Swift"),
             ("gs:", "names no bucket"),
             ("gs://bucket/x", "names no bucket"),
-            ("gs:Bucket:/", "no bucket can be called"),
-            ("gs:bucket/x", "no bucket can be called"),
-            ("gs:-bucket:/", "no bucket can be called"),
+            ("gs:Bucket:/", "not a valid bucket name"),
+            ("gs:bucket/x", "not a valid bucket name"),
+            ("gs:-bucket:/", "not a valid bucket name"),
             ("gs:bucket:/..", "leaves its bucket"),
             ("azure:", "names no container"),
             ("azure::/x", "names no container"),
-            ("azure:Container:/x", "no container can be called"),
-            ("azure:ab:/", "no container can be called"),
+            ("azure:Container:/x", "not a valid container name"),
+            ("azure:ab:/", "not a valid container name"),
             ("azure:abc:/x/../..", "leaves its bucket"),
             ("azure:abc:/a\nb", "control"),
             ("ftp://host/x", "unknown scheme \"ftp\""),

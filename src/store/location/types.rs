@@ -19,7 +19,7 @@ pub struct Bucket {
     pub prefix: String,
 }
 
-/// The protocol of a bucket, and where it is spoken.
+/// The protocol of a bucket, and its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     S3(Endpoint),
@@ -29,10 +29,10 @@ pub enum Service {
     Google,
 }
 
-/// A server of S3.
+/// An S3 server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Whether it is reached by https, which it is unless the location has http.
+    /// Whether it is reached by https: true unless the location says http.
     pub tls: bool,
     /// `host` or `host:port`.
     pub host: String,
@@ -47,8 +47,8 @@ impl Location {
         }
     }
 
-    /// The names on the way to the place, outermost first: of folders, or of the parts of the
-    /// prefix.
+    /// The parts of the path to the place, outermost first: the names of its folders, or the parts
+    /// of its prefix.
     pub fn parts(&self) -> Vec<String> {
         let path = match self {
             Location::Folder(folder) => folder.to_string_lossy(),
@@ -70,7 +70,7 @@ impl Bucket {
         Bucket { prefix, ..self.clone() }
     }
 
-    /// Whether two places are in one bucket. Endpoints with two names are two.
+    /// Whether two places are in one bucket. Two host names count as two endpoints.
     pub fn is_beside(&self, other: &Bucket) -> bool {
         let same_service = match (&self.service, &other.service) {
             (Service::S3(one), Service::S3(two)) => one.tls == two.tls && one.host.eq_ignore_ascii_case(&two.host),

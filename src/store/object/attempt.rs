@@ -1,8 +1,8 @@
-//! Single attempts at the requests that are more than one call of the client.
+//! Single attempts at requests that take more than one call of the client.
 //!
-//! An attempt sends what it has to send once, watches that something moves, and checks that what came is what was asked
-//! for. Whether another attempt follows is `retry`'s business; what one has achieved before it failed (bytes read, a file
-//! perhaps created) is kept by the caller and given to the next.
+//! An attempt sends its requests once, detects a stall, and checks that the answer is complete.
+//! `retry` decides whether another attempt follows. The caller keeps the progress of a failed
+//! attempt (bytes read, a file perhaps created) and passes it to the next.
 
 use super::client::Client;
 use super::failure::{Failure, Kind};
@@ -67,9 +67,10 @@ impl Client {
     /// One attempt at creating a file.
     pub async fn put_new(&self, file: File, payload: &PutPayload, earlier: EarlierAttempts) -> Result<()> {
         let key = self.key(&layout::path(file));
-        // Not every server honours the condition, or admits that it does not: so look first, always.
+        // Some servers ignore the condition without an error, so the name is always looked up
+        // first.
         let there = match self.within(0, self.remote.store.head(&key)).await {
-            Ok(_) => Err(Failure::new(Kind::Exists, "it is there already")),
+            Ok(_) => Err(Failure::new(Kind::Exists, "the object already exists")),
             Err(failure) if failure.kind == (Kind::Missing { bucket: false }) => {
                 if self.unconditional.load(Ordering::Relaxed) {
                     return self.put(file, payload, PutMode::Overwrite).await;
@@ -88,7 +89,7 @@ impl Client {
             }
             Err(failure) if failure.kind == Kind::Unsupported => {
                 self.put(file, payload, PutMode::Overwrite).await?;
-                // Only now is it clear that it was the condition that the server did not like.
+                // The write without the condition succeeded: the server refuses the condition.
                 self.unconditional.store(true, Ordering::Relaxed);
                 Ok(())
             }
@@ -96,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Whether an object is what we were about to write: then it was us.
+    /// Whether an object has the bytes to write: then an earlier attempt has written it.
     pub async fn holds(&self, key: &Path, payload: &PutPayload) -> Result<bool> {
         match self.fetch(key, payload.content_length() as u64).await {
             Ok(there) => Ok(payload.iter().flatten().eq(there.iter())),

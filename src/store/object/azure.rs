@@ -1,8 +1,10 @@
-//! Azure Blob Storage: whose account, which credentials; and the container itself.
+//! Azure Blob Storage: the account, its credentials, and the creation of a container.
 //!
-//! Variables are restic's. Credentials are looked for in its order: the account's key, a shared access signature, and then what Azure's
-//! own tools take: a client's secret, the token that a cluster mounts into a pod, and at last the identity of the machine, which is asked for only
-//! where the endpoint is Azure's own, because elsewhere nobody answers. The file that Velero is given says all of this in names of its own.
+//! The variables are restic's. Credentials are looked up in restic's order: the account's key, a
+//! shared access signature, then the sources of Azure's own tools: a client's secret, the token
+//! that a cluster mounts into a pod, and last the identity of the machine. The identity is
+//! requested only if the endpoint is Azure's own, because no other network answers. Velero's
+//! credentials file has the same values, some of them under other names.
 
 use super::failure::{Failure, Kind};
 use super::remote::{Connections, Make, Operator, Remote};
@@ -22,13 +24,13 @@ use std::sync::Arc;
 /// One of Azure's clouds.
 struct Cloud {
     names: &'static [&'static str],
-    /// Of its hosts.
+    /// The suffix of its host names.
     suffix: &'static str,
-    /// Where tokens come from.
+    /// The endpoint that issues tokens.
     authority: &'static str,
 }
 
-/// The public one first.
+/// The public cloud comes first, because it is the default.
 const CLOUDS: [Cloud; 3] = [
     Cloud {
         names: &["AzureCloud", "AzurePublicCloud"],
@@ -47,7 +49,7 @@ const CLOUDS: [Cloud; 3] = [
     },
 ];
 
-/// What Velero's file calls differently from restic.
+/// Variables of Velero's file that restic names differently: Velero's name, then restic's.
 const RENAMED: [(&str, &str); 2] =
     [("AZURE_STORAGE_ACCOUNT_ACCESS_KEY", "AZURE_ACCOUNT_KEY"), ("AZURE_STORAGE_KEY", "AZURE_ACCOUNT_KEY")];
 
@@ -103,7 +105,8 @@ pub(super) fn remote(container: &Bucket, options: &Options) -> Result<Remote, St
     })
 }
 
-/// What the file adds that `AZURE_CREDENTIALS_FILE` names, as Velero is given it: a variable and its value in each line.
+/// Adds the variables of Velero's credentials file, which `AZURE_CREDENTIALS_FILE` names: a
+/// variable and its value in each line.
 fn with_file(environment: &Environment) -> Result<Environment, String> {
     let Some(path) = environment.get("AZURE_CREDENTIALS_FILE") else { return Ok(environment.clone()) };
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read credentials from {path}: {error}"))?;
@@ -122,20 +125,20 @@ fn cloud(environment: &Environment) -> Result<&'static Cloud, String> {
     let known = CLOUDS.iter().find(|cloud| cloud.names.iter().any(|name| name.eq_ignore_ascii_case(named)));
     known.ok_or_else(|| {
         let names: Vec<&str> = CLOUDS.iter().flat_map(|cloud| cloud.names).copied().collect();
-        format!("AZURE_CLOUD_NAME is {named:?}; known are {}", names.join(", "))
+        format!("AZURE_CLOUD_NAME is {named:?}; it must be one of {}", names.join(", "))
     })
 }
 
 /// The URL of the account's blob service.
 fn endpoint(environment: &Environment, cloud: &Cloud, account: &str) -> Result<String, String> {
-    // It becomes the name of a host.
+    // The account and the suffix become parts of a host name.
     let is_right = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'));
     let suffix = environment.get("AZURE_ENDPOINT_SUFFIX").unwrap_or(cloud.suffix);
     if !is_right(account) || account.contains(['.', ':']) {
-        return Err("AZURE_ACCOUNT_NAME is no name that an account can have".to_owned());
+        return Err("AZURE_ACCOUNT_NAME is not a valid account name".to_owned());
     }
     if !is_right(suffix) {
-        return Err("AZURE_ENDPOINT_SUFFIX is no suffix that a host name can have".to_owned());
+        return Err("AZURE_ENDPOINT_SUFFIX is not a valid host name suffix".to_owned());
     }
     Ok(format!("https://{account}.blob.{suffix}"))
 }
@@ -164,10 +167,10 @@ impl<'e> Credentials<'e> {
     fn find(environment: &'e Environment, operator: Operator) -> Result<Credentials<'e>, String> {
         let get = |name| environment.get(name);
         if let Some(key) = get("AZURE_ACCOUNT_KEY") {
-            // Said here, because a signature with it would say only that it does not fit.
+            // Checked here, because the server would only report a signature that does not match.
             STANDARD
                 .decode(key)
-                .map_err(|_| "AZURE_ACCOUNT_KEY is not base64, which every account's key is".to_owned())?;
+                .map_err(|_| "AZURE_ACCOUNT_KEY is not base64; set it to a key of the account".to_owned())?;
             return Ok(Credentials::Key(key));
         }
         if let Some(signature) = get("AZURE_ACCOUNT_SAS") {
@@ -202,7 +205,7 @@ impl<'e> Credentials<'e> {
     }
 }
 
-/// Makes the container.
+/// Creates the container.
 async fn make_container(
     store: &MicrosoftAzure,
     transport: &Transport,
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_credentials_is_told() {
+    fn incomplete_credentials_are_an_error() {
         for (pairs, why) in [
             (&[("AZURE_ACCOUNT_KEY", "not base64!")][..], "not base64"),
             (&[("AZURE_CLIENT_SECRET", "s")], "AZURE_TENANT_ID or AZURE_CLIENT_ID is not"),

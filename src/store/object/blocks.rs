@@ -1,13 +1,13 @@
 //! [`Blocks`]: the memory of uploads, in blocks of one size that are reused.
 //!
-//! An upload copies its bytes into blocks. Kept as they come they would cost no copy, but many
-//! times a pack's size: pieces of every size, each with the capacity it once needed uncompressed,
-//! leave holes of every size behind. Blocks that are freed and allocated again leave some, too: 3
+//! An upload copies its bytes into blocks. Keeping the sealed pieces instead would save the copy,
+//! but cost many times a pack's size: pieces of every size, each with the capacity that it needed
+//! uncompressed, fragment the heap. Blocks that are freed and allocated again fragment it too: 3
 //! MiB for each pack of 16 MiB.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes in a block: many in a pack, and few enough pieces on its way through the network stack.
+/// Bytes in a block: small against a pack, and large enough that a pack has few pieces to send.
 pub(super) const BLOCK: usize = 1 << 20;
 
 /// Blocks for the uploads of one store. Free blocks are kept for the next upload as long as another
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_used_again_as_long_as_any_is_in_use() {
+    fn blocks_are_reused_while_any_is_in_use() {
         let blocks = Arc::<Blocks>::default();
         let (one, other) = (blocks.take(), blocks.take());
         let place = other.bytes.as_ptr();

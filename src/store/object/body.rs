@@ -1,7 +1,8 @@
-//! The body of a request that carries a large file: what of it is in temporary files is read as it is sent.
+//! The body of a request that uploads a large file: spilled parts are read from disk while they are
+//! sent.
 //!
-//! The object store crate takes a body that is in memory. It gets one of the same length, which is made of one block again
-//! and again, and the transport sends the real one.
+//! The object store crate accepts only a body in memory. It gets a placeholder of the same length,
+//! which repeats one block, and the transport sends the real content instead.
 
 use crate::aside::Aside;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
-/// Bytes that are read at a time, and that a block of the placeholder has.
+/// Bytes that are read at a time, and bytes in the block of the placeholder.
 const PIECE: usize = 1 << 20;
 
 /// A part of a file.
@@ -37,7 +38,7 @@ impl Part {
 pub(super) struct Content(Arc<[Part]>);
 
 tokio::task_local! {
-    /// What is to be sent in the place of the placeholder.
+    /// The content to send instead of the placeholder.
     static CONTENT: Content;
 }
 
@@ -50,7 +51,7 @@ impl Content {
         self.0.iter().map(Part::length).sum()
     }
 
-    /// As many bytes, for the crate.
+    /// A body of the same length, for the object store crate.
     pub fn placeholder(&self) -> PutPayload {
         static BLOCK: LazyLock<Bytes> = LazyLock::new(|| vec![0; PIECE].into());
         let length = self.length();
@@ -58,27 +59,27 @@ impl Content {
         (0..length).step_by(PIECE).map(block).collect()
     }
 
-    /// Makes a request whose body is the placeholder send this.
+    /// Runs a request whose body is the placeholder, and sends this content instead.
     pub async fn sent_by<T>(self, request: impl Future<Output = T>) -> T {
         CONTENT.scope(self, request).await
     }
 }
 
-/// What is to be sent in the place of a request's body. An error says that the body would be a
-/// placeholder, and is not the one that was expected: it must not be stored.
+/// The content to send instead of a request's body. A body of another length than the placeholder
+/// is an error: it must not be stored.
 pub(super) fn of(request: &HttpRequest) -> Result<Option<Sending>, String> {
     let Ok(content) = CONTENT.try_with(Content::clone) else { return Ok(None) };
     let (has, left) = (request.body().content_length() as u64, content.length());
     match request.method().as_str() {
         "PUT" if has == left => Ok(Some(Sending { content, part: 0, at: 0, left })),
-        "PUT" if has > 0 => Err(format!("a request has a body of {has} bytes where one of {left} was to be sent")),
+        "PUT" if has > 0 => Err(format!("a request has a body of {has} bytes instead of {left}")),
         _ => Ok(None),
     }
 }
 
-/// A temporary file cannot be read: to send it again is of no use.
+/// A spill file cannot be read, so that a retry would fail too.
 #[derive(Debug, thiserror::Error)]
-#[error("a temporary file cannot be read again: {0}")]
+#[error("cannot read a spill file back: {0}")]
 pub(super) struct Gone(#[from] io::Error);
 
 /// A file that is being sent.
@@ -87,7 +88,7 @@ pub(super) struct Sending {
     part: usize,
     /// Bytes of the part that were sent.
     at: u64,
-    /// Bytes of the whole file that were not.
+    /// Bytes of the whole file that were not sent yet.
     left: u64,
 }
 
@@ -163,7 +164,7 @@ mod tests {
         let content = Content::new(vec![Part::Memory("twelve bytes".into())]);
         runtime.block_on(content.sent_by(async {
             assert_eq!(of(&request("PUT", 12)).unwrap().unwrap().left, 12);
-            // What comes beside it has no body, or is no PUT.
+            // Other requests of the same call have no body, or another method.
             assert!(of(&request("GET", 0)).unwrap().is_none() && of(&request("POST", 3)).unwrap().is_none());
             assert!(of(&request("PUT", 0)).unwrap().is_none());
             assert!(of(&request("PUT", 13)).is_err());

@@ -26,17 +26,17 @@ const SLOWEST_UPLOAD: u64 = 32 << 10;
 /// listing, of a thousand objects.
 const LISTING: u64 = 1 << 20;
 
-/// What an attempt does.
+/// The kind of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptKind {
     /// It sends a request.
     Request,
-    /// It takes bytes that an earlier request brings. A success does not show that the store would
+    /// It reads the answer to an earlier request. A success does not show that the store would
     /// accept more requests.
     Transfer,
 }
 
-/// A place in a bucket. All places in one bucket share what is behind an `Arc`.
+/// A place in a bucket. All places in one bucket share the fields in an `Arc`.
 #[derive(Clone)]
 pub(super) struct Client {
     pub remote: Remote,
@@ -45,7 +45,7 @@ pub(super) struct Client {
     permits: Arc<Permits>,
     pub blocks: Arc<Blocks>,
     traffic: Arc<Traffic>,
-    /// Whether the server has refused to create conditionally.
+    /// Whether the server has refused a conditional write.
     pub unconditional: Arc<AtomicBool>,
     /// Whether a listing has shown that the bucket exists and may be listed.
     pub listed: Arc<AtomicBool>,
@@ -73,12 +73,12 @@ impl Client {
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
-    /// Runs attempts on this thread until one succeeds or another one cannot help.
+    /// Runs attempts on this thread until one succeeds or a retry cannot help.
     pub fn run<T>(&self, action: &str, ty: FileType, attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
         self.run_attempts(action, ty, AttemptKind::Request, attempt)
     }
 
-    /// [`Client::run`] of attempts of a kind.
+    /// [`Client::run`] for attempts of the given kind.
     pub fn run_attempts<T>(
         &self,
         action: &str,
@@ -139,7 +139,7 @@ impl Client {
         let limit = self.retry.policy().stall + Duration::from_secs(bytes / SLOWEST_UPLOAD) + paced;
         match tokio::time::timeout(limit, request).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::new(Kind::Link, format!("nothing was heard for {} s", limit.as_secs()))),
+            Err(_) => Err(Failure::new(Kind::Link, format!("the store did not respond for {} s", limit.as_secs()))),
         }
     }
 }

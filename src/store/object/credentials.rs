@@ -1,8 +1,9 @@
-//! Who we are to an S3 endpoint: the usual places, in the usual order.
+//! Finds the credentials for an S3 endpoint in the usual sources, in the usual order.
 //!
-//! First keys in the environment, then a profile of the shared credentials file, then the tokens a cluster mounts into
-//! a pod, then (at AWS only) the machine's own role. Elsewhere the last is not asked for: on a foreign network nobody
-//! answers there, and a missing secret would look like a hanging store.
+//! First come keys in the environment, then a profile of the shared credentials file, then the
+//! tokens that a cluster mounts into a pod, then (at AWS only) the machine's own role. No other
+//! network answers a request for that role, so that missing credentials would look like a stalled
+//! store.
 
 use super::remote::Operator;
 use crate::store::environment::Environment;
@@ -34,7 +35,7 @@ pub(super) enum Credentials {
     Machine,
 }
 
-/// The variables of each exchange: all the first ones must be set, the others may be.
+/// The variables of each exchange: those of the first list are required, the others optional.
 type Exchange = (&'static [(&'static str, AmazonS3ConfigKey)], &'static [(&'static str, AmazonS3ConfigKey)]);
 const EXCHANGES: [Exchange; 3] = [
     (
@@ -105,7 +106,8 @@ impl Credentials {
     }
 }
 
-/// The keys of a profile. A missing file or profile is an error only if the environment asks for one.
+/// The keys of a profile. A missing file or profile is an error only if the environment asks for
+/// one.
 fn profile(environment: &Environment) -> Result<Option<Credentials>, String> {
     let file = environment.get("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
     let asked = file.is_some() || environment.get("AWS_PROFILE").is_some();
@@ -134,7 +136,8 @@ fn profile(environment: &Environment) -> Result<Option<Credentials>, String> {
     }
 }
 
-/// The settings below `[name]`. Later ones win; values lose blanks and quotes around them, which no key contains.
+/// The settings below `[name]`; later ones override earlier ones. Blanks and quotes around a value
+/// are removed: no key contains them.
 fn section(text: &str, name: &str) -> Option<BTreeMap<String, String>> {
     let mut inside = false;
     let mut found: Option<BTreeMap<String, String>> = None;
@@ -199,7 +202,7 @@ mod tests {
         assert!(find(&[("AWS_SHARED_CREDENTIALS_FILE", path)], Other).unwrap() == keys("AK", "S=K/+", None));
         let work = [("HOME", home), ("AWS_PROFILE", "work")];
         assert!(find(&work, Other).unwrap() == keys("WK", "WS", Some("T")));
-        refused(&[("HOME", home), ("AWS_PROFILE", "gone")], "has no profile \"gone\"");
+        refused(&[("HOME", home), ("AWS_PROFILE", "missing")], "has no profile \"missing\"");
         refused(&[("HOME", home), ("AWS_PROFILE", "role")], "only profiles with keys");
         refused(&[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/c")], "cannot read credentials from /nowhere/c");
     }

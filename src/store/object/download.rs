@@ -1,4 +1,4 @@
-//! A range of an object on its way here: one request as long as nothing goes wrong, and from where it broke off when something does.
+//! Downloads a range of an object by one request, and resumes an interrupted transfer by another.
 
 use super::client::{AttemptKind, Client};
 use super::failure::{Failure, Kind};
@@ -24,22 +24,22 @@ struct Source {
     /// The whole range.
     start: u64,
     end: u64,
-    /// Up to here it has been handed over.
+    /// The offset of the next byte to return.
     at: u64,
-    /// None before it is asked for, and after it broke off.
+    /// `None` before the request, and after the transfer broke off.
     stream: Option<BoxStream<'static, object_store::Result<Bytes>>>,
-    /// Has arrived, and is the next to be handed over.
+    /// Bytes that have arrived and were not returned yet.
     part: Bytes,
 }
 
 impl<'s> ObjectDownload<'s> {
-    /// Asks for `length` bytes from `offset` on.
+    /// Requests `length` bytes from `offset` on.
     pub fn start(store: &'s Client, file: File, offset: u64, length: u64) -> Result<ObjectDownload<'s>> {
         let short = || StoreError::Short { file, offset, wanted: length, got: 0 };
         let end = offset.checked_add(length).ok_or_else(short)?;
         let key = store.key(&layout::path(file));
         let mut source = Source { key, start: offset, end, at: offset, stream: None, part: Bytes::new() };
-        // No request can ask for nothing.
+        // HTTP has no empty ranges.
         if length > 0 {
             store
                 .run(&format!("read {file}"), file.ty, async || source.open(store).await)
@@ -79,7 +79,7 @@ impl Download for ObjectDownload<'_> {
 }
 
 impl Source {
-    /// Asks for what has not arrived yet.
+    /// Requests the bytes that have not arrived yet.
     async fn open(&mut self, store: &Client) -> std::result::Result<(), Failure> {
         let Source { start, end, at, .. } = *self;
         let short =
@@ -87,7 +87,8 @@ impl Source {
         let options = GetOptions { range: Some(GetRange::Bounded(at..end)), ..GetOptions::default() };
         let answer = match store.within(0, store.remote.store.get_opts(&self.key, options)).await {
             Err(failure) if failure.kind == Kind::Range => return Err(short(at - start)),
-            // Where a server answers with all that there is, the client refuses it in words of its own.
+            // A server may answer a range behind the end with the whole object, which the client
+            // refuses with an error of its own.
             Err(failure) if failure.kind == Kind::Final => {
                 let there = store.within(0, store.remote.store.head(&self.key)).await?.size;
                 return Err(if there <= at { short(at - start) } else { failure });
@@ -106,7 +107,7 @@ impl Source {
         if self.stream.is_none() {
             self.open(store).await?;
         }
-        // Put back only when it has brought something: one that broke off is of no more use.
+        // The stream is put back only after it delivered a part: a broken one cannot be used again.
         let mut stream = self.stream.take().expect("opened above");
         match store.within(0, async { stream.next().await.transpose() }).await? {
             Some(part) => {

@@ -1,8 +1,8 @@
 //! [`Failure`]: why one attempt at an object store failed, and whether another can help.
 //!
-//! The HTTP client turns every answer that is not a success into an [`Answer`] (see `transport`), which travels inside
-//! the errors of the layers between. Here it is taken out again, so that all decisions rest on the status and the code
-//! the server sent, and none on the wording of an error.
+//! The HTTP client turns every answer that is not a success into an [`Answer`] (see `transport`),
+//! which the layers between wrap in their errors. This module extracts it, so that all decisions
+//! rest on the status and the code that the server sent, and none on the wording of an error.
 
 use object_store::client::{HttpError, HttpErrorKind};
 use std::error::Error;
@@ -12,10 +12,10 @@ use std::fmt;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub kind: Kind,
-    /// For people.
+    /// The message for the user.
     pub text: String,
-    /// Whether bytes arrived before it failed. If so, the next attempt continues behind them, with
-    /// a new retry budget.
+    /// Whether bytes arrived before the failure. If so, the next attempt continues behind them,
+    /// with a new retry budget.
     pub progress: bool,
 }
 
@@ -23,15 +23,15 @@ pub(super) struct Failure {
 pub(super) enum Kind {
     /// No connection, or it was lost: the request may or may not have been carried out.
     Link,
-    /// The server failed; it may do better later.
+    /// The server failed; a retry may succeed.
     Trouble,
-    /// The server works and asks for patience.
+    /// The server works and limits the rate of requests.
     Throttled,
-    /// There is no such object, or there is no bucket; the answer does not always tell which.
+    /// The object or its bucket does not exist; not every answer distinguishes the two.
     Missing {
         bucket: bool,
     },
-    /// The object was to be new and is not.
+    /// The object was to be created, but exists.
     Exists,
     /// The range that was asked for begins after the object's end.
     Range,
@@ -47,7 +47,7 @@ pub(super) enum Kind {
         max: u64,
     },
     Denied,
-    /// The server does not know how to do this.
+    /// The server does not support the request.
     Unsupported,
     /// Another attempt would fail in the same way.
     Final,
@@ -68,7 +68,7 @@ impl Failure {
         matches!(self.kind, Kind::Link | Kind::Trouble | Kind::Throttled)
     }
 
-    /// Whether this shows that a server which knows its business was reached.
+    /// Whether this shows that the store itself was reached and answered.
     pub fn is_answer(&self) -> bool {
         !matches!(self.kind, Kind::Link | Kind::Trouble)
     }
@@ -93,7 +93,7 @@ impl From<object_store::Error> for Failure {
         if let Some(answer) = answer(&error) {
             return Failure::from(answer.clone());
         }
-        // What is told of one object within an answer about several is no answer of its own.
+        // An error about one object within an answer about several has no `Answer` of its own.
         if let object_store::Error::NotFound { source, .. } = &error {
             return Failure::new(Kind::Missing { bucket: false }, source.to_string());
         }
@@ -110,7 +110,7 @@ impl From<object_store::Error> for Failure {
             text.push(cause.to_string());
             next = cause.source();
         }
-        // The layers above repeat what is below them; what it came from says it best.
+        // The outer layers repeat the inner ones; the two innermost causes are the most precise.
         text.dedup();
         let text = text.split_off(text.len().saturating_sub(2)).join(": ");
         match link {
@@ -120,24 +120,24 @@ impl From<object_store::Error> for Failure {
     }
 }
 
-/// What to do about TLS, if that is the cause and another attempt would find it unchanged.
+/// Advice about an error of TLS that a retry would meet again; `None` for every other cause.
 fn tls_advice(mut cause: &(dyn Error + 'static)) -> Option<String> {
-    // An I/O error does not count what it wraps among its sources.
+    // The sources of an I/O error do not include the error that it wraps.
     while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()) {
         cause = inner;
     }
     match cause.downcast_ref::<rustls::Error>()? {
-        error @ rustls::Error::InvalidCertificate(_) => Some(format!(
-            "{error}; if the endpoint has a certificate authority of its own, name its certificate (--cacert)"
-        )),
+        error @ rustls::Error::InvalidCertificate(_) => {
+            Some(format!("{error}; if the endpoint has its own certificate authority, name the certificate (--cacert)"))
+        }
         rustls::Error::InvalidMessage(_) => {
-            Some("the endpoint does not speak TLS; if it should not, write http:// in the location".to_owned())
+            Some("the endpoint does not speak TLS; if this is intended, write http:// in the location".to_owned())
         }
         _ => None,
     }
 }
 
-/// The answer that is among the causes of an error.
+/// The server's answer among the causes of an error.
 pub(super) fn answer(error: &object_store::Error) -> Option<&Answer> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = next {
@@ -153,24 +153,24 @@ pub(super) fn answer(error: &object_store::Error) -> Option<&Answer> {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub status: u16,
-    /// What the status means, in the words of the standard.
+    /// The standard phrase of the status, such as `Not Found`.
     pub phrase: &'static str,
     /// The error code of the protocol, such as `NoSuchKey`; answers to HEAD have none.
     pub code: String,
     pub message: String,
-    /// The region the server says it should have been asked in.
+    /// The bucket's region, if the server named it.
     pub region: String,
 }
 
 impl Answer {
-    /// Reads the error document that all the large object stores send.
+    /// Parses the error document that all large object stores send.
     pub fn new(status: u16, phrase: &'static str, region: &str, body: &str) -> Answer {
         let tag = |name| element(body, name).unwrap_or_default();
         let region = if region.is_empty() { tag("Region") } else { region.to_owned() };
         Answer { status, phrase, code: tag("Code"), message: tag("Message"), region }
     }
 
-    /// With the code that a header has, if there was no document.
+    /// Sets the code of a header, if the document had none.
     pub fn with_code(self, code: &str) -> Answer {
         if self.code.is_empty() { Answer { code: code.to_owned(), ..self } } else { self }
     }
@@ -178,7 +178,7 @@ impl Answer {
     fn kind(&self) -> Kind {
         match (self.status, self.code.as_str()) {
             (_, "NoSuchBucket" | "ContainerNotFound") => Kind::Missing { bucket: true },
-            // Of the codes below, one is how a server that does not know the key says so.
+            // A server may report an unknown key as XAdminUserNotFound with status 404.
             (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "XAdminUserNotFound") => Kind::Denied,
             (404, "" | "NoSuchKey" | "BlobNotFound") => Kind::Missing { bucket: false },
             (
@@ -211,7 +211,7 @@ impl fmt::Display for Answer {
         if !self.message.is_empty() {
             write!(f, " ({})", self.message.trim_end_matches('.'))?;
         }
-        // Redirections and malformed scopes are about the region; elsewhere it is noise.
+        // Only redirections and malformed scopes concern the region.
         if matches!(self.status, 301 | 307 | 308 | 400) && !self.region.is_empty() {
             write!(f, "; the bucket is in region {0}: set s3.region={0}", self.region)?;
         }
@@ -221,7 +221,7 @@ impl fmt::Display for Answer {
 
 impl Error for Answer {}
 
-/// The text of the first element of a name in a document, at most 300 characters of it.
+/// The text of the first element `name` in a document, at most 300 characters.
 fn element(document: &str, name: &str) -> Option<String> {
     let after = document.split_once(&format!("<{name}>"))?.1;
     let text = after.split_once("</")?.0.trim();

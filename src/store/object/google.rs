@@ -1,8 +1,9 @@
-//! Google Cloud Storage: which credentials; and the bucket itself.
+//! Google Cloud Storage: the credentials, and the creation of a bucket.
 //!
-//! Variables are restic's. Credentials are looked for in its order, which is Google's own: a token, the file that
-//! `GOOGLE_APPLICATION_CREDENTIALS` names, the one that `gcloud` writes, and at last the identity of the machine or of the pod, which is
-//! asked for only where the endpoint is Google's own, because elsewhere nobody answers.
+//! The variables are restic's. Credentials are looked up in restic's order, which is Google's own:
+//! a token, the file that `GOOGLE_APPLICATION_CREDENTIALS` names, the file that `gcloud` writes,
+//! and last the identity of the machine or of the pod. The identity is requested only if the
+//! endpoint is Google's own, because no other network answers.
 
 use super::failure::{Failure, Kind};
 use super::remote::{Connections, Make, Operator, Remote};
@@ -20,13 +21,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where Google's service is.
+/// Google's own endpoint.
 const ENDPOINT: &str = "https://storage.googleapis.com";
 
-/// Where new buckets are made unless somebody says otherwise; restic's default.
+/// The default region of new buckets, which is restic's.
 const DEFAULT_REGION: &str = "us";
 
-/// Where `gcloud auth application-default login` puts its file, below the home directory.
+/// The file that `gcloud auth application-default login` writes, below the home directory.
 const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
 
 /// Connects a bucket.
@@ -71,18 +72,18 @@ pub(super) fn remote(bucket: &Bucket, options: &Options) -> Result<Remote, Store
     })
 }
 
-/// Who signs requests.
+/// How requests are authorized.
 #[derive(Debug, PartialEq, Eq)]
 enum Credentials {
     Token(String),
-    /// A service account's file, whole.
+    /// The content of a service account's file.
     ServiceAccount(String),
-    /// The file of a person who has logged in.
+    /// The path of a user's file.
     User(PathBuf),
     Machine,
 }
 
-/// What says of a file of credentials whose they are.
+/// The field of a credentials file that names the type of the credentials.
 #[derive(Deserialize)]
 struct Kinded {
     #[serde(rename = "type")]
@@ -124,8 +125,8 @@ impl Credentials {
                  a pod's own identity needs no file)",
                 path.display()
             )),
-            // The parser's error may repeat what it met.
-            Err(_) => Err(format!("{} is no file of Google's credentials", path.display())),
+            // The parser's error may quote the file, which is secret.
+            Err(_) => Err(format!("{} is not a Google credentials file", path.display())),
         }
     }
 
@@ -139,19 +140,19 @@ impl Credentials {
     }
 }
 
-/// What it takes to make a bucket.
+/// The parameters of a new bucket.
 struct NewBucket {
     url: String,
-    /// Who pays for it.
+    /// The project that pays for the bucket.
     project: Option<String>,
     region: String,
 }
 
-/// Makes the bucket. Whose one is that is already there, the next call finds out.
+/// Creates the bucket. An existing bucket is a success; the next call shows whether it may be used.
 async fn make_bucket(store: &GoogleCloudStorage, transport: &Transport, new: &NewBucket) -> Result<(), Failure> {
     let hopeless = |text: String| Failure::new(Kind::Final, text);
     let Some(project) = &new.project else {
-        return Err(hopeless("a bucket is made in a project: set GOOGLE_PROJECT_ID".to_owned()));
+        return Err(hopeless("a bucket is created in a project: set GOOGLE_PROJECT_ID".to_owned()));
     };
     let body = format!(
         "<CreateBucketConfiguration><LocationConstraint>{}</LocationConstraint></CreateBucketConfiguration>",
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_is_named_and_not_shown() {
+    fn an_unusable_file_is_named_and_its_content_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.json");
         let path = path.to_str().unwrap();
         let given = [("GOOGLE_APPLICATION_CREDENTIALS", path)];
         assert!(find(&given, Cloud).unwrap_err().starts_with(&format!("cannot read credentials from {path}")));
         for (text, why) in
-            [(r#"{"type": "external_account"}"#, "the type \"external_account\""), ("hush", "no file of Google's")]
+            [(r#"{"type": "external_account"}"#, "the type \"external_account\""), ("hush", "not a Google credentials")]
         {
             fs::write(path, text).unwrap();
             let error = find(&given, Cloud).unwrap_err();

@@ -1,4 +1,4 @@
-//! Bodies of requests and answers on their way through [`Traffic`]: counted, and held to its pace.
+//! Counts the bytes of requests and answers in [`Traffic`], and delays them to its rate limits.
 
 use crate::store::traffic::{Pace, Traffic};
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::time::Sleep;
 
-/// Which way a body goes.
+/// The direction of a body.
 #[derive(Clone, Copy)]
 pub(super) enum Way {
     Up,
@@ -17,13 +17,13 @@ pub(super) enum Way {
 
 pub(super) struct Metered<B, F> {
     body: B,
-    /// Its errors, as whoever reads it knows them.
+    /// Converts the errors of `body` to those that the reader expects.
     error: F,
     traffic: Arc<Traffic>,
     way: Way,
-    /// Has come out of `body` and has not passed yet.
+    /// Bytes that `body` returned and that have not passed yet.
     held: Bytes,
-    /// So many bytes of it pass when this ends.
+    /// The wait for the rate limit, and the number of held bytes that pass after it.
     wait: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
@@ -32,7 +32,7 @@ impl<B, F> Metered<B, F> {
         Metered { body, error, traffic, way, held: Bytes::new(), wait: None }
     }
 
-    /// Lets bytes pass that have waited for long enough.
+    /// Counts held bytes and returns them.
     fn pass(&mut self, bytes: usize) -> Frame<Bytes> {
         match self.way {
             Way::Up => self.traffic.count_sent(bytes as u64),

@@ -1,8 +1,8 @@
-//! How many requests may run at the same time: as many as there are connections, and fewer after the
-//! store has asked for patience.
+//! Limits the number of concurrent requests: to the number of connections, and to fewer after the
+//! store has throttled a request.
 //!
-//! Each time that it does (503 SlowDown, 429), the number is halved, once for all requests that were
-//! under way; each time that as many requests in a row have succeeded, it grows by one.
+//! A throttled request (503 SlowDown, 429) halves the limit, once for all requests that were
+//! under way. After as many successes as the limit, it grows by one.
 
 use super::failure::{Failure, Kind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,15 +13,15 @@ pub(super) struct Permits {
     state: Mutex<State>,
 }
 
-/// The number, and what it goes by.
+/// The limit, and the counts that change it.
 struct State {
     most: usize,
     limit: usize,
-    /// Permits that are to be taken out of circulation when they come back.
+    /// Permits that are retired when they are returned.
     surplus: usize,
-    /// Times that the number was halved.
+    /// How often the limit was halved.
     halved: u64,
-    /// Requests that have succeeded since the number changed.
+    /// Requests that have succeeded since the limit changed or a request was throttled.
     succeeded: usize,
 }
 
@@ -30,7 +30,8 @@ impl State {
         State { most, limit: most, surplus: 0, halved: 0, succeeded: 0 }
     }
 
-    /// A request that began after `halved` changes was throttled: how many permits are too many now.
+    /// Records that a request was throttled that had begun after `halved` halvings. Returns the
+    /// number of permits to retire.
     fn throttled(&mut self, halved: u64) -> usize {
         self.succeeded = 0;
         if halved != self.halved {
@@ -42,18 +43,18 @@ impl State {
         before - self.limit
     }
 
-    /// A request has succeeded: whether there is to be one permit more.
+    /// Records a success. Returns whether to add a permit.
     fn succeeded(&mut self) -> bool {
         self.succeeded += 1;
         if self.limit == self.most || self.succeeded < self.limit {
             return false;
         }
         (self.limit, self.succeeded) = (self.limit + 1, 0);
-        // One that was to go may stay.
+        // A surplus permit stays instead of a new one.
         !self.retires()
     }
 
-    /// Whether a permit that comes back leaves circulation.
+    /// Whether to retire a permit that is returned.
     fn retires(&mut self) -> bool {
         let retires = self.surplus > 0;
         self.surplus -= usize::from(retires);
@@ -86,13 +87,13 @@ impl Permits {
 }
 
 impl Permit<'_> {
-    /// What became of the request.
+    /// Adjusts the limit to the outcome of the request.
     pub fn heed<T>(&self, outcome: &Result<T, Failure>) {
         let mut state = self.permits.lock();
         match outcome {
             Err(failure) if failure.kind == Kind::Throttled => {
                 let too_many = state.throttled(self.halved);
-                // The others go when they come back.
+                // Permits in use are retired when they are returned.
                 state.surplus += too_many - self.permits.semaphore.forget_permits(too_many);
             }
             Err(_) => {}
@@ -124,13 +125,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_throttled_store_gets_half_of_the_requests_and_all_of_them_after_successes() {
+    async fn throttling_halves_the_limit_and_successes_restore_it() {
         let permits = Permits::new(8);
         let mut held = Vec::new();
         for _ in 0..8 {
             held.push(permits.acquire().await);
         }
-        // All eight are refused: that is one sign, not eight.
+        // All eight are throttled, which halves the limit once.
         held.iter().for_each(|permit| permit.heed(&throttled()));
         drop(held);
         assert_eq!(permits.semaphore.available_permits(), 4);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_request_always_may_run() {
+    async fn one_request_may_always_run() {
         let permits = Permits::new(1);
         for _ in 0..3 {
             permits.acquire().await.heed(&throttled());
@@ -156,12 +157,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_grows_again_before_permits_came_back_loses_none() {
+    async fn growth_before_surplus_permits_return_loses_no_permit() {
         let permits = Permits::new(4);
         let (one, other) = (permits.acquire().await, permits.acquire().await);
         let waiting = [permits.acquire().await, permits.acquire().await];
         one.heed(&throttled());
-        // Two are to go; one of them may stay after all.
+        // Two permits are surplus; the successes let one of them stay.
         other.heed(&Ok(()));
         other.heed(&Ok(()));
         drop((one, other, waiting));

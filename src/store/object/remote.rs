@@ -1,4 +1,4 @@
-//! [`Remote`]: what differs between the services.
+//! [`Remote`]: a bucket, with the differences between the services.
 
 use super::failure::Failure;
 use crate::store::location::Bucket;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Creates the bucket.
 pub(super) type Make = Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<(), Failure>> + Send + Sync>;
 
-/// Who runs an endpoint.
+/// The operator of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operator {
     /// The cloud itself, whose machines have an identity of their own.
@@ -20,8 +20,7 @@ pub(super) enum Operator {
     Other,
 }
 
-/// How many requests run at the same time: those that carry a pack to the
-/// store, and those that fetch from it.
+/// How many requests run at the same time: uploads of packs, and downloads.
 #[derive(Clone, Copy)]
 pub(super) struct Connections {
     pub uploads: usize,
@@ -40,7 +39,7 @@ impl Connections {
 #[derive(Clone)]
 pub(super) struct Remote {
     pub store: Arc<dyn object_store::ObjectStore>,
-    /// The same, for listings by directory.
+    /// The same bucket, for listings in pages.
     pub pages: Arc<dyn PaginatedListStore>,
     pub place: Bucket,
     /// The place in the form that the user writes.

@@ -1,8 +1,9 @@
-//! Attempts, and the waits between them.
+//! Retries failed attempts, with exponential backoff.
 //!
-//! All retrying is done here: the layers below are told not to, so that waits do not multiply and nothing is sent
-//! again that we do not know of. A store that has answered once is worth the whole patience of the policy. One that
-//! never has gets a few attempts only: a wrong address must not look like a slow network.
+//! All retrying is done here: it is disabled in the layers below, so that waits do not multiply and
+//! no request is repeated without our knowledge. A store that has answered once gets the whole
+//! retry budget of the policy. One that never has gets only a few attempts: a wrong address must
+//! not look like a slow network.
 
 use super::failure::Failure;
 use crate::clock;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 /// Makes attempts for one store.
 pub(super) struct Retry {
     options: Options,
-    /// Whether the store has ever given an answer that only it could give.
+    /// Whether the store itself has ever answered.
     answered: AtomicBool,
 }
 
@@ -27,7 +28,7 @@ impl Retry {
         &self.options.retry
     }
 
-    /// Attempts something until it succeeds, cannot succeed, or patience ends.
+    /// Repeats `attempt` until it succeeds, fails for good, or the retry budget is spent.
     pub async fn run<T>(
         &self,
         action: &str,
@@ -70,7 +71,8 @@ impl Retry {
         elapsed > policy.patience || (opening && failed >= policy.opening_attempts)
     }
 
-    /// Doubles each time; a random quarter more or less keeps many movers from coming back at the same moment.
+    /// The wait after `failed` failures: it doubles each time, with a jitter that keeps many movers
+    /// from retrying at the same moment.
     fn wait(&self, failed: u32) -> Duration {
         let policy = self.policy();
         let doubled = policy.first_wait.saturating_mul(1 << (failed - 1).min(20));
@@ -102,7 +104,7 @@ mod tests {
         (Retry::new(&Options { retry, notify: Some(notify), ..Options::default() }), waits)
     }
 
-    /// On a clock that only waits move.
+    /// Runs on a clock that only waits advance.
     fn run(retry: &Retry, outcomes: &[Option<Kind>]) -> (Result<(), Failure>, usize) {
         let mut calls = 0;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_answered_gets_all_patience_and_no_more() {
+    fn a_store_that_answered_gets_the_whole_retry_budget_and_no_more() {
         let patience = Duration::from_millis(200);
         let (retry, waits) = retry(patience);
         assert_eq!(run(&retry, &[Some(Kind::Missing { bucket: false })]).1, 1);
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_succeed_is_tried_once() {
+    fn a_final_failure_is_not_retried() {
         let (retry, waits) = retry(Duration::from_secs(60));
         for kind in [Kind::Denied, Kind::Final, Kind::Exists, Kind::Unsupported, Kind::Range] {
             assert_eq!(run(&retry, &[Some(kind)]).1, 1, "{kind:?}");

@@ -1,7 +1,7 @@
-//! Async calls from plain threads: each thread drives its own, with a runtime of its own.
+//! Runs async calls from plain threads: each thread drives its own calls, in a runtime of its own.
 //!
-//! So it takes the bytes of its connections from the kernel itself, while they are in its cache, and waits for no other thread. What a
-//! thread has begun stands still while it does something else.
+//! A thread thus reads its connections itself, while the bytes are in the cache of its core, and
+//! waits for no other thread. Its requests make no progress while it does something else.
 
 use std::io;
 use thread_local::ThreadLocal;
@@ -16,7 +16,8 @@ impl Runtimes {
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         let runtime = self.0.get_or_try(|| Builder::new_current_thread().enable_all().build())?;
         Ok(runtime.block_on(async {
-            // Since the last call servers may have closed connections. One turn to hear of it, and one to act on it.
+            // Servers may have closed connections since the last call: one turn receives that, the
+            // other one handles it.
             for _ in 0..2 {
                 tokio::task::yield_now().await;
             }
@@ -27,7 +28,7 @@ impl Runtimes {
 
 impl Drop for Runtimes {
     fn drop(&mut self) {
-        // Nothing of ours runs in them any more, and waiting is forbidden in some threads.
+        // No call runs in them any more, and some threads must not block.
         std::mem::take(&mut self.0).into_iter().for_each(Runtime::shutdown_background);
     }
 }
@@ -40,9 +41,9 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
-    /// What a server has closed between two calls is not used for the second, which would fail.
+    /// On a connection that the server closed between two calls, the second call would fail.
     #[test]
-    fn a_connection_that_was_closed_meanwhile_is_not_used_again() {
+    fn a_connection_that_the_server_closed_is_not_reused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let (answered, may_close) = crossbeam_channel::bounded(0);
@@ -53,7 +54,7 @@ mod tests {
                 let lines = BufReader::new(stream.try_clone().unwrap()).lines();
                 lines.map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-                // It did not say that it would close.
+                // The answer did not announce this.
                 may_close.recv().unwrap();
                 drop(stream);
                 closed.send(()).unwrap();

@@ -1,8 +1,8 @@
-//! S3: which endpoint, which region, which credentials; and the bucket itself.
+//! S3: the endpoint, the region, the credentials, and the creation of a bucket.
 //!
-//! The choices are restic's: the bucket's name is part of the path but for Amazon's and Google's hosts, and a region
-//! that nobody gave is asked of the service. Payloads are signed on https too, so that the server checks every upload
-//! against our hash before it says that it has it.
+//! The choices are restic's: the bucket's name is part of the path except for Amazon's and Google's
+//! hosts, and the service is asked for an unknown region. Payloads are signed on https too, so that
+//! the server checks every upload against our hash before it confirms it.
 
 use super::credentials::{Credentials, Signing};
 use super::failure::{self, Answer, Failure, Kind};
@@ -24,10 +24,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The region of services that do not care, and of Amazon's oldest.
+/// Amazon's oldest region, which services without regions accept, too.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// How long the bucket's region is worth waiting for.
+/// The timeout for looking up the bucket's region.
 const REGION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects a bucket.
@@ -100,10 +100,11 @@ fn build(
         .with_http_connector(Transport(clients.clone()))
         .with_crypto_provider(Arc::new(signing::Provider))
         .with_client_options(client_options(Scheme::from(endpoint)))
-        // Plain deletes are understood by every server, and bulk ones gain nothing here.
+        // Every server supports single deletes, and bulk deletes gain nothing here.
         .with_disable_bulk_delete(true)
         .with_retry(no_retries());
-    // Amazon's buckets with locked objects take no upload without a checksum of its own; other servers may not know it.
+    // Amazon's buckets with object lock refuse an upload without a checksum header; other servers
+    // may not support it.
     let builder = match operator {
         Operator::Cloud => builder.with_checksum_algorithm(Checksum::SHA256),
         Operator::Other => builder,
@@ -140,21 +141,21 @@ fn is_amazon(host: &str) -> bool {
     [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|domain| host.ends_with(domain))
 }
 
-/// The region that Amazon's host names carry: `s3.REGION.amazonaws.com`, and the older and rarer forms of it.
+/// The region in one of Amazon's host names: `s3.REGION.amazonaws.com`, and older and rarer forms.
 fn region_of_host(endpoint: &str) -> Option<String> {
     let name = host(endpoint);
     let name = name.strip_suffix(".cn").unwrap_or(name).strip_suffix(".amazonaws.com")?;
     let name = name.strip_prefix("s3-fips").or_else(|| name.strip_prefix("s3"))?.strip_prefix(['.', '-'])?;
     let region = name.strip_prefix("dualstack.").unwrap_or(name);
-    // Three words at least, the last a number; anything else is a service of another kind.
+    // A region has at least three words, the last a number; any other name is another service.
     let last = region.rsplit_once('-').filter(|(words, _)| words.contains('-'))?.1;
     (last.parse::<u8>().is_ok() && !region.contains('.')).then(|| region.to_owned())
 }
 
-/// Finds the bucket's region: asked in a wrong one, services name the right one in their refusal. Whatever else goes
-/// wrong here goes wrong again, and better explained, in the first call.
+/// Looks up the bucket's region: services refuse a request in a wrong region and name the right
+/// one. Any other failure recurs in the first call, with a better explanation.
 async fn ask_region(store: &AmazonS3) -> Option<String> {
-    // Nothing is below this name, so the answer is short whichever it is.
+    // No object has this prefix, so that every answer is short.
     let nothing = Path::from("vsm-region-probe");
     let refusal = store.list(Some(&nothing)).next().await?.err()?;
     let region = failure::answer(&refusal)?.region.clone();
@@ -162,7 +163,7 @@ async fn ask_region(store: &AmazonS3) -> Option<String> {
     (plain && !region.is_empty()).then_some(region)
 }
 
-/// Makes the bucket. One that is already there is a success; whose it is, the next call finds out.
+/// Creates the bucket. An existing bucket is a success; the next call shows whether it may be used.
 async fn make_bucket(store: &AmazonS3, clients: &Clients, region: &str) -> Result<(), Failure> {
     let url = store.signed_url(Method::PUT, &Path::ROOT, Duration::from_secs(300)).await?;
     let body = if region == DEFAULT_REGION {

@@ -1,6 +1,7 @@
-//! The cryptography of signed requests, with one thing it need not compute: a payload's hash is the name of the file it is, and known.
+//! The cryptography of signed requests. A payload is not hashed again: its hash is the file's name.
 //!
-//! The server compares what arrives with that hash, so that a file under a wrong name would be refused and not stored.
+//! The server compares the payload with that hash, so that a file under a wrong name is refused and
+//! not stored.
 
 use crate::hash::Sha256;
 use crate::id::Id;
@@ -10,11 +11,12 @@ use ring::hmac;
 use std::cell::Cell;
 
 tokio::task_local! {
-    /// Hash and length of the payload that is about to be sent; taken by the first digest that is asked for, which is the payload's.
+    /// Hash and length of the payload of a request. The first digest, which is the payload's, takes
+    /// them.
     static PAYLOAD: Cell<Option<(Id, usize)>>;
 }
 
-/// Makes a request whose payload of `length` bytes has the hash `id`.
+/// Runs a request whose payload of `length` bytes has the hash `id`.
 pub(super) async fn with_known_payload<T>(id: Id, length: usize, request: impl Future<Output = T>) -> T {
     PAYLOAD.scope(Cell::new(Some((id, length))), request).await
 }

@@ -158,7 +158,7 @@ impl Store for ObjectStore {
         match (self.probe(), &self.0.remote.make) {
             (Ok(()), _) => Ok(()),
             (Err(failure), Some(make)) if matches!(failure.kind, Kind::Missing { .. }) => {
-                let action = format!("make the bucket {}", self.0.remote.place.name);
+                let action = format!("create the bucket {}", self.0.remote.place.name);
                 let made = self.0.run(&action, FileType::Config, async || make().await);
                 made.and_then(|()| self.probe()).map_err(|failure| self.0.general(&action, failure))
             }

@@ -1,5 +1,5 @@
-//! What holds for every service, on a store in memory: names, listings, ranges, and what a failure
-//! becomes.
+//! The behaviour that all services share, on a bucket in memory: names, listings, ranges and
+//! errors.
 
 use super::ObjectStore;
 use super::failure::{Failure, Kind};
@@ -17,7 +17,7 @@ use object_store::path::Path;
 use object_store::{Attributes, ObjectStoreExt, PutPayload};
 use std::sync::Arc;
 
-/// The pages of a bucket in memory: all in one.
+/// Lists a bucket in memory as a single page.
 struct OnePage(Arc<InMemory>);
 
 #[async_trait]
@@ -74,7 +74,7 @@ fn id(first: u8) -> Id {
 }
 
 #[test]
-fn files_are_objects_of_restics_names() {
+fn objects_have_the_names_of_restics_files() {
     for (prefix, above) in [("", ""), ("a", "a/"), ("a/b c", "a/b c/")] {
         let (store, bucket) = at(prefix);
         store.write(File::CONFIG, Bytes::from_static(b"c")).unwrap();
@@ -126,7 +126,7 @@ fn ranges_are_read_to_the_byte_or_are_too_short() {
         let short = store.download(file, offset, length).err().expect("too short");
         assert!(matches!(short, StoreError::Short { offset: at, .. } if at == offset), "{short}");
     }
-    // Piece by piece, and no further than what was asked for.
+    // A download is read piece by piece, and not beyond its range.
     let mut download = store.download(file, 5, 10).unwrap();
     let mut piece = [0; 6];
     download.read(&mut piece).unwrap();
@@ -135,7 +135,7 @@ fn ranges_are_read_to_the_byte_or_are_too_short() {
 }
 
 #[test]
-fn what_is_absent_present_or_too_large_is_reported_as_that() {
+fn absent_existing_and_too_large_files_have_their_own_errors() {
     let (store, _bucket) = at("p");
     for file in [File::CONFIG, File::new(FileType::Snapshot, id(1))] {
         let is_absent = |error: StoreError| matches!(error, StoreError::NotFound { file: of, .. } if of == file);
@@ -152,7 +152,7 @@ fn what_is_absent_present_or_too_large_is_reported_as_that() {
         store.write(file, Bytes::from_static(b"third")).unwrap();
         assert_eq!(store.read(file, 5).unwrap(), "third");
     }
-    // Of one piece many times: nothing of that size is in memory.
+    // The payload repeats one piece, so that it takes little memory.
     let piece = Bytes::from(vec![0; 1 << 20]);
     let payload: PutPayload = std::iter::repeat_n(piece, (5 << 10) + 1).collect();
     let refused = store.0.replace(File::new(FileType::Pack, id(2)), &payload);
@@ -173,8 +173,7 @@ fn every_kind_of_failure_has_its_error() {
     assert!(matches!(error(Kind::TooLarge { size: 2, max: 1 }), StoreError::TooLarge { size: 2, max: 1, .. }));
     let denied = error(Kind::Denied);
     assert!(matches!(denied, StoreError::Denied { .. }) && denied.to_string().contains("what the server said"));
-    // These differ in whether they are tried again; in the end the store has failed, with the path
-    // of the object.
+    // These failures differ in whether they are retried; the error has the path of the object.
     for (kind, is_given_up) in [
         (Kind::Link, true),
         (Kind::Trouble, true),

@@ -1,9 +1,11 @@
-//! The HTTP client that every object store is reached by, and the one place where TLS is set up. Each thread has its own, because a
-//! connection is served by the [`runtime`](super::runtime) that it was made in.
+//! The HTTP client of all object stores, and the only module that sets up TLS.
 //!
-//! Trust is the system's certificates (or those of `SSL_CERT_FILE`) and the file the caller names. A system without any,
-//! like an image made from scratch, can still use plain http. Redirects are not followed, since a signature is good for
-//! one host only; answers that are not a success become errors that carry what the server said.
+//! Each thread has its own client, because a connection is served by the
+//! [`runtime`](super::runtime) that opened it. It trusts the system's certificates (or those of
+//! `SSL_CERT_FILE`) and those of the file that the caller names. A system without certificates,
+//! like an image made from scratch, can still use plain http. Redirects are not followed, because a
+//! signature is valid for one host only. An answer that is not a success becomes an error with the
+//! server's message.
 
 use super::body::{self, Gone};
 use super::failure::{Answer, Failure, Kind};
@@ -23,10 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use thread_local::ThreadLocal;
 
-/// No server keeps an idle connection for long; one that it closes just when it is used again costs a failed attempt.
+/// How long an idle connection is kept. Servers close idle connections, too, and a request on a
+/// connection that is just being closed costs a failed attempt.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// As much of an error document as is worth reading.
+/// The most bytes that are read of an error document.
 const ERROR_DOCUMENT: usize = 16 << 10;
 
 /// How an endpoint is reached.
@@ -60,7 +63,7 @@ pub(super) struct Clients {
 
 impl Clients {
     pub fn new(options: &Options, scheme: Scheme) -> Result<Clients, String> {
-        // An error means that one is installed already, which serves as well.
+        // An error means that a provider is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificates = match &options.cacert {
             Some(path) => {
@@ -81,7 +84,7 @@ impl Clients {
         Ok(clients)
     }
 
-    /// This thread's.
+    /// The client of this thread.
     pub fn get(&self) -> Result<&reqwest::Client, String> {
         self.each.get_or_try(|| self.build())
     }
@@ -91,12 +94,13 @@ impl Clients {
             reqwest::Client::builder()
                 .user_agent(concat!("vsm/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
-                // One connection per request in flight: a stream of a shared connection waits for the others' windows.
+                // One connection per request in flight: streams of a shared connection wait for
+                // each other's windows.
                 .http1_only()
                 .connect_timeout(self.retry.connect)
                 .pool_idle_timeout(IDLE)
                 .tcp_keepalive(Duration::from_secs(30))
-                // Sees to uploads that no longer move; the callers' own clocks see to everything else.
+                // Detects stalled uploads; the callers' own timeouts detect all other stalls.
                 .tcp_user_timeout(self.retry.stall)
         };
         let built = match builder().tls_certs_merge(self.certificates.clone()).build() {
@@ -110,12 +114,13 @@ impl Clients {
     }
 }
 
-/// The clients as the object store crate wants them.
+/// Implements the HTTP interfaces of the object store crate with the clients.
 #[derive(Clone, Debug)]
 pub(super) struct Transport(pub Arc<Clients>);
 
 impl Transport {
-    /// Makes what an object store crate has no call for. That it is there already is a success.
+    /// Sends a request that creates a bucket or container, for which the object store crate has no
+    /// call. An existing one is a success.
     pub async fn make(&self, request: HttpRequest) -> Result<(), Failure> {
         let Err(error) = HttpService::call(self, request).await else { return Ok(()) };
         match error.source().and_then(|cause| cause.downcast_ref::<Answer>()) {
@@ -134,12 +139,12 @@ impl HttpConnector for Transport {
     }
 }
 
-/// What all clients of the object store crate are told.
+/// The options of all clients of the object store crate.
 pub(super) fn client_options(scheme: Scheme) -> ClientOptions {
     ClientOptions::new().with_allow_http(scheme == Scheme::Http).with_default_content_type("application/octet-stream")
 }
 
-/// Retrying is done above, where it is known what has been sent.
+/// Disables the retries of the object store crate: `retry` makes them.
 pub(super) fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
@@ -171,12 +176,12 @@ impl HttpService for Transport {
     }
 }
 
-/// What another attempt would meet, too.
+/// An error that a retry would meet again.
 fn hopeless(text: String) -> HttpError {
     HttpError::new(HttpErrorKind::Decode, Failure::new(Kind::Final, text))
 }
 
-/// The request as the client takes it.
+/// Converts a request for the client, with its real content and a metered body.
 fn outgoing(request: HttpRequest, traffic: &Arc<Traffic>) -> Result<reqwest::Request, HttpError> {
     let content = body::of(&request).map_err(hopeless)?;
     let request = request.map(|body| match (content, body.as_bytes()) {
@@ -187,7 +192,7 @@ fn outgoing(request: HttpRequest, traffic: &Arc<Traffic>) -> Result<reqwest::Req
     reqwest::Request::try_from(request).map_err(lost)
 }
 
-/// What the store takes a request for. Listings have a query that says so.
+/// The kind by which the store bills a request. Listings are recognized by their query.
 fn kind(request: &HttpRequest) -> Request {
     let query = request.uri().query().unwrap_or_default();
     let lists = query.split('&').any(|pair| matches!(pair, "list-type=2" | "comp=list"));
@@ -201,7 +206,7 @@ fn kind(request: &HttpRequest) -> Request {
     }
 }
 
-/// Why there is no answer, or no more of it.
+/// The error of a request without a complete answer.
 fn lost(error: reqwest::Error) -> HttpError {
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
     if let Some(gone) = causes.find_map(|cause| cause.downcast_ref::<Gone>()) {
@@ -234,7 +239,7 @@ async fn refusal(response: HttpResponse) -> Answer {
             }
         }
     };
-    // What has arrived by then will do; the status is the main thing.
+    // A partial document is enough, because the status matters most.
     let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
     let document = String::from_utf8_lossy(&document);
     Answer::new(status.as_u16(), status.canonical_reason().unwrap_or("status"), &region, &document).with_code(&code)
@@ -247,9 +252,9 @@ mod tests {
     use std::io::{self, Read};
     use std::net::TcpListener;
 
-    /// A body of which a part cannot be read, on its way to a server that takes anything.
+    /// A part of the body cannot be read; the server accepts everything.
     #[test]
-    fn a_temporary_file_that_is_gone_is_no_lost_connection() {
+    fn an_unreadable_spill_file_is_a_final_failure() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", server.local_addr().unwrap());
         let taking = std::thread::spawn(move || {
@@ -257,14 +262,14 @@ mod tests {
             io::copy(&mut connection.by_ref().take(1 << 20), &mut io::sink()).ok();
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let gone = || Err::<bytes::Bytes, _>(Gone::from(io::Error::other("the disk is gone")));
+        let gone = || Err::<bytes::Bytes, _>(Gone::from(io::Error::other("the disk has failed")));
         let body = reqwest::Body::wrap_stream(stream::iter([Ok("before".into()), gone()]));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let error = runtime.block_on(client.put(url).body(body).send()).unwrap_err();
         let failure = lost(error);
         let cause = failure.source().and_then(|cause| cause.downcast_ref::<Failure>()).unwrap();
         assert_eq!(cause.kind, Kind::Final);
-        assert!(cause.to_string().contains("the disk is gone"), "{cause}");
+        assert!(cause.to_string().contains("the disk has failed"), "{cause}");
         drop(client);
         drop(runtime);
         taking.join().unwrap();

@@ -1,5 +1,5 @@
-//! An application in a namespace of its own, and what Velero's plugin does with it. Its objects are those that the sheet on the plugin
-//! describes, written down again here.
+//! An application in its own namespace, and the actions of Velero's plugin on it. The objects
+//! follow the sheet on the plugin and do not use the library's types.
 
 use crate::cluster::{Cluster, PROTECTED, files, name, setting, text, wait_for};
 use crate::common::peers::{Peer, Repo};
@@ -12,7 +12,7 @@ pub const RESTORE: &str = "VolumeSnapshotRestore";
 /// The base secret that the OADP operator makes for a backup location.
 pub const SECRET: &str = "default-volsync-restic";
 pub const PASSWORD: &str = "correct horse";
-/// How the storage of the cluster is called.
+/// The name of the cluster's CSI driver.
 pub const DRIVER: &str = "csi.testbed.local";
 
 const UID_LABEL: &str = "datamover.oadp.openshift.io/uid";
@@ -22,7 +22,7 @@ pub struct App {
     pub namespace: String,
 }
 
-/// What a claim asks for.
+/// The request of a claim.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub mode: &'a str,
@@ -34,7 +34,8 @@ pub const FILES: Asked = Asked { mode: "Filesystem", size: "64Mi", class: "testb
 pub const DEVICE: Asked = Asked { mode: "Block", size: "64Mi", class: "testbed" };
 
 impl App {
-    /// A new namespace, which no earlier run had: what is in a bucket stays.
+    /// Creates a namespace with a name that no earlier run used, because the content of buckets
+    /// stays.
     pub fn new(name: &str) -> App {
         let namespace = &format!("{name}-{}", std::process::id());
         let app = App { cluster: Cluster::admin(), namespace: namespace.clone() };
@@ -44,7 +45,7 @@ impl App {
         app
     }
 
-    /// The namespace goes, and everything in it.
+    /// Deletes the namespace with everything in it.
     pub fn remove(&self) {
         self.cluster.delete("Namespace", "", &self.namespace);
         self.cluster.until_gone("Namespace", "", &self.namespace);
@@ -72,20 +73,21 @@ impl App {
             .create(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}));
     }
 
-    /// A claim with a volume.
+    /// Creates a claim, waits until it is bound, and returns the path of its volume.
     pub fn bound(&self, name: &str, asked: Asked<'_>) -> PathBuf {
         self.claim(name, asked, None);
         self.volume(name)
     }
 
-    /// Where the driver keeps a claim's volume: a folder, or the file behind a block device.
+    /// The path of a claim's volume in the driver: a folder, or the file behind a block device.
     pub fn volume(&self, claim: &str) -> PathBuf {
         let claim = self.until("PersistentVolumeClaim", claim, |claim| text(claim, "/status/phase") == "Bound");
         let volume = self.cluster.get("PersistentVolume", "", text(&claim, "/spec/volumeName")).expect("its volume");
         files().join("csi/volumes").join(text(&volume, "/spec/csi/volumeHandle")).join("contents")
     }
 
-    /// Runs a shell's command in a pod that has the claim, at `/data` or as the device `/dev/data`, and gives what it wrote.
+    /// Runs a shell command in a pod with the claim at `/data` or as the device `/dev/data`, and
+    /// returns its output.
     pub fn run(&self, job: &str, claim: &str, asked: Asked<'_>, command: &str) -> String {
         let (mounts, place) = match asked.mode {
             "Block" => ("volumeDevices", json!([{"name": "data", "devicePath": "/dev/data"}])),
@@ -109,7 +111,7 @@ impl App {
         log
     }
 
-    /// Takes a snapshot of a claim, and gives the name of its content.
+    /// Takes a snapshot of a claim and returns the name of its content.
     pub fn snapshot(&self, name: &str, claim: &str) -> String {
         self.snapshot_of_class(name, claim, "testbed");
         let ready = self.until("VolumeSnapshot", name, |it| it["status"]["readyToUse"] == true);
@@ -124,7 +126,7 @@ impl App {
         );
     }
 
-    /// A VolumeSnapshotBackup as the plugin makes it for a content in a Velero backup.
+    /// A VolumeSnapshotBackup as the plugin creates it for a content in a Velero backup.
     pub fn vsb(&self, name: &str, backup: &str, content: &str) -> Value {
         json!({
             "apiVersion": "datamover.oadp.openshift.io/v1alpha1", "kind": BACKUP,
@@ -137,21 +139,21 @@ impl App {
         })
     }
 
-    /// A snapshot of a claim and its backup, up to its end.
+    /// Takes a snapshot of a claim and backs it up; returns the completed VolumeSnapshotBackup.
     pub fn back_up(&self, name: &str, backup: &str, claim: &str) -> Value {
         let content = self.snapshot(name, claim);
         self.cluster.create(&self.vsb(name, backup, &content));
         self.completed(BACKUP, name)
     }
 
-    /// A backup or restore at its end, which must be a good one.
+    /// Waits for the end of a backup or restore, which must be `Completed`.
     pub fn completed(&self, kind: &str, name: &str) -> Value {
         let ended = self.ended(kind, name);
         assert_eq!(text(&ended, "/status/phase"), "Completed", "{ended:#}");
         ended
     }
 
-    /// A backup or restore at its end, whichever, when nothing more will be written to it.
+    /// Waits until a backup or restore has ended, with any result, and has no finalizer.
     pub fn ended(&self, kind: &str, name: &str) -> Value {
         self.until(kind, name, |it| {
             let ended = matches!(text(it, "/status/phase"), "Completed" | "Failed" | "PartiallyFailed");
@@ -159,8 +161,8 @@ impl App {
         })
     }
 
-    /// A VolumeSnapshotRestore as the plugin makes it for a backup, from what it has put into the stored one's annotations. Velero's
-    /// Restores are of all namespaces: this one is of this one alone.
+    /// A VolumeSnapshotRestore as the plugin creates it from the annotations of a stored backup.
+    /// Names of Velero Restores are shared by all namespaces, so the name contains this one.
     pub fn vsr(&self, name: &str, restore: &str, vsb: &Value) -> Value {
         let status = &vsb["status"];
         json!({
@@ -179,7 +181,7 @@ impl App {
         })
     }
 
-    /// A restore that fills a claim of this namespace.
+    /// A direct restore into a new claim of this namespace.
     pub fn direct(&self, name: &str, vsb: &Value, claim: &str, mode: Option<&str>) -> Value {
         let mut vsr = self.vsr(name, "", vsb);
         vsr["metadata"]["labels"] = json!({});
@@ -191,8 +193,9 @@ impl App {
         vsr
     }
 
-    /// Takes the handle of a restore as the plugin does: a content of its own, a snapshot bound to it, the content that the restore
-    /// names deleted, and a claim from the snapshot.
+    /// Uses the handle of a restore as the plugin does: creates its own content and a snapshot
+    /// bound to it, deletes the content that the restore names, and creates a claim from the
+    /// snapshot.
     pub fn take_handle(&self, restore: &str, claim: &str, asked: Asked<'_>) -> PathBuf {
         let vsr = self.until(RESTORE, restore, |vsr| {
             assert_ne!(text(vsr, "/status/phase"), "Failed", "{vsr:#}");
@@ -202,7 +205,7 @@ impl App {
         let theirs = text(&vsr, "/status/volumeSnapshotContentName");
         assert!(
             self.cluster.get("VolumeSnapshotContent", "", theirs).is_some(),
-            "the plugin deletes it, and wants to find it"
+            "the content must exist until the plugin deletes it"
         );
         let content = format!("velero-{claim}-{}", text(&vsr, "/metadata/uid"));
         let reference = json!({
@@ -225,8 +228,8 @@ impl App {
         self.volume(claim)
     }
 
-    /// What is in the protected namespace, and of the cluster, for an object.
-    pub fn helpers(&self, object: &Value) -> Vec<String> {
+    /// The managed objects of a request, in the protected namespace and cluster-scoped.
+    pub fn managed_objects(&self, object: &Value) -> Vec<String> {
         let selector = format!("{UID_LABEL}={}", text(object, "/metadata/uid"));
         let here = ["Job", "Pod", "PersistentVolumeClaim", "VolumeSnapshot", "Secret", "ConfigMap"];
         let kinds = here
@@ -240,14 +243,14 @@ impl App {
         found.collect()
     }
 
-    /// Nothing of an object may be left but itself.
+    /// Waits until a request has no managed objects.
     pub fn assert_bare(&self, object: &Value) {
-        let none = || Some(()).filter(|()| self.helpers(object).is_empty());
+        let none = || Some(()).filter(|()| self.managed_objects(object).is_empty());
         let gone = wait_for(Duration::from_secs(60), none);
-        assert!(gone.is_some(), "left behind: {:?}", self.helpers(object));
+        assert!(gone.is_some(), "left behind: {:?}", self.managed_objects(object));
     }
 
-    /// The repository that a status names, as stock restic opens it.
+    /// The repository that a status names, for stock restic.
     pub fn repository(&self, object: &Value) -> Repo {
         let url = match text(object, "/status/resticrepository") {
             "" => text(object, "/spec/volumeSnapshotMoverBackupRef/resticrepository"),
@@ -257,7 +260,7 @@ impl App {
     }
 }
 
-/// The processes of a pod that run a program, on this machine.
+/// The process IDs of a program in a pod, on this machine.
 pub fn processes(pod_uid: &str, program: &str) -> Vec<i32> {
     let read = |pid: i32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let all = std::fs::read_dir("/proc").expect("processes").flatten();
@@ -265,7 +268,7 @@ pub fn processes(pod_uid: &str, program: &str) -> Vec<i32> {
     pids.filter(|pid| read(*pid, "cgroup").contains(pod_uid) && read(*pid, "comm").trim() == program).collect()
 }
 
-/// A bucket, and the base secret for it as the OADP operator makes it for a backup location of that name.
+/// Creates a bucket, and its base secret as the OADP operator creates it for a backup location.
 pub fn secret_for(bucket: &str) {
     std::fs::create_dir_all(files().join("s3").join(bucket)).expect("a bucket");
     let labels = json!({"openshift.io/oadp-bsl-provider": "aws", "openshift.io/oadp-bsl-name": bucket});
@@ -287,23 +290,23 @@ pub fn repository(url: &str) -> Repo {
     repo
 }
 
-/// Stock restic finds every byte in order, and no lock but its own.
+/// Demands that `restic check --read-data` succeeds and that no lock is left.
 pub fn assert_whole(repo: &Repo) {
     repo.run(Peer::Restic019, ["check", "--read-data", "--no-cache"]).ok();
     assert_eq!(repo.run(Peer::Restic019, ["list", "locks", "--no-lock"]).ok().text(), "", "a lock is left");
 }
 
-/// The status of a condition, or nothing.
+/// The status of a condition, or an empty text.
 pub fn condition<'v>(object: &'v Value, kind: &str) -> &'v str {
     field(object, kind, "status")
 }
 
-/// The reason of a condition, or nothing.
+/// The reason of a condition, or an empty text.
 pub fn reason<'v>(object: &'v Value, kind: &str) -> &'v str {
     field(object, kind, "reason")
 }
 
-/// What a condition says to people.
+/// The message of a condition, or an empty text.
 pub fn message<'v>(object: &'v Value, kind: &str) -> &'v str {
     field(object, kind, "message")
 }

@@ -1,4 +1,4 @@
-//! The cluster as `kubectl` reaches it: JSON goes in and comes out. Nothing here knows the controller's types.
+//! A Kubernetes client for tests that sends and returns plain JSON, without the controller's types.
 
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
@@ -14,17 +14,17 @@ pub const PROTECTED: &str = "velero";
 
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
-/// What the cluster's scripts say in their settings.
+/// A setting that the cluster's scripts export.
 pub fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests are run by tests/cluster/test"))
 }
 
-/// The folder of the cluster's files.
+/// The folder with the cluster's files.
 pub fn files() -> PathBuf {
     PathBuf::from(setting("TESTBED_DIR")).join("run")
 }
 
-/// The cluster, reached as somebody.
+/// A connection to the cluster with the identity of one user.
 #[derive(Clone)]
 pub struct Cluster(Client);
 
@@ -57,7 +57,7 @@ fn resource(kind: &str) -> (&'static str, &'static str, bool) {
         "BackupStorageLocation" => ("apis/velero.io/v1", "backupstoragelocations", true),
         "Backup" => ("apis/velero.io/v1", "backups", true),
         "Restore" => ("apis/velero.io/v1", "restores", true),
-        other => panic!("these tests have no use for a {other}"),
+        other => panic!("the tests do not know the kind {other}"),
     }
 }
 
@@ -68,7 +68,7 @@ fn path(kind: &str, namespace: &str, name: &str) -> String {
     format!("/{api}/{within}{plural}{name}")
 }
 
-/// A text within an object, or nothing.
+/// A text in an object, or an empty text.
 pub fn text<'v>(object: &'v Value, pointer: &str) -> &'v str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
@@ -78,18 +78,18 @@ pub fn name(object: &Value) -> &str {
 }
 
 impl Cluster {
-    /// As its administrator.
+    /// Connects as the administrator.
     pub fn admin() -> Cluster {
         static ADMIN: LazyLock<Cluster> = LazyLock::new(|| Cluster::of(|_| {}));
         ADMIN.clone()
     }
 
-    /// As nobody: whoever sends a request says who they are.
+    /// Connects without credentials: each request carries its own.
     pub fn anonymous() -> Cluster {
         Cluster::of(|auth| *auth = AuthInfo::default())
     }
 
-    /// As whoever has the token.
+    /// Connects with a token.
     pub fn with_token(token: &str) -> Cluster {
         Cluster::of(|auth| *auth = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() })
     }
@@ -109,7 +109,7 @@ impl Cluster {
         })
     }
 
-    /// One request; what the apiserver refuses is an answer, too.
+    /// Sends one request; an error of the apiserver is a result, too.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>, kind: &str) -> Result<Value, Box<Status>> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
@@ -129,7 +129,8 @@ impl Cluster {
         }
     }
 
-    /// Objects of a namespace, or of all if it is empty; by a label selector unless that is empty.
+    /// Lists the objects of a namespace, or of all namespaces if it is empty, by an optional label
+    /// selector.
     pub fn list(&self, kind: &str, namespace: &str, selector: &str) -> Vec<Value> {
         let query = if selector.is_empty() { String::new() } else { format!("?labelSelector={}", encoded(selector)) };
         let list = self.request("GET", &format!("{}{query}", path(kind, namespace, "")), None, "application/json");
@@ -163,7 +164,7 @@ impl Cluster {
         self.request("PATCH", &path, Some(patch), "application/merge-patch+json")
     }
 
-    /// Deletes; what is gone already is well.
+    /// Deletes an object. A missing object is no error.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
         let options = json!({"propagationPolicy": "Background"});
         match self.request("DELETE", &path(kind, namespace, name), Some(&options), "application/json") {
@@ -172,7 +173,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until an object is as it should be, and gives it; nothing is measured by the limit.
+    /// Waits until an object is `ready` and returns it. The deadline only turns a hang into a
+    /// failure.
     pub fn until(&self, kind: &str, namespace: &str, name: &str, ready: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
         let found = wait_for(Duration::from_secs(180), || {
@@ -181,36 +183,36 @@ impl Cluster {
         });
         found.unwrap_or_else(|| {
             panic!(
-                "{kind} {namespace}/{name} never got there; it is {}",
-                last.map_or("gone".into(), |it| format!("{it:#}"))
+                "timeout waiting for {kind} {namespace}/{name}; its last state: {}",
+                last.map_or("deleted".into(), |it| format!("{it:#}"))
             )
         })
     }
 
     pub fn until_gone(&self, kind: &str, namespace: &str, name: &str) {
         let gone = wait_for(Duration::from_secs(180), || self.get(kind, namespace, name).is_none().then_some(()));
-        assert!(gone.is_some(), "{kind} {namespace}/{name} does not go: {:?}", self.get(kind, namespace, name));
+        assert!(gone.is_some(), "{kind} {namespace}/{name} was not deleted: {:?}", self.get(kind, namespace, name));
     }
 
-    /// What a pod's container wrote.
+    /// The log of a pod's container.
     pub fn log(&self, namespace: &str, pod: &str) -> String {
         self.text(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/log"))
     }
 
-    /// An answer that is not one object.
+    /// A response that is not one JSON object.
     pub fn text(&self, path: &str) -> String {
         let request = http::Request::get(path).body(vec![]).expect("a request");
         RUNTIME.block_on(self.0.request_text(request)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Objects as `kubectl get` shows them.
+    /// The table that `kubectl get` prints for objects.
     pub fn table(&self, path: &str) -> Value {
         let request = http::Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
         let request = request.body(vec![]).expect("a request");
         RUNTIME.block_on(self.0.request(request)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// A token of a service account.
+    /// Requests a token of a service account.
     pub fn token(&self, namespace: &str, account: &str) -> String {
         let path = format!("{}/token", path("ServiceAccount", namespace, account));
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
@@ -219,7 +221,7 @@ impl Cluster {
     }
 }
 
-/// Asks five times a second until there is an answer, or the limit is over.
+/// Calls `ask` five times a second until it returns a value or the limit has passed.
 pub fn wait_for<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -230,7 +232,7 @@ pub fn wait_for<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Optio
     }
 }
 
-/// For a query: everything but what needs no encoding.
+/// Percent-encodes a text for a query.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()

@@ -1,5 +1,6 @@
-//! What the clients of VolumeSnapshotMover 1.2 read, in the order in which they read it: every version of an object that the apiserver
-//! ever had is looked at, because a client may look at any of them. The numbers are the sections of the sheet on those clients.
+//! Tests the contract with the clients of VolumeSnapshotMover 1.2: the fields they read, in the
+//! order in which they read them. Every version of an object in the apiserver is verified, because
+//! a client may read any of them. The numbers are sections of the sheet on those clients.
 
 use crate::app::{App, BACKUP, FILES, RESTORE, assert_whole, condition, message, reason};
 use crate::cluster::{Cluster, text};
@@ -35,13 +36,13 @@ const FIVE: [&str; 5] = [
 ];
 
 #[test]
-fn a_backup_tells_the_plugin_all_it_needs_before_it_is_completed() {
+fn a_backup_publishes_all_fields_for_the_plugin_before_it_completes() {
     let app = App::new("contract-backup");
     fs::write(app.bound("data", FILES).join("file"), Random(1).bytes(30 << 20)).expect("a file");
     let content = app.snapshot("snap", "data");
     let created = app.cluster.create(&app.vsb("vsb", "b", &content));
-    // 13.6: with a class that deletes, Velero makes the content anew under its name while the mover is at work, with another uid and a
-    // reference to a snapshot that does not exist.
+    // 13.6: if the class's deletion policy is `Delete`, Velero recreates the content under its name
+    // while the mover runs, with another UID and a reference to a snapshot that does not exist.
     app.until(BACKUP, "vsb", |vsb| is_set(vsb, "/status/moverPod"));
     let old = app.cluster.get("VolumeSnapshotContent", "", &content).expect("the content");
     app.cluster
@@ -67,22 +68,23 @@ fn a_backup_tells_the_plugin_all_it_needs_before_it_is_completed() {
     assert!(phases == expected || phases == expected[1..], "{phases:?}");
     for it in &all {
         let phase = text(it, "/status/phase");
-        // 5.2, 13.2: progress is looked at when both are there.
+        // 5.2, 13.2: clients read the progress once both fields are set.
         assert!(phase.is_empty() || is_set(it, "/status/batchingStatus"), "{it:#}");
         assert!(phase.is_empty() || is_set(it, "/status/startTimestamp"), "{it:#}");
-        // 13.1: everything before `Completed`, or with it.
+        // 13.1: all fields are set before `Completed`, or with it.
         if matches!(phase, "SnapshotBackupDone" | "Cleanup" | "Completed") {
             assert!(FIVE.iter().all(|field| is_set(it, field)), "{it:#}");
             assert_eq!((condition(it, "Reconciled"), reason(it, "Reconciled")), ("True", "Complete"), "{it:#}");
             assert!(is_set(it, "/status/completionTimestamp"), "{it:#}");
         }
-        assert_ne!(condition(it, "Reconciled"), "False", "the plugin takes that for the end: {it:#}");
+        assert_ne!(condition(it, "Reconciled"), "False", "the plugin would treat this as the end: {it:#}");
     }
     assert!(all.len() < 20, "{} writes", all.len());
-    // The canonical quantity of what the claim requests, and the URL that restic opens.
+    // The canonical form of the claim's request, and a URL that restic opens.
     assert_eq!(text(&vsb, FIVE[2]), "64Mi");
     assert_whole(&app.repository(&vsb));
-    // Velero deletes it minutes later, and its repository stays; that it is gone then is no error (13.12).
+    // 13.12: Velero deletes the backup minutes later, and to delete it again is no error. The
+    // repository stays.
     app.cluster.delete(BACKUP, &app.namespace, "vsb");
     app.cluster.until_gone(BACKUP, &app.namespace, "vsb");
     app.cluster.delete(BACKUP, &app.namespace, "vsb");
@@ -92,12 +94,13 @@ fn a_backup_tells_the_plugin_all_it_needs_before_it_is_completed() {
 }
 
 #[test]
-fn a_restore_gives_phase_handle_and_content_at_once() {
+fn a_restore_publishes_phase_handle_and_content_in_one_write() {
     let app = App::new("contract-restore");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let vsb = app.back_up("vsb", "b", "data");
     let created = app.cluster.create(&app.vsr("vsr", "r", &vsb));
-    // 13.4, 13.8: the content is deleted while the restore is not yet completed, and the claim binds before it is.
+    // 13.4, 13.8: the plugin deletes the content and binds the claim before the restore is
+    // completed.
     app.take_handle("vsr", "back", FILES);
     app.completed(RESTORE, "vsr");
     let all = history(&app, &created);
@@ -114,7 +117,7 @@ fn a_restore_gives_phase_handle_and_content_at_once() {
         assert_ne!(condition(it, "Reconciled"), "False", "{it:#}");
     }
     assert!(all.len() < 20, "{} writes", all.len());
-    // 13.5: one that fails says so in the same write, and shows no handle.
+    // 13.5: a failed restore sets phase and condition in one write, and has no handle.
     let mut bad = app.vsr("bad", "bad", &vsb);
     bad["metadata"]["labels"]["velero.io/vsb-name"] = json!("another");
     let created = app.cluster.create(&bad);
@@ -123,22 +126,23 @@ fn a_restore_gives_phase_handle_and_content_at_once() {
         assert_eq!(text(&it, "/status/phase") == "Failed", condition(&it, "Reconciled") == "False", "{it:#}");
         assert!(!is_set(&it, "/status/snapshotHandle"));
     }
-    // 13.7: what was backed up with its namespace and came back, finalizer and labels and all, is not carried out again.
+    // 13.7: a restore object that was itself backed up and restored, with its finalizer and labels,
+    // does not run again.
     let mut copy = app.vsr("copy", "copy", &vsb);
     copy["metadata"]["finalizers"] = json!(["oadp.openshift.io/oadp-datamover"]);
     app.cluster.create(&copy);
     let copy = app.ended(RESTORE, "copy");
     assert_eq!((text(&copy, "/status/phase"), reason(&copy, "Degraded")), ("Failed", "Copied"), "{copy:#}");
     assert!(message(&copy, "Reconciled").contains("create a new VolumeSnapshotRestore"), "{copy:#}");
-    // And a live one is kept out of backups.
+    // A live restore object is excluded from backups.
     let label = "/metadata/labels/velero.io~1exclude-from-backup";
     assert_eq!(text(&app.get(RESTORE, "vsr").expect("the restore"), label), "true");
     app.remove();
 }
 
-/// 1, 11: what `oc get vsb,vsr` shows, and by which names.
+/// 1, 11: the table of `oc get vsb,vsr`, and the short names.
 #[test]
-fn the_tables_are_those_of_old() {
+fn kubectl_tables_match_volume_snapshot_mover_1_2() {
     let app = App::new("contract-table");
     app.bound("data", FILES);
     let vsb = app.back_up("vsb", "b", "data");
@@ -158,7 +162,7 @@ fn the_tables_are_those_of_old() {
     let path = "/apis/datamover.oadp.openshift.io/v1alpha1";
     let known = Cluster::admin().request("GET", path, None, "application/json").expect("the kinds");
     let all = known["resources"].as_array().expect("resources").iter();
-    // In whatever order: that of the kinds' making.
+    // The apiserver lists them in the order of their creation.
     let short: std::collections::BTreeSet<&str> =
         all.filter_map(|it| it["shortNames"].as_array()).flatten().filter_map(Value::as_str).collect();
     assert_eq!(short.into_iter().collect::<Vec<_>>(), ["vsb", "vsr"]);

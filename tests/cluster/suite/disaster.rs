@@ -1,4 +1,5 @@
-//! What is left when a cluster is lost, or a backup has expired: the bucket and its password.
+//! Tests disaster recovery: a lost cluster or an expired backup leaves only the bucket and its
+//! password.
 
 use crate::app::{App, Asked, DEVICE, FILES, PASSWORD, RESTORE, repository, secret_for};
 use crate::cluster::{Cluster, PROTECTED, files, name, setting, text};
@@ -10,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A bucket of this run, and the name of its secret.
+/// Creates a bucket for this run, and returns its name and that of its secret.
 fn bucket(what: &str) -> (String, String) {
     let bucket = format!("{what}-{}", std::process::id());
     secret_for(&bucket);
@@ -24,7 +25,7 @@ fn succeeds(command: &mut Command) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// Backs a claim up to a bucket, and gives a copy of the volume that no cluster has.
+/// Backs up a claim to a bucket, and returns the path of a copy of the volume outside the cluster.
 fn keep(app: &App, secret: &str, claim: &str, asked: Asked<'_>, vsb: &str) -> PathBuf {
     let content = app.snapshot(vsb, claim);
     let mut made = app.vsb(vsb, "b1", &content);
@@ -39,7 +40,7 @@ fn keep(app: &App, secret: &str, claim: &str, asked: Asked<'_>, vsb: &str) -> Pa
 }
 
 #[test]
-fn volumes_of_a_lost_cluster_come_back_from_the_bucket_alone() {
+fn volumes_of_a_lost_cluster_are_restored_from_the_bucket_alone() {
     let app = App::new("lost");
     let (bucket, secret) = bucket("lost");
     let volume = app.bound("data", FILES);
@@ -51,7 +52,8 @@ fn volumes_of_a_lost_cluster_come_back_from_the_bucket_alone() {
     fs::write(&device, Random(2).bytes(64 << 20)).expect("a device");
     let disk = keep(&app, &secret, "disk", DEVICE, "disk");
 
-    // The cluster is gone: what was asked of it, its volumes, and what it had on record. Its successor has another id.
+    // The cluster is lost: its requests, its volumes and its repository records. Its successor has
+    // another ID.
     app.remove();
     let base = format!("s3:{}/{bucket}", setting("S3_URL"));
     for record in app.cluster.list("ConfigMap", PROTECTED, "app.kubernetes.io/managed-by=vsm-controller") {
@@ -70,7 +72,7 @@ fn volumes_of_a_lost_cluster_come_back_from_the_bucket_alone() {
     let asked = ["repositories", &base, "--protected-namespace", PROTECTED, "--secret", &secret, "--manifests"];
     let list = repo.run(Peer::Vsm, asked.map(Into::into).into_iter().chain([manifests.clone().into_os_string()])).ok();
     for told in ["another-cluster", "data", "disk", "first", "second", &app.namespace] {
-        assert!(list.text().contains(told), "{told}: {}", list.text());
+        assert!(list.text().contains(told), "not listed: {told}\n{}", list.text());
     }
     succeeds(Command::new("kubectl").arg("apply").arg("-f").arg(&manifests));
     let restores = app.cluster.list(RESTORE, &app.namespace, "");
@@ -94,9 +96,9 @@ fn volumes_of_a_lost_cluster_come_back_from_the_bucket_alone() {
     app.remove();
 }
 
-/// The shipped CronJob's Job, run now and for another location.
+/// Runs the Job of the shipped CronJob now, for another location.
 #[test]
-fn the_report_of_expired_data_names_it_and_removes_nothing() {
+fn the_report_of_expired_data_lists_it_and_removes_nothing() {
     let cluster = Cluster::admin();
     let (bucket, secret) = bucket("expired");
     let prefix = "pre/fix";
@@ -112,7 +114,7 @@ fn the_report_of_expired_data_names_it_and_removes_nothing() {
         let parent: &Path = from.parent().expect("a folder");
         repo.backup(Peer::Restic019, parent, "file", &old);
     }
-    let cron = cluster.get("CronJob", PROTECTED, "vsm-expired").expect("the overlay has it");
+    let cron = cluster.get("CronJob", PROTECTED, "vsm-expired").expect("the CronJob of the overlay");
     let job = format!("expired-{}", std::process::id());
     let mut spec = cron["spec"]["jobTemplate"]["spec"].clone();
     let container = &mut spec["template"]["spec"]["containers"][0];

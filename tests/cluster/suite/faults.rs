@@ -1,5 +1,5 @@
-//! What goes wrong, and what a user reads then: each case ends in a phase, with a reason and words that name what it is about, and
-//! leaves nothing behind.
+//! Tests failures: each ends in a phase with a reason and a message that names the object at fault,
+//! and leaves no managed object.
 
 use crate::app::{App, BACKUP, FILES, PASSWORD, RESTORE, assert_whole, condition, message, reason, repository};
 use crate::cluster::{Cluster, PROTECTED, files, setting, text, wait_for};
@@ -12,7 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// A base secret that is that of the backup location but for these keys; one without a value is left out.
+/// Creates a copy of the backup location's base secret with changed keys; a key without a value is
+/// omitted.
 fn secret(name: &str, changes: &[(&str, Option<&str>)]) {
     let mut data = json!({
         "RESTIC_REPOSITORY": format!("s3:{}/velero", setting("S3_URL")), "RESTIC_PASSWORD": PASSWORD,
@@ -32,7 +33,7 @@ fn secret(name: &str, changes: &[(&str, Option<&str>)]) {
     }));
 }
 
-/// A certificate that has signed nothing.
+/// The certificate of an authority that has signed no server certificate.
 fn authority() -> String {
     let mut command = std::process::Command::new("openssl");
     command.args([
@@ -58,7 +59,8 @@ fn using(mut object: Value, secret: &str) -> Value {
     object
 }
 
-/// The object ends as failed, for this reason and with these words, on record for the plugin too, and leaves nothing.
+/// Creates an object, which must fail with this reason and these words in conditions that the
+/// plugin reads, and leave nothing.
 fn fails(app: &App, object: &Value, why: &str, words: &str) {
     app.cluster.create(object);
     has_failed(app, object, why, words);
@@ -75,12 +77,12 @@ fn has_failed(app: &App, object: &Value, why: &str, words: &str) {
 }
 
 #[test]
-fn a_store_that_cannot_be_used_is_named() {
+fn an_unusable_store_fails_with_its_reason() {
     let app = App::new("fault-store");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let vsb = app.back_up("good", "b", "data");
     let content = text(&vsb, "/spec/volumeSnapshotContent/name").to_owned();
-    // All at once: what may pass by itself is tried again, with longer and longer waits.
+    // All cases run concurrently, because transient errors are retried with exponential backoff.
     let asked = std::cell::RefCell::new(Vec::new());
     let ask = |object: Value, why: &'static str, words: &'static str| {
         app.cluster.create(&object);
@@ -103,7 +105,7 @@ fn a_store_that_cannot_be_used_is_named() {
     let nowhere = format!("s3:{}/nowhere", setting("S3_URL"));
     secret("fault-bucket", &[("RESTIC_REPOSITORY", Some(&nowhere))]);
     both("bucket", &nowhere, "BucketMissing", "nowhere");
-    // The apiserver's certificate is of the cluster's own authority, and not of this one.
+    // The cluster's own authority signed the apiserver's certificate, not this one.
     let ca = authority();
     secret(
         "fault-ca",
@@ -120,42 +122,43 @@ fn a_store_that_cannot_be_used_is_named() {
     app.remove();
 }
 
-/// Where a location's bucket has the repository that a status names.
+/// The folder of the S3 server with the repository that a status names.
 fn folder(object: &Value) -> std::path::PathBuf {
     let url = text(object, "/status/resticrepository");
     files().join("s3").join(url.strip_prefix(&format!("s3:{}/", setting("S3_URL"))).expect("the cluster's store"))
 }
 
 #[test]
-fn a_repository_that_is_gone_is_neither_made_anew_nor_taken_for_empty() {
+fn a_missing_repository_is_neither_recreated_nor_treated_as_empty() {
     let app = App::new("fault-gone");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let vsb = app.back_up("good", "b", "data");
     let content = text(&vsb, "/spec/volumeSnapshotContent/name").to_owned();
     let (there, aside) = (folder(&vsb), files().join("s3").join(format!("aside-{}", std::process::id())));
-    fs::rename(&there, &aside).expect("the bucket loses it");
+    fs::rename(&there, &aside).expect("the repository is moved away");
     fails(&app, &app.vsb("again", "b", &content), "RepositoryMissing", text(&vsb, "/status/resticrepository"));
     fails(&app, &app.vsr("restore", "r", &vsb), "RepositoryMissing", text(&vsb, "/status/resticrepository"));
-    assert!(!there.join("config").exists(), "it was made anew");
-    // An administrator says that this is what VolumeSnapshotMover left of an empty volume, and the store shows that nothing is there.
+    assert!(!there.join("config").exists(), "the repository was recreated");
+    // VolumeSnapshotMover made no repository for an empty volume. An administrator confirms that
+    // with an annotation, and the store has no object of the repository.
     let mut empty = app.vsr("empty", "e", &vsb);
     empty["metadata"]["annotations"] = json!({"datamover.oadp.openshift.io/absent-repository-is-empty-volume": "true"});
     app.cluster.create(&empty);
     let back = app.take_handle("empty", "empty", FILES);
     app.completed(RESTORE, "empty");
     assert_eq!(fs::read_dir(back).expect("a folder").count(), 0);
-    // Not so if only the config is gone.
-    fs::rename(&aside, &there).expect("it is back");
-    fs::rename(there.join("config"), &aside).expect("the config goes");
+    // The annotation does not apply if only the config is missing.
+    fs::rename(&aside, &there).expect("the repository is moved back");
+    fs::rename(there.join("config"), &aside).expect("the config is moved away");
     empty["metadata"]["name"] = json!("damaged");
     empty["metadata"]["labels"]["velero.io/restore-name"] = json!("damaged");
     fails(&app, &empty, "RepositoryDamaged", "config");
-    fs::rename(&aside, there.join("config")).expect("it is back");
+    fs::rename(&aside, there.join("config")).expect("the config is moved back");
     app.remove();
 }
 
 #[test]
-fn which_snapshot_is_never_guessed() {
+fn a_missing_or_ambiguous_snapshot_fails_the_restore() {
     let app = App::new("fault-pick");
     app.bound("data", FILES);
     let vsb = app.back_up("vsb", "b", "data");
@@ -177,7 +180,7 @@ fn which_snapshot_is_never_guessed() {
 }
 
 #[test]
-fn classes_are_named_when_they_are_missing_and_two_defaults_do_no_harm() {
+fn missing_classes_are_reported_and_two_defaults_are_accepted() {
     let app = App::new("fault-classes");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let name = format!("second-{}", std::process::id());
@@ -208,7 +211,7 @@ fn classes_are_named_when_they_are_missing_and_two_defaults_do_no_harm() {
     app.remove();
 }
 
-/// A volume that takes a mover some seconds.
+/// Fills a volume with data that takes a mover some seconds.
 fn fill(volume: &Path) {
     for number in 0..6 {
         fs::write(volume.join(format!("{number}")), Random(number).bytes(32 << 20)).expect("a file");
@@ -216,21 +219,21 @@ fn fill(volume: &Path) {
 }
 
 #[test]
-fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
+fn a_cancelled_backup_leaves_no_object_lock_or_snapshot() {
     let app = App::new("fault-deleted");
     fill(&app.bound("data", FILES));
     let content = app.snapshot("snap", "data");
     let first = app.cluster.create(&app.vsb("first", "b", &content));
     let url = text(&app.completed(BACKUP, "first"), "/status/resticrepository").to_owned();
     let repo = repository(&url);
-    let helper = |vsb: &Value, kind: &str| app.helpers(vsb).iter().any(|it| it.starts_with(kind));
+    let has = |vsb: &Value, kind: &str| app.managed_objects(vsb).iter().any(|it| it.starts_with(kind));
     type Reached<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
     let moments: [(&str, Reached<'_>); 8] = [
         ("created", Box::new(|_| true)),
         ("started", Box::new(|vsb| text(vsb, "/status/phase") == "InProgress")),
-        ("content", Box::new(|vsb| helper(vsb, "VolumeSnapshotContent "))),
-        ("claim", Box::new(|vsb| helper(vsb, "PersistentVolumeClaim "))),
-        ("job", Box::new(|vsb| helper(vsb, "Job "))),
+        ("content", Box::new(|vsb| has(vsb, "VolumeSnapshotContent "))),
+        ("claim", Box::new(|vsb| has(vsb, "PersistentVolumeClaim "))),
+        ("job", Box::new(|vsb| has(vsb, "Job "))),
         ("pod", Box::new(|vsb| !text(vsb, "/status/moverPod").is_empty())),
         (
             "done",
@@ -245,7 +248,7 @@ fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
         app.until(BACKUP, moment, reached);
         app.cluster.delete(BACKUP, &app.namespace, moment);
         app.cluster.until_gone(BACKUP, &app.namespace, moment);
-        assert_eq!(app.helpers(&made), Vec::<String>::new(), "{moment}");
+        assert_eq!(app.managed_objects(&made), Vec::<String>::new(), "{moment}");
         assert_whole(&repo);
         let tag = format!("vsb:{moment}");
         let left = repo.run(Peer::Restic019, ["snapshots", "--no-cache", "--json", "--tag", &tag]).ok().json();
@@ -254,7 +257,8 @@ fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
             assert_eq!(left.as_array().map(Vec::len), Some(usize::from(kept)), "{moment}: {left}");
         }
     }
-    // The first one is still there, and so is its data: Velero deletes every VolumeSnapshotBackup minutes after it has succeeded.
+    // The first backup still exists, and so does its data: Velero deletes every
+    // VolumeSnapshotBackup minutes after its success.
     app.assert_bare(&first);
     app.cluster.delete(BACKUP, &app.namespace, "first");
     app.cluster.until_gone(BACKUP, &app.namespace, "first");
@@ -263,11 +267,12 @@ fn a_backup_that_is_called_off_leaves_no_object_no_lock_and_no_snapshot() {
     app.remove();
 }
 
-/// The snapshot controller binds a content first and writes so to its VolumeSnapshot then; of one that is deleted in between it finds no
-/// content, and takes its finalizers away without a word to that. Here it is held back, and the same is done in its place: csi-snapshotter
-/// holds the content, and nobody else will ever say that it may go.
+/// The snapshot controller first binds a content and then records it in its VolumeSnapshot. If the
+/// VolumeSnapshot is deleted in between, the snapshot controller finds no content and removes the
+/// VolumeSnapshot's finalizers only: the content keeps csi-snapshotter's finalizer and is orphaned.
+/// The test stops the snapshot controller and removes the finalizers in its place.
 #[test]
-fn a_content_that_the_snapshot_controller_forgets_does_not_stay() {
+fn a_content_that_the_snapshot_controller_orphans_is_deleted() {
     let app = App::new("fault-forgotten");
     fill(&app.bound("data", FILES));
     let content = app.snapshot("snap", "data");
@@ -282,11 +287,11 @@ fn a_content_that_the_snapshot_controller_forgets_does_not_stay() {
     app.cluster.merge("VolumeSnapshot", PROTECTED, &helper, &released).expect("its finalizers");
     app.cluster.until_gone(BACKUP, &app.namespace, "vsb");
     drop(held);
-    assert_eq!(app.helpers(&vsb), Vec::<String>::new());
+    assert_eq!(app.managed_objects(&vsb), Vec::<String>::new());
     app.remove();
 }
 
-/// A daemon of the cluster that does not run for a while.
+/// A stopped daemon of the cluster; continues on drop.
 struct Held(Pid);
 
 impl Held {
@@ -302,24 +307,24 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        kill_process(self.0, Signal::CONT).expect("it is there");
+        kill_process(self.0, Signal::CONT).expect("the daemon exists");
     }
 }
 
 #[test]
-fn a_restore_that_is_called_off_leaves_nothing() {
+fn a_cancelled_restore_leaves_nothing() {
     let app = App::new("fault-undone");
     fill(&app.bound("data", FILES));
     let vsb = app.back_up("vsb", "b", "data");
-    let helper = |vsr: &Value, kind: &str| app.helpers(vsr).iter().any(|it| it.starts_with(kind));
+    let has = |vsr: &Value, kind: &str| app.managed_objects(vsr).iter().any(|it| it.starts_with(kind));
     type Reached<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
     let moments: [(&str, Reached<'_>); 6] = [
         ("created", Box::new(|_| true)),
         ("started", Box::new(|vsr| text(vsr, "/status/phase") == "InProgress")),
-        ("claim", Box::new(|vsr| helper(vsr, "PersistentVolumeClaim "))),
-        ("job", Box::new(|vsr| helper(vsr, "Job "))),
+        ("claim", Box::new(|vsr| has(vsr, "PersistentVolumeClaim "))),
+        ("job", Box::new(|vsr| has(vsr, "Job "))),
         ("pod", Box::new(|vsr| !text(vsr, "/status/moverPod").is_empty())),
-        ("volume", Box::new(|vsr| helper(vsr, "VolumeSnapshot ") || helper(vsr, "PersistentVolume "))),
+        ("volume", Box::new(|vsr| has(vsr, "VolumeSnapshot ") || has(vsr, "PersistentVolume "))),
     ];
     for (moment, reached) in &moments {
         for direct in [false, true] {
@@ -329,11 +334,11 @@ fn a_restore_that_is_called_off_leaves_nothing() {
             app.until(RESTORE, &name, |vsr| reached(vsr) || text(vsr, "/status/phase") == "Completed");
             app.cluster.delete(RESTORE, &app.namespace, &name);
             app.cluster.until_gone(RESTORE, &app.namespace, &name);
-            // A volume follows its claim when its driver comes to it, and no object waits for that.
-            let left = app.helpers(&made).into_iter().filter(|helper| !helper.starts_with("PersistentVolume "));
+            // The driver deletes a volume some time after its claim, and no object waits for that.
+            let left = app.managed_objects(&made).into_iter().filter(|it| !it.starts_with("PersistentVolume "));
             assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "{name}");
             app.assert_bare(&made);
-            // Unless it was too late to call it off.
+            // If the claim exists, the deletion came too late to cancel the restore.
             if let Some(claim) = app.get("PersistentVolumeClaim", &name) {
                 assert!(direct && text(&claim, "/status/phase") == "Bound", "{claim:#}");
                 compare::assert_same(&app.volume("data"), &app.volume(&name), Options { root: false, holes: false });
@@ -345,14 +350,14 @@ fn a_restore_that_is_called_off_leaves_nothing() {
 }
 
 #[test]
-fn two_claims_of_one_name_are_never_taken_for_each_other() {
+fn claims_of_one_name_in_two_namespaces_are_never_confused() {
     let apps = [App::new("fault-twin-a"), App::new("fault-twin-b")];
     let vsbs = apps.each_ref().map(|app| {
         fs::write(app.bound("data", FILES).join("whose"), &app.namespace).expect("a file");
         app.back_up("vsb", "b", "data")
     });
     assert_ne!(vsbs[0]["status"]["resticrepository"], vsbs[1]["status"]["resticrepository"]);
-    // In one Velero restore, which the plugin cannot tell apart: neither gets a handle.
+    // The plugin cannot distinguish the two within one Velero restore: neither gets a handle.
     for (app, vsb) in apps.iter().zip(&vsbs) {
         let mut vsr = app.vsr("both", "", vsb);
         vsr["metadata"]["labels"]["velero.io/restore-name"] = json!(format!("both-{}", std::process::id()));
@@ -373,9 +378,9 @@ fn two_claims_of_one_name_are_never_taken_for_each_other() {
     }
 }
 
-/// The limit of the tests' deployment is ten of each kind.
+/// The tests' deployment has a limit of ten of each kind.
 #[test]
-fn no_more_than_the_limit_run_at_a_time_and_all_come_to_their_end() {
+fn concurrency_stays_within_the_limit_and_all_backups_complete() {
     let app = App::new("fault-queue");
     fs::write(app.bound("data", FILES).join("file"), Random(1).bytes(1 << 20)).expect("a file");
     let content = app.snapshot("snap", "data");
@@ -392,7 +397,7 @@ fn no_more_than_the_limit_run_at_a_time_and_all_come_to_their_end() {
         all.iter().all(|vsb| text(vsb, "/status/phase") == "Completed").then_some(())
     });
     assert!(done.is_some() && most <= 10 && queued, "at most {most} at a time, queued: {queued}");
-    // One content, eleven backups of it: each has a snapshot of its own.
+    // Each of the eleven backups of one content has its own snapshot.
     let vsb = app.completed(BACKUP, "vsb-00");
     let repo = app.repository(&vsb);
     assert_eq!(
@@ -407,7 +412,7 @@ fn no_more_than_the_limit_run_at_a_time_and_all_come_to_their_end() {
 }
 
 #[test]
-fn long_names_are_no_trouble() {
+fn names_of_maximum_length_are_accepted() {
     let app = App::new(&"n".repeat(50));
     let long = |letter: &str| letter.repeat(253);
     fs::write(app.bound(&long("c"), FILES).join("file"), "text").expect("a file");
@@ -425,9 +430,10 @@ fn long_names_are_no_trouble() {
     app.remove();
 }
 
-/// Velero removes its own content of a class of policy `Retain`, and with it the last trace of the snapshot on the storage system.
+/// Velero deletes its content of a class with policy `Retain`, and with it the last reference to
+/// the snapshot on the storage system.
 #[test]
-fn a_storage_snapshot_is_freed_when_its_class_says_so() {
+fn an_unreferenced_storage_snapshot_is_deleted_if_its_class_allows_it() {
     let app = App::new("fault-free");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let take = |class: &str, annotations: Value| {
@@ -452,25 +458,25 @@ fn a_storage_snapshot_is_freed_when_its_class_says_so() {
         let all = app.cluster.list("VolumeSnapshotContent", "", "");
         all.iter().filter(|it| it["status"]["snapshotHandle"] == handle).count()
     };
-    assert_eq!((named(&kept.1), named(&freed.1)), (1, 2), "the source, and what is kept to be the last");
-    // The tests' controller waits for 5 s.
+    assert_eq!((named(&kept.1), named(&freed.1)), (1, 2), "the source, and the controller's content");
+    // VSM_FREE_SNAPSHOTS_AFTER of the tests' controller is 5 s.
     std::thread::sleep(Duration::from_secs(10));
-    assert!(is_there(&freed.1), "its source is still there");
+    assert!(is_there(&freed.1), "deleted although its source content still exists");
     for (name, (content, handle)) in [("kept", &kept), ("freed", &freed)] {
         app.cluster.delete("VolumeSnapshot", &app.namespace, name);
         app.cluster.until_gone("VolumeSnapshot", &app.namespace, name);
         app.cluster.delete("VolumeSnapshotContent", "", content);
         app.cluster.until_gone("VolumeSnapshotContent", "", content);
-        assert!(is_there(handle), "{name}: nobody was there to remove it");
+        assert!(is_there(handle), "{name}: deleted with its source content");
     }
     let gone = wait_for(Duration::from_secs(60), || (!is_there(&freed.1) && named(&freed.1) == 0).then_some(()));
-    assert!(gone.is_some(), "it was not freed, or {} contents name it", named(&freed.1));
-    assert!(is_there(&kept.1) && named(&kept.1) == 0, "nobody said that it may go");
+    assert!(gone.is_some(), "the storage snapshot was not deleted, or {} contents name it", named(&freed.1));
+    assert!(is_there(&kept.1) && named(&kept.1) == 0, "deleted without the annotation of its class");
     app.remove();
 }
 
 #[test]
-fn a_snapshot_that_is_larger_than_its_claim_or_of_unknown_size_is_read() {
+fn a_snapshot_larger_than_its_claim_or_of_unknown_size_is_backed_up() {
     let app = App::new("fault-size");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     for (name, size, helper) in [("larger", 100 << 20, "100Mi"), ("unknown", 0, "64Mi")] {
@@ -489,7 +495,7 @@ fn a_snapshot_that_is_larger_than_its_claim_or_of_unknown_size_is_read() {
         let claim = app.cluster.until("PersistentVolumeClaim", PROTECTED, &claim, |_| true);
         assert_eq!(text(&claim, "/spec/resources/requests/storage"), helper);
         let vsb = app.completed(BACKUP, name);
-        assert_eq!(vsb["status"]["sourcePVCData"]["size"], "64Mi", "what the claim requested");
+        assert_eq!(vsb["status"]["sourcePVCData"]["size"], "64Mi", "the request of the claim");
         app.cluster.create(&app.direct(name, &vsb, name, None));
         app.completed(RESTORE, name);
         assert_eq!(fs::read(app.volume(name).join("file")).expect("the file"), b"text");

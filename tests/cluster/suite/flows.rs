@@ -1,4 +1,5 @@
-//! The main job: what an application wrote goes into the bucket and comes back, and nothing is left behind.
+//! Tests the main flows: the data of an application is backed up and restored, and no managed
+//! object is left.
 
 use crate::app::{
     App, BACKUP, DEVICE, FILES, RESTORE, assert_whole, condition, message, reason, repository, secret_for,
@@ -13,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Everything that a volume of many owners may have, and that only root can make.
+/// Fills a volume with entries of many owners and types, which only root can make.
 fn fill(volume: &Path) {
     let write = |name: &str, bytes: &[u8]| fs::write(volume.join(name), bytes).expect("a file");
     let mode =
@@ -48,7 +49,8 @@ fn assert_same(source: &Path, restored: &Path) {
     compare::assert_same(source, restored, Options { root: false, holes: false });
 }
 
-/// Phases and batching in the order of the sheet, one step at a time; steps may be missed by whoever looks, but never go back.
+/// Demands that phases and batching statuses follow the order of the sheet. A poll may miss a step,
+/// but no step comes back.
 fn assert_in_order(seen: &[String], done: &str) {
     let order = [
         "/",
@@ -64,7 +66,7 @@ fn assert_in_order(seen: &[String], done: &str) {
     assert!(places.is_sorted(), "{seen:?}");
 }
 
-/// Looks at an object all the time until it is completed, and gives its phases.
+/// Polls an object until it is completed, and returns its phases.
 fn phases(app: &App, kind: &str, name: &str) -> Vec<String> {
     let seen = std::cell::RefCell::new(Vec::new());
     app.until(kind, name, |it| {
@@ -88,7 +90,7 @@ fn store_is_available() {
 }
 
 #[test]
-fn a_volume_of_files_goes_there_and_back() {
+fn a_file_system_volume_is_backed_up_and_restored() {
     let app = App::new("flow-files");
     let volume = app.bound("data", FILES);
     fill(&volume);
@@ -99,7 +101,8 @@ fn a_volume_of_files_goes_there_and_back() {
     let vsb = app.completed(BACKUP, "vsb-files");
     app.assert_bare(&vsb);
 
-    // restic opens what the status names, finds every byte in order, and brings the same back.
+    // restic opens the repository that the status names, verifies every byte, and restores the same
+    // tree.
     let repo = app.repository(&vsb);
     assert_whole(&repo);
     let out = repo.beside("out");
@@ -119,7 +122,7 @@ fn a_volume_of_files_goes_there_and_back() {
     );
     store_is_available();
 
-    // A second backup takes up little, and both are there.
+    // A second backup adds little data, and both snapshots exist.
     fs::write(volume.join("new"), "little").expect("a file");
     let second = app.back_up("vsb-second", "b2", "data");
     let added = second["status"]["progress"]["addedBytes"].as_i64().expect("a number");
@@ -128,9 +131,9 @@ fn a_volume_of_files_goes_there_and_back() {
         repo.run(Peer::Restic019, ["snapshots", "--json", "--no-cache"]).ok().json().as_array().map(Vec::len),
         Some(2)
     );
-    fs::remove_file(volume.join("new")).expect("it is there");
+    fs::remove_file(volume.join("new")).expect("the file exists");
 
-    // The first one comes back, although it is not the newest.
+    // A restore can use the first backup, although it is not the newest.
     app.cluster.create(&app.vsr("vsr-files", "r1", &vsb));
     let claimed = app.take_handle("vsr-files", "back", FILES);
     assert_in_order(&phases(&app, RESTORE, "vsr-files"), "SnapshotRestoreDone");
@@ -143,7 +146,7 @@ fn a_volume_of_files_goes_there_and_back() {
 }
 
 #[test]
-fn a_volume_without_a_file_system_goes_there_and_back() {
+fn a_block_volume_is_backed_up_and_restored() {
     let app = App::new("flow-block");
     let device = app.bound("data", DEVICE);
     app.run("write", "data", DEVICE, "dd if=/dev/urandom of=/dev/data bs=1M seek=3 count=20 2>/dev/null; sync");
@@ -155,28 +158,28 @@ fn a_volume_without_a_file_system_goes_there_and_back() {
     let bytes = fs::read(&device).expect("the image");
     let dumped =
         repo.run(Peer::Restic019, ["dump", "--no-cache", text(&vsb, "/status/snapshotID"), "/dev/volume"]).ok();
-    assert!(dumped.stdout() == bytes, "restic dumps something else");
+    assert!(dumped.stdout() == bytes, "restic dumps other content");
 
-    // As the plugin does it: it has no place for the volume's mode.
+    // The plugin's restore object has no field for the volume mode.
     app.cluster.create(&app.vsr("vsr-block", "r1", &vsb));
     let back = app.take_handle("vsr-block", "back", DEVICE);
     app.completed(RESTORE, "vsr-block");
-    assert!(fs::read(back).expect("the image") == bytes, "something else came back");
+    assert!(fs::read(back).expect("the image") == bytes, "the restored content differs");
     app.cluster.create(&app.direct("vsr-direct", &vsb, "mine", Some("Block")));
     let vsr = app.completed(RESTORE, "vsr-direct");
     app.assert_bare(&vsr);
-    assert!(fs::read(app.volume("mine")).expect("the image") == bytes, "something else came back");
+    assert!(fs::read(app.volume("mine")).expect("the image") == bytes, "the restored content differs");
     app.remove();
 }
 
-/// No plugin, no Velero and no snapshot on the way.
+/// A restore without the plugin, Velero and a VolumeSnapshot.
 #[test]
-fn a_claim_is_filled_directly() {
+fn a_direct_restore_fills_a_new_claim() {
     let app = App::new("flow-direct");
     let volume = app.bound("data", FILES);
     fill(&volume);
     let content = app.snapshot("snap", "data");
-    // Made by hand, and in no backup of Velero's.
+    // A backup created by hand, which belongs to no Velero backup.
     let mut vsb = app.vsb("by-hand", "", &content);
     vsb["metadata"]["labels"] = json!({});
     app.cluster.create(&vsb);
@@ -189,11 +192,11 @@ fn a_claim_is_filled_directly() {
         app.assert_bare(&vsr_ended);
         let restored = app.volume(vsr);
         assert_same(&volume, &restored);
-        // Its root too: nothing stands between the mover and this volume.
+        // The root, too: the mover writes to this volume itself.
         let (source, target) = (fs::metadata(&volume).expect("a root"), fs::metadata(&restored).expect("a root"));
         assert_eq!((source.mode(), source.uid(), source.gid()), (target.mode(), target.uid(), target.gid()));
         assert_eq!(app.run(&format!("read-{vsr}"), vsr, FILES, "cat /data/file"), "text\n");
-        // And it is an ordinary volume now: it goes with its claim.
+        // The result is an ordinary volume, which is deleted with its claim.
         let claim = app.get("PersistentVolumeClaim", vsr).expect("the claim");
         let bound = text(&claim, "/spec/volumeName");
         let pv = app.cluster.get("PersistentVolume", "", bound).expect("the volume");
@@ -202,7 +205,7 @@ fn a_claim_is_filled_directly() {
         app.cluster.delete("PersistentVolumeClaim", &app.namespace, vsr);
         app.cluster.until_gone("PersistentVolume", "", bound);
     }
-    // A claim that is there is not written into.
+    // A restore never writes to an existing claim.
     app.cluster.create(&app.direct("refused", &vsb, "data", None));
     let refused = app.ended(RESTORE, "refused");
     assert_eq!(text(&refused, "/status/phase"), "Failed", "{refused:#}");
@@ -213,7 +216,7 @@ fn a_claim_is_filled_directly() {
 }
 
 #[test]
-fn an_empty_volume_is_a_snapshot_that_says_so() {
+fn an_empty_volume_is_recorded_as_empty() {
     let app = App::new("flow-empty");
     app.bound("data", FILES);
     let vsb = app.back_up("vsb-empty", "b1", "data");
@@ -227,8 +230,9 @@ fn an_empty_volume_is_a_snapshot_that_says_so() {
     app.remove();
 }
 
-/// What VolSync's mover made for VolumeSnapshotMover 1.2: the volume's entries at the root of the tree, host `volsync`, path `/data`,
-/// one repository for each volume of each backup. Whose it is its path does not say, so an administrator grants it.
+/// VolSync's mover made these repositories for VolumeSnapshotMover 1.2: the volume's entries at the
+/// root of the tree, host `volsync`, path `/data`, one repository for each volume of each backup.
+/// The path does not identify the owner, so an administrator grants access.
 #[test]
 fn repositories_of_volsync_are_restored() {
     let app = App::new("flow-volsync");
@@ -267,7 +271,7 @@ fn repositories_of_volsync_are_restored() {
     app.remove();
 }
 
-/// A backup as VolSync's mover makes it, of `.` in `/data`, in a mount name space of its own.
+/// Makes a backup as VolSync's mover does, of `.` in `/data`, in its own mount namespace.
 fn volsync(repo: &crate::common::peers::Repo, source: &Path) {
     let restic = repo.command(Peer::Restic019);
     let mut command = Command::new("unshare");

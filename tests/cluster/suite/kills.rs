@@ -1,5 +1,6 @@
-//! The controller is killed at each of its writes, before the apiserver hears of it and after, and movers at the worst moments. Every
-//! run ends well, with the right data, and leaves nothing. These tests need the cluster for themselves.
+//! Tests crash recovery: the controller is killed before and after each of its writes, and movers
+//! at the worst moments. Every run must complete with the right data and leave no managed object.
+//! These tests need the cluster for themselves.
 
 use crate::app::{App, BACKUP, FILES, RESTORE, assert_whole, processes};
 use crate::cluster::{files, setting, text, wait_for};
@@ -16,7 +17,8 @@ fn assert_same(source: &Path, restored: &Path) {
     compare::assert_same(source, restored, Options { root: false, holes: false });
 }
 
-/// Makes an object once for every write that it takes, with the controller killed there; gives how many writes there were.
+/// Creates an object for each write of its flow and kills the controller there; returns the number
+/// of writes.
 fn at_every_write(controller: &Controller, app: &App, make: impl Fn(&str) -> Value, check: impl Fn(&str)) -> u64 {
     for number in 1.. {
         for cut in [Cut::Before, Cut::After] {
@@ -27,29 +29,29 @@ fn at_every_write(controller: &Controller, app: &App, make: impl Fn(&str) -> Val
                 let gone = controller.is_gone();
                 (gone || is_over(&app.get(text(&made, "/kind"), crate::cluster::name(&made))?)).then_some(gone)
             };
-            let killed = wait_for(Duration::from_secs(180), ended).expect("it is killed, or done");
+            let killed = wait_for(Duration::from_secs(180), ended).expect("a kill or the end of the request");
             controller.kill();
             controller.start(None);
             check(&name);
             let writes = controller.writes();
             controller.kill();
             if !killed {
-                assert!(number > 10, "there were only {number} writes");
+                assert!(number > 10, "the flow has only {number} writes");
                 return number - 1;
             }
-            assert!(writes > 0 || cut == Cut::After, "nothing was left to be done after {name}");
+            assert!(writes > 0 || cut == Cut::After, "the controller wrote nothing after {name}");
         }
     }
     unreachable!("flows end")
 }
 
-/// Whether an object has come to its end.
+/// Whether a request is completed and has no finalizer.
 fn is_over(it: &Value) -> bool {
     text(it, "/status/phase") == "Completed" && it["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
 #[test]
-fn a_backup_goes_on_wherever_the_controller_was_killed() {
+fn a_backup_completes_if_the_controller_is_killed_at_any_write() {
     let _alone = Alone::new();
     let app = App::new("kill-backup");
     let volume = app.bound("data", FILES);
@@ -81,7 +83,7 @@ fn a_backup_goes_on_wherever_the_controller_was_killed() {
 }
 
 #[test]
-fn a_restore_goes_on_wherever_the_controller_was_killed() {
+fn a_restore_completes_if_the_controller_is_killed_at_any_write() {
     let app = App::new("kill-restore");
     let volume = app.bound("data", FILES);
     fs::write(volume.join("file"), Random(1).bytes(3 << 20)).expect("a file");
@@ -119,21 +121,21 @@ fn kill(pid: i32) -> bool {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
 }
 
-/// The mover of an object, as soon as its pod is there.
+/// Waits for the mover pod of a request.
 fn pod(app: &App, object: &Value) -> Value {
     let selector = format!("datamover.oadp.openshift.io/uid={}", text(object, "/metadata/uid"));
     let first = || app.cluster.list("Pod", crate::cluster::PROTECTED, &selector).pop();
     wait_for(Duration::from_secs(120), first).expect("a mover")
 }
 
-/// Waits for the mover's process, and gives it.
+/// Waits for the mover's process, and returns its ID.
 fn running(app: &App, object: &Value) -> i32 {
     let uid = text(&pod(app, object), "/metadata/uid").to_owned();
     wait_for(Duration::from_secs(120), || processes(&uid, "vsm-mover").pop()).expect("a process")
 }
 
 #[test]
-fn a_backup_goes_on_whenever_its_mover_was_killed() {
+fn a_backup_completes_if_its_mover_is_killed() {
     let app = App::new("kill-mover");
     let volume = app.bound("data", FILES);
     for number in 0..8 {
@@ -150,11 +152,11 @@ fn a_backup_goes_on_whenever_its_mover_was_killed() {
         assert_eq!(made.as_array().map(Vec::len), Some(1), "{name}: {made}");
         vsb
     };
-    // As soon as it runs.
+    // Killed as soon as it runs.
     let vsb = app.cluster.create(&app.vsb("early", "b", &content));
     assert!(kill(running(&app, &vsb)));
     let first = check("early");
-    // Amid its upload: the first packs are in the store.
+    // Killed during its upload: the first packs are in the store.
     fs::write(volume.join("more"), Random(99).bytes(200 << 20)).expect("a file");
     let second = app.snapshot("snap-2", "data");
     let vsb = app.cluster.create(&app.vsb("amid", "b", &second));
@@ -162,9 +164,9 @@ fn a_backup_goes_on_whenever_its_mover_was_killed() {
     let packs = || crate::common::files_below(&folder(&first).join("data")).len();
     let before = packs();
     wait_for(Duration::from_secs(60), || (packs() > before + 2).then_some(())).expect("packs");
-    assert!(kill(process), "it was quicker than the test");
+    assert!(kill(process), "the mover ended before it was killed");
     check("amid");
-    // Evicted: it is asked to stop, and its successor goes on.
+    // Evicted: the mover gets SIGTERM, and its successor completes the backup.
     fs::write(volume.join("more"), Random(100).bytes(200 << 20)).expect("a file");
     let third = app.snapshot("snap-3", "data");
     let vsb = app.cluster.create(&app.vsb("evicted", "b", &third));
@@ -172,7 +174,7 @@ fn a_backup_goes_on_whenever_its_mover_was_killed() {
     let evicted = pod(&app, &vsb);
     app.cluster.delete("Pod", crate::cluster::PROTECTED, crate::cluster::name(&evicted));
     check("evicted");
-    // After the snapshot, and before the report: its successor finds the snapshot, and makes no second one.
+    // Killed between snapshot and report: its successor finds the snapshot and makes no second one.
     let mut hit = false;
     for attempt in 0..20 {
         let name = format!("report-{attempt}");
@@ -187,7 +189,7 @@ fn a_backup_goes_on_whenever_its_mover_was_killed() {
         }
         kill(process);
         let vsb = check(&name);
-        // Killed in time: another pod reported what it found.
+        // Killed in time: another pod reported the snapshot.
         hit = there() == before + 1 && text(&vsb, "/status/moverPod") != crate::cluster::name(&first_pod);
         if hit {
             break;
@@ -197,7 +199,7 @@ fn a_backup_goes_on_whenever_its_mover_was_killed() {
     app.remove();
 }
 
-/// Where the store keeps the repository that a status names.
+/// The folder of the S3 server with the repository that a status names.
 fn folder(object: &Value) -> PathBuf {
     let url = text(object, "/status/resticrepository");
     files().join("s3").join(url.strip_prefix(&format!("s3:{}/", setting("S3_URL"))).expect("the cluster's store"))

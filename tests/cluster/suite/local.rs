@@ -1,5 +1,6 @@
-//! The controller as a process of the test's own, with the rights of whoever the test says, and something between it and the apiserver
-//! that counts its writes, can kill it at any of them, and remembers what it was refused.
+//! Runs the controller as a local process, with the rights that a test selects, behind a proxy to
+//! the apiserver that counts writes, can kill the controller at any of them, and records refused
+//! requests.
 
 use crate::cluster::{Cluster, PROTECTED, RUNTIME, files, text};
 use http_body_util::BodyExt;
@@ -18,23 +19,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
-/// Where a write is cut off.
+/// When the controller is killed at a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The apiserver never hears of it.
+    /// Before the apiserver receives the write.
     Before,
-    /// The apiserver has done it, and the controller never hears of that.
+    /// After the apiserver has carried out the write, before the controller gets the response.
     After,
 }
 
-/// What the controller's requests go through.
+/// The proxy between the controller and the apiserver.
 struct Proxy {
     cluster: Cluster,
     writes: AtomicU64,
-    /// At the write of this number, counted from 1, the controller is killed; 0 for never.
+    /// The number of the write, counted from 1, at which the controller is killed; 0 for never.
     at: AtomicU64,
     after: AtomicBool,
-    /// What the apiserver said of requests that it does not allow.
+    /// The apiserver's messages for forbidden requests.
     refusals: Mutex<Vec<String>>,
     controller: Mutex<Option<Child>>,
 }
@@ -50,7 +51,7 @@ impl Proxy {
     async fn pass(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, hyper::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes().to_vec();
-        // What elections and events write is no step of a flow.
+        // Writes of leader election, events and access reviews are no steps of a flow.
         let aside =
             ["/leases", "/events", "accessreviews", "rulesreviews"].iter().any(|it| head.uri.path().contains(it));
         let write = !aside && head.method != http::Method::GET;
@@ -84,7 +85,7 @@ fn broken() -> http::Response<Body> {
     http::Response::builder().status(502).body(Body::from(vec![])).expect("an answer")
 }
 
-/// The controller, beside the cluster.
+/// A controller that runs outside the cluster.
 pub struct Controller {
     proxy: Arc<Proxy>,
     address: SocketAddr,
@@ -94,11 +95,11 @@ pub struct Controller {
 
 /// The name of its pod.
 pub const POD: &str = "beside-the-cluster";
-/// The image that the node was given.
+/// The image that tests/cluster/test imports into the node.
 const IMAGE: &str = "testbed.local/vsm:1";
 
 impl Controller {
-    /// Makes ready for a controller that may do what `token` may; it does not run yet.
+    /// Prepares a controller with the rights of `token`, without starting it.
     pub fn new(token: &str) -> Controller {
         let proxy = Arc::new(Proxy {
             cluster: Cluster::anonymous(),
@@ -135,7 +136,8 @@ impl Controller {
         self
     }
 
-    /// It is not told the movers' image, and finds it in its own pod: one that no node will ever run.
+    /// Lets the controller read the movers' image from its own pod, which no node can run, instead
+    /// of a variable.
     pub fn learn_image(&mut self) {
         self.environment.remove("VSM_MOVER_IMAGE");
         let container = json!({"name": "main", "image": IMAGE, "imagePullPolicy": "Never"});
@@ -147,12 +149,12 @@ impl Controller {
         );
     }
 
-    /// What the apiserver did not allow, since it was made.
+    /// The messages of all requests that the apiserver has refused.
     pub fn refusals(&self) -> Vec<String> {
         self.proxy.refusals.lock().expect("a lock").clone()
     }
 
-    /// What it logged, since it was made.
+    /// The log of all runs of this controller.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
@@ -161,7 +163,8 @@ impl Controller {
         files().join("logs").join(format!("controller-{}", self.address.port()))
     }
 
-    /// Runs it until [`kill`](Self::kill), or until its write of that number, counted from now, is cut off.
+    /// Runs the controller until [`kill`](Self::kill), or until the write of that number, counted
+    /// from now.
     pub fn start(&self, cut: Option<(u64, Cut)>) {
         let Proxy { writes, at, after, controller, .. } = &*self.proxy;
         writes.store(0, Ordering::SeqCst);
@@ -170,24 +173,24 @@ impl Controller {
         let log = || File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsm-controller"));
         command.env_clear().env("KUBECONFIG", &self.settings).envs(&self.environment);
-        // It shares the node's addresses with others.
+        // Other processes use the ports on the node's addresses.
         command.args(["--metrics-bind-address=0", "--health-probe-bind-address=0"]);
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         *controller.lock().expect("a lock") = Some(command.spawn().expect("the controller starts"));
     }
 
-    /// As a loss of power would.
+    /// Kills the controller with SIGKILL.
     pub fn kill(&self) {
         self.proxy.kill();
     }
 
-    /// Whether it was killed, or has ended.
+    /// Whether the controller was killed or has ended.
     pub fn is_gone(&self) -> bool {
         let mut controller = self.proxy.controller.lock().expect("a lock");
         controller.as_mut().is_none_or(|child| child.try_wait().expect("a child").is_some())
     }
 
-    /// Writes of flows since it was started.
+    /// Writes of flows since the last start.
     pub fn writes(&self) -> u64 {
         self.proxy.writes.load(Ordering::SeqCst)
     }
@@ -207,13 +210,13 @@ async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
             let answer = service_fn(|request| async {
                 Ok::<_, Infallible>(proxy.pass(request).await.unwrap_or_else(|_| broken()))
             });
-            // Whoever is killed leaves its connections broken.
+            // A killed controller leaves broken connections.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
 }
 
-/// While it lives, the deployed controller does not: there may be one at a time.
+/// Stops the deployed controller until drop, because only one may run at a time.
 pub struct Alone;
 
 impl Alone {

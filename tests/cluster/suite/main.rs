@@ -1,9 +1,11 @@
-//! The controller on a real cluster, seen from outside: etcd, kube-apiserver, the controllers, kubelet, containerd, a CSI driver with
-//! snapshots, an S3 server, and stock restic as the judge of what is in it. `tests/cluster/test` brings the cluster up to it and runs
-//! these tests where they reach it.
+//! Tests the controller from outside on a real cluster: etcd, kube-apiserver, the controllers,
+//! kubelet, containerd, a CSI driver with snapshots, an S3 server, and stock restic, which verifies
+//! the repositories. `tests/cluster/test` deploys the controller and runs these tests in the
+//! network of the cluster.
 //!
-//! Nothing here uses the controller's own library. What is expected comes from the sheet on VolumeSnapshotMover's clients, from the
-//! Kubernetes API, from restic, or from the volumes' own files.
+//! The tests do not use the controller's own library. Expected values come from the sheet on
+//! VolumeSnapshotMover's clients, from the Kubernetes API, from restic, or from the files of the
+//! volumes.
 
 mod app;
 mod cluster;

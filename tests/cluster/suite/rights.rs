@@ -1,6 +1,7 @@
-//! The controller begins with no right at all. What the apiserver refuses is granted, one right at a time, each only after its lack was
-//! told. When both flows have come to their end, what was granted must be what is shipped: with any right less something stands still
-//! or is missing, and no right is there for nothing. Needs the cluster for itself.
+//! Tests that the shipped roles grant exactly the rights that the controller needs. The controller
+//! starts without any right. Each right that the apiserver refuses is granted after the controller
+//! has logged that it lacks it. When all flows have ended, the granted rights must be the shipped
+//! ones. Needs the cluster for itself.
 
 use crate::app::{App, BACKUP, FILES, RESTORE, message, reason};
 use crate::cluster::{Cluster, PROTECTED, text, wait_for};
@@ -11,23 +12,23 @@ use std::fs;
 use std::time::Duration;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
-/// The account that grows.
+/// The service account that gets one right after the other.
 const GROWN: &str = "grown";
-/// The lease that is held by whoever works.
+/// The lease of the leader election.
 const LEASE: &str = "0acc6105.oadp.openshift.io";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Right {
-    /// In the protected namespace, and not everywhere.
+    /// Limited to the protected namespace.
     here: bool,
     group: String,
     resource: String,
     verb: String,
-    /// The only object that it is of.
+    /// The name of the only object, if the right is limited to one.
     name: Option<String>,
 }
 
-/// The rights that the shipped roles give, as the cluster has them.
+/// The rights of the shipped roles in the cluster.
 fn shipped() -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
     let roles = [
@@ -66,7 +67,7 @@ struct Grown {
     controller: Controller,
     shipped: BTreeSet<Right>,
     granted: BTreeSet<Right>,
-    /// Refusals that have been seen to.
+    /// The number of refusals that have been handled.
     settled: usize,
 }
 
@@ -85,15 +86,16 @@ impl Grown {
             }));
         }
         let mut controller = Controller::new(&cluster.token(PROTECTED, GROWN));
-        // Its own image is to be looked up, as the shipped one does.
+        // Like the shipped controller, it reads its image from its own pod.
         controller.learn_image();
         Grown { controller, shipped: shipped(), granted: BTreeSet::new(), settled: 0 }
     }
 
-    /// Writes the roles, and starts the controller anew: what it was refused it would try again in half a minute.
+    /// Writes the roles and restarts the controller, which would retry a refused request only after
+    /// half a minute.
     fn restart(&mut self) {
         self.controller.kill();
-        // What else it was refused it will be refused again.
+        // The other refusals will occur again.
         self.settled = self.controller.refusals().len();
         let rules = |here: bool| -> Vec<Value> {
             let rights = self.granted.iter().filter(|right| right.here == here);
@@ -114,12 +116,12 @@ impl Grown {
                 "rules": rules(namespace.is_some()),
             }));
         }
-        // The apiserver hears of it by a watch of its own.
+        // The apiserver learns of new roles by a watch.
         std::thread::sleep(Duration::from_millis(300));
         self.controller.start(None);
     }
 
-    /// The shipped right that a refusal is about.
+    /// The shipped right that a refused request needs.
     fn right(&self, refusal: &str) -> Right {
         let quoted = |after: &str| {
             let rest = refusal.split_once(after).unwrap_or_else(|| panic!("no {after}: {refusal}")).1;
@@ -133,24 +135,25 @@ impl Grown {
             let named = right.name.as_ref().is_none_or(|name| object.contains(&format!("\"{name}\"")));
             (&right.verb, &right.resource, &right.group) == (&verb, &resource, &group) && named && (here || !right.here)
         };
-        // The narrowest first.
+        // The narrowest right is preferred.
         let found = self.shipped.iter().filter(fits).max_by_key(|right| (right.here, right.name.is_some()));
-        found.unwrap_or_else(|| panic!("the shipped roles do not grant what is needed: {refusal}")).clone()
+        found.unwrap_or_else(|| panic!("the shipped roles lack a right for {refusal}")).clone()
     }
 
-    /// Lets the controller work until it is done; what it lacks it is granted when it has told so.
+    /// Runs the controller until `done`, and grants each missing right after the controller has
+    /// logged it.
     fn work(&mut self, what: &str, done: impl Fn() -> bool) {
         loop {
             let next = || {
                 let refusal = self.controller.refusals().get(self.settled).cloned();
                 (done() || refusal.is_some() || self.controller.is_gone()).then_some(refusal)
             };
-            let refusal = wait_for(Duration::from_secs(120), next).unwrap_or_else(|| panic!("{what}: nothing happens"));
+            let refusal = wait_for(Duration::from_secs(120), next).unwrap_or_else(|| panic!("{what}: no progress"));
             if done() {
                 return;
             }
             let Some(refusal) = refusal else {
-                // It ended, and what it was refused is on its way here.
+                // The controller ended because of a refusal that was recorded meanwhile.
                 assert!(!self.controller.refusals().is_empty(), "{what}: the controller ended");
                 self.restart();
                 continue;
@@ -158,7 +161,7 @@ impl Grown {
             self.settled += 1;
             let right = self.right(&refusal);
             if !self.granted.insert(right.clone()) {
-                // The apiserver had not heard of it yet.
+                // The apiserver had not applied the granted right yet.
                 self.restart();
                 continue;
             }
@@ -169,21 +172,21 @@ impl Grown {
             };
             assert!(
                 wait_for(Duration::from_secs(20), told).is_some(),
-                "{what}: it did not say that it lacks {right:?}"
+                "{what}: the controller did not log that it lacks {right:?}"
             );
-            println!("{what}: it stood still without {right:?}");
+            println!("{what}: the controller made no progress without {right:?}");
             self.restart();
         }
     }
 }
 
 #[test]
-fn each_right_that_is_shipped_is_needed_and_no_other_one() {
+fn the_shipped_rights_are_exactly_the_needed_ones() {
     let _alone = Alone::new();
     let app = App::new("rights");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let content = app.snapshot("snap", "data");
-    // The deployed one made it, and this one is to.
+    // The lease was created by the deployed controller; this one must create it, too.
     app.cluster.delete("Lease", PROTECTED, LEASE);
     let mut grown = Grown::new();
     grown.restart();
@@ -191,7 +194,7 @@ fn each_right_that_is_shipped_is_needed_and_no_other_one() {
     let over = |kind: &'static str, name: &'static str| {
         let app = &app;
         move || {
-            let it = app.get(kind, name).expect("it is there");
+            let it = app.get(kind, name).expect("the request exists");
             assert_ne!(text(&it, "/status/phase"), "Failed", "{it:#}");
             text(&it, "/status/phase") == "Completed"
                 && it["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
@@ -202,13 +205,13 @@ fn each_right_that_is_shipped_is_needed_and_no_other_one() {
     let vsb = app.completed(BACKUP, "vsb");
 
     app.cluster.create(&app.vsr("vsr", "r", &vsb));
-    let handle = || !text(&app.get(RESTORE, "vsr").expect("it is there"), "/status/snapshotHandle").is_empty();
+    let handle = || !text(&app.get(RESTORE, "vsr").expect("the request exists"), "/status/snapshotHandle").is_empty();
     grown.work("a restore", handle);
     let back = app.take_handle("vsr", "back", FILES);
     grown.work("a restore", over(RESTORE, "vsr"));
     assert_eq!(fs::read(back.join("file")).expect("the file"), b"text");
 
-    // What it takes to fill a target is asked for before anything is done.
+    // The rights for a direct restore are verified before the restore starts.
     for verb in ["create", "delete"] {
         app.cluster.create(&app.direct(verb, &vsb, verb, None));
         let over = || app.get(RESTORE, verb).is_some_and(|it| text(&it, "/status/phase") == "Failed");
@@ -227,8 +230,8 @@ fn each_right_that_is_shipped_is_needed_and_no_other_one() {
     assert_eq!(fs::read(app.volume("direct").join("file")).expect("the file"), b"text");
 
     let unused: Vec<_> = grown.shipped.difference(&grown.granted).collect();
-    assert!(unused.is_empty(), "nobody missed {unused:#?}");
-    println!("{} rights are shipped, and each was missed", grown.granted.len());
+    assert!(unused.is_empty(), "rights that are never needed: {unused:#?}");
+    println!("{} rights are shipped, and each is needed", grown.granted.len());
     drop(grown);
     for (kind, namespace) in [("ClusterRoleBinding", ""), ("ClusterRole", ""), ("Pod", PROTECTED)] {
         app.cluster.delete(kind, namespace, if kind == "Pod" { POD } else { GROWN });

@@ -1,6 +1,6 @@
-//! Costs: many backups at once, a volume of 1 GiB by phase, and a large directory in little memory.
-//! `tests/full` keeps the figures, and runs the image that users run. These tests need the cluster for
-//! themselves.
+//! Measures costs: many concurrent backups, a volume of 1 GiB by phase, and a large directory in
+//! little memory. `tests/full` publishes the figures, and runs the shipped image. These tests need
+//! the cluster for themselves.
 
 use crate::app::{App, Asked, BACKUP, FILES, RESTORE, assert_whole, processes};
 use crate::cluster::{Cluster, PROTECTED, name, text, wait_for};
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 const VOLUMES: usize = 10;
 const BACKUPS: usize = 500;
-/// Bytes that the controller may take: an informer of all objects is the only thing that grows.
+/// Memory limit of the controller: only its cache of all watched objects grows with their number.
 const MEMORY_MAX: u64 = 128 << 20;
 
-/// A row of `docs/FULL-TIER.md`.
+/// Appends a row for `docs/FULL-TIER.md`.
 fn leave(row: &str) {
     print!("{row}");
     if let Some(file) = std::env::var_os("VSM_FULL_ROWS") {
@@ -41,7 +41,7 @@ impl Deployed {
         Deployed { pod: name(pod).to_owned(), process }
     }
 
-    /// Requests to the apiserver since it started, of each kind and all together.
+    /// Requests to the apiserver since the start, of all kinds.
     fn requests(&self) -> u64 {
         let path = format!("/api/v1/namespaces/{PROTECTED}/pods/{}:8080/proxy/metrics", self.pod);
         let text = Cluster::admin().text(&path);
@@ -49,7 +49,7 @@ impl Deployed {
         lines.map(|line| line.rsplit(' ').next().expect("a number").parse::<u64>().expect("a number")).sum()
     }
 
-    /// The most memory that it had, in bytes.
+    /// The peak resident memory in bytes.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process)).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
@@ -58,7 +58,7 @@ impl Deployed {
 }
 
 #[test]
-fn five_hundred_backups_are_drained() {
+fn five_hundred_backups_complete() {
     let app = App::new("scale");
     let contents: Vec<String> = (0..VOLUMES)
         .map(|number| {
@@ -106,7 +106,7 @@ fn five_hundred_backups_are_drained() {
     app.remove();
 }
 
-/// Seconds until each of these was seen, counted from the first one, with the object asked for twenty times a second.
+/// Seconds from now until each state is reached, polled twenty times a second.
 fn moments<const N: usize>(app: &App, kind: &str, name: &str, reached: [&dyn Fn(&Value) -> bool; N]) -> [f64; N] {
     let start = Instant::now();
     reached.map(|reached| {
@@ -114,14 +114,14 @@ fn moments<const N: usize>(app: &App, kind: &str, name: &str, reached: [&dyn Fn(
             assert_ne!(text(&it, "/status/phase"), "Failed", "{it:#}");
             reached(&it)
         }) {
-            assert!(start.elapsed() < Duration::from_secs(600), "{name} does not get on");
+            assert!(start.elapsed() < Duration::from_secs(600), "{name} has stalled");
             std::thread::sleep(Duration::from_millis(50));
         }
         start.elapsed().as_secs_f64()
     })
 }
 
-/// Leaves a row with the seconds of each phase of a backup or restore, which must complete.
+/// Appends a row with the seconds of each phase of a backup or restore, which must complete.
 fn leave_phases(app: &App, kind: &str, name: &str, what: &str) {
     let turn = |it: &Value| text(it, "/status/batchingStatus") == "Processing";
     let runs = |it: &Value| !text(it, "/status/moverPod").is_empty();
@@ -133,7 +133,7 @@ fn leave_phases(app: &App, kind: &str, name: &str, what: &str) {
 }
 
 #[test]
-fn a_gibibyte_by_the_phases_of_its_way() {
+fn one_gibibyte_is_measured_by_phase() {
     let app = App::new("scale-gib");
     let asked = Asked { size: "2Gi", ..FILES };
     let volume = app.bound("data", asked);
@@ -152,12 +152,12 @@ fn a_gibibyte_by_the_phases_of_its_way() {
     app.remove();
 }
 
-/// Files of one directory, whose tree alone has some 100 MB.
+/// Files of one directory, whose tree alone takes about 100 MB.
 const FILES_OF_A_DIRECTORY: u64 = 300_000;
 
-/// The kernel kills a mover that takes more, and no other is started.
+/// The kernel kills a mover that takes more memory, and no other mover is started.
 #[test]
-fn a_directory_of_300_000_files_by_movers_of_160_mib() {
+fn movers_of_160_mib_move_a_directory_of_300_000_files() {
     let _alone = Alone::new();
     let mut controller = Controller::new(&shipped());
     controller.set("VSM_MOVER_MEMORY_REQUEST", "160Mi").set("VSM_MOVER_MEMORY_LIMIT", "160Mi");

@@ -1,9 +1,9 @@
-//! One backup and one restore as they happen: every action in the controller's log and every Event
-//! of the request, in order. `docs/internals/architecture.md` shows them, and this test compares
-//! the document with the cluster. `VSM_UPDATE_DOCS=1` writes the document instead.
+//! Compares `docs/internals/architecture.md` with the cluster: every action in the controller's log
+//! and every Event of one backup and one restore, in order. `VSM_UPDATE_DOCS=1` writes the document
+//! instead.
 //!
-//! Lines that depend on timing are left out: the queue, waits, and the progress of a mover that may
-//! end before it is seen to run.
+//! Lines that depend on timing are omitted: the queue, waits, and the progress of a mover, which
+//! may end before it is seen to run.
 
 use crate::app::{App, BACKUP, FILES, RESTORE};
 use crate::cluster::{PROTECTED, name, text, wait_for};
@@ -12,11 +12,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The document, and the lines before and after a sequence in it.
+/// The document with the sequences.
 fn document() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/internals/architecture.md")
 }
 
+/// The lines before and after a sequence in the document.
 fn markers(of: &str) -> (String, String) {
     (format!("<!-- {of}: begin, written by tests/cluster/suite/sequence.rs -->\n"), format!("<!-- {of}: end -->\n"))
 }
@@ -69,7 +70,7 @@ fn events(app: &App, request: &str) -> Vec<String> {
     all.iter().map(line).filter(|line| is_stable(line)).collect()
 }
 
-/// Replaces uids, such as that of the cluster in the path of a repository.
+/// Replaces UIDs, such as that of the cluster in the path of a repository.
 fn without_uids(line: &str) -> String {
     const LENGTH: usize = 36;
     let is_uid = |part: &str| {
@@ -83,7 +84,7 @@ fn without_uids(line: &str) -> String {
     text
 }
 
-/// Replaces everything that differs from run to run: names, uids, ids, numbers.
+/// Replaces everything that differs from run to run: names, UIDs, IDs, numbers.
 fn normalized(line: &str, replacements: &[(String, &str)]) -> String {
     let mut line = line.to_owned();
     for (from, to) in replacements.iter().filter(|(from, _)| !from.is_empty()) {
@@ -124,7 +125,7 @@ fn sequence(app: &App, kind: (&str, &str), request: &str, replacements: &[(Strin
 }
 
 #[test]
-fn the_document_shows_a_backup_and_a_restore_as_they_happen() {
+fn the_documented_sequences_match_the_cluster() {
     let app = App::new("sequence");
     let volume = app.bound("data", FILES);
     fs::write(volume.join("file"), "text").expect("a file");

@@ -1,10 +1,12 @@
-//! The authors of backups and restores are tenants. Each rule is attacked with a tenant's own token.
+//! Tests the rules that protect tenants from each other, with attacks that use a tenant's own
+//! token.
 
 use crate::app::{App, BACKUP, FILES, RESTORE, SECRET, message, reason};
 use crate::cluster::{Cluster, PROTECTED, text};
 use serde_json::{Value, json};
 
-/// Somebody who may do everything in their namespace that concerns claims, snapshots and our kinds, and nothing elsewhere.
+/// A tenant with all rights on claims, snapshots and our kinds in its own namespace, and none
+/// elsewhere.
 struct Tenant {
     app: App,
     cluster: Cluster,
@@ -31,7 +33,8 @@ impl Tenant {
         Tenant { cluster: Cluster::with_token(&token), app }
     }
 
-    /// Asks with the tenant's token, and must be refused: failed for this reason, with these words, and nothing made.
+    /// Creates an object with the tenant's token, which must fail with this reason and these words
+    /// and create nothing.
     fn is_refused(&self, object: &Value, why: &str, words: &str) {
         let made = self.cluster.create(object);
         let ended = self.app.ended(text(&made, "/kind"), text(&made, "/metadata/name"));
@@ -46,7 +49,7 @@ impl Tenant {
     }
 }
 
-/// A secret in the protected namespace that is for somebody else, as that of the cloud account is.
+/// A secret of the protected namespace that is not for movers, such as that of the cloud account.
 fn foreign_secret() -> &'static str {
     let name = "not-for-movers";
     Cluster::admin().apply(&json!({
@@ -62,22 +65,22 @@ fn with(mut object: Value, name: &str, pointer: &str, value: Value) -> Value {
 }
 
 #[test]
-fn a_backup_takes_nothing_that_is_not_its_authors() {
+fn a_backup_of_another_tenants_data_is_denied() {
     let (victim, thief) = (App::new("trust-victim"), Tenant::new("trust-thief"));
     victim.bound("data", FILES);
     let theirs = victim.snapshot("snap", "data");
     let attack = |name: &str| thief.app.vsb(name, "b", &theirs);
     thief.is_refused(&attack("content"), "Denied", "not bound to a VolumeSnapshot in namespace");
-    // A snapshot of the thief's own that names the same content: the content does not name it.
+    // The thief's own snapshot names the content, but the content does not name the snapshot.
     let spec = json!({"source": {"volumeSnapshotContentName": theirs}});
     thief.cluster.create(&json!({
         "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
         "metadata": {"name": "snap", "namespace": thief.app.namespace}, "spec": spec,
     }));
     thief.is_refused(&attack("forged"), "Denied", "not bound to a VolumeSnapshot in namespace");
-    // Even if the thief writes into its status that it were bound.
+    // The thief also writes a bound status into the snapshot.
     let status = json!({"status": {"boundVolumeSnapshotContentName": theirs, "readyToUse": true}});
-    thief.cluster.merge_status("VolumeSnapshot", &thief.app.namespace, "snap", &status).expect("it is the thief's own");
+    thief.cluster.merge_status("VolumeSnapshot", &thief.app.namespace, "snap", &status).expect("its own snapshot");
     thief.is_refused(&attack("status"), "Denied", "not bound to a VolumeSnapshot in namespace");
 
     thief.app.bound("own", FILES);
@@ -99,7 +102,7 @@ fn a_backup_takes_nothing_that_is_not_its_authors() {
 }
 
 #[test]
-fn a_restore_reads_nothing_that_is_not_its_authors() {
+fn a_restore_of_another_tenants_data_is_denied() {
     let (victim, thief) = (App::new("trust-owner"), Tenant::new("trust-reader"));
     victim.bound("data", FILES);
     let vsb = victim.back_up("vsb", "b", "data");
@@ -107,11 +110,11 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
     let repository = "/spec/volumeSnapshotMoverBackupRef/resticrepository";
     let attack = |name: &str, pointer: &str, value: Value| with(thief.app.vsr(name, name, &vsb), name, pointer, value);
     thief.is_refused(&attack("plain", repository, json!(url)), "Denied", "may not read the repository");
-    // Labels are anybody's to write: that of a Restore that does not exist proves nothing.
+    // A tenant can write any label: the label of a Restore that does not exist proves nothing.
     let mut labelled = attack("labelled", repository, json!(url));
     labelled["metadata"]["labels"]["velero.io/restore-name"] = json!(format!("nightly-{}", thief.app.namespace));
     thief.is_refused(&labelled, "Denied", "may not read the repository");
-    // Nor does a grant in the thief's own namespace.
+    // A grant in the thief's own namespace proves nothing, either.
     thief.cluster.create(&json!({
         "apiVersion": "v1", "kind": "ConfigMap", "data": {"theirs": url},
         "metadata": {"name": "grant", "namespace": thief.app.namespace, "labels": {"datamover.oadp.openshift.io/grant-to": thief.app.namespace}},
@@ -141,9 +144,9 @@ fn a_restore_reads_nothing_that_is_not_its_authors() {
     victim.remove();
 }
 
-/// What a tenant cannot do at all, because the shipped roles give no right to it.
+/// The shipped roles give a tenant no right in the protected namespace.
 #[test]
-fn a_tenant_reaches_nothing_of_the_protected_namespace() {
+fn a_tenant_cannot_read_the_protected_namespace() {
     let tenant = Tenant::new("trust-rights");
     for (kind, name) in [("Secret", SECRET), ("ConfigMap", "vsm-repository-x"), ("PersistentVolumeClaim", "vsm-vsb-x")]
     {
@@ -153,10 +156,10 @@ fn a_tenant_reaches_nothing_of_the_protected_namespace() {
             _ => format!("/api/v1/namespaces/{PROTECTED}/persistentvolumeclaims/{name}"),
         };
         let refused =
-            tenant.cluster.request("GET", &path, None, "application/json").expect_err("it is not the tenant's");
+            tenant.cluster.request("GET", &path, None, "application/json").expect_err("a tenant must not read it");
         assert_eq!(refused.code, 403, "{refused:?}");
     }
-    // Our kinds are in no role that namespaces' administrators or editors have by default.
+    // The default roles of a namespace do not contain our kinds.
     for role in ["admin", "edit", "view"] {
         let role = tenant.app.cluster.get("ClusterRole", "", role).expect("a role of the cluster's");
         assert!(!role.to_string().contains("datamover.oadp.openshift.io"), "{role:#}");

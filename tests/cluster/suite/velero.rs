@@ -1,11 +1,11 @@
-//! Beside the real Velero, whose kinds only level `velero` has.
+//! Tests the controller beside the real Velero, which only level `velero` runs.
 
 use crate::app::{App, BACKUP, FILES, RESTORE, assert_whole, secret_for};
 use crate::cluster::{Cluster, PROTECTED, files, setting, text};
 use serde_json::{Value, json};
 use std::fs;
 
-/// An object of Velero's that is at its end already, which Velero leaves alone.
+/// Creates a Velero object that has already ended, which Velero does not process.
 fn ended(kind: &str, name: &str, spec: &Value, phase: &str) {
     Cluster::admin().create(&json!({
         "apiVersion": "velero.io/v1", "kind": kind, "metadata": {"name": name, "namespace": PROTECTED},
@@ -14,7 +14,7 @@ fn ended(kind: &str, name: &str, spec: &Value, phase: &str) {
 }
 
 #[test]
-fn what_is_a_part_of_what_has_failed_is_partially_failed() {
+fn requests_of_failed_velero_backups_and_restores_are_partially_failed() {
     let app = App::new("velero-failed");
     fs::write(app.bound("data", FILES).join("file"), "text").expect("a file");
     let good = app.back_up("good", "not-known", "data");
@@ -30,7 +30,7 @@ fn what_is_a_part_of_what_has_failed_is_partially_failed() {
             app.cluster.create(&object);
             let ended = app.ended(kind, &phase.to_lowercase());
             assert_eq!(text(&ended, "/status/phase"), "PartiallyFailed", "{ended:#}");
-            assert!(text(&ended, "/status/moverPod").is_empty(), "nothing was begun: {ended:#}");
+            assert!(text(&ended, "/status/moverPod").is_empty(), "a mover was started: {ended:#}");
             app.assert_bare(&ended);
         }
         for kind in ["Restore", "Backup"] {
@@ -40,10 +40,10 @@ fn what_is_a_part_of_what_has_failed_is_partially_failed() {
     app.remove();
 }
 
-/// A backup location with a prefix: new repositories are below it, and Velero goes on to take the location for its own. Those of
-/// VolumeSnapshotMover lie beside it.
+/// New repositories of a backup location with a prefix are below the prefix, and Velero still
+/// accepts the location. Those of VolumeSnapshotMover are outside the prefix.
 #[test]
-fn a_location_with_a_prefix_has_repositories_below_it() {
+fn repositories_are_below_the_prefix_of_a_location() {
     let app = App::new("velero-prefix");
     let bucket = format!("prefix-{}", std::process::id());
     secret_for(&bucket);
@@ -74,7 +74,8 @@ fn a_location_with_a_prefix_has_repositories_below_it() {
     });
     assert_eq!(text(&validated, "/status/phase"), "Available", "{validated:#}");
 
-    // As VolumeSnapshotMover would have left it: one repository for a volume of a backup, at the secret's own location.
+    // VolumeSnapshotMover made one repository for each volume of a backup, at the location in the
+    // secret.
     let old = format!("{PROTECTED}/b/snapcontent-old-pvc");
     let s3 = files().join("s3").join(&bucket);
     fs::create_dir_all(s3.join(&old).parent().expect("a folder")).expect("a folder");

@@ -1,7 +1,8 @@
-//! Google's XML API, as its reference has it, before a server that speaks the JSON API.
+//! Serves Google's XML API, as its reference describes it, from a server that has the JSON API.
 //!
-//! fake-gcs-server keeps the objects and their generations, finds, cuts and lists them. Its own XML takes no uploads but signed ones, no
-//! conditions and no pages of a listing, so that each request is put to it in JSON and its answer is put into XML.
+//! fake-gcs-server stores the objects and their generations, finds, cuts and lists them. Its own
+//! XML API has neither unsigned uploads nor conditions nor pages of a listing. So the front
+//! translates each request to JSON, and the response back to XML.
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,10 +13,10 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-/// As many objects as a page has; Google's pages have a thousand.
+/// Objects per page of a listing; Google's pages have a thousand.
 const PAGE: usize = 10;
 
-/// A front; it lives as long as the process.
+/// A front, which runs until the process ends.
 pub struct Xml {
     pub port: u16,
     shared: Arc<Shared>,
@@ -24,9 +25,9 @@ pub struct Xml {
 struct Shared {
     server: String,
     client: reqwest::Client,
-    /// What the last request said of who makes it.
+    /// The `Authorization` header of the last request.
     authorization: Mutex<String>,
-    /// A request by a bearer of this token is refused.
+    /// Requests with this `Authorization` header are refused.
     refused: Mutex<Option<String>>,
 }
 
@@ -35,7 +36,7 @@ type Answer = Response<Full<Bytes>>;
 impl Xml {
     /// A front before the server at this port.
     pub fn before(port: u16) -> Xml {
-        // The client wants one, though nothing here is encrypted.
+        // The client demands a provider, though nothing here is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = Arc::new(Shared {
             server: format!("http://127.0.0.1:{port}"),
@@ -49,7 +50,7 @@ impl Xml {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                listening.send(listener.local_addr().expect("its address").port()).expect("somebody waits");
+                listening.send(listener.local_addr().expect("its address").port()).expect("a receiver");
                 while let Ok((stream, _)) = listener.accept().await {
                     let shared = serving.clone();
                     tokio::spawn(async move {
@@ -57,7 +58,7 @@ impl Xml {
                             let shared = shared.clone();
                             async move { Ok::<_, Infallible>(shared.answer(request).await) }
                         });
-                        // A client that has gone needs no answer.
+                        // A client that has disconnected needs no response.
                         let _ = hyper::server::conn::http1::Builder::new()
                             .serve_connection(TokioIo::new(stream), answer)
                             .await;
@@ -72,12 +73,12 @@ impl Xml {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The last request's `Authorization`.
+    /// The `Authorization` header of the last request.
     pub fn authorization(&self) -> String {
         self.shared.authorization.lock().expect("no panic").clone()
     }
 
-    /// Takes no more requests with a token.
+    /// Refuses requests with this token from now on.
     pub fn refuse(&self, token: &str) {
         *self.shared.refused.lock().expect("no panic") = Some(format!("Bearer {token}"));
     }
@@ -153,7 +154,7 @@ impl Shared {
         let (prefix, token) = (given("prefix").unwrap_or_default(), given("continuation-token").unwrap_or_default());
         let page = given("max-keys").unwrap_or_else(|| PAGE.to_string());
         let mut query = vec![("prefix", prefix.as_str()), ("startOffset", &after), ("pageToken", &token)];
-        // Its pages are of objects, and each has all the prefixes.
+        // The server pages objects only, and returns all prefixes with each page.
         query.push(if delimiter.is_empty() { ("maxResults", &page) } else { ("delimiter", &delimiter) });
         let listed = self.client.get(self.url(&["storage", "v1", "b", bucket, "o"], &query)).send().await;
         let listed = listed.expect("an answer");
@@ -192,7 +193,7 @@ impl Shared {
     }
 }
 
-/// The server's own answer.
+/// Passes the server's own response through.
 async fn through(answer: reqwest::Response) -> Answer {
     let mut head = Response::builder().status(answer.status());
     for (name, value) in answer.headers().iter().filter(|(name, _)| !matches!(name.as_str(), "transfer-encoding")) {

@@ -1,4 +1,4 @@
-//! A clock by which ten minutes pass whenever it is looked at.
+//! A clock that advances by ten minutes whenever it is read.
 
 use crossbeam_channel::Receiver;
 use std::convert::Infallible;

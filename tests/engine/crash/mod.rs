@@ -1,7 +1,10 @@
-//! A process that ends at any of its operations loses nothing. Each command runs on a small, complete repository whose store stops at the
-//! first, the second, … at every operation: before it, in the middle of it, after it, or only there. Afterwards restic's check passes and
-//! every snapshot that was complete is still there; restic's `check --read-data` hashes all that they need, and a snapshot's name is the
-//! hash of what it holds. The same command once more completes, and restic finds nothing wrong then either.
+//! Crash tests: a process that ends at any of its store operations loses no snapshot.
+//!
+//! Each command runs on a small, complete repository whose store fails at the first, the second, …
+//! operation: before it, in the middle of it, after it, or at that operation only. Afterwards
+//! restic's check passes and every complete snapshot still exists: restic's `check --read-data`
+//! hashes all data of the snapshots, and a snapshot's name is the hash of its content. The same
+//! command then runs again and completes, and restic's check passes then, too.
 
 mod hurried;
 mod store;
@@ -25,7 +28,7 @@ use vsm::repo::{
     self, InitOptions, Lock, LockMode, LocksToRemove, Password, Repository, Settings, init, key_owner, unlock,
 };
 
-/// A repository of two snapshots and what a third needs, and its source.
+/// A repository with two snapshots, and the source of a third.
 struct Bed {
     repo: Repo,
     source: PathBuf,
@@ -56,20 +59,20 @@ impl Bed {
     }
 }
 
-/// What a command does with a store, from opening the repository to releasing its lock.
+/// A command on a store, from opening the repository to releasing its lock.
 type Act<'a> = dyn Fn(Arc<Stopping>) -> repo::Result<()> + 'a;
 
-/// What a state of the repository must be like.
+/// The requirements on a state of the repository.
 struct Demand<'d> {
-    /// Snapshots that must be there.
+    /// Snapshots that must exist.
     complete: &'d [String],
-    /// How many there must be at least.
+    /// The minimum number of snapshots.
     count: usize,
-    /// Passwords of which one must open it.
+    /// Passwords, one of which must open the repository.
     passwords: &'d [&'d str],
 }
 
-/// restic's verdict on a state.
+/// Asserts with restic that a state is sound.
 fn demand_sound(repo: &Repo, demand: &Demand<'_>, told: &str) {
     let opens = demand.passwords.iter().any(|password| {
         let mut repo = repo.command(Peer::Restic019);
@@ -79,19 +82,20 @@ fn demand_sound(repo: &Repo, demand: &Demand<'_>, told: &str) {
     assert!(opens, "{told}: {}", repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]));
     let there: BTreeSet<String> = names(repo, "snapshots");
     for id in demand.complete {
-        assert!(there.contains(id), "{told}: snapshot {id} is gone");
+        assert!(there.contains(id), "{told}: snapshot {id} is missing");
     }
-    assert!(there.len() >= demand.count, "{told}: a snapshot is gone, and none in its place");
+    assert!(there.len() >= demand.count, "{told}: a snapshot is missing and was not replaced");
 }
 
-/// Names of files that are whole, of a kind.
+/// The names of the files of a kind whose content has its hash.
 fn names(repo: &Repo, kind: &str) -> BTreeSet<String> {
     let path = |file: &PathBuf| file.file_name().expect("a name").to_string_lossy().into_owned();
     let is_whole = |file: &PathBuf| Id::of(&fs::read(file).expect("a file")).to_string() == path(file);
     files_below(&repo.path().join(kind)).iter().filter(|file| is_whole(file)).map(path).collect()
 }
 
-/// What a store that is not whole or not at all leaves, a person removes, because nothing refers to it; and puts the config back.
+/// Does what an administrator does after a store without atomic writes failed: removes torn files,
+/// to which nothing refers, and restores the config.
 fn mend_torn(repo: &Repo, before: &Repo) {
     let config = |repo: &Repo| fs::read(repo.path().join("config")).expect("a config");
     if config(repo).len() < config(before).len() {
@@ -112,8 +116,9 @@ fn remove_torn(repo: &Repo) {
     }
 }
 
-/// Runs a command against every stop of every kind. Of the snapshots, oldest first, `complete` says which stay, and `replaced` how many others
-/// have one in their place.
+/// Runs a command with every fault at every operation. `complete` returns the snapshots that must
+/// remain, given all of them, oldest first; `replaced` is the number of others that must have a
+/// replacement.
 fn at_every_operation(
     bed: &Bed,
     what: &str,
@@ -137,7 +142,8 @@ fn at_every_operation(
     let (mut tried, mut verdicts) = (0, 0);
     for (number, kind) in operations.iter().enumerate() {
         for fault in [Fault::Stop, Fault::Tear, Fault::LoseReply, Fault::Fail] {
-            // A read that is done or torn leaves what it leaves when it is not done.
+            // Only a write can be torn, and a read leaves the same state with and without its
+            // reply.
             let differs = match fault {
                 Fault::Tear => *kind == Kind::Write,
                 Fault::LoseReply => *kind != Kind::Read,
@@ -156,7 +162,7 @@ fn at_every_operation(
             if fault == Fault::Tear {
                 mend_torn(&repo, &bed.repo);
             }
-            // A stop at a read leaves what the write before it left.
+            // A failed read leaves the state after the last write.
             if *kind != Kind::Read || fault == Fault::Fail {
                 verdicts += 1;
                 demand_sound(&repo, &demand, &told);
@@ -167,24 +173,24 @@ fn at_every_operation(
     println!("{what}: {} operations, {tried} faults, {verdicts} states judged by restic", operations.len());
 }
 
-/// The command once more: it completes.
+/// Runs the command again, which must complete.
 fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: bool) {
     let whole = |password: &str| {
         let store = Arc::new(Stopping::at(repo.path(), None));
         Repository::open(store, &Password::new(password), None, Settings::default()).ok()
     };
     let opened = demand.passwords.iter().find_map(|password| whole(password)).expect("one of the passwords fits");
-    // The process is gone, and its lock is somebody's to remove.
-    unlock(&opened, LocksToRemove::All).expect("locks go");
-    act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{told}, then once more: {error}"));
+    // The process has ended, so an administrator may remove its lock.
+    unlock(&opened, LocksToRemove::All).expect("unlock");
+    act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{told}, then again: {error}"));
     assert!(repo.lock_files().is_empty(), "{told}: a lock is left");
     if judge {
-        demand_sound(repo, demand, &format!("{told}, then once more"));
+        demand_sound(repo, demand, &format!("{told}, then again"));
     }
 }
 
 #[test]
-fn a_backup() {
+fn backup_loses_no_snapshot() {
     let bed = Bed::new();
     let source = bed.source.clone();
     at_every_operation(
@@ -197,10 +203,10 @@ fn a_backup() {
     );
 }
 
-/// By a clock by which an index file is due after each pack. When one write fails and the next ones
-/// do not, all packs that were uploaded are in an index.
+/// The clock makes an index file due after each pack. If one write fails and the next ones succeed,
+/// all uploaded packs are in an index.
 #[test]
-fn a_backup_indexes_what_was_uploaded_before_a_write_failed() {
+fn a_backup_indexes_packs_uploaded_before_a_failed_write() {
     let bed = Bed::new();
     let act = |store: &Stopping| back_up_by(Arc::new(store.clone()), &bed.source, Hurried::clock());
     let whole = bed.repo.copy();
@@ -225,31 +231,31 @@ fn packs_of(repo: &Repo, index: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_forget() {
+fn forget_loses_no_other_snapshot() {
     let bed = Bed::new();
     at_every_operation(&bed, "forget", &|store| forget(store), &[PASSWORD], |all| all[1..].to_vec(), 0);
 }
 
 #[test]
-fn a_prune() {
+fn prune_loses_no_snapshot() {
     let bed = Bed::new();
     let oldest = bed.repo.snapshots(Peer::Restic019)[0]["id"].as_str().expect("an id").to_owned();
     bed.repo.run(Peer::Restic019, ["forget", &oldest]).ok();
-    // And a pack that no index names.
+    // Adds a pack that no index names.
     let bytes = b"nobody's";
     let name = Id::of(bytes).to_string();
     fs::write(bed.repo.path().join("data").join(&name[..2]).join(&name), bytes).expect("a file");
     at_every_operation(&bed, "prune", &|store| prune(store), &[PASSWORD], <[String]>::to_vec, 0);
 }
 
-/// An index of which a file is lost, and packs that are moved elsewhere though nothing is wrong with them.
+/// The index has lost a file, and undamaged packs are rewritten.
 #[test]
-fn repairs_of_index_and_packs() {
+fn interrupted_repairs_of_index_and_packs_are_resumed() {
     let bed = Bed::new();
     let packs: Vec<Id> = names(&bed.repo, "data").iter().map(|name| name.parse().expect("an id")).collect();
     let salvage = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
-            // Those of them that are still there: the others have been moved.
+            // The packs that still exist; the others have been rewritten.
             let listed = repo.store().list(vsm::store::FileType::Pack)?;
             let there: Vec<Id> = packs.iter().copied().filter(|pack| listed.iter().any(|(id, _)| id == pack)).collect();
             let outcome = repair::packs::repair(repo, &there, &Progress::silent())?;
@@ -259,7 +265,7 @@ fn repairs_of_index_and_packs() {
     at_every_operation(&bed, "repair packs", &salvage, &[PASSWORD], <[String]>::to_vec, 0);
     let index = files_below(&bed.repo.path().join("index"));
     assert!(index.len() > 1);
-    fs::remove_file(&index[0]).expect("an index less");
+    fs::remove_file(&index[0]).expect("a removal");
     let reindex = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
             let repaired = repair::index::repair(repo, PacksToRead::Doubtful, &Progress::silent())?;
@@ -270,13 +276,13 @@ fn repairs_of_index_and_packs() {
     at_every_repair(&bed, "repair index", &reindex);
 }
 
-/// A file is lost, and with it a part of both snapshots, which are made anew.
+/// A data pack is lost and with it a part of both snapshots, which the repair replaces.
 #[test]
-fn a_repair_of_snapshots() {
+fn an_interrupted_repair_of_snapshots_is_resumed() {
     let bed = Bed::new();
     let holds_data = |pack: &PathBuf| pack.metadata().expect("a pack").len() > 30_000;
     let lost = files_below(&bed.repo.path().join("data")).into_iter().find(holds_data).expect("a pack of data");
-    fs::remove_file(lost).expect("a pack less");
+    fs::remove_file(lost).expect("a removal");
     bed.repo.run(Peer::Vsm, ["repair", "index"]).ok();
     let act = |store: Arc<Stopping>| {
         locked(store, LockMode::Exclusive, |repo| {
@@ -288,7 +294,7 @@ fn a_repair_of_snapshots() {
     at_every_repair(&bed, "repair snapshots", &act);
 }
 
-/// As [`at_every_operation`] for what is damaged before: restic is asked when it has been repaired at last.
+/// Like [`at_every_operation`] for a damaged repository: restic judges only the repaired state.
 fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
     let repo = bed.repo.copy();
     let recorded = Stopping::at(repo.path(), None);
@@ -305,7 +311,7 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
             let repo = bed.repo.copy();
             let outcome = act(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
-            assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is gone");
+            assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is missing");
             again(&repo, act, &demand, &told, true);
             assert_eq!(names(&repo, "snapshots").len(), whole, "{told}");
         }
@@ -314,14 +320,14 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
 }
 
 #[test]
-fn a_tag() {
+fn tag_loses_no_snapshot() {
     let bed = Bed::new();
     // The latest snapshot gets another name.
     at_every_operation(&bed, "tag", &|store| retag(store), &[PASSWORD], |all| all[..1].to_vec(), 1);
 }
 
 #[test]
-fn keys_added_changed_and_removed() {
+fn key_changes_leave_a_password_that_opens_the_repository() {
     let bed = Bed::new();
     let owner = || key_owner(None, None);
     let add = |store: Arc<Stopping>| {
@@ -329,7 +335,7 @@ fn keys_added_changed_and_removed() {
     };
     at_every_operation(&bed, "key add", &add, &[PASSWORD], <[String]>::to_vec, 0);
     let change = |store: Arc<Stopping>| {
-        // Whichever of the two fits: it may have been changed before.
+        // Either of the two may fit: an earlier run may have changed the password.
         let opened = [PASSWORD, "second"].into_iter().find_map(|password| {
             let opened = Repository::open(store.clone(), &Password::new(password), None, Settings::default());
             opened.ok()
@@ -341,9 +347,9 @@ fn keys_added_changed_and_removed() {
     at_every_operation(&bed, "key passwd", &change, &[PASSWORD, "second"], <[String]>::to_vec, 0);
 }
 
-/// Snapshots of another repository come here; either of the two stores may stop.
+/// Copies snapshots from another repository; either of the two stores may fail.
 #[test]
-fn a_copy() {
+fn copy_loses_no_snapshot() {
     let (from, to) = (Bed::new(), Bed::new());
     let whole = |repo: &Repo| Arc::new(Stopping::at(repo.path(), None));
     let source = whole(&from.repo);
@@ -362,28 +368,28 @@ fn a_copy() {
             assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
             demand_sound(&target, &demand(2), &told);
             again(&source, &|store| copy(store, whole(&target)), &Demand { complete: &[], ..demand(2) }, &told, false);
-            demand_sound(&target, &demand(4), &format!("{told}, then once more"));
+            demand_sound(&target, &demand(4), &format!("{told}, then again"));
         }
     }
     println!("copy: {} operations on the source", operations.len());
 }
 
 #[test]
-fn a_rewrite() {
+fn rewrite_loses_no_snapshot() {
     let bed = Bed::new();
     at_every_operation(&bed, "rewrite", &|store| rewrite(store, false), &[PASSWORD], <[String]>::to_vec, 0);
     at_every_operation(&bed, "rewrite --forget", &|store| rewrite(store, true), &[PASSWORD], |_| vec![], 2);
 }
 
 #[test]
-fn a_migration() {
+fn migrate_loses_no_snapshot() {
     let bed = Bed::of_version(1);
     at_every_operation(&bed, "migrate", &|store| upgrade(store), &[PASSWORD], <[String]>::to_vec, 0);
 }
 
-/// Whatever an init leaves, a next one makes a repository of, or finds one.
+/// After an `init` that failed at any operation, another one creates the repository or finds it.
 #[test]
-fn an_init() {
+fn an_interrupted_init_can_be_repeated() {
     let make = |store: Arc<Stopping>| {
         let options = InitOptions { version: Version::V2, polynomial: None, owner: key_owner(None, None) };
         init(store, &Password::new(PASSWORD), options, Settings::default()).map(|_| ())
@@ -398,7 +404,7 @@ fn an_init() {
             let repo = Repo::new();
             let first = make(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             if fault == Fault::Tear && repo.path().join("config").exists() && first.is_err() && *kind == Kind::Write {
-                // Half a config is told as what it is, and nothing is made over it.
+                // A torn config is reported and not overwritten.
                 let refused = make(Arc::new(Stopping::at(repo.path(), None))).expect_err("refused");
                 assert!(refused.to_string().contains("config"), "{told}: {refused}");
                 continue;

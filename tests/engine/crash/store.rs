@@ -1,4 +1,5 @@
-//! A store that stops at a chosen operation: a folder that fails from then on, as if the process had been killed or the network had gone.
+//! A store that fails at a chosen operation and from then on, as if the process had been killed or
+//! the network had failed.
 
 use crate::engine::kept::Kept;
 use bytes::Bytes;
@@ -10,20 +11,21 @@ use vsm::id::Id;
 use vsm::store::folder::Folder;
 use vsm::store::{Download, File, FileType, Result, Store, StoreError, Upload, layout};
 
-/// What becomes of the operation at which the store stops.
+/// The effect of a fault on the chosen operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing of it happens.
+    /// The operation does not happen.
     Stop,
-    /// Half of what is written is there, under its name; a store could do that whose writes are not whole or not at all.
+    /// Half of the written bytes exist under the file's name, as in a store without atomic writes.
     Tear,
-    /// It happens, and nobody hears of it.
+    /// The operation happens, but the caller gets an error.
     LoseReply,
-    /// Nothing of it happens, and everything after it does: the process lives on with one failure.
+    /// The operation does not happen, but all later ones do: the process continues after one
+    /// failure.
     Fail,
 }
 
-/// An operation, as the record of a run tells of it.
+/// The kind of a recorded operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Read,
@@ -60,7 +62,7 @@ impl Stopping {
         Stopping { folder: Folder::new(root, 2), root: root.to_owned(), state }
     }
 
-    /// What was asked of it.
+    /// The operations up to now.
     pub fn operations(&self) -> Vec<Kind> {
         self.state.lock().expect("no panic").done.clone()
     }
@@ -148,7 +150,7 @@ impl Store for Stopping {
         self.put(file, &bytes, || self.folder.create(file, bytes.clone()))
     }
 
-    /// As a bucket does: one write at the end.
+    /// Like a bucket: an upload is one write at its end.
     fn keeps_uploads(&self) -> bool {
         true
     }

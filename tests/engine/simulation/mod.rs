@@ -1,14 +1,18 @@
-//! Processes that share a repository, in every order that a seed thinks of, some of which die or fail on the way: two backups, a forget, a
-//! prune, a check, and somebody whose clock is wrong, so that he takes all locks for those of the dead and removes them. That is all
-//! that a clock does to a repository.
+//! Simulates processes that share a repository, in an order that a seed draws.
 //!
-//! The model: a snapshot that was complete stays, unless a forget was about to remove it; a backup that says it made one has; what there is
-//! of snapshots is whole, whoever died; and a prune at the end changes nothing of that. restic judges some of the states, too.
+//! The processes are two backups, a forget, a prune, a check, and one with a wrong clock, which
+//! takes all locks for stale and removes them. (A clock has no other effect on a repository.) Some
+//! of them end or fail on the way.
 //!
-//! [`with_restic`] has restic's processes among them, on a folder.
+//! The model: a complete snapshot stays, unless a forget was about to remove it; a backup that
+//! reports a snapshot has made it; all existing snapshots are whole, whichever process ended; and a
+//! final prune changes none of that. restic judges some of the states, too.
 //!
-//! `VSM_SEED=17 cargo test --test tests simulation` runs that seed alone, and `VSM_SEEDS=5000` so many of them. The same seed
-//! makes the same draws; what a process does between two operations is its own, so that a rare one does not fail again at once.
+//! [`with_restic`] adds processes of restic, on a folder.
+//!
+//! `VSM_SEED=17 cargo test --test tests simulation` runs that seed alone, and `VSM_SEEDS=5000` runs
+//! that number of them. The same seed makes the same draws, but it does not control a process
+//! between two operations, so that a rare failure may not recur at once.
 
 mod schedule;
 mod with_restic;
@@ -28,13 +32,13 @@ use vsm::repo::{Error, InitOptions, Password, Settings, init, key_owner};
 use vsm::store::{File, FileType, layout};
 use world::{Fate, Files, Process, World};
 
-/// Seeds that are tried unless somebody says otherwise.
+/// The default number of seeds.
 const SEEDS: u64 = 250;
-/// Of two inits, each of which derives keys.
+/// The default number of seeds for two inits, each of which derives keys.
 const INITS: u64 = 10;
-/// Of so many states one is judged by restic.
+/// restic judges one in this number of states.
 const JUDGED: u64 = 100;
-/// Seeds of which one has somebody with a wrong clock.
+/// One in this number of seeds has a process with a wrong clock.
 const WRONG_CLOCK: u64 = 4;
 
 /// A repository that restic made, and the world that begins with it.
@@ -78,7 +82,7 @@ fn read(root: &Path) -> Files {
 
 fn restics_verdict(repo: &Repo, files: &Files) -> Option<String> {
     let repo = repo.copy();
-    fs::remove_dir_all(repo.path()).expect("the copy goes");
+    fs::remove_dir_all(repo.path()).expect("a removal");
     for (file, bytes) in files {
         let path = repo.path().join(layout::path(*file));
         fs::create_dir_all(path.parent().expect("below the root")).expect("a directory");
@@ -101,8 +105,9 @@ fn nothing_is_lost_in_any_order() {
     });
 }
 
-/// Where nothing can be created conditionally, one looks first, and another may come in between: who says that he made a repository finds
-/// the one that there is, and there is one at the most.
+/// Without conditional writes an `init` looks before it writes, and another process may write in
+/// between: an `init` that reports success has made the existing repository, and there is at most
+/// one.
 #[test]
 fn two_inits_make_one_repository() {
     let password = Password::new(PASSWORD);
@@ -123,17 +128,17 @@ fn two_inits_make_one_repository() {
         let there = opened.map(|repo| repo.config().id);
         let said: Vec<_> = made.iter().filter_map(|made| made.as_ref().ok()).collect();
         let keys = world.files().keys().filter(|file| file.ty == FileType::Key).count();
-        // Both may give way to each other; then somebody tries again.
+        // Both may withdraw in favour of each other; another `init` then succeeds.
         let again = || make(&World::alone(world.files())).is_ok();
         match &there {
             Ok(id) if said.iter().all(|said| *said == id) && keys >= 1 => Vec::new(),
             Err(Error::NoRepository { .. }) if said.is_empty() && again() => Vec::new(),
-            _ => vec![format!("{made:?}, and what is there is {there:?} with {keys} keys")],
+            _ => vec![format!("{made:?}, but the store has {there:?} with {keys} keys")],
         }
     });
 }
 
-/// Tries so many seeds, or those that the environment asks for, one on each core at a time.
+/// Runs this number of seeds, or those that the environment names, one on each core at a time.
 fn try_seeds(seeds: u64, run: impl Fn(u64) -> Vec<String> + Sync) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match number("VSM_SEED") {

@@ -1,4 +1,4 @@
-//! One world: who meets in it, what becomes of them, and what must hold in the end, all drawn.
+//! One simulated world: its processes, their fates, and the final checks, all drawn from a seed.
 
 use super::world::{Fate, Files, Process, World};
 use crate::common::Random;
@@ -13,16 +13,17 @@ use vsm::progress::Progress;
 use vsm::repo::{Error, Index, LockMode, LocksToRemove, Repository, StoredSnapshot, TreeReader, unlock};
 use vsm::store::FileType;
 
-/// Where every world begins: a repository of two snapshots, and what two backups find.
+/// The start of every world: a repository of two snapshots, and the sources of two backups.
 pub struct Bed {
     pub files: Files,
     pub snapshots: Vec<Id>,
-    /// The trees that snapshots of them have.
+    /// The sources, each with the tree of its snapshots.
     pub sources: [(PathBuf, Id); 2],
 }
 
 impl Bed {
-    /// The files of a repository, its snapshots, the oldest first, and what is to be backed up.
+    /// Takes the files of a repository, its snapshots, oldest first, and the sources of the
+    /// backups.
     pub fn new(files: Files, snapshots: Vec<Id>, sources: [PathBuf; 2]) -> Bed {
         let sources = sources.map(|path| {
             let process = World::alone(files.clone());
@@ -35,7 +36,7 @@ impl Bed {
     }
 }
 
-/// The tree of a source in a snapshot. (Of the directories above it, others change the times.)
+/// The tree of a source in a snapshot, without the directories above it, whose times may change.
 fn source_tree(repo: &Repository, snapshot: &StoredSnapshot, source: &Path) -> Result<Id, Error> {
     let index = Index::load(repo)?;
     TreeReader::new(repo, &index).folder(snapshot.tree()?, source.as_os_str().as_bytes())
@@ -50,17 +51,17 @@ enum Part {
     Unlock,
 }
 
-/// What the processes of a world say that they have done.
+/// The results that the processes of a world report.
 #[derive(Default)]
 struct Said {
-    /// Snapshots that backups made, and of which source.
+    /// The snapshots that backups made, and their source.
     made: BTreeMap<Id, usize>,
     /// Snapshots that a forget may have removed.
     forgotten: BTreeSet<Id>,
     wrong: Vec<String>,
 }
 
-/// Tries until nobody is in its way any more, as somebody would who waits.
+/// Retries while the repository is locked, a few times.
 fn patiently<T>(process: &Process, mut act: impl FnMut(Arc<Process>) -> Result<T, Error>) -> Result<T, Error> {
     for _ in 0..4 {
         match act(Arc::new(process.clone())) {
@@ -80,7 +81,8 @@ fn play(part: Part, fate: Fate, bed: &Bed, process: &Process, said: &Mutex<Said>
             }
         }
         Part::Forget => {
-            // Whatever becomes of it, this one may be gone: it is the oldest, and nobody else forgets.
+            // Even a forget that fails may have removed the oldest snapshot; no other process
+            // forgets.
             said().forgotten.insert(bed.snapshots[0]);
             let _ = patiently(process, |store| acts::forget(store));
         }
@@ -89,7 +91,7 @@ fn play(part: Part, fate: Fate, bed: &Bed, process: &Process, said: &Mutex<Said>
             let checked = patiently(process, |store| acts::locked(store, LockMode::Exclusive, |repo| problems(repo)));
             if let Ok(found) = checked
                 && !found.is_empty()
-                // What fails is told, too.
+                // A check reports failed operations as problems, too.
                 && fate == Fate::Lives
             {
                 said().wrong.push(format!("a check found {found:?}"));
@@ -99,7 +101,7 @@ fn play(part: Part, fate: Fate, bed: &Bed, process: &Process, said: &Mutex<Said>
     }
 }
 
-/// What our check finds, every byte read.
+/// The problems that our check finds, with every byte read.
 fn problems(repo: &Repository) -> Result<Vec<String>, Error> {
     let progress = Progress::silent();
     let mut check = Check::start(repo, &progress)?;
@@ -110,7 +112,7 @@ fn problems(repo: &Repository) -> Result<Vec<String>, Error> {
     Ok(progress.first_problems().into_iter().map(|it| format!("{}: {}", it.item, it.message)).collect())
 }
 
-/// What of it hits a snapshot.
+/// The damage of snapshots that our check finds.
 fn hits(repo: &Repository) -> Result<Vec<String>, Error> {
     let progress = Progress::silent();
     let mut check = Check::start(repo, &progress)?;
@@ -122,7 +124,8 @@ fn hits(repo: &Repository) -> Result<Vec<String>, Error> {
     Ok(hits)
 }
 
-/// One world, with somebody whose clock is wrong or not; what there is in the end, and what is wrong with it.
+/// Runs one world, with or without a process whose clock is wrong, and returns its final files and
+/// the violations of the model.
 pub fn run(bed: &Bed, wrong_clock: bool, mut random: Random) -> (Files, Vec<String>) {
     let mut parts = vec![Part::BackUp(0), Part::BackUp(1), Part::Forget, Part::Prune];
     if random.below(2) == 0 {
@@ -156,19 +159,19 @@ pub fn run(bed: &Bed, wrong_clock: bool, mut random: Random) -> (Files, Vec<Stri
         }
     });
     let Said { made, forgotten, mut wrong } = said.into_inner().expect("no panic");
-    // A check beside somebody who takes its lock away may see anything.
+    // A check that runs while its lock is removed may find anything.
     if wrong_clock {
         wrong.clear();
     }
     let process = World::alone(world.files());
     let judge = |when: &str, found: fn(&Repository) -> Result<Vec<String>, Error>, wrong: &mut Vec<String>| {
         let repo = acts::open(Arc::new(process.clone())).expect("it opens");
-        unlock(&repo, LocksToRemove::All).expect("locks go");
+        unlock(&repo, LocksToRemove::All).expect("unlock");
         wrong.extend(found(&repo).expect("a check").into_iter().map(|problem| format!("{when}: {problem}")));
         let there = repo.store().list(FileType::Snapshot).expect("snapshots");
         let there: BTreeSet<Id> = there.into_iter().map(|(id, _)| id).collect();
         for id in bed.snapshots.iter().filter(|id| !forgotten.contains(id) && !there.contains(id)) {
-            wrong.push(format!("{when}: snapshot {id} is gone"));
+            wrong.push(format!("{when}: snapshot {id} is missing"));
         }
         for (id, source) in &made {
             let (path, tree) = &bed.sources[*source];
@@ -178,7 +181,8 @@ pub fn run(bed: &Bed, wrong_clock: bool, mut random: Random) -> (Files, Vec<Stri
             }
         }
     };
-    // Whoever wrote without a lock may have left an index that names what is not there; no snapshot needs it, and a prune removes it.
+    // A process that wrote without a lock may have left an index that names missing packs; no
+    // snapshot needs it, and a prune removes it.
     judge("in the end", if wrong_clock { hits } else { problems }, &mut wrong);
     if let Err(error) = acts::prune(Arc::new(process.clone())) {
         wrong.push(format!("a prune in the end: {error}"));

@@ -1,4 +1,5 @@
-//! restic's processes and ours in one folder at the same time, each with a script of its own that a seed wrote, with pauses that it drew.
+//! Runs processes of restic and of ours in one folder at the same time, each with a script and
+//! pauses that a seed draws.
 
 use super::try_seeds;
 use crate::common::compare::{self, Options};
@@ -10,28 +11,28 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Seeds that are tried unless somebody says otherwise: each takes seconds.
+/// The default number of seeds, each of which takes seconds.
 const SEEDS: u64 = 4;
 /// Commands in a script.
 const COMMANDS: u64 = 5;
-/// Another one has the repository.
+/// The exit code if another process has locked the repository.
 const LOCKED: i32 = 11;
 
-/// A snapshot that somebody says that he made, and what was there.
+/// A snapshot that a process reported, and the state of its source.
 struct Made {
     by: Peer,
     id: String,
     state: PathBuf,
 }
 
-/// Runs a script; what was made, and what went wrong.
+/// Runs a script, and returns the snapshots and the errors.
 fn play(repo: &Repo, peer: Peer, mut random: Random, source: &Path) -> (Vec<Made>, Vec<String>) {
     let (mut made, mut wrong) = (Vec::new(), Vec::new());
     for number in 0..COMMANDS {
         std::thread::sleep(Duration::from_millis(random.below(300)));
         let words: &[&str] = match random.below(5) {
             0..2 => &["backup", "--json", "--host", "host", "data"],
-            // Never one that was made here: what was there before has another host.
+            // Removes only snapshots from before the scripts, which have another host.
             2 => &["forget", "--host", "before", "--keep-last", "1", "--group-by", "host"],
             3 => &["prune", "--max-unused", "0"],
             _ => &["check", "--read-data"],

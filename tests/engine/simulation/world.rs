@@ -1,7 +1,8 @@
-//! A bucket in memory that many processes share, and whose next operation is whose a seed decides.
+//! A bucket in memory that many processes share; a seed draws the process whose operation is next.
 //!
-//! An operation is done when all processes that live wait for one, and one of them is drawn: between two operations of one process any
-//! number of the others' may come. A process may die before or after one of its operations, or one may fail.
+//! An operation is done when all living processes wait for one, and one of them is drawn: between
+//! two operations of a process any number of the others may do theirs. A process may end before or
+//! after one of its operations, or one may fail.
 
 use crate::common::Random;
 use crate::engine::kept::Kept;
@@ -17,7 +18,8 @@ pub type Files = BTreeMap<File, Bytes>;
 pub struct World {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether it can create a file only if there is none; else one looks first.
+    /// Whether the store can create a file conditionally; otherwise `create` looks before it
+    /// writes.
     creates: bool,
 }
 
@@ -25,34 +27,34 @@ struct State {
     files: Files,
     random: Random,
     actors: Vec<Actor>,
-    /// Whose operation is next; `None` while somebody has not come to his.
+    /// The process whose operation is next; `None` while a living one has not reached its own.
     turn: Option<usize>,
 }
 
-/// What becomes of a process.
+/// The fate of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Lives,
-    /// It ends before this operation.
+    /// The process ends before this operation.
     DiesBefore(u64),
-    /// It ends after it, and has not heard of it.
+    /// The process ends after this operation, and does not get its result.
     DiesAfter(u64),
-    /// This operation fails, and it lives on.
+    /// This operation fails, and the process continues.
     Fails(u64),
 }
 
 struct Actor {
     fate: Fate,
-    /// How often it is drawn, beside the others.
+    /// How often the process is drawn, relative to the others.
     weight: u64,
-    /// Operations of it that wait.
+    /// The number of its operations that wait.
     waiting: usize,
     done: u64,
     dead: bool,
     ended: bool,
 }
 
-/// What a process is told of its operation.
+/// The outcome of an operation.
 enum Verdict {
     Do,
     DoInSilence,
@@ -69,7 +71,7 @@ impl World {
         Arc::new(World { state, changed: Condvar::new(), creates })
     }
 
-    /// A process that has a world for itself.
+    /// A process with a world of its own.
     pub fn alone(files: Files) -> Process {
         World::new(files, Random::default()).join(Fate::Lives, 1)
     }
@@ -78,14 +80,15 @@ impl World {
         self.state.lock().expect("no panic").files.clone()
     }
 
-    /// A process; all of them are there before the first begins.
+    /// Adds a process; all of them join before the first one begins.
     pub fn join(self: &Arc<World>, fate: Fate, weight: u64) -> Process {
         let mut state = self.state.lock().expect("no panic");
         state.actors.push(Actor { fate, weight, waiting: 0, done: 0, dead: false, ended: false });
         Process { world: self.clone(), number: state.actors.len() - 1 }
     }
 
-    /// Does an operation when it is its turn. A spared one does not fail, and who is dead is told that there is nothing.
+    /// Does an operation when its process is drawn. A `spared` operation does not fail; for a
+    /// process that has ended it finds no file.
     fn step<T>(&self, number: usize, spared: Option<File>, act: impl FnOnce(&mut Files) -> Result<T>) -> Result<T> {
         let mut state = self.state.lock().expect("no panic");
         state.actors[number].waiting += 1;
@@ -131,7 +134,7 @@ impl World {
 }
 
 impl State {
-    /// Draws the next one, if everybody who lives has come to an operation.
+    /// Draws the next process, if all living ones have reached an operation.
     fn draw(&mut self) {
         let living = |actor: &&Actor| !actor.ended && !actor.dead;
         if self.actors.iter().filter(living).any(|actor| actor.waiting == 0) {
@@ -153,7 +156,7 @@ fn refused() -> StoreError {
     StoreError::Failed { action: "go on".into(), location: "memory".into(), source: "the seed wants it so".into() }
 }
 
-/// A process's way to the bucket. Cloned, it is the same process.
+/// The access of a process to the bucket. A clone is the same process.
 #[derive(Clone)]
 pub struct Process {
     world: Arc<World>,
@@ -165,7 +168,7 @@ impl Process {
         self.world.files()
     }
 
-    /// It ends with what is returned, and nobody waits for it any more.
+    /// The process ends when the returned value is dropped, and the world no longer waits for it.
     pub fn ending(&self) -> Ending<'_> {
         Ending(self)
     }
@@ -215,7 +218,7 @@ impl Store for Process {
     }
 
     fn read(&self, file: File, _: u64) -> Result<Bytes> {
-        // Half a minute passes before a lock that cannot be read is given up.
+        // If a lock cannot be read, the engine retries for half a minute.
         let spared = (file.ty == FileType::Lock).then_some(file);
         self.world.step(self.number, spared, |files| find(files, file))
     }

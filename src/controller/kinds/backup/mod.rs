@@ -80,7 +80,7 @@ impl Flow for Backup {
         match (common.stage(), common.admission) {
             (Stage::New | Stage::Queued, Admission::Admitted) => Action::record(Update::Started(source.volume)),
             (Stage::New, Admission::Queued) => Action::record(Update::Queued),
-            (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
+            (Stage::Queued, Admission::Queued) => Action::Wait("queued: other requests fill the limit".into()),
             _ => prepare(owner, seen, config, source),
         }
     }
@@ -150,8 +150,8 @@ fn run_mover(owner: &Owner, seen: &Observed, config: &Config, order: Order) -> A
         Err(action) => return *action,
     };
     match report.outcome {
-        // Before anything else: a bucket that loses the repository must not look like that of a new
-        // volume.
+        // This record comes first: a bucket that loses the repository must not look like the bucket
+        // of a new volume.
         Outcome::Saved(_) if repository::standing(seen.record.as_ref()) != Standing::Made => {
             record(seen, config, &repository, None)
         }

@@ -111,7 +111,7 @@ impl Played for Observed {
     }
 
     fn change_content(&mut self, change: ContentChange) {
-        assert_eq!(change, ContentChange::Keep, "what was exposed is always retained, and never bound here");
+        assert_eq!(change, ContentChange::Keep, "an exposed content is always retained, and never bound here");
         let content = self.exposed.content.as_mut().expect("a content");
         assert_eq!(content.spec.deletion_policy, "Retain");
         content.metadata.labels = None;
@@ -140,8 +140,8 @@ fn made() -> ConfigMap {
 const MOVER: &str = "vsm-vsb-u-1";
 const TIDY: &str = "vsm-vsb-u-1-tidy";
 
-/// Applies actions until the request waits, as slowly as if each wait lasted, and returns the
-/// number of writes of the status.
+/// Applies actions until the request waits, as if each wait lasted, and returns the number of
+/// writes of the status.
 fn settle_slowly(world: &mut World<Observed>) -> usize {
     let mut writes = 0;
     for _ in 0..80 {
@@ -191,7 +191,7 @@ fn a_backup_passes_all_stages_and_leaves_nothing() {
     }
     let action = world.next();
     world.apply(action);
-    assert_eq!(world.settle(), "waiting for its turn", "which is not recorded again");
+    assert_eq!(world.settle(), "queued: other requests fill the limit", "which is not recorded again");
     assert!(world.nothing_is_left() && world.seen.common.has_finalizer);
     world.seen.common.admission = Admission::Admitted;
     assert!(world.settle().contains("no pod yet"));
@@ -315,7 +315,7 @@ fn one_of_two_first_backups_creates_the_repository() {
     assert!(!initialize(&world));
 }
 
-/// Velero's plugin reads them when it sees the end.
+/// Velero's plugin reads the fields when it sees the end.
 #[test]
 fn all_fields_are_recorded_before_completed() {
     let mut world = World::new(ready());

@@ -22,15 +22,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
-/// Rejects a restore that Velero's plugin cannot distinguish from another one: it finds a restore
-/// by the names of Velero's Restore and of the claim. Of two restores with the same names it would
-/// take one for the other, and give an application another one's data: neither may succeed.
+/// Rejects a restore that Velero's plugin cannot distinguish from another one: the plugin finds a
+/// restore by the names of Velero's Restore and of the claim. It would confuse two restores with
+/// the same names, and give an application the data of another: neither may succeed.
 pub fn ambiguity(observed: &Observed) -> Option<Rejected> {
     let rivals = observed.rivals.join(", ");
     (!rivals.is_empty()).then(|| Rejected {
         reason: Reason::Ambiguous,
         message: format!(
-            "Velero's plugin cannot tell this restore from {rivals}: the claims have the same name and are in the same Restore"
+            "Velero's plugin cannot distinguish this restore from {rivals}: the claims have the same name and are in the same Restore"
         ),
     })
 }
@@ -136,8 +136,8 @@ fn check_target(owner: &Owner, observed: &Observed, config: &Config) -> Result<(
     }
 }
 
-/// The snapshot to restore. Only an old repository, which has one backup of one volume, has a
-/// newest snapshot that must be the right one.
+/// The snapshot to restore. The newest snapshot is the right one only in an old repository, which
+/// has one backup of one volume.
 fn pick(request: &Request, layout: &Layout) -> Result<Pick, Rejected> {
     if let Some(id) = &request.snapshot {
         let invalid = |_| Rejected::invalid(format!("spec.snapshotID is {id:?}, which is not an id of a snapshot"));

@@ -96,7 +96,7 @@ impl Flow for Restore {
                 Action::record(Update::Started(Started { mode: fresh.mode }))
             }
             (Stage::New, Admission::Queued) => Action::record(Update::Queued),
-            (Stage::Queued, Admission::Queued) => Action::Wait("waiting for its turn".into()),
+            (Stage::Queued, Admission::Queued) => Action::Wait("queued: other requests fill the limit".into()),
             _ => fill(owner, seen, config, order, &fresh),
         }
     }
@@ -150,7 +150,7 @@ fn create_claim(owner: &Owner, seen: &Observed, config: &Config, fresh: &FreshCl
             Some(Action::Create(Object::Claim(Box::new(fresh.claim(metadata)))))
         }
         Some(claim) if !owner.owns(claim.labels()) => {
-            let message = format!("there is a claim {}/{name} that is not ours", config.namespace);
+            let message = format!("the claim {}/{name} exists and was not created for this request", config.namespace);
             Some(Action::fail(Reason::NotPrepared, message))
         }
         Some(claim) if mode_of(claim) != fresh.mode => {

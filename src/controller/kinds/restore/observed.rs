@@ -17,7 +17,7 @@ pub struct Observed {
     pub grants: Vec<String>,
     /// Other restores, as `namespace/name`, that Velero's plugin cannot distinguish from this one.
     pub rivals: Vec<String>,
-    /// The classes that the request names and that do not exist, for people.
+    /// The classes that the request names and that do not exist, as text for the user.
     pub missing_classes: Vec<String>,
     /// Rights that the controller lacks to restore into the target.
     pub missing_rights: Vec<Right>,

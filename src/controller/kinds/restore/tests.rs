@@ -208,7 +208,7 @@ fn a_restore_deleted_before_publication_leaves_no_storage_snapshot() {
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
-    // Up to the moment before the handle is recorded.
+    // Stop right before the handle is recorded.
     while !matches!(world.next(), Action::Record(_)) {
         let action = world.next();
         world.apply(action);
@@ -217,7 +217,7 @@ fn a_restore_deleted_before_publication_leaves_no_storage_snapshot() {
     world.seen.common.is_deleted = true;
     assert_eq!(world.settle(), "");
     assert!(world.nothing_is_left() && content(&world).is_none() && !world.seen.common.has_finalizer);
-    // After that the snapshot is the plugin's.
+    // After the publication the snapshot belongs to the plugin.
     let mut world = World::new(ready());
     world.settle();
     world.pod(MOVER, "Succeeded", 0, Some(restored(0, false)), Some("Complete"));
@@ -269,7 +269,7 @@ fn a_restore_to_a_target_rebinds_the_volume_and_takes_no_snapshot() {
     let target = world.seen.volume.target.clone().unwrap();
     assert_eq!((target.name_any(), target.namespace()), ("mine".into(), Some("shop".into())));
     assert!(rebind::is_of(world.seen.volume.volume.as_ref().unwrap(), &target) && world.nothing_is_left());
-    // It stays when the request is deleted.
+    // The target stays when the request is deleted.
     world.seen.common.is_deleted = true;
     world.settle();
     assert!(world.seen.volume.target.is_some());
@@ -318,7 +318,7 @@ fn an_impossible_request_fails_with_a_reason() {
     };
     let cases: [(&str, &str, Change); 16] = [
         ("Forbidden", "create persistentvolumeclaims in namespace shop, and spec.target needs", forbidden),
-        ("Denied", "brings nothing to namespace shop", elsewhere),
+        ("Denied", "restores nothing to namespace shop", elsewhere),
         ("Invalid", "sourcePVCData.name", |seen| seen.request.claim.name.clear()),
         ("Invalid", "which is not a size", |seen| seen.request.claim.size = "much".into()),
         ("Invalid", "which is not a size", |seen| seen.request.claim.size.clear()),
@@ -391,7 +391,7 @@ fn an_incomplete_restore_is_completed_and_degraded() {
 }
 
 #[test]
-fn an_incomplete_restore_fails_where_that_is_configured() {
+fn an_incomplete_restore_fails_if_configured_to() {
     let strict = Config { incomplete: Incomplete::Fails, ..config() };
     let mut world = World::new(ready());
     world.settle();
@@ -407,7 +407,7 @@ fn an_incomplete_restore_fails_where_that_is_configured() {
     }
 }
 
-/// Its lock is removed.
+/// The cleanup removes the lock of the mover.
 #[test]
 fn a_mover_without_a_report_is_cleaned_up_after_the_last_attempt() {
     let mut world = World::new(ready());

@@ -1,4 +1,4 @@
-//! On a bucket in memory that lists in pages: every file is found once, and by how many requests.
+//! Listings of a bucket in memory: every file is found once, with the expected number of requests.
 
 use super::*;
 use crate::store::location::{Bucket, Service};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// What happens before an answer: the number of the request, its prefix, and the keys.
+/// Called before an answer with the number of the request, its prefix, and the keys.
 type Event = Box<dyn Fn(usize, &str, &mut BTreeMap<String, u64>) -> object_store::Result<()> + Send + Sync>;
 
 /// Keys and sizes, listed in pages. The token is the last key of the page before.
@@ -116,7 +116,7 @@ impl Bed {
 }
 
 #[test]
-fn a_few_pages_are_listed_in_a_row() {
+fn a_few_pages_are_read_one_after_the_other() {
     for (packs, pages) in [(0, 1), (10, 1), (11, 2), (60, 6)] {
         let bed = Bed::new(packs, 10);
         assert_eq!(bed.store.list(FileType::Pack).unwrap(), bed.packs);
@@ -139,7 +139,7 @@ fn many_pages_are_listed_by_16_prefixes() {
 
 #[test]
 fn very_many_pages_are_listed_by_256_prefixes() {
-    // By 10 names the estimate may be wrong by half, by 1,000 it is not.
+    // With 10 names in a page, the estimate may be wrong by half; with 1,000 it is not.
     let bed = Bed::new(12_000, 10);
     assert_eq!(bed.store.list(FileType::Pack).unwrap(), bed.packs);
     let mut digits = bed.digits();
@@ -150,7 +150,7 @@ fn very_many_pages_are_listed_by_256_prefixes() {
 
 /// Foreign names fill the first pages, and packs begin in the middle of one.
 #[test]
-fn foreign_names_are_skipped_and_mislead_no_estimate() {
+fn foreign_names_are_skipped_and_do_not_distort_the_estimate() {
     let bed = Bed::with(1000, 50, |pages| {
         let foreign = (0..120).map(|number| (format!("p/data/.{number:03}"), 1));
         let more = ["p/data/00/x", "p/data/zz", "p/data/7f/tmp", "p/datax"].map(|key| (key.to_owned(), 2));
@@ -164,7 +164,7 @@ fn foreign_names_are_skipped_and_mislead_no_estimate() {
 }
 
 #[test]
-fn packs_that_vanish_while_they_are_listed_are_missing_and_no_error() {
+fn packs_removed_during_a_listing_are_omitted_without_an_error() {
     let bed = Bed::with(2000, 50, |pages| Pages {
         event: Box::new(|request, _, keys| {
             if request == 2 {
@@ -180,15 +180,15 @@ fn packs_that_vanish_while_they_are_listed_are_missing_and_no_error() {
 }
 
 #[test]
-fn an_order_that_is_not_that_of_names_is_listed_in_a_row() {
+fn a_listing_that_is_not_sorted_by_name_is_read_page_after_page() {
     let bed = Bed::with(1000, 50, |pages| Pages { reversed: true, ..pages });
     assert_eq!(bed.store.list(FileType::Pack).unwrap(), bed.packs);
     assert_eq!(bed.digits(), vec![""; 20]);
 }
 
-/// Names that are no hashes: the estimate is wrong, and the listing is not.
+/// The names are not hashes, so that the estimate is wrong; the listing must be complete.
 #[test]
-fn uneven_names_cost_requests_and_no_files() {
+fn unevenly_distributed_names_cost_requests_but_no_files() {
     let bed = Bed::with(0, 10, |pages| {
         let name = |number: u64| format!("p/data/00/00{number:062x}");
         pages.keys.lock().unwrap().extend((0..100).map(|number| (name(number), number)));
@@ -199,7 +199,7 @@ fn uneven_names_cost_requests_and_no_files() {
     assert!(bed.requests().len() <= 1 + 256 + 10);
 }
 
-/// One prefix is answered with a status, a number of times.
+/// A bucket that answers requests for one prefix with an error status, `times` times.
 fn refused(status: u16, times: usize) -> Bed {
     let count = AtomicUsize::new(0);
     Bed::with(2000, 50, move |pages| Pages {
@@ -215,13 +215,13 @@ fn refused(status: u16, times: usize) -> Bed {
 }
 
 #[test]
-fn a_prefix_that_is_refused_fails_the_listing() {
+fn a_final_failure_of_one_prefix_fails_the_listing() {
     let bed = refused(403, usize::MAX);
     assert!(matches!(bed.store.list(FileType::Pack), Err(StoreError::Denied { .. })));
 }
 
 #[test]
-fn a_prefix_that_fails_for_a_moment_is_asked_for_again() {
+fn a_transient_failure_of_one_prefix_is_retried() {
     let bed = refused(503, 2);
     assert_eq!(bed.store.list(FileType::Pack).unwrap(), bed.packs);
 }
