@@ -1,12 +1,13 @@
-//! The listing of one type's files: page by page, and over all connections where pages are many.
+//! Lists the files of one type: page by page, and in parallel if there are many pages.
 //!
 //! A page has up to 1,000 objects (5,000 on Azure) and the token of the next one, so that the pages
-//! of one listing can only be asked for in a row. But names are hashes: the last name of a page
-//! says which share of all names has been seen, and so how many pages are left. If those are more
-//! than a few, the names that are left are listed by their first digits, side by side.
+//! of one listing can only be requested one after the other. But names are hashes: the last name of
+//! a page shows which share of all names has been seen, and so how many pages are left. If those
+//! are more than a few, the remaining names are listed by their first digits, over all connections.
 
 use super::client::Client;
-use super::failure::{Failure, Kind};
+use super::failure::Failure;
+use super::page_tokens::PageTokens;
 use crate::id::Id;
 use crate::parallel::side_by_side;
 use crate::store::error::Result;
@@ -16,11 +17,12 @@ use object_store::list::PaginatedListOptions;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Pages that are asked for in a row: 16 prefixes over 5 connections take half as long.
+/// The most remaining pages that are requested one after the other. Listing 16 prefixes over 5
+/// connections takes half as long as these.
 const FEW: f64 = 8.0;
 
-/// Pages from which on 256 prefixes are asked for, not 16. Each costs half a page more than a
-/// listing in a row, and evens out what the connections have to do.
+/// The most remaining pages that are listed by 16 prefixes; more are listed by 256. Each prefix
+/// costs half a page more, and more prefixes balance the load of the connections.
 const MANY: f64 = 512.0;
 
 /// One listing.
@@ -32,7 +34,7 @@ pub(super) struct Listing<'i> {
     failed: AtomicBool,
 }
 
-/// What a page says beside its files.
+/// The properties of a page, without its files.
 struct Page {
     objects: usize,
     /// The last file.
@@ -57,9 +59,9 @@ impl<'i> Listing<'i> {
     }
 
     fn all(&self) -> std::result::Result<(), Failure> {
-        let mut token = None;
+        let (mut token, mut tokens) = (None, PageTokens::default());
         loop {
-            let page = self.page("", token.clone())?;
+            let page = self.page("", token)?;
             if page.next.is_none() {
                 return Ok(());
             }
@@ -68,24 +70,15 @@ impl<'i> Listing<'i> {
                     side_by_side(self.inner.remote.connections.downloads, &prefixes, |prefix| self.below(prefix));
                 return listed.into_iter().collect();
             }
-            token = self.advance(token, page.next)?;
+            token = tokens.advance(page.next)?;
         }
-    }
-
-    /// The token of the next page; an error if it is the one of the page before it, for then the
-    /// listing would never end.
-    fn advance(&self, before: Option<String>, next: Option<String>) -> std::result::Result<Option<String>, Failure> {
-        if next.is_some() && next == before {
-            return Err(Failure::new(Kind::Final, "the server lists the same page again and again"));
-        }
-        Ok(next)
     }
 
     /// Lists the names that begin with `prefix`, unless another prefix has failed.
     fn below(&self, prefix: &str) -> std::result::Result<(), Failure> {
-        let mut token = None;
+        let (mut token, mut tokens) = (None, PageTokens::default());
         while !self.failed.load(Ordering::Relaxed) {
-            match self.page(prefix, token.clone()).and_then(|page| self.advance(token.take(), page.next)) {
+            match self.page(prefix, token.take()).and_then(|page| tokens.advance(page.next)) {
                 Ok(None) => break,
                 Ok(next) => token = next,
                 Err(failure) => {
@@ -97,8 +90,8 @@ impl<'i> Listing<'i> {
         Ok(())
     }
 
-    /// Asks for one page of the names that begin with `prefix`, again if need be, and adds its
-    /// files. Foreign names are skipped.
+    /// Requests one page of the names that begin with `prefix`, with retries, and adds its files.
+    /// Foreign names are skipped.
     fn page(&self, prefix: &str, token: Option<String>) -> std::result::Result<Page, Failure> {
         let inner = self.inner;
         let directory = inner.key(layout::directory(self.ty));
@@ -122,7 +115,7 @@ impl<'i> Listing<'i> {
         Ok(Page { objects: objects.len(), last, next: answer.page_token })
     }
 
-    /// The prefixes of the names that are left, if so many pages are that it pays.
+    /// The prefixes of the remaining names, if enough pages remain to list them in parallel.
     fn prefixes_left(&self, page: &Page) -> Option<Vec<String>> {
         let last = page.last?;
         let seen = {
