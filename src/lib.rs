@@ -1,21 +1,20 @@
-//! The engine of VolumeSnapshotMover: a volume into a restic repository, and back.
+//! The library of VolumeSnapshotMover: backs up volumes to restic repositories, and restores them.
 //!
-//! Layers, lowest first. A module uses modules of lower layers, in L0 and L4 also those before it; the
-//! other modules of a layer do not know each other (`tests/architecture.rs` enforces it):
+//! Layers, lowest first. A module may use modules of lower layers; in L0 and L4 it may also use the
+//! earlier modules of its layer (`tests/architecture.rs` enforces this):
 //!
-//! * L0, bytes and types without I/O: `id`, `limits`, `volume_mode`, `format`, `crypto`,
-//!   `hash`, `chunk`, `pattern`; and the machine: `clock`, `host`, `memory`, `parallel` (calls side by side),
-//!   `sync` (mutexes with one poison policy),
-//!   `room` (bytes that threads share), `concurrency` (operations in flight on a volume), `aside`
-//!   (spill files), `progress`.
+//! * L0, bytes and types without I/O: `id`, `limits`, `volume_mode`, `format`, `crypto`, `hash`,
+//!   `chunk`, `pattern`; and the machine: `clock`, `interrupt` (the request to end a run early),
+//!   `host`, `memory`, `parallel` (concurrent calls), `sync` (mutexes with one poison policy),
+//!   `room` (a byte budget that threads share), `concurrency` (operations in flight on a volume),
+//!   `aside` (spill files), `progress`.
 //! * L1 `store`: the files of a repository.
 //! * L2 `repo`: an open repository with its keys, locks, index and packs.
 //! * L3 `backup`, `restore`, `maintain`: the flows; `mount`: snapshots as directories.
 //! * L4, the contract with Kubernetes and Velero: `api` (our custom resources), `work` (a mover's
-//!   order and report), `provenance` (repository paths and snapshot tags), `manifest` (restores as
-//!   YAML), `velero` (its backup location and the
-//!   snapshots of backups that it has deleted).
-//! * L4 too, `kubernetes`: volumes, snapshots and leader election without our custom resources.
+//!   work description and report), `provenance` (repository paths and snapshot tags), `manifest`
+//!   (restores as YAML), `velero` (its backup location, and the snapshots of deleted backups),
+//!   `kubernetes` (volumes, snapshots and leader election, without our custom resources).
 //! * L5 `mover`: one Job; `controller`: reconciles the custom resources of `api`.
 //! * L6 `cli`: parses, calls, prints.
 
@@ -34,6 +33,7 @@ pub mod format;
 pub mod hash;
 pub mod host;
 pub mod id;
+pub mod interrupt;
 #[cfg(feature = "controller")]
 pub mod kubernetes;
 pub mod limits;

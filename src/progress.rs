@@ -1,8 +1,9 @@
 //! Progress of a running operation: counters that any thread may read, and events as they happen.
 //! The engine itself never prints.
 
+use crate::interrupt::Interrupt;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Problems that are kept for a report.
@@ -88,7 +89,7 @@ pub struct Progress {
     pub problems: AtomicU64,
     first_problems: Mutex<Vec<Problem>>,
     /// Set by another thread to end the run early and in an orderly way.
-    stop: AtomicBool,
+    stop: Interrupt,
     wants_items: bool,
     sink: Sink,
 }
@@ -102,7 +103,7 @@ impl Progress {
             bytes_done: AtomicU64::new(0),
             problems: AtomicU64::new(0),
             first_problems: Mutex::default(),
-            stop: AtomicBool::new(false),
+            stop: Interrupt::default(),
             wants_items: false,
             sink: Box::new(sink),
         }
@@ -157,10 +158,15 @@ impl Progress {
 
     /// Asks the run to end early.
     pub fn interrupt(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.set();
     }
 
     pub fn is_interrupted(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_set()
+    }
+
+    /// The interrupt of this run, for code that does not know its progress.
+    pub fn interrupt_signal(&self) -> Interrupt {
+        self.stop.clone()
     }
 }

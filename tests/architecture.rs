@@ -25,6 +25,7 @@ const LAYERS: [(Within, &[&str]); 7] = [
             "volume_mode",
             "host",
             "clock",
+            "interrupt",
             "sync",
             "parallel",
             "room",

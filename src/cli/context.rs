@@ -1,4 +1,5 @@
-//! [`Context`]: what every command gets, from the options to an open and locked repository.
+//! [`Context`]: the state of one run that every command uses: options, output, progress, and the
+//! repository that it opens and locks.
 
 use super::args::Global;
 use super::exit::Outcome;
@@ -14,7 +15,7 @@ use crate::store::{self, CacheLifetime, Cached, Location, Place, Store};
 use anyhow::Result;
 use std::sync::Arc;
 
-/// How often a wrong password may be typed at the prompt.
+/// The number of attempts to enter the password at the prompt.
 const PROMPTS: usize = 3;
 
 /// One run of the program.
@@ -38,7 +39,7 @@ impl Context {
         Ok(Context { global, out, progress, traffic, session })
     }
 
-    /// The same run with other options.
+    /// A context of the same run with other options.
     pub fn with(&self, global: Global) -> Context {
         let Context { out, progress, traffic, session, .. } = self;
         let (out, progress, traffic, session) = (out.clone(), progress.clone(), traffic.clone(), session.clone());
@@ -55,25 +56,25 @@ impl Context {
     }
 }
 
-/// Signals, locks and progress.
+/// Methods for signals, locks and progress.
 impl Context {
-    /// While the guard lives, the first signal asks the command to end instead of ending it.
+    /// While the guard exists, the first signal asks the command to end instead of ending it.
     pub fn orderly(&self) -> Orderly<'_> {
         self.session.orderly()
     }
 
-    /// Keeps a lock until the end of the run. A refresh that fails is a warning; if a lock is lost,
-    /// the run is interrupted.
+    /// Holds a lock until the end of the run. A failed refresh is a warning; the loss of a lock
+    /// interrupts the run.
     pub fn keep(&self, lock: Lock) {
         self.session.keep(lock);
     }
 
-    /// An error if a lock was lost: other processes may remove what is written from now on.
+    /// Fails if a lock was lost, because other processes may then remove newly written data.
     pub fn check_lock(&self) -> repo::Result<()> {
         self.session.check_lock()
     }
 
-    /// The outcome of a run. If the run was interrupted because it lost its lock, this is the loss.
+    /// The outcome of a run. If a lost lock interrupted the run, the error is the loss.
     pub fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
         self.session.explained(outcome)
     }
@@ -83,8 +84,8 @@ impl Context {
         Ticker::start(self.out.clone(), self.progress.clone(), kind)
     }
 
-    /// The requests and bytes of the run so far, which is everything but the removal of its locks.
-    /// There is none if the run sent no request to a bucket, as folders are not counted.
+    /// The requests and bytes of the run so far, without the removal of its locks. `None` if the
+    /// run sent no request to a bucket; folders are not counted.
     pub fn cost(&self) -> Option<Account> {
         Some(self.traffic.account()).filter(|account| account.requests() > 0)
     }
@@ -111,13 +112,13 @@ impl Context {
     }
 }
 
-/// Stores.
+/// Methods that open stores.
 impl Context {
     pub fn store(&self) -> Result<Arc<dyn Store>> {
         Ok(store::open(&self.global.repository.location()?, &self.store_options()?)?)
     }
 
-    /// How stores are reached, by the options and the environment.
+    /// The options of stores, from the command line and the environment.
     pub fn store_options(&self) -> Result<store::Options> {
         let Global { storage, traffic, .. } = &self.global;
         let mut options = store::Options::of_process();
@@ -127,6 +128,7 @@ impl Context {
         options.cacert = storage.cacert.clone().filter(|file| !file.as_os_str().is_empty());
         options.retry.stall = traffic.stuck_request_timeout;
         options.traffic = self.traffic.clone();
+        options.interrupt = self.progress.interrupt_signal();
         let out = self.out.clone();
         options.notify = Some(Notify(Arc::new(move |Attempt { action, error, wait }| {
             out.warn(format_args!("{action} failed, trying again in {:.1} s: {error}", wait.as_secs_f64()));
@@ -134,16 +136,16 @@ impl Context {
         Ok(options)
     }
 
-    /// The place at a location, which repositories may be below.
+    /// Opens a location that may contain repositories.
     pub fn place(&self, location: &str) -> Result<Place> {
         Ok(Place::new(&location.parse()?, &self.store_options()?)?)
     }
 }
 
-/// Repositories.
+/// Methods that open repositories.
 impl Context {
-    /// The password of several repositories. It is asked for once, as it may open some of them
-    /// only.
+    /// The password of several repositories. The prompt does not check the password, because it may
+    /// open only some of them.
     pub fn password(&self) -> Result<Password> {
         match password::given(&self.global.repository)? {
             Some(password) => Ok(password),
@@ -165,8 +167,8 @@ impl Context {
         self.open_with(CacheLifetime::Lasting, Some(mode))
     }
 
-    /// Opens the repository for a command that writes nothing, with a shared lock, or without any
-    /// if `--no-lock` is given.
+    /// Opens the repository for a command that only reads, with a shared lock, or without a lock if
+    /// `--no-lock` is given.
     pub fn open_to_read(&self) -> Result<Arc<Repository>> {
         if self.global.repository.no_lock { self.open() } else { self.open_locked(LockMode::Shared) }
     }
@@ -176,8 +178,8 @@ impl Context {
         let repo = self.open_with_password(lock)?;
         if let Some(setting) = repo.config().foreign_chunker() {
             self.out.warn(format_args!(
-                "warning: this repository was made with {setting}, which is not used here: \
-                files are cut otherwise than by the program that set it"
+                "warning: this repository was made with {setting}, which this program does not use: \
+                its chunks of files differ from those of the program that set it"
             ));
         }
         if self.out.terminal {
@@ -191,8 +193,8 @@ impl Context {
         Ok(repo)
     }
 
-    /// Opens the repository with the password, which is asked for if neither the options nor the
-    /// environment have one.
+    /// Opens the repository with its password. Prompts for the password if neither the options nor
+    /// the environment give one.
     fn open_with_password(&self, lock: Option<LockMode>) -> Result<Repository> {
         let options = &self.global.repository;
         let open = if lock.is_some() { Repository::open_to_lock } else { Repository::open };
@@ -212,14 +214,14 @@ impl Context {
         }
     }
 
-    /// The repository with a local cache, unless the repository is a local folder itself. The cache
-    /// is a convenience: without a directory for it, or if it fails, the run continues without one.
+    /// Adds a local cache, unless the repository is a local folder. Without a directory for the
+    /// cache, or if the cache fails, the run continues without one.
     fn cached(&self, repo: Repository, cache: CacheLifetime) -> Repository {
         let is_folder = matches!(self.global.repository.location(), Ok(Location::Folder(_)));
         let Some(parent) = self.global.cache.directory().filter(|_| !is_folder) else { return repo };
         let id = repo.config().id.to_string();
         let out = self.out.clone();
-        let warn = move |why: anyhow::Error| out.warn(format_args!("warning: going on without a cache: {why:#}"));
+        let warn = move |why: anyhow::Error| out.warn(format_args!("warning: continuing without a cache: {why:#}"));
         let later = warn.clone();
         repo.through(|store| match Cached::open(store.clone(), &parent, &id, cache, move |why| later(why.into())) {
             Ok(cached) => Arc::new(cached),

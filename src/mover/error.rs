@@ -1,4 +1,4 @@
-//! Why a mover's work could not be done, in a word for programs and a sentence for people.
+//! The errors of a mover, each with a reason for programs and a sentence for people.
 
 use crate::repo;
 use crate::restore;
@@ -19,12 +19,13 @@ pub enum Error {
     NoVolume { path: String },
 
     #[error(
-        "no snapshot in {repository} has the tags {tags}: the backup was forgotten, or it is in another repository; `restic snapshots` lists what there is"
+        "no snapshot in {repository} has the tags {tags}: the backup was removed, or it is in another repository; \
+         `restic snapshots` lists the snapshots"
     )]
     NoSuchBackup { repository: String, tags: String },
 
     #[error(
-        "{count} snapshots in {repository} have the tags {tags}, and none is preferred; name one of them by its id: {ids}"
+        "{count} snapshots in {repository} have the tags {tags}, but one was expected; name one of them by its id: {ids}"
     )]
     SeveralBackups { repository: String, tags: String, count: usize, ids: String },
 
@@ -32,12 +33,14 @@ pub enum Error {
     OtherMode { snapshot: String, has: VolumeMode, wants: VolumeMode },
 
     #[error(
-        "snapshot {snapshot} has nothing to restore and does not say that the volume was empty; look at it with `restic ls`"
+        "snapshot {snapshot} has no entries to restore, but is not recorded as one of an empty volume; examine it \
+         with `restic ls`"
     )]
     NothingRestored { snapshot: String },
 
     #[error(
-        "{repository} has no config, yet there are files of a repository: it is damaged, and is not taken for that of an empty volume"
+        "{repository} has files of a repository, but no config: it is damaged, and is not treated as that of an \
+         empty volume"
     )]
     NotAbsent { repository: String },
 }
@@ -45,7 +48,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// What the report gives as the reason, and the exit code follows from.
+    /// The reason in the report, which also determines the exit code.
     pub fn reason(&self) -> Reason {
         match self {
             Error::Repo(error) => of_repository(error),
@@ -76,14 +79,14 @@ fn of_restore(error: &restore::Error) -> Reason {
         | E::NotAsWritten { .. }
         | E::NotForDevice { .. } => Reason::TargetFailed,
         E::TooManyEntries { .. } | E::PlanTooLarge { .. } => Reason::TooLittleMemory,
-        // The repository was whole when the restore was planned: the store failed since.
+        // The repository was complete when the restore was planned, so the store has failed since.
         E::Changed { .. } | E::Unreached { .. } | E::ImageIncomplete { damaged: false, .. } => Reason::StoreFailed,
         E::ImageIncomplete { damaged: true, .. }
         | E::ImageUnusable { .. }
         | E::RootDamaged { .. }
         | E::NothingUsable { .. } => Reason::RepositoryDamaged,
         E::NotRestored { .. } => Reason::NothingRestored,
-        // A mover never deletes what the snapshot lacks.
+        // A mover never deletes entries that the snapshot lacks.
         E::DeleteEverything | E::Panicked { .. } => Reason::InternalError,
         E::DeviceTooSmall { .. } => Reason::TargetTooSmall,
         E::NotAnImage { .. } => Reason::OtherVolumeMode,
@@ -91,7 +94,7 @@ fn of_restore(error: &restore::Error) -> Reason {
     }
 }
 
-/// The reason of a repository's error, also of one met beside the [`Mover`](super::Mover).
+/// The reason of a repository's error, also outside of a [`Mover`](super::Mover).
 pub fn of_repository(error: &repo::Error) -> Reason {
     use repo::Error as E;
     match error {
@@ -112,22 +115,22 @@ pub fn of_repository(error: &repo::Error) -> Reason {
         | E::PackSize { .. }
         | E::Tree { .. }
         | E::Inconsistent { .. } => Reason::RepositoryDamaged,
-        // The limit is a constant: more memory for the mover does not help.
+        // The limit is a constant, so more memory for the mover does not help.
         E::BlobTooLarge { .. } => Reason::RepositoryUnsupported,
         E::VerifyFailed { .. } => Reason::MachineFaulty,
         E::NoSuchSnapshot(_) => Reason::SnapshotMissing,
         E::NoSuchPath { .. } => Reason::NothingRestored,
         E::Source(_) | E::EmptySnapshot => Reason::VolumeUnreadable,
-        // A thread of this program panicked or could not be started, or a temporary file is gone:
-        // another node may do better.
+        // A thread panicked or could not be started, or a temporary file cannot be read. A retry on
+        // another node may succeed.
         E::Stopped | E::Panicked | E::Thread { .. } | E::TreeLost { .. } => Reason::InternalError,
         E::Interrupted => Reason::Interrupted,
-        // Only maintenance can fail so, and a mover does none.
+        // Only maintenance commands return these errors, and a mover runs none.
         E::Unreachable { .. } | E::Uninvited { .. } | E::NotRepacked { .. } => Reason::InternalError,
     }
 }
 
-/// The reason of a store's error, also of one met before there is a [`Mover`](super::Mover).
+/// The reason of a store's error, also outside of a [`Mover`](super::Mover).
 pub fn of_store(error: &StoreError) -> Reason {
     match error {
         StoreError::NotFound { file, .. } => match file.ty {
@@ -136,12 +139,14 @@ pub fn of_store(error: &StoreError) -> Reason {
             // The repository refers to the file.
             FileType::Config | FileType::Key | FileType::Index | FileType::Pack => Reason::RepositoryDamaged,
         },
-        // Only a config or key is created exclusively: another process is making this repository.
+        // Only configs and keys are created exclusively, so another process is creating this
+        // repository.
         StoreError::AlreadyExists { .. } => Reason::RepositoryRefused,
         StoreError::Short { .. } | StoreError::TooLarge { .. } => Reason::RepositoryDamaged,
         StoreError::Location { .. } | StoreError::Option { .. } => Reason::BadConfiguration,
         StoreError::NoBucket { .. } => Reason::BucketMissing,
         StoreError::Aside { .. } => Reason::InternalError,
+        StoreError::Interrupted { .. } => Reason::Interrupted,
         StoreError::Denied { .. } | StoreError::Failed { .. } => Reason::StoreFailed,
     }
 }

@@ -240,7 +240,7 @@ impl Error {
             Error::NoRepository { .. } => 10,
             Error::Locked { .. } => 11,
             Error::WrongPassword { .. } | Error::NoKeys { .. } => 12,
-            Error::Interrupted => 130,
+            Error::Interrupted | Error::Store(StoreError::Interrupted { .. }) => 130,
             Error::Store(_)
             | Error::Memory(_)
             | Error::Aside { .. }

@@ -34,6 +34,9 @@ pub enum StoreError {
     /// The store refused the credentials, or they do not allow this.
     #[error("not allowed to {action} in {location}: {reason}; check the credentials and what they allow")]
     Denied { action: String, location: String, reason: String },
+    /// The run was interrupted, and the request did not end in time.
+    #[error("interrupted: the request to {action} in {location} was cancelled")]
+    Interrupted { action: String, location: String },
     /// Everything else: the network, the disk, the credentials.
     #[error("cannot {action} in {location}")]
     Failed { action: String, location: String, source: Box<dyn Error + Send + Sync> },
@@ -42,10 +45,14 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 impl StoreError {
-    /// Whether the store was tried again until its retry budget was spent. The next request may
-    /// take as long, and fail as well.
+    /// Whether the store was tried again until its retry budget was spent, or until the run was
+    /// interrupted. The next request may take as long, and fail as well.
     pub fn is_given_up(&self) -> bool {
-        matches!(self, StoreError::Failed { source, .. } if source.is::<GivenUp>())
+        match self {
+            StoreError::Failed { source, .. } => source.is::<GivenUp>(),
+            StoreError::Interrupted { .. } => true,
+            _ => false,
+        }
     }
 }
 

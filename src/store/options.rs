@@ -6,6 +6,7 @@
 use super::environment::Environment;
 use super::error::{Result, StoreError};
 use super::traffic::Traffic;
+use crate::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -27,6 +28,8 @@ pub struct Options {
     /// of them.
     pub traffic: Arc<Traffic>,
     pub environment: Environment,
+    /// Ends requests soon after the run is interrupted.
+    pub interrupt: Interrupt,
     /// Called for every failed attempt that will be retried.
     pub notify: Option<Notify>,
 }

@@ -124,7 +124,7 @@ fn content(repo: &Repo) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// The verdicts on restores of both snapshots.
-fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
+fn restores(bed: &Bed, repo: &Repo, peer: Peer, case: &str) -> String {
     let mut verdicts = Vec::new();
     for id in bed.states.keys() {
         let (run, differences) = bed.restore(repo, peer, id);
@@ -137,7 +137,7 @@ fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
         if peer == Peer::Vsm {
             assert!(
                 !run.succeeded() || differences.is_empty(),
-                "{told}: differences without an error: {differences:?}\n{run}"
+                "{case}: differences without an error: {differences:?}\n{run}"
             );
             // The errors name each damaged file or its directory, unless nothing could be restored.
             let names = |path: &String| {
@@ -147,7 +147,7 @@ fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
             let all = differences.iter().any(|path| path == "all");
             assert!(
                 all || differences.iter().filter(|path| path.contains("file-")).all(names),
-                "{told}: {differences:?}\n{run}"
+                "{case}: {differences:?}\n{run}"
             );
         }
     }
@@ -158,7 +158,7 @@ fn restores(bed: &Bed, repo: &Repo, peer: Peer, told: &str) -> String {
 
 /// Asserts that `check` reports exactly the files that a restore does not restore. (The restore is
 /// ours, because restic gives up a whole snapshot if a part of the index is missing.)
-fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
+fn assert_hits(bed: &Bed, repo: &Repo, case: &str) {
     let check = repo.run(Peer::Vsm, ["check", "--read-data", "--no-lock", "--json"]);
     if check.text().is_empty() {
         // The check could not start.
@@ -175,7 +175,7 @@ fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
         let paths: Vec<&str> = paths.iter().map(|path| path.as_str().expect("a path")).collect();
         let (_, differences) = bed.restore(repo, Peer::Vsm, id);
         if differences.iter().any(|path| path == "all") {
-            assert!(!paths.is_empty(), "{told}: check reports no damage of {id}\n{check}");
+            assert!(!paths.is_empty(), "{case}: check reports no damage of {id}\n{check}");
             continue;
         }
         let state = &bed.states[id];
@@ -186,14 +186,14 @@ fn assert_hits(bed: &Bed, repo: &Repo, told: &str) {
             assert_eq!(
                 is_hit,
                 differences.contains(&path),
-                "{told}: {path} of {id}: {paths:?} and {differences:?}\n{check}"
+                "{case}: {path} of {id}: {paths:?} and {differences:?}\n{check}"
             );
         }
     }
 }
 
 /// Runs the repairs that `check` recommends until it recommends none.
-fn repair(repo: &Repo, told: &str) -> String {
+fn repair(repo: &Repo, case: &str) -> String {
     let dir = scratch();
     let run = |words: &[&str]| Run::of(repo.command(Peer::Vsm).current_dir(dir.path()).args(words));
     for _ in 0..4 {
@@ -203,7 +203,7 @@ fn repair(repo: &Repo, told: &str) -> String {
         for command in summary["repair"].as_array().into_iter().flatten() {
             let run = run(&command.as_str().expect("a command").split(' ').collect::<Vec<_>>());
             // 3: the command reports lost data.
-            assert!(matches!(run.code(), 0 | 3), "{told}: {run}");
+            assert!(matches!(run.code(), 0 | 3), "{case}: {run}");
         }
         if check.succeeded() {
             break;
@@ -211,7 +211,7 @@ fn repair(repo: &Repo, told: &str) -> String {
     }
     for peer in [Peer::Restic019, Peer::Vsm] {
         let check = repo.check(peer);
-        assert!(check.succeeded(), "{told}: {check}");
+        assert!(check.succeeded(), "{case}: {check}");
     }
     "sound".to_owned()
 }
@@ -219,7 +219,7 @@ fn repair(repo: &Repo, told: &str) -> String {
 fn row(bed: &Bed, kind: &str, how: &str) -> String {
     let broken = bed.repo.copy();
     let target = damage(&broken, kind, how);
-    let told = format!("{kind} {how}");
+    let case = format!("{kind} {how}");
     let name = target.file_name().expect("a name").to_string_lossy().into_owned();
     let good = bed.good(&broken);
     let code = |peer: Peer, words: &[&str]| {
@@ -229,7 +229,7 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
     };
     let (_, ours) = code(Peer::Vsm, &["check", "--read-data"]);
     let (_, theirs) = code(Peer::Restic019, &["check", "--read-data"]);
-    assert_hits(bed, &broken, &told);
+    assert_hits(bed, &broken, &case);
     // The output names the damaged file, or the data that is missing without it.
     let says = ours.errors() + &ours.text();
     let id = &name[..8.min(name.len())];
@@ -243,11 +243,11 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
         ("index", "missing") => "is in no index".to_owned(),
         _ => id.to_owned(),
     };
-    assert!(ours.succeeded() || says.contains(&expected), "{told}: {expected:?} is not in\n{ours}");
-    assert!(!ours.succeeded() || theirs.succeeded(), "{told}: restic finds damage that we do not\n{theirs}");
+    assert!(ours.succeeded() || says.contains(&expected), "{case}: {expected:?} is not in\n{ours}");
+    assert!(!ours.succeeded() || theirs.succeeded(), "{case}: restic finds damage that we do not\n{theirs}");
     let check = format!("{} ({})", ours.code(), theirs.code());
     let restore =
-        format!("{} ({})", restores(bed, &broken, Peer::Vsm, &told), restores(bed, &broken, Peer::Restic019, &told));
+        format!("{} ({})", restores(bed, &broken, Peer::Vsm, &case), restores(bed, &broken, Peer::Restic019, &case));
     let mut codes = Vec::new();
     for words in [&["prune", "--max-unused", "0"][..], &["backup", "--host", "tests", "data"]] {
         let run = |peer| {
@@ -258,19 +258,19 @@ fn row(bed: &Bed, kind: &str, how: &str) -> String {
         let ((repo, ours), (_, theirs)) = (run(Peer::Vsm), run(Peer::Restic019));
         for id in &good {
             let (run, differences) = bed.restore(&repo, Peer::Restic019, id);
-            assert!(run.succeeded() && differences.is_empty(), "{told}, {words:?}: {id} was good\n{ours}\n{run}");
+            assert!(run.succeeded() && differences.is_empty(), "{case}, {words:?}: {id} was good\n{ours}\n{run}");
         }
         if words[0] == "prune" && !ours.succeeded() {
-            assert!(content(&repo) == content(&broken), "{told}: a prune that failed changed something\n{ours}");
+            assert!(content(&repo) == content(&broken), "{case}: a prune that failed changed something\n{ours}");
         }
         codes.push(format!("{} ({})", ours.code(), theirs.code()));
     }
     let repaired = broken.copy();
-    let after = repair(&repaired, &told);
+    let after = repair(&repaired, &case);
     if after == "sound" {
         for id in &good {
             let (run, differences) = bed.restore(&repaired, Peer::Restic019, id);
-            assert!(run.succeeded() && differences.is_empty(), "{told}: {id} was good before the repair\n{run}");
+            assert!(run.succeeded() && differences.is_empty(), "{case}: {id} was good before the repair\n{run}");
         }
     }
     let [prune, backup] = &codes[..] else { panic!("two commands") };

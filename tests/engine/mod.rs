@@ -45,5 +45,6 @@ mod simulation;
 mod sizes;
 #[cfg(feature = "mount")]
 mod slow_volume;
+mod stopped;
 mod volume;
 mod work;

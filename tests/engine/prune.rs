@@ -161,15 +161,15 @@ fn demand_alike(repo: &Repo, source: &Source, words: &[&str]) -> Value {
         (repo, run)
     };
     let ((theirs, expected), (ours, found)) = (run(Peer::Restic019, "-v"), run(Peer::Vsm, "--json"));
-    let told = format!("{words:?}\nrestic:\n{expected}\nours:\n{found}");
-    assert_eq!(found.code(), expected.code(), "{told}");
+    let case = format!("{words:?}\nrestic:\n{expected}\nours:\n{found}");
+    assert_eq!(found.code(), expected.code(), "{case}");
     let last: Value = serde_json::from_str(found.text().lines().last().expect("a line")).expect("JSON");
-    assert_eq!(our_counts(&last), counts(&expected), "{told}");
-    assert_eq!(ids(&ours), ids(&theirs), "{told}");
+    assert_eq!(our_counts(&last), counts(&expected), "{case}");
+    assert_eq!(ids(&ours), ids(&theirs), "{case}");
     let packs = |repo: &Repo| files_below(&repo.path().join("data")).len();
     if !words.contains(&"--dry-run") {
         // Each program distributes blobs over new packs in its own way.
-        assert!(packs(&ours) <= packs(&theirs) + 2, "{} packs, and restic's {}: {told}", packs(&ours), packs(&theirs));
+        assert!(packs(&ours) <= packs(&theirs) + 2, "{} packs, and restic's {}: {case}", packs(&ours), packs(&theirs));
         demand_sound(&ours, &source.path());
         // restic, too, finds no pack that could be removed without repacking.
         let again = restics_counts(&ours);

@@ -69,7 +69,7 @@ impl Pod<'_> {
         self.report_of(Run::of(&mut self.command(work)).exits(exit))
     }
 
-    fn report_of(&self, run: Run) -> Value {
+    pub fn report_of(&self, run: Run) -> Value {
         for line in run.text().lines().chain(run.errors().lines()) {
             serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         }

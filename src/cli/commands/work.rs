@@ -1,4 +1,4 @@
-//! `work`: the command of a mover's Job.
+//! The command `work`: runs the work description of a mover's Job, and writes a report.
 
 use crate::cli::context::Context;
 use crate::cli::exit::{self, Outcome};
@@ -16,22 +16,25 @@ use serde::Serialize;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Names of files among the secrets.
+/// Names of files in the directory of secrets.
 const PASSWORD: &str = "RESTIC_PASSWORD";
 const CA: &str = "ca.crt";
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover work work.json --secrets /etc/vsm/secrets --report report.json --job 8f6c")]
 pub struct Args {
-    /// The work description
+    /// File with the work description
     #[arg(value_name = "FILE")]
     work: PathBuf,
-    /// Directory of secrets, each a file: RESTIC_PASSWORD, the store's variables, and ca.crt
+    /// Read secrets from the files of this directory: RESTIC_PASSWORD, the store's variables,
+    /// ca.crt
     #[arg(long, value_name = "DIRECTORY")]
     secrets: PathBuf,
-    /// File that takes the report, also of a failure
+    /// Write the report to this file, even if the work fails
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
-    /// Identity of this run, which the report repeats
+    /// Repeat this identity of the run in the report
     #[arg(long, env = "VSM_JOB", value_name = "UID", hide_env_values = true)]
     job: String,
 }
@@ -42,7 +45,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let written = std::fs::write(&args.report, report.encode())
         .with_context(|| format!("cannot write the report to {}", args.report.display()));
     let told = context.cost().map_or(Ok(()), |account| context.out.json(&Cost { message_type: "cost", account }));
-    // Why the work failed matters more than that nobody is told.
+    // An error of the work comes before an error of its report.
     let outcome = done?;
     written?;
     told?;
@@ -71,11 +74,11 @@ fn reason(error: &anyhow::Error) -> Reason {
         let repository = || cause.downcast_ref().map(mover::of_repository);
         mover().or_else(repository).or_else(|| cause.downcast_ref().map(mover::of_store))
     });
-    // What else fails before there is a mover is the description or a secret.
+    // Any other error comes from the work description or from a secret.
     known.unwrap_or(Reason::BadConfiguration)
 }
 
-/// A line of a mover's log.
+/// The log line of a mover with its requests and bytes.
 #[derive(Serialize)]
 struct Cost {
     message_type: &'static str,
@@ -96,9 +99,9 @@ fn perform(args: &Args, context: &Context) -> Result<work::Outcome> {
     let work = Work::parse(&read(&args.work)?).map_err(anyhow::Error::msg)?;
     let password = secret(&args.secrets, PASSWORD)?
         .filter(|password| !password.is_empty())
-        .with_context(|| format!("there is no {PASSWORD} among the secrets, or it is empty"))?;
-    let store = store::open(&work.repository.parse()?, &store_options(&args.secrets, context)?)?;
+        .with_context(|| format!("the secret {PASSWORD} is missing or empty"))?;
     let _orderly = context.orderly();
+    let store = store::open(&work.repository.parse()?, &store_options(&args.secrets, context)?)?;
     let _ticker = context.show_progress(match work.task {
         Task::Restore(_) => Kind::Restore,
         Task::Backup(_) | Task::Discard(_) => Kind::Backup,
@@ -113,13 +116,14 @@ fn perform(args: &Args, context: &Context) -> Result<work::Outcome> {
     Ok(mover.run(&work)?)
 }
 
-/// What the options say, with the secrets in place of this process's environment. A variable that would name a file is that file.
+/// The options of the command line, with the secrets in place of this process's environment. The
+/// value of a variable that names a file is the path of the secret's own file.
 fn store_options(secrets: &Path, context: &Context) -> Result<store::Options> {
     let mut options = context.store_options()?;
     let mut variables = Vec::new();
     for name in VARIABLES {
         if let Some(value) = secret(secrets, name)? {
-            // Nobody's key ends with the line feed that an editor left in the file.
+            // An editor may have added a line feed; keys have none.
             let value = String::from_utf8(value).with_context(|| format!("the secret {name} is not text"))?;
             let value = match value.trim() {
                 text if FILES.contains(&name) && !text.is_empty() => secrets.join(name).to_string_lossy().into_owned(),
@@ -136,7 +140,7 @@ fn store_options(secrets: &Path, context: &Context) -> Result<store::Options> {
     Ok(options)
 }
 
-/// One secret as it is, to the last byte; `None` if there is none of this name.
+/// The bytes of a secret; `None` if no secret has this name.
 fn secret(secrets: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     match std::fs::read(secrets.join(name)) {
         Ok(value) => Ok(Some(value)),
@@ -159,7 +163,7 @@ mod tests {
         failed
     }
 
-    /// Exit code 1 is none of those after which the Job starts no other pod.
+    /// After exit code 1, the Job retries with another pod.
     #[test]
     fn a_panic_in_the_task_is_reported_as_an_internal_error() {
         let done = panics::caught(|| -> Result<work::Outcome> { panic!("index {} is out of range", 7) });
@@ -170,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_beside_the_mover_has_its_reason() {
+    fn errors_outside_of_the_mover_have_a_reason() {
         let location = || "s3:https://host/bucket".to_owned();
         let missing = StoreError::NoBucket { bucket: "bucket".into(), location: location() };
         let late = mover::Error::from(repo::Error::WrongPassword { location: location(), tried: 1 });
         for (error, expected) in [
-            (anyhow::anyhow!("there is no RESTIC_PASSWORD"), "BadConfiguration"),
+            (anyhow::anyhow!("the secret RESTIC_PASSWORD is missing"), "BadConfiguration"),
             (anyhow::Error::from(missing).context("while opening"), "BucketMissing"),
             (repo::Error::LockLost { reason: "it was removed".into() }.into(), "LockLost"),
             (late.into(), "WrongPassword"),

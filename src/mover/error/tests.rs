@@ -44,7 +44,8 @@ fn assert_rows<E: std::fmt::Debug>(rows: Vec<(E, Reason, u8)>, of: impl Fn(E) ->
     }
 }
 
-/// Exit codes: restic's `doc/075_scripting.rst` (10, 11, 12, 130), and 13 for what no retry mends.
+/// Exit codes: those of restic's `doc/075_scripting.rst` (10, 11, 12, 130), and 13 for errors that
+/// a retry cannot fix.
 #[test]
 fn every_error_of_a_repository_has_its_reason() {
     use repo::Error as E;
@@ -104,6 +105,7 @@ fn every_error_of_a_store_has_its_reason() {
         E::Option { .. }, E::Option { option: text(), reason: text() }, BadConfiguration, 1;
         E::NoBucket { .. }, E::NoBucket { bucket: text(), location: text() }, BucketMissing, 13;
         E::Denied { .. }, { let (action, location) = located(); E::Denied { action, location, reason: text() } }, StoreFailed, 1;
+        E::Interrupted { .. }, { let (action, location) = located(); E::Interrupted { action, location } }, Interrupted, 130;
         E::Failed { .. }, { let (action, location) = located(); E::Failed { action, location, source: text().into() } }, StoreFailed, 1;
     };
     assert_rows(rows, |error| Error::Repo(error.into()));
@@ -145,7 +147,7 @@ fn every_error_of_a_restore_has_its_reason() {
         E::NoTarget { .. }, E::NoTarget { path: text() }, VolumeMissing, 13;
     };
     assert_rows(rows, Error::Restore);
-    // The store did not answer, and the volume is full: what the same variant also stands for.
+    // The same variants also cover a store that does not answer, and a full volume.
     assert_eq!(Error::Restore(image_incomplete(false)).reason(), Reason::StoreFailed);
     for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
         let full = E::NotOnDisk { path: text(), source: kind.into() };

@@ -98,7 +98,7 @@ impl Client {
             }
             outcome
         });
-        let outcome = self.runtimes.block_on(attempts);
+        let outcome = self.runtimes.block_on(self.retry.until_interrupted(ty, attempts));
         let outcome = outcome.unwrap_or_else(|error| Err(Failure::new(Kind::Final, error.to_string())));
         if outcome.as_ref().is_err_and(|failure| failure.kind == Kind::Missing { bucket: true }) {
             self.listed.store(false, Ordering::Relaxed);
@@ -125,6 +125,7 @@ impl Client {
         match failure.kind {
             Kind::Missing { .. } => StoreError::NoBucket { bucket: self.remote.place.name.clone(), location },
             Kind::Denied => StoreError::Denied { action, location, reason: failure.text },
+            Kind::Interrupted => StoreError::Interrupted { action, location },
             _ if failure.is_passing() => StoreError::Failed { action, location, source: GivenUp::new(failure).into() },
             _ => StoreError::Failed { action, location, source: failure.into() },
         }

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Denied,
     /// The server does not support the request.
     Unsupported,
+    /// The run was interrupted before the request ended.
+    Interrupted,
     /// Another attempt would fail in the same way.
     Final,
 }

@@ -1,16 +1,33 @@
-//! Retries failed attempts, with exponential backoff.
+//! Attempts, the waits between them, and their end after an interrupt.
 //!
 //! All retrying is done here: it is disabled in the layers below, so that waits do not multiply and
 //! no request is repeated without our knowledge. A store that has answered once gets the whole
 //! retry budget of the policy. One that never has gets only a few attempts: a wrong address must
 //! not look like a slow network.
 
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use crate::clock;
+use crate::store::file::FileType;
 use crate::store::options::{Attempt, Options, RetryPolicy};
+use futures::future::{Either, select};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How often a request looks for an interrupt.
+const INTERRUPT_WATCH: Duration = Duration::from_millis(200);
+
+/// How long a request may run on after an interrupt, so that a mover ends within 20 s whatever the
+/// store does. Packs get the first 8 s. The packs that have arrived by then are indexed in the next
+/// 6 s, and the lock is removed in the 2 s after that.
+fn patience_after_interrupt(ty: FileType) -> Duration {
+    Duration::from_secs(match ty {
+        FileType::Pack => 8,
+        FileType::Config | FileType::Key | FileType::Index | FileType::Snapshot => 14,
+        FileType::Lock => 16,
+    })
+}
 
 /// Makes attempts for one store.
 pub(super) struct Retry {
@@ -65,6 +82,23 @@ impl Retry {
         }
     }
 
+    /// Runs a request, and cancels it [some time](patience_after_interrupt) after an interrupt.
+    pub async fn until_interrupted<T>(
+        &self,
+        ty: FileType,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let expired = async {
+            while !self.options.interrupt.is_older_than(patience_after_interrupt(ty)) {
+                tokio::time::sleep(INTERRUPT_WATCH).await;
+            }
+        };
+        match select(pin!(expired), pin!(request)).await {
+            Either::Left(((), _)) => Err(Failure::new(Kind::Interrupted, "the run was interrupted")),
+            Either::Right((outcome, _)) => outcome,
+        }
+    }
+
     fn is_enough(&self, failed: u32, elapsed: Duration) -> bool {
         let policy = self.policy();
         let opening = !self.answered.load(Ordering::Relaxed);
@@ -91,7 +125,6 @@ fn given_up(failure: Failure, attempts: u32, elapsed: Duration) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::failure::Kind;
     use super::*;
     use crate::store::options::Notify;
     use std::sync::{Arc, Mutex};
@@ -146,6 +179,25 @@ mod tests {
         assert!(result.is_err() && calls > 4, "{calls} attempts");
         let waited: Duration = waits.lock().unwrap().iter().sum();
         assert!(waited <= patience, "{waited:?}");
+    }
+
+    #[test]
+    fn a_request_ends_some_time_after_an_interrupt_and_packs_end_first() {
+        let (retry, _) = retry(Duration::from_secs(3600));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let wait = |ty, time| {
+            let request = async {
+                tokio::time::sleep(time).await;
+                Ok(())
+            };
+            runtime.block_on(retry.until_interrupted(ty, request))
+        };
+        assert!(wait(FileType::Pack, Duration::from_millis(300)).is_ok());
+        retry.options.interrupt.set();
+        assert!(wait(FileType::Pack, Duration::ZERO).is_ok(), "it has time to end");
+        assert_eq!(wait(FileType::Pack, Duration::MAX).unwrap_err().kind, Kind::Interrupted);
+        assert!(wait(FileType::Index, Duration::from_millis(300)).is_ok(), "the index may still be written");
+        assert_eq!(wait(FileType::Pack, Duration::from_millis(1)).unwrap_err().kind, Kind::Interrupted);
     }
 
     #[test]

@@ -73,18 +73,18 @@ struct Demand<'d> {
 }
 
 /// Asserts with restic that a state is sound.
-fn demand_sound(repo: &Repo, demand: &Demand<'_>, told: &str) {
+fn demand_sound(repo: &Repo, demand: &Demand<'_>, case: &str) {
     let opens = demand.passwords.iter().any(|password| {
         let mut repo = repo.command(Peer::Restic019);
         let check = repo.env("RESTIC_PASSWORD", password).args(["check", "--read-data", "--no-lock"]);
         crate::common::peers::Run::of(check).succeeded()
     });
-    assert!(opens, "{told}: {}", repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]));
+    assert!(opens, "{case}: {}", repo.run(Peer::Restic019, ["check", "--read-data", "--no-lock"]));
     let there: BTreeSet<String> = names(repo, "snapshots");
     for id in demand.complete {
-        assert!(there.contains(id), "{told}: snapshot {id} is missing");
+        assert!(there.contains(id), "{case}: snapshot {id} is missing");
     }
-    assert!(there.len() >= demand.count, "{told}: a snapshot is missing and was not replaced");
+    assert!(there.len() >= demand.count, "{case}: a snapshot is missing and was not replaced");
 }
 
 /// The names of the files of a kind whose content has its hash.
@@ -153,11 +153,11 @@ fn at_every_operation(
                 continue;
             }
             tried += 1;
-            let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let case = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = bed.repo.copy();
             let outcome = act(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             if fault != Fault::Fail {
-                assert!(outcome.is_err(), "{told}: reported as a success");
+                assert!(outcome.is_err(), "{case}: reported as a success");
             }
             if fault == Fault::Tear {
                 mend_torn(&repo, &bed.repo);
@@ -165,16 +165,16 @@ fn at_every_operation(
             // A failed read leaves the state after the last write.
             if *kind != Kind::Read || fault == Fault::Fail {
                 verdicts += 1;
-                demand_sound(&repo, &demand, &told);
+                demand_sound(&repo, &demand, &case);
             }
-            again(&repo, act, &demand, &told, *kind != Kind::Read);
+            again(&repo, act, &demand, &case, *kind != Kind::Read);
         }
     }
     println!("{what}: {} operations, {tried} faults, {verdicts} states judged by restic", operations.len());
 }
 
 /// Runs the command again, which must complete.
-fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: bool) {
+fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, case: &str, judge: bool) {
     let whole = |password: &str| {
         let store = Arc::new(Stopping::at(repo.path(), None));
         Repository::open(store, &Password::new(password), None, Settings::default()).ok()
@@ -182,10 +182,10 @@ fn again(repo: &Repo, act: &Act<'_>, demand: &Demand<'_>, told: &str, judge: boo
     let opened = demand.passwords.iter().find_map(|password| whole(password)).expect("one of the passwords fits");
     // The process has ended, so an administrator may remove its lock.
     unlock(&opened, LocksToRemove::All).expect("unlock");
-    act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{told}, then again: {error}"));
-    assert!(repo.lock_files().is_empty(), "{told}: a lock is left");
+    act(Arc::new(Stopping::at(repo.path(), None))).unwrap_or_else(|error| panic!("{case}, then again: {error}"));
+    assert!(repo.lock_files().is_empty(), "{case}: a lock is left");
     if judge {
-        demand_sound(repo, demand, &format!("{told}, then again"));
+        demand_sound(repo, demand, &format!("{case}, then again"));
     }
 }
 
@@ -307,13 +307,13 @@ fn at_every_repair(bed: &Bed, what: &str, act: &Act<'_>) {
             .into_iter()
             .filter(|fault| *kind != Kind::Read || *fault != Fault::LoseReply)
         {
-            let told = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let case = format!("{what}, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = bed.repo.copy();
             let outcome = act(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
-            assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
-            assert!(names(&repo, "snapshots").len() >= whole, "{told}: a snapshot is missing");
-            again(&repo, act, &demand, &told, true);
-            assert_eq!(names(&repo, "snapshots").len(), whole, "{told}");
+            assert!(fault == Fault::Fail || outcome.is_err(), "{case}: reported as a success");
+            assert!(names(&repo, "snapshots").len() >= whole, "{case}: a snapshot is missing");
+            again(&repo, act, &demand, &case, true);
+            assert_eq!(names(&repo, "snapshots").len(), whole, "{case}");
         }
     }
     println!("{what}: {} operations", operations.len());
@@ -362,13 +362,13 @@ fn copy_loses_no_snapshot() {
     let demand = |count| Demand { complete: &kept, count, passwords: &[PASSWORD] };
     for (number, kind) in operations.iter().enumerate() {
         for fault in [Fault::Stop, Fault::Fail] {
-            let told = format!("copy, operation {number} ({kind:?}) of {} on the source, {fault:?}", operations.len());
+            let case = format!("copy, operation {number} ({kind:?}) of {} on the source, {fault:?}", operations.len());
             let (source, target) = (from.repo.copy(), to.repo.copy());
             let outcome = copy(Arc::new(Stopping::at(source.path(), Some((number, fault)))), whole(&target));
-            assert!(fault == Fault::Fail || outcome.is_err(), "{told}: reported as a success");
-            demand_sound(&target, &demand(2), &told);
-            again(&source, &|store| copy(store, whole(&target)), &Demand { complete: &[], ..demand(2) }, &told, false);
-            demand_sound(&target, &demand(4), &format!("{told}, then again"));
+            assert!(fault == Fault::Fail || outcome.is_err(), "{case}: reported as a success");
+            demand_sound(&target, &demand(2), &case);
+            again(&source, &|store| copy(store, whole(&target)), &Demand { complete: &[], ..demand(2) }, &case, false);
+            demand_sound(&target, &demand(4), &format!("{case}, then again"));
         }
     }
     println!("copy: {} operations on the source", operations.len());
@@ -400,13 +400,13 @@ fn an_interrupted_init_can_be_repeated() {
     let operations = recorded.operations();
     for (number, kind) in operations.iter().enumerate() {
         for fault in [Fault::Stop, Fault::Tear, Fault::LoseReply, Fault::Fail] {
-            let told = format!("init, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
+            let case = format!("init, operation {number} ({kind:?}) of {}, {fault:?}", operations.len());
             let repo = Repo::new();
             let first = make(Arc::new(Stopping::at(repo.path(), Some((number, fault)))));
             if fault == Fault::Tear && repo.path().join("config").exists() && first.is_err() && *kind == Kind::Write {
                 // A torn config is reported and not overwritten.
                 let refused = make(Arc::new(Stopping::at(repo.path(), None))).expect_err("refused");
-                assert!(refused.to_string().contains("config"), "{told}: {refused}");
+                assert!(refused.to_string().contains("config"), "{case}: {refused}");
                 continue;
             }
             if repo.path().is_dir() {
@@ -414,10 +414,10 @@ fn an_interrupted_init_can_be_repeated() {
             }
             match make(Arc::new(Stopping::at(repo.path(), None))) {
                 Ok(()) => {}
-                Err(error) => assert!(error.to_string().contains("already"), "{told}: {error}"),
+                Err(error) => assert!(error.to_string().contains("already"), "{case}: {error}"),
             }
             repo.run(Peer::Restic019, ["check"]).ok();
-            assert_eq!(names(&repo, "keys").len(), 1, "{told}");
+            assert_eq!(names(&repo, "keys").len(), 1, "{case}");
         }
     }
     println!("init: {} operations", operations.len());
