@@ -1,6 +1,6 @@
-//! Bytes that are put aside: a few in memory, and more of them in a temporary file.
+//! Spill files: bytes that are kept in memory, or in a temporary file if they exceed 2 MiB.
 //!
-//! The file has no name, so that nothing of it is left, whatever becomes of the process.
+//! The file has no name, so that the kernel deletes it when the process ends in any way.
 
 use rustix::fs::{Advice, fadvise};
 use std::borrow::Borrow;
@@ -10,19 +10,19 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are kept in memory: as much as a tree that is read as a whole has.
+/// Largest number of bytes in memory: the size of a tree that is read as a whole.
 const IN_MEMORY: usize = 2 << 20;
 
-/// Bytes after which the kernel is asked to write a temporary file back. Left to itself it waits until
-/// much of the machine's memory is to be written, and a container's limit is reached before: what is not
-/// written back cannot be given back, and the process is killed.
+/// Bytes after which the kernel is asked to write dirty pages of a temporary file back. By default
+/// it waits until a large share of the machine's memory is dirty. A container reaches its limit
+/// before, and is killed, because dirty pages cannot be reclaimed.
 const WRITTEN_BACK: u64 = 4 << 20;
 
 /// A temporary file without a name, to which bytes are appended.
 pub struct TempFile {
     file: File,
     length: u64,
-    /// Up to here, the kernel was asked to write it back.
+    /// The offset up to which the kernel was asked to write the file back.
     asked: u64,
 }
 
@@ -47,12 +47,13 @@ impl Write for TempFile {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // What a write that failed has left behind is written over.
+        // At this offset, the bytes of an earlier failed write are overwritten.
         self.file.write_all_at(bytes, self.length)?;
         self.length += bytes.len() as u64;
         let more = self.length - self.asked;
         if more >= WRITTEN_BACK {
-            // Pages that are still to be written stay, so that nothing is read from the disk for this.
+            // The kernel starts the write-back and drops only clean pages; an error changes only
+            // the timing.
             let _ = fadvise(&self.file, self.asked, NonZeroU64::new(more), Advice::DontNeed);
             self.asked = self.length;
         }
@@ -64,28 +65,29 @@ impl Write for TempFile {
     }
 }
 
-/// Bytes in their order, to be read again.
+/// A spill file: bytes that are appended and read again.
 pub struct Aside {
     directory: Option<PathBuf>,
     memory: Vec<u8>,
-    /// All of them, once there are too many for memory.
+    /// All bytes, after they have exceeded the memory.
     file: Option<TempFile>,
     length: u64,
 }
 
 impl Aside {
-    /// A place for them in `directory`; without one, for a few only.
+    /// A spill file in `directory`. Without a directory, more bytes than fit into memory are an
+    /// error.
     pub fn new(directory: Option<&Path>) -> Aside {
         Aside { directory: directory.map(Path::to_owned), memory: Vec::new(), file: None, length: 0 }
     }
 
-    /// Where they go if they are too many for memory.
+    /// The directory of the file.
     #[cfg(feature = "mount")]
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    /// Bytes so far.
+    /// The number of bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
@@ -94,13 +96,13 @@ impl Aside {
         self.length == 0
     }
 
-    /// Bytes that are in memory; of a file, as many as are too many for it.
+    /// The number of bytes in memory; for a file, the largest number in memory.
     #[cfg(feature = "mount")]
     pub fn weight(&self) -> usize {
         if self.file.is_some() { IN_MEMORY } else { self.memory.len() }
     }
 
-    /// Fills `out` with the bytes from `offset` on.
+    /// Fills `out` with the bytes from `offset`.
     pub fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < out.len() {
@@ -112,7 +114,7 @@ impl Aside {
         Ok(())
     }
 
-    /// Reads bytes from `offset` on, as many as there are and `out` takes.
+    /// Reads bytes from `offset` until `out` is full or the bytes end.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         match &self.file {
             Some(temp) => temp.file.read_at(out, offset),
@@ -123,12 +125,12 @@ impl Aside {
         }
     }
 
-    /// Reads them from their beginning.
+    /// Reads the bytes from their beginning.
     pub fn reader(&self) -> Reader<&Aside> {
         Reader { aside: self, at: 0 }
     }
 
-    /// Reads them from `offset` on.
+    /// Reads the bytes from `offset`.
     pub fn reader_from(&self, offset: u64) -> Reader<&Aside> {
         Reader { aside: self, at: offset }
     }
@@ -146,7 +148,8 @@ impl Write for Aside {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
-            let directory = self.directory.as_deref().ok_or_else(|| io::Error::other("there is no such directory"))?;
+            let directory =
+                self.directory.as_deref().ok_or_else(|| io::Error::other("no directory for spill files is set"))?;
             let mut file = TempFile::new(directory)?;
             file.write_all(&self.memory)?;
             (self.file, self.memory) = (Some(file), Vec::new());
@@ -164,7 +167,7 @@ impl Write for Aside {
     }
 }
 
-/// Bytes that were put aside, front to back.
+/// Reads a spill file from front to back.
 pub struct Reader<A> {
     aside: A,
     at: u64,
@@ -183,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_aside_comes_back() {
+    fn spilled_bytes_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         for count in [0, 1, 3, 30] {
             let mut aside = Aside::new(Some(dir.path()));
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_only_a_little_is_put_aside() {
+    fn without_a_directory_only_bytes_that_fit_into_memory_are_taken() {
         let mut aside = Aside::new(None);
         aside.write_all(&vec![0; IN_MEMORY]).unwrap();
         aside.write_all(&[0]).unwrap_err();

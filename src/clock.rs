@@ -1,7 +1,7 @@
-//! The only place that reads the time, waits, and draws randomness, so that each can be replaced.
+//! The clock and the random source: the only module that reads time, waits, and draws random bytes.
 //!
-//! Code whose timing is tested takes a [`Clock`], which a test replaces by a fake one. The rest
-//! calls the plain functions of this module.
+//! Code whose timing is tested takes a [`Clock`], which a test replaces by a fake one. Other code
+//! calls the functions of this module.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,8 +22,8 @@ pub fn now() -> (i64, u32) {
     }
 }
 
-/// A reading of a clock that nobody sets. It goes on while the machine is suspended
-/// (`CLOCK_BOOTTIME`), as the clocks of other machines do.
+/// A reading of a monotonic clock that also advances while the machine is suspended
+/// (`CLOCK_BOOTTIME`), like the clocks of other machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 
@@ -53,7 +53,7 @@ pub fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// Where a [`Clock`] takes its time from.
+/// The source of time of a [`Clock`].
 pub trait TimeSource: Send + Sync {
     fn now(&self) -> (i64, u32);
 
@@ -61,8 +61,8 @@ pub trait TimeSource: Send + Sync {
 
     fn sleep(&self, duration: Duration);
 
-    /// Waits until all senders of `end` are dropped, which is `true`, or until `timeout` has
-    /// passed.
+    /// Waits until all senders of `end` are dropped and returns `true`, or returns `false` after
+    /// `timeout`.
     fn wait(&self, end: &Receiver<Infallible>, timeout: Duration) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! How many operations are kept in flight on a volume: a limit that adapts while the volume answers.
+//! An adaptive limit of the operations in flight on a volume.
 //!
 //! A local disk answers from memory and keeps a few threads busy; a network file system answers
 //! each call after its latency, and many at the same time. [`Limit`] measures the rate of
@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A window lasts at least this long, so that the scheduler's time slices do not decide.
+/// Minimum duration of a window, so that the scheduler's time slices do not dominate the rate.
 const WINDOW: Duration = Duration::from_millis(20);
-/// A window has at least this number of operations, and [`PER_SLOT`] for each slot.
+/// Minimum number of operations in a window; also at least [`PER_SLOT`] for each slot.
 const LEAST_OPERATIONS: u64 = 16;
 const PER_SLOT: u64 = 4;
 
-/// A semaphore for operations whose number of slots follows what the volume answers fastest with.
+/// A semaphore for operations on a volume. Its number of slots follows the highest measured rate.
 #[derive(Debug)]
 pub struct Limit {
     most: usize,
     clock: Clock,
-    /// The number in `state`, to be read without its lock.
+    /// A copy of the number in `state`, for reads without the lock.
     slots: AtomicUsize,
     state: Mutex<State>,
     freed: Condvar,
@@ -41,7 +41,7 @@ struct State {
     search: Search,
 }
 
-/// What is counted from one decision to the next.
+/// The counters from one decision to the next.
 #[derive(Debug)]
 struct Window {
     start: Moment,
@@ -54,7 +54,7 @@ struct Window {
 }
 
 impl Limit {
-    /// At first `least` operations are in flight, never fewer, and never more than `most`.
+    /// Starts with `least` slots. The number of slots stays between `least` and `most`.
     pub fn new(least: usize, most: usize, clock: Clock) -> Limit {
         let least = least.max(1);
         let most = most.max(least);
@@ -63,7 +63,7 @@ impl Limit {
         Limit { most, clock, slots: AtomicUsize::new(least), state: Mutex::new(state), freed: Condvar::new() }
     }
 
-    /// Waits for a slot, and takes it.
+    /// Waits for a free slot, and takes it.
     pub fn begin(&self) -> Flight<'_> {
         let mut state = self.lock();
         while state.in_flight >= state.slots {
@@ -77,12 +77,13 @@ impl Limit {
         Flight(self)
     }
 
-    /// The number of slots now.
+    /// The current number of slots.
     pub fn slots(&self) -> usize {
         self.slots.load(Ordering::Relaxed)
     }
 
-    /// The upper bound: with this number of threads, the limit alone decides.
+    /// The upper bound. With this number of threads, only the limit restricts the operations in
+    /// flight.
     pub fn most(&self) -> usize {
         self.most
     }
@@ -112,12 +113,12 @@ impl Drop for Flight<'_> {
 }
 
 impl State {
-    /// Ends the window if it has lasted long enough, with a decision.
+    /// Ends the window with a decision if its minimum duration has passed.
     fn close_window(&mut self, now: Moment) {
         let window = &mut self.window;
         let lasted = now.since(window.start);
         if lasted < WINDOW {
-            // As many as the rest of the window will have at this rate; at most twice as many,
+            // The number that the window will reach at this rate; at most twice the current number,
             // because operations may become slower.
             let share = WINDOW.as_nanos() / lasted.as_nanos().max(1);
             let factor = if share >= 2 { 2.0 } else { WINDOW.as_secs_f64() / lasted.as_secs_f64() };
@@ -138,23 +139,23 @@ impl Window {
         Window { start, completed: 0, begun: 0, in_flight: 0, next_reading }
     }
 
-    /// Whether the slots were the limit: with fewer operations to begin, the rate says nothing
-    /// about them.
+    /// Whether the slots limited the rate. With fewer operations in flight than slots, the rate
+    /// does not depend on the number of slots.
     fn is_saturated(&self, slots: usize) -> bool {
         self.in_flight * 3 >= self.begun * slots as u64 * 2
     }
 }
 
-/// Twice as many in flight are kept if they gain at least this factor. A volume that answers in
-/// parallel gains 2, one that does not gains 1, and windows differ by chance.
+/// A doubled number of slots is kept if the rate rises by at least this factor. A volume that
+/// answers in parallel gains a factor of 2, others 1; windows differ by chance.
 const WORTH_DOUBLING: f64 = 1.25;
-/// Half as many in flight are kept if they leave at least this factor.
+/// A halved number of slots is kept if at least this share of the rate remains.
 const WORTH_HALVING: f64 = 0.85;
-/// Windows between two trials: at first, and after many trials in vain.
+/// Windows between two trials: initially, and after many unsuccessful trials.
 const PATIENCE: u32 = 8;
 const MOST_PATIENCE: u32 = 64;
 
-/// The decision: rates in, the number of slots out.
+/// The decision of the limit: takes the rates of windows, and returns the number of slots.
 #[derive(Debug)]
 struct Search {
     least: usize,
@@ -175,8 +176,8 @@ enum Direction {
 enum Phase {
     /// No change for this number of windows.
     Hold(u32),
-    /// Another number of slots is tried, for a window and a second one if the first does not pay, and
-    /// compared with what `from` slots gave.
+    /// Another number of slots is tried and compared with the rate of `from` slots: for one window,
+    /// and for a second one if the first does not pay.
     Trial { from: usize, rate: f64, again: bool },
 }
 
@@ -197,7 +198,7 @@ impl Search {
                     self.patience = PATIENCE;
                     self.start_trial(rate);
                 } else if !again {
-                    // One window may be slow by chance: other programs want the cores, too.
+                    // One window may be slow by chance, because other programs use the cores, too.
                     self.phase = Phase::Trial { from, rate: before, again: true };
                 } else {
                     self.slots = from;
@@ -222,7 +223,8 @@ impl Search {
         }
     }
 
-    /// Rests, and then tries the other direction; each time longer, until a trial pays.
+    /// Holds the number of slots before a trial in the other direction; longer each time, until a
+    /// trial pays.
     fn hold(&mut self) {
         self.next = match self.next {
             Direction::Up if self.slots > self.least => Direction::Down,
@@ -241,7 +243,7 @@ mod tests {
     use std::collections::VecDeque;
 
     /// The slots after each of `windows` windows on a volume that answers `rate(window, slots)`
-    /// operations per second, give or take 8 percent.
+    /// operations per second, with a noise of ±8 %.
     fn slots(windows: usize, rate: impl Fn(usize, usize) -> f64) -> Vec<usize> {
         let mut search = Search::new(2, 128);
         let mut random = 1_u32;
@@ -257,33 +259,33 @@ mod tests {
         slots.iter().sum::<usize>() / slots.len()
     }
 
-    /// A volume that answers `lanes` operations at the same time, each after 1 ms.
+    /// A volume that answers `lanes` operations in parallel, each after 1 ms.
     fn parallel(lanes: usize) -> impl Fn(usize, usize) -> f64 {
         move |_, slots| 1000.0 * slots.min(lanes) as f64
     }
 
     #[test]
-    fn a_volume_that_answers_in_parallel_is_asked_in_parallel_within_a_few_windows() {
+    fn the_limit_of_a_parallel_volume_grows_within_a_few_windows() {
         let found = slots(500, parallel(usize::MAX));
         assert_eq!(found[5], 128, "{found:?}");
-        assert!(mean(&found) > 110, "it is held: {found:?}");
+        assert!(mean(&found) > 110, "the limit stays high: {found:?}");
         let found = slots(500, parallel(32));
-        assert_eq!(found[4..8], [64, 64, 32, 32], "64 were tried in vain: {found:?}");
+        assert_eq!(found[4..8], [64, 64, 32, 32], "64 were tried without success: {found:?}");
         assert!((28..40).contains(&mean(&found)), "{found:?}");
     }
 
     #[test]
-    fn a_volume_with_one_lane_is_not_asked_for_more_than_that() {
+    fn the_limit_of_a_serial_volume_stays_small() {
         let found = slots(500, |_, _| 100_000.0);
         assert!(found.iter().all(|&slots| slots <= 4), "{found:?}");
         assert!(mean(&found) <= 2, "{found:?}");
-        // Threads that fight for the cores make it slower.
+        // Threads that compete for the cores make the volume slower.
         let found = slots(500, |_, slots| 100_000.0 / (1.0 + slots as f64 / 50.0));
         assert!(mean(&found) <= 2, "{found:?}");
     }
 
     #[test]
-    fn a_volume_that_changes_is_followed() {
+    fn the_limit_follows_a_volume_that_changes() {
         let (slow, fast) = (parallel(64), |_, _| 100_000.0);
         let changing = |window, count| if (200..400).contains(&window) { slow(0, count) } else { fast(0, count) };
         let found = slots(1200, changing);
@@ -292,7 +294,7 @@ mod tests {
         assert!(mean(&found[1000..]) <= 3, "{found:?}");
     }
 
-    /// Operations that each last 1 ms, as many at a time as the limit admits.
+    /// Runs operations of 1 ms each, with the concurrency that the limit admits.
     fn run_at_one_millisecond(limit: &Limit, time: &FakeClock, operations: usize) -> usize {
         let mut flights = VecDeque::new();
         for _ in 0..operations {
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_grows_to_its_bound_by_what_is_completed() {
+    fn the_limit_grows_to_its_bound_with_completed_operations() {
         let time = FakeClock::new();
         let limit = Limit::new(2, 50, time.clock());
         assert_eq!(run_at_one_millisecond(&limit, &time, 42), 4, "one window of 20 ms");
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn without_demand_there_is_no_growth() {
+    fn the_limit_does_not_grow_without_demand() {
         let time = FakeClock::new();
         let limit = Limit::new(4, 50, time.clock());
         for _ in 0..1000 {

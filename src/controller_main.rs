@@ -1,7 +1,7 @@
-//! `vsm-controller`: the Deployment in the namespace of Velero.
+//! The program `vsm-controller`: runs the controller, in a Deployment in Velero's namespace.
 //!
-//! Most settings are in its [environment](vsm::controller::runtime::settings), because the OADP
-//! operator starts it without arguments.
+//! Most settings are in the [environment](vsm::controller::runtime::settings), because the OADP
+//! operator starts the program without arguments.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -26,24 +26,23 @@ use vsm::controller::runtime::settings::Settings;
 use vsm::controller::runtime::{Context, watch};
 use vsm::kubernetes::leader_election::Candidate;
 
-/// The file in which Kubernetes gives a pod its namespace.
+/// The file with the namespace of the pod, which Kubernetes mounts.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// Deadline for actions that have begun, after a signal: less than the 30 s that Kubernetes gives a
-/// pod.
+/// Deadline for running actions after a signal: less than a pod's termination grace period of 30 s.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Moves the data of volume snapshots into restic repositories and back. docs/CONTROLLER.md lists
-/// its variables.
+/// Back up volume snapshots to restic repositories, and restore them. docs/CONTROLLER.md lists the
+/// environment variables.
 #[derive(Parser)]
 #[command(name = "vsm-controller", version)]
 struct Options {
-    /// Where metrics are served; 0 for nowhere
+    /// Serve metrics at this address; 0 disables them
     #[arg(long, value_name = "[HOST]:PORT", default_value = ":8080")]
     metrics_bind_address: String,
-    /// Where /healthz and /readyz are served; 0 for nowhere
+    /// Serve /healthz and /readyz at this address; 0 disables them
     #[arg(long, value_name = "[HOST]:PORT", default_value = ":8081")]
     health_probe_bind_address: String,
-    /// Whether it works only while it has the lease, so that of several one works
+    /// Work only while holding the lease, so that only one of several controllers works
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
 }
@@ -56,7 +55,7 @@ async fn main() -> ExitCode {
         .json()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("VSM_LOG").unwrap_or_else(|_| "info".into()))
         .init();
-    // One line, like every log entry.
+    // A log entry in one line, like all others.
     std::panic::set_hook(Box::new(|panic| error!(%panic, "internal error (panic)")));
     match start(options).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -124,7 +123,7 @@ fn stop_on_signals() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        info!("the controller stops: actions that have begun are finished");
+        info!("the controller stops after its running actions have ended");
         cancelled.cancel();
     });
     Ok(stop)
@@ -186,8 +185,8 @@ async fn own_image(Cluster { client, namespace, pod: name }: &Cluster) -> anyhow
     image.with_context(|| format!("the pod {namespace}/{name} names no image"))
 }
 
-/// Logs missing rights. The controller starts nevertheless: a right may be needed seldom, and each
-/// object that needs it reports it.
+/// Logs missing rights. The controller starts nevertheless: some rights are needed seldom, and each
+/// object that needs a missing right reports it.
 async fn log_missing_rights(cluster: &Cluster, metrics: &Metrics) {
     match cluster.missing_rights().await {
         Ok(missing) => {

@@ -1,34 +1,34 @@
-//! Who and where this process is, and the names of users and groups: what the machine says about itself.
+//! Facts about this process and its machine: host name, cores, and the names of users and groups.
 //!
-//! Names come from `/etc/passwd` and `/etc/group` only, as in any static binary: a scratch image has neither, and then no
-//! names are stored.
+//! Names are read from `/etc/passwd` and `/etc/group` only, as by any static binary. A scratch
+//! image has neither file, so that its snapshots contain no names.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::HashMap;
 
-/// The host's name.
+/// The name of the host.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// How many cores this process may use.
+/// The number of cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Lets no crash put what is in memory, keys and passwords, into a file. One byte is a limit that also programs obey that the kernel hands
-/// core dumps to (core(5)), who ignore that of none.
+/// Prevents core dumps, because the memory contains keys and passwords. The limit is one byte, not
+/// zero: programs that the kernel pipes core dumps to ignore a limit of zero (core(5)).
 pub fn forbid_core_dumps() {
-    // A limit may always be made smaller.
+    // Lowering a limit cannot fail.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
 }
 
-/// The name of the user this process runs as; empty if it has none.
+/// The name of the user of this process; empty if the user has none.
 pub fn username() -> String {
     Names::users().get(rustix::process::getuid().as_raw()).to_owned()
 }
 
-/// Names by number.
+/// Names of users or groups by number.
 pub struct Names(HashMap<u32, String>);
 
 impl Names {
@@ -45,7 +45,7 @@ impl Names {
         self.0.get(&number).map_or("", String::as_str)
     }
 
-    /// Lines of `name:x:number:…`; the first line of a number counts.
+    /// Parses lines of `name:x:number:…`. The first line of a number counts.
     fn parse(text: &str) -> Names {
         let mut names = HashMap::new();
         for line in text.lines() {

@@ -1,7 +1,7 @@
-//! [`Id`]: a SHA-256, the name of everything in a repository.
+//! [`Id`]: a SHA-256 hash, which names the blobs and files of a repository.
 //!
-//! A blob's id is the hash of its plaintext; a file's id (its name) is the hash of its stored bytes. Both are written
-//! as 64 lower-case hex digits.
+//! The id of a blob is the hash of its plaintext. The id of a file, which is its name, is the hash
+//! of its stored bytes. Both are written as 64 lower-case hex digits.
 
 use crate::hash::Sha256;
 use std::fmt;
@@ -17,7 +17,7 @@ pub struct Id(pub [u8; 32]);
 pub struct InvalidId(String);
 
 impl Id {
-    /// The id of no content at all; names nothing and is refused wherever an id must name something.
+    /// All zero bytes, which name no object. Refused where an id must name an object.
     pub const NULL: Id = Id([0; 32]);
 
     /// The SHA-256 of `bytes`.
@@ -31,7 +31,7 @@ impl Id {
         *self == Id::NULL
     }
 
-    /// The first 8 hex digits, as people see ids in lists.
+    /// The first 8 hex digits, as lists show ids.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
     }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_and_prints_as_the_published_vector() {
+    fn an_id_is_hashed_and_printed_as_in_the_published_vector() {
         // FIPS 180-4, "abc".
         let id = Id::of(b"abc");
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_id() {
+    fn a_text_other_than_64_hex_digits_is_refused() {
         for text in ["", "ba78", &"g".repeat(64), &"a".repeat(65)] {
             assert!(text.parse::<Id>().is_err(), "{text}");
         }

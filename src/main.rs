@@ -1,7 +1,8 @@
-//! `vsm-mover`: parses the command line, runs the command, and turns its outcome into restic's exit codes:
+//! The program `vsm-mover`: parses the command line, runs the command, and returns restic's exit
+//! codes.
 //!
-//! 0 done; 1 an error; 3 done, but incomplete; 10 no repository; 11 the repository is locked; 12 wrong
-//! password; 130 interrupted.
+//! 0 done; 1 an error; 3 done, but incomplete; 10 no repository; 11 the repository is locked; 12
+//! wrong password; 13 (of `work`) failed, and a retry would fail, too; 130 interrupted.
 
 use std::process::ExitCode;
 use vsm::cli::{self, Outcome};

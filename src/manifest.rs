@@ -1,7 +1,7 @@
-//! What brings a volume back on a cluster that knows nothing of it: its VolumeSnapshotRestore, and the grant that lets its namespace
-//! read a repository of another cluster. As YAML, for people to look at and `kubectl apply` to take.
+//! Writes the manifests that restore a volume on another cluster, as YAML for `kubectl apply`: the
+//! VolumeSnapshotRestore, and the grant that lets its namespace read the repository.
 //!
-//! The kinds are those of [`crate::api`], of which a mover has none; a test compares them.
+//! The types repeat those of [`crate::api`], which a mover does not contain; a test compares them.
 
 use crate::format::snapshot::Snapshot;
 use crate::format::time::Time;
@@ -11,56 +11,59 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// On a ConfigMap in the protected namespace: the namespace that may read the repositories which are its values.
+/// The label of a grant, a ConfigMap in the protected namespace. Its value is the namespace that
+/// may read the repositories in the ConfigMap.
 pub const GRANT_LABEL: &str = "datamover.oadp.openshift.io/grant-to";
 
-/// The group and version of our kinds.
+/// The API group and version of our custom resources.
 const API_VERSION: &str = "datamover.oadp.openshift.io/v1alpha1";
 
-/// Characters of a claim's name that go into the names of what is made for it, so that these are valid, whatever is put to them.
+/// Bytes of a claim's name that are part of the names of its objects and files, so that these names
+/// stay short enough with a suffix.
 const NAME: usize = 160;
 
-/// What is brought back, and how.
+/// The volumes to restore, and the settings of their manifests.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Where the controller works.
+    /// The protected namespace, in which the controller runs.
     pub protected: String,
-    /// The secret there with the location, the credentials and the password.
+    /// The secret in that namespace with the location, the credentials and the password.
     pub secret: String,
-    /// Snapshots of this Velero backup only.
+    /// Use only snapshots of this Velero backup.
     pub backup: Option<String>,
-    /// Snapshots that are not younger.
+    /// Use only snapshots that are not younger than this.
     pub until: Option<Time>,
-    /// Where volumes go whose repositories name no namespace.
+    /// The namespace for volumes whose repositories name none.
     pub namespace: Option<String>,
 }
 
 /// A file of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its name, at most 255 bytes.
+    /// The name of the file, at most 255 bytes.
     pub file: String,
     pub text: String,
-    /// The namespace and name of the claim that is made.
+    /// The namespace and name of the claim that the manifests create.
     pub claim: (String, String),
 }
 
-/// Why there is no manifest.
+/// The reason why a repository has no manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    #[error("it has no snapshot that is asked for")]
+    #[error("the repository has no snapshot that is asked for")]
     NoSnapshot,
-    #[error("its path does not say whose volume it is; a VolumeSnapshotRestore has to be written by hand")]
+    #[error("the path of the repository does not say whose volume it is; write a VolumeSnapshotRestore by hand")]
     Unknown,
-    #[error("its path names no namespace; --namespace says where such volumes go")]
+    #[error("the path of the repository names no namespace; give one with --namespace")]
     NoNamespace,
     #[error("{name:?} cannot be the name of a {what} in Kubernetes")]
     Name { what: &'static str, name: String },
 }
 
 impl Plan {
-    /// The file that brings back a volume: the grant, and the restore into a claim of the volume's own namespace. `snapshots` are all of
-    /// its repository, oldest first; the newest of those that are asked for is taken.
+    /// Makes the file that restores a volume: the grant, and the restore into a claim of the
+    /// volume's own namespace. `snapshots` are all snapshots of the repository, oldest first; the
+    /// newest one that the plan accepts is restored.
     pub fn manifest<'s>(
         &self,
         repository: &str,
@@ -93,36 +96,37 @@ impl Plan {
             _ => Tag::Velero.value(tags),
         };
         let backup = self.backup.as_deref().is_none_or(|wanted| made_by.map(label_value) == Some(label_value(wanted)));
-        // What somebody else put into a volume's repository is not the volume.
+        // Snapshots of other programs in the repository are not of the volume.
         let ours = matches!(layout, Layout::Old { .. }) || Tag::Backup.value(tags).is_some();
         until && backup && ours
     }
 }
 
-/// A volume that is brought back.
+/// A volume to restore.
 struct Volume<'v> {
     namespace: &'v str,
-    /// The claim that is made for it.
+    /// The claim that the restore creates.
     claim: &'v str,
     repository: &'v str,
     id: Id,
     snapshot: &'v Snapshot,
 }
 
-/// How large the claim has to be.
+/// The size of the claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Size {
-    /// What the claim requested.
+    /// The size that the backed-up claim requested.
     Recorded(String),
-    /// Bytes of the block volume.
+    /// The bytes of the block volume.
     Image(u64),
-    /// GiB that the files should fit into.
+    /// An estimate of the GiB that the files need.
     Guessed(u64),
 }
 
 impl Size {
-    /// Nobody recorded the size of a claim before this controller did. A file system takes a part of its volume for itself, and files
-    /// need room to grow, so that what they have is a lower bound: a quarter more, in whole GiB.
+    /// Only this controller records the size of the claim in snapshots. For other snapshots the
+    /// size of the files is a lower bound, because a file system needs a part of its volume and
+    /// files grow: the guess adds a quarter, and rounds up to whole GiB.
     fn of(snapshot: &Snapshot) -> Size {
         let bytes = snapshot.summary.as_ref().map_or(0, |summary| summary.total_bytes_processed);
         match Tag::Size.value(&snapshot.tags) {
@@ -132,7 +136,7 @@ impl Size {
         }
     }
 
-    /// As a quantity.
+    /// The size as a Kubernetes quantity.
     fn quantity(&self) -> String {
         match self {
             Size::Recorded(size) => size.clone(),
@@ -198,7 +202,8 @@ struct BackupRef<'v> {
     source: Source<'v>,
 }
 
-/// What was recorded: the options of the class apply to it, so that another class can stand in for one that is not there.
+/// The recorded claim. The controller applies its options for storage classes to it, so that
+/// another class can replace a missing one.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Source<'v> {
@@ -276,12 +281,12 @@ impl Volume<'_> {
         Manifest { file: format!("{namespace}.{name}.yaml"), text, claim }
     }
 
-    /// What a person has to know before it is applied, as comments.
+    /// Comments for the user who applies the manifests.
     fn introduction(&self, size: &Size) -> String {
         let Snapshot { time, tags, summary, .. } = self.snapshot;
         let mut text = format!("# {}/{} as it was at {}", self.namespace, self.claim, Time { nanos: 0, ..*time });
         if let Some(backup) = Tag::Velero.value(tags) {
-            // A label's value has nothing in it that could end the line; a tag might.
+            // Unlike a label's value, a tag may contain a line feed.
             write!(text, ", of the Velero backup {}", backup.escape_debug()).expect("memory");
         }
         text.push('\n');
@@ -291,18 +296,21 @@ impl Volume<'_> {
                 .expect("memory");
         }
         if let Size::Guessed(_) = size {
-            text.push_str("# The size is a guess: nobody recorded that of the claim. The files need it at least.\n");
+            text.push_str(
+                "# The size is a guess by the size of the files, because the backup did not record it. Do not reduce it.\n",
+            );
         }
         text
     }
 }
 
-/// Whether it is a label of RFC 1123, as names of namespaces are.
+/// Whether a name is a label of RFC 1123, as required for namespaces.
 fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_part(name)
 }
 
-/// Whether it is a subdomain of RFC 1123, as names of claims are. Kubernetes bounds the length of the whole and not of its parts.
+/// Whether a name is a subdomain of RFC 1123, as required for claims. Kubernetes limits the length
+/// of the whole name and not of its parts.
 fn is_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_part)
 }
@@ -342,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_is_brought_back_as_it_was() {
+    fn a_manifest_restores_a_volume_with_its_recorded_properties() {
         let tags = ["vsb:v", "backup:b1", "size:1e3", "storage-class:true", "access-mode:ReadWriteMany"];
         let written = manifest("shop", "data", &snapshot(&tags, 7, 0)).unwrap();
         // The SHA-256 of `s`, by `sha256sum`.
@@ -354,7 +362,7 @@ mod tests {
         assert_eq!(grant["metadata"]["labels"], json!({"datamover.oadp.openshift.io/grant-to": "shop"}));
         assert_eq!(grant["data"], json!({"repository": URL}));
         assert_eq!(restore["metadata"], json!({"name": "data-043a7187", "namespace": "shop"}));
-        // Texts stay texts, though as YAML these could be a number and a truth.
+        // Strings stay strings, although these could be a number and a boolean in YAML.
         let expected = json!({
             "protectedNamespace": "adp", "resticSecretRef": {"name": "velero-1-volsync-restic"}, "snapshotID": id,
             "volumeSnapshotMoverBackupRef": {
@@ -365,10 +373,10 @@ mod tests {
         assert_eq!(restore["spec"], expected);
     }
 
-    /// What the kinds do not know would be lost on the way to the cluster.
+    /// The apiserver would drop fields that the custom resource does not define.
     #[cfg(feature = "controller")]
     #[test]
-    fn the_kinds_know_every_field() {
+    fn the_custom_resources_define_every_field() {
         let written = manifest("shop", "data", &snapshot(&["vsb:v", "size:10Gi", "storage-class:fast"], 7, 0)).unwrap();
         let [grant, restore] = &documents(&written)[..] else { panic!("{}", written.text) };
         let again: crate::api::VolumeSnapshotRestore = serde_json::from_value(restore.clone()).unwrap();
@@ -379,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_nobody_recorded_is_that_of_the_image_or_a_guess() {
+    fn a_size_that_is_not_recorded_is_that_of_the_image_or_a_guess() {
         let gib = 1_u64 << 30;
         for (tags, bytes, size, mode) in [
             (&["vsb:v", "size:5Gi", "vsm:device"][..], 3 * gib, "5Gi", "Block"),
@@ -399,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_what_is_asked_for_is_taken() {
+    fn the_newest_snapshot_that_the_plan_accepts_is_restored() {
         let at = |time: &str, tags: &[&str]| Snapshot { time: Time::parse(time).unwrap(), ..snapshot(tags, 1, 0) };
         let long = "b".repeat(80);
         let label = label_value(&long);
@@ -434,7 +442,7 @@ mod tests {
         ] {
             assert_eq!(taken(&asking(backup, until), &data), expected, "{backup:?} {until:?}");
         }
-        // A repository of old is one volume of one backup, whatever its snapshots say.
+        // An old repository is one volume of one backup, regardless of the tags of its snapshots.
         let old = Layout::Old { protected: "adp".into(), backup: Some("b9".into()), content: "content-1".into() };
         assert_eq!(taken(&plan(), &old), Err(Unfit::NoNamespace));
         assert_eq!(taken(&plan(), &Layout::Unknown), Err(Unfit::Unknown));
@@ -445,9 +453,9 @@ mod tests {
         assert_eq!(written.claim, ("lab".to_owned(), "content-1-pvc".to_owned()));
     }
 
-    /// Paths and tags come from a bucket, and whoever can write there may be nobody's friend.
+    /// Paths and tags come from a bucket, which an attacker may be able to write to.
     #[test]
-    fn what_is_no_name_becomes_none() {
+    fn names_that_kubernetes_refuses_are_refused() {
         let plain = snapshot(&["vsb:v", "backup:b\nkind: Evil"], 1, 0);
         for (namespace, claim) in [
             ("", "data"),

@@ -1,87 +1,91 @@
-//! What a run may take, and what that means for its parts: how many threads, buffers and packs there are at a time.
+//! Divides the memory budget of a process: computes the number of threads, buffers and packs that
+//! fit.
 //!
-//! The process's memory is what it takes at rest, the index, and what passes through: the last is fitted into what the others leave of
-//! the budget, whatever the number of cores, files or blobs. If somebody set the budget, an index that leaves too little is put
-//! aside, and what leaves too little even so is an error; else the run takes what it needs to work well, because data must come back.
+//! The memory of a process is its memory at rest, the index, and the working set. The working set
+//! is sized to fit into the rest of the budget, for any number of cores, files or blobs. If the
+//! user has set the budget, an index that leaves too little is spilled to disk, and a budget that
+//! is too small even then is an error. Without a set budget the run takes the memory that it needs,
+//! because a restore must not fail for lack of a setting.
 
 use crate::host;
 use crate::limits;
 
 const MIB: u64 = 1 << 20;
 
-/// What one process may use.
+/// The memory and the cores that one process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes for all of the process but key derivation; `None` for [`limits::MEMORY`], and more where an
-    /// index, or a pack for each connection to a bucket, needs it.
+    /// Bytes for the whole process except key derivation. `None` is [`limits::MEMORY`], or more if
+    /// the index, or a pack for each connection to a bucket, needs it.
     pub memory: Option<u64>,
-    /// Cores to keep busy.
+    /// The number of cores to use.
     pub threads: usize,
 }
 
-/// The budget does not even hold what cannot be made smaller.
+/// The budget is smaller than the memory that the run needs at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} MiB of memory are too little here: {} MiB are needed at least; give --memory more", limit.div_ceil(MIB), needed.div_ceil(MIB))]
+#[error("a memory budget of {} MiB is too small: at least {} MiB are needed; increase --memory", limit.div_ceil(MIB), needed.div_ceil(MIB))]
 pub struct TooLittle {
     pub limit: u64,
     pub needed: u64,
 }
 
-/// The program, its stacks, the network's runtimes, the codecs' tables and what the allocator cannot
-/// give back: measured at 96 MiB, where a backup into a bucket takes 71 and a check that reads all
-/// data 81.
+/// Memory at rest: the program, its stacks, the network's runtimes, the codecs' tables and the
+/// memory that the allocator cannot return. Measured with a budget of 96 MiB, where a backup into a
+/// bucket takes 71 MiB and a check that reads all data 81 MiB.
 const AT_REST: u64 = 24 * MIB;
-/// What is provided for an index: a smaller one grows with what is backed up. So much is 85,000 blobs.
+/// Minimum reservation for the index, because it grows during a backup; enough for 85,000 blobs.
 const INDEX: u64 = 4 * MIB;
-/// The smallest limit: what deriving a key takes.
+/// The smallest limit: the memory of a key derivation.
 const LEAST_LIMIT: u64 = 64 * MIB;
-/// What a smaller one is taken for: to derive the key takes that and the program's own, and is over
-/// before the rest begins.
+/// Smaller limits count as this one: key derivation takes [`LEAST_LIMIT`] and the program's own
+/// memory, and ends before the rest of the run begins.
 const LEAST_TAKEN: u64 = 80 * MIB;
-/// What a thread of a backup has in its hands: a few chunks, compressed, sealed, and what their pack has not hashed.
+/// Memory of a thread of a backup: a few chunks, compressed and sealed, and the bytes that their
+/// pack has not hashed yet.
 const PER_THREAD: u64 = 12 * MIB;
-/// What passes through a run can be squeezed into this: one thread and two slabs of 8 MiB; packs for a bucket come on top.
+/// Smallest working set: one thread and two slabs of 8 MiB. Packs for a bucket are added to it.
 const LEAST: u64 = PER_THREAD + 16 * MIB;
-/// Packs on their way into a bucket: one of data, and a small one of trees.
+/// Smallest set of packs in flight to a bucket: a data pack, and a small tree pack.
 const PACKS: u64 = limits::PACK_SIZE + limits::PACK_EXCESS + limits::PACK_SIZE / 4;
-/// The same where nobody set a limit: two threads work side by side.
+/// Smallest working set without a limit: two threads.
 const LEAST_UNLIMITED: u64 = LEAST + PER_THREAD;
 
-/// The smallest portion of a pack that a thread reads at a time, in bytes: a blob of random data.
+/// Smallest portion of a pack that a thread reads at a time, in bytes: a blob of random data.
 const LEAST_PORTION: u64 = MIB;
-/// What a thread that reads packs holds beside a portion, sealed and expanded: one blob between the
-/// two.
+/// Memory of a thread that reads packs, in addition to the sealed and the decompressed portion: one
+/// blob during its decompression.
 const BESIDE_PORTION: u64 = 2 * MIB;
-/// What a walker of a backup has at hand: its stack, and the buffer of a small file that it keeps.
+/// Memory of a walker of a backup: its stack, and the buffer for small files that it keeps.
 const PER_WALKER: u64 = 64 << 10;
-/// What the walkers of a backup and the small files that they read take at most: 64 walkers and
-/// 8 MiB of files. They are as many as the volume answers faster with: few on a local disk.
+/// Largest memory of the walkers of a backup and of the small files that they read: 64 walkers and
+/// 8 MiB of files. The number of active walkers adapts to the volume, and is small on a local disk.
 const WALKERS: u64 = 12 * MIB;
-/// The same where a limit leaves less; a part of what is at rest. 16 walkers and 2 MiB of files.
+/// Smallest memory of the walkers, which is a part of [`AT_REST`]: 16 walkers and 2 MiB of files.
 const WALKERS_LEAST: u64 = WALKERS / 4;
 
-/// The parts of a backup.
+/// The numbers of threads and buffers of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub threads: usize,
     /// Readers of large files.
     pub readers: usize,
     pub slabs: usize,
-    /// The most threads that look at entries and read small files.
+    /// Largest number of threads that stat entries and read small files.
     pub walkers: usize,
-    /// Bytes of small files that are read at the same time.
+    /// Bytes of small files that are read concurrently.
     pub small_files: u64,
 }
 
 /// The packs of a backup that are kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packs {
-    /// Packs of data, and of trees, that may be open or on their way.
+    /// Data packs, and tree packs, that may be open or in flight.
     pub data: usize,
     pub trees: usize,
-    /// Bytes after which one of trees is closed.
+    /// Bytes after which a tree pack is closed.
     pub tree_pack_size: u64,
-    /// What all of them take.
+    /// The memory of all of these packs.
     pub bytes: u64,
 }
 
@@ -92,7 +96,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What is left for what passes through, when an index takes `index` bytes and something else `held` for good.
+    /// The bytes for the working set beside an index of `index` bytes and `held` bytes that are
+    /// kept for the whole run.
     pub fn left(&self, index: u64, held: u64) -> Result<u64, TooLittle> {
         let taken = AT_REST + index.max(INDEX) + held;
         match self.limit() {
@@ -105,7 +110,8 @@ impl Budget {
         }
     }
 
-    /// What an index may take in memory before it is put aside; `None`: all that it needs. It leaves enough for a backup into a bucket.
+    /// The bytes of an index in memory above which it is spilled to disk; `None` without a limit.
+    /// They leave enough for a backup into a bucket.
     pub fn index(&self) -> Option<u64> {
         self.limit().map(|limit| limit.saturating_sub(AT_REST + LEAST + PACKS).max(INDEX))
     }
@@ -114,15 +120,15 @@ impl Budget {
         self.memory.map(|limit| limit.max(LEAST_TAKEN))
     }
 
-    /// How many threads may compress and seal with `left` for them.
+    /// The number of threads that may compress and seal with `left` bytes.
     pub fn writers(&self, left: u64) -> usize {
         threads(left, PER_THREAD, self.threads)
     }
 
-    /// The packs of a backup that are kept in memory until they have arrived. One of data for each
-    /// connection: the next one fills in a few percent of the time that one takes to arrive. Two at
-    /// least, so that one fills while the other is on its way. Under a limit, as many as half of what
-    /// is left holds.
+    /// The packs of a backup that are kept in memory until they are uploaded: a data pack for each
+    /// connection, because filling a pack takes a few percent of the time of its upload. At least
+    /// two, so that one fills during the upload of the other. Under a limit, data packs take at
+    /// most half of `left`.
     pub fn packs(&self, left: u64, pack_size: u64, connections: usize) -> Packs {
         let each = pack_size + limits::PACK_EXCESS;
         let most = connections.max(2);
@@ -136,9 +142,10 @@ impl Budget {
         Packs { data, trees, tree_pack_size, bytes: data as u64 * each + of_trees }
     }
 
-    /// A backup that reads `readers` files at a time, into slabs of `slab` bytes, with `left` for it all.
+    /// Divides `left` bytes for a backup that reads up to `readers` files concurrently, into slabs
+    /// of `slab` bytes.
     pub fn backup(&self, left: u64, readers: usize, slab: u64) -> Backup {
-        // One slab that is filled and one that is worked on, then threads, then more slabs.
+        // Two slabs come first, one to fill and one to process; then threads, then more slabs.
         let threads = self.writers(left - 2 * slab);
         let slabs = count(left - threads as u64 * PER_THREAD, slab).clamp(2, (2 * readers).max(2));
         let walking = match self.memory {
@@ -147,19 +154,20 @@ impl Budget {
         };
         let walkers = count(walking, 3 * PER_WALKER);
         let small_files = walking - walkers as u64 * PER_WALKER;
-        // A reader that waits for a slab still holds one.
+        // A reader that waits for a slab holds another one.
         Backup { threads, readers: readers.clamp(1, slabs - 1), slabs, walkers, small_files }
     }
 }
 
-/// How many threads may work at a time, with `each` bytes in their hands and `left` for all of them; at least one, and at most `most`.
+/// The number of threads that fit into `left` bytes if each takes `each` bytes: at least one, and
+/// at most `most`.
 pub fn threads(left: u64, each: u64, most: usize) -> usize {
     count(left, each).clamp(1, most.max(1))
 }
 
-/// How many threads may read packs side by side, `most` of them at best, and how large a portion each
-/// may have in its hands, with `left` bytes for all of them. With little memory portions are small
-/// before threads are few, because each thread keeps a connection busy.
+/// The number of threads, at most `most`, that may read packs concurrently with `left` bytes, and
+/// the portion of each. With little memory the portions are reduced before the number of threads,
+/// because each thread keeps a connection busy.
 pub fn reading(left: u64, most: usize) -> (usize, u64) {
     let threads = threads(left, 2 * LEAST_PORTION + BESIDE_PORTION, most);
     let each = left / threads as u64;
@@ -181,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_through_fits_whatever_the_machine() {
+    fn the_working_set_fits_the_budget_on_any_machine() {
         for memory in [64, 80, 96, 97, 128, 256, 1024].map(|mib| mib * MIB) {
             for threads in [1, 2, 4, 64, 512] {
                 for readers in [1, 2, 16, 1000] {
@@ -202,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_is_not_put_aside_leaves_enough() {
+    fn an_index_in_memory_leaves_enough_for_a_backup() {
         for memory in [64, 100, 128, 256, 1024, 100_000].map(|mib| mib * MIB) {
             let budget = Budget { memory: Some(memory), threads: 2 };
             let room = budget.index().unwrap();
@@ -212,12 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn two_cores_are_kept_busy_by_default() {
+    fn the_default_budget_keeps_two_cores_busy() {
         let budget = Budget { memory: None, threads: 2 };
         let parts = |readers, slabs| Backup { threads: 2, readers, slabs, walkers: 64, small_files: 8 * MIB };
         let left = budget.left(INDEX, 0).unwrap();
         assert_eq!(budget.backup(left, 2, 8 * MIB), parts(2, 4));
-        // Also beside packs for a bucket, which take one reader's part, and whatever the index takes.
+        // Packs for a bucket take the memory of one reader. The size of the index makes no
+        // difference.
         for index in [0, INDEX, 100 * MIB] {
             let kept = kept(budget, index, 5);
             assert_eq!(kept.data, 5);
@@ -227,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn packs_follow_the_connections_as_far_as_a_limit_allows() {
+    fn the_number_of_packs_follows_the_connections_within_the_limit() {
         let count = |memory, connections| kept(Budget { memory, threads: 2 }, 0, connections).data;
         assert_eq!([1, 5, 16].map(|connections| count(None, connections)), [2, 5, 16]);
         assert_eq!([64, 96, 128, 256, 512].map(|mib| count(Some(mib * MIB), 16)), [1, 1, 2, 5, 11]);
@@ -235,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn many_connections_are_read_in_small_portions() {
+    fn many_connections_read_small_portions() {
         let portion = |left: u64, most| reading(left * MIB, most);
         assert_eq!(portion(70, 5), (5, 6 * MIB));
         assert_eq!(portion(1000, 16), (16, 6 * MIB));
@@ -248,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_index_is_an_error_only_for_who_set_a_limit() {
+    fn a_large_index_is_an_error_only_with_a_set_limit() {
         let budget = |memory| Budget { memory, threads: 2 };
         assert_eq!(budget(None).left(1 << 40, 0), Ok(LEAST_UNLIMITED));
         let error = budget(Some(128 * MIB)).left(100 * MIB, 0).unwrap_err();

@@ -1,4 +1,4 @@
-//! [`DryRun`]: whether a command only reports what it would do.
+//! [`DryRun`]: whether a command only reports the changes that it would make.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DryRun {
@@ -7,7 +7,7 @@ pub enum DryRun {
 }
 
 impl From<bool> for DryRun {
-    /// From the option `--dry-run`.
+    /// Converts the option `--dry-run`.
     fn from(is_given: bool) -> DryRun {
         if is_given { DryRun::Yes } else { DryRun::No }
     }

@@ -1,15 +1,15 @@
-//! How a command ended: restic's exit codes, and the one line that says why.
+//! The result of a command: restic's exit codes, and the last line with the reason.
 
 use super::output::{self, OutputFormat};
 use crate::mover;
 use crate::repo;
 use serde::Serialize;
 
-/// How a command ended that did not fail.
+/// The result of a command that did not fail.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Complete,
-    /// It did what it could, and this is missing.
+    /// The command is done except for the parts that this text names.
     Incomplete(String),
 }
 
@@ -21,8 +21,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(|cause| cause.downcast_ref::<repo::Error>()).map_or(1, repo::Error::exit_code)
 }
 
-/// What to tell of an error: each cause after the other, unless it was already said. `None` if there is nobody to tell it to:
-/// the reader of our output has gone away, as `head` does.
+/// The message of an error with all its causes. `None` if the reader has closed our output, as
+/// `head` does, so that nothing needs to be reported.
 pub fn message(error: &anyhow::Error) -> Option<String> {
     let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<output::Failed>().is_some_and(|failed| failed.0.kind() == std::io::ErrorKind::BrokenPipe)
@@ -33,7 +33,7 @@ pub fn message(error: &anyhow::Error) -> Option<String> {
     Some(reasons(error.as_ref()))
 }
 
-/// An error and each of its causes, unless it was already said.
+/// The text of an error and of its causes, without a cause that the text already contains.
 pub fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
@@ -50,7 +50,7 @@ struct ExitError<'m> {
     message: &'m str,
 }
 
-/// The last line of a run that was not a success, on standard error.
+/// Prints the last line of a run that failed or is incomplete, on standard error.
 pub fn report_exit(format: OutputFormat, code: u8, message: &str) {
     match format {
         OutputFormat::Json => output::stderr_json(&ExitError { message_type: "exit_error", code, message }),
@@ -64,20 +64,20 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn errors_keep_their_code_below_any_context_and_say_things_once() {
+    fn errors_keep_their_code_below_a_context_and_repeat_no_text() {
         let locked = repo::Error::Locked { reason: "why".into() };
         let error = Err::<(), _>(locked).context("while trying").unwrap_err();
         assert_eq!(exit_code(&error), 11);
         assert_eq!(message(&error).unwrap(), "while trying: unable to create lock in backend: why");
-        let io = std::io::Error::other("disk on fire");
+        let io = std::io::Error::other("the disk failed");
         let error = anyhow::Error::from(repo::Error::Source(io)).context("outer");
-        assert_eq!(message(&error).unwrap(), "outer: the source cannot be read: disk on fire");
+        assert_eq!(message(&error).unwrap(), "outer: the source cannot be read: the disk failed");
         assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
     }
 
     #[test]
-    fn a_reader_that_left_is_told_nothing() {
-        let gone = output::Failed(std::io::ErrorKind::BrokenPipe.into());
-        assert_eq!(message(&anyhow::Error::from(gone)), None);
+    fn a_closed_output_is_not_reported() {
+        let closed = output::Failed(std::io::ErrorKind::BrokenPipe.into());
+        assert_eq!(message(&anyhow::Error::from(closed)), None);
     }
 }

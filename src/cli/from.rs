@@ -1,47 +1,50 @@
-//! The repository that a command takes something from, beside the one it works on: restic's `--from-repo` and its kin.
+//! The source repository of `copy` and `init`: the option `--from-repo` and its companions.
 
 use super::args::{Global, RepositoryArgs};
 use super::context::Context;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
-/// The variable that holds its password.
+/// The environment variable that contains the password of the source repository.
 const PASSWORD: &str = "RESTIC_FROM_PASSWORD";
 
-/// Where it is, and how it is opened. Everything else is as for the command's own.
+/// Location and password of the source repository. The other global options apply to both
+/// repositories.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Source repository options")]
 pub struct From {
-    /// Repository to take from
+    /// Use the source repository at this location
     #[arg(long, env = "RESTIC_FROM_REPOSITORY", value_name = "LOCATION", hide_env_values = true)]
     from_repo: Option<String>,
-    /// File to read its location from
+    /// Read the location of the source repository from a file
     #[arg(long, env = "RESTIC_FROM_REPOSITORY_FILE", value_name = "FILE", hide_env_values = true)]
     from_repository_file: Option<PathBuf>,
-    /// File to read its password from [or RESTIC_FROM_PASSWORD holds the password itself]
+    /// Read the password of the source repository from a file (RESTIC_FROM_PASSWORD sets the
+    /// password itself)
     #[arg(long, env = "RESTIC_FROM_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
     from_password_file: Option<PathBuf>,
-    /// Command whose output is its password; run without a shell
+    /// Run a command, without a shell, and use its output as the password of the source repository
     #[arg(long, env = "RESTIC_FROM_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
     from_password_command: Option<String>,
-    /// Id, or its beginning, of its key to try first
+    /// Try the key of the source repository with this id, or beginning of an id, first
     #[arg(long, env = "RESTIC_FROM_KEY_HINT", value_name = "ID", hide_env_values = true)]
     from_key_hint: Option<String>,
-    /// Its password is the empty one
+    /// Use the empty password for the source repository (insecure)
     #[arg(long)]
     from_insecure_no_password: bool,
 }
 
 impl From {
-    /// Whether one is named.
+    /// Whether a source repository is given.
     pub fn is_given(&self) -> bool {
         let repo = self.from_repo.as_deref().is_some_and(|repo| !repo.is_empty());
         repo || self.from_repository_file.as_deref().is_some_and(|file| !file.as_os_str().is_empty())
     }
 
-    /// The same run with that repository in the place of the command's own.
+    /// The context of the same run for the source repository.
     pub fn context(&self, context: &Context) -> Result<Context> {
         if !self.is_given() {
-            bail!("no repository to take from; use --from-repo, --from-repository-file, or RESTIC_FROM_REPOSITORY");
+            bail!("no source repository given; use --from-repo, --from-repository-file, or RESTIC_FROM_REPOSITORY");
         }
         let repository = RepositoryArgs {
             repo: self.from_repo.clone(),

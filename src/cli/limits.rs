@@ -1,6 +1,7 @@
-//! How much may pass between this run and its buckets in a second: what the options say, and what a directory says while it runs.
+//! Rate limits of the requests to buckets, from the options and from a directory that is watched.
 //!
-//! The directory is a ConfigMap that is mounted into a pod, or any other: a file for each limit, looked at again and again.
+//! The directory has a file for each limit, for example a ConfigMap that is mounted into a pod. The
+//! files are read periodically, so that the limits can change during a run.
 
 use super::args::{self, Limit, TrafficArgs};
 use super::output::Output;
@@ -11,22 +12,22 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How often the directory is looked at.
+/// Poll interval of the directory.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// One limit.
+/// One limit and its file.
 struct Watched {
-    /// Its file's.
+    /// The name of the file.
     name: &'static str,
     parse: fn(&str) -> Result<Limit, String>,
     pace: fn(&Traffic) -> &Pace,
-    /// What holds without a file.
+    /// The limit without a file.
     otherwise: Limit,
-    /// What came of the last look at its file.
+    /// The result of the last read of the file.
     seen: Result<Option<String>, String>,
 }
 
-/// The limits of a run that begins. They change with the directory as long as somebody has them.
+/// Starts the limits of a run. They follow the directory until the returned value is dropped.
 pub fn start(options: &TrafficArgs, out: &Arc<Output>) -> Arc<Traffic> {
     let traffic = Arc::new(Traffic::default());
     let one = |name, parse, pace, otherwise| Watched { name, parse, pace, otherwise, seen: Ok(None) };
@@ -52,7 +53,8 @@ pub fn start(options: &TrafficArgs, out: &Arc<Output>) -> Arc<Traffic> {
 }
 
 impl Watched {
-    /// Takes what has changed. What cannot be read or understood is told once, and changes nothing.
+    /// Applies a changed file. A file that cannot be read or parsed is reported once, and its limit
+    /// stays.
     fn look(&mut self, directory: &Path, traffic: &Traffic, out: &Output) {
         let path = directory.join(self.name);
         let seen = match std::fs::read_to_string(&path) {
@@ -70,7 +72,7 @@ impl Watched {
         };
         match limit {
             Ok(limit) => (self.pace)(traffic).set(limit.0),
-            Err(why) => out.warn(format_args!("warning: the limit in {} stays as it was: {why}", path.display())),
+            Err(why) => out.warn(format_args!("warning: the limit in {} is not changed: {why}", path.display())),
         }
         self.seen = seen;
     }
@@ -82,7 +84,7 @@ mod tests {
     use crate::cli::output::OutputFormat;
 
     #[test]
-    fn a_file_comes_before_an_option_and_nonsense_changes_nothing() {
+    fn a_file_overrides_an_option_and_an_invalid_file_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (traffic, out) = (Traffic::default(), Output::new(OutputFormat::Text, 0));
         let mut limit = Watched {

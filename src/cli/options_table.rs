@@ -1,12 +1,13 @@
-//! `docs/OPTIONS.md` says what the definitions say: every command, option and variable is in it, and nothing else.
+//! Tests that the published table of options is complete, and that the help has working examples.
 
-use super::definitions;
+use super::{Cli, definitions};
 use crate::store;
+use clap::Parser;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DOCUMENT: &str = include_str!("../../docs/OPTIONS.md");
 
-/// Options of a command by its name: `-r, --repo LOCATION` and the variable behind it.
+/// The options of each command, such as `-r, --repo LOCATION`, with their environment variables.
 type Options = BTreeMap<String, BTreeSet<(String, String)>>;
 
 fn defined() -> Options {
@@ -41,7 +42,7 @@ fn describe(arg: &clap::Arg) -> (String, String) {
     (text, arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
-/// The tables below headings of the second level; a row is `| option | variable | … |`.
+/// The tables below second-level headings. A row is `| option | variable | … |`.
 fn documented() -> Options {
     let mut options = Options::new();
     let mut heading = None;
@@ -51,7 +52,7 @@ fn documented() -> Options {
         } else if let (Some(heading), Some(row)) = (&heading, line.strip_prefix("| `")) {
             let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim().trim_matches('`')).collect();
             let row = (cells[0].to_owned(), cells[1].to_owned());
-            assert!(options.entry(heading.clone()).or_default().insert(row), "{line} is there twice");
+            assert!(options.entry(heading.clone()).or_default().insert(row), "{line} is listed twice");
         } else if let Some(heading) = &heading {
             options.entry(heading.clone()).or_default();
         }
@@ -60,12 +61,12 @@ fn documented() -> Options {
 }
 
 #[test]
-fn definitions_are_sound() {
+fn clap_accepts_the_definitions() {
     definitions().debug_assert();
 }
 
 #[test]
-fn every_option_is_in_the_published_table_and_nothing_else() {
+fn the_published_table_lists_exactly_the_defined_options() {
     let mut documented = documented();
     for extra in ["Extended options", "Environment", "Not supported"] {
         assert!(documented.remove(extra).is_some(), "the document has a section {extra}");
@@ -83,7 +84,7 @@ fn every_option_is_in_the_published_table_and_nothing_else() {
 }
 
 #[test]
-fn extended_options_and_variables_are_in_the_published_tables() {
+fn the_published_tables_list_extended_options_and_variables() {
     let documented = documented();
     let names = |section: &str| documented[section].iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
     let extended = store::Options::TABLE.iter().map(|(key, _)| (*key).to_owned()).collect();
@@ -94,5 +95,26 @@ fn extended_options_and_variables_are_in_the_published_tables() {
     }
     for (_, variable) in defined().into_values().flatten().filter(|(_, variable)| !variable.is_empty()) {
         assert!(variables.contains(&variable), "{variable} is missing");
+    }
+}
+
+#[test]
+fn every_command_has_examples_that_parse() {
+    let root = definitions();
+    let mut commands = vec![&root];
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands());
+        let name = command.get_name();
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let (heading, examples) = help.split_once('\n').unwrap_or_default();
+        assert_eq!(heading, "Examples:", "{name}");
+        for example in examples.lines() {
+            assert!(example.starts_with("  vsm-mover "), "{name}: {example}");
+            // Redirections and pipes are the shell's.
+            let command_line = example.split([' ', '\'']).filter(|word| !word.is_empty());
+            let words: Vec<&str> = command_line.take_while(|word| !matches!(*word, ">" | "|")).collect();
+            assert!(words.contains(&name), "{example} is an example of {name}");
+            Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
     }
 }

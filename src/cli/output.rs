@@ -1,24 +1,25 @@
-//! Everything that is printed goes through here: text or JSON lines on standard output, problems on standard error, and on a
+//! Prints all output: text or JSON lines on standard output, problems on standard error, and on a
 //! terminal a status line below both.
 //!
-//! Errors of standard output are returned, never ignored: a listing that was cut short must not look complete.
+//! Errors of standard output are returned, never ignored: a truncated listing must not look
+//! complete.
 
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Standard output cannot be written.
+/// An error of standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
 pub struct Failed(#[source] pub io::Error);
 
 pub type Result<T> = std::result::Result<T, Failed>;
 
-/// How much is printed: 0 quiet, 1 as usual, 2 with `-v`, 3 with `-vv`.
+/// The amount of output: 0 quiet, 1 by default, 2 with `-v`, 3 with `-vv`.
 pub type Verbosity = u8;
 
-/// Whether the output is for people or for programs.
+/// Whether the output is text for people or JSON for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     Text,
@@ -34,17 +35,17 @@ struct Warning {
 pub struct Output {
     format: OutputFormat,
     pub verbosity: Verbosity,
-    /// Standard output is a terminal.
+    /// Whether standard output is a terminal.
     pub terminal: bool,
     screen: Mutex<Screen>,
 }
 
-/// Standard output.
+/// The buffered standard output.
 type Out = BufWriter<Box<dyn Write + Send>>;
 
 struct Screen {
     out: Out,
-    /// The status line that is on the terminal now; empty for none.
+    /// The current status line on the terminal; empty for none.
     status: String,
 }
 
@@ -62,26 +63,26 @@ impl Output {
         self.format == OutputFormat::Json
     }
 
-    /// One line of what was asked for. It is written in one piece: whatever ends the process, a
-    /// line is out as a whole or not at all.
+    /// Prints one line of the result. The line is written in one piece, so that it is printed
+    /// completely or not at all, even if the process is killed.
     pub fn line(&self, text: impl Display) -> Result<()> {
         let line = format!("{text}\n");
         self.write(line.as_bytes())?;
         if self.terminal { self.flush() } else { Ok(()) }
     }
 
-    /// One JSON document and a line feed, seen by the reader at once.
+    /// Prints one JSON document and a line feed, and flushes the output.
     pub fn json(&self, document: &impl Serialize) -> Result<()> {
         self.write(format!("{}\n", to_json(document)).as_bytes())?;
         self.flush()
     }
 
-    /// Text about what is going on; not told with `--quiet` or `--json`.
+    /// Prints text about the progress of the command, unless `--quiet` or `--json` is given.
     pub fn note(&self, text: impl Display) -> Result<()> {
         self.note_at(1, text)
     }
 
-    /// Text about what is going on that is told from a verbosity on.
+    /// Like [`Output::note`], at this verbosity or a higher one.
     pub fn note_at(&self, verbosity: Verbosity, text: impl Display) -> Result<()> {
         if self.is_json() || self.verbosity < verbosity {
             return Ok(());
@@ -90,7 +91,7 @@ impl Output {
         self.flush()
     }
 
-    /// Raw bytes of what was asked for.
+    /// Prints raw bytes of the result.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         self.screen().print(|out| out.write_all(bytes)).map_err(Failed)
     }
@@ -99,10 +100,10 @@ impl Output {
         self.screen().out.flush().map_err(Failed)
     }
 
-    /// One line on standard error.
+    /// Prints one line on standard error.
     pub fn warn(&self, text: impl Display) {
         if self.is_json() {
-            // A file may be called what a line of ours looks like.
+            // As JSON, because the name of a file in the text may look like one of our JSON lines.
             return self.warn_json(&Warning { message_type: "warning", message: text.to_string() });
         }
         let mut screen = self.screen();
@@ -111,7 +112,7 @@ impl Output {
         screen.show_status();
     }
 
-    /// One JSON document on standard error.
+    /// Prints one JSON document on standard error.
     pub fn warn_json(&self, document: &impl Serialize) {
         let mut screen = self.screen();
         screen.hide_status();
@@ -132,12 +133,13 @@ impl Output {
     }
 }
 
-/// A JSON document that is printed while it grows, such as a list of millions of matches. Whatever
-/// ends the command, the document is closed: by [`List::finish`] or, after an error, when it is
-/// dropped. A reader always gets a whole document.
+/// A JSON document that is printed while it grows, such as a list of millions of matches.
+///
+/// The document is always closed, by [`List::finish`] or, after an error, when it is dropped, so
+/// that a reader gets valid JSON.
 pub struct List<'o> {
     out: &'o Output,
-    /// What closes it, made from the number of its items.
+    /// Makes the closing text from the number of items.
     ending: Box<dyn Fn(u64) -> String + 'o>,
     items: u64,
     is_open: bool,
@@ -182,8 +184,8 @@ impl<'o> List<'o> {
 impl Drop for List<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            // The command has failed already, and says why; if standard output has failed, the end
-            // of the run meets that again.
+            // The command has already failed with its own error. If standard output has failed, the
+            // flush at the end of the run returns that error.
             let _ = self.close();
         }
     }
@@ -203,7 +205,7 @@ impl Screen {
 
     fn hide_status(&mut self) {
         if !self.status.is_empty() {
-            // A status line is a courtesy: if the terminal is gone, the next real line finds out.
+            // An error of the status line is ignored: the next line of output returns it.
             let _ = write!(self.out, "\r\x1b[2K");
             let _ = self.out.flush();
         }
@@ -217,7 +219,7 @@ impl Screen {
     }
 }
 
-/// One line on standard error, for when there is no [`Output`] any more. If that fails, nobody is left to tell.
+/// Prints one line on standard error, for code without an [`Output`]. A failure cannot be reported.
 pub fn stderr(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
@@ -226,7 +228,7 @@ pub fn stderr_json(document: &impl Serialize) {
     stderr(to_json(document));
 }
 
-/// A float as Go writes it in JSON: no fraction where there is none.
+/// Serializes a float as Go does in JSON: a whole number has no fraction.
 pub fn go_float<S: serde::Serializer>(number: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     if number.fract() == 0.0 && number.abs() < 1e15 {
         serializer.serialize_i64(*number as i64)
@@ -246,7 +248,7 @@ mod tests {
     use serde_json::Value;
     use std::sync::Arc;
 
-    /// What was written, each piece on its own.
+    /// The pieces that were written.
     #[derive(Clone, Default)]
     struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_closed_wherever_the_command_fails() {
+    fn a_json_document_is_closed_wherever_the_command_fails() {
         let lists = |counts: &[usize]| -> Vec<Value> {
             let list = |(&hits, snapshot): (&usize, &str)| {
                 let matches: Vec<usize> = (0..hits).collect();
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_never_cut_where_the_buffer_ends() {
+    fn lines_are_not_split_at_the_end_of_the_buffer() {
         let pieces = Pieces::default();
         let out = Output::to(pieces.clone(), OutputFormat::Json, 1);
         for length in (0..20_000).step_by(97) {
@@ -319,7 +321,7 @@ mod tests {
             out.line(format_args!("{}{}", "y".repeat(length / 2), "z".repeat(7))).unwrap();
         }
         let pieces = pieces.0.lock().unwrap();
-        assert!(pieces.len() > 10, "the buffer was full now and then");
+        assert!(pieces.len() > 10, "the buffer was full several times");
         assert!(pieces.iter().all(|piece| piece.ends_with(b"\n")));
     }
 }

@@ -1,8 +1,8 @@
-//! Panics as errors: a fault of this program ends a command as any other failure does.
+//! Turns panics into errors, so that a command that panics fails like any other.
 //!
 //! A panic that unwinds to [`caught`] becomes an error, so that the lock is released and the report
-//! is written. A panic of another thread is written to standard error when it happens, because the
-//! thread may be one whose end nobody looks at.
+//! is written. A panic of another thread is printed to standard error at once, because some threads
+//! are never joined.
 
 use super::output::{self, OutputFormat};
 use crate::repo;
@@ -15,16 +15,15 @@ use std::thread;
 
 /// The command panicked.
 #[derive(Debug, thiserror::Error)]
-#[error("internal error: {0}; this is an error of this program, report it")]
+#[error("internal error: {0}; this is a bug in this program, report it")]
 pub struct Panicked(String);
 
 const UNNAMED: &str = "a panic without a message";
 
-/// The first panic of this process: those that follow are mostly its consequences.
+/// The first panic of this process. Later panics are mostly its consequences.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Takes the place of the standard library's panic hook. The calling thread is the one whose panics
-/// reach [`caught`].
+/// Replaces the standard library's panic hook. Panics of the calling thread reach [`caught`].
 pub fn install(format: OutputFormat) {
     let main = thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {
@@ -35,7 +34,8 @@ pub fn install(format: OutputFormat) {
 
 /// The thread that panicked.
 enum Thread {
-    /// Its panics reach [`caught`], and the command's error reports them.
+    /// The thread that runs the command. Its panics reach [`caught`], and become the command's
+    /// error.
     Main,
     Other,
 }
@@ -46,7 +46,7 @@ fn record(panic: &PanicHookInfo<'_>, thread: Thread, format: OutputFormat) {
     if matches!(thread, Thread::Other) {
         warn(format!("internal error: {message}"), format);
     }
-    // With RUST_BACKTRACE, as the standard library does.
+    // Print a backtrace if RUST_BACKTRACE is set, as the standard library does.
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
         warn(trace.to_string(), format);
@@ -66,7 +66,7 @@ struct Warning {
     message: String,
 }
 
-/// What panicked, and where.
+/// The message of a panic, with its source location.
 fn message(panic: &PanicHookInfo<'_>) -> String {
     let what = panic.payload_as_str().unwrap_or(UNNAMED);
     match panic.location() {
@@ -75,14 +75,14 @@ fn message(panic: &PanicHookInfo<'_>) -> String {
     }
 }
 
-/// Runs a command; a panic in it is an error that says what panicked first.
+/// Runs a command. If the command panics, the error has the message of the first panic.
 pub fn caught<T>(command: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    // What the command shares with its caller is read after a panic only to end in good order.
+    // Unwind safe: after a panic, the shared state is read only for the orderly end of the run.
     let outcome = catch_unwind(AssertUnwindSafe(command));
     explained(outcome, FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-/// The outcome of a command of which this panic was the first.
+/// The outcome of a command. `first` is the first panic of the process.
 fn explained<T>(outcome: thread::Result<anyhow::Result<T>>, first: Option<String>) -> anyhow::Result<T> {
     let what = match outcome {
         Ok(Err(error)) => match first {
@@ -92,11 +92,11 @@ fn explained<T>(outcome: thread::Result<anyhow::Result<T>>, first: Option<String
         Ok(done) => return done,
         Err(payload) => first.unwrap_or_else(|| text(&*payload).to_owned()),
     };
-    // One line, as every other error.
+    // Errors are one line.
     Err(Panicked(what.replace('\n', " ")).into())
 }
 
-/// Whether a command found that one of its threads had panicked.
+/// Whether a command failed because one of its threads panicked.
 fn was_stopped(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Stopped | repo::Error::Panicked)))
 }
@@ -118,12 +118,13 @@ mod tests {
         message
     }
 
-    /// Without [`install`], which would change the hook of all tests of this process.
+    /// This test does not call [`install`], which would change the hook of all tests of the
+    /// process.
     #[test]
-    fn a_panic_is_an_error_with_exit_code_1_that_says_what_panicked() {
+    fn a_panic_is_an_error_with_exit_code_1_and_its_message() {
         for (error, what) in [
-            (caught::<()>(|| panic!("the {}\nis round", "earth")), "internal error: the earth is round; "),
-            (caught::<()>(|| panic!("flat")), "internal error: flat; "),
+            (caught::<()>(|| panic!("the {}\nis closed", "queue")), "internal error: the queue is closed; "),
+            (caught::<()>(|| panic!("empty")), "internal error: empty; "),
             (caught::<()>(|| std::panic::panic_any(7)), "internal error: a panic without a message; "),
         ] {
             let message = said(error.expect_err("it panicked"));
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_panic_of_a_worker_is_what_the_command_reports() {
+    fn a_command_reports_the_panic_of_its_worker() {
         let first = || Some("index 7 is out of range (src/x.rs:1)".to_owned());
         let scoped: thread::Result<anyhow::Result<()>> = Err(Box::new("a scoped thread panicked"));
         let stopped = || anyhow::Error::from(repo::Error::Stopped).context("while backing up");
@@ -142,7 +143,7 @@ mod tests {
             let error = explained(outcome, first()).expect_err("it panicked");
             assert!(error.is::<Panicked>() && said(error).contains("index 7 is out of range"));
         }
-        // An error of its own is told as it is, whatever else went wrong.
+        // Other errors of the command are reported instead of the panic.
         let own = explained::<()>(Ok(Err(anyhow::anyhow!("no space left"))), first()).expect_err("an error");
         assert_eq!(said(own), "no space left");
         assert!(!explained::<()>(Ok(Err(stopped())), None).expect_err("an error").is::<Panicked>());

@@ -1,7 +1,8 @@
-//! Where the password comes from: a file, a command, the environment, or a person at the terminal.
+//! Reads the password from a file, a command, the environment, or the terminal.
 //!
-//! A file's and a command's output lose the white space around them, as in restic; the environment variable is taken as it is. A
-//! password typed in is not shown, and the terminal shows input again whatever happens.
+//! White space around the content of a file or the output of a command is removed, as in restic;
+//! the environment variable is used unchanged. The terminal does not echo a typed password, and its
+//! echo is always restored.
 
 use super::args::RepositoryArgs;
 use crate::repo::Password;
@@ -13,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
-/// The password that options or environment give; `None` if a person must be asked.
+/// The password from the options or the environment; `None` if a prompt is needed.
 pub fn given(options: &RepositoryArgs) -> Result<Option<Password>> {
     let file = options.password_file.as_deref().filter(|file| !file.as_os_str().is_empty());
     let command = options.password_command.as_deref().filter(|command| !command.is_empty());
@@ -33,7 +34,8 @@ pub fn given(options: &RepositoryArgs) -> Result<Option<Password>> {
     }
 }
 
-/// Whether neither options nor environment give a password, so that it is read from standard input.
+/// Whether the password is read from standard input, because neither the options nor the
+/// environment give one.
 pub fn is_asked_for(options: &RepositoryArgs) -> bool {
     let is_set = |value: Option<&std::ffi::OsStr>| value.is_some_and(|value| !value.is_empty());
     !options.insecure_no_password
@@ -42,7 +44,7 @@ pub fn is_asked_for(options: &RepositoryArgs) -> bool {
         && !is_set(std::env::var_os(options.password_variable).as_deref())
 }
 
-/// The password in a file.
+/// Reads the password from a file.
 pub fn from_file(file: &Path) -> Result<Password> {
     let bytes = Zeroizing::new(
         std::fs::read(file).with_context(|| format!("cannot read the password file {}", file.display()))?,
@@ -80,7 +82,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Text that starts with a byte order mark as UTF-8 without it; everything else as it is.
+/// Converts text with a byte order mark to UTF-8 without it. Other bytes stay as they are.
 fn decode(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Zeroizing<Vec<u16>> =
@@ -95,7 +97,7 @@ fn decode(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     }
 }
 
-/// Splits a command as a shell would: white space between words, quotes around them, a backslash before one character.
+/// Splits a command into words as a shell does, with quotes and backslashes.
 fn split_words(command: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -123,12 +125,12 @@ fn split_words(command: &str) -> Result<Vec<String>> {
     Ok(words)
 }
 
-/// Whether there is a person to ask.
+/// Whether standard input is a terminal, so that a prompt is possible.
 pub fn can_prompt() -> bool {
     isatty(std::io::stdin())
 }
 
-/// Asks for a password; reads a line of standard input if that is no terminal.
+/// Prompts for a password. Reads a line of standard input if that is not a terminal.
 pub fn ask(prompt: &str) -> Result<Password> {
     if !can_prompt() {
         return not_empty(&read_line()?);
@@ -142,7 +144,7 @@ pub fn ask(prompt: &str) -> Result<Password> {
     not_empty(&line?)
 }
 
-/// Asks for a new password, twice.
+/// Prompts for a new password, twice on a terminal.
 pub fn ask_new(prompt: &str) -> Result<Password> {
     let first = ask(prompt)?;
     if can_prompt() && ask("enter password again: ")? != first {
@@ -160,7 +162,7 @@ fn read_line() -> Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-/// How the terminal was before its echo was turned off.
+/// The settings of the terminal before its echo was turned off.
 static SILENCED: Mutex<Option<Termios>> = Mutex::new(None);
 
 struct Silenced;
@@ -180,10 +182,10 @@ fn silence_terminal() -> std::io::Result<Silenced> {
     Ok(Silenced)
 }
 
-/// Lets the terminal show input again, if it was told not to.
+/// Turns the terminal's echo on again if it was turned off.
 pub fn restore_terminal() {
     if let Some(before) = SILENCED.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // On the way out: nothing else can be done about a terminal that does not obey.
+        // If this fails, there is no other way to restore the terminal.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
     }
 }
@@ -193,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_split_as_by_a_shell() {
+    fn a_command_is_split_into_words_as_by_a_shell() {
         let words = |command| split_words(command).unwrap();
         assert_eq!(
             words("pass show 'my repo'  \"a \\\" b\" x\\ y ''"),
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn files_lose_byte_order_marks_and_white_space() {
+    fn byte_order_marks_and_white_space_are_removed_from_files() {
         assert_eq!(trim(&decode(b"\xef\xbb\xbfsecret \r\n")), b"secret");
         assert_eq!(trim(&decode(b"\xff\xfes\0e\0c\0\n\0")), b"sec");
         assert_eq!(trim(&decode(b"\xfe\xff\0s\0e\0c")), b"sec");

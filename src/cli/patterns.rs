@@ -1,23 +1,27 @@
-//! Patterns from options and from files. A pattern file has one a line; white space around it goes, lines that start with `#` are
-//! comments, `$NAME` and `${NAME}` are environment variables, and `$$` is a dollar sign.
+//! Reads include and exclude patterns from options and from files.
+//!
+//! A pattern file has one pattern per line. White space around a pattern is removed, lines that
+//! start with `#` are comments, `$NAME` and `${NAME}` are environment variables, and `$$` is a
+//! dollar sign.
 
 use crate::pattern::{Case, Patterns};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// Patterns of what is left out.
+/// Exclude patterns.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Exclude options")]
 pub struct ExcludePatterns {
-    /// Pattern of what to leave out; may be given several times
+    /// Exclude a pattern (can be specified multiple times)
     #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
     pub exclude: Vec<String>,
-    /// The same, whatever the case
+    /// Like --exclude, ignoring case
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     iexclude: Vec<String>,
-    /// File of such patterns, one a line
+    /// Read exclude patterns from a file, one per line (can be specified multiple times)
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
-    /// The same, whatever the case
+    /// Like --exclude-file, ignoring case
     #[arg(long, value_name = "FILE")]
     iexclude_file: Vec<PathBuf>,
 }
@@ -30,7 +34,7 @@ impl ExcludePatterns {
     }
 }
 
-/// Where patterns come from.
+/// The patterns of options, and the files with further ones.
 pub struct Lists<'a> {
     pub patterns: &'a [String],
     pub ignoring_case: &'a [String],
@@ -96,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_replaced() {
+    fn variables_in_patterns_are_replaced() {
         let value = |name: &str| if name == "HOME" { "/home/me".to_owned() } else { String::new() };
         for (line, expected) in [
             ("$HOME/x", "/home/me/x"),
@@ -111,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_comments_and_space() {
+    fn pattern_files_may_have_comments_and_white_space() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("patterns");
         std::fs::write(&file, "\u{feff}# comment\n\n  *.tmp  \r\n").unwrap();

@@ -1,4 +1,5 @@
-//! What is shown while a command runs: a status line on a terminal, JSON status lines for programs, and problems as they come.
+//! Shows the progress of a command: a status line on a terminal, JSON status lines for programs,
+//! and problems when they occur.
 
 use super::output::{Output, go_float, is_zero};
 use super::render;
@@ -11,16 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Status lines per second; `RESTIC_PROGRESS_FPS` sets another rate, also with `--quiet` and when piped.
+/// Status lines per second. `RESTIC_PROGRESS_FPS` sets another rate, even with `--quiet` and for
+/// pipes.
 const RATE: f64 = 10.0;
 const RATE_MAX: f64 = 60.0;
 
-/// How the counters are called.
+/// The kind of the counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Backup,
     Restore,
-    /// Counts things of this name, not files: no JSON.
+    /// Counts objects of this name instead of files. JSON has no status lines for them.
     Count(&'static str),
 }
 
@@ -47,12 +49,12 @@ impl Ticker {
         Ticker { stop: Some(stop), thread: Some(thread), out, started }
     }
 
-    /// Whether anything is shown.
+    /// Whether this run shows status lines.
     pub fn is_shown(&self) -> bool {
         self.thread.is_some()
     }
 
-    /// How long it has been shown.
+    /// The time since the ticker was started.
     pub fn duration(&self) -> Duration {
         clock::moment().since(self.started)
     }
@@ -61,7 +63,7 @@ impl Ticker {
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop = None;
-        // A panic there has been printed, and costs nothing but the display.
+        // A panic of this thread has been printed, and affects only the display.
         self.thread.take().map(JoinHandle::join);
         self.out.status("");
     }
@@ -77,7 +79,7 @@ fn interval(out: &Output) -> Option<Duration> {
 
 fn show(out: &Output, progress: &Progress, kind: Kind, elapsed: Duration) {
     let now = Status::read(progress, elapsed);
-    // A status that cannot be written is no reason to stop; the next real line finds out.
+    // An error of a status line is ignored: the next line of output returns it.
     let _ = match (out.is_json(), kind) {
         (true, Kind::Backup) => out.json(&now.backup()),
         (true, Kind::Restore) => out.json(&now.restore()),
@@ -90,7 +92,7 @@ fn show(out: &Output, progress: &Progress, kind: Kind, elapsed: Duration) {
     };
 }
 
-/// Cut to the width of the terminal: a line that wraps could not be taken back.
+/// Cuts a line to the width of the terminal, because a wrapped line cannot be erased.
 fn fit(line: String) -> String {
     let width = match rustix::termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
@@ -117,7 +119,7 @@ impl Status {
         Status { elapsed, files, files_total, bytes, bytes_total, problems: progress.problem_count() }
     }
 
-    /// 0 to 1; 0 while no total is known.
+    /// The completed share from 0 to 1; 0 while no total is known.
     fn done(&self) -> f64 {
         match (self.bytes_total, self.files_total) {
             (0, 0) => 0.0,
@@ -223,14 +225,14 @@ struct RestoreStatus {
     bytes_restored: u64,
 }
 
-/// Where the engine's events go: problems to standard error, items to standard output.
+/// Prints the engine's events: problems to standard error, items to standard output.
 pub fn sink(out: Arc<Output>) -> impl Fn(Event<'_>) + Send + Sync + 'static {
     move |event| match event {
         Event::Problem(problem) => show_problem(&out, problem),
         Event::Warning(text) => out.warn(format_args!("warning: {text}")),
-        // An item that cannot be told is no reason to stop; the summary finds out.
+        // An error of a listed item is ignored: the summary returns it.
         Event::Item { action, path, size } => drop(show_item(&out, action, path, size)),
-        // Told in full as one problem or warning per kind.
+        // JSON has one problem or warning for each kind instead.
         Event::Refused { .. } if out.is_json() => {}
         Event::Refused { kind, path, why } => drop(out.line(format!("refused   {path}: {kind}: {why}"))),
     }
@@ -257,7 +259,7 @@ struct CheckError<'p> {
 
 fn show_problem(out: &Output, problem: &Problem) {
     let Problem { item, during, message } = problem;
-    // An error of the repository often names its object itself.
+    // Errors of the repository often contain the id of their object.
     let id = item.rsplit(' ').next().unwrap_or(item);
     let full = if message.contains(id) { message.clone() } else { format!("{item}: {message}") };
     match (during, out.is_json()) {
@@ -267,7 +269,7 @@ fn show_problem(out: &Output, problem: &Problem) {
         }
         (Phase::Archival | Phase::Read, false) => out.warn(format_args!("error: {item}: {message}")),
         (Phase::Restore, false) => out.warn(format_args!("ignoring error for {item}: {message}")),
-        // Of the repository, as restic's check tells it.
+        // Errors of the repository have the form of restic's check.
         (Phase::Check | Phase::Prune | Phase::Repair | Phase::Copy, true) => {
             out.warn_json(&CheckError { message_type: "error", message: &full })
         }

@@ -1,4 +1,4 @@
-//! Numbers, times and modes as people read them, in restic's forms.
+//! Formats numbers, times and modes for people, as restic does.
 
 use crate::format::node::{Node, NodeType, mode};
 use crate::format::text::lossy;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::time::Duration;
 
-/// `2.861 MiB`
+/// Formats a size: `2.861 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match UNITS.iter().find(|(shift, _)| count >> shift > 0) {
@@ -16,19 +16,19 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// `1:02:03` or `2:03`
+/// Formats a duration: `1:02:03` or `2:03`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// `2024-02-29 23:59:59` in the machine's zone.
+/// Formats a time in the machine's time zone: `2024-02-29 23:59:59`.
 pub fn local_time(time: &Time) -> String {
     let zoned = Timestamp::from_second(time.seconds).map(|stamp| stamp.to_zoned(TimeZone::system()));
     match zoned {
         Ok(zoned) => zoned.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        // Beyond the calendar of the time zones: as it was written down.
+        // Outside the range of the time zones' calendar: the time as recorded.
         Err(_) => {
             let (year, month, day, hour, minute, second) = time.civil();
             format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
@@ -36,13 +36,13 @@ pub fn local_time(time: &Time) -> String {
     }
 }
 
-/// The local time now, in the form that [`local_time`] gives.
+/// The same time with the offset of the machine's time zone.
 pub fn to_local(time: Time) -> Time {
     let offset = Timestamp::from_second(time.seconds).map(|stamp| TimeZone::system().to_offset(stamp).seconds());
     Time { offset: offset.unwrap_or(time.offset), ..time }
 }
 
-/// `2024-02-29 23:59:59.123456789 +0000 UTC`, in the time's own offset.
+/// Formats a time with its own offset: `2024-02-29 23:59:59.123456789 +0000 UTC`.
 pub fn full_time(time: &Time) -> String {
     let (year, month, day, hour, minute, second) = time.civil();
     let fraction = match time.nanos {
@@ -56,7 +56,7 @@ pub fn full_time(time: &Time) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction} {zone} {name}")
 }
 
-/// `drwxr-xr-x`, as Go prints a file mode.
+/// Formats a file mode as Go does: `drwxr-xr-x`.
 pub fn permissions(go_mode: u32) -> String {
     let mut text: String = [
         (mode::DIR, 'd'),
@@ -83,28 +83,28 @@ pub fn permissions(go_mode: u32) -> String {
     text
 }
 
-/// A path in a snapshot: names that are not UTF-8 lose what is not.
+/// A path of a snapshot as text. Bytes that are not UTF-8 are replaced.
 pub fn path(path: &[u8]) -> String {
     lossy(path)
 }
 
-/// How a size is written.
+/// The format of sizes in a long listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeFormat {
-    /// `3000000`
+    /// Bytes: `3000000`.
     Bytes,
-    /// `2.861 MiB`
+    /// With a unit: `2.861 MiB`.
     Units,
 }
 
 impl From<bool> for SizeFormat {
-    /// From the option `--human-readable`.
+    /// Converts the option `--human-readable`.
     fn from(is_given: bool) -> SizeFormat {
         if is_given { SizeFormat::Units } else { SizeFormat::Bytes }
     }
 }
 
-/// A line of a long listing.
+/// Formats a line of a long listing.
 pub fn long_line(path_text: &str, node: &Node, sizes: SizeFormat) -> String {
     let size = match sizes {
         SizeFormat::Units => bytes(node.size),
@@ -118,7 +118,7 @@ pub fn long_line(path_text: &str, node: &Node, sizes: SizeFormat) -> String {
     format!("{mode} {:>5} {:>5} {size} {time} {path_text}{target}", node.uid, node.gid)
 }
 
-/// The mode with its type bits, which old snapshots leave out.
+/// The mode of an entry with its type bits, which old snapshots omit.
 fn go_mode(node: &Node) -> u32 {
     node.mode
         | match node.ty {
@@ -137,14 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations() {
+    fn sizes_and_durations_are_formatted_as_by_restic() {
         assert_eq!([0, 1023, 1024, 3_000_000].map(bytes), ["0 B", "1023 B", "1.000 KiB", "2.861 MiB"]);
         assert_eq!([5, 65, 3665].map(|s| duration(Duration::from_secs(s))), ["0:05", "1:05", "1:01:05"]);
     }
 
-    /// Printed by Go.
+    /// The expected texts were printed by Go.
     #[test]
-    fn modes_and_times() {
+    fn modes_and_times_are_formatted_as_by_go() {
         let printed = [
             0o755 | mode::DIR,
             0o644,

@@ -1,4 +1,4 @@
-//! The snapshots that a command works on: by id, `latest`, `<id>:<folder>` or filter.
+//! Selects the snapshots that a command works on: by id, `latest`, `<id>:<folder>` or filter.
 
 use super::args::Filter;
 use super::context::Context;
@@ -8,11 +8,10 @@ use crate::id::Id;
 use crate::repo::{self, Repository, SnapshotFilter, StoredSnapshot};
 use serde::Serialize;
 
-/// Snapshots by name, or else all that the filter accepts. A command replaces the help of `ids` by
-/// its own.
+/// The named snapshots, or all that the filter accepts. Each command sets its own help of `ids`.
 #[derive(clap::Args)]
 pub struct Selection {
-    /// Snapshots
+    /// Snapshots to work on
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -26,13 +25,13 @@ impl Selection {
     }
 }
 
-/// `id:folder` as an id and a folder.
+/// Splits `id:folder` into an id and a folder.
 pub fn split_folder(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or((name, ""))
 }
 
-/// The named snapshots, or without names all that the filter accepts, oldest first. A snapshot that
-/// cannot be found or read is reported and left out; the second value is their number.
+/// The named snapshots, or without names all that the filter accepts, oldest first. Snapshots that
+/// cannot be found or read are reported and left out; the second value is their number.
 pub fn snapshots(
     context: &Context,
     repo: &Repository,
@@ -60,7 +59,7 @@ pub fn snapshots(
     Ok((found, missing))
 }
 
-/// The end of a command on all snapshots but those that were reported and left out.
+/// The outcome of a command that left out this number of snapshots.
 pub fn outcome(missing: usize) -> Outcome {
     match missing {
         0 => Outcome::Complete,
@@ -72,7 +71,7 @@ fn is_absent(error: &repo::Error) -> bool {
     matches!(error, repo::Error::Store(crate::store::StoreError::NotFound { .. }))
 }
 
-/// A snapshot in JSON: its file's fields, and its id.
+/// A snapshot in JSON: the fields of its file, and its id.
 #[derive(Serialize)]
 pub struct SnapshotJson<'s> {
     #[serde(flatten)]
@@ -87,7 +86,7 @@ impl<'s> From<&'s StoredSnapshot> for SnapshotJson<'s> {
     }
 }
 
-/// `snapshot 1a2b3c4d of [/data] at … by user@host`
+/// Describes a snapshot: `snapshot 1a2b3c4d of [/data] at … by user@host`.
 pub fn describe(stored: &StoredSnapshot) -> String {
     let Snapshot { time, paths, hostname, username, .. } = &stored.snapshot;
     let time = super::render::full_time(time);

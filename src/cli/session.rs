@@ -1,9 +1,9 @@
-//! [`Session`]: the locks of one run, and what a signal does to it.
+//! [`Session`]: holds the locks of one run and handles signals.
 //!
-//! SIGINT and SIGTERM ask a running backup, restore or check to end in good order. They end every
-//! other command at once, but never without removing our locks. A second signal ends the process
-//! immediately. SIGHUP is caught and ignored: restic sends it to find out whether the process that
-//! holds a lock is alive.
+//! SIGINT and SIGTERM ask commands with an [`Orderly`] guard, such as a backup, a restore or a
+//! check, to end in an orderly way. They end every other command at once, after its locks are
+//! removed. A second signal ends the process immediately. SIGHUP is caught and ignored: restic
+//! sends it to find out whether the process that holds a lock is alive.
 
 use super::exit::exit_code;
 use super::output::Output;
@@ -17,20 +17,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often the locks are checked. One counts as lost only after many minutes without a refresh.
+/// Interval of the checks of the locks. A lock counts as lost only after many minutes without a
+/// refresh.
 const LOCK_WATCH: Duration = Duration::from_secs(5);
 
 /// The state that commands share with the signal handler.
 pub struct Session {
     progress: Arc<Progress>,
-    /// The number of [`Orderly`] guards that live: while there is one, the command looks at
+    /// The number of existing [`Orderly`] guards. While it is not 0, the command checks
     /// [`Progress::is_interrupted`] and ends by itself.
     orderly: AtomicUsize,
-    /// One for each repository.
+    /// One lock for each repository.
     locks: Mutex<Vec<Lock>>,
 }
 
-/// While it lives, the command promises to end soon after [`Progress::interrupt`]. Guards may
+/// A guard by which the command promises to end soon after [`Progress::interrupt`]. Guards may
 /// overlap.
 pub struct Orderly<'s>(&'s Session);
 
@@ -52,7 +53,7 @@ impl Session {
         Session { progress, orderly: AtomicUsize::new(0), locks: Mutex::default() }
     }
 
-    /// While the guard lives, the first signal asks the command to end instead of ending it.
+    /// While the guard exists, the first signal asks the command to end instead of ending it.
     pub fn orderly(&self) -> Orderly<'_> {
         self.orderly.fetch_add(1, Ordering::SeqCst);
         Orderly(self)
@@ -62,8 +63,8 @@ impl Session {
         self.orderly.load(Ordering::SeqCst) > 0
     }
 
-    /// Keeps a lock until the session is closed. A refresh that fails is a warning; if a lock is
-    /// lost, the run is interrupted.
+    /// Holds a lock until the session is closed. A failed refresh is a warning; the loss of a lock
+    /// interrupts the run.
     pub fn keep(self: &Arc<Self>, lock: Lock) {
         let watched = {
             let mut locks = self.locks();
@@ -88,12 +89,12 @@ impl Session {
         });
     }
 
-    /// An error if a lock was lost.
+    /// Fails if a lock was lost.
     pub fn check_lock(&self) -> repo::Result<()> {
         self.check().unwrap_or(Ok(()))
     }
 
-    /// The outcome of a run. If the run was interrupted because it lost its lock, this is the loss.
+    /// The outcome of a run. If a lost lock interrupted the run, the error is the loss.
     pub fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
         explained(outcome, self.check_lock().err())
     }
@@ -114,7 +115,7 @@ impl Session {
         outcome
     }
 
-    /// Prints why locks could not be refreshed.
+    /// Prints the reasons of failed refreshes.
     fn warn_of_locks(&self) {
         let warnings: Vec<String> = self.locks().iter().flat_map(Lock::take_warnings).collect();
         warnings.iter().for_each(|warning| self.progress.warning(warning));
@@ -124,7 +125,7 @@ impl Session {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all locks are held; `None` without any.
+    /// Fails if one of the locks was lost; `None` without locks.
     fn check(&self) -> Option<repo::Result<()>> {
         let locks = self.locks();
         (!locks.is_empty()).then(|| locks.iter().try_for_each(Lock::check))
@@ -156,11 +157,11 @@ fn watch_signals(session: Arc<Session>, out: Arc<Output>) -> Result<()> {
             }
             session.progress.interrupt();
             out.status("");
-            out.warn("signal received, cleaning up; another one ends this at once");
+            out.warn("signal received, cleaning up; a second signal ends the program at once");
             if !session.is_orderly() {
                 let session = session.clone();
-                // In its own thread, so that a second signal is handled while the locks are being
-                // removed.
+                // In its own thread, so that a second signal is handled during the removal of the
+                // locks.
                 std::thread::spawn(move || {
                     drop(session.release());
                     leave();
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_was_interrupted_because_its_lock_was_lost_reports_the_lock() {
+    fn a_run_that_a_lost_lock_interrupted_reports_the_lost_lock() {
         let lost = || Some(repo::Error::LockLost { reason: "it was removed".into() });
         let text = |error: repo::Error, lost| {
             explained::<()>(Err(error.into()), lost).expect_err("an error stays one").to_string()

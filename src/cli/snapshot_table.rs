@@ -1,4 +1,6 @@
-//! The table of snapshots, as `snapshots` and `forget` print it. Programs read its lines: id, date, time, host, …, paths.
+//! The table of snapshots that `snapshots` and `forget` print.
+//!
+//! Programs parse its lines: id, date, time, host, …, paths.
 
 use super::context::Context;
 use super::output;
@@ -7,14 +9,14 @@ use super::table::Table;
 use crate::maintain::group::GroupKey;
 use crate::repo::StoredSnapshot;
 
-/// Columns that are not always there. Without [`Column::Paths`], the table is the compact one.
+/// Optional columns. Without [`Column::Paths`], the table is compact.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Column {
     Reasons,
     Paths,
 }
 
-/// `host [a], paths [/x]`; empty for the group of all.
+/// The name of a group, such as `host [a], paths [/x]`; empty for the group of all snapshots.
 pub fn group_name(key: &GroupKey) -> String {
     let mut parts = Vec::new();
     if !key.hostname.is_empty() {

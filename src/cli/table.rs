@@ -1,6 +1,6 @@
-//! Columns of text, as the lists of snapshots and keys are printed. A cell may have several lines.
+//! Text tables, such as the lists of snapshots and keys. A cell may have several lines.
 
-/// A table with a header; [`Table::lines`] is its print.
+/// A table with a header; [`Table::lines`] formats it.
 pub struct Table {
     /// Trailing spaces widen a column.
     header: Vec<&'static str>,
@@ -19,7 +19,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Header, rule, rows, rule.
+    /// The lines of the table: header, rule, rows, rule.
     pub fn lines(&self) -> Vec<String> {
         let widths: Vec<usize> = (0..self.header.len()).map(|column| self.width(column)).collect();
         let rule = "-".repeat(widths.iter().sum::<usize>() + GAP.len() * (widths.len() - 1));
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_of_several_lines_stand_below_each_other() {
+    fn the_lines_of_a_cell_are_printed_below_each_other() {
         let mut table = Table::new(vec!["ID", "Tags  ", "Paths"]);
         table.row(vec!["1".into(), String::new(), "/data\n/srv/www".into()]);
         assert_eq!(

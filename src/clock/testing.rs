@@ -1,4 +1,4 @@
-//! A clock that stands still until a test moves it.
+//! A fake clock, which only a test advances.
 
 use super::{Clock, Moment, TimeSource};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -6,12 +6,13 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// [`TimeSource::sleep`] moves it on; [`TimeSource::wait`] waits until the test has moved it on.
+/// A fake clock. [`TimeSource::sleep`] advances it; [`TimeSource::wait`] waits until the test has
+/// advanced it.
 #[derive(Clone)]
 pub struct FakeClock(Arc<Mutex<Times>>);
 
 struct Times {
-    /// Seconds from 1970-01-01 UTC to the moment of zero.
+    /// The wall clock at the moment 0, in seconds since 1970-01-01 UTC.
     start: i64,
     moment: Duration,
     /// Threads in [`TimeSource::wait`].
@@ -28,12 +29,12 @@ impl FakeClock {
         Clock::new(Arc::new(self.clone()))
     }
 
-    /// Time passes, for this machine and for all others.
+    /// Advances the wall clock and the monotonic clock.
     pub fn advance(&self, duration: Duration) {
         self.0.lock().unwrap().moment += duration;
     }
 
-    /// [`FakeClock::advance`] as soon as a thread waits for that.
+    /// Waits until a thread is in [`TimeSource::wait`], and then advances the clock.
     pub fn advance_a_waiting_thread(&self, duration: Duration) {
         while self.0.lock().unwrap().waiting == 0 {
             std::thread::yield_now();
@@ -41,7 +42,7 @@ impl FakeClock {
         self.advance(duration);
     }
 
-    /// Somebody sets this machine's wall clock.
+    /// Sets the wall clock of this machine only.
     pub fn set_wall_by(&self, seconds: i64) {
         self.0.lock().unwrap().start += seconds;
     }

@@ -1,7 +1,9 @@
-//! What one mover does: the task of its work description, on one repository, and what came of it.
+//! Runs the task of a mover's work description on one repository, and returns the outcome.
 //!
-//! The order is always the same: open the repository, remove the locks of movers that are gone, see whether an earlier run
-//! has done the work, take a lock, run the flow of [`crate::backup`] or [`crate::restore`]. A run may be killed at any point and started again.
+//! A task opens the repository, removes the locks of mover pods that have ended, and takes a lock.
+//! A backup then looks for the snapshot of an earlier run, which would be its result. Otherwise the
+//! flow of [`crate::backup`] or [`crate::restore`] runs. A task may be killed at any point and run
+//! again.
 
 mod error;
 
@@ -26,24 +28,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a lock of somebody else is waited for: the length of a `prune` of a volume's repository, on a slow day.
+/// Longest wait for a conflicting lock: 30 min, the duration of a slow `prune` of a volume's
+/// repository.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// Files read at the same time, as restic does.
+/// Large files that are read concurrently; restic's default.
 const READ_CONCURRENCY: usize = 2;
 
-/// How a repository is reached, and where things are told.
+/// The access to a repository, and the receivers of its progress and its lock.
 pub struct Mover<'m> {
     pub store: Arc<dyn Store>,
     pub password: &'m Password,
     pub settings: Settings,
     pub progress: &'m Progress,
-    /// Takes charge of the lock until the end of the run.
+    /// Takes ownership of the lock until the end of the run.
     pub keep: &'m dyn Fn(Lock),
 }
 
-/// The mode of the volume at a path, by its file type: a work description that is wrong about it does
-/// no harm. `unreachable` makes the error of a volume that exists and cannot be looked at.
+/// The mode of the volume at a path, from its file type and not from the work description, which
+/// may be wrong. `unreachable` makes the error for a volume that exists but cannot be examined.
 fn mode_of(path: &Path, unreachable: impl FnOnce(std::io::Error) -> Error) -> Result<VolumeMode> {
     let missing = || Error::NoVolume { path: path.display().to_string() };
     let found = std::fs::metadata(path).map_err(|error| match error.kind() {
@@ -58,7 +61,8 @@ fn mode_of(path: &Path, unreachable: impl FnOnce(std::io::Error) -> Error) -> Re
 }
 
 impl Mover<'_> {
-    /// Does the work. Problems with single files are in `progress`; an error means that the task is not done.
+    /// Runs the task. Problems with single files are in `progress`; an error means that the task
+    /// failed.
     pub fn run(&self, work: &Work) -> Result<Outcome> {
         match &work.task {
             Task::Backup(backup) => self.back_up(backup, &work.gone).map(Outcome::Saved),
@@ -103,8 +107,8 @@ impl Mover<'_> {
                 None => ParentChoice::Force,
             },
             exclude: Exclude::default(),
-            // A volume may hold more than one, as btrfs subvolumes or nested exports; the pod
-            // mounts nothing else below it.
+            // A volume may contain several file systems, as btrfs subvolumes or nested exports. The
+            // pod mounts nothing else below the volume.
             one_file_system: false,
             ignore_ctime: false,
             ignore_inode: false,
@@ -124,8 +128,7 @@ impl Mover<'_> {
             files: report.summary.total_files_processed,
             bytes: report.summary.total_bytes_processed,
             added_bytes: report.summary.data_added_packed,
-            // Damage of the parent is an earlier backup's loss, which an administrator has to know
-            // of.
+            // A damaged parent means that an earlier backup has lost data, so it must be reported.
             problems: report.problems + report.damage,
             empty: empty && report.problems == 0 && report.summary.total_files_processed == 0,
             found: false,
@@ -169,15 +172,14 @@ impl Mover<'_> {
         let index = index?.with_roots_of(&repo, std::slice::from_ref(&stored))?;
         let restoring = restore::Restoring { repo: &repo, index: &index, options: &options, progress: self.progress };
         let report = match restore::run(&restoring, &stored, image.as_bytes()) {
-            // The one path that was asked for is the image's, which the backup did not put into the
-            // snapshot.
+            // The requested path is the image, which the backup did not store in the snapshot.
             Err(restore::Error::Repo(repo::Error::NoSuchPath { .. })) => {
                 return Err(Error::NothingRestored { snapshot });
             }
             done => done?,
         };
         let problems = report.problems_by_entry() + lacking;
-        // The list of the root's entries was read to its end, or the restore has failed.
+        // A restore fails if it cannot read all entries of the root, so 0 files means no files.
         let empty = report.total_files == 0 && problems == 0 && stored.snapshot.is_empty_volume();
         if report.total_files == 0 && !empty {
             return Err(Error::NothingRestored { snapshot });
@@ -193,12 +195,13 @@ impl Mover<'_> {
 
     fn discard(&self, discard: &Discard, gone: &[String]) -> Result<u64> {
         let repo = match self.open(gone) {
-            // It was called off before anything was written.
+            // The backup was cancelled before it wrote anything.
             Err(repo::Error::NoRepository { .. } | repo::Error::Store(StoreError::NoBucket { .. })) => return Ok(0),
             opened => opened?,
         };
         let Some(identity) = &discard.identity else { return Ok(0) };
-        // A shared lock, as of a backup: nothing else refers to this snapshot, and what it holds stays until `prune`.
+        // A shared lock is enough: nothing else refers to this snapshot, and its data stays until
+        // `prune`.
         self.lock(&repo)?;
         let mut removed = 0;
         for stored in self.snapshots(&repo)?.iter().filter(|stored| stored.snapshot.tags.contains(identity)) {
@@ -208,7 +211,7 @@ impl Mover<'_> {
         Ok(removed)
     }
 
-    /// Opens the repository; no lock of a mover that is gone is left in it.
+    /// Opens the repository, and removes the locks of the mover pods in `gone`, which have ended.
     fn open(&self, gone: &[String]) -> repo::Result<Arc<Repository>> {
         let repo = Repository::open_to_lock(self.store.clone(), self.password, None, self.settings.clone())?;
         if !gone.is_empty() {
@@ -231,17 +234,18 @@ impl Mover<'_> {
     fn snapshots(&self, repo: &Repository) -> repo::Result<Vec<StoredSnapshot>> {
         let (snapshots, errors) = repo.snapshots()?;
         for error in errors {
-            // It may be the very one that is looked for: only damage is no reason to try again
-            // later.
+            // The unreadable snapshot may be the requested one. A damaged file stays damaged, but a
+            // retry may succeed after any other error.
             if !error.is_damage() {
                 return Err(error);
             }
-            self.progress.warning(&format!("a snapshot is not considered: {error}"));
+            self.progress.warning(&format!("a damaged snapshot is ignored: {error}"));
         }
         Ok(snapshots)
     }
 
-    /// An error unless the store shows that there is nothing of a repository. A bucket that is not there shows nothing.
+    /// Fails unless listings prove that no file of a repository exists. A missing bucket proves
+    /// nothing.
     fn prove_absence(&self) -> Result<()> {
         match self.store.size(File::CONFIG) {
             Err(StoreError::NotFound { .. }) => {}
@@ -257,7 +261,7 @@ impl Mover<'_> {
     }
 }
 
-/// The one snapshot that is meant.
+/// Finds the requested snapshot.
 fn pick(repo: &Repository, pick: &Pick) -> Result<StoredSnapshot> {
     let tags = match pick {
         Pick::Id(id) => return Ok(repo.find_snapshot(&id.to_string(), &SnapshotFilter::default())?),
@@ -271,14 +275,14 @@ fn pick(repo: &Repository, pick: &Pick) -> Result<StoredSnapshot> {
     }
     let (repository, tags) = (repo.store().location().to_owned(), tags.join(","));
     if snapshots.is_empty() {
-        // It may be the one that cannot be read.
+        // The requested snapshot may be one of those that cannot be read.
         return Err(errors.into_iter().next().map_or(Error::NoSuchBackup { repository, tags }, Error::from));
     }
     let ids: Vec<String> = snapshots.iter().map(|stored| stored.id.short().to_string()).collect();
     Err(Error::SeveralBackups { repository, tags, count: ids.len(), ids: ids.join(", ") })
 }
 
-/// What a snapshot says of the backup that made it.
+/// The result of the backup that made a snapshot, from the summary of the snapshot.
 fn described(stored: &StoredSnapshot) -> Saved {
     let summary = stored.snapshot.summary.clone().unwrap_or_default();
     Saved {
@@ -293,13 +297,13 @@ fn described(stored: &StoredSnapshot) -> Saved {
     }
 }
 
-/// Whether nobody has put anything into the volume; the file system's own `lost+found` does not count.
+/// Whether a volume is empty, ignoring an empty `lost+found` of the file system.
 fn is_empty(volume: &Path) -> Result<bool> {
     let list = |path: &Path| std::fs::read_dir(path).map_err(repo::Error::Source);
     for entry in list(volume)? {
         let entry = entry.map_err(repo::Error::Source)?;
         let is_own = entry.file_name() == "lost+found";
-        // One that cannot be listed is one that somebody may have put something into.
+        // A `lost+found` that cannot be listed may have entries.
         let is_own = is_own && list(&entry.path()).is_ok_and(|mut below| below.next().is_none());
         if !is_own {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! Options that say which snapshots a command works on, and how it groups them.
+//! Options that select the snapshots a command works on, and group them.
 
 use super::values::split_list;
 use crate::repo::SnapshotFilter;
@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// The snapshots that a command works on.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Snapshot filter options")]
 pub struct Filter {
-    /// Only snapshots of this host; may be given several times
+    /// Only consider snapshots of this host (can be specified multiple times)
     #[arg(short = 'H', long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true)]
     host: Vec<String>,
-    /// Only snapshots with all of these tags; given several times, one list must fit
+    /// Only consider snapshots with all of these tags (can be specified multiple times: one of the
+    /// lists must match)
     #[arg(long, value_name = "TAG[,TAG,...]")]
     tag: Vec<String>,
-    /// Only snapshots of this absolute path; given several times, all must be in it
+    /// Only consider snapshots of this absolute path (can be specified multiple times: the snapshot
+    /// must include all of them)
     #[arg(long, value_name = "PATH")]
     path: Vec<PathBuf>,
 }
@@ -28,7 +31,7 @@ impl Filter {
     }
 }
 
-/// A path as snapshots record it.
+/// The absolute path as snapshots record it, without a final slash.
 fn absolute(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let text = absolute.to_string_lossy();
@@ -44,13 +47,13 @@ pub struct GroupBy {
 }
 
 impl GroupBy {
-    /// Whether there is more than the one group of all snapshots.
+    /// Whether snapshots are divided into groups at all.
     pub fn is_grouped(self) -> bool {
         self.host || self.paths || self.tags
     }
 }
 
-/// Parses `host,paths,tags`, or some of them; the empty text makes one group of all snapshots.
+/// Parses `host,paths,tags` or some of these keys. The empty text makes one group of all snapshots.
 pub fn group_by(text: &str) -> Result<GroupBy, String> {
     let mut by = GroupBy::default();
     for part in split_list(text) {
@@ -69,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_and_lists() {
+    fn group_keys_are_parsed_and_filters_drop_empty_values() {
         assert_eq!(group_by("host,paths"), Ok(GroupBy { host: true, paths: true, tags: false }));
         assert_eq!(group_by(""), Ok(GroupBy::default()));
         assert!(group_by("size").is_err());

@@ -1,4 +1,4 @@
-//! The options of all commands, by what they are about.
+//! The options that every command accepts, grouped by topic.
 
 use super::values::{Limit, Memory, compression, duration, memory, pack_size, rate, requests, threads};
 use crate::cli::output::{OutputFormat, Verbosity};
@@ -12,7 +12,6 @@ use std::time::Duration;
 
 /// Options of all commands.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Global options")]
 pub struct Global {
     #[command(flatten)]
     pub repository: RepositoryArgs,
@@ -28,34 +27,37 @@ pub struct Global {
     pub cache: CacheArgs,
 }
 
-/// The repository, what opens it, and its lock.
+/// The repository's location, password and lock.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global repository options")]
 pub struct RepositoryArgs {
-    /// Repository: a folder, s3:https://HOST/BUCKET/PREFIX, azure:CONTAINER:/PREFIX, or gs:BUCKET:/PREFIX
+    /// Use the repository at this location: a folder, s3:https://HOST/BUCKET/PREFIX,
+    /// azure:CONTAINER:/PREFIX, or gs:BUCKET:/PREFIX
     #[arg(short, long, global = true, env = "RESTIC_REPOSITORY", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<String>,
-    /// File to read the repository's location from
+    /// Read the repository's location from a file
     #[arg(long, global = true, env = "RESTIC_REPOSITORY_FILE", value_name = "FILE", hide_env_values = true)]
     pub repository_file: Option<PathBuf>,
-    /// File to read the password from [or RESTIC_PASSWORD holds the password itself]
+    /// Read the password from a file (RESTIC_PASSWORD sets the password itself)
     #[arg(short, long, global = true, env = "RESTIC_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
     pub password_file: Option<PathBuf>,
-    /// Command whose output is the password; run without a shell
+    /// Run a command, without a shell, and use its output as the password
     #[arg(long, global = true, env = "RESTIC_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
     pub password_command: Option<String>,
-    /// The variable that holds the password.
+    /// The environment variable that contains the password.
     #[arg(skip = "RESTIC_PASSWORD")]
     pub password_variable: &'static str,
-    /// Id, or its beginning, of the key to try first
+    /// Try the key with this id, or beginning of an id, first
     #[arg(long, global = true, env = "RESTIC_KEY_HINT", value_name = "ID", hide_env_values = true)]
     pub key_hint: Option<String>,
-    /// Use the empty password
+    /// Use the empty password (insecure)
     #[arg(long, global = true)]
     pub insecure_no_password: bool,
-    /// Take no lock; only for commands that write nothing
+    /// Do not lock the repository if the command only reads it
     #[arg(long, global = true)]
     pub no_lock: bool,
-    /// How long to wait for a lock that another process holds, like 5m
+    /// Wait this long for a conflicting lock of another process, like 5m or 2h [default: do not
+    /// wait]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, default_value = "0s", hide_default_value = true)]
     pub retry_lock: Duration,
 }
@@ -77,14 +79,15 @@ impl RepositoryArgs {
         Ok(text.parse()?)
     }
 
-    /// The id of the key to try first, or its beginning.
+    /// The id, or beginning of an id, of the key to try first.
     pub fn hint(&self) -> Option<&str> {
         self.key_hint.as_deref().filter(|hint| !hint.is_empty())
     }
 }
 
-/// What is printed, and how.
+/// The format and the amount of output.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global output options")]
 pub struct OutputArgs {
     /// Print JSON: one document, or one message per line
     #[arg(long, global = true)]
@@ -92,7 +95,7 @@ pub struct OutputArgs {
     /// Print no progress and no comments
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more; -vv or --verbose=2 tells every file
+    /// Be verbose; -vv or --verbose=2 also lists every file
     #[arg(short, long, global = true, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "+",
           action = clap::ArgAction::Append)]
     pub verbose: Vec<String>,
@@ -103,7 +106,7 @@ impl OutputArgs {
         if self.json { OutputFormat::Json } else { OutputFormat::Text }
     }
 
-    /// What `--quiet` and `--verbose` say together.
+    /// The verbosity that `--quiet` and `--verbose` set.
     pub fn verbosity(&self) -> Result<Verbosity, String> {
         if self.quiet {
             return Ok(0);
@@ -120,35 +123,41 @@ impl OutputArgs {
 
 /// The service that stores the repository.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global storage options")]
 pub struct StorageArgs {
-    /// File of PEM certificates that are trusted besides the system's
+    /// Trust the PEM certificates in a file, in addition to the system's
     #[arg(long, global = true, env = "RESTIC_CACERT", value_name = "FILE", hide_env_values = true)]
     pub cacert: Option<PathBuf>,
-    /// Extended option: azure.access-tier, azure.connections, azure.endpoint, gs.connections, gs.endpoint, gs.region, local.connections, s3.bucket-lookup, s3.connections, s3.region, s3.storage-class, s3.unsafe-anonymous-auth
+    /// Set an extended option: azure.access-tier, azure.connections, azure.endpoint,
+    /// gs.connections, gs.endpoint, gs.region, local.connections, s3.bucket-lookup, s3.connections,
+    /// s3.region, s3.storage-class, s3.unsafe-anonymous-auth
     #[arg(short, long = "option", global = true, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
 }
 
 /// How packs are made, and the memory and cores that the process may use.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global performance options")]
 pub struct PerformanceArgs {
-    /// auto, off, fastest, better or max; repositories of version 1 are never compressed
+    /// Set the compression mode: auto, off, fastest, better or max (repositories of version 1 are
+    /// never compressed)
     #[arg(long, global = true, env = "RESTIC_COMPRESSION", value_name = "MODE", value_parser = compression, default_value = "auto",
           hide_env_values = true)]
     pub compression: Compression,
-    /// Pack size to aim at, in MiB: 4 to 128
+    /// Set the target pack size in MiB, from 4 to 128
     #[arg(long, global = true, env = "RESTIC_PACK_SIZE", value_name = "MIB", value_parser = pack_size, default_value = "16",
           hide_env_values = true)]
     pub pack_size: u64,
-    /// Memory to be sized for, key derivation apart, like 256M [default: 128M, and what a larger index needs]
+    /// Set the memory budget, excluding key derivation, like 256M [default: 128M, or more if the
+    /// index needs it]
     #[arg(long, global = true, env = "VSM_MEMORY", value_name = "SIZE", value_parser = memory, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub memory: Memory,
-    /// Cores to keep busy [default: all]
+    /// Use this number of cores [default: all]
     #[arg(long, global = true, env = "VSM_THREADS", value_name = "N", value_parser = threads, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub threads: usize,
-    /// Do not open sealed data again before it is uploaded
+    /// Do not decrypt and verify data again before it is uploaded
     #[arg(long, global = true)]
     pub no_extra_verify: bool,
 }
@@ -164,44 +173,47 @@ impl PerformanceArgs {
 
 /// Timeouts and rate limits of requests to buckets.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global traffic options")]
 pub struct TrafficArgs {
-    /// Time after which a request that does not move is made again
+    /// Retry a request to a bucket that makes no progress for this time
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     pub stuck_request_timeout: Duration,
-    /// Most KiB of uploads to buckets a second, or a size like 20M
+    /// Limit uploads to buckets to this rate in KiB/s, or in bytes/s with a unit like 20M
     #[arg(long, global = true, env = "VSM_LIMIT_UPLOAD", value_name = "KIB", value_parser = rate, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub limit_upload: Limit,
-    /// Most KiB of downloads from buckets a second, or a size like 20M
+    /// Limit downloads from buckets to this rate in KiB/s, or in bytes/s with a unit like 20M
     #[arg(long, global = true, env = "VSM_LIMIT_DOWNLOAD", value_name = "KIB", value_parser = rate, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub limit_download: Limit,
-    /// Most requests to buckets a second
+    /// Limit requests to buckets to this number per second
     #[arg(long, global = true, env = "VSM_LIMIT_REQUESTS", value_name = "N", value_parser = requests, default_value = "",
           hide_default_value = true, hide_env_values = true)]
     pub limit_requests: Limit,
-    /// Directory with limits that may change while this runs: files `upload`, `download` and `requests`
+    /// Read limits from the files `upload`, `download` and `requests` in a directory, and apply
+    /// changes while the command runs
     #[arg(long, global = true, env = "VSM_LIMITS", value_name = "DIRECTORY", hide_env_values = true)]
     pub limits: Option<PathBuf>,
 }
 
 /// The local cache.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global cache options")]
 pub struct CacheArgs {
-    /// Keep no copies of indexes, snapshots and trees on this machine
+    /// Do not use the local cache
     #[arg(long, global = true)]
     pub no_cache: bool,
-    /// Where to keep copies of indexes, snapshots and trees [default: $XDG_CACHE_HOME or ~/.cache]
+    /// Cache indexes, snapshots and trees in this directory [default: $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, global = true, env = "RESTIC_CACHE_DIR", value_name = "DIRECTORY", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Without effect: what is old is always removed from the cache
+    /// Do nothing (for compatibility with restic): old cache files are always removed
     #[arg(long, global = true)]
     pub cleanup_cache: bool,
 }
 
 impl CacheArgs {
-    /// The directory that the caches of all repositories are below. There is none without a cache,
-    /// or without a home directory.
+    /// The directory that contains the caches of all repositories; `None` with `--no-cache`, or
+    /// if no option or variable names a directory.
     pub fn directory(&self) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let usual = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));

@@ -1,8 +1,7 @@
-//! The options that every command takes, and those that several commands share.
+//! The options that all or several commands accept.
 //!
-//! An empty environment variable counts as unset. A switch takes no value. An option that is
-//! defined neither here nor with its command is an error: one that silently had no effect would be
-//! worse.
+//! An empty environment variable counts as unset. A switch takes no value. An unknown option is an
+//! error, because an option that is silently ignored would mislead the user.
 
 mod filter;
 mod global;

@@ -6,7 +6,7 @@ use crate::host;
 use crate::limits;
 use std::time::Duration;
 
-/// `a,b` as a list; nothing is the empty list.
+/// Splits `a,b` into a list. The empty text is the empty list.
 pub fn split_list(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
@@ -18,24 +18,24 @@ pub(super) fn compression(text: &str) -> Result<Compression, String> {
         "fastest" => Compression::Fastest,
         "better" => Compression::Better,
         "max" => Compression::Max,
-        _ => return Err("it is auto, off, fastest, better or max".into()),
+        _ => return Err("must be auto, off, fastest, better or max".into()),
     })
 }
 
 pub(super) fn pack_size(text: &str) -> Result<u64, String> {
     let mib: u64 = match text {
         "" => 0,
-        text => text.parse().map_err(|_| "it is a number of MiB".to_owned())?,
+        text => text.parse().map_err(|_| "must be a number of MiB".to_owned())?,
     };
     let bytes = if mib == 0 { limits::PACK_SIZE } else { mib.saturating_mul(1 << 20) };
     let bounds = limits::PACK_SIZES;
     if bounds.contains(&bytes) {
         return Ok(bytes);
     }
-    Err(format!("it is between {} and {} MiB", bounds.start() >> 20, bounds.end() >> 20))
+    Err(format!("must be between {} and {} MiB", bounds.start() >> 20, bounds.end() >> 20))
 }
 
-/// A limit in bytes, or none.
+/// A memory limit in bytes; `None` is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory(pub Option<u64>);
 
@@ -47,12 +47,13 @@ pub(super) fn threads(text: &str) -> Result<usize, String> {
     match text {
         "" => Ok(host::cores()),
         text => {
-            text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "it is a number from 1 to 1024".into())
+            text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "must be a number from 1 to 1024".into())
         }
     }
 }
 
-/// Bytes, with one of restic's suffixes k, M, G, T (powers of 1024) or without.
+/// Parses a number of bytes, with or without one of restic's suffixes k, M, G and T (powers of
+/// 1024).
 pub fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a size like 500, 100k, 20M, 3G or 1T");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -68,11 +69,11 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 
-/// A limit on what passes in a second; none if there is no number.
+/// A limit per second on bytes or requests; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<u64>);
 
-/// Bytes a second: KiB, as restic has it, or a size with its unit.
+/// Parses bytes per second: a number of KiB as in restic, or a size with a unit.
 pub fn rate(text: &str) -> Result<Limit, String> {
     let bytes = match text.parse::<u64>() {
         Ok(kib) => kib.checked_mul(1 << 10).ok_or_else(|| format!("{text:?} is too large"))?,
@@ -82,16 +83,16 @@ pub fn rate(text: &str) -> Result<Limit, String> {
     Ok(Limit(Some(bytes).filter(|bytes| *bytes > 0)))
 }
 
-/// Requests a second.
+/// Parses a number of requests per second.
 pub fn requests(text: &str) -> Result<Limit, String> {
     if text.is_empty() {
         return Ok(Limit(None));
     }
-    let number = text.parse::<u64>().map_err(|_| format!("{text:?} is not a number of requests a second"))?;
+    let number = text.parse::<u64>().map_err(|_| format!("{text:?} is not a number of requests per second"))?;
     Ok(Limit(Some(number).filter(|number| *number > 0)))
 }
 
-/// A duration as Go writes it: `1h30m`, `45s`, `1.5h`, `300ms`.
+/// Parses a duration in Go's notation: `1h30m`, `45s`, `1.5h`, `300ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration like 90s, 5m or 1h30m");
     let mut total = Duration::ZERO;
@@ -114,7 +115,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(bad()) } else { Ok(total) }
 }
 
-/// A time as people write it (in the machine's zone), or with its own offset as RFC 3339 has it.
+/// Parses a local time such as `2024-02-29 23:59:59`, or an RFC 3339 time with an offset.
 pub fn time(text: &str) -> Result<Time, String> {
     if let Ok(time) = Time::parse(text) {
         return Ok(time);
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations_are_those_of_restic() {
+    fn sizes_and_durations_are_parsed_as_by_restic() {
         for (text, bytes) in
             [("0", 0), ("500", 500), ("10k", 10 << 10), ("3M", 3 << 20), ("2g", 2 << 30), ("1T", 1 << 40)]
         {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn times_may_carry_an_offset_or_none() {
+    fn times_without_an_offset_are_local() {
         assert_eq!(time("2024-02-29T23:59:59+02:00").unwrap().offset, 7200);
         let (year, month, day, hour, ..) = time("2012-11-01 22:08:41").unwrap().civil();
         assert_eq!((year, month, day, hour), (2012, 11, 1, 22));

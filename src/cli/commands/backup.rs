@@ -1,4 +1,5 @@
-//! `backup`
+//! The command `backup`: creates a snapshot of paths, a volume, standard input or a command's
+//! output.
 
 use crate::backup::{self, DeviceIds, Exclude, Input, Options, ParentChoice, Report, Source};
 use crate::cli::args::{self, GroupBy, group_by, size, split_list};
@@ -22,91 +23,104 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Headings of the help.
+const SOURCE: &str = "Source options";
+const SNAPSHOT: &str = "Snapshot options";
+const CHANGES: &str = "Change detection options";
+
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo backup /etc /home --exclude '*.tmp' --tag daily
+  vsm-mover -r /srv/repo backup --volume /mnt/data
+  vsm-mover -r /srv/repo backup --stdin-filename users.txt --stdin-from-command -- getent passwd
+  vsm-mover -r /srv/repo backup --read-special /dev/vdb")]
 pub struct Args {
-    /// Files and directories to back up, block devices with --read-special; a command with
+    /// Files and directories to back up; block devices with --read-special; a command with
     /// --stdin-from-command
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The one PATH is the root of a volume: stored as the directory `data`, with its own owner, mode, times and attributes
-    #[arg(long)]
-    volume: bool,
-    /// Read standard input and store it as one file
-    #[arg(long)]
-    stdin: bool,
-    /// Run the command that follows and store its standard output as one file; if it fails, make no
-    /// snapshot
-    #[arg(long)]
-    stdin_from_command: bool,
-    /// Name of that file
-    #[arg(long, value_name = "NAME", default_value = "stdin")]
-    stdin_filename: String,
-    #[command(flatten)]
-    exclude: ExcludeArgs,
-    /// Stay on the file systems of the paths given
-    #[arg(short = 'x', long)]
-    one_file_system: bool,
-    /// Tags of the snapshot; may be given several times
-    #[arg(long, value_name = "TAG[,TAG,...]")]
-    tag: Vec<String>,
-    /// Host name to record; part of how the parent is found
-    #[arg(short = 'H', long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true)]
-    host: Option<String>,
-    /// Snapshot to compare with; by default the latest of the same group
-    #[arg(long, value_name = "ID")]
-    parent: Option<String>,
-    /// Read all files, whether changed or not
-    #[arg(short, long)]
-    force: bool,
-    /// What the parent has in common with this backup: host, paths and/or tags
-    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths")]
-    group_by: GroupBy,
-    /// Time of the snapshot, like "2024-02-29 23:59:59"; now by default
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    time: Option<Time>,
-    /// Write nothing, only tell what would be done
+    /// Do not write anything, only report what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Do not look at ctime to see if a file changed
-    #[arg(long)]
-    ignore_ctime: bool,
-    /// Do not look at inode and ctime to see if a file changed
-    #[arg(long)]
-    ignore_inode: bool,
-    /// Store access times
-    #[arg(long)]
-    with_atime: bool,
-    /// Make no snapshot if nothing changed since the parent
-    #[arg(long)]
-    skip_if_unchanged: bool,
-    /// Files of 512 KiB and more to read at the same time; smaller ones are read as many at a time
-    /// as the volume answers faster with
+    /// Read this number of files of 512 KiB or more concurrently; the number of smaller files
+    /// adapts to the volume
     #[arg(long, env = "RESTIC_READ_CONCURRENCY", value_name = "N", value_parser = concurrency, default_value = "2",
           hide_env_values = true)]
     read_concurrency: usize,
-    /// Do not count ahead; progress has no total then
+    /// Do not count the files first; progress then has no total
     #[arg(long)]
     no_scan: bool,
-    /// Device numbers to store: `foreign` leaves out the source's own, which differs for every clone of a volume; `all` stores
-    /// what restic stores, and times in the local zone as restic does
-    #[arg(long, value_name = "WHICH", default_value = "foreign")]
-    device_id: DeviceIdArg,
-    /// Read the block devices among the paths, or that these lead to, as files
-    #[arg(long)]
+    /// Back up PATH as the root of a volume: store it as the directory `data` with its own owner,
+    /// mode, times and attributes
+    #[arg(long, help_heading = SOURCE)]
+    volume: bool,
+    /// Read standard input and store it as one file
+    #[arg(long, help_heading = SOURCE)]
+    stdin: bool,
+    /// Run the command that the arguments give, and store its standard output as one file; make no
+    /// snapshot if it fails
+    #[arg(long, help_heading = SOURCE)]
+    stdin_from_command: bool,
+    /// Store standard input, or the output of the command, under this name
+    #[arg(long, value_name = "NAME", default_value = "stdin", help_heading = SOURCE)]
+    stdin_filename: String,
+    /// Read block devices that are named, or that a named symlink leads to, as files
+    #[arg(long, help_heading = SOURCE)]
     read_special: bool,
+    /// Do not cross file system boundaries below the named paths
+    #[arg(short = 'x', long, help_heading = SOURCE)]
+    one_file_system: bool,
+    #[command(flatten)]
+    exclude: ExcludeArgs,
+    /// Add tags to the snapshot (can be specified multiple times)
+    #[arg(long, value_name = "TAG[,TAG,...]", help_heading = SNAPSHOT)]
+    tag: Vec<String>,
+    /// Set the host name of the snapshot
+    #[arg(short = 'H', long, env = "RESTIC_HOST", value_name = "HOST", hide_env_values = true, help_heading = SNAPSHOT)]
+    host: Option<String>,
+    /// Set the time of the snapshot, like "2024-02-29 23:59:59" [default: now]
+    #[arg(long, value_name = "TIME", value_parser = args::time, help_heading = SNAPSHOT)]
+    time: Option<Time>,
+    /// Store access times
+    #[arg(long, help_heading = SNAPSHOT)]
+    with_atime: bool,
+    /// Store device numbers: `foreign` leaves out the source's own, which differs for every clone
+    /// of a volume; `all` stores them as restic does, and times in the local zone
+    #[arg(long, value_name = "WHICH", default_value = "foreign", help_heading = SNAPSHOT)]
+    device_id: DeviceIdArg,
+    /// Make no snapshot if nothing changed since the parent snapshot
+    #[arg(long, help_heading = SNAPSHOT)]
+    skip_if_unchanged: bool,
+    /// Use this parent snapshot [default: the latest one of the group of --group-by]
+    #[arg(long, value_name = "ID", help_heading = CHANGES)]
+    parent: Option<String>,
+    /// Find the parent among the snapshots with the same host, paths and/or tags
+    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths",
+          help_heading = CHANGES)]
+    group_by: GroupBy,
+    /// Use no parent snapshot: read all files
+    #[arg(short, long, help_heading = CHANGES)]
+    force: bool,
+    /// Ignore ctime when checking for changed files
+    #[arg(long, help_heading = CHANGES)]
+    ignore_ctime: bool,
+    /// Ignore inode numbers and ctime when checking for changed files
+    #[arg(long, help_heading = CHANGES)]
+    ignore_inode: bool,
 }
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Exclude options")]
 struct ExcludeArgs {
     #[command(flatten)]
     patterns: ExcludePatterns,
-    /// Leave out what is in directories marked by a CACHEDIR.TAG file
+    /// Exclude the contents of directories that contain a CACHEDIR.TAG file
     #[arg(long)]
     exclude_caches: bool,
-    /// Leave out what is in directories with such a file, if it begins with the header
+    /// Exclude the contents of directories that contain this file, if it begins with HEADER
     #[arg(long, value_name = "NAME[:HEADER]")]
     exclude_if_present: Vec<String>,
-    /// Leave out files larger than this, like 500M
+    /// Exclude files larger than this, like 500M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     exclude_larger_than: Option<u64>,
 }
@@ -120,11 +134,11 @@ enum DeviceIdArg {
 fn concurrency(text: &str) -> Result<usize, String> {
     match text {
         "" | "0" => Ok(2),
-        text => text.parse().ok().filter(|&n| n <= 1000).ok_or_else(|| "it is a number from 1 to 1000".into()),
+        text => text.parse().ok().filter(|&n| n <= 1000).ok_or_else(|| "must be a number from 1 to 1000".into()),
     }
 }
 
-/// What a CACHEDIR.TAG file begins with, by the Cache Directory Tagging Specification.
+/// The first bytes of a CACHEDIR.TAG file, by the Cache Directory Tagging Specification.
 const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
 
 impl ExcludeArgs {
@@ -154,19 +168,19 @@ impl Args {
         let stream = |input| Source::Stream { name: self.stdin_filename.clone(), input };
         if self.stdin_from_command {
             if self.stdin || self.volume {
-                bail!("--stdin-from-command goes with neither --stdin nor --volume");
+                bail!("--stdin-from-command cannot be used with --stdin or --volume");
             }
             if self.paths.is_empty() {
-                bail!("--stdin-from-command takes a command: `backup --stdin-from-command -- PROGRAM ARGUMENT...`");
+                bail!("--stdin-from-command needs a command: `backup --stdin-from-command -- PROGRAM ARGUMENT...`");
             }
             let words = self.paths.iter().map(|word| word.clone().into_os_string());
             return Ok(stream(Input::Command(words.collect())));
         }
         match (&self.paths[..], self.stdin, self.volume) {
             ([], true, false) => Ok(stream(Input::Stdin)),
-            (_, true, _) => bail!("--stdin takes no paths, and is no volume"),
+            (_, true, _) => bail!("--stdin cannot be used with paths or --volume"),
             ([path], false, true) => Ok(Source::Volume(path.clone())),
-            (_, false, true) => bail!("--volume takes exactly one path: the volume's root"),
+            (_, false, true) => bail!("--volume needs exactly one path: the volume's root"),
             ([], false, false) => bail!("nothing to back up; give paths, --stdin, or --stdin-from-command"),
             (paths, false, false) => Ok(Source::Paths(paths.to_vec())),
         }
@@ -214,7 +228,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = if args.dry_run { context.open_to_read()? } else { context.open_locked(LockMode::Shared)? };
     let orderly = context.orderly();
     let ticker = context.show_progress(Kind::Backup);
-    // Nobody is told a total that is not shown, and to count it costs a look at every entry.
+    // Counting visits every entry, so the total is counted only if it is shown.
     options.scan &= ticker.is_shown();
     let report = backup::run(&repo, || Index::load(&repo), &options, &context.progress);
     let elapsed = ticker.duration();
@@ -260,7 +274,7 @@ struct SummaryMessage<'r> {
     snapshot_id: Option<Id>,
     #[serde(skip_serializing_if = "is_zero")]
     dry_run: bool,
-    /// Not restic's.
+    /// Not in restic: the requests and bytes of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<Account>,
 }

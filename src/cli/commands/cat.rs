@@ -1,4 +1,5 @@
-//! `cat`: one object of the repository as it is stored, opened.
+//! The command `cat`: prints one object of the repository, a pack as it is stored, others
+//! decrypted.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -11,11 +12,15 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest, Sha256};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo cat config
+  vsm-mover -r /srv/repo cat snapshot latest
+  vsm-mover -r /srv/repo cat tree latest:/etc")]
 pub struct Args {
-    /// Kind of object
+    /// Type of the object
     #[arg(value_name = "TYPE")]
     what: What,
-    /// Its id or the beginning of one; for a tree the snapshot and folder, as ID:FOLDER
+    /// Id of the object, or its beginning; for a tree the snapshot and the folder, as ID:FOLDER
     #[arg(value_name = "ID")]
     id: Option<String>,
 }
@@ -36,7 +41,7 @@ enum What {
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let repo = context.open_to_read()?;
     let id = args.id.as_deref();
-    let named = || id.context("the id of the object is missing");
+    let named = || id.context("the id of the object is missing; give it after the type");
     match args.what {
         What::Masterkey => indented(context, &repo.master_key_json())?,
         What::Config => indented(context, &repo.config().encode())?,
@@ -74,7 +79,7 @@ fn indented(context: &Context, json: &[u8]) -> Result<()> {
     Ok(context.out.line(indent(&String::from_utf8_lossy(json)))?)
 }
 
-/// JSON with line feeds and indentation; the order of keys stays, which a parser would not keep.
+/// Indents JSON without parsing it, because a parser would not keep the order of the keys.
 fn indent(json: &str) -> String {
     let mut out = String::new();
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -121,7 +126,7 @@ fn indent(json: &str) -> String {
     out
 }
 
-/// A pack's bytes as they are stored, in pieces: packs may have gigabytes.
+/// Prints the stored bytes of a pack in pieces, because a pack may have gigabytes.
 fn pack(context: &Context, repo: &Repository, id: Id) -> Result<()> {
     const PIECE: u64 = 4 << 20;
     let file = File::new(FileType::Pack, id);
@@ -160,7 +165,7 @@ fn tree(context: &Context, repo: &Repository, name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn indents_as_go_does() {
+    fn json_is_indented_as_by_go() {
         let json = r#"{"a":[1,{"b":"x,{\"\\"}],"c":[],"d":{}}"#;
         let expected =
             "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,{\\\"\\\\\"\n    }\n  ],\n  \"c\": [],\n  \"d\": {}\n}";

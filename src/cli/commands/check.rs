@@ -1,4 +1,5 @@
-//! `check`
+//! The command `check`: finds errors in the repository, the snapshots they damage, and the repair
+//! commands.
 
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -17,14 +18,20 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo check
+  vsm-mover -r /srv/repo check --read-data
+  vsm-mover -r /srv/repo check --read-data-subset 1/10
+  vsm-mover -r /srv/repo check --with-cache --no-lock")]
 pub struct Args {
     /// Read and verify all packs
     #[arg(long, conflicts_with = "read_data_subset")]
     read_data: bool,
-    /// Read and verify some packs: part N of T as N/T, or a percentage as X%, or a size like 10G drawn at random
+    /// Read and verify a subset of the packs: part N of T as N/T, a random percentage as X%, or a
+    /// random sample of a size like 10G
     #[arg(long, value_name = "SUBSET", value_parser = subset)]
     read_data_subset: Option<Subset>,
-    /// Believe in copies that other runs have left on this machine
+    /// Use the local cache
     #[arg(long)]
     with_cache: bool,
 }
@@ -50,16 +57,16 @@ fn subset(text: &str) -> Result<Subset, String> {
 struct SummaryMessage<'r> {
     message_type: &'static str,
     num_errors: u64,
-    /// Not restic's: so many of them are failures of the store, and no damage.
+    /// Not in restic: the errors among these that are failures of the store, not damage.
     #[serde(skip_serializing_if = "is_zero")]
     num_out_of_reach: u64,
     broken_packs: Option<Vec<Id>>,
     suggest_repair_index: bool,
     suggest_prune: bool,
-    /// Not restic's: commands that make the repository sound again, without what is lost.
+    /// Not in restic: commands that repair the repository, without the lost data.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     repair: &'r [String],
-    /// Not restic's.
+    /// Not in restic: the requests and bytes of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<Account>,
 }
@@ -87,20 +94,21 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         })?;
     } else if !repair.is_empty() {
         context.out.warn(
-            "what is lost, a backup of the same files brings back if they are still there. Then, and best with a copy of the repository at hand, these \
-             make it sound again without the rest:",
+            "back up the same files again first: this restores the lost data of files that still exist. Then run these \
+             commands, if possible with a copy of the repository at hand: they repair the repository and remove the \
+             entries whose data stays lost:",
         );
         repair.iter().for_each(|command| context.out.warn(format_args!("  vsm-mover {command}")));
     }
     if errors > 0 {
-        bail!("repository contains errors: {errors}, each told above");
+        bail!("repository contains errors: {errors}, each listed above");
     }
     context.out.note("no errors were found")?;
     context.note_cost()?;
     Ok(Outcome::Complete)
 }
 
-/// Whether data that snapshots need is lost.
+/// Whether data of snapshots is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SnapshotLoss {
     None,
@@ -119,7 +127,7 @@ fn repairs(report: &Report, loss: SnapshotLoss) -> Vec<String> {
         return Vec::new();
     }
     let commands = [
-        // What is needed may be in packs that no index names.
+        // Missing blobs may be in packs that no index lists.
         (*suggest_repair_index || *missing_packs > 0 || (hits && *unindexed > 0), with("repair index", &[])),
         (!broken_packs.is_empty(), with("repair packs", broken_packs)),
         (!broken_snapshots.is_empty(), with("repair snapshots --forget", broken_snapshots)),
@@ -128,7 +136,7 @@ fn repairs(report: &Report, loss: SnapshotLoss) -> Vec<String> {
     commands.into_iter().filter(|(helps, _)| *helps).map(|(_, command)| command).collect()
 }
 
-/// What is lost of a snapshot.
+/// A snapshot with lost data.
 #[derive(Serialize)]
 struct DamagedMessage<'h> {
     message_type: &'static str,
@@ -139,7 +147,7 @@ struct DamagedMessage<'h> {
     paths: &'h [String],
 }
 
-/// Paths that are told to people who have not asked for all of them.
+/// The number of damaged paths that are listed for a snapshot without `-v`.
 const PATHS: usize = 10;
 
 fn tell_hit(context: &Context, stored: &StoredSnapshot, hit: &Hit) {
@@ -149,7 +157,7 @@ fn tell_hit(context: &Context, stored: &StoredSnapshot, hit: &Hit) {
         let Snapshot { time, hostname, .. } = &stored.snapshot;
         let (id, time) = (stored.id, *time);
         let message = DamagedMessage { message_type: "damaged_snapshot", id, time, hostname, entries: *entries, paths };
-        // Beside the errors: on standard output restic has the summary alone.
+        // On standard error like the errors: restic prints only the summary on standard output.
         return out.warn_json(&message);
     }
     out.warn(format_args!("damaged: {} lacks {entries} entries or parts of them:", select::describe(stored)));
@@ -185,11 +193,12 @@ fn check(context: &Context, repo: &repo::Repository, subset: Option<Subset>) -> 
     let mut loss = SnapshotLoss::None;
     if check.out_of_reach() > 0 {
         out.warn(format_args!(
-            "{} of these errors are no damage, but the store's: see that it can be reached, and check again; what is lost is not known before",
+            "{} of these errors are failures of the store, not damage: make sure that the store can be reached, and \
+             run check again; until then it is unknown which data is lost",
             check.out_of_reach()
         ));
     } else if context.progress.problem_count() > 0 {
-        out.note("look for what is lost")?;
+        out.note("look for lost data")?;
         check.hits(&mut |stored, hit| {
             loss = SnapshotLoss::Found;
             tell_hit(context, stored, hit);
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subsets() {
+    fn subsets_are_parts_percentages_or_sizes() {
         assert_eq!(subset("3/10"), Ok(Subset::Part { number: 3, parts: 10 }));
         assert_eq!(subset("256/256"), Ok(Subset::Part { number: 256, parts: 256 }));
         assert_eq!(subset("2.5%"), Ok(Subset::Percent(2.5)));

@@ -1,4 +1,4 @@
-//! `copy`
+//! The command `copy`: copies snapshots from another repository.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -10,7 +10,10 @@ use crate::repo::LockMode;
 use anyhow::Result;
 
 #[derive(clap::Args)]
-#[command(mut_arg("ids", |ids| ids.help("Snapshots to copy [default: all]")))]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to copy [default: all that the filters accept]")))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo copy --from-repo /srv/old
+  vsm-mover -r /srv/repo copy --from-repo /srv/old --host server latest")]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
@@ -37,7 +40,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
                     .warn(format_args!("error: {} was not copied: it is damaged", select::describe(stored)));
             }
         };
-        // Who does not read it is no reason to stop halfway.
+        // A closed standard output must not abort the copy.
         let _ = context.out.note(format_args!("{} {verb} snapshot {}", select::describe(stored), id.short()));
     })?;
     drop(ticker);

@@ -1,7 +1,9 @@
-//! `demo`: the whole story on a folder repository, with the commands a person would type.
+//! The command `demo`: backs up, checks and restores a sample volume with a repository in a folder.
 //!
-//! It makes a sample volume (or takes a directory of the user's, which it only reads), backs it up, checks, changes the sample, backs up again,
-//! restores, compares, and says how stock restic opens the result. Every step is this program run again with the options shown.
+//! The demonstration creates a sample volume, or reads a directory of the user. It backs the volume
+//! up, checks the repository, changes the sample, backs it up again, restores and compares it, and
+//! prints how stock restic opens the repository. Each step runs this program with the options that
+//! it prints.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -14,17 +16,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover demo
+  vsm-mover demo /etc --work-dir /tmp/vsm-demo")]
 pub struct Args {
-    /// A directory to back up instead of a sample volume; it is only read
+    /// Directory to back up instead of a sample volume; it is only read
     path: Option<PathBuf>,
-    /// Where the repository, the sample and the restored copy go
+    /// Put the repository, the sample and the restored copy into this new directory [default: one
+    /// below $TMPDIR or /tmp]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
 }
 
 const PASSWORD: &str = "demo";
 
-/// The places of one demo, and its running number.
+/// The directories of one demonstration.
 struct Story<'c> {
     context: &'c Context,
     repository: PathBuf,
@@ -46,37 +52,38 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     if own_sample {
         story.say(
-            "A sample volume: a database, logs, pictures, a sparse disk image, links, and names that are not UTF-8",
+            "Create a sample volume: a database, logs, pictures, a sparse disk image, links, a name that is not UTF-8",
         )?;
         make_sample(&story.source)?;
     }
     let source = path_text(&story.source)?;
     let restored = path_text(&story.restored)?;
-    story.step("A new repository", &["init"])?;
-    let first = story.step("A first backup", &["backup", "--volume", source, "--host", "demo"])?;
+    story.step("Initialize a repository", &["init"])?;
+    let first = story.step("Back up the volume", &["backup", "--volume", source, "--host", "demo"])?;
     story.tell_backup(&first)?;
-    story.step("Is every byte of it there, and right?", &["check", "--read-data"])?;
+    story.step("Read and verify all data of the repository", &["check", "--read-data"])?;
     if own_sample {
-        story.say("Some of the database changes, a log grows, a picture goes")?;
+        story.say("Change a part of the database, append to a log, and delete a picture")?;
         change_sample(&story.source)?;
     }
-    let second = story.step("A second backup stores what is new", &["backup", "--volume", source, "--host", "demo"])?;
+    let second =
+        story.step("Back up again: only new data is stored", &["backup", "--volume", source, "--host", "demo"])?;
     story.tell_backup(&second)?;
     let restore = ["restore", "latest", "--volume", "--target", restored];
-    story.tell_restore(&story.step("Everything back, into an empty directory", &restore)?)?;
-    story.say("Is it the same? Types, sizes, modes, owners, times, link targets and every byte:")?;
+    story.tell_restore(&story.step("Restore the volume into a new directory", &restore)?)?;
+    story.say("Compare types, sizes, modes, owners, times, link targets and every byte:")?;
     let compared = compare(&story.source, &story.restored)?;
     story.note(&format!("{compared} entries compared, no difference"))?;
-    story.step("The repository once more", &["check", "--read-data"])?;
-    story.say("Stock restic opens it, too:")?;
+    story.step("Read and verify all data again", &["check", "--read-data"])?;
+    story.say("Stock restic can open the repository, too:")?;
     let restic = format!("{}RESTIC_PASSWORD={PASSWORD} restic -r {}", without_others(), story.repository.display());
     story.note(&format!("{restic} snapshots"))?;
     story.note(&format!("{restic} restore latest --target /tmp/by-restic"))?;
-    story.say(&format!("All of this is in {}; remove it when you have seen enough.", work.display()))?;
+    story.say(&format!("All files are in {}; remove this directory when you no longer need it.", work.display()))?;
     Ok(Outcome::Complete)
 }
 
-/// What a shell command begins with so that restic does not take another password or repository.
+/// The beginning of a shell command that hides the user's password and repository from restic.
 fn without_others() -> String {
     let others = ["RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY_FILE"];
     let set: Vec<String> =
@@ -98,13 +105,14 @@ impl Story<'_> {
         Ok(self.context.out.line(format_args!("    {text}"))?)
     }
 
-    /// Runs this program with the arguments, shown as a person would type them. The last JSON line it printed is its result.
+    /// Runs this program with the arguments, and prints the command line. Returns the last JSON
+    /// line of its output.
     fn step(&self, title: &str, arguments: &[&str]) -> Result<Value> {
         self.say(title)?;
         self.note(&format!("$ vsm-mover -r {} {}", self.repository.display(), arguments.join(" ")))?;
         let started = clock::moment();
         let mut command = Command::new(std::env::current_exe()?);
-        // The user's repository, password, host and the like are not the demo's.
+        // The user's repository, password and host do not apply to the demonstration.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"RESTIC_")) {
             command.env_remove(name);
         }
@@ -116,7 +124,7 @@ impl Story<'_> {
             .env("RESTIC_PASSWORD", PASSWORD)
             .output()?;
         if !output.status.success() {
-            bail!("it failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!("the command failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr));
         }
         self.note(&format!("done in {:.2} s", clock::moment().since(started).as_secs_f64()))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -149,7 +157,7 @@ fn mebibytes(summary: &Value, key: &str) -> f64 {
     summary[key].as_u64().unwrap_or(0) as f64 / f64::from(1 << 20)
 }
 
-/// Bytes that look random and are the same for the same seed (splitmix64).
+/// Pseudo-random bytes, the same for the same seed (splitmix64).
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -221,7 +229,13 @@ fn compare(left: &Path, right: &Path) -> Result<u64> {
         (meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec(), meta.rdev(), links, size)
     };
     if facts(&a) != facts(&b) {
-        bail!("{} and {} differ: {:?} and {:?}", left.display(), right.display(), facts(&a), facts(&b));
+        bail!(
+            "{} and {} differ in their metadata: {:?} and {:?}",
+            left.display(),
+            right.display(),
+            facts(&a),
+            facts(&b)
+        );
     }
     if a.is_symlink() && fs::read_link(left)? != fs::read_link(right)? {
         bail!("{} and {} point to different targets", left.display(), right.display());

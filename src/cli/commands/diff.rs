@@ -1,4 +1,4 @@
-//! `diff`: what changed from one snapshot to another.
+//! The command `diff`: shows the differences between two snapshots.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -11,14 +11,18 @@ use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo diff 1a2b3c4d latest
+  vsm-mover -r /srv/repo diff --metadata 1a2b3c4d:/etc latest:/etc")]
 pub struct Args {
-    /// The snapshot before: an id or the beginning of one, or `latest`; with `:FOLDER` only what is in it
+    /// First snapshot: an id or the beginning of one, or `latest`; `:FOLDER` restricts it to a
+    /// folder
     #[arg(value_name = "ID[:FOLDER]")]
     before: String,
-    /// The snapshot after
+    /// Second snapshot, in the same notation
     #[arg(value_name = "ID[:FOLDER]")]
     after: String,
-    /// Also tell what changed in nothing but its metadata
+    /// Also show metadata-only changes
     #[arg(long)]
     metadata: bool,
 }
@@ -101,7 +105,7 @@ fn find(repo: &Repository, trees: &TreeReader<'_>, name: &str) -> Result<(Id, Id
     Ok((stored.id, trees.folder(stored.tree()?, folder.as_bytes())?))
 }
 
-/// What becomes of entries of which nothing but the metadata changed.
+/// Whether metadata-only changes are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Metadata {
     Ignore,

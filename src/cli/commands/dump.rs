@@ -1,5 +1,5 @@
-//! `dump`: a file's content, or a directory as a tar or zip archive, on standard output or in a
-//! file.
+//! The command `dump`: writes a file's content, or a directory as a tar or zip archive, to standard
+//! output or to a file.
 
 use crate::cli::args::Filter;
 use crate::cli::context::Context;
@@ -15,21 +15,26 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo dump latest /etc/hosts
+  vsm-mover -r /srv/repo dump latest /etc > etc.tar
+  vsm-mover -r /srv/repo dump latest:/etc / --archive zip --target etc.zip")]
 pub struct Args {
-    /// Snapshot: an id or the beginning of one, or `latest`; with `:FOLDER` paths start there
+    /// Snapshot: an id or the beginning of one, or `latest`; with `:FOLDER`, PATH is below that
+    /// folder
     #[arg(value_name = "ID[:FOLDER]")]
     snapshot: String,
-    /// File or directory in the snapshot; / is all of it
+    /// File or directory in the snapshot; / is the whole snapshot
     #[arg(id = "entry", value_name = "PATH")]
     path: String,
-    #[command(flatten)]
-    filter: Filter,
-    /// Format of archives; zip holds neither special files nor attributes
+    /// Set the archive format (zip stores neither special files nor extended attributes)
     #[arg(short, long, value_name = "FORMAT", default_value = "tar")]
     archive: FormatArg,
-    /// File to write instead of standard output
+    /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     target: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -58,7 +63,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let node = trees.find(root, args.path.as_bytes())?;
     let archive = node.as_ref().is_none_or(|node| node.ty != NodeType::File);
     if archive && context.out.terminal && args.target.is_none() {
-        bail!("an archive is nothing for a terminal; redirect standard output, or name a file with --target");
+        bail!("refusing to write an archive to a terminal; redirect standard output, or name a file with --target");
     }
     let _orderly = context.orderly();
     let dump = Dump::new(&repo, &index, &context.progress)?;
@@ -85,7 +90,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     })
 }
 
-/// `/a/b` for `a//b/`.
+/// Normalizes a path: `a//b/` becomes `/a/b`.
 fn cleaned(path: &str) -> Vec<u8> {
     let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
     parts.flat_map(|part| [b"/", part.as_bytes()].concat()).collect()
@@ -116,7 +121,7 @@ impl Sink<'_> {
         match self {
             Sink::Stdout(context) => {
                 context.out.flush()?;
-                // It may be a file on a full disk, or over a quota.
+                // If it is a file, a full disk or a quota may be reported only now.
                 sync(std::io::stdout()).context("cannot write standard output")
             }
             Sink::File(path, mut file) => file
@@ -127,7 +132,7 @@ impl Sink<'_> {
     }
 }
 
-/// Waits until what was written is on the disk. A pipe, a socket or a terminal has none.
+/// Waits until the written data is on the disk. Pipes, sockets and terminals cannot be synced.
 fn sync(file: impl std::os::fd::AsFd) -> std::io::Result<()> {
     match rustix::fs::fsync(file) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => Ok(()),
@@ -138,7 +143,7 @@ fn sync(file: impl std::os::fd::AsFd) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn paths_are_cleaned() {
+    fn paths_lose_empty_and_dot_parts() {
         for (path, expected) in [("a//b/", "/a/b"), ("/a", "/a"), ("./a/.", "/a"), ("/", "")] {
             assert_eq!(super::cleaned(path), expected.as_bytes());
         }

@@ -1,4 +1,5 @@
-//! `expired`: snapshots whose Velero backups are gone. Without `--remove` it only tells.
+//! The command `expired`: lists snapshots whose Velero backups were deleted, and removes them with
+//! `--remove`.
 
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -21,31 +22,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -p /etc/vsm/password expired s3:https://s3.example.com/bucket/velero
+  vsm-mover -p /etc/vsm/password expired /mnt/velero --age 168h --remove")]
 pub struct Args {
     /// Velero's backup location: s3:https://HOST/BUCKET/PREFIX, or a folder
     #[arg(value_name = "BASE")]
     base: String,
-    /// Remove these snapshots
+    /// Remove the expired snapshots
     #[arg(long)]
     remove: bool,
-    /// How old a snapshot must be; 24h at least
+    /// Only consider snapshots that are older than this, at least 24h
     #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "72h")]
     age: Duration,
-    /// Go on where no Velero backup is left
+    /// Allow all snapshots to expire if none of their Velero backups exists
     #[arg(long)]
     unsafe_allow_remove_all: bool,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if context.global.repository.no_lock && args.remove {
-        bail!("--no-lock does not go with --remove: removing snapshots needs the repository alone");
+        bail!("--no-lock cannot be used with --remove: removing snapshots needs an exclusive lock");
     }
     let place = context.place(&args.base)?;
     let (seconds, nanos) = clock::now();
     let rules = Rules { now: Time::utc(seconds, nanos), age: args.age, may_be_all: args.unsafe_allow_remove_all };
     let look = || location::backups(&place);
     let backups = look()?;
-    // Before a password is asked for: a location that is none is told at once.
+    // Before the prompt for the password, so that a wrong location is reported at once.
     expiry::compare(&[], &backups, &rules)?;
     let password = context.password()?;
     let Gathered { entries, repositories, unread } = gather(context, &place, &password)?;
@@ -57,7 +61,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         let sure = expiry::in_both(&report, &again);
         if sure.len() < report.expired.len() {
             let back = report.expired.len() - sure.len();
-            context.out.warn(format_args!("warning: {back} snapshots stay: at a second look their backups are there"));
+            context
+                .out
+                .warn(format_args!("warning: {back} snapshots are kept: the second listing contains their backups"));
         }
         removed = remove(context, &place, &password, &sure)?;
     }
@@ -80,7 +86,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     Ok(if parts.is_empty() { Outcome::Complete } else { Outcome::Incomplete(parts.join(", ")) })
 }
 
-/// What is in the repositories of a location.
+/// The contents of the repositories of a location.
 struct Gathered {
     entries: Vec<Entry>,
     repositories: usize,
@@ -88,7 +94,7 @@ struct Gathered {
     unread: usize,
 }
 
-/// Reads what our repositories have of Velero's backups.
+/// Reads the snapshots of Velero's backups from our repositories.
 fn gather(context: &Context, place: &Place, password: &Password) -> Result<Gathered> {
     let mut found = survey::find(place, DIRECTORY, location::is_own_directory)?;
     let ours = |path: &String| matches!(Layout::of(&path.split('/').collect::<Vec<_>>()), Layout::Volume { .. });
@@ -134,7 +140,7 @@ struct SummaryJson {
     /// Velero backups in the location.
     backups: usize,
     expired: usize,
-    /// What their volumes had.
+    /// The size of their volumes.
     expired_bytes: u64,
     young: usize,
     kept: usize,
@@ -143,7 +149,7 @@ struct SummaryJson {
     unread: usize,
 }
 
-/// What becomes of expired snapshots.
+/// Whether expired snapshots are only reported.
 #[derive(Clone, Copy)]
 enum Action {
     Report,
@@ -161,19 +167,21 @@ impl SummaryJson {
             (_, 0) => String::new(),
             (Action::Report, _) => "; --remove removes them".to_owned(),
             (Action::Remove, _) => {
-                format!(", {removed} are removed; `prune` in their repositories frees what only they needed")
+                format!(
+                    ", {removed} were removed; run `prune` in their repositories to free the data that only they needed"
+                )
             }
         };
         context.out.line(format_args!("{what}{did}"))?;
         context.out.line(format_args!(
-            "{repositories} repositories and {backups} Velero backups; of other snapshots {kept} have their backups, \
-             and {young} are too young to tell"
+            "{repositories} repositories and {backups} Velero backups; not expired: {kept} snapshots whose backups \
+             exist, {young} snapshots that are too young"
         ))?;
         Ok(())
     }
 }
 
-/// Tells of each snapshot, by repository.
+/// Lists the expired snapshots, one table for each repository.
 fn tell(context: &Context, place: &Place, expired: &[&Entry]) -> Result<()> {
     for same in expired.chunk_by(|a, b| a.repository == b.repository) {
         let repository = place.location(&same[0].repository).to_string();
@@ -201,7 +209,8 @@ fn tell(context: &Context, place: &Place, expired: &[&Entry]) -> Result<()> {
     Ok(())
 }
 
-/// Removes snapshots, each repository locked in its turn, and says how many. One that cannot be locked does not save the others.
+/// Removes snapshots, locking one repository after the other, and returns their number. A
+/// repository that cannot be locked is reported, and the others are processed.
 fn remove(context: &Context, place: &Place, password: &Password, expired: &[&Entry]) -> Result<usize> {
     let _orderly = context.orderly();
     let mut removed = 0;

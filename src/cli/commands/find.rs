@@ -1,4 +1,4 @@
-//! `find`: in which snapshots something is, and where.
+//! The command `find`: lists the snapshots and paths that contain files, directories or objects.
 
 use crate::cli::args::{self, Filter};
 use crate::cli::context::Context;
@@ -17,46 +17,53 @@ use crate::repo::{Index, StoredSnapshot, TreeReader};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+/// Heading of the help.
+const SEARCH: &str = "Search options";
+
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo find '*.conf' hosts
+  vsm-mover -r /srv/repo find --long --snapshot latest --ignore-case README
+  vsm-mover -r /srv/repo find --blob 1a2b3c4d --show-pack-id")]
 pub struct Args {
-    /// Patterns of names, or with --blob, --tree and --pack ids or their beginnings
+    /// Patterns of names; ids or their beginnings with --blob, --tree and --pack
     #[arg(value_name = "PATTERN", required = true)]
     patterns: Vec<String>,
-    #[command(flatten)]
-    filter: Filter,
-    /// Snapshot to look in; may be given several times
-    #[arg(short, long, value_name = "ID")]
+    /// Search this snapshot (can be specified multiple times)
+    #[arg(short, long, value_name = "ID", help_heading = SEARCH)]
     snapshot: Vec<String>,
-    /// Whatever the case
-    #[arg(short, long)]
+    /// Ignore case in patterns
+    #[arg(short, long, help_heading = SEARCH)]
     ignore_case: bool,
-    /// Only what was modified at this time or later
-    #[arg(short = 'O', long, value_name = "TIME", value_parser = args::time)]
+    /// Only consider entries that were modified at this time or later
+    #[arg(short = 'O', long, value_name = "TIME", value_parser = args::time, help_heading = SEARCH)]
     oldest: Option<Time>,
-    /// Only what was modified at this time or before
-    #[arg(short = 'N', long, value_name = "TIME", value_parser = args::time)]
+    /// Only consider entries that were modified at this time or earlier
+    #[arg(short = 'N', long, value_name = "TIME", value_parser = args::time, help_heading = SEARCH)]
     newest: Option<Time>,
-    /// Also print mode, owner, size and time
+    /// Use a long format with mode, owner, size and time
     #[arg(short, long)]
     long: bool,
     /// Print sizes with units
     #[arg(long)]
     human_readable: bool,
-    /// Look in the oldest snapshot first
+    /// Search the oldest snapshot first
     #[arg(short = 'R', long)]
     reverse: bool,
-    /// The patterns are ids of data blobs
-    #[arg(long, conflicts_with_all = ["tree", "pack"])]
+    /// Search for data blobs: the patterns are ids
+    #[arg(long, conflicts_with_all = ["tree", "pack"], help_heading = SEARCH)]
     blob: bool,
-    /// The patterns are ids of trees
-    #[arg(long, conflicts_with = "pack")]
+    /// Search for trees: the patterns are ids
+    #[arg(long, conflicts_with = "pack", help_heading = SEARCH)]
     tree: bool,
-    /// The patterns are ids of packs
-    #[arg(long)]
+    /// Search for the blobs of packs: the patterns are ids
+    #[arg(long, help_heading = SEARCH)]
     pack: bool,
-    /// Also tell the packs that hold what was found
+    /// Show the packs that contain the found objects
     #[arg(long)]
     show_pack_id: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
@@ -68,7 +75,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         snapshots.reverse();
     }
     let trees = TreeReader::new(&repo, &index);
-    // A signal ends it between two entries: the JSON document is closed then.
+    // A signal ends the search between two entries, so that the JSON document is closed.
     let _orderly = context.orderly();
     if args.blob || args.tree || args.pack {
         find_objects(&args, context, &index, &trees, &snapshots)?;
@@ -83,7 +90,8 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     })
 }
 
-/// A node in restic's fields: those of its tree, with the path instead of the name, and without what it contains.
+/// An entry in restic's fields: those of its tree node, with the path instead of the name, and
+/// without its content.
 #[derive(Serialize)]
 struct Match<'n> {
     path: String,
@@ -146,7 +154,7 @@ fn find_entries(args: &Args, context: &Context, trees: &TreeReader<'_>, snapshot
     let case = if args.ignore_case { Case::Ignore } else { Case::Sensitive };
     args.patterns.iter().try_for_each(|pattern| patterns.push(pattern, case))?;
     let entries = Entries { patterns, oldest: args.oldest, newest: args.newest };
-    // One document, written as it is found: there may be millions of matches.
+    // The document is printed during the search, because there may be millions of matches.
     let mut document = if out.is_json() { Some(out.list("[", |_| "]\n".to_owned())?) } else { None };
     let mut lists = 0;
     for stored in snapshots {
@@ -210,13 +218,13 @@ fn find_objects(
     snapshots: &[StoredSnapshot],
 ) -> Result<()> {
     if let Some(bad) = args.patterns.iter().find(|id| id.is_empty() || !id.bytes().all(|c| c.is_ascii_hexdigit())) {
-        bail!("{bad:?} is not an id or the beginning of one: those are hex digits");
+        bail!("{bad:?} is not an id or the beginning of one: ids are hex digits");
     }
     let mut objects = Objects::default();
     if args.pack {
         let missing = objects.add_packs(index, &args.patterns);
         if missing > 0 {
-            bail!("{missing} of the packs are in no index; list packs shows which the repository has");
+            bail!("{missing} of the packs are in no index; `list packs` lists the packs of the repository");
         }
     } else {
         let ty = if args.tree { BlobType::Tree } else { BlobType::Data };
@@ -276,7 +284,8 @@ fn print_place(context: &Context, place: &Place<'_>, stored: &StoredSnapshot) ->
     Ok(out.line(format_args!(" ... in snapshot {} ({time})", stored.id.short()))?)
 }
 
-/// On standard error with JSON, so that standard output stays one document.
+/// Prints the packs of an object: with JSON to standard error, so that standard output stays one
+/// document.
 fn print_packs(context: &Context, index: &Index, ty: BlobType, id: Id) {
     for location in index.find(ty, id) {
         let blob = location.blob;
@@ -291,7 +300,7 @@ fn print_packs(context: &Context, index: &Index, ty: BlobType, id: Id) {
         if context.out.is_json() {
             context.out.warn(text);
         } else if context.out.line(text).is_err() {
-            // The end of the run meets the same error, and tells it.
+            // The flush at the end of the run returns the same error.
             return;
         }
     }

@@ -1,4 +1,6 @@
-//! `forget`: removes snapshots, by a policy or by name. What only they needed stays until a prune, which it does on request.
+//! The command `forget`: removes snapshots by a retention policy or by id.
+//!
+//! The data that only these snapshots reference stays until a prune, which `--prune` runs.
 
 use super::prune;
 use crate::cli::args::{self, Filter, GroupBy, group_by};
@@ -20,77 +22,86 @@ use std::collections::HashMap;
 
 #[derive(clap::Args)]
 #[command(mut_args(without_short_host))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo forget --keep-daily 7 --keep-weekly 5 --prune
+  vsm-mover -r /srv/repo forget --keep-within 30d --tag daily --dry-run
+  vsm-mover -r /srv/repo forget 1a2b3c4d")]
 pub struct Args {
-    /// Snapshots to remove; the policy is for when there are none
+    /// Snapshots to remove; the policy is not applied then
     #[arg(value_name = "ID")]
     ids: Vec<String>,
+    /// Use a compact format without paths and reasons
+    #[arg(short, long)]
+    compact: bool,
+    /// Do not remove anything, only report what would be removed
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     keep: Keep,
-    /// Allow to remove all snapshots of a group
-    #[arg(long)]
+    /// Apply the policy to each group of snapshots with the same host, paths and/or tags
+    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths",
+          help_heading = RETENTION)]
+    group_by: GroupBy,
+    /// Allow the policy to remove all snapshots of a group
+    #[arg(long, help_heading = RETENTION)]
     unsafe_allow_remove_all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Leave out paths and reasons
-    #[arg(short, long)]
-    compact: bool,
-    /// What the policy is applied to on its own: each host, paths and/or tags
-    #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "host,paths")]
-    group_by: GroupBy,
-    /// Remove nothing, only tell what would be removed
-    #[arg(short = 'n', long)]
-    dry_run: bool,
-    /// Prune if snapshots were removed
-    #[arg(long)]
+    /// Run prune if snapshots were removed
+    #[arg(long, help_heading = prune::HEADING)]
     prune: bool,
     #[command(flatten)]
     how: prune::How,
 }
 
-/// Frees -H of [`Filter`] for --keep-hourly.
+/// Removes `-H` from the host filter, because `-H` is `--keep-hourly` here.
 fn without_short_host(option: clap::Arg) -> clap::Arg {
     if option.get_id() == "host" { option.short(None) } else { option }
 }
 
+/// Heading of the help.
+const RETENTION: &str = "Retention options";
+
 #[derive(clap::Args)]
+#[command(next_help_heading = RETENTION)]
 struct Keep {
-    /// Keep the last N, or `unlimited`
+    /// Keep the last N snapshots (a number, or `unlimited`)
     #[arg(short = 'l', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_last: u32,
-    /// Keep the last of each of N hours
+    /// Keep the last N hourly snapshots
     #[arg(short = 'H', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_hourly: u32,
-    /// Keep the last of each of N days
+    /// Keep the last N daily snapshots
     #[arg(short = 'd', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_daily: u32,
-    /// Keep the last of each of N weeks
+    /// Keep the last N weekly snapshots
     #[arg(short = 'w', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_weekly: u32,
-    /// Keep the last of each of N months
+    /// Keep the last N monthly snapshots
     #[arg(short = 'm', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_monthly: u32,
-    /// Keep the last of each of N years
+    /// Keep the last N yearly snapshots
     #[arg(short = 'y', long, value_name = "N", value_parser = number, default_value = "0", hide_default_value = true)]
     keep_yearly: u32,
-    /// Keep all within this time before the newest, like 1y5m7d2h
+    /// Keep all snapshots within this time before the latest one, like 1y5m7d2h
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within: Span,
-    /// Keep the last of each hour within this time
+    /// Keep hourly snapshots within this time before the latest one
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within_hourly: Span,
-    /// Keep the last of each day within this time
+    /// Keep daily snapshots within this time before the latest one
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within_daily: Span,
-    /// Keep the last of each week within this time
+    /// Keep weekly snapshots within this time before the latest one
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within_weekly: Span,
-    /// Keep the last of each month within this time
+    /// Keep monthly snapshots within this time before the latest one
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within_monthly: Span,
-    /// Keep the last of each year within this time
+    /// Keep yearly snapshots within this time before the latest one
     #[arg(long, value_name = "SPAN", default_value = "", hide_default_value = true)]
     keep_within_yearly: Span,
-    /// Keep snapshots with all of these tags; may be given several times
+    /// Keep snapshots with all of these tags (can be specified multiple times)
     #[arg(long, value_name = "TAG[,TAG,...]")]
     keep_tag: Vec<String>,
 }
@@ -98,7 +109,7 @@ struct Keep {
 fn number(text: &str) -> Result<u32, String> {
     match text {
         "unlimited" => Ok(ALL),
-        text => text.parse().ok().filter(|&n| n < ALL).ok_or_else(|| "it is a number, or unlimited".into()),
+        text => text.parse().ok().filter(|&n| n < ALL).ok_or_else(|| "must be a number, or unlimited".into()),
     }
 }
 
@@ -123,13 +134,13 @@ impl Keep {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if context.global.repository.no_lock && !args.dry_run {
-        bail!("--no-lock goes only with --dry-run here: removing snapshots needs the repository alone");
+        bail!("--no-lock needs --dry-run: removing snapshots needs an exclusive lock");
     }
     let policy = args.keep.policy();
     let filter = args.filter.build();
     if args.ids.is_empty() && policy.is_empty() {
         if !args.unsafe_allow_remove_all {
-            bail!("no policy and no snapshot given; nothing is removed");
+            bail!("no policy and no snapshot given, nothing is removed; give an id or an option such as --keep-daily");
         }
         if filter.is_empty() {
             bail!("--unsafe-allow-remove-all without a policy needs --host, --tag or --path");
@@ -177,8 +188,8 @@ struct ReasonJson<'g> {
     matches: &'g [String],
 }
 
-/// Applies the policy to each group, prints what it does, and returns what is to be removed, and
-/// the number of snapshots that could not be read and stay.
+/// Applies the policy to each group and prints the result. Returns the snapshots to remove, and the
+/// number of snapshots that cannot be read, which stay.
 fn by_policy(
     args: &Args,
     context: &Context,
@@ -253,7 +264,7 @@ fn print_group(args: &Args, context: &Context, key: &GroupKey, verdict: &Verdict
     Ok(())
 }
 
-/// Removes snapshots; one that cannot be removed does not save the others.
+/// Removes snapshots. A snapshot that cannot be removed is reported, and the others are removed.
 fn remove_all(context: &Context, repo: &Repository, ids: &[Id]) -> Result<Outcome> {
     let _orderly = context.orderly();
     let removed = side_by_side(repo.store().connections(), ids, |&id| -> repo::Result<bool> {

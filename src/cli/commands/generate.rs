@@ -1,4 +1,5 @@
-//! `generate`: completions and man pages, from the definitions that parse the command line.
+//! The command `generate`: writes shell completions and man pages from the definitions of the
+//! options.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -7,20 +8,24 @@ use clap_complete::Shell;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover generate --bash-completion /etc/bash_completion.d/vsm-mover
+  vsm-mover generate --zsh-completion - > _vsm-mover
+  vsm-mover generate --man /usr/local/share/man/man1")]
 pub struct Args {
-    /// File for bash completions; - is standard output
+    /// Write bash completions to this file (- for standard output)
     #[arg(long, value_name = "FILE")]
     bash_completion: Option<PathBuf>,
-    /// File for fish completions
+    /// Write fish completions to this file (- for standard output)
     #[arg(long, value_name = "FILE")]
     fish_completion: Option<PathBuf>,
-    /// File for zsh completions
+    /// Write zsh completions to this file (- for standard output)
     #[arg(long, value_name = "FILE")]
     zsh_completion: Option<PathBuf>,
-    /// File for PowerShell completions
+    /// Write PowerShell completions to this file (- for standard output)
     #[arg(long, value_name = "FILE")]
     powershell_completion: Option<PathBuf>,
-    /// Directory for man pages, one for each command
+    /// Write a man page for each command into this directory
     #[arg(long, value_name = "DIRECTORY")]
     man: Option<PathBuf>,
 }
@@ -33,7 +38,7 @@ pub fn run(args: Args, context: &Context, mut definitions: clap::Command) -> Res
         (Shell::PowerShell, &args.powershell_completion),
     ];
     if args.man.is_none() && completions.iter().all(|(_, file)| file.is_none()) {
-        bail!("nothing to generate; give --man or one of the completions");
+        bail!("nothing to generate; give --man or an option such as --bash-completion");
     }
     for (shell, file) in completions {
         let Some(file) = file else { continue };
@@ -47,7 +52,7 @@ pub fn run(args: Args, context: &Context, mut definitions: clap::Command) -> Res
         }
     }
     if let Some(dir) = &args.man {
-        // Subcommands get the global options, and names like vsm-mover-key-add.
+        // Gives subcommands the global options, and names such as vsm-mover-key-add.
         definitions.build();
         let count = man_pages(&definitions, dir)?;
         context.out.note(format_args!("{count} man pages written to {}", dir.display()))?;

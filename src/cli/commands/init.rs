@@ -1,4 +1,4 @@
-//! `init`
+//! The command `init`: creates a repository.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -11,11 +11,16 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo init
+  vsm-mover -r s3:https://s3.example.com/bucket/prefix -p /etc/vsm/password init
+  vsm-mover -r /srv/repo init --from-repo /srv/old --copy-chunker-params")]
 pub struct Args {
-    /// Format version: 1, 2, stable or latest (both are 2)
+    /// Set the format version: 1, 2, stable or latest (both are 2)
     #[arg(long, value_name = "VERSION", value_parser = version, default_value = "stable")]
     repository_version: Version,
-    /// Cut files as the other repository does, so that the same files become the same blobs in both
+    /// Copy the chunker parameters of the source repository, so that equal files become equal blobs
+    /// in both repositories
     #[arg(long)]
     copy_chunker_params: bool,
     #[command(flatten)]
@@ -26,7 +31,7 @@ fn version(text: &str) -> Result<Version, String> {
     match text {
         "1" => Ok(Version::V1),
         "2" | "stable" | "latest" | "" => Ok(Version::V2),
-        _ => Err("it is 1, 2, stable or latest".into()),
+        _ => Err("must be 1, 2, stable or latest".into()),
     }
 }
 
@@ -40,7 +45,7 @@ struct Initialized<'r> {
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let polynomial = match (args.copy_chunker_params, args.from.is_given()) {
         (true, _) => Some(args.from.context(context)?.open()?.config().polynomial),
-        (false, true) => bail!("--from-repo has a meaning only with --copy-chunker-params"),
+        (false, true) => bail!("--from-repo needs --copy-chunker-params"),
         (false, false) => None,
     };
     let store = context.store()?;
@@ -56,7 +61,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         context.out.note(format_args!("created restic repository {} at {repository}", &id.to_string()[..10]))?;
         context.out.note("")?;
-        context.out.note("Keep the password safe: without it nobody, not even you, can read what is stored there.")?;
+        context
+            .out
+            .note("Keep the password safe: without it, the data in the repository cannot be read or recovered.")?;
     }
     Ok(Outcome::Complete)
 }

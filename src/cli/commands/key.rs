@@ -1,4 +1,4 @@
-//! `key list|add|remove|passwd`: several passwords may open one repository.
+//! The commands `key list`, `add`, `remove` and `passwd`: manage the passwords of a repository.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -12,6 +12,10 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo key list
+  vsm-mover -r /srv/repo key add --user backup --host server
+  vsm-mover -r /srv/repo key passwd")]
 pub struct Args {
     #[command(subcommand)]
     command: KeyCommand,
@@ -20,31 +24,41 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum KeyCommand {
     /// List the keys
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo key list")]
     List,
-    /// Add a key for another password
+    /// Add a key with a new password
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo key add
+  vsm-mover -r /srv/repo key add --new-password-file /etc/vsm/new-password")]
     Add(NewKey),
-    /// Remove a key, but never the one in use
+    /// Remove a key other than the one in use
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo key remove 1a2b3c4d")]
     Remove {
         /// Id of the key, or its beginning
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Replace the key in use by one for another password
+    /// Replace the key in use by one with a new password
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo key passwd
+  vsm-mover -r /srv/repo key passwd --new-password-file /etc/vsm/new-password")]
     Passwd(NewKey),
 }
 
 #[derive(clap::Args)]
 struct NewKey {
-    /// File to read the new password from
+    /// Read the new password from a file
     #[arg(long, value_name = "FILE", conflicts_with = "new_insecure_no_password")]
     new_password_file: Option<PathBuf>,
-    /// Make the new password the empty one
+    /// Use the empty password as the new one (insecure)
     #[arg(long)]
     new_insecure_no_password: bool,
-    /// User name to record in the key
+    /// Record this user name in the key
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// Host name to record in the key
+    /// Record this host name in the key
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `list`: the ids of the repository's objects, one a line.
+//! The command `list`: prints the ids of objects in the repository, one per line.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -7,8 +7,11 @@ use crate::store::FileType;
 use anyhow::Result;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo list snapshots
+  vsm-mover -r /srv/repo list packs")]
 pub struct Args {
-    /// What to list
+    /// Type of the objects to list
     #[arg(value_name = "TYPE")]
     what: What,
 }
@@ -24,7 +27,7 @@ enum What {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    // A lock of our own would be in the list, and one that is in the way would hide it.
+    // Without a lock of our own, which would be listed, and without waiting for a conflicting one.
     let repo = if matches!(args.what, What::Locks) { context.open()? } else { context.open_to_read()? };
     let ty = match args.what {
         What::Blobs => {

@@ -1,4 +1,4 @@
-//! `ls`: what is in a snapshot.
+//! The command `ls`: lists the entries of a snapshot.
 
 use crate::cli::args::Filter;
 use crate::cli::context::Context;
@@ -15,30 +15,35 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo ls latest
+  vsm-mover -r /srv/repo ls --long --human-readable latest:/etc
+  vsm-mover -r /srv/repo ls --recursive --sort size --reverse latest /home")]
 pub struct Args {
-    /// Snapshot to list: an id or the beginning of one, or `latest`; with `:FOLDER` only what is in it
+    /// Snapshot to list: an id or the beginning of one, or `latest`; `:FOLDER` restricts it to a
+    /// folder
     #[arg(value_name = "ID[:FOLDER]")]
     snapshot: String,
-    /// Absolute paths of directories to list; all by default
+    /// Absolute paths of directories to list [default: all]
     #[arg(value_name = "DIR")]
     dirs: Vec<String>,
-    #[command(flatten)]
-    filter: Filter,
-    /// Also print mode, owner, size and time
+    /// Use a long format with mode, owner, size and time
     #[arg(short, long)]
     long: bool,
     /// Print sizes with units
     #[arg(long)]
     human_readable: bool,
-    /// Also list what is below the directories given
+    /// Also list everything below the given directories
     #[arg(long)]
     recursive: bool,
-    /// Order of the list
+    /// Sort by this property
     #[arg(short, long, value_name = "MODE", default_value = "name")]
     sort: Sort,
-    /// Reverse the list
+    /// Reverse the order
     #[arg(long)]
     reverse: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq)]
@@ -69,7 +74,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mut collected = Vec::new();
     let _orderly = context.orderly();
     let gaps = Gaps::new(stored.id, &context.progress);
-    // Without the root there is nothing to list; what is missing below it is reported.
+    // An unreadable root is an error; unreadable directories below it are reported and left out.
     let mut walk = Walk::new(&trees, root)?;
     while let Some(node) = walk.next_readable(&gaps)? {
         gaps.check_interrupted()?;
@@ -97,7 +102,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     })
 }
 
-/// How far below the directories given entries are listed.
+/// How far below the given directories entries are listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
     /// The entries of the directories.
@@ -204,7 +209,7 @@ mod tests {
     use super::{Depth, scope};
 
     #[test]
-    fn directories_show_themselves_and_their_entries() {
+    fn given_directories_are_listed_with_their_entries() {
         let dirs: &[&[u8]] = &[b"/data/sub"];
         let scopes = |depth| {
             ["/data", "/data/sub", "/data/sub/x", "/data/sub/x/y", "/data/subway", "/etc"]

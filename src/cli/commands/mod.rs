@@ -1,4 +1,5 @@
-//! The commands, one file each: its options, and a `run` that calls the engine and prints.
+//! The commands, one file each: the options, and a `run` that calls the engine and prints the
+//! result.
 
 mod backup;
 mod cat;
@@ -34,68 +35,70 @@ use super::context::Context;
 use super::exit::Outcome;
 use anyhow::Result;
 
+/// The commands in the order of the help, by topic: backup and restore, views, maintenance,
+/// objects, Kubernetes, the program itself.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Make a new repository
+    /// Initialize a new repository
     Init(init::Args),
-    /// Make a snapshot of files, directories, a volume or standard input
+    /// Back up files, directories, a volume or standard input
     Backup(backup::Args),
-    /// Bring back what is in a snapshot
+    /// Restore files or a volume from a snapshot
     Restore(restore::Args),
-    /// Look for errors in the repository
-    Check(check::Args),
-    /// List the snapshots
+    /// List snapshots
     Snapshots(snapshots::Args),
-    /// List what is in a snapshot
+    /// List the entries of a snapshot
     Ls(ls::Args),
-    /// Print a file, or a directory as a tar archive
-    Dump(dump::Args),
-    /// Show snapshots as directories
-    #[cfg(feature = "mount")]
-    Mount(mount::Args),
     /// Find files, directories or objects in snapshots
     Find(find::Args),
-    /// Show what changed from one snapshot to another
+    /// Show the differences between two snapshots
     Diff(diff::Args),
-    /// Count what is in snapshots
+    /// Print a file, or a directory as an archive
+    Dump(dump::Args),
+    /// Mount snapshots as directories
+    #[cfg(feature = "mount")]
+    Mount(mount::Args),
+    /// Show statistics about snapshots
     Stats(stats::Args),
-    /// Remove snapshots by a policy or by name
+    /// Check the repository for errors
+    Check(check::Args),
+    /// Remove snapshots by a retention policy or by id
     Forget(forget::Args),
-    /// Remove what no snapshot needs
+    /// Remove unreferenced data from the repository
     Prune(prune::Args),
-    /// Put a damaged repository in order
+    /// Repair a damaged repository
     Repair(repair::Args),
     /// Copy snapshots from another repository
     Copy(copy::Args),
-    /// Leave paths out of snapshots after the fact
+    /// Rewrite snapshots to exclude paths, or to change their host or time
     Rewrite(rewrite::Args),
-    /// Bring the repository to a newer format
-    Migrate(migrate::Args),
-    /// Change the tags of snapshots
+    /// Modify the tags of snapshots
     Tag(tag::Args),
+    /// Upgrade the repository to a newer format
+    Migrate(migrate::Args),
+    /// Manage the keys (passwords) of the repository
+    Key(key::Args),
+    /// Remove stale locks
+    Unlock(unlock::Args),
+    /// List the ids of objects in the repository
+    List(list::Args),
     /// Print an object of the repository
     Cat(cat::Args),
-    /// Manage the passwords of the repository
-    Key(key::Args),
-    /// List the ids of the repository's objects
-    List(list::Args),
-    /// Remove locks that dead processes left behind
-    Unlock(unlock::Args),
     /// List the repositories below a location, and write manifests that restore their volumes
     Repositories(repositories::Args),
-    /// Tell of snapshots whose Velero backups are gone, and remove them if asked to
+    /// List, and optionally remove, snapshots whose Velero backups were deleted
     Expired(expired::Args),
-    /// Do what a work description says, and report it: the command of a mover's Job
+    /// Run the work description of a mover's Job, and write a report
     Work(work::Args),
-    /// Write completions for shells, and man pages
+    /// Generate shell completions and man pages
     Generate(generate::Args),
     /// Print the version
     Version(version::Args),
-    /// Show all of it on a sample volume and a repository in a folder
+    /// Run a demonstration with a sample volume and a repository in a folder
     Demo(demo::Args),
 }
 
-/// Runs a command. The definitions are those of the whole command line.
+/// Runs a command. `definitions` returns those of the whole command line.
 pub fn run(command: Command, context: &Context, definitions: fn() -> clap::Command) -> Result<Outcome> {
     match command {
         Command::Init(args) => init::run(args, context),

@@ -1,4 +1,4 @@
-//! `mount`: snapshots as directories, until a signal comes or somebody unmounts them.
+//! The command `mount`: shows snapshots as directories until a signal or an unmount.
 
 use crate::cli::args::Filter;
 use crate::cli::context::Context;
@@ -11,31 +11,34 @@ use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often it is looked whether it is to end.
+/// Poll interval for a signal and an unmount.
 const WATCH: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo mount /mnt
+  vsm-mover -r /srv/repo mount /mnt --allow-other --host server")]
 pub struct Args {
     /// Directory to mount the snapshots on
     #[arg(id = "mountpoint", value_name = "DIRECTORY")]
     target: PathBuf,
-    #[command(flatten)]
-    filter: Filter,
-    /// Let other users look, too
+    /// Allow other users to access the mounted snapshots
     #[arg(long)]
     allow_other: bool,
-    /// With --allow-other, let them look at everything, whatever its mode and owner
+    /// Ignore file modes and owners, so that other users can read everything (with --allow-other)
     #[arg(long, requires = "allow_other")]
     no_default_permissions: bool,
-    /// Show everything as root's
+    /// Show root as the owner of all files
     #[arg(long)]
     owner_root: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Args { target, filter, allow_other, no_default_permissions, owner_root } = args;
     if !target.is_dir() {
-        bail!("{} is no directory; a file system is mounted on one that is there", target.display());
+        bail!("{} is not a directory; create it, or name an existing one", target.display());
     }
     let repo = context.open_to_read()?;
     let select = || select::snapshots(context, &repo, &[], &filter.build());
@@ -47,18 +50,19 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let mount = Mount::start(source, &target, options, context.progress.clone())
         .with_context(|| format!("cannot mount on {}", target.display()))?;
     context.out.note(format_args!(
-        "{} snapshots are mounted on {}; end with Ctrl-C, or by unmounting",
+        "{} snapshots are mounted on {}; press Ctrl-C or unmount to end",
         snapshots.len(),
         target.display()
     ))?;
     while !mount.is_over() && !context.progress.is_interrupted() {
         clock::sleep(WATCH);
     }
-    let busy = || format!("cannot unmount {}: a program may still be in it; end it, and umount", target.display());
+    let busy =
+        || format!("cannot unmount {}: a program may still use it; end the program, and run umount", target.display());
     mount.end().with_context(busy)?;
     context.check_lock()?;
     Ok(match context.progress.problem_count() + unread as u64 {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} things could not be read, each told above")),
+        count => Outcome::Incomplete(format!("{count} objects could not be read, each listed above")),
     })
 }

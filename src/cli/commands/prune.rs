@@ -1,4 +1,4 @@
-//! `prune`: removes what no snapshot needs.
+//! The command `prune`: removes data that no snapshot references.
 
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -17,30 +17,38 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo prune
+  vsm-mover -r /srv/repo prune --dry-run --max-unused 10%
+  vsm-mover -r /srv/repo prune --repack-cacheable-only")]
 pub struct Args {
-    #[command(flatten)]
-    how: How,
-    /// Change nothing, only tell what would be done
+    /// Do not change anything, only report what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    how: How,
 }
 
-/// What `forget --prune` takes too.
+/// Heading of the help.
+pub const HEADING: &str = "Prune options";
+
+/// The options of `prune` that `forget --prune` accepts, too.
 #[derive(clap::Args)]
+#[command(next_help_heading = HEADING)]
 pub struct How {
-    /// How much of what stays may be unused: bytes like 1G, a share like 5%, or `unlimited`
+    /// Tolerate this amount of unused data: a size like 1G, a share like 5%, or `unlimited`
     #[arg(long, value_name = "LIMIT", value_parser = limit, default_value = "5%")]
     max_unused: Limit,
-    /// Pack no more than this anew
+    /// Repack at most this amount of data
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_repack_size: Option<u64>,
-    /// Pack nothing anew but trees
+    /// Repack only tree packs
     #[arg(long)]
     repack_cacheable_only: bool,
-    /// Pack anew what is smaller [default: what is much smaller than nearly all packs]
+    /// Repack packs smaller than this [default: packs that are much smaller than most others]
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     repack_smaller_than: Option<u64>,
-    /// Compress data that is not compressed
+    /// Repack all uncompressed data
     #[arg(long)]
     repack_uncompressed: bool,
 }
@@ -61,7 +69,7 @@ impl How {
             bail!("--repack-uncompressed and --compression off exclude each other");
         }
         if small.is_some_and(|small| small == 0 || small > context.settings().pack_size) {
-            bail!("--repack-smaller-than is more than 0, and no more than --pack-size");
+            bail!("--repack-smaller-than must be between 1 and --pack-size");
         }
         Ok(Options {
             max_unused,
@@ -75,20 +83,20 @@ impl How {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if context.global.repository.no_lock && !args.dry_run {
-        bail!("--no-lock goes only with --dry-run here: to remove packs needs the repository alone");
+        bail!("--no-lock needs --dry-run: removing packs needs an exclusive lock");
     }
     let repo =
         if context.global.repository.no_lock { context.open()? } else { context.open_locked(LockMode::Exclusive)? };
     prune(context, &repo, &args.how, &[], DryRun::from(args.dry_run))
 }
 
-/// Prunes a repository that is locked exclusively. The snapshots `gone` count as removed, whether
-/// they exist or not.
+/// Prunes a repository that is locked exclusively. The snapshots in `gone` count as removed even if
+/// they exist.
 pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], dry_run: DryRun) -> Result<Outcome> {
     let options = how.options(context)?;
     if options.uncompressed && repo.config().version == Version::V1 {
         bail!(
-            "--repack-uncompressed: a repository of version 1 has no compression; `migrate upgrade_repo_v2` makes it one of version 2"
+            "--repack-uncompressed: a repository of version 1 has no compression; run `migrate upgrade_repo_v2` first"
         );
     }
     let _orderly = context.orderly();
@@ -109,7 +117,7 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
             context.out.note_at(2, format_args!("would have {what}: {}", ids.join(" ")))
         };
         list("removed packs that are in no index", prune.unindexed())?;
-        list("packed anew and removed packs", &prune.packs(Fate::Repack))?;
+        list("repacked and removed packs", &prune.packs(Fate::Repack))?;
         list("removed packs", &prune.packs(Fate::Remove))?;
         return Ok(Outcome::Complete);
     }
@@ -119,13 +127,13 @@ pub fn prune(context: &Context, repo: &Arc<Repository>, how: &How, gone: &[Id], 
     context.note_cost()?;
     Ok(match done.left_behind {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!(
-            "{count} packs that nothing needs could not be removed; the next prune tries again"
-        )),
+        count => {
+            Outcome::Incomplete(format!("{count} unreferenced packs could not be removed; the next prune tries again"))
+        }
     })
 }
 
-/// Says what is being done, and shows how far it is.
+/// Prints the current stage and shows its progress.
 struct Tell<'c> {
     context: &'c Context,
     ticker: RefCell<Option<Ticker>>,
@@ -146,7 +154,7 @@ impl<'c> Tell<'c> {
             Stage::Reindex => "rebuilding index".to_owned(),
             Stage::RemovePacks { packs } => format!("removing {packs} old packs"),
         };
-        // Who does not read it is no reason to stop halfway.
+        // A closed standard output must not abort the prune.
         let _ = self.context.out.note(text);
         let kind = match stage {
             Stage::ReadIndex | Stage::Reindex => return,
@@ -216,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits() {
+    fn limits_are_bytes_percentages_or_unlimited() {
         assert_eq!(limit("unlimited"), Ok(Limit::Unlimited));
         assert_eq!(limit("5%"), Ok(Limit::Percent(5.0)));
         assert_eq!(limit("0"), Ok(Limit::Bytes(0)));

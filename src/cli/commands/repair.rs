@@ -1,4 +1,4 @@
-//! `repair index`, `repair packs`, `repair snapshots`
+//! The commands `repair index`, `repair packs` and `repair snapshots`.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -17,6 +17,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo repair index
+  vsm-mover -r /srv/repo repair snapshots --forget")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -24,38 +27,46 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Make the index say what the packs hold
+    /// Rebuild the index from the packs
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo repair index
+  vsm-mover -r /srv/repo repair index --read-all-packs")]
     Index(IndexArgs),
-    /// Save what can be saved out of damaged packs, and remove them
+    /// Salvage the intact blobs of damaged packs, and remove the packs
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo repair packs 5e0c8d2f1a3b4c6d7e8f9a0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f7a8b9c0d")]
     Packs {
-        /// The damaged packs; `check --read-data` names them
+        /// Ids of the damaged packs, which `check --read-data` lists
         #[arg(value_name = "ID", required = true)]
         ids: Vec<Id>,
     },
-    /// Make snapshots anew without what is lost
-    #[command(mut_arg("ids", |ids| ids.help("Snapshots to look at [default: all]")))]
+    /// Rewrite damaged snapshots without the lost data
+    #[command(mut_arg("ids", |ids| ids.help("Snapshots to repair [default: all that the filters accept]")))]
+    #[command(after_help = "Examples:
+  vsm-mover -r /srv/repo repair snapshots --dry-run
+  vsm-mover -r /srv/repo repair snapshots --forget")]
     Snapshots {
-        #[command(flatten)]
-        selection: Selection,
         /// Remove the damaged snapshots
         #[arg(long)]
         forget: bool,
-        /// Change nothing, only tell what would be done
+        /// Do not change anything, only report what would be done
         #[arg(short = 'n', long)]
         dry_run: bool,
+        #[command(flatten)]
+        selection: Selection,
     },
 }
 
 #[derive(clap::Args)]
 struct IndexArgs {
-    /// Ask every pack, whatever the index says
+    /// Read the headers of all packs, even of those that are consistent with the index
     #[arg(long)]
     read_all_packs: bool,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if context.global.repository.no_lock {
-        bail!("--no-lock does not go here: a repair needs the repository alone");
+        bail!("--no-lock cannot be used with repair: a repair needs an exclusive lock");
     }
     let repo = context.open_locked(LockMode::Exclusive)?;
     let _orderly = context.orderly();
@@ -69,19 +80,19 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 }
 
 fn index(context: &Context, repo: &Repository, args: &IndexArgs) -> Result<Outcome> {
-    context.out.note("looking at the index and the packs")?;
+    context.out.note("comparing the index with the packs")?;
     let ticker = context.show_progress(Kind::Count("packs"));
     let which = if args.read_all_packs { PacksToRead::All } else { PacksToRead::Doubtful };
     let Repaired { unreadable, forgotten, read, silent, written, removed } =
         repair::index::repair(repo, which, &context.progress)?;
     drop(ticker);
     context.out.note(format_args!(
-        "{unreadable} index files could not be read; {forgotten} packs are forgotten, {read} were asked what they hold; \
-         {removed} index files are replaced by {written}"
+        "{unreadable} index files could not be read; {forgotten} missing packs were dropped from the index, the \
+         headers of {read} packs were read; {removed} index files were replaced by {written}"
     ))?;
     Ok(match silent {
         0 => Outcome::Complete,
-        count => Outcome::Incomplete(format!("{count} packs could not say what they hold, each told above")),
+        count => Outcome::Incomplete(format!("the headers of {count} packs could not be read, each listed above")),
     })
 }
 
@@ -92,13 +103,13 @@ fn packs(context: &Context, repo: &Arc<Repository>, ids: &[Id]) -> Result<Outcom
     context.out.note(format_args!("{saved} blobs are saved, {lost} are lost"))?;
     if lost > 0 {
         context.out.note(
-            "back up the same files again, which may bring lost blobs back; `repair snapshots` leaves out what stays lost",
+            "back up the same files again, which may restore lost blobs; `repair snapshots` removes what stays lost",
         )?;
     }
     Ok(match (lost, left_behind) {
         (0, 0) => Outcome::Complete,
         (0, packs) => Outcome::Incomplete(format!("{packs} packs could not be removed; a prune tries again")),
-        (blobs, _) => Outcome::Incomplete(format!("{blobs} blobs are lost, each told above")),
+        (blobs, _) => Outcome::Incomplete(format!("{blobs} blobs are lost, each listed above")),
     })
 }
 
@@ -122,12 +133,12 @@ fn snapshots(context: &Context, repo: &Arc<Repository>, selection: Selection, re
     repair::snapshots::repair(repo, &snapshots, replace, &context.progress, &mut |stored, changes, became| {
         let text = match became {
             Became::Unchanged => return,
-            Became::Repaired(None) => "would be made anew".to_owned(),
+            Became::Repaired(None) => "would be rewritten".to_owned(),
             Became::Repaired(Some(id)) => format!("is now snapshot {}", id.short()),
-            Became::Nothing => "has nothing left".to_owned(),
+            Became::Nothing => "has no data left".to_owned(),
         };
         changed += 1;
-        // Who does not read it is no reason to stop halfway.
+        // A closed standard output must not abort the repair.
         let tell = |text: String| drop(context.out.note(text));
         tell(select::describe(stored));
         changes.iter().for_each(|change| tell(format!("  {change}")));
@@ -140,33 +151,34 @@ fn snapshots(context: &Context, repo: &Arc<Repository>, selection: Selection, re
     Ok(match missing {
         0 => Outcome::Complete,
         count => Outcome::Incomplete(format!(
-            "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a one"
+            "{count} snapshots could not be read; `repair snapshots --forget ID` removes such a snapshot"
         )),
     })
 }
 
-/// Whether the file of a snapshot is there and not what it should be.
+/// Whether the file of a snapshot exists, but is damaged.
 fn is_damaged(repo: &Repository, name: &str) -> repo::Result<bool> {
     let id = repo.find_id(FileType::Snapshot, name)?;
     let is_there = repo.store().size(File::new(FileType::Snapshot, id)).is_ok();
     Ok(is_there && repo.load_snapshot(id).is_err_and(|error| error.is_damage()))
 }
 
-/// Copies a pack into the current directory before anything is done to it. One that does not exist
-/// leaves no copy. A copy of an earlier run is used again; a file of that name with another content
-/// stays, and the copy gets a number.
+/// Copies a pack into the current directory before the pack is changed. A missing pack is reported
+/// and not copied. A copy of an earlier run is used again; if a file of that name has another
+/// content, the copy gets a number.
 fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
     let file = File::new(FileType::Pack, id);
     let size = match repo.store().size(file) {
         Err(StoreError::NotFound { .. }) => {
-            context.out.warn(format_args!("pack {id} is not there"));
+            context.out.warn(format_args!("pack {id} does not exist"));
             return Ok(());
         }
         other => other?,
     };
     let name = format!("pack-{id}");
     let cannot_write = || format!("cannot write {name} in the current directory");
-    // It gets its name when it is whole: what is called like a copy is one, whenever this ends.
+    // The file gets its name when it is complete, so that an interrupted run leaves no partial
+    // copy.
     let mut copy = tempfile::Builder::new().prefix(&format!(".{name}-")).tempfile_in(".").with_context(cannot_write)?;
     let mut download = repo.store().download(file, 0, size)?;
     let mut piece = vec![0; 1 << 20];
@@ -190,21 +202,23 @@ fn keep(context: &Context, repo: &Repository, id: Id) -> Result<()> {
         copy = match copy.persist_noclobber(&numbered) {
             Ok(_) if number == 1 => return Ok(()),
             Ok(_) => {
-                context.out.warn(format_args!("{name} is another file; the copy of the pack is {numbered}"));
+                context
+                    .out
+                    .warn(format_args!("{name} exists with another content; the copy of the pack is {numbered}"));
                 return Ok(());
             }
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => error.file,
             Err(error) => return Err(error.error).with_context(cannot_write),
         };
-        // The pack as it is now, or as it was before it was damaged, which is better.
+        // Either the current content of the pack, or the content from before the damage.
         if hash_of(Path::new(&numbered)).is_some_and(|found| found == content || found == id) {
-            return Ok(context.out.note(format_args!("{numbered} is a copy already"))?);
+            return Ok(context.out.note(format_args!("{numbered} already is a copy of the pack"))?);
         }
     }
     Ok(())
 }
 
-/// The hash of a file, if it is one that can be read.
+/// The hash of a regular file; `None` if it cannot be read.
 fn hash_of(path: &Path) -> Option<Id> {
     let mut file = fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
     let mut hasher = Sha256::new();

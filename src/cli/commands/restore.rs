@@ -1,4 +1,4 @@
-//! `restore`
+//! The command `restore`: restores a snapshot, or a part of it, into a directory or a block device.
 
 use crate::cli::args::Filter;
 use crate::cli::context::Context;
@@ -15,50 +15,61 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Heading of the help.
+const TARGET: &str = "Target options";
+
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo restore latest --target /tmp/restored
+  vsm-mover -r /srv/repo restore latest:/etc --target /tmp/etc --include '*.conf'
+  vsm-mover -r /srv/repo restore 1a2b3c4d --volume --target /mnt/data --verify
+  vsm-mover -r /srv/repo restore latest:/dev/vdb --target /dev/vdc")]
 pub struct Args {
-    /// Snapshot to restore: an id or the beginning of one, or `latest`; with `:PATH` only what is there
+    /// Snapshot to restore: an id or the beginning of one, or `latest`; `:PATH` restricts it to a
+    /// path
     #[arg(value_name = "ID[:PATH]")]
     snapshot: String,
-    /// Directory to restore into, or a block device that takes the one file of PATH
-    #[arg(short, long, value_name = "DIR")]
+    /// Restore into this directory, or restore the one file of PATH to this block device
+    #[arg(short, long, value_name = "DIR", help_heading = TARGET)]
     target: Option<PathBuf>,
+    /// Overwrite existing files according to this rule
+    #[arg(long, value_name = "BEHAVIOR", default_value = "always", help_heading = TARGET)]
+    overwrite: OverwriteArg,
+    /// Remove entries from the target that the snapshot does not contain
+    #[arg(long, help_heading = TARGET)]
+    delete: bool,
+    /// Read the restored files again and verify their content
+    #[arg(long, help_heading = TARGET)]
+    verify: bool,
+    /// Do nothing (for compatibility with restic): zeros in new files always become holes
+    #[arg(long, help_heading = TARGET)]
+    sparse: bool,
+    /// Do not change anything, only report what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Restore the root of a volume to the target, even if the snapshot stores it as the directory
+    /// `data`
+    #[arg(long, help_heading = TARGET)]
+    volume: bool,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
     patterns: PatternArgs,
-    /// What becomes of files that are there already
-    #[arg(long, value_name = "BEHAVIOR", default_value = "always")]
-    overwrite: OverwriteArg,
-    /// Remove what the snapshot does not have
-    #[arg(long)]
-    delete: bool,
-    /// Read again what was written
-    #[arg(long)]
-    verify: bool,
-    /// Without effect: zeros in new files always become holes
-    #[arg(long)]
-    sparse: bool,
-    /// Change nothing, only tell what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// The snapshot is of a volume: its root becomes the target, also when the snapshot has it as the directory `data`
-    #[arg(long)]
-    volume: bool,
 }
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Include options")]
 struct PatternArgs {
-    /// Pattern of what to restore; may be given several times
+    /// Include a pattern, exclude everything else (can be specified multiple times)
     #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
     include: Vec<String>,
-    /// The same, whatever the case
+    /// Like --include, ignoring case
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     iinclude: Vec<String>,
-    /// File of such patterns, one a line
+    /// Read include patterns from a file, one per line (can be specified multiple times)
     #[arg(long, value_name = "FILE")]
     include_file: Vec<PathBuf>,
-    /// The same, whatever the case
+    /// Like --include-file, ignoring case
     #[arg(long, value_name = "FILE")]
     iinclude_file: Vec<PathBuf>,
     #[command(flatten)]
@@ -67,13 +78,13 @@ struct PatternArgs {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum OverwriteArg {
-    /// Compare their content, and correct what differs
+    /// Compare the content, and rewrite the parts that differ
     Always,
-    /// Trust size and modification time
+    /// Skip files with the same size and modification time
     IfChanged,
-    /// Keep them unless the snapshot's are newer
+    /// Overwrite files that are older than in the snapshot
     IfNewer,
-    /// Keep them
+    /// Keep existing files
     Never,
 }
 
@@ -138,27 +149,27 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let lacks = format!("the snapshot is incomplete: {lacking} entries could not be read when it was backed up");
     let of_all = is_all(path, &options);
     if lacking > 0 && (problems > 0 || !of_all) {
-        // Whether the part that was asked for is concerned is not recorded.
+        // The snapshot does not record whether the requested part is affected.
         context.out.warn(format_args!("warning: {lacks}"));
     }
     match (problems, lacking) {
         (0, 0) => Ok(Outcome::Complete),
         (0, _) if of_all => {
             let what = if args.dry_run { "would be restored" } else { "is restored" };
-            Ok(Outcome::Incomplete(format!("{lacks}; what it has {what}")))
+            Ok(Outcome::Incomplete(format!("{lacks}; the rest {what}")))
         }
         (0, _) => Ok(Outcome::Complete),
         (count, _) => bail!("the restore is incomplete: there were {count} errors"),
     }
 }
 
-/// Whether the whole snapshot was asked for.
+/// Whether the whole snapshot is to be restored.
 fn is_all(path: &str, options: &Options) -> bool {
     let names_nothing = path.split('/').all(|name| name.is_empty() || name == ".");
     names_nothing && options.include.is_empty() && options.exclude.is_empty()
 }
 
-/// restic's summary; every number but the types' is left out when 0.
+/// restic's summary, in which numbers that are 0 are left out.
 #[derive(Serialize)]
 struct SummaryMessage {
     message_type: &'static str,
@@ -178,11 +189,11 @@ struct SummaryMessage {
     bytes_restored: u64,
     #[serde(skip_serializing_if = "is_zero")]
     bytes_skipped: u64,
-    /// Not restic's: entries that the snapshot lacks or that are doubtful in it, as the summary of
-    /// its backup has them.
+    /// Not in restic: entries that are missing or doubtful in the snapshot, by the summary of its
+    /// backup.
     #[serde(skip_serializing_if = "is_zero")]
     snapshot_problems: u64,
-    /// Not restic's.
+    /// Not in restic: the requests and bytes of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<Account>,
 }

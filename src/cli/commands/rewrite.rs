@@ -1,4 +1,4 @@
-//! `rewrite`: leaves paths out of snapshots after the fact, or says otherwise when and where they were made.
+//! The command `rewrite`: removes paths from snapshots, or changes their host or time.
 
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -12,24 +12,27 @@ use crate::repo::LockMode;
 use anyhow::{Result, bail};
 
 #[derive(clap::Args)]
-#[command(mut_arg("ids", |ids| ids.help("Snapshots to rewrite [default: all]")))]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to rewrite [default: all that the filters accept]")))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo rewrite --exclude '*.iso' --forget
+  vsm-mover -r /srv/repo rewrite --new-host server latest --dry-run")]
 pub struct Args {
+    /// Set the host of the new snapshots
+    #[arg(long, value_name = "HOST")]
+    new_host: Option<String>,
+    /// Set the time of the new snapshots
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
+    new_time: Option<Time>,
+    /// Remove the original snapshots
+    #[arg(long)]
+    forget: bool,
+    /// Do not change anything, only report what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     exclude: ExcludePatterns,
-    /// The host that the new snapshots name
-    #[arg(long, value_name = "HOST")]
-    new_host: Option<String>,
-    /// The time that they name
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    new_time: Option<Time>,
-    /// Remove the old snapshots
-    #[arg(long)]
-    forget: bool,
-    /// Change nothing, only tell what would be done
-    #[arg(short = 'n', long)]
-    dry_run: bool,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
@@ -39,7 +42,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         bail!("nothing to do: give patterns to exclude, --new-host or --new-time");
     }
     if context.global.repository.no_lock && !dry_run {
-        bail!("--no-lock goes only with --dry-run here");
+        bail!("--no-lock needs --dry-run: rewriting snapshots needs a lock");
     }
     let mode = if forget { LockMode::Exclusive } else { LockMode::Shared };
     let repo = if context.global.repository.no_lock { context.open()? } else { context.open_locked(mode)? };
@@ -55,11 +58,11 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
                 failed += 1;
                 return;
             }
-            Became::Rewritten(None) => "would be made anew".to_owned(),
+            Became::Rewritten(None) => "would be rewritten".to_owned(),
             Became::Rewritten(Some(id)) => format!("is now snapshot {}", id.short()),
         };
         changed += 1;
-        // Who does not read it is no reason to stop halfway.
+        // A closed standard output must not abort the rewrite.
         let _ = context.out.note(format_args!("{} {text}", select::describe(stored)));
     })?;
     context.out.note(format_args!("{changed} snapshots {would}changed"))?;

@@ -1,4 +1,4 @@
-//! `snapshots`: the list of snapshots, also grouped and cut to the latest.
+//! The command `snapshots`: lists snapshots, optionally in groups or only the latest ones.
 
 use crate::cli::args::{GroupBy, group_by};
 use crate::cli::context::Context;
@@ -11,19 +11,23 @@ use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
-#[command(mut_arg("ids", |ids| ids.help("Snapshots to list; all by default")))]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to list [default: all that the filters accept]")))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo snapshots
+  vsm-mover -r /srv/repo snapshots --host server --latest 1
+  vsm-mover -r /srv/repo snapshots --group-by host,tags --compact")]
 pub struct Args {
-    #[command(flatten)]
-    selection: Selection,
-    /// Leave out the paths
+    /// Use a compact format without paths
     #[arg(short, long)]
     compact: bool,
-    /// Only the latest N of each host and paths
+    /// Only show the latest N snapshots of each host and paths
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     latest: usize,
-    /// Group by host, paths and/or tags
+    /// Group snapshots by host, paths and/or tags
     #[arg(short, long, value_name = "KEYS", value_parser = group_by, default_value = "", hide_default_value = true)]
     group_by: GroupBy,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Serialize)]
@@ -70,7 +74,7 @@ fn json(snapshots: &[StoredSnapshot]) -> Vec<SnapshotJson<'_>> {
     snapshots.iter().map(SnapshotJson::from).collect()
 }
 
-/// Leaves the latest `count` of each host and paths, still oldest first.
+/// Keeps the latest `count` snapshots of each host and paths, still oldest first.
 fn keep_latest(snapshots: &mut Vec<StoredSnapshot>, count: usize) {
     if count == 0 {
         return;

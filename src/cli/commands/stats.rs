@@ -1,4 +1,4 @@
-//! `stats`
+//! The command `stats`: counts the files, blobs and bytes of snapshots.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -12,24 +12,27 @@ use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
-#[command(mut_arg("ids", |ids| ids.help("Snapshots to count; all that the filters accept by default")))]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to count [default: all that the filters accept]")))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo stats latest
+  vsm-mover -r /srv/repo stats --mode raw-data")]
 pub struct Args {
-    #[command(flatten)]
-    selection: Selection,
-    /// What to count
+    /// Count in this mode
     #[arg(long, value_name = "MODE", default_value = "restore-size")]
     mode: ModeArg,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum ModeArg {
-    /// What a restore of every snapshot would write
+    /// Files and bytes that a restore of each snapshot would write
     RestoreSize,
-    /// Files that differ in content
+    /// Files with different content
     FilesByContents,
-    /// Blobs, once for each file they are in
+    /// Blobs, counted once for each file that contains them
     BlobsPerFile,
-    /// Blobs as they are stored
+    /// Blobs as stored in the repository, compressed
     RawData,
 }
 

@@ -1,4 +1,4 @@
-//! `tag`
+//! The command `tag`: sets, adds or removes tags of snapshots.
 
 use crate::cli::args::split_list;
 use crate::cli::context::Context;
@@ -11,19 +11,23 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 #[derive(clap::Args)]
-#[command(mut_arg("ids", |ids| ids.help("Snapshots to change; all that the filters accept by default")))]
+#[command(mut_arg("ids", |ids| ids.help("Snapshots to modify [default: all that the filters accept]")))]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo tag --add keep latest
+  vsm-mover -r /srv/repo tag --set daily,prod 1a2b3c4d
+  vsm-mover -r /srv/repo tag --tag old --remove old")]
 pub struct Args {
-    #[command(flatten)]
-    selection: Selection,
-    /// Tags to have instead of all others; none if empty
+    /// Replace all tags with these; the empty list removes all tags
     #[arg(long, value_name = "TAG[,TAG,...]", conflicts_with_all = ["add", "remove"])]
     set: Vec<String>,
-    /// Tags to add
+    /// Add tags
     #[arg(long, value_name = "TAG[,TAG,...]")]
     add: Vec<String>,
-    /// Tags to take away
+    /// Remove tags
     #[arg(long, value_name = "TAG[,TAG,...]")]
     remove: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Serialize)]
@@ -50,7 +54,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     let repo = context.open_locked(LockMode::Exclusive)?;
     let (snapshots, missing) = args.selection.snapshots(context, &repo)?;
-    // In the middle of one change there are two snapshots: a signal waits for its end.
+    // During a change both the old and the new snapshot exist, so a signal waits for its end.
     let _orderly = context.orderly();
     let mut changed_snapshots = 0;
     for stored in snapshots {

@@ -1,4 +1,4 @@
-//! `unlock`: needs no lock itself, and waits for none.
+//! The command `unlock`: removes stale locks. It takes no lock itself.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -6,8 +6,11 @@ use crate::repo::{self, LocksToRemove};
 use anyhow::Result;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -r /srv/repo unlock
+  vsm-mover -r /srv/repo unlock --remove-all")]
 pub struct Args {
-    /// Remove all locks, also those of running processes
+    /// Remove all locks, even those of running processes
     #[arg(long)]
     remove_all: bool,
 }

@@ -1,4 +1,4 @@
-//! `version`
+//! The command `version`: prints the version of the program.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -6,9 +6,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover version
+  vsm-mover version --json")]
 pub struct Args {}
 
-/// restic's fields; no Go is involved here.
+/// restic's fields. The Go version is empty, because this program is not written in Go.
 #[derive(Serialize)]
 struct Version {
     message_type: &'static str,

@@ -1,4 +1,4 @@
-//! The manifests that restore the volumes of repositories.
+//! Writes the manifests that restore the volumes of repositories.
 
 use crate::cli::args;
 use crate::format::time::Time;
@@ -12,23 +12,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Manifest options")]
 pub struct ManifestArgs {
-    /// New directory that takes a manifest for each volume, which brings it back on a cluster
+    /// Write a manifest that restores each volume into this directory, which must be new or empty
     #[arg(long, value_name = "DIRECTORY")]
     pub manifests: Option<PathBuf>,
-    /// Manifests for what this Velero backup made, instead of the newest
+    /// Restore the snapshots of this Velero backup instead of the newest ones
     #[arg(long, value_name = "NAME", requires = "manifests")]
     backup: Option<String>,
-    /// Manifests for the newest that is not younger than this
+    /// Restore the newest snapshots that are not younger than this
     #[arg(long, value_name = "TIME", requires = "manifests", value_parser = args::time)]
     until: Option<Time>,
-    /// Namespace for the volumes of old repositories, whose paths name none
+    /// Restore the volumes of old repositories, whose paths name no namespace, into this namespace
     #[arg(long, value_name = "NAME", requires = "manifests")]
     namespace: Option<String>,
-    /// Namespace of Velero and of the controller
+    /// Set the namespace of Velero and the controller
     #[arg(long, value_name = "NAME", requires = "manifests", default_value = "velero")]
     protected_namespace: String,
-    /// Secret there with location, credentials and password
+    /// Set the secret in that namespace with location, credentials and password
     #[arg(long, value_name = "NAME", requires = "manifests", default_value = "default-volsync-restic")]
     secret: String,
 }
@@ -53,25 +54,25 @@ pub struct Writer {
     claims: BTreeMap<(String, String), String>,
 }
 
-/// What the writer did for a repository.
+/// The result of the writer for a repository.
 pub enum Written {
     File(String),
-    /// No manifest.
+    /// The repository has no manifest.
     Nothing {
         why: String,
-        /// The volume could be restored.
+        /// Whether the volume could be restored.
         wanted: bool,
     },
 }
 
 impl Writer {
-    /// Creates the directory, which must be new or empty: manifests of an earlier time among those
-    /// of now would restore every volume twice.
+    /// Creates the directory, which must be new or empty: with manifests of an earlier run in it,
+    /// each volume would be restored twice.
     pub fn new(directory: &Path, args: &ManifestArgs) -> Result<Writer> {
         let name = directory.display();
-        fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {name}"))?;
+        fs::create_dir_all(directory).with_context(|| format!("cannot create the directory {name}"))?;
         if fs::read_dir(directory).with_context(|| format!("cannot list {name}"))?.next().is_some() {
-            bail!("there is something in {name}; name a new directory");
+            bail!("{name} is not empty; name a new directory");
         }
         Ok(Writer { directory: directory.to_owned(), plan: args.plan(), claims: BTreeMap::new() })
     }
@@ -87,7 +88,9 @@ impl Writer {
         };
         let claim = format!("{}/{}", manifest.claim.0, manifest.claim.1);
         if let Some(other) = self.claims.get(&manifest.claim) {
-            let why = format!("there is one for {claim} from {other}; a longer BASE has only one of them below it");
+            let why = format!(
+                "the manifest for {claim} restores {other}; use a longer BASE that contains only one of the two"
+            );
             return Ok(Written::Nothing { why, wanted: true });
         }
         let path = self.directory.join(&manifest.file);

@@ -1,5 +1,8 @@
-//! `repositories`: lists the repositories below a place, for a user who has nothing left but a
-//! bucket and a password, and writes the manifests that restore their volumes.
+//! The command `repositories`: lists the repositories below a location, and writes manifests that
+//! restore their volumes.
+//!
+//! It needs only a bucket and a password, so that volumes can be restored after the loss of a
+//! cluster.
 
 mod manifests;
 mod show;
@@ -17,11 +20,14 @@ use show::{Repository, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vsm-mover -p /etc/vsm/password repositories s3:https://s3.example.com/bucket/velero
+  vsm-mover -p /etc/vsm/password repositories /mnt/velero/restic --manifests /tmp/restore")]
 pub struct Args {
-    /// Where to look: a folder, or s3:https://HOST/BUCKET/PREFIX
+    /// Location to search: a folder, or s3:https://HOST/BUCKET/PREFIX
     #[arg(value_name = "BASE")]
     base: String,
-    /// Only repositories of the cluster with this id
+    /// Only consider repositories of the cluster with this id
     #[arg(long, value_name = "ID")]
     cluster: Option<String>,
     #[command(flatten)]
@@ -39,7 +45,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     found.repositories.retain(wanted);
     for (path, error) in &found.failed {
-        context.out.warn(format_args!("error: {} is not looked into: {}", place.location(path), reasons(error)));
+        context.out.warn(format_args!("error: {} is not searched: {}", place.location(path), reasons(error)));
     }
     if found.repositories.is_empty() {
         let of = args.cluster.as_ref().map(|id| format!(" of the cluster {id}")).unwrap_or_default();
@@ -53,9 +59,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         None => None,
     };
     if writer.is_some() && matches!(place.location(""), Location::Folder(_)) {
-        context
-            .out
-            .warn("warning: a controller takes no folder: put the bucket's location into the manifests in its place");
+        context.out.warn(
+            "warning: a controller does not accept a folder: replace it in the manifests by the bucket's location",
+        );
     }
     let password = context.password()?;
     let mut listing =
@@ -85,7 +91,7 @@ fn layouts(place: &Place, repositories: &[String]) -> BTreeMap<String, Layout> {
     repositories.iter().map(|path| (path.clone(), layout(path))).collect()
 }
 
-/// An error if the manifests would restore the volumes of several clusters.
+/// Fails if the manifests would restore the volumes of several clusters.
 fn check_cluster(args: &Args, layouts: &BTreeMap<String, Layout>) -> Result<()> {
     let clusters: BTreeSet<&str> = layouts
         .values()
@@ -96,10 +102,7 @@ fn check_cluster(args: &Args, layouts: &BTreeMap<String, Layout>) -> Result<()> 
         .collect();
     if clusters.len() > 1 && args.cluster.is_none() {
         let clusters = clusters.into_iter().collect::<Vec<_>>().join(", ");
-        bail!(
-            "below {} are volumes of the clusters {clusters}; --cluster says which are to be brought back",
-            args.base
-        );
+        bail!("{} contains volumes of the clusters {clusters}; select one with --cluster", args.base);
     }
     Ok(())
 }
@@ -111,7 +114,7 @@ struct Listing<'l> {
     layouts: &'l BTreeMap<String, Layout>,
     writer: Option<Writer>,
     tally: Tally,
-    /// Why the first unreadable repository cannot be read.
+    /// The error of the first unreadable repository.
     first: Option<repo::Error>,
 }
 

@@ -1,4 +1,4 @@
-//! What `repositories` prints.
+//! Prints the results of the command `repositories`.
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Outcome, reasons};
@@ -29,13 +29,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Prints the numbers, and the places that were not searched.
+    /// Prints the numbers, and the locations that were not searched.
     pub fn print(&self, context: &Context, passed_over: &[String]) -> Result<()> {
         if context.out.is_json() {
             return Ok(context.out.json(&SummaryJson { message_type: "summary", tally: self, passed_over })?);
         }
         for place in passed_over {
-            context.out.note(format_args!("not looked into: {place}"))?;
+            context.out.note(format_args!("not searched: {place}"))?;
         }
         Ok(context.out.line(format_args!("{} repositories, {} snapshots", self.repositories, self.snapshots))?)
     }
@@ -44,7 +44,7 @@ impl Tally {
         let parts = [
             (self.unreadable, "repositories cannot be read"),
             (self.damaged, "snapshots cannot be read"),
-            (self.directories, "directories were not looked into"),
+            (self.directories, "directories were not searched"),
             (self.without_manifest, "repositories have no manifest"),
         ];
         let parts: Vec<String> =
@@ -61,7 +61,7 @@ struct SummaryJson<'t> {
     passed_over: &'t [String],
 }
 
-/// One repository, as it is printed.
+/// One repository of the output.
 pub struct Repository<'r> {
     pub location: &'r str,
     pub layout: &'r Layout,
@@ -168,7 +168,7 @@ fn describe(layout: &Layout) -> String {
         Layout::Old { protected, backup: None, content } => {
             format!("content {content}, by VolumeSnapshotMover in {protected}")
         }
-        Layout::Unknown => "nobody knows whose".to_owned(),
+        Layout::Unknown => "unknown owner".to_owned(),
     }
 }
 
