@@ -25,11 +25,13 @@ fn the_command_line_of_volume_snapshot_mover_is_accepted() {
 
 #[test]
 fn every_option_of_the_controller_is_in_the_published_table() {
-    let document = include_str!("../docs/CONTROLLER.md");
+    let document = include_str!("../docs/operate/configuration.md");
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once("` | `"));
     let published: Vec<_> = rows.filter_map(|(option, rest)| Some((option, rest.split_once('`')?.0))).collect();
     let help = String::from_utf8(run(&["--help"]).stdout).expect("UTF-8");
-    let paragraphs = help.split("--").skip(1);
+    // Without the wraps of the help's lines.
+    let text = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraphs = text.split("--").skip(1);
     let options = paragraphs.map(|text| {
         let option = text.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().expect("a name");
         let default = text.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));

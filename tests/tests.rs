@@ -1,8 +1,10 @@
-//! The one integration binary: what the program does, seen from outside, against the programs it must agree with.
+//! The integration tests, in one binary: they run the program from outside and compare it with
+//! other programs.
 //!
-//! No test here uses the engine's library to say what is right. Expected values come from peers (`common::peers`), from
-//! the file system, or from a comparer of our own that shares no code with the engine (`common::compare`).
-//! The tests need root, loop devices, and the peers that `tests/peers/install` fetches; they say so when one is missing.
+//! No test here derives an expected value from the engine's library. Expected values come from
+//! peers (`common::peers`), from the file system, or from our own comparer, which shares no code
+//! with the engine (`common::compare`). The tests need root, loop devices, and the peers that
+//! `tests/peers/install` installs; they fail with a message if one is missing.
 
 mod architecture;
 mod common;
@@ -10,4 +12,5 @@ mod common;
 mod controller;
 mod documents;
 mod engine;
+mod prose;
 mod store;

@@ -2,10 +2,10 @@
 //! at the measured rate of one core, spread over the machine's cores.
 //!
 //! Rates per byte are those of `benches/stages.rs` and `benches/chunker` on the machine of
-//! `docs/PERFORMANCE.md`. The rates of zstd were measured on the data itself, at the quick level
-//! where that level pays. A medium counts with the kernel's time to copy from and to it. The cost
-//! of a file beside its bytes is an estimate from its system calls. Waiting, allocation and idle
-//! cores count as nothing, because they are avoidable.
+//! `docs/internals/performance.md`. The rates of zstd were measured on the data itself, at the
+//! quick level where that level pays. A medium counts with the kernel's time to copy from and to
+//! it. The cost of a file beside its bytes is an estimate from its system calls. Waiting,
+//! allocation and idle cores count as nothing, because they are avoidable.
 
 use crate::data::Data;
 use crate::link::Profile;

@@ -213,11 +213,15 @@ pub fn publish(rows: &[Row], versions: &[String]) {
         let (place, picture_file) = (group.place(), group.picture());
         let picture_of =
             |path: &str| format!("![How many times faster than the faster of restic and rustic]({path})\n\n");
-        let measured = format!("{}{machine}\n\n{}", picture_of(picture_file), table_of(&all));
-        replace(&root.join("docs/PERFORMANCE.md"), place, &measured);
-        let short = if group == Group::Links { link_table(&all) } else { short_table(&all) };
-        let measured = format!("{}{machine}\n\n{short}", picture_of(&format!("docs/{picture_file}")));
-        replace(&root.join("README.md"), place, &measured);
+        let links = if group == Group::Links { link_table(&all) + "\n" } else { String::new() };
+        let picture_above = picture_of(&format!("../{picture_file}"));
+        let measured = format!("{picture_above}{machine}\n\n{links}{}", table_of(&all));
+        replace(&root.join("docs/internals/performance.md"), place, &measured);
+        if group == Group::Local {
+            let table = headline_table(&all);
+            let measured = format!("{}{machine}\n\n{table}", picture_of(&format!("docs/{picture_file}")));
+            replace(&root.join("README.md"), place, &measured);
+        }
         fs::write(root.join("docs").join(picture_file), picture(&all)).expect("it can be written");
     }
 }
@@ -267,11 +271,15 @@ fn replace(document: &Path, place: &str, measured: &str) {
 }
 
 /// The table with seconds and peak memory, for the README.
-fn short_table(all: &[Compared]) -> String {
+fn headline_table(all: &[Compared]) -> String {
     let mut text = String::from(
         "| on | data | work | seconds | restic | rustic | peak MiB | restic | rustic |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    for work in all {
+    let is_headline = |work: &&Compared| {
+        let Row { medium, work, .. } = work.first;
+        medium.repository == Repository::S3 && [Work::Backup, Work::Unchanged, Work::Restore].contains(work)
+    };
+    for work in all.iter().filter(is_headline) {
         let Compared { ours, restic, rustic, .. } = work;
         let _ = writeln!(
             text,

@@ -11,7 +11,8 @@
 //! 6. [`snapshot`]: the snapshot is saved once everything that it references is durable.
 //!
 //! [`pipeline`] starts the threads of stages 2 to 5, which share the state in [`run`](mod@run). All
-//! queues between them are bounded (backpressure), and so is memory: see `docs/ARCHITECTURE.md`.
+//! queues between them are bounded (backpressure), and so is memory: see
+//! `docs/internals/engine.md`.
 
 mod assemble;
 mod file;

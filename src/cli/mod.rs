@@ -3,7 +3,7 @@
 //! This module does not know the repository format, and decides nothing about data.
 //!
 //! Options, environment variables, exit codes, JSON messages and the phrases that scripts look for
-//! are restic's where the meaning is the same; `docs/OPTIONS.md` is the closed table of them.
+//! are restic's where the meaning is the same; `docs/reference/cli.md` is the closed table of them.
 //! Commands are in [`commands`], one file each. The other modules are shared by the commands:
 //! [`args`] defines the options, [`context`] opens and locks the repository, [`output`] prints text
 //! or JSON, [`progress`] shows the status line, [`session`] handles locks and signals.

@@ -5,7 +5,7 @@ use crate::store;
 use clap::Parser;
 use std::collections::{BTreeMap, BTreeSet};
 
-const DOCUMENT: &str = include_str!("../../docs/OPTIONS.md");
+const DOCUMENT: &str = include_str!("../../docs/reference/cli.md");
 
 /// The options of each command, such as `-r, --repo LOCATION`, with their environment variables.
 type Options = BTreeMap<String, BTreeSet<(String, String)>>;

@@ -3,8 +3,8 @@
 //!
 //! Trees must match restic's to the byte ([`tree`], [`node`], [`text`], [`time`]), because a tree's
 //! id is the hash of its JSON; everything else must only be readable. Readers accept what any
-//! restic or rustic has written, except the index files of restic 0.1. `docs/FORMAT.md` lists our
-//! choices where restic's format leaves one.
+//! restic or rustic has written, except the index files of restic 0.1. `docs/reference/format.md`
+//! lists our choices where restic's format leaves one.
 
 pub mod compression;
 pub mod config;

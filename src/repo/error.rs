@@ -95,7 +95,7 @@ pub enum Error {
     Uninvited { file: File },
 
     #[error(
-        "{ty} blob {id} was not written to a new pack; nothing was removed. This is an error of this program, report it"
+        "{ty} blob {id} was not written to a new pack; nothing was removed; this is a bug in this program, report it"
     )]
     NotRepacked { ty: BlobType, id: Id },
 

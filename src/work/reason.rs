@@ -28,7 +28,8 @@ pub enum Retry {
 /// Defines the reasons, so that no list of them can lack one.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident: $origin:ident, $retry:ident, $advice:literal;)*) => {
-        /// Why a mover or a request failed or waits. `docs/MOVER.md` explains those of movers.
+        /// Why a mover or a request failed or waits. `docs/reference/mover.md` explains those of
+        /// movers.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
@@ -44,7 +45,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The program that reports it: `docs/MOVER.md` lists the reasons of movers.
+            /// The program that reports it: `docs/reference/mover.md` lists the reasons of movers.
             #[cfg(test)]
             fn origin(self) -> Origin {
                 match self {
@@ -77,7 +78,7 @@ reasons! {
     Copied: Controller, Never,
         "create a new VolumeSnapshotRestore if the data is wanted again";
     Denied: Controller, Never,
-        "ask an administrator: the message names the denied access, and docs/CONTROLLER.md says how to allow it";
+        "ask an administrator: the message names the denied access, and docs/reference/permissions.md says how to allow it";
     Forbidden: Controller, Again,
         "apply the controller's roles again: it lacks the right that the message names";
     Incomplete: Controller, Never,
@@ -223,13 +224,13 @@ impl fmt::Display for ReasonName {
 mod tests {
     use super::*;
 
-    const MOVER: &str = include_str!("../../docs/MOVER.md");
+    const MOVER: &str = include_str!("../../docs/reference/mover.md");
 
     fn of_movers() -> impl Iterator<Item = Reason> {
         Reason::ALL.iter().copied().filter(|reason| reason.origin() == Origin::Mover)
     }
 
-    /// The reasons in the first column of the table in `docs/MOVER.md`.
+    /// The reasons in the first column of the table in `docs/reference/mover.md`.
     fn documented() -> Vec<&'static str> {
         let table = MOVER.split_once("| reason |").expect("the table of reasons").1;
         let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -257,7 +258,8 @@ mod tests {
         assert!(Reason::ALL.is_sorted_by_key(|reason| reason.name()), "the table can be searched by eye");
     }
 
-    /// `docs/MOVER.md`: 3, 10, 12 and 13 end the Job, and the reasons of 13 are in parentheses.
+    /// `docs/reference/mover.md`: 3, 10, 12 and 13 end the Job, and the reasons of 13 are in
+    /// parentheses.
     #[test]
     fn a_mover_is_not_retried_exactly_if_its_exit_code_ends_the_job() {
         let sentence = MOVER.split_once("13, which only `work` has").expect("the sentence on 13").1;

@@ -1,5 +1,5 @@
-//! Tests every row of `docs/BAD-INPUT.md`: the fault, the error that names it, the exit code, and
-//! what still works.
+//! Tests every row of `docs/reference/bad-input.md`: the fault, the error that names it, the exit
+//! code, and what still works.
 //!
 //! Hostile contents are forged with the engine's own writer, as an attacker with the key would do
 //! it. The expected results are here and in the document.
@@ -505,7 +505,7 @@ fn not_json() {
 
 /// The first column of the document's table.
 fn documented() -> Vec<String> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/BAD-INPUT.md")).unwrap();
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/bad-input.md")).unwrap();
     let table = text.split("\n## ").next().unwrap();
     let rows = table
         .lines()

@@ -1,8 +1,8 @@
 //! Tests every kind of file × every kind of damage × every operation: a wrong byte is never
 //! restored without an error, a good snapshot is never lost, and the damaged object is named.
 //!
-//! A snapshot is good if restic restores it. docs/DAMAGE.md has the table of the verdicts, restic's
-//! beside ours, which must equal the results of this test.
+//! A snapshot is good if restic restores it. docs/reference/damage.md has the table of the
+//! verdicts, restic's beside ours, which must equal the results of this test.
 
 use crate::common::compare::{self, Options};
 use crate::common::peers::{Peer, Repo, Run};
@@ -14,7 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-const DOCUMENT: &str = include_str!("../../docs/DAMAGE.md");
+const DOCUMENT: &str = include_str!("../../docs/reference/damage.md");
 
 /// A repository of two snapshots, the second with all files of the first and more, and the state of
 /// the source at each.
@@ -300,5 +300,5 @@ fn no_damage_is_silent_and_none_spreads() {
     for row in rows {
         writeln!(table, "{row}").expect("a string");
     }
-    assert!(DOCUMENT.contains(&table), "docs/DAMAGE.md must have these rows:\n{table}");
+    assert!(DOCUMENT.contains(&table), "docs/reference/damage.md must have these rows:\n{table}");
 }

@@ -1,4 +1,4 @@
-//! Runs the commands of `docs/FORMAT.md` literally, with stock restic.
+//! Runs the commands of `docs/reference/format.md` literally, with stock restic.
 
 use crate::common::compare;
 use crate::common::loops::LoopDevice;
@@ -11,11 +11,12 @@ use std::process::Command;
 /// The root of a volume is compared, too.
 const WITH_ROOT: compare::Options = compare::Options { root: true, holes: false };
 
-/// The shell blocks of the document, in order.
+/// The blocks of the document that are marked as tested here, in order.
 fn blocks() -> Vec<String> {
-    let text = include_str!("../../docs/FORMAT.md");
-    let blocks = text.split("```sh\n").skip(1);
-    blocks.map(|block| block.split("```").next().expect("text").trim().to_owned()).collect()
+    let text = include_str!("../../docs/reference/format.md");
+    let blocks = text.split("```sh by=format_doc::").skip(1);
+    let code = |block: &str| Some(block.split("```").next()?.split_once('\n')?.1.trim().to_owned());
+    blocks.filter_map(code).collect()
 }
 
 /// The one block that has all of these words.

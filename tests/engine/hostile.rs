@@ -1,5 +1,5 @@
 //! Tests attackers that have the bucket but not the key, and the secrecy of credentials: the claims
-//! of docs/SECURITY.md that no other test shows.
+//! of docs/reference/security.md that no other test shows.
 //!
 //! `damage` tests all kinds of damage; `bad_input` and `restore::tests::hostile` test forged
 //! snapshots.

@@ -2,7 +2,8 @@
 //! last nanosecond.
 //!
 //! [`EXCEPTIONS`] lists the limits of the peers. The tests require its rows: they fail if a
-//! difference has no row, and if a row no longer occurs. `docs/INTEROP.md` has the same table.
+//! difference has no row, and if a row no longer occurs. `docs/reference/interop.md` has the same
+//! table.
 
 use crate::common::compare::{self, Difference, Options, What};
 use crate::common::corpus::{self, Corpus};
@@ -302,11 +303,11 @@ fn sparse_files_stay_sparse_in_restic() {
     assert!(taken[0].iter().all(|difference| difference.what == What::Holes), "{}", compare::listed(&taken[0]));
 }
 
-/// `docs/INTEROP.md` has exactly this table under its heading. VSM_BLESS=1 rewrites it.
+/// `docs/reference/interop.md` has exactly this table under its heading. VSM_BLESS=1 rewrites it.
 #[test]
 fn the_interop_document_has_the_table() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INTEROP.md");
-    let text = std::fs::read_to_string(&path).expect("docs/INTEROP.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/interop.md");
+    let text = std::fs::read_to_string(&path).expect("docs/reference/interop.md");
     let (before, rest) = text.split_once("<!-- exceptions -->\n").expect("the mark before the table");
     let (table, after) = rest.split_once("<!-- end of exceptions -->").expect("the mark after the table");
     let expected = table_as_markdown();

@@ -178,5 +178,5 @@ fn an_unreadable_file_is_an_io_error_and_is_reported() {
 fn a_mountpoint_must_be_a_directory() {
     let repo = Repo::empty(2);
     let run = repo.run(Peer::Vsm, ["mount", repo.beside("none").to_str().expect("UTF-8")]).exits(1);
-    assert!(run.errors().contains("no directory"), "{run}");
+    assert!(run.errors().contains("is not a directory"), "{run}");
 }

@@ -48,7 +48,7 @@ const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "4"), ("MALLOC_MMAP_T
 /// Progress lines per second in the log.
 const PROGRESS_RATE: &str = "0.2";
 
-/// The capabilities of root that the container has; `docs/MOVER.md` explains each.
+/// The capabilities of root that the container has; `docs/reference/mover.md` explains each.
 fn capabilities(spec: &MoverSpec<'_>) -> &'static [&'static str] {
     match spec.volume.as_ref().map(|volume| volume.access) {
         Some(Access::ReadOnly) => &["DAC_READ_SEARCH"],

@@ -1,4 +1,4 @@
-//! The metrics of the controller, for Prometheus; `docs/CONTROLLER.md` lists them.
+//! The metrics of the controller, for Prometheus; `docs/operate/monitoring.md` lists them.
 //!
 //! Objects are counted at each scrape from the watch's store, so that a gauge shows the cluster's
 //! state and not this process's memory. Events are counted when they happen.
@@ -301,7 +301,7 @@ mod tests {
     use crate::controller::testing::{Nothing, Plain};
     use std::collections::BTreeSet;
 
-    const DOCUMENT: &str = include_str!("../../../docs/CONTROLLER.md");
+    const DOCUMENT: &str = include_str!("../../../docs/operate/monitoring.md");
 
     fn standing(phase: &str, state: QueueState) -> CensusEntry {
         CensusEntry { phase: phase.into(), is_degraded: phase == "Failed", state, completed: None }

@@ -1,5 +1,5 @@
 //! Settings of the controller, from its environment. A test compares them with the table in
-//! `docs/CONTROLLER.md`.
+//! `docs/operate/configuration.md`.
 //!
 //! An empty variable counts as unset. An invalid variable keeps the controller from starting: a
 //! wrong setting would otherwise be noticed much later, when a volume is to be restored.
@@ -29,7 +29,7 @@ const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A mover can use two cores, and runs with less.
 const CPU_REQUEST: &str = "100m";
 /// A mover uses 160 MiB with 5 connections to a bucket, and was measured to use more in some cases
-/// (`docs/ARCHITECTURE.md`, "Memory").
+/// (`docs/internals/memory.md`, "Memory").
 const MEMORY_REQUEST: &str = "256Mi";
 /// More than any mover should use: the plan of a restore has at most 1 GiB, an index of ten million
 /// blobs half of that. With this limit a bug costs one mover and not its node.
@@ -264,7 +264,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeSet;
 
-    const DOCUMENT: &str = include_str!("../../../docs/CONTROLLER.md");
+    const DOCUMENT: &str = include_str!("../../../docs/operate/configuration.md");
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, Bad> {
         Settings::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))

@@ -32,7 +32,7 @@ fn job_of(access: Access, mode: VolumeMode, settings: &MoverSettings) -> Value {
     serde_json::to_value(mover(settings, access, mode).job()).unwrap()
 }
 
-/// `docs/MOVER.md` lists the same privileges.
+/// `docs/reference/mover.md` lists the same privileges.
 #[test]
 fn a_mover_has_the_privileges_of_its_direction_and_no_others() {
     for (access, capabilities, read_only) in [
