@@ -16,8 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
 use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
 use vsm::api::{VolumeSnapshotBackup, VolumeSnapshotRestore};
 use vsm::controller::cluster::Cluster;
+use vsm::controller::cluster::guard::GuardLayer;
 use vsm::controller::config::Config;
 use vsm::controller::runtime::health::Health;
 use vsm::controller::runtime::http_server::{self, Answer};
@@ -31,8 +33,8 @@ const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace
 /// Deadline for running actions after a signal: less than a pod's termination grace period of 30 s.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Back up volume snapshots to restic repositories, and restore them. docs/CONTROLLER.md lists the
-/// environment variables.
+/// Back up volume snapshots to restic repositories, and restore them. docs/operate/configuration.md
+/// lists the environment variables.
 #[derive(Parser)]
 #[command(name = "vsm-controller", version)]
 struct Options {
@@ -51,10 +53,7 @@ struct Options {
 async fn main() -> ExitCode {
     vsm::host::forbid_core_dumps();
     let options = Options::parse();
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("VSM_LOG").unwrap_or_else(|_| "info".into()))
-        .init();
+    tracing_subscriber::fmt().json().with_env_filter(log_filter(std::env::var("VSM_LOG").ok().as_deref())).init();
     // A log entry in one line, like all others.
     std::panic::set_hook(Box::new(|panic| error!(%panic, "internal error (panic)")));
     match start(options).await {
@@ -64,6 +63,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The levels of the log. kube's client logs each answer that it cannot parse as a whole, which may
+/// hold secrets: its warnings are never printed, whatever `VSM_LOG` says.
+fn log_filter(levels: Option<&str>) -> EnvFilter {
+    let filter = levels.and_then(|levels| EnvFilter::try_new(levels).ok()).unwrap_or_else(|| "info".into());
+    filter.add_directive("kube_client::client=error".parse().expect("a directive"))
 }
 
 async fn start(options: Options) -> anyhow::Result<()> {
@@ -141,7 +147,7 @@ async fn listen(
     Ok(())
 }
 
-/// A client of the apiserver that counts every request.
+/// A client of the apiserver that counts every request, and gives each a deadline.
 async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
     let reach = "cannot reach a cluster";
     let config = kube::Config::infer().await.context(reach)?;
@@ -150,7 +156,7 @@ async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
         metrics.called(&request);
         request
     });
-    Ok(ClientBuilder::try_from(config).context(reach)?.with_layer(&counted).build())
+    Ok(ClientBuilder::try_from(config).context(reach)?.with_layer(&counted).with_layer(&GuardLayer).build())
 }
 
 /// Completes the settings with values from the cluster.

@@ -63,7 +63,7 @@ const MODULE_PERCENT: usize = 15;
 const FOREIGN: [&str; 1] = ["mount/serve.rs"];
 
 /// Texts that only the named modules or files may contain, and advice for all others.
-const RESERVED: [(&[&str], &[&str], &str); 8] = [
+const RESERVED: [(&[&str], &[&str], &str); 9] = [
     (
         &["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "io::stdout", "io::stderr"],
         &["cli", "main"],
@@ -83,6 +83,11 @@ const RESERVED: [(&[&str], &[&str], &str); 8] = [
         &["Instant::now", "thread::sleep", ".elapsed()"],
         &["clock", "kubernetes/leader_election.rs", "store/object/retry.rs"],
         "only the clock measures time and waits; where tokio waits, tokio's clock does, which a test can pause",
+    ),
+    (
+        &[".get_opt("],
+        &["controller/cluster/read.rs", "kubernetes/leader_election.rs"],
+        "a tenant may have written the name; take `cluster::find`",
     ),
     (
         &["anyhow", "clap"],

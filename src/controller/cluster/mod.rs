@@ -2,6 +2,7 @@
 //! cached between two reconciles.
 
 pub mod events;
+pub mod guard;
 mod merge_patch;
 pub mod rbac;
 mod read;
@@ -27,6 +28,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use rbac::Right;
+pub use read::find;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

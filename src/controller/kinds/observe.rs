@@ -1,7 +1,7 @@
 //! The part of an observation that is the same for both directions. Only objects that can matter at
 //! a request's stage are read.
 
-use crate::controller::cluster::{self, Cluster, Result};
+use crate::controller::cluster::{self, Cluster, Result, find};
 use crate::controller::config::Config;
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::record::Stage;
@@ -65,7 +65,7 @@ impl<R: Dialect> Observer<'_, R> {
     /// The secret that a request names, and the prefix of its backup location.
     pub async fn secret(&self, name: &str, common: &mut Common) -> Result<()> {
         if !name.is_empty() {
-            common.secret = self.cluster.here::<Secret>().get_opt(name).await?;
+            common.secret = find(self.cluster.here::<Secret>(), name).await?;
         }
         let location = common.secret.as_ref().and_then(|secret| secret.labels().get(LOCATION_LABEL).cloned());
         let location = self.cluster.velero("BackupStorageLocation", location).await?;

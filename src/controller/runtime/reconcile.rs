@@ -4,7 +4,7 @@ use super::act;
 use super::context::Context;
 use super::queue::{self, Entry};
 use super::wait_status;
-use crate::controller::cluster::{self, Result};
+use crate::controller::cluster::{self, Result, find};
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::record::Stage;
 use crate::controller::kinds::{self, Flow};
@@ -81,7 +81,7 @@ async fn record_forbidden<R: Dialect>(request: &R, context: &Context, why: &str)
 
 /// The request as the apiserver has it: the watch's store may lag behind our own writes.
 async fn current<R: Dialect>(request: &R, context: &Context) -> Result<Option<R>> {
-    context.cluster.of(&request.namespace().unwrap_or_default()).get_opt(&request.name_any()).await
+    find(context.cluster.of(&request.namespace().unwrap_or_default()), &request.name_any()).await
 }
 
 /// Takes steps until the request has to wait.

@@ -16,6 +16,7 @@ mod contract;
 mod disaster;
 mod faults;
 mod flows;
+mod hostile;
 mod kills;
 mod local;
 mod rights;

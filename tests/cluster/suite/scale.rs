@@ -18,7 +18,7 @@ const BACKUPS: usize = 500;
 /// Memory limit of the controller: only its cache of all watched objects grows with their number.
 const MEMORY_MAX: u64 = 128 << 20;
 
-/// Appends a row for `docs/FULL-TIER.md`.
+/// Appends a row for `docs/internals/full-tier.md`.
 fn leave(row: &str) {
     print!("{row}");
     if let Some(file) = std::env::var_os("VSM_FULL_ROWS") {

@@ -8,7 +8,7 @@ use crate::controller::domain::backup::{Backup, Request, Volume};
 use crate::controller::domain::names::Owner;
 use crate::controller::mover_job::lifecycle;
 use crate::controller::tenancy::credentials::{self, Credentials};
-use crate::controller::tenancy::{Rejected, authorization};
+use crate::controller::tenancy::{Rejected, authorization, border};
 use crate::kubernetes::quantity;
 use crate::kubernetes::volumes::snapshot_to_claim::{Claim, SourceSnapshot};
 use crate::provenance::Tag;
@@ -52,6 +52,7 @@ pub fn source(owner: &Owner, observed: &Observed, config: &Config) -> Result<Sou
     if wanted.is_empty() {
         return invalid("spec.volumeSnapshotContent.name is empty: it must name the content to back up".into());
     }
+    border::backup(&observed.request)?;
     authorization::protected_namespace(protected_namespace, &config.namespace).map_err(Rejected::from)?;
     let Some(content) = &observed.content else {
         return invalid(format!("there is no VolumeSnapshotContent {wanted}"));
@@ -78,6 +79,9 @@ pub fn source(owner: &Owner, observed: &Observed, config: &Config) -> Result<Sou
     tags.extend(Some(&*storage_class).filter(|class| !class.is_empty()).map(|class| Tag::StorageClass.of(class)));
     tags.extend(access_modes.iter().map(|mode| Tag::AccessMode.of(mode)));
     let snapshot_class = content.spec.volume_snapshot_class_name.clone();
+    if let Some(mode) = option("SourceAccessMode") {
+        border::access_mode("SourceAccessMode in the options of the storage class", &mode)?;
+    }
     let claimed_class = Some(storage_class.clone()).filter(|it| !it.is_empty());
     Ok(Source {
         volume: Volume {

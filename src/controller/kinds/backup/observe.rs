@@ -2,7 +2,7 @@
 
 use super::examine;
 use super::observed::{Creation, Observed, SnapshotFate};
-use crate::controller::cluster::Result;
+use crate::controller::cluster::{Result, find};
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::backup::Backup;
 use crate::controller::domain::record::Stage;
@@ -37,10 +37,10 @@ where
     // An open request that has its order only follows its mover.
     if is_started && !(has_order && seen.common.is_open()) {
         let name = request.owner().object_name();
-        let claim = cluster.here().get_opt(&name).await?;
+        let claim = find(cluster.here(), &name).await?;
         seen.exposed = snapshot_to_claim::Existing {
-            content: cluster.all().get_opt(&name).await?,
-            snapshot: cluster.here().get_opt(&name).await?,
+            content: find(cluster.all(), &name).await?,
+            snapshot: find(cluster.here(), &name).await?,
             volume: match &claim {
                 Some(claim) => cluster.volume_of(claim).await?,
                 None => None,
@@ -68,11 +68,11 @@ where
     let Observer { cluster, request, config } = observer;
     let owner = request.owner();
     let Some(repository) = examine::repository(&owner, seen, config) else { return Ok(()) };
-    seen.record = cluster.here().get_opt(&repository::record_name(&repository)).await?;
+    seen.record = find(cluster.here(), &repository::record_name(&repository)).await?;
     if let Standing::Begun(maker) = repository::standing(seen.record.as_ref())
         && maker.uid != owner.uid
     {
-        let current: Option<R> = cluster.of(&owner.namespace).get_opt(&maker.name).await?;
+        let current: Option<R> = find(cluster.of(&owner.namespace), &maker.name).await?;
         let runs = current.is_some_and(|it| it.uid() == Some(maker.uid) && it.may_create_repository());
         seen.creation = if runs { Creation::Running } else { Creation::Idle };
     }
@@ -87,15 +87,15 @@ where
     let Observer { cluster, request, .. } = observer;
     let namespace = request.namespace().unwrap_or_default();
     if !seen.request.content.is_empty() {
-        seen.content = cluster.all().get_opt(&seen.request.content).await?;
+        seen.content = find(cluster.all(), &seen.request.content).await?;
     }
     let back = seen.content.as_ref().and_then(|content| content.spec.volume_snapshot_ref.name.clone());
     if let Some(name) = back {
-        seen.snapshot = cluster.of::<VolumeSnapshot>(&namespace).get_opt(&name).await?;
+        seen.snapshot = find(cluster.of::<VolumeSnapshot>(&namespace), &name).await?;
     }
     let claim = seen.snapshot.as_ref().and_then(|it| it.spec.source.persistent_volume_claim_name.clone());
     if let Some(name) = claim {
-        seen.claim = cluster.of::<PersistentVolumeClaim>(&namespace).get_opt(&name).await?;
+        seen.claim = find(cluster.of::<PersistentVolumeClaim>(&namespace), &name).await?;
     }
     observer.secret(&seen.request.secret, &mut seen.common).await?;
     let class = seen.claim.as_ref().and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());

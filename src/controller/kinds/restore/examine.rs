@@ -8,9 +8,9 @@ use crate::controller::domain::names::Owner;
 use crate::controller::domain::restore::Request;
 use crate::controller::mover_job::lifecycle::Order;
 use crate::controller::mover_job::mover::MOUNT_PATH;
-use crate::controller::tenancy::Rejected;
 use crate::controller::tenancy::authorization::{self, Reader};
 use crate::controller::tenancy::credentials::{self, Credentials};
+use crate::controller::tenancy::{Rejected, border};
 use crate::id::Id;
 use crate::kubernetes::quantity;
 use crate::kubernetes::volumes::rebind;
@@ -90,6 +90,10 @@ pub fn order(owner: &Owner, observed: &Observed, config: &Config) -> Result<Orde
         if value.is_empty() {
             return Err(Rejected::invalid(format!("spec.volumeSnapshotMoverBackupRef.{field} is empty")));
         }
+    }
+    border::restore(&observed.request)?;
+    if let Some(mode) = observed.common.option("DestinationAccessMode") {
+        border::access_mode("DestinationAccessMode in the options of the storage class", &mode)?;
     }
     let named = credentials::Named { secret, protected_namespace };
     let common = &observed.common;

@@ -2,7 +2,7 @@
 
 use super::examine;
 use super::observed::Observed;
-use crate::controller::cluster::Result;
+use crate::controller::cluster::{Result, find};
 use crate::controller::dialect::Dialect;
 use crate::controller::domain::record::Stage;
 use crate::controller::domain::restore::Restore;
@@ -64,9 +64,9 @@ where
 {
     let Observer { cluster, request, .. } = observer;
     let owner = request.owner();
-    let claim: Option<PersistentVolumeClaim> = cluster.here().get_opt(&owner.object_name()).await?;
+    let claim: Option<PersistentVolumeClaim> = find(cluster.here(), &owner.object_name()).await?;
     let target: Option<PersistentVolumeClaim> = match &seen.request.target {
-        Some(target) => cluster.of(&owner.namespace).get_opt(&target.name).await?,
+        Some(target) => find(cluster.of(&owner.namespace), &target.name).await?,
         None => None,
     };
     // While the mover fills the claim, nothing happens to its volume.
@@ -77,10 +77,10 @@ where
     };
     seen.volume = rebind::Existing { claim, volume, target };
     if seen.request.target.is_none() && is_idle {
-        let snapshot: Option<VolumeSnapshot> = cluster.here().get_opt(&owner.object_name()).await?;
+        let snapshot: Option<VolumeSnapshot> = find(cluster.here(), &owner.object_name()).await?;
         let bound = snapshot.as_ref().and_then(|it| it.status.as_ref()?.bound_volume_snapshot_content_name.clone());
         let content: Option<VolumeSnapshotContent> = match bound {
-            Some(name) => cluster.all().get_opt(&name).await?,
+            Some(name) => find(cluster.all(), &name).await?,
             None => None,
         };
         seen.captured = claim_to_snapshot::Existing { snapshot, content };
@@ -114,7 +114,7 @@ where
     let cluster = observer.cluster;
     let mut missing = Vec::new();
     if let Some(class) = examine::storage_class(seen)
-        && cluster.all::<StorageClass>().get_opt(&class).await?.is_none()
+        && find(cluster.all::<StorageClass>(), &class).await?.is_none()
     {
         missing.push(format!("StorageClass {class}"));
     }
